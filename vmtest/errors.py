@@ -1,0 +1,67 @@
+"""The exceptions of vmtest, by whose fault it is.
+
+``VmtestError`` is the root.  A ``UsageError`` is the user's to mend (exit
+status 2), an ``InfrastructureError`` is the machine's (exit status 3): neither
+says anything about the programs under test.
+"""
+
+
+class VmtestError(Exception):
+    """Root of every error that the command line turns into a message."""
+
+
+class UsageError(VmtestError):
+    """Wrong arguments, configuration or objects: exit status 2."""
+
+
+class ConfigError(UsageError):
+    """kernels.toml cannot be used; carries every problem found, not the first.
+
+    ``problems`` holds one line a problem, each with its place and cure.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[list[str]]]:
+        return ConfigError, (list(self.problems),)
+
+
+class BuildError(UsageError):
+    """The build command for the objects failed."""
+
+
+class InfrastructureError(VmtestError):
+    """The host, the network, a mirror or a disk failed: exit status 3."""
+
+
+class KernelUnavailable(InfrastructureError):
+    """A kernel could not be resolved, fetched or imported."""
+
+
+class UnbootableKernel(InfrastructureError):
+    """A kernel image cannot boot as a guest, and why: found before booting."""
+
+
+class ImageError(InfrastructureError):
+    """The guest's root image could not be built or read."""
+
+
+class BootError(InfrastructureError):
+    """A VM did not come up to an SSH session."""
+
+
+class SessionLost(VmtestError):
+    """The connection to a running guest ended (panic, dead QEMU, reset)."""
+
+
+class DeadlineExceeded(VmtestError):
+    """A deadline passed; ``kind`` is boot, silence or total."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type["DeadlineExceeded"], tuple[str, str]]:
+        return DeadlineExceeded, (str(self), self.kind)

@@ -1,0 +1,112 @@
+"""What a running matrix tells its display: small frozen values, emitted on the main thread.
+
+The matrix emits them and decides nothing about display; ``vmtest.report.live``
+shows them.  Every event names the kernel it is about, ``Note`` alone does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vmtest.model import KernelResult, TestResult
+
+
+@dataclass(frozen=True, slots=True)
+class KernelQueued:
+    """The kernel will be run; emitted for all of them first, in the order of the table."""
+
+    kernel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """``done`` of ``total`` bytes are here; ``total`` is 0 where it is not known."""
+
+    kernel: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """Work on the host before booting; ``what`` as in ``unpacking modules``."""
+
+    kernel: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Booting:
+    """The VM was started; ``attempt`` counts from 1."""
+
+    kernel: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """The session is there, ``seconds`` after the VM was started."""
+
+    kernel: str
+    seconds: float
+    release: str = ""
+    accelerator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """pytest will run ``count`` tests in this kernel."""
+
+    kernel: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TestStarted:
+    """The test with the node id ``test`` runs now."""
+
+    __test__: ClassVar[bool] = False  # pytest would collect it by its name
+
+    kernel: str
+    test: str
+
+
+@dataclass(frozen=True, slots=True)
+class TestFinished:
+    """A test ended, or was lost with its VM."""
+
+    __test__: ClassVar[bool] = False  # pytest would collect it by its name
+
+    kernel: str
+    result: TestResult
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFinished:
+    """The kernel's VM is gone and its result is final."""
+
+    kernel: str
+    result: KernelResult
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something the user should know now, about no kernel in particular."""
+
+    text: str
+
+
+Event = (
+    KernelQueued
+    | Fetching
+    | Preparing
+    | Booting
+    | Booted
+    | Collected
+    | TestStarted
+    | TestFinished
+    | KernelFinished
+    | Note
+)
+"""Every event a view handles."""
