@@ -1,0 +1,207 @@
+"""JUnit XML, as its readers join and count it."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from junitparser import JUnitXml
+from junitparser import TestSuite as Suite
+
+from vmtest import model
+from vmtest.model import KernelResult, Matrix, Outcome, Status
+from vmtest.report import junit, matrix_json
+
+DATA = Path(__file__).parent / "data" / "report"
+
+
+def recorded() -> Matrix:
+    return matrix_json.loads((DATA / "matrix.json").read_text(encoding="utf-8"))
+
+
+def of(outcome: Outcome, **more: str) -> model.TestResult:
+    plain = model.TestResult("test_sendmsg.py::test_x[ipv4]", "sendmsg", outcome, 0.25)
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+def kernel(
+    *tests: model.TestResult, status: Status = Status.PASSED, **more: object
+) -> KernelResult:
+    plain = KernelResult("6.12", status, tests=tests)
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+def parsed(result: KernelResult) -> ET.Element:
+    return ET.fromstring(junit.render_kernel(result))
+
+
+def only_case(result: KernelResult) -> ET.Element:
+    (case,) = parsed(result).iter("testcase")
+    return case
+
+
+def test_each_kernel_is_a_suite_by_its_name() -> None:
+    root = ET.fromstring(junit.render(recorded()))
+    assert [suite.get("name") for suite in root] == ["5.10", "6.1", "6.12", "7.0"]
+
+
+def test_a_suite_carries_the_facts_of_its_kernel() -> None:
+    result = kernel(
+        of(Outcome.PASSED), version="6.12.57", release="6.12.57-amd64", accelerator="tcg"
+    )
+    facts = {p.get("name"): p.get("value") for p in parsed(result).iter("property")}
+    wanted = {
+        "version": "6.12.57",
+        "release": "6.12.57-amd64",
+        "accelerator": "tcg",
+        "status": "PASSED",
+    }
+    assert wanted.items() <= facts.items()
+
+
+def test_the_kernel_is_in_the_class_name() -> None:
+    assert only_case(kernel(of(Outcome.PASSED))).get("classname") == "vmtest.k6_12.test_sendmsg"
+
+
+@pytest.mark.parametrize(
+    ("name", "test", "wanted"),
+    [
+        ("6.12", "test_a.py::test_x", "vmtest.k6_12.test_a"),
+        ("sid-arm64+x", "test_a.py::test_x", "vmtest.ksid_arm64_x.test_a"),
+        ("6.1", "net/v4/test_a.py::test_x", "vmtest.k6_1.net.v4.test_a"),
+        ("6.1", "test_a.py::TestC::test_x[::1]", "vmtest.k6_1.test_a.TestC"),
+        ("6.1", "../../test_a.py::test_x", "vmtest.k6_1.test_a"),
+    ],
+)
+def test_class_names(name: str, test: str, wanted: str) -> None:
+    assert junit.class_name(name, test) == wanted
+
+
+def test_a_name_keeps_its_parameters() -> None:
+    test = of(Outcome.PASSED, test="test_a.py::TestC::test_x[fe80::1/64]")
+    assert only_case(kernel(test)).get("name") == "test_x[fe80::1/64]"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "tag"),
+    [
+        (Outcome.FAILED, "failure"),
+        (Outcome.XPASSED, "failure"),
+        (Outcome.ERROR, "error"),
+        (Outcome.LOST, "error"),
+        (Outcome.NOT_RUN, "error"),
+        (Outcome.SKIPPED, "skipped"),
+        (Outcome.NOT_APPLICABLE, "skipped"),
+        (Outcome.XFAILED, "skipped"),
+    ],
+)
+def test_an_outcome_is_the_right_element(outcome: Outcome, tag: str) -> None:
+    case = only_case(kernel(of(outcome), status=Status.FAILED if outcome.bad else Status.PASSED))
+    assert [child.tag for child in case] == [tag]
+
+
+def test_a_passed_case_is_empty() -> None:
+    assert list(only_case(kernel(of(Outcome.PASSED)))) == []
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_every_outcome_is_a_case(outcome: Outcome) -> None:
+    assert only_case(kernel(of(outcome))).get("name") == "test_x[ipv4]"
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s is not Status.PASSED])
+def test_a_kernel_without_tests_that_did_not_pass_is_never_green(status: Status) -> None:
+    counts = parsed(kernel(status=status)).attrib
+    assert int(counts["failures"]) + int(counts["errors"]) == 1
+
+
+def test_a_boot_failure_is_an_error_with_its_reason_and_console() -> None:
+    result = kernel(status=Status.BOOT_FAILED, reason="no root", console_tail=("VFS: no root",))
+    case = only_case(result)
+    error, console = case
+    assert (case.get("name"), error.get("type"), error.get("message"), console.text) == (
+        "boot",
+        "BOOT_FAILED",
+        "no root",
+        "VFS: no root",
+    )
+
+
+@pytest.mark.parametrize("status", [Status.PANICKED, Status.TIMED_OUT, Status.LOST, Status.SPLAT])
+def test_a_kernel_that_broke_after_its_tests_passed_has_a_case_of_its_own(status: Status) -> None:
+    root = parsed(kernel(of(Outcome.PASSED), status=status))
+    assert [case.get("name") for case in root.iter("testcase")] == ["kernel", "test_x[ipv4]"]
+
+
+def test_a_failed_kernel_whose_tests_say_why_has_no_case_of_its_own() -> None:
+    root = parsed(kernel(of(Outcome.FAILED), status=Status.FAILED))
+    assert len(list(root.iter("testcase"))) == 1
+
+
+def test_a_not_run_test_says_why() -> None:
+    result = kernel(of(Outcome.NOT_RUN), status=Status.PANICKED, reason="sysrq")
+    message = next(parsed(result).iterfind(".//testcase[@name='test_x[ipv4]']/error"))
+    assert message.get("message") == "not run; the kernel is PANICKED: sysrq"
+
+
+def test_the_counts_are_those_of_the_cases() -> None:
+    root = ET.fromstring(junit.render(recorded()))
+    counted = [len(list(root.iter(tag))) for tag in ("testcase", "failure", "error", "skipped")]
+    assert [int(root.get(name, "")) for name in ("tests", "failures", "errors", "skipped")] == (
+        counted
+    )
+
+
+def test_another_parser_reads_the_same_counts() -> None:
+    xml = JUnitXml.fromstring(junit.render(recorded()))
+    suites = [suite for suite in xml if isinstance(suite, Suite)]
+    assert [(s.name, s.tests, s.failures, s.errors, s.skipped) for s in suites] == [
+        ("5.10", 24, 0, 0, 3),
+        ("6.1", 24, 1, 0, 1),
+        ("6.12", 25, 1, 6, 0),
+        ("7.0", 1, 0, 1, 0),
+    ]
+
+
+def test_class_and_name_are_unique_over_all_kernels() -> None:
+    root = ET.fromstring(junit.render(recorded()))
+    keys = [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("field", ["test", "message", "details", "output"])
+def test_no_character_that_xml_forbids_is_written(field: str) -> None:
+    every = "".join(map(chr, [*range(0x20), 0x7F, 0x9B, 0xD800, 0xDFFF, 0xFFFE, 0xFFFF]))
+    result = kernel(of(Outcome.FAILED, **{field: f"test_a.py::test_x[{every}]"}))
+    text = junit.render_kernel(result).decode("utf-8")
+    assert (
+        re.search("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text) is None
+    )
+
+
+@pytest.mark.parametrize("field", ["kernel", "version", "release", "reason", "note", "directory"])
+def test_what_is_said_of_a_kernel_is_well_formed(field: str) -> None:
+    assert parsed(kernel(status=Status.LOST, **{field: "<&\"'\x00\x1b\n]]>"})) is not None
+
+
+def test_a_very_long_output_keeps_its_end_and_says_so() -> None:
+    (output,) = only_case(kernel(of(Outcome.PASSED, output="a" * 500_000 + "end")))
+    text = output.text or ""
+    assert len(text) < 110_000
+    assert text.startswith("... 400003 characters left out\n")
+    assert text.endswith("end")
+
+
+def test_the_file_of_a_kernel_has_the_shape_of_the_file_of_all() -> None:
+    one = recorded().kernels[1]
+    alone = ET.fromstring(junit.render_kernel(one))[0]
+    among = ET.fromstring(junit.render(recorded()))[1]
+    assert [case.attrib for case in alone.iter("testcase")] == [
+        case.attrib for case in among.iter("testcase")
+    ]
+
+
+def test_a_matrix_without_kernels_is_an_empty_document() -> None:
+    empty = Matrix(model.SCHEMA, "run", "", 0.0, (), ())
+    assert list(ET.fromstring(junit.render(empty))) == []

@@ -1,0 +1,241 @@
+"""Shards of a run become the matrix of the run in one piece."""
+
+from dataclasses import replace
+
+import pytest
+
+from vmtest import model
+from vmtest.errors import UsageError
+from vmtest.model import KernelResult, Matrix, Outcome, Status, exit_status
+from vmtest.report.merge import merge
+
+SUITES = ("sendmsg", "cgroup_skb", "cgroup_sock")
+
+
+def of(suite: str, name: str = "test_x", outcome: Outcome = Outcome.PASSED) -> model.TestResult:
+    return model.TestResult(f"test_{suite}.py::{name}", suite, outcome)
+
+
+def kernel(name: str, *tests: model.TestResult, **more: object) -> KernelResult:
+    plain = KernelResult(
+        name,
+        Status.PASSED,
+        version=f"{name}.57",
+        release=f"{name}.57-amd64",
+        accelerator="tcg",
+        tests=tests,
+        boot_seconds=4.0,
+        duration=20.0,
+        factor=1.5,
+        digest="d" * 64,
+        objects=(("sendmsg", "a" * 64),),
+    )
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+def matrix(*kernels: KernelResult, run: str = "r", suites: tuple[str, ...] = SUITES) -> Matrix:
+    return Matrix(model.SCHEMA, run, "2026-05-09T07:35:25Z", 60.0, suites, kernels)
+
+
+def whole() -> Matrix:
+    tests = tuple(of(suite, f"test_{n}") for suite in SUITES for n in range(3))
+    objects = tuple((suite, suite[-1] * 64) for suite in sorted(SUITES))
+    names = ("5.10", "6.1", "6.12", "7.0")
+    return matrix(*(kernel(name, *tests, objects=objects) for name in names))
+
+
+def timeless(merged: Matrix) -> Matrix:
+    """Without what a shard cannot know: the run's name and the durations."""
+    kernels = tuple(replace(k, duration=0.0, boot_seconds=0.0) for k in merged.kernels)
+    return replace(merged, run="", duration=0.0, kernels=kernels)
+
+
+def by_kernel(full: Matrix, *groups: tuple[int, ...]) -> list[Matrix]:
+    return [
+        replace(full, run=f"r{n}", kernels=tuple(full.kernels[i] for i in group))
+        for n, group in enumerate(groups)
+    ]
+
+
+def by_suite(full: Matrix) -> list[Matrix]:
+    def only(kernel: KernelResult, suite: str) -> KernelResult:
+        return replace(
+            kernel,
+            tests=tuple(test for test in kernel.tests if test.suite == suite),
+            objects=tuple(pair for pair in kernel.objects if pair[0] == suite),
+        )
+
+    return [
+        replace(full, run=s, suites=(s,), kernels=tuple(only(k, s) for k in full.kernels))
+        for s in full.suites
+    ]
+
+
+def two(first: KernelResult, second: KernelResult) -> KernelResult:
+    """One kernel of two shards, merged."""
+    return merge([matrix(first, run="r1"), matrix(second, run="r2")]).kernels[0]
+
+
+def complaint(first: KernelResult, second: KernelResult) -> str:
+    with pytest.raises(UsageError) as caught:
+        two(first, second)
+    return str(caught.value)
+
+
+def test_shards_by_kernel_are_the_whole() -> None:
+    merged = merge(by_kernel(whole(), (0, 1), (2, 3)))
+    assert timeless(merged) == timeless(whole())
+
+
+def test_shards_by_suite_are_the_whole() -> None:
+    assert timeless(merge(by_suite(whole()))) == timeless(whole())
+
+
+def test_shards_by_kernel_and_suite_are_the_whole() -> None:
+    shards = [s for half in by_kernel(whole(), (0, 1), (2, 3)) for s in by_suite(half)]
+    assert timeless(merge(shards)) == timeless(whole())
+
+
+def test_shards_in_any_order_are_the_whole_where_the_order_is_given() -> None:
+    shards = [s for half in by_kernel(whole(), (3, 1), (2, 0)) for s in reversed(by_suite(half))]
+    names = [k.kernel for k in whole().kernels]
+    merged = merge(shards, kernels=names, suites=SUITES)
+    assert timeless(merged) == timeless(whole())
+
+
+def test_merging_step_by_step_is_merging_at_once() -> None:
+    a, b, c = by_suite(whole())
+    assert merge([merge([a, b]), c]) == merge([a, b, c])
+
+
+def test_without_an_order_kernels_stand_as_they_first_appear() -> None:
+    merged = merge(by_kernel(whole(), (2, 3), (0, 1)))
+    assert [k.kernel for k in merged.kernels] == ["6.12", "7.0", "5.10", "6.1"]
+
+
+def test_an_order_may_name_kernels_that_no_shard_has() -> None:
+    merged = merge(by_kernel(whole(), (2,), (0,)), kernels=["4.19", "5.10", "6.12"])
+    assert [k.kernel for k in merged.kernels] == ["5.10", "6.12"]
+
+
+def test_one_matrix_is_itself() -> None:
+    assert merge([whole()]) == whole()
+
+
+def test_a_shard_given_twice_counts_once() -> None:
+    assert merge([whole(), whole()]) == whole()
+
+
+def test_nothing_to_merge_is_an_error_of_use() -> None:
+    with pytest.raises(UsageError, match="nothing to merge"):
+        merge([])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (Status.PASSED, Status.FAILED, Status.FAILED),
+        (Status.FAILED, Status.PANICKED, Status.PANICKED),
+        (Status.FAILED, Status.TIMED_OUT, Status.TIMED_OUT),
+        (Status.SPLAT, Status.FAILED, Status.FAILED),
+        (Status.PASSED, Status.SPLAT, Status.SPLAT),
+        (Status.PASSED, Status.BOOT_FAILED, Status.BOOT_FAILED),
+        (Status.PASSED, Status.INFRA_ERROR, Status.INFRA_ERROR),
+        (Status.PASSED, Status.NO_TESTS, Status.PASSED),
+        (Status.NO_TESTS, Status.NO_TESTS, Status.NO_TESTS),
+        (Status.PANICKED, Status.CANCELLED, Status.CANCELLED),
+    ],
+)
+def test_the_gravest_status_holds(one: Status, other: Status, both: Status) -> None:
+    first = kernel("6.12", of("sendmsg"), status=one)
+    second = kernel("6.12", of("cgroup_skb"), status=other)
+    assert {two(first, second).status, two(second, first).status} == {both}
+
+
+@pytest.mark.parametrize("one", [s for s in Status if s is not Status.NO_TESTS])
+@pytest.mark.parametrize("other", [s for s in Status if s is not Status.NO_TESTS])
+def test_merging_does_not_change_the_exit_status(one: Status, other: Status) -> None:
+    first = matrix(kernel("6.12", of("sendmsg"), status=one), run="r1")
+    second = matrix(kernel("6.12", of("cgroup_skb"), status=other), run="r2")
+    apart = matrix(first.kernels[0], replace(second.kernels[0], kernel="other"))
+    assert exit_status(merge([first, second])) == exit_status(apart)
+
+
+def test_all_reasons_and_notes_are_kept() -> None:
+    merged = two(
+        kernel("6.12", reason="1 failed", note="cached"),
+        kernel("6.12", reason="panicked", note="cached"),
+    )
+    assert (merged.reason, merged.note) == ("1 failed; panicked", "cached")
+
+
+def test_logs_and_console_are_those_of_the_gravest() -> None:
+    merged = two(
+        kernel("6.12", directory="r1/6.12"),
+        kernel("6.12", directory="r2/6.12", status=Status.PANICKED, console_tail=("Oops",)),
+    )
+    assert (merged.directory, merged.console_tail) == ("r2/6.12", ("Oops",))
+
+
+def test_a_kernel_s_duration_is_the_sum_and_its_boot_the_slowest() -> None:
+    merged = two(kernel("6.12", boot_seconds=4.0), kernel("6.12", boot_seconds=5.0))
+    assert (merged.duration, merged.boot_seconds) == (40.0, 5.0)
+
+
+def test_the_matrix_lasts_as_long_as_its_longest_shard() -> None:
+    shards = by_kernel(whole(), (0, 1), (2, 3))
+    assert merge([replace(shards[0], duration=90.0), shards[1]]).duration == 90.0
+
+
+def test_the_matrix_began_with_its_first_shard() -> None:
+    shards = by_kernel(whole(), (0, 1), (2, 3))
+    early = replace(shards[1], started="2026-05-09T07:00:00Z")
+    assert merge([shards[0], early]).started == "2026-05-09T07:00:00Z"
+
+
+def test_an_interrupted_shard_makes_an_interrupted_matrix() -> None:
+    shards = by_kernel(whole(), (0, 1), (2, 3))
+    assert merge([shards[0], replace(shards[1], interrupted=True)]).interrupted
+
+
+def test_a_kernel_that_did_not_boot_in_one_shard_keeps_what_the_other_knows() -> None:
+    dead = KernelResult("6.12", Status.BOOT_FAILED)
+    merged = two(dead, kernel("6.12", of("sendmsg")))
+    assert (merged.version, merged.digest) == ("6.12.57", "d" * 64)
+
+
+def test_accelerators_that_differ_are_both_named() -> None:
+    assert two(kernel("6.12", accelerator="kvm"), kernel("6.12")).accelerator == "kvm+tcg"
+
+
+def test_a_test_that_one_shard_did_not_reach_is_taken_from_the_other() -> None:
+    missed, ran = of("sendmsg", outcome=Outcome.NOT_RUN), of("sendmsg")
+    results = [two(kernel("6.12", a), kernel("6.12", b)) for a, b in ((missed, ran), (ran, missed))]
+    assert [result.tests for result in results] == [(ran,), (ran,)]
+
+
+def test_a_test_that_two_shards_judge_differently_is_a_conflict() -> None:
+    said = complaint(
+        kernel("6.12", of("sendmsg")), kernel("6.12", of("sendmsg", outcome=Outcome.FAILED))
+    )
+    assert said.startswith(
+        "kernel 6.12: test_sendmsg.py::test_x: passed in run r1, failed in run r2"
+    )
+
+
+@pytest.mark.parametrize("field", ["version", "release", "digest"])
+def test_another_exact_kernel_is_a_conflict(field: str) -> None:
+    first = kernel("6.12", of("sendmsg"))
+    said = complaint(first, replace(first, **{field: "other"}))  # type: ignore[arg-type]
+    assert said.startswith(f"kernel 6.12: {field} differs between shards: ")
+
+
+def test_another_build_of_an_object_is_a_conflict() -> None:
+    first = kernel("6.12", of("sendmsg"))
+    said = complaint(first, replace(first, objects=(("sendmsg", "b" * 64),)))
+    assert said.startswith('kernel 6.12: object "sendmsg" differs between shards: ')
+
+
+def test_another_exact_version_of_another_kernel_is_no_conflict() -> None:
+    merged = merge([matrix(kernel("6.1"), run="r1"), matrix(kernel("6.12"), run="r2")])
+    assert [k.version for k in merged.kernels] == ["6.1.57", "6.12.57"]

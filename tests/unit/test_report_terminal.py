@@ -1,0 +1,193 @@
+"""The report on a terminal, at the widths people have."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from vmtest import model
+from vmtest.model import KernelResult, Matrix, Outcome, Status
+from vmtest.report import matrix_json, terminal
+
+DATA = Path(__file__).parent / "data" / "report"
+
+
+def recorded() -> Matrix:
+    return matrix_json.loads((DATA / "matrix.json").read_text(encoding="utf-8"))
+
+
+def failing(**more: str) -> Matrix:
+    test = model.TestResult("test_s.py::test_x", "s", Outcome.FAILED, message="assert 1 == 2")
+    test = replace(test, **more)  # type: ignore[arg-type]
+    kernel = KernelResult("6.12", Status.FAILED, tests=(test,), directory="runs/1/6.12")
+    return Matrix(model.SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (kernel,))
+
+
+def with_kernel(**more: object) -> Matrix:
+    kernel = KernelResult("6.12", Status.PANICKED, reason="it panicked", directory="runs/1/6.12")
+    kernel = replace(kernel, **more)  # type: ignore[arg-type]
+    return Matrix(model.SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (kernel,))
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_report_is_as_it_was_approved(width: int) -> None:
+    """To approve another, look at it, and write it into the file."""
+    approved = (DATA / f"terminal-{width}.txt").read_text(encoding="utf-8")
+    assert terminal.render(recorded(), width=width) == approved
+
+
+@pytest.mark.parametrize("width", range(60, 200, 7))
+def test_no_line_of_a_table_is_wider_than_the_terminal(width: int) -> None:
+    drawn = terminal.render(recorded(), width=width).split("\nFAIL test_")[0]
+    table = [line for line in drawn.splitlines() if ": " not in line]  # no legend, no sentence
+    assert max(map(cell_len, table)) <= width
+
+
+def test_kernels_are_across_where_there_is_room() -> None:
+    head = terminal.render(recorded(), width=200).splitlines()[0].split()
+    assert head == ["5.10", "6.1", "6.12", "7.0"]
+
+
+def test_a_table_wider_than_the_terminal_is_turned_round() -> None:
+    head = terminal.render(recorded(), width=80).splitlines()[1].split()
+    assert head == ["kernel", "status", "time", "sendmsg", "cgroup_skb", "cgroup_sock"]
+
+
+def test_a_turned_table_still_tells_which_test_failed_where() -> None:
+    drawn = terminal.render(recorded(), width=80)
+    assert "test_stale_connection_gives_exactly_one_event[ipv6]: PASS 5.10; FAIL 6.1, 6.12" in drawn
+
+
+def test_more_suites_than_fit_go_on_in_a_second_table() -> None:
+    suites = tuple(f"a_suite_with_a_long_name_{n}" for n in range(6))
+    drawn = terminal.render(replace(recorded(), suites=suites), width=80)
+    assert all(suite in drawn for suite in suites)
+
+
+def test_without_colour_there_is_no_escape() -> None:
+    assert "\x1b" not in terminal.render(recorded(), width=120, color=False)
+
+
+def test_colour_changes_no_letter() -> None:
+    from rich.text import Text
+
+    coloured = terminal.render(recorded(), width=120, color=True)
+    plain = "\n".join(line.rstrip() for line in Text.from_ansi(coloured).plain.split("\n"))
+    assert "\x1b[" in coloured
+    assert plain.strip() == terminal.render(recorded(), width=120).strip()
+
+
+def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = terminal.render(recorded(), width=120, color=True)
+    for name, value in {"NO_COLOR": "1", "COLUMNS": "40", "TERM": "dumb"}.items():
+        monkeypatch.setenv(name, value)
+    assert terminal.render(recorded(), width=120, color=True) == before
+
+
+@pytest.mark.parametrize("field", ["message", "details", "output"])
+def test_markup_in_what_a_test_wrote_is_not_interpreted(field: str) -> None:
+    drawn = terminal.render(failing(**{field: "[red]x[/red] [link=y]z :bee:"}), color=True)
+    assert "[red]x[/red] [link=y]z :bee:" in drawn
+
+
+@pytest.mark.parametrize("field", ["message", "details", "output", "test", "suite"])
+def test_escapes_of_a_guest_never_reach_the_terminal(field: str) -> None:
+    drawn = terminal.render(failing(**{field: "a\x1b[2Jb\x1b]0;t\x07c\x07\x9b1m"}))
+    assert not set(drawn) & {"\x1b", "\x07", "\x9b"}
+
+
+@pytest.mark.parametrize("field", ["reason", "note", "version", "release"])
+def test_escapes_in_what_is_said_of_a_kernel_never_reach_the_terminal(field: str) -> None:
+    assert "\x1b" not in terminal.render(with_kernel(**{field: "a\x1b[2Jb\x1b"}))
+
+
+def test_escapes_of_the_console_never_reach_the_terminal() -> None:
+    drawn = terminal.render(with_kernel(console_tail=("\x1b[2Ja",), splats=("\x1b[2Jb\x1b",)))
+    assert "\x1b" not in drawn
+
+
+def test_long_details_keep_their_end_and_say_what_is_missing() -> None:
+    lines = [f"line {n}" for n in range(100)]
+    drawn = terminal.render(failing(details="\n".join(lines))).splitlines()
+    assert "      ... 60 lines before these left out; the log has all" in drawn
+    assert "      line 99" in drawn
+    assert "      line 59" not in drawn
+
+
+def test_a_failure_names_kernel_test_and_log() -> None:
+    drawn = terminal.render(failing())
+    assert "test_s.py::test_x on 6.12" in drawn
+    assert "log of 6.12: runs/1/6.12/results.jsonl" in drawn
+
+
+def test_a_failure_shows_assertion_and_output() -> None:
+    drawn = terminal.render(failing(details="E   assert 1 == 2", output="what it wrote"))
+    assert "      E   assert 1 == 2" in drawn
+    assert "      what it wrote" in drawn
+
+
+def test_a_message_that_the_details_lack_is_shown_too() -> None:
+    assert "      assert 1 == 2" in terminal.render(failing(details="elsewhere"))
+
+
+def test_a_message_that_the_details_hold_is_not_repeated() -> None:
+    assert terminal.render(failing(details="E   assert 1 == 2")).count("assert 1 == 2") == 1
+
+
+def test_a_path_is_never_broken() -> None:
+    long = with_kernel(directory="runs/" + "x" * 200)
+    assert f"runs/{'x' * 200}/console.log\n" in terminal.render(long, width=80)
+
+
+def test_failures_beyond_the_twentieth_take_a_line_each() -> None:
+    test = failing().kernels[0].tests[0]
+    tests = tuple(replace(test, test=f"test_s.py::test_{n}") for n in range(25))
+    kernel = replace(failing().kernels[0], tests=tests)
+    drawn = terminal.render(replace(failing(), kernels=(kernel,)))
+    assert drawn.count("\n      assert 1 == 2\n") == 20
+    assert "5 more failures, a line each" in drawn
+    assert "  FAIL test_24 on 6.12: assert 1 == 2\n" in drawn
+
+
+def test_a_kernel_that_panicked_shows_reason_note_splat_console_and_log() -> None:
+    drawn = terminal.render(
+        with_kernel(note="cached copy", splats=("WARNING: at x.c:1",), console_tail=("Rebooting",))
+    )
+    section = drawn[drawn.index("  it panicked") :]
+    assert section.splitlines()[:7] == [
+        "  it panicked",
+        "  note: cached copy",
+        "  the kernel complained:",
+        "      WARNING: at x.c:1",
+        "  the console's last lines:",
+        "      Rebooting",
+        "  log of 6.12: runs/1/6.12/console.log",
+    ]
+
+
+def test_a_note_of_a_kernel_that_passed_is_said() -> None:
+    assert "6.12: a cached copy\n" in terminal.render(
+        with_kernel(status=Status.PASSED, reason="", note="a cached copy")
+    )
+
+
+def test_a_test_that_ran_nowhere_is_reported() -> None:
+    drawn = terminal.render(failing(outcome=Outcome.SKIPPED, message="no veth"))
+    assert "1 test ran on no kernel of this matrix:\n  test_x\n" in drawn
+
+
+def test_the_reason_of_a_skip_is_listed() -> None:
+    drawn = terminal.render(failing(outcome=Outcome.SKIPPED, message="no veth"))
+    assert "  skip  test_x on 6.12: no veth\n" in drawn
+
+
+def test_the_summary_is_the_last_line() -> None:
+    assert terminal.render(failing()).splitlines()[-1] == (
+        "1 kernel: 1 failed (exit 1), 1 test (1 FAILED), 1.0 s"
+    )
+
+
+def test_a_matrix_without_kernels_is_a_summary() -> None:
+    empty = Matrix(model.SCHEMA, "run", "", 0.0, (), ())
+    assert terminal.render(empty) == "0 kernels: nothing to do (exit 0), 0 tests, 0.0 s\n"

@@ -1,0 +1,166 @@
+"""JUnit XML as GitLab, GitHub's actions and Jenkins read it.
+
+One ``<testsuite>`` a kernel.  The kernel is in the class name as well, because
+readers join files and key on class and name.  Nothing is ever missing: what a
+kernel did not get to is an ``<error>`` case.
+"""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+from vmtest.model import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.report.table import split_node_id
+from vmtest.report.text import one_line, visible
+
+_LONGEST = 100_000  # characters of one text; readers refuse files of some tens of megabytes
+_SKIPPED = {
+    Outcome.SKIPPED: "pytest.skip",
+    Outcome.NOT_APPLICABLE: "vmtest.not_applicable",
+    Outcome.XFAILED: "pytest.xfail",
+}
+_ERRORS = {
+    Outcome.ERROR: "error",
+    Outcome.LOST: "lost",
+    Outcome.NOT_RUN: "not run",
+}
+_FAILURES = {Outcome.FAILED: "failed", Outcome.XPASSED: "xpassed"}
+_SAID_BY_TESTS = (*_ERRORS, *_FAILURES)
+
+
+def render(matrix: Matrix) -> bytes:
+    """All kernels in one file."""
+    return _document([_suite(kernel, matrix.started) for kernel in matrix.kernels], matrix.duration)
+
+
+def render_kernel(result: KernelResult) -> bytes:
+    """The file of one kernel, of the same shape."""
+    return _document([_suite(result, "")], result.duration)
+
+
+def class_name(kernel: str, test: str = "") -> str:
+    """``vmtest.k6_12.test_sendmsg`` of kernel ``6.12`` and pytest's node id."""
+    file, classes, _ = split_node_id(test)
+    modules = [part for part in file.removesuffix(".py").split("/") if part not in ("", ".", "..")]
+    name = re.sub(r"[^0-9A-Za-z]", "_", kernel)
+    return ".".join(["vmtest", f"k{name}", *(_text(m) for m in modules), *map(_text, classes)])
+
+
+def _document(suites: list[ET.Element], duration: float) -> bytes:
+    root = ET.Element("testsuites", {"name": "vmtest"})
+    for count in ("tests", "failures", "errors", "skipped"):
+        root.set(count, str(sum(int(suite.get(count, "0")) for suite in suites)))
+    root.set("time", f"{duration:.3f}")
+    root.extend(suites)
+    ET.indent(root)
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
+
+
+def _suite(kernel: KernelResult, started: str) -> ET.Element:
+    cases = [_case(kernel, test) for test in kernel.tests]
+    own = _kernel_case(kernel)
+    if own is not None:
+        cases.insert(0, own)
+    suite = ET.Element("testsuite", {"name": _text(kernel.kernel), "tests": str(len(cases))})
+    for count, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(count, str(sum(case.find(tag) is not None for case in cases)))
+    suite.set("time", f"{kernel.duration:.3f}")
+    if started:
+        suite.set("timestamp", _text(started).removesuffix("Z").removesuffix("+00:00"))
+    properties = ET.SubElement(suite, "properties")
+    for name, value in _properties(kernel).items():
+        ET.SubElement(properties, "property", {"name": name, "value": _text(value)})
+    suite.extend(cases)
+    return suite
+
+
+def _properties(kernel: KernelResult) -> dict[str, str]:
+    facts = {
+        "version": kernel.version,
+        "release": kernel.release,
+        "accelerator": kernel.accelerator,
+        "status": kernel.status.value,
+        "reason": kernel.reason,
+        "note": kernel.note,
+        "boot_seconds": f"{kernel.boot_seconds:.3f}",
+        "deadline_factor": f"{kernel.factor:.2f}",
+        "digest": kernel.digest,
+        "gate": "true" if kernel.gate else "false",
+        "directory": kernel.directory,
+    }
+    facts.update({f"object.{name}": digest for name, digest in kernel.objects})
+    return {_text(name): value for name, value in facts.items() if value}
+
+
+def _kernel_case(kernel: KernelResult) -> ET.Element | None:
+    """The case that says what no test says: the kernel did not boot, panicked, complained."""
+    if kernel.status is Status.PASSED:
+        return None
+    if kernel.status is Status.FAILED and kernel.count(*_SAID_BY_TESTS):
+        return None
+    name = "boot" if kernel.status is Status.BOOT_FAILED else "kernel"
+    case = ET.Element(
+        "testcase",
+        {
+            "classname": class_name(kernel.kernel),
+            "name": name,
+            "time": f"{kernel.boot_seconds:.3f}",
+        },
+    )
+    blamed = kernel.status in (Status.FAILED, Status.SPLAT)
+    problem = ET.SubElement(case, "failure" if blamed else "error")
+    problem.set("type", kernel.status.value)
+    problem.set("message", one_line(kernel.reason or kernel.status.value, 500))
+    problem.text = _bounded("\n".join((kernel.reason, *kernel.splats)))
+    if kernel.console_tail:
+        ET.SubElement(case, "system-out").text = _bounded("\n".join(kernel.console_tail))
+    return case
+
+
+def _case(kernel: KernelResult, test: TestResult) -> ET.Element:
+    case = ET.Element(
+        "testcase",
+        {
+            "classname": class_name(kernel.kernel, test.test),
+            "name": _text(split_node_id(test.test)[2]),
+            "time": f"{test.duration:.3f}",
+        },
+    )
+    if test.flaky:
+        properties = ET.SubElement(case, "properties")
+        ET.SubElement(properties, "property", {"name": "flaky", "value": "true"})
+    message = one_line(test.message, 500)
+    if test.outcome in _SKIPPED:
+        attributes = {"type": _SKIPPED[test.outcome], "message": message}
+        ET.SubElement(case, "skipped", attributes).text = _bounded(test.details) or None
+    elif test.outcome is not Outcome.PASSED:
+        tag = "failure" if test.outcome in _FAILURES else "error"
+        kind = {**_ERRORS, **_FAILURES}[test.outcome]
+        problem = ET.SubElement(case, tag, {"type": kind, "message": message or _why(kernel, test)})
+        problem.text = _bounded(test.details or test.message or _why(kernel, test))
+    if test.output:
+        ET.SubElement(case, "system-out").text = _bounded(test.output)
+    return case
+
+
+def _why(kernel: KernelResult, test: TestResult) -> str:
+    if test.outcome is Outcome.XPASSED:
+        return "passed, though known to fail"
+    if test.outcome in (Outcome.LOST, Outcome.NOT_RUN):
+        reason = f": {one_line(kernel.reason, 400)}" if kernel.reason else ""
+        return f"{test.outcome.value}; the kernel is {kernel.status.value}{reason}"
+    return test.outcome.value
+
+
+def _text(text: str) -> str:
+    return visible(text).replace("\n", " ")
+
+
+def _bounded(text: str) -> str:
+    """``text`` without what XML forbids, and its last part where it is too long."""
+    shown = visible(text).strip("\n")
+    if len(shown) <= _LONGEST:
+        return shown
+    return f"... {len(shown) - _LONGEST} characters left out\n{shown[-_LONGEST:]}"

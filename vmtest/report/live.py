@@ -1,0 +1,359 @@
+"""What is seen while a matrix runs: a picture on a terminal, plain lines elsewhere.
+
+Both views keep a ``State`` and show it; neither decides anything.  They are
+context managers, take events on one thread, and refresh by a timer of their
+own, because a kernel that boots or a test that hangs sends no events.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from vmtest.events import (
+    Booted,
+    Booting,
+    Collected,
+    Event,
+    Fetching,
+    KernelFinished,
+    Note,
+    Preparing,
+    TestFinished,
+)
+from vmtest.model import KernelResult
+from vmtest.report import table as tables
+from vmtest.report.progress import KernelState, Phase, State
+from vmtest.report.table import WRONG, Tone
+from vmtest.report.terminal import STYLE
+from vmtest.report.text import clock as clock_text
+from vmtest.report.text import counted, mebibytes, one_line, seconds
+
+Clock = Callable[[], float]
+"""Seconds that never go back, such as ``time.monotonic``."""
+
+_BAR = 12
+_WIDE = 100  # columns from which on there is room for bars
+_LONGEST = 300
+
+
+class View(Protocol):
+    """Shows a run while it goes on."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop, and leave the terminal as it was."""
+
+    def handle(self, event: Event) -> None:
+        """Take an event in."""
+
+
+def view(stream: TextIO) -> View:
+    """The view that fits ``stream``: live on a terminal, plain lines elsewhere."""
+    console = Console(file=stream, markup=False, highlight=False, emoji=False)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveView(console)
+    return PlainView(stream)
+
+
+class LiveView:
+    """A line a kernel, redrawn in place; what went wrong is printed above and stays."""
+
+    def __init__(
+        self, console: Console, *, clock: Clock = time.monotonic, refresh_per_second: float = 4.0
+    ) -> None:
+        self._console = console
+        self._clock = clock
+        self._state = State(clock())
+        self._live = Live(
+            console=console,
+            get_renderable=self._picture,
+            refresh_per_second=refresh_per_second,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._state = State(self._clock())
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def handle(self, event: Event) -> None:
+        """Take an event in; a failing test and a note are printed above the picture."""
+        now = self._clock()
+        before = self._state
+        self._state = before.apply(event, now)
+        if isinstance(event, Note) or (
+            isinstance(event, TestFinished) and event.result.outcome in WRONG
+        ):
+            for line in told(before, event, self._state, now):
+                self._console.print(Text(line), soft_wrap=True)
+
+    def _picture(self) -> RenderableType:
+        return picture(self._state, self._clock(), self._console.width, self._console.height)
+
+
+class PlainView:
+    """A line for every change of state and every test that goes wrong.
+
+    When nothing was printed for ``heartbeat`` seconds, a line says what is
+    running, so that nobody takes the run for hung.  ``tick`` is how often, in
+    seconds, that is looked at.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        clock: Clock = time.monotonic,
+        heartbeat: float = 30.0,
+        tick: float = 1.0,
+    ) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._heartbeat = heartbeat
+        self._tick = tick
+        self._lock = threading.Lock()
+        self._state = State(clock())
+        self._printed = self._state.started
+        self._stopped = threading.Event()
+        self._timer = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._state = State(self._clock())
+        self._printed = self._state.started
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        self._timer.join()
+
+    def handle(self, event: Event) -> None:
+        """Take an event in and print what it changed."""
+        with self._lock:
+            now = self._clock()
+            before = self._state
+            self._state = before.apply(event, now)
+            self._print(told(before, event, self._state, now), now)
+
+    def tick(self) -> None:
+        """Print what is running if nothing was printed for too long; the timer calls it."""
+        with self._lock:
+            now = self._clock()
+            if now - self._printed >= self._heartbeat:
+                self._print(still(self._state, now), now)
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(self._tick):
+            try:
+                self.tick()
+            except (OSError, ValueError):  # a closed stream: the main thread will meet it too
+                return
+
+    def _print(self, lines: Iterable[str], now: float) -> None:
+        since = f"[{now - self._state.started:7.1f} s]"
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        for line in lines:
+            text = f"{since} {line}\n"
+            self._stream.write(text.encode(encoding, "replace").decode(encoding))
+            self._stream.flush()
+            self._printed = now
+
+
+def told(before: State, event: Event, after: State, now: float) -> tuple[str, ...]:
+    """The lines that say what ``event`` changed; none for what is no news."""
+    if isinstance(event, Note):
+        return (one_line(event.text, _LONGEST),)
+    old = before.of(event.kernel)
+    new = after.of(event.kernel)
+    if new is None:
+        return ()
+    lines = []
+    if old is not None and old.phase is Phase.FETCHING and new.phase is not Phase.FETCHING:
+        lines.append(f"fetched {mebibytes(old.done)} in {seconds(now - old.since)}")
+    lines += _news(old, event, new)
+    return tuple(f"{one_line(event.kernel)}: {line}" for line in lines)
+
+
+def _news(old: KernelState | None, event: Event, new: KernelState) -> Iterable[str]:
+    match event:
+        case Fetching(total=total) if old is None or old.phase is not Phase.FETCHING:
+            yield f"fetching {mebibytes(total)}" if total else "fetching"
+        case Preparing(what=what) if new is not old:
+            yield one_line(what, _LONGEST)
+        case Booting(attempt=attempt):
+            yield "booting" if attempt == 1 else f"booting, attempt {attempt}"
+        case Booted(seconds=took, release=release, accelerator=accelerator):
+            what = f" {one_line(release)}" if release else ""
+            how = f" ({one_line(accelerator)})" if accelerator else ""
+            yield f"booted{what} in {seconds(took)}{how}"
+        case Collected(count=count):
+            yield f"running {counted(count, 'test')}"
+        case TestFinished(result=result) if result.outcome in WRONG:
+            message = one_line(result.message, _LONGEST)
+            yield f"{tables.mark_of(result).text} {one_line(result.test)}" + (
+                f": {message}" if message else ""
+            )
+        case KernelFinished(result=result):
+            yield _outcome(result)
+
+
+def _outcome(result: KernelResult) -> str:
+    reason = f": {one_line(result.reason, _LONGEST)}" if result.reason else ""
+    tests = counted(len(result.tests), "test")
+    return f"{result.status.value}, {tests}, {seconds(result.duration)}{reason}"
+
+
+def still(state: State, now: float) -> tuple[str, ...]:
+    """One line that says what is running: for when nothing else was said for long."""
+    doing = [f"{one_line(k.kernel)} {_doing(k, now)}" for k in state.active]
+    waiting = len(state.within(Phase.QUEUED))
+    if waiting:
+        doing.append(f"{waiting} waiting")
+    return (f"still running: {'; '.join(doing) or 'nothing yet'}",)
+
+
+def _doing(kernel: KernelState, now: float) -> str:
+    took = seconds(now - kernel.since)
+    match kernel.phase:
+        case Phase.FETCHING:
+            return f"fetching {_bytes(kernel)}, {mebibytes(kernel.rate(now))}/s"
+        case Phase.PREPARING:
+            return f"{one_line(kernel.what)} for {took}"
+        case Phase.TESTING if kernel.test:
+            so_far = seconds(now - kernel.test_since)
+            return f"{_tests(kernel)}, {one_line(kernel.test)} for {so_far}"
+        case Phase.TESTING:
+            return _tests(kernel)
+        case _:
+            return f"{kernel.phase.value} for {took}"
+
+
+def _bytes(kernel: KernelState) -> str:
+    if not kernel.total:
+        return mebibytes(kernel.done)
+    return f"{mebibytes(kernel.done).removesuffix(' MiB')} of {mebibytes(kernel.total)}"
+
+
+def _tests(kernel: KernelState) -> str:
+    if kernel.count is None:
+        return counted(kernel.finished, "test") if kernel.finished else "collecting tests"
+    return f"{kernel.finished} of {counted(kernel.count, 'test')}"
+
+
+def picture(state: State, now: float, width: int = 120, height: int = 24) -> RenderableType:
+    """A line a kernel and one for all, at most ``height`` lines; what is active comes first."""
+    grid = RichTable.grid(padding=(0, 2, 0, 0), expand=True)
+    for _ in ("name", "phase", "bar"):
+        grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, justify="right")
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    grid.add_column(no_wrap=True, justify="right")
+    grid.add_column(no_wrap=True, justify="right")
+    shown, hidden = _chosen(state, max(1, height - 2))
+    for kernel in shown:
+        grid.add_row(*_row(kernel, now, bars=width >= _WIDE))
+    lines: list[RenderableType] = [grid]
+    if hidden:
+        lines.append(Text(f"... and {counted(len(hidden), 'more kernel')}", STYLE[Tone.QUIET]))
+    lines.append(Text(_all(state, now), STYLE[Tone.QUIET], no_wrap=True, overflow="ellipsis"))
+    return Group(*lines)
+
+
+def _chosen(state: State, room: int) -> tuple[tuple[KernelState, ...], tuple[KernelState, ...]]:
+    """The kernels that have room, in their order, and the others."""
+    if len(state.kernels) <= room:
+        return state.kernels, ()
+    ranks = {Phase.QUEUED: 1, Phase.DONE: 2}
+    ranked = sorted(state.kernels, key=lambda kernel: ranks.get(kernel.phase, 0))
+    shown = ranked[: max(0, room - 1)]
+    return (
+        tuple(kernel for kernel in state.kernels if kernel in shown),
+        tuple(kernel for kernel in state.kernels if kernel not in shown),
+    )
+
+
+def _row(kernel: KernelState, now: float, *, bars: bool) -> tuple[Text, ...]:
+    name = Text(one_line(kernel.kernel), "bold")
+    phase = Text(kernel.phase.value, "cyan" if kernel.phase is not Phase.QUEUED else "dim")
+    bar, progress, detail = Text(), "", ""
+    match kernel.phase:
+        case Phase.FETCHING:
+            bar = _bar(kernel.done, kernel.total)
+            progress = _bytes(kernel)
+            detail = f"{mebibytes(kernel.rate(now))}/s"
+        case Phase.PREPARING:
+            detail = kernel.what
+        case Phase.BOOTING:
+            progress = seconds(now - kernel.since)
+            detail = "" if kernel.attempt == 1 else f"attempt {kernel.attempt}"
+        case Phase.TESTING:
+            bar = _bar(kernel.finished, kernel.count or 0)
+            progress = _tests(kernel)
+            detail = _short(kernel.test or kernel.last)
+            took = now - kernel.test_since
+            if kernel.test and took >= 5:
+                detail = f"{seconds(took)} {detail}"
+        case Phase.DONE if kernel.result is not None:
+            result = kernel.result
+            phase = Text(result.status.value, STYLE[tables.tone_of(result.status)])
+            progress = counted(len(result.tests), "test")
+            detail = result.reason
+    wrong = Text(f"{kernel.wrong} failed" if kernel.wrong else "", STYLE[Tone.BAD])
+    spent = Text(clock_text(kernel.elapsed(now)) if kernel.began is not None else "")
+    bar = bar if bars else Text()
+    return name, phase, bar, Text(progress), Text(one_line(detail), STYLE[Tone.QUIET]), wrong, spent
+
+
+def _short(test: str) -> str:
+    return test and tables.split_node_id(test)[2]
+
+
+def _bar(done: int, total: int) -> Text:
+    if not total:
+        return Text()
+    full = min(_BAR, _BAR * done // total)
+    return Text("━" * full, "green").append("─" * (_BAR - full), "dim")
+
+
+def _all(state: State, now: float) -> str:
+    """``1:21  4 kernels: 1 done, 2 running, 1 waiting; 90 tests, 1 failed``."""
+    counts = (
+        (len(state.within(Phase.DONE)), "done"),
+        (len(state.active), "running"),
+        (len(state.within(Phase.QUEUED)), "waiting"),
+    )
+    parts = ", ".join(f"{n} {word}" for n, word in counts if n)
+    finished = sum(kernel.finished for kernel in state.kernels)
+    wrong = sum(kernel.wrong for kernel in state.kernels)
+    tests = f"; {counted(finished, 'test')}" + (f", {wrong} failed" if wrong else "")
+    head = counted(len(state.kernels), "kernel")
+    return f"{clock_text(now - state.started)}  {head}{': ' + parts if parts else ''}{tests}"

@@ -1,0 +1,231 @@
+"""GitHub-flavoured Markdown: for a job's summary, a pull request's comment, a release's notes.
+
+GitHub drops a summary above 1 MiB as a whole, so the report stays below and
+says what it left out.  Whatever a guest wrote stands in code spans or fences,
+where nothing is markup and no ``@name`` calls anybody.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+from vmtest.model import KernelResult, Matrix, Status
+from vmtest.report import table as tables
+from vmtest.report.table import Cell, Failure, Table, Tone
+from vmtest.report.terminal import CONSOLE, RESULTS
+from vmtest.report.text import counted, last_lines, one_line, visible
+
+LIMIT = 1_000_000
+"""Bytes of UTF-8 at most; GitHub takes 1 MiB (1,048,576)."""
+
+_RESERVE = 2_000  # for saying what was left out
+_TABLE_SHARE = 0.6
+_TITLE = 300
+_DETAILS = 120
+_OUTPUT = 120
+_CONSOLE = 40
+_NAMES = 30
+_SPLATS = 10
+_SPLAT_LINES = 40
+
+
+class _Pieces:
+    """Pieces of text that stay below a number of bytes together."""
+
+    def __init__(self, limit: int) -> None:
+        self._room = limit
+        self._pieces: list[str] = []
+        self._left_out: dict[str, int] = {}
+
+    def add(self, piece: str, what: str, keep: int = 0) -> bool:
+        """Take ``piece`` if ``keep`` bytes stay free; else count it as left out."""
+        size = len(piece.encode("utf-8", "replace"))
+        if size > self._room - keep:
+            self._left_out[what] = self._left_out.get(what, 0) + 1
+            return False
+        self._room -= size
+        self._pieces.append(piece)
+        return True
+
+    def text(self) -> str:
+        end = ""
+        if self._left_out:
+            what = ", ".join(counted(n, noun) for noun, n in self._left_out.items())
+            end = f"\n**Left out to stay below 1 MiB: {what}.** `matrix.json` has everything.\n"
+        return "".join(self._pieces) + end
+
+
+def render(matrix: Matrix, limit: int = LIMIT) -> str:
+    """The report in less than ``limit`` bytes of UTF-8."""
+    pieces = _Pieces(limit - _RESERVE)
+    pieces.add(f"## {_headline(matrix)}\n\n{_escaped(tables.summary(matrix))}\n", "summary")
+    table = tables.build(matrix)
+    _add_table(pieces, table, int(limit * (1 - _TABLE_SHARE)))
+    words = tables.legend(table)
+    if words:
+        pieces.add(f"\n{_escaped(words)}\n", "legend")
+    idle = tables.never_ran(matrix)
+    if idle:
+        pieces.add(_never_ran(idle), "warning")
+    for kernel in tables.troubled(matrix):
+        pieces.add(_kernel(kernel), "kernel's section")
+    failures = tables.failures(matrix)
+    for failure in failures:
+        pieces.add(_failure(failure, open_it=len(failures) == 1), "failure")
+    excuses = [_excuse(excuse) for excuse in tables.excuses(matrix)]
+    end = "\n\n</details>\n"
+    head = f"\n{_summary_line(f'{len(excuses)} skipped, xfail or n-a, and why')}\n"
+    if excuses and pieces.add(head, "list of skipped tests", keep=len(end)):
+        for line in excuses:
+            pieces.add(line, "skipped test", keep=len(end))
+        pieces.add(end, "end")
+    return pieces.text()
+
+
+def _headline(matrix: Matrix) -> str:
+    bad = [kernel for kernel in matrix.kernels if kernel.status is not Status.PASSED]
+    if not matrix.kernels:
+        return "vmtest: no kernels"
+    if not bad:
+        return f"vmtest: {counted(len(matrix.kernels), 'kernel')} passed"
+    return f"vmtest: {len(bad)} of {counted(len(matrix.kernels), 'kernel')} did not pass"
+
+
+def _never_ran(labels: Sequence[str]) -> str:
+    names = ", ".join(map(_code, labels[:_NAMES]))
+    more = f" and {len(labels) - _NAMES} more" if len(labels) > _NAMES else ""
+    what = counted(len(labels), "test")
+    return f"\n:warning: {what} ran on no kernel of this matrix: {names}{more}\n"
+
+
+def _add_table(pieces: _Pieces, table: Table, keep: int) -> None:
+    if not table.kernels:
+        return
+    head = "\n" + _row("", (_escaped(name) for name in table.kernels))
+    head += "|---|" + "---|" * len(table.kernels) + "\n"
+    if not pieces.add(head, "table", keep):
+        return
+    for row in table.facts:
+        pieces.add(_row(_escaped(row.label), map(_cell, row.cells)), "row", keep)
+    for suite in table.suites:
+        line = _row(f"**{_escaped(suite.suite.label)}**", map(_cell, suite.suite.cells))
+        pieces.add(line, "row", keep)
+        for row in suite.tests:
+            pieces.add(_row(_code(row.label, table=True), map(_cell, row.cells)), "row", keep)
+
+
+def _row(label: str, cells: Iterable[str]) -> str:
+    return f"| {label} | {' | '.join(cells)} |\n"
+
+
+def _cell(cell: Cell) -> str:
+    def line(text: str, tone: Tone) -> str:
+        return f"**{_escaped(text)}**" if tone is Tone.BAD else _escaped(text)
+
+    return "<br>".join(line(part.text, part.tone) for part in cell)
+
+
+def _kernel(kernel: KernelResult) -> str:
+    if tables.only_noted(kernel):
+        return f"\nNote for {_escaped(kernel.kernel)}: {_code(kernel.note, 1000)}\n"
+    title = f"{_tag(kernel.status.value, 'b')} {_tag(kernel.kernel)}"
+    exact = kernel.release or kernel.version
+    if exact:
+        title += f" ({html.escape(one_line(exact))})"
+    if kernel.reason:
+        title += f": {_tag(kernel.reason)}"
+    parts = [f"\n{_summary_line(title, raw=True)}\n"]
+    if len(kernel.reason) > _TITLE:
+        parts.append(f"\n{_code(kernel.reason, 2000)}\n")
+    if kernel.note:
+        parts.append(f"\nNote: {_code(kernel.note, 2000)}\n")
+    for splat in kernel.splats[:_SPLATS]:
+        lines = visible(splat).strip("\n").split("\n")
+        left_out = max(0, len(lines) - _SPLAT_LINES)
+        more = [f"... {counted(left_out, 'more line')}"] if left_out else []
+        shown = [line[:500] for line in lines[:_SPLAT_LINES]]
+        parts.append(f"\nThe kernel complained:\n{_fence([*shown, *more])}")
+    if len(kernel.splats) > _SPLATS:
+        parts.append(f"\n... and {counted(len(kernel.splats) - _SPLATS, 'more complaint')}\n")
+    if kernel.console_tail and kernel.status is not Status.PASSED:
+        lines, left_out = last_lines("\n".join(kernel.console_tail), _CONSOLE)
+        parts.append(f"\nThe console's last lines:\n{_fence(_after(left_out, lines))}")
+    if kernel.status is not Status.PASSED:
+        parts.append(_log(kernel, CONSOLE))
+    return "".join([*parts, "\n</details>\n"])
+
+
+def _failure(failure: Failure, open_it: bool) -> str:
+    result = failure.first
+    names = ", ".join(html.escape(visible(kernel.kernel)) for kernel in failure.kernels)
+    title = f"{_tag(tables.mark_of(result).text, 'b')} {_tag(failure.label)} on {names}"
+    message = one_line(result.message)
+    if message:
+        title += f": {_tag(message)}"
+    parts = [f"\n{_summary_line(title, raw=True, open_it=open_it)}\n\n{_code(result.test, 1000)}\n"]
+    lines, left_out = last_lines(result.details or result.message, _DETAILS)
+    if lines:
+        parts.append(_fence(_after(left_out, lines)))
+    lines, left_out = last_lines(result.output, _OUTPUT)
+    if lines:
+        where = _escaped(visible(failure.kernels[0].kernel))
+        parts.append(f"\nOutput on {where}:\n{_fence(_after(left_out, lines))}")
+    parts += [_log(kernel, RESULTS) for kernel in failure.kernels]
+    return "".join([*parts, "\n</details>\n"])
+
+
+def _after(left_out: int, lines: list[str]) -> list[str]:
+    if not left_out:
+        return lines
+    return [f"... {counted(left_out, 'line')} before these left out; the log has all", *lines]
+
+
+def _excuse(excuse: tables.Excuse) -> str:
+    reason = f": {_code(excuse.reason)}" if excuse.reason else ""
+    where = _escaped(", ".join(excuse.kernels))
+    return f"\n- {excuse.mark} {_code(excuse.label)} on {where}{reason}"
+
+
+def _log(kernel: KernelResult, name: str) -> str:
+    if not kernel.directory:
+        return ""
+    return f"\nLog of {_escaped(kernel.kernel)}: {_code(f'{kernel.directory}/{name}', 1000)}\n"
+
+
+def _summary_line(title: str, *, raw: bool = False, open_it: bool = False) -> str:
+    shown = title if raw else html.escape(title)
+    return f"<details{' open' if open_it else ''}><summary>{shown}</summary>"
+
+
+def _tag(text: str, tag: str = "code") -> str:
+    return f"<{tag}>{html.escape(one_line(text, _TITLE))}</{tag}>"
+
+
+def _escaped(text: str) -> str:
+    """``text`` as text: no markup, no HTML, no cell's end, on one line."""
+    line = html.escape(one_line(text, 2000), quote=False)
+    return re.sub(r"([\\`*\[\]|~#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", line)
+
+
+def _code(text: str, limit: int = 300, *, table: bool = False) -> str:
+    """``text`` as a code span, whatever backticks it holds."""
+    line = one_line(text, limit)
+    if not line:
+        return ""
+    if table:
+        line = line.replace("|", "\\|")
+    ticks = "`" * (_longest_run(line) + 1)
+    pad = " " if "`" in (line[0], line[-1]) else ""
+    return f"{ticks}{pad}{line}{pad}{ticks}"
+
+
+def _fence(lines: Iterable[str]) -> str:
+    text = "\n".join(lines)
+    ticks = "`" * max(3, _longest_run(text) + 1)
+    return f"\n{ticks}text\n{text}\n{ticks}\n"
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)

@@ -1,0 +1,170 @@
+"""What a run is doing, as a value: events go in, the next state comes out.
+
+``State.apply`` is the one state machine of a running matrix; both live views
+only show what it holds.  Times are seconds of any clock that does not go back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from vmtest.events import (
+    Booted,
+    Booting,
+    Collected,
+    Event,
+    Fetching,
+    KernelFinished,
+    KernelQueued,
+    Note,
+    Preparing,
+    TestFinished,
+    TestStarted,
+)
+from vmtest.model import KernelResult
+from vmtest.report.table import WRONG
+
+_WINDOW = 5.0  # seconds that a download's rate is taken over
+_SPACING = 0.25  # seconds between two samples at least
+
+
+class Phase(StrEnum):
+    """What a kernel is going through."""
+
+    QUEUED = "waiting"
+    FETCHING = "fetching"
+    PREPARING = "preparing"
+    BOOTING = "booting"
+    TESTING = "testing"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelState:
+    """One kernel of a running matrix; times are the clock's."""
+
+    kernel: str
+    phase: Phase = Phase.QUEUED
+    began: float | None = None
+    """When work on it began; None while it waits."""
+    since: float = 0.0
+    """When its phase began."""
+    samples: tuple[tuple[float, int], ...] = ()
+    done: int = 0
+    total: int = 0
+    what: str = ""
+    attempt: int = 1
+    boot_seconds: float = 0.0
+    release: str = ""
+    accelerator: str = ""
+    count: int | None = None
+    finished: int = 0
+    wrong: int = 0
+    test: str = ""
+    """The running test's node id; empty between tests."""
+    test_since: float = 0.0
+    last: str = ""
+    """The node id of the test that ended last."""
+    result: KernelResult | None = None
+    ended: float = 0.0
+
+    def rate(self, now: float) -> float:
+        """Bytes a second over the last seconds; it falls while nothing comes."""
+        if not self.samples:
+            return 0.0
+        then, bytes_then = self.samples[0]
+        return (self.done - bytes_then) / (now - then) if now > then else 0.0
+
+    def elapsed(self, now: float) -> float:
+        """Seconds of work on it until now, or until it ended."""
+        if self.began is None:
+            return 0.0
+        return (self.ended if self.phase is Phase.DONE else now) - self.began
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A running matrix: its kernels, in the order they were first heard of."""
+
+    started: float
+    kernels: tuple[KernelState, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def apply(self, event: Event, now: float) -> State:
+        """The state after ``event``, which came at ``now``."""
+        if isinstance(event, Note):
+            return replace(self, notes=(*self.notes, event.text))
+        before = self.of(event.kernel)
+        if before is None:
+            after = _next(KernelState(event.kernel), event, now)
+            return replace(self, kernels=(*self.kernels, after))
+        after = _next(before, event, now)
+        return replace(self, kernels=tuple(after if k is before else k for k in self.kernels))
+
+    def of(self, kernel: str) -> KernelState | None:
+        """The state of the kernel of this name."""
+        return next((state for state in self.kernels if state.kernel == kernel), None)
+
+    def within(self, *phases: Phase) -> tuple[KernelState, ...]:
+        """The kernels in one of ``phases``."""
+        return tuple(state for state in self.kernels if state.phase in phases)
+
+    @property
+    def active(self) -> tuple[KernelState, ...]:
+        """The kernels that something is being done for."""
+        return self.within(Phase.FETCHING, Phase.PREPARING, Phase.BOOTING, Phase.TESTING)
+
+
+def _next(state: KernelState, event: Event, now: float) -> KernelState:
+    match event:
+        case KernelQueued() | Note():
+            return state
+        case Fetching(done=done, total=total):
+            state = _entered(state, Phase.FETCHING, now)
+            return replace(
+                state, done=done, total=total, samples=_sampled(state.samples, now, done)
+            )
+        case Preparing(what=what):
+            if (state.phase, state.what) == (Phase.PREPARING, what):
+                return state
+            return replace(_entered(state, Phase.PREPARING, now), since=now, what=what)
+        case Booting(attempt=attempt):
+            return replace(_entered(state, Phase.BOOTING, now), since=now, attempt=attempt)
+        case Booted(seconds=seconds, release=release, accelerator=accelerator):
+            return replace(
+                _entered(state, Phase.TESTING, now),
+                boot_seconds=seconds,
+                release=release,
+                accelerator=accelerator,
+            )
+        case Collected(count=count):
+            return replace(_entered(state, Phase.TESTING, now), count=count)
+        case TestStarted(test=test):
+            return replace(_entered(state, Phase.TESTING, now), test=test, test_since=now)
+        case TestFinished(result=result):
+            return replace(
+                _entered(state, Phase.TESTING, now),
+                finished=state.finished + 1,
+                wrong=state.wrong + (result.outcome in WRONG),
+                test="",
+                last=result.test,
+            )
+        case KernelFinished(result=result):
+            return replace(_entered(state, Phase.DONE, now), result=result, test="", ended=now)
+
+
+def _entered(state: KernelState, phase: Phase, now: float) -> KernelState:
+    if state.phase is phase:
+        return state
+    began = now if state.began is None else state.began
+    return replace(state, phase=phase, since=now, began=began)
+
+
+def _sampled(
+    samples: tuple[tuple[float, int], ...], now: float, done: int
+) -> tuple[tuple[float, int], ...]:
+    if samples and now - samples[-1][0] < _SPACING:
+        return samples
+    recent = tuple(sample for sample in samples if now - sample[0] <= _WINDOW) or samples[-1:]
+    return (*recent, (now, done))

@@ -1,0 +1,420 @@
+"""What the reports say, before anyone decides how it looks: ``Matrix`` -> rows, findings, summary.
+
+A row of tests is shown when it tells kernels apart or is not a pass: a row in
+which every kernel either passed or has nothing to say (its VM ended before, or
+the test does not exist there) folds into its suite's line, which counts both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vmtest.model import (
+    KernelResult,
+    Matrix,
+    Outcome,
+    Status,
+    TestResult,
+    exit_status,
+    unique,
+)
+from vmtest.report.text import counted, one_line, seconds, visible
+
+
+class Tone(StrEnum):
+    """How a piece of text is meant; it never carries what its letters do not."""
+
+    GOOD = "good"
+    BAD = "bad"
+    WARN = "warn"
+    QUIET = "quiet"
+    PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a cell."""
+
+    text: str
+    tone: Tone = Tone.PLAIN
+
+
+Cell = tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A label and one cell a kernel."""
+
+    label: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteRows:
+    """A suite's line and below it the tests that are not a pass everywhere."""
+
+    suite: Row
+    tests: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Facts of the kernels, then suites and tests down; kernels across."""
+
+    kernels: tuple[str, ...]
+    facts: tuple[Row, ...]
+    suites: tuple[SuiteRows, ...]
+
+    def fact(self, label: str) -> Row | None:
+        """The row of facts that has this label."""
+        return next((row for row in self.facts if row.label == label), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A test that went wrong in the same way on one kernel or on several.
+
+    ``results`` go with ``kernels``; assertion and message are equal in all.
+    """
+
+    label: str
+    kernels: tuple[KernelResult, ...]
+    results: tuple[TestResult, ...]
+
+    @property
+    def first(self) -> TestResult:
+        """The result on the first of its kernels."""
+        return self.results[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Excuse:
+    """A test that was skipped, is not applicable or failed as expected, why and where."""
+
+    label: str
+    mark: str
+    reason: str
+    kernels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    mark: str
+    word: str
+    tone: Tone
+
+
+_SIGNS = {  # from the worst down, which is the order inside a suite's cell
+    Outcome.FAILED: _Sign("FAIL", "FAILED", Tone.BAD),
+    Outcome.ERROR: _Sign("ERR", "ERROR", Tone.BAD),
+    Outcome.XPASSED: _Sign("XPASS", "XPASSED", Tone.BAD),
+    Outcome.LOST: _Sign("LOST", "LOST", Tone.BAD),
+    Outcome.NOT_RUN: _Sign("-", "not run", Tone.WARN),
+    Outcome.PASSED: _Sign("PASS", "passed", Tone.GOOD),
+    Outcome.XFAILED: _Sign("xfail", "xfailed", Tone.WARN),
+    Outcome.SKIPPED: _Sign("skip", "skipped", Tone.WARN),
+    Outcome.NOT_APPLICABLE: _Sign("n-a", "n-a", Tone.QUIET),
+}
+_FLAKY = _Sign("flaky", "flaky", Tone.WARN)
+_ABSENT = _Sign("-", "no tests", Tone.QUIET)
+
+LEGEND = {
+    "ERR": "error outside the test itself",
+    "XPASS": "passed, though known to fail",
+    "xfail": "fails, as known",
+    "n-a": "not applicable to that kernel",
+    "LOST": "was running when the VM died",
+    "flaky": "passed only when repeated",
+    "-": "did not run",
+}
+"""What the marks mean that do not speak for themselves."""
+
+_STATUS_TONE = {
+    Status.PASSED: Tone.GOOD,
+    Status.NO_TESTS: Tone.WARN,
+    Status.CANCELLED: Tone.WARN,
+}
+_STATUS_WORD = {
+    Status.BOOT_FAILED: "boot failed",
+    Status.NO_TESTS: "without tests",
+    Status.PANICKED: "panicked",
+    Status.TIMED_OUT: "timed out",
+    Status.SPLAT: "with a kernel splat",
+    Status.INFRA_ERROR: "infrastructure error",
+}
+_RAN = (
+    Outcome.PASSED,
+    Outcome.FAILED,
+    Outcome.ERROR,
+    Outcome.XFAILED,
+    Outcome.XPASSED,
+    Outcome.LOST,
+)
+_EXCUSES = (Outcome.SKIPPED, Outcome.NOT_APPLICABLE, Outcome.XFAILED)
+WRONG = (Outcome.FAILED, Outcome.ERROR, Outcome.XPASSED, Outcome.LOST)
+"""The outcomes that are told as failures: the bad ones, and lost with the VM."""
+
+
+def tone_of(status: Status) -> Tone:
+    """How bad ``status`` is."""
+    return _STATUS_TONE.get(status, Tone.BAD)
+
+
+def build(matrix: Matrix) -> Table:
+    """The table of ``matrix``."""
+    labels = labels_of(matrix)
+    return Table(
+        tuple(visible(kernel.kernel) for kernel in matrix.kernels),
+        tuple(_facts(matrix.kernels)),
+        tuple(
+            SuiteRows(
+                Row(visible(suite), tuple(_suite_cell(k, suite) for k in matrix.kernels)),
+                tuple(_test_rows(matrix, suite, labels)),
+            )
+            for suite in suites_of(matrix)
+        ),
+    )
+
+
+def suites_of(matrix: Matrix) -> tuple[str, ...]:
+    """The matrix's suites, and any that only its tests name."""
+    return unique([*matrix.suites, *(t.suite for k in matrix.kernels for t in k.tests)])
+
+
+def each_test(matrix: Matrix) -> tuple[tuple[str, str], ...]:
+    """Suite and node id of every test of any kernel, in the order of the rows."""
+    place = {suite: n for n, suite in enumerate(suites_of(matrix))}
+    found = dict.fromkeys((t.suite, t.test) for k in matrix.kernels for t in k.tests)
+    return tuple(sorted(found, key=lambda key: place[key[0]]))
+
+
+def split_node_id(test: str) -> tuple[str, tuple[str, ...], str]:
+    """File, classes, and name with parameters (which may hold ``::`` and ``/`` of their own)."""
+    head, bracket, parameters = test.partition("[")
+    file, *names = head.split("::")
+    if not names:
+        return "", (), test
+    return file, tuple(names[:-1]), names[-1] + bracket + parameters
+
+
+def labels_of(matrix: Matrix) -> dict[tuple[str, str], str]:
+    """A short name for every suite and node id: the test's own where no other of its suite has it.
+
+    Then with its class and file in front.
+    """
+    keys = each_test(matrix)
+    short = {key: split_node_id(key[1])[2] for key in keys}
+    uses: dict[tuple[str, str], int] = {}
+    for key in keys:
+        used = (key[0], short[key])
+        uses[used] = uses.get(used, 0) + 1
+    return {
+        key: visible(short[key] if uses[key[0], short[key]] == 1 else key[1]).replace("\n", " ")
+        for key in keys
+    }
+
+
+def marks(table: Table) -> tuple[str, ...]:
+    """The marks that the rows of tests use and that need a word, for a legend."""
+    used = {
+        line.text
+        for suite in table.suites
+        for row in suite.tests
+        for cell in row.cells
+        for line in cell
+    }
+    return tuple(mark for mark in LEGEND if mark in used)
+
+
+def legend(table: Table) -> str:
+    """``LOST: was running when the VM died; -: did not run``, of the marks used."""
+    return "; ".join(f"{mark}: {LEGEND[mark]}" for mark in marks(table))
+
+
+def failures(matrix: Matrix) -> tuple[Failure, ...]:
+    """Tests that failed, erred, passed unexpectedly or were lost, in the order of the rows.
+
+    The same thing said by several kernels is one failure.
+    """
+    labels = labels_of(matrix)
+    found: dict[tuple[str, ...], list[tuple[KernelResult, TestResult]]] = {}
+    for kernel in matrix.kernels:
+        for test in kernel.tests:
+            if test.outcome in WRONG:
+                same = (test.suite, test.test, test.outcome, test.message, test.details)
+                found.setdefault(same, []).append((kernel, test))
+    place = {key: n for n, key in enumerate(labels)}
+    ordered = sorted(found.items(), key=lambda item: place[item[0][0], item[0][1]])
+    return tuple(
+        Failure(labels[key[0], key[1]], *(tuple(part) for part in zip(*where, strict=True)))
+        for key, where in ordered
+    )
+
+
+def excuses(matrix: Matrix) -> tuple[Excuse, ...]:
+    """Tests that were skipped, are not applicable or failed as known, with reason and kernels."""
+    labels = labels_of(matrix)
+    found: dict[tuple[str, str, Outcome, str], list[str]] = {}
+    for kernel in matrix.kernels:
+        for test in kernel.tests:
+            if test.outcome in _EXCUSES:
+                key = (test.suite, test.test, test.outcome, one_line(test.message))
+                found.setdefault(key, []).append(visible(kernel.kernel))
+    place = {key: n for n, key in enumerate(labels)}
+    return tuple(
+        Excuse(labels[suite, test], _SIGNS[outcome].mark, reason, tuple(kernels))
+        for (suite, test, outcome, reason), kernels in sorted(
+            found.items(), key=lambda item: place[item[0][0], item[0][1]]
+        )
+    )
+
+
+def never_ran(matrix: Matrix) -> tuple[str, ...]:
+    """Labels of tests that every kernel skipped or found not applicable.
+
+    A test that no kernel even reached (its VMs died before) is not among them.
+    """
+    outcomes: dict[tuple[str, str], set[Outcome]] = {}
+    for kernel in matrix.kernels:
+        for test in kernel.tests:
+            outcomes.setdefault((test.suite, test.test), set()).add(test.outcome)
+    return tuple(
+        label
+        for key, label in labels_of(matrix).items()
+        if not outcomes[key].intersection(_RAN) and outcomes[key] != {Outcome.NOT_RUN}
+    )
+
+
+def troubled(matrix: Matrix) -> tuple[KernelResult, ...]:
+    """Kernels that have something to say beyond their tests: reason, note, splat or console.
+
+    That some of its tests failed is said by the tests themselves.
+    """
+
+    def speaks(kernel: KernelResult) -> bool:
+        if kernel.note or kernel.splats:
+            return True
+        if kernel.status is Status.FAILED and kernel.count(*WRONG):
+            return bool(kernel.console_tail)
+        return kernel.status is not Status.PASSED
+
+    return tuple(kernel for kernel in matrix.kernels if speaks(kernel))
+
+
+def only_noted(kernel: KernelResult) -> bool:
+    """Whether a note is all that there is to say about ``kernel``."""
+    return kernel.status is Status.PASSED and not kernel.splats
+
+
+def mark_of(result: TestResult) -> Line:
+    """The letters of a test's outcome."""
+    sign = _FLAKY if _is_flaky(result) else _SIGNS[result.outcome]
+    return Line(sign.mark, sign.tone)
+
+
+def accelerators(kernels: Iterable[KernelResult]) -> str:
+    """``kvm``, or ``kvm and tcg`` where they differ."""
+    return " and ".join(sorted({kernel.accelerator for kernel in kernels} - {""}))
+
+
+def summary_of_kernels(matrix: Matrix) -> str:
+    """``4 kernels: 3 passed, 1 failed (exit 1)``."""
+    parts = []
+    for status in Status:
+        of = [kernel for kernel in matrix.kernels if kernel.status is status]
+        if of:
+            word = _STATUS_WORD.get(status, status.value.lower())
+            free = sum(not kernel.gate for kernel in of)
+            aside = "" if status is Status.PASSED or not free else f" ({free} without gate)"
+            parts.append(f"{len(of)} {word}{aside}")
+    head = counted(len(matrix.kernels), "kernel")
+    stop = "interrupted, " if matrix.interrupted else ""
+    return f"{head}: {', '.join(parts) or 'nothing to do'} ({stop}exit {exit_status(matrix)})"
+
+
+def summary_of_tests(matrix: Matrix) -> str:
+    """``212 tests``, or ``212 tests (2 FAILED, 6 not run)``."""
+    results = [test for kernel in matrix.kernels for test in kernel.tests]
+    passed = _SIGNS[Outcome.PASSED].word
+    others = [line.text for line in _counts(results) if not line.text.endswith(f" {passed}")]
+    return counted(len(results), "test") + (f" ({', '.join(others)})" if others else "")
+
+
+def summary(matrix: Matrix) -> str:
+    """``4 kernels: 3 passed, 1 failed (exit 1), 212 tests (1 FAILED), 81.3 s, tcg``."""
+    parts = [
+        summary_of_kernels(matrix),
+        summary_of_tests(matrix),
+        seconds(matrix.duration),
+        accelerators(matrix.kernels),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _facts(kernels: Sequence[KernelResult]) -> Iterable[Row]:
+    def row(label: str, texts: Iterable[str]) -> Row:
+        return Row(label, tuple((Line(visible(text) or "-"),) for text in texts))
+
+    yield Row("status", tuple(_status_cell(kernel) for kernel in kernels))
+    yield row("version", (kernel.version or kernel.release for kernel in kernels))
+    if any(kernel.release not in ("", kernel.version) and kernel.version for kernel in kernels):
+        yield row("release", (kernel.release for kernel in kernels))
+    yield row("accelerator", (kernel.accelerator for kernel in kernels))
+    yield row("boot", (seconds(k.boot_seconds) if k.boot_seconds else "" for k in kernels))
+    yield row("time", (seconds(k.duration) if k.duration else "" for k in kernels))
+    if any(kernel.factor != 1.0 for kernel in kernels):
+        yield row("deadlines", (f"x{kernel.factor:.1f}" for kernel in kernels))
+
+
+def _status_cell(kernel: KernelResult) -> Cell:
+    status = Line(kernel.status.value, tone_of(kernel.status))
+    return (status,) if kernel.gate else (status, Line("no gate", Tone.QUIET))
+
+
+def _suite_cell(kernel: KernelResult, suite: str) -> Cell:
+    if not kernel.tests and kernel.status is not Status.PASSED:
+        return (Line(kernel.status.value, tone_of(kernel.status)),)
+    lines = _counts([test for test in kernel.tests if test.suite == suite])
+    return lines or (Line(_ABSENT.word, _ABSENT.tone),)
+
+
+def _counts(results: Sequence[TestResult]) -> Cell:
+    lines = []
+    for outcome, sign in _SIGNS.items():
+        of = [test for test in results if test.outcome is outcome]
+        flaky = sum(_is_flaky(test) for test in of)
+        if flaky:
+            lines.append(Line(f"{flaky} {_FLAKY.word}", _FLAKY.tone))
+        if len(of) > flaky:
+            lines.append(Line(f"{len(of) - flaky} {sign.word}", sign.tone))
+    return tuple(lines)
+
+
+def _test_rows(matrix: Matrix, suite: str, labels: dict[tuple[str, str], str]) -> Iterable[Row]:
+    found = [
+        {test.test: test for test in kernel.tests if test.suite == suite}
+        for kernel in matrix.kernels
+    ]
+    for key, label in labels.items():
+        if key[0] != suite:
+            continue
+        results = [tests.get(key[1]) for tests in found]
+        if any(result is not None and _is_telling(result) for result in results):
+            yield Row(
+                label,
+                tuple(
+                    (Line(_ABSENT.mark, _ABSENT.tone) if result is None else mark_of(result),)
+                    for result in results
+                ),
+            )
+
+
+def _is_telling(result: TestResult) -> bool:
+    return result.outcome not in (Outcome.PASSED, Outcome.NOT_RUN) or _is_flaky(result)
+
+
+def _is_flaky(result: TestResult) -> bool:
+    return result.flaky and result.outcome is Outcome.PASSED

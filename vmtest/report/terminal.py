@@ -1,0 +1,356 @@
+"""The table, the failures and the summary for a terminal, drawn with rich.
+
+Tables are laid out in the width given; lines of text are left whole, so that
+paths can be copied and the log of a CI job can be searched.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.rule import Rule
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from vmtest.model import KernelResult, Matrix, Status, exit_status
+from vmtest.report import table as tables
+from vmtest.report.table import Cell, Failure, Line, Table, Tone
+from vmtest.report.text import counted, last_lines, one_line, visible, wrapped
+
+STYLE = {
+    Tone.GOOD: "green",
+    Tone.BAD: "bold red",
+    Tone.WARN: "yellow",
+    Tone.QUIET: "dim",
+    Tone.PLAIN: "",
+}
+"""How rich draws a tone."""
+_RELEASE_WIDTH = 14
+_NARROWEST_NAME = 26
+_UNLIMITED = 100_000
+_IN_FULL = 20  # failures with all their text; the others get a line each
+_DETAILS = 40
+_OUTPUT = 40
+_CONSOLE = 20
+_SPLATS = 5
+_SPLAT_LINES = 12
+_EXCUSES = 30
+_NAMES = 30
+
+RESULTS = "results.jsonl"
+"""The file in a kernel's folder that holds every result in full."""
+CONSOLE = "console.log"
+"""The file in a kernel's folder that holds all its console said."""
+
+
+def render(matrix: Matrix, *, width: int = 120, color: bool = False) -> str:
+    """The whole report in ``width`` columns; with ANSI colours only if ``color``."""
+    file = io.StringIO()
+    console = Console(
+        file=file,
+        width=max(width, 40),
+        color_system="standard" if color else None,
+        force_terminal=color,
+        no_color=not color,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        legacy_windows=False,
+        _environ={},
+    )
+    for block in _report(matrix, console):
+        console.print(block, soft_wrap=isinstance(block, Text))
+    return _tidy(file.getvalue())
+
+
+def _tidy(text: str) -> str:
+    """Without blanks at the ends of lines, without blank lines in front or two in a row."""
+    lines: list[str] = []
+    for line in map(str.rstrip, text.split("\n")):
+        if line or (lines and lines[-1]):
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _report(matrix: Matrix, console: Console) -> Iterable[RenderableType]:
+    table = tables.build(matrix)
+    if matrix.kernels:
+        yield from _drawn(table, console)
+        words = tables.legend(table)
+        if words:
+            yield Text(f"  {words}", STYLE[Tone.QUIET])
+        yield Text()
+    yield from _failures(tables.failures(matrix))
+    troubled = tables.troubled(matrix)
+    for kernel in troubled:
+        if not tables.only_noted(kernel):
+            yield from _kernel(kernel)
+    yield from _excuses(matrix)
+    yield from _never_ran(matrix)
+    for kernel in troubled:
+        if tables.only_noted(kernel):
+            yield Text(f"{visible(kernel.kernel)}: {one_line(kernel.note, 1000)}")
+            yield Text()
+    yield _summary(matrix)
+
+
+def _drawn(table: Table, console: Console) -> Iterable[RenderableType]:
+    def width_of(drawn: RichTable) -> int:
+        options = console.options.update(width=_UNLIMITED)
+        return Measurement.get(console, options, drawn).maximum
+
+    longest = max((cell_len(r.label) + 2 for s in table.suites for r in s.tests), default=0)
+    upright = _upright(table, longest)
+    excess = width_of(upright) - console.width
+    if excess > 0:  # names of tests may take two lines before the table is turned round
+        upright = _upright(table, longest - excess)
+        fits = longest - excess >= max(_NARROWEST_NAME, math.ceil(longest / 2) + 4)
+        if not fits or width_of(upright) > console.width:
+            yield from _turned(table, console.width, width_of)
+            return
+    yield upright
+
+
+def _upright(table: Table, name_width: int) -> RichTable:
+    drawn = _empty_table()
+    drawn.add_column("", no_wrap=True)
+    for name in table.kernels:
+        drawn.add_column(Text(name), overflow="fold")
+
+    def add(label: str, style: str, cells: Sequence[Cell]) -> None:
+        drawn.add_row(Text(label, style), *map(_text, cells))
+
+    for row in table.facts:
+        cells = row.cells if row.label != "release" else tuple(map(_release, row.cells))
+        add(row.label, STYLE[Tone.QUIET], cells)
+    for suite in table.suites:
+        if suite is table.suites[0] or suite.tests or _before(table, suite).tests:
+            drawn.add_section()
+        add(suite.suite.label, "bold", suite.suite.cells)
+        for row in suite.tests:
+            add(_indented(row.label, name_width), "", row.cells)
+    return drawn
+
+
+def _indented(name: str, width: int) -> str:
+    """``name`` in ``width`` columns: indented by two, what goes on by four."""
+    if cell_len(name) + 2 <= width:
+        return f"  {name}"
+    lines = wrapped(name, max(width - 4, 8))
+    return "\n".join([f"  {lines[0]}", *(f"    {line}" for line in lines[1:])])
+
+
+def _before(table: Table, suite: tables.SuiteRows) -> tables.SuiteRows:
+    return table.suites[table.suites.index(suite) - 1]
+
+
+def _turned(
+    table: Table, width: int, width_of: Callable[[RichTable], int]
+) -> Iterable[RenderableType]:
+    """Kernels down, suites across, as many tables as the suites need; then the telling tests."""
+    rest = list(table.suites)
+    facts = True
+    while rest or facts:
+        some = 0
+        drawn = _turned_part(table, [], facts)
+        while some < len(rest):
+            wider = _turned_part(table, rest[: some + 1], facts)
+            if width_of(wider) > width and (some or facts):
+                break
+            drawn, some = wider, some + 1
+        yield drawn
+        del rest[:some]
+        facts = False
+    for suite in table.suites:
+        if suite.tests:
+            yield Text(f"  {suite.suite.label}", "bold")
+        for row in suite.tests:
+            yield _told(table, row)
+    yield Text()
+
+
+def _turned_part(table: Table, suites: Sequence[tables.SuiteRows], facts: bool) -> RichTable:
+    drawn = _empty_table()
+    drawn.add_column("kernel", overflow="fold")
+    if facts:
+        drawn.add_column("status", overflow="fold")
+        drawn.add_column("boot\ntime", overflow="fold")
+    for suite in suites:
+        drawn.add_column(Text(suite.suite.label), overflow="fold")
+
+    def fact(label: str, n: int) -> Cell:
+        row = table.fact(label)
+        return row.cells[n] if row is not None else ()
+
+    def quiet(cell: Cell) -> Cell:
+        return tuple(Line(line.text, Tone.QUIET) for line in cell if line.text != "-")
+
+    for n, name in enumerate(table.kernels):
+        cells: list[Cell] = [(Line(name),)]
+        if facts:
+            exact = (*fact("version", n), *_release(fact("release", n)))
+            cells = [(Line(name), *quiet(exact))]
+            how = " ".join(
+                line.text
+                for label in ("accelerator", "deadlines")
+                for line in quiet(fact(label, n))
+            )
+            cells.append((*fact("status", n), Line(how, Tone.QUIET)))
+            cells.append((*fact("boot", n), *fact("time", n)))
+        drawn.add_row(*map(_text, cells), *(_text(suite.suite.cells[n]) for suite in suites))
+        drawn.add_section()
+    return drawn
+
+
+def _told(table: Table, row: tables.Row) -> Text:
+    """``test_stale[ipv6]: FAIL 6.1, 6.12; skip 5.10``."""
+    where: dict[Line, list[str]] = {}
+    for name, cell in zip(table.kernels, row.cells, strict=True):
+        for line in cell:
+            where.setdefault(line, []).append(name)
+    text = Text(f"    {row.label}: ")
+    for n, (line, kernels) in enumerate(where.items()):
+        text.append("; " if n else "").append(line.text, STYLE[line.tone])
+        text.append(f" {', '.join(kernels)}")
+    return text
+
+
+def _empty_table() -> RichTable:
+    return RichTable(box=box.SIMPLE, show_edge=True, header_style="bold", padding=(0, 1, 0, 0))
+
+
+def _text(cell: Cell) -> Text:
+    return Text("\n").join([Text(line.text, STYLE[line.tone]) for line in cell])
+
+
+def _release(cell: Cell) -> Cell:
+    return tuple(Line(part, line.tone) for line in cell for part in _broken(line.text))
+
+
+def _broken(release: str) -> list[str]:
+    return wrapped(release, _RELEASE_WIDTH)
+
+
+def _rule(mark: str, title: str, tone: Tone) -> Rule:
+    text = Text().append(mark, STYLE[tone]).append(f" {title}", "bold")
+    return Rule(text, align="left", style=STYLE[tone])
+
+
+def _failures(failures: Sequence[Failure]) -> Iterable[RenderableType]:
+    for failure in failures[:_IN_FULL]:
+        yield from _failure(failure)
+    others = failures[_IN_FULL:]
+    if others:
+        yield _rule("FAIL", f"{counted(len(others), 'more failure')}, a line each", Tone.BAD)
+        for failure in others:
+            mark = tables.mark_of(failure.first)
+            text = Text("  ").append(mark.text, STYLE[mark.tone])
+            what = one_line(failure.first.message, 120)
+            yield text.append(f" {failure.label} on {_names(failure.kernels)}: {what}")
+        yield Text()
+
+
+def _failure(failure: Failure) -> Iterable[RenderableType]:
+    mark = tables.mark_of(failure.first)
+    result = failure.first
+    yield _rule(mark.text, failure.label, mark.tone)
+    yield Text(f"  {visible(result.test)} on {_names(failure.kernels)}")
+    yield Text()
+    lines, left_out = last_lines(result.details or result.message, _DETAILS)
+    yield from _quoted(lines, left_out)
+    if result.details and result.message and one_line(result.message) not in _joined(lines):
+        yield from _quoted(last_lines(result.message, 3)[0], 0)
+    kernel = failure.kernels[0]
+    if result.output.strip():
+        yield Text(f"  output on {visible(kernel.kernel)}:", STYLE[Tone.QUIET])
+        yield from _quoted(*last_lines(result.output, _OUTPUT))
+    for kernel in failure.kernels:
+        yield from _log(kernel, RESULTS)
+    yield Text()
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return " ".join(" ".join(lines).split())
+
+
+def _kernel(kernel: KernelResult) -> Iterable[RenderableType]:
+    exact = visible(kernel.release or kernel.version)
+    about = ", ".join(part for part in (exact, kernel.accelerator) if part)
+    title = visible(kernel.kernel) + (f" ({about})" if about else "")
+    yield _rule(kernel.status.value, title, tables.tone_of(kernel.status))
+    if kernel.reason:
+        yield from _quoted(last_lines(kernel.reason, 10)[0], 0, indent=2)
+    if kernel.note:
+        yield Text(f"  note: {one_line(kernel.note, 1000)}")
+    for splat in kernel.splats[:_SPLATS]:
+        yield Text("  the kernel complained:", STYLE[Tone.WARN])
+        lines = visible(splat).strip("\n").split("\n")
+        yield from _quoted([line[:500] for line in lines[:_SPLAT_LINES]], 0)
+        if len(lines) > _SPLAT_LINES:
+            more = counted(len(lines) - _SPLAT_LINES, "more line")
+            yield Text(f"      ... {more}", STYLE[Tone.QUIET])
+    if len(kernel.splats) > _SPLATS:
+        more = counted(len(kernel.splats) - _SPLATS, "more complaint")
+        yield Text(f"  {more} of the kernel", STYLE[Tone.WARN])
+    if kernel.status is not Status.PASSED:
+        if kernel.console_tail:
+            lines, left_out = last_lines("\n".join(kernel.console_tail), _CONSOLE)
+            yield Text("  the console's last lines:", STYLE[Tone.QUIET])
+            yield from _quoted(lines, left_out)
+        yield from _log(kernel, CONSOLE)
+    yield Text()
+
+
+def _quoted(lines: Iterable[str], left_out: int, indent: int = 6) -> Iterable[Text]:
+    if left_out:
+        words = f"... {counted(left_out, 'line')} before these left out; the log has all"
+        yield Text(" " * indent + words, STYLE[Tone.QUIET])
+    for line in lines:
+        yield Text(" " * indent + line if line else "")
+
+
+def _log(kernel: KernelResult, name: str) -> Iterable[Text]:
+    if kernel.directory:
+        where = f"{visible(kernel.directory).rstrip('/')}/{name}"
+        yield Text(f"  log of {visible(kernel.kernel)}: {where}", STYLE[Tone.QUIET])
+
+
+def _names(kernels: Iterable[KernelResult]) -> str:
+    return ", ".join(visible(kernel.kernel) for kernel in kernels)
+
+
+def _excuses(matrix: Matrix) -> Iterable[RenderableType]:
+    found = tables.excuses(matrix)
+    if not found:
+        return
+    yield _rule("skip, xfail, n-a", "and why", Tone.WARN)
+    for excuse in found[:_EXCUSES]:
+        reason = f": {excuse.reason}" if excuse.reason else ""
+        text = Text("  ").append(f"{excuse.mark:5}", STYLE[Tone.WARN])
+        yield text.append(f" {excuse.label} on {', '.join(excuse.kernels)}{reason}")
+    if len(found) > _EXCUSES:
+        yield Text(f"  ... and {len(found) - _EXCUSES} more", STYLE[Tone.QUIET])
+    yield Text()
+
+
+def _never_ran(matrix: Matrix) -> Iterable[RenderableType]:
+    labels = tables.never_ran(matrix)
+    if not labels:
+        return
+    yield Text(f"{counted(len(labels), 'test')} ran on no kernel of this matrix:", STYLE[Tone.WARN])
+    for label in labels[:_NAMES]:
+        yield Text(f"  {label}")
+    if len(labels) > _NAMES:
+        yield Text(f"  ... and {len(labels) - _NAMES} more", STYLE[Tone.QUIET])
+    yield Text()
+
+
+def _summary(matrix: Matrix) -> Text:
+    tone = Tone.GOOD if exit_status(matrix) == 0 else Tone.BAD
+    return Text(tables.summary(matrix), "bold " + STYLE[tone].removeprefix("bold "))

@@ -1,0 +1,90 @@
+"""Text of a guest, made safe and short enough to show: pure functions of strings."""
+
+from __future__ import annotations
+
+import re
+
+_SEQUENCE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC, DCS, ...: titles, links, clipboard
+    r"|\x1b[ -/]*[0-~]"  # two and three characters: reset, character sets
+)
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1 without tab and newline
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional overrides reorder what is read
+    "\ud800-\udfff\ufffe\uffff]"  # no characters: neither UTF-8 nor XML takes them
+)
+_BREAKS = re.compile(r"(?<=[_\-+~/,:])|(?=\[)")
+
+
+def visible(text: str) -> str:
+    """``text`` without terminal sequences, other control characters spelled out (``\\x07``)."""
+    text = _SEQUENCE.sub("", text.replace("\r\n", "\n"))
+    text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n")
+    return _UNSAFE.sub(_spelled, text)
+
+
+def _spelled(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """``text`` made visible, on one line, at most ``limit`` characters."""
+    line = " ".join(visible(text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def last_lines(text: str, lines: int, columns: int = 1000) -> tuple[list[str], int]:
+    """The last ``lines`` lines of ``text`` made visible, and how many came before them.
+
+    A line is cut to ``columns`` characters, saying how many are missing.
+    """
+    rows = visible(text).strip("\n").expandtabs(8).split("\n") if text.strip() else []
+    left_out = max(0, len(rows) - lines)
+    return [_cut(row.rstrip(), columns) for row in rows[left_out:]], left_out
+
+
+def _cut(line: str, columns: int) -> str:
+    if len(line) <= columns:
+        return line
+    return f"{line[:columns]}… ({len(line) - columns} more characters)"
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """``text`` in lines of at most ``width``, broken after ``_ - + ~ /`` where it can be."""
+    lines = [""]
+    for piece in _BREAKS.split(text):
+        if lines[-1] and len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        while len(piece) > width:
+            lines[-1] += piece[:width]
+            piece = piece[width:]
+            lines.append("")
+        lines[-1] += piece
+    return [line for line in lines if line] or [""]
+
+
+def seconds(value: float) -> str:
+    """``81.3 s``, ``12 min 05 s``."""
+    if value < 599.95:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def clock(value: float) -> str:
+    """``1:21``, ``1:02:05``: for a time that still runs."""
+    minutes, rest = divmod(max(0, int(value)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def mebibytes(value: float) -> str:
+    """``98.3 MiB``."""
+    return f"{value / (1 << 20):.1f} MiB"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 test``, ``2 tests``."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
