@@ -56,6 +56,10 @@ class SessionLost(VmtestError):
     """The connection to a running guest ended (panic, dead QEMU, reset)."""
 
 
+class SessionRefused(SessionLost):
+    """One side did not accept the other's key."""
+
+
 class DeadlineExceeded(VmtestError):
     """A deadline passed; ``kind`` is boot, silence or total."""
 

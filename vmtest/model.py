@@ -306,15 +306,13 @@ class RootImage:
 
     ``kind`` is ``disk`` (a squashfs image at ``path``), ``directory`` (a tree at
     ``path``) or ``host`` (the host's own root, no path); ``digest`` names what
-    it was made of, ``python`` is the interpreter inside the guest, ``fstype`` a
-    disk's file system.
+    it was made of, ``python`` is the interpreter inside the guest.
     """
 
     kind: RootKind
     path: Path | None
     digest: str
     python: str
-    fstype: str = ""
 
 
 @dataclass(frozen=True, slots=True)

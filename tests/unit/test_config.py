@@ -1,0 +1,244 @@
+from pathlib import Path
+
+import pytest
+
+from vmtest.config import (
+    Config,
+    find,
+    load,
+    needs_versions,
+    parse,
+    select_kernels,
+    select_suites,
+)
+from vmtest.errors import ConfigError, UsageError
+from vmtest.model import AptSpec, KernelVersion, PathSpec
+
+FILE = Path("/project/kernels.toml")
+
+MINIMAL = """
+schema = 1
+[apt.debian]
+suites = ["trixie-security", "trixie-backports"]
+[[kernel]]
+name = "6.1"
+apt = "debian"
+version = "6.1.*"
+tags = ["default"]
+[[kernel]]
+name = "6.12"
+apt = "debian"
+version = "6.12.*"
+tags = ["default", "lts"]
+[[kernel]]
+name = "mine"
+path = "vmlinuz"
+[[suite]]
+name = "net"
+tests = "tests/test_net.py"
+objects = ["net"]
+[[object]]
+name = "net"
+path = "build/net.o"
+kernels = ">=5.10"
+"""
+
+
+def config(text: str = MINIMAL) -> Config:
+    return parse(text, FILE)
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        config(text)
+    return list(caught.value.problems)
+
+
+def test_paths_are_relative_to_the_file() -> None:
+    found = config()
+    assert found.suites[0].tests == Path("/project/tests/test_net.py")
+    assert found.objects[0].path == Path("/project/build/net.o")
+    assert found.kernels[2].spec == PathSpec(Path("/project/vmlinuz"))
+
+
+def test_a_kernel_takes_the_defaults_it_does_not_set_itself() -> None:
+    text = MINIMAL.replace(
+        "[apt.debian]", '[defaults]\nmemory = "2G"\nboot_timeout = "1m"\n[apt.debian]'
+    ).replace('path = "vmlinuz"', 'path = "vmlinuz"\nmemory = "512M"')
+    found = config(text)
+    assert [kernel.memory_mib for kernel in found.kernels] == [2048, 2048, 512]
+    assert {kernel.limits.boot for kernel in found.kernels} == {60.0}
+
+
+def test_an_apt_kernel_carries_archive_and_pattern() -> None:
+    assert config().kernels[1].spec == AptSpec("debian", "6.12.*", ())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            'version = "6.1.*"',
+            'version = "6.1.*"\ncmdlne = []',
+            'kernels.toml: kernel "6.1": unknown key "cmdlne" (did you mean "cmdline"?)',
+        ),
+        (
+            "[apt.debian]",
+            "[default]\n[apt.debian]",
+            'kernels.toml: unknown key "default" (did you mean "defaults"?)',
+        ),
+        (
+            "schema = 1",
+            "schema = 2",
+            "kernels.toml: schema = 2 is not known; this vmtest reads schema = 1",
+        ),
+        ("schema = 1", "", 'kernels.toml: the key "schema" is missing'),
+        (
+            'version = "6.1.*"',
+            'version = "6.1.*"\nboot_timeout = "30"',
+            "kernels.toml: kernel \"6.1\": boot_timeout = '30' is no duration; "
+            'write for example "30s", "5m" or "1h"',
+        ),
+        (
+            'version = "6.1.*"',
+            'version = "6.1.*"\nmemory = "64M"',
+            "kernels.toml: kernel \"6.1\": memory = '64M' is too small: "
+            "a guest needs 256M and more",
+        ),
+        (
+            'version = "6.1.*"',
+            "",
+            'kernels.toml: kernel "6.1": needs a version, for example version = "6.12.*"',
+        ),
+        (
+            'apt = "debian"\nversion = "6.1.*"',
+            'apt = "debain"\nversion = "6.1.*"',
+            'kernels.toml: kernel "6.1": there is no [apt.debain] (did you mean "debian"?)',
+        ),
+        (
+            'version = "6.1.*"',
+            'version = "6.1.*"\nsuites = ["trixie-backport"]',
+            'kernels.toml: kernel "6.1": [apt.debian] has no suite "trixie-backport" '
+            '(did you mean "trixie-backports"?)',
+        ),
+        (
+            'path = "vmlinuz"',
+            'path = "vmlinuz"\napt = "debian"',
+            'kernels.toml: kernel "mine": needs exactly one of apt, path (has apt and path)',
+        ),
+        (
+            'path = "vmlinuz"',
+            "",
+            'kernels.toml: kernel "mine": needs exactly one of apt, path (has none)',
+        ),
+        (
+            'path = "vmlinuz"',
+            'path = "vmlinuz"\nversion = "6.1"',
+            'kernels.toml: kernel "mine": "version" goes with apt, not with path; remove it',
+        ),
+        (
+            'name = "mine"',
+            'name = "6.1"',
+            'kernels.toml: kernel "6.1" stands 2 times; keep one',
+        ),
+        (
+            'objects = ["net"]',
+            'objects = ["nett"]',
+            'kernels.toml: suite "net": there is no [[object]] "nett" (did you mean "net"?)',
+        ),
+        (
+            'kernels = ">=5.10"',
+            'kernels = "5.10"',
+            "kernels.toml: object \"net\": kernels = '5.10' '5.10' is no version constraint; "
+            "write for example '>=6.1,<6.13'",
+        ),
+        (
+            'name = "mine"',
+            'name = "a/b"',
+            "kernels.toml: kernel \"a/b\": name = 'a/b' is no name: "
+            "letters, digits and . _ + - are allowed",
+        ),
+    ],
+)
+def test_a_problem_is_said_with_place_and_cure(old: str, new: str, said: str) -> None:
+    assert old in MINIMAL
+    assert problems(MINIMAL.replace(old, new, 1)) == [said]
+
+
+def test_all_problems_come_at_once() -> None:
+    text = MINIMAL.replace('"6.1.*"', '"6.1.*"\ntgs = []\ncpus = 0').replace(
+        'objects = ["net"]', 'objects = ["nett"]'
+    )
+    assert len(problems(text)) == 3
+
+
+def test_malformed_toml_names_line_and_column() -> None:
+    assert "line 2, column" in problems("schema = 1\n[[kernel\n")[0]
+
+
+def test_a_missing_file_is_named_with_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"kernels\.toml does not exist; name another"):
+        load(tmp_path / "kernels.toml")
+
+
+def test_the_nearest_file_upwards_is_found(tmp_path: Path) -> None:
+    (tmp_path / "kernels.toml").touch()
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    assert find(below) == tmp_path / "kernels.toml"
+
+
+def names(patterns: list[str], versions: dict[str, str] | None = None) -> list[str]:
+    known = {name: KernelVersion.parse(text) for name, text in (versions or {}).items()}
+    return [kernel.name for kernel in select_kernels(config().kernels, patterns, known)]
+
+
+VERSIONS = {"6.1": "6.1.192", "6.12": "6.12.117", "mine": "7.3.4"}
+
+
+def test_without_a_pattern_the_default_tag_runs() -> None:
+    assert names([]) == ["6.1", "6.12"]
+
+
+def test_a_name_is_exact() -> None:
+    assert names(["6.1"]) == ["6.1"]
+
+
+def test_a_tag_means_all_that_carry_it() -> None:
+    assert names(["tag:lts"]) == ["6.12"]
+
+
+def test_a_range_means_resolved_versions() -> None:
+    assert names([">=6.1,<6.13"], VERSIONS) == ["6.1", "6.12"]
+
+
+def test_a_kernel_of_unknown_version_is_never_lost_from_a_range() -> None:
+    assert names(["<6.2"], {"6.1": "6.1.192", "6.12": "6.12.117"}) == ["6.1", "mine"]
+
+
+def test_kernels_keep_the_order_of_the_file() -> None:
+    assert names(["mine", "6.1"]) == ["6.1", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("6.13", r'--kernel 6\.13: there is no kernel "6\.13" \(did you mean "6\.1[2]?"\?\)'),
+        ("tag:lst", r'no kernel has the tag "lst" \(did you mean "lts"\?\)'),
+        (">=9", r"--kernel >=9: no kernel is within this range"),
+        (">=six", r"'>=six' is no version constraint"),
+    ],
+)
+def test_a_pattern_without_meaning_is_refused(pattern: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        names([pattern], VERSIONS)
+
+
+def test_only_ranges_need_the_index() -> None:
+    assert not needs_versions(["6.1", "tag:lts"])
+    assert needs_versions(["6.1", "<7"])
+
+
+def test_an_unknown_suite_is_refused_with_a_suggestion() -> None:
+    with pytest.raises(UsageError, match=r'there is no suite "nett" \(did you mean "net"\?\)'):
+        select_suites(config().suites, ["nett"])

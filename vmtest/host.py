@@ -1,0 +1,148 @@
+"""What the host has to have: the list, its state, and installing what is missing.
+
+Runs as a script before anything of vmtest is installed (``tox -e setup``):
+Python's standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A Debian package (or its names elsewhere, best first) and what it is for."""
+
+    packages: tuple[str, ...]
+    purpose: str
+
+
+REQUIREMENTS = (
+    Requirement(("qemu-system-x86",), "runs the virtual machines"),
+    Requirement(("busybox-static",), "virtme-ng's initramfs"),
+    Requirement(("kmod",), "depmod, for the kernels' modules"),
+    Requirement(("file",), "virtme-ng reads a kernel's version with it"),
+    Requirement(("binutils",), "strings, for the version of an unpacked kernel"),
+    Requirement(("mmdebstrap",), "builds the guest image"),
+    Requirement(("squashfs-tools",), "packs the guest image"),
+    Requirement(("uidmap",), "builds the guest image without root"),
+    Requirement(("debian-archive-keyring",), "checks the signatures of Debian's suites"),
+    Requirement(("clang",), "compiles bpf/"),
+    Requirement(("llvm",), "inspects BPF objects"),
+    Requirement(("libbpf-dev",), "bpf_helpers.h for bpf/"),
+    Requirement(("linux-libc-dev",), "the kernel's headers for bpf/"),
+    Requirement(("bpftool", "linux-tools-common"), "inspects BPF objects"),
+    Requirement(("gpg",), "tests: signs a tiny archive"),
+    Requirement(("clang-format",), "tox -e lint"),
+    Requirement(("shellcheck",), "tox -e lint"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A command, the Debian package it comes with, and what it is for."""
+
+    command: str
+    package: str
+    purpose: str
+
+
+TOOLS = (
+    Tool("busybox", "busybox-static", "virtme-ng's initramfs"),
+    Tool("depmod", "kmod", "for the kernels' modules"),
+    Tool("file", "file", "virtme-ng reads a kernel's version with it"),
+    Tool("strings", "binutils", "for the version of an unpacked kernel"),
+    Tool("mmdebstrap", "mmdebstrap", "builds the guest image"),
+    Tool("sqfstar", "squashfs-tools", "packs the guest image"),
+    Tool("newuidmap", "uidmap", "builds the guest image without root"),
+    Tool("apt-get", "apt", "fetches kernels from Debian's suites"),
+    Tool("dpkg-deb", "dpkg", "unpacks kernels"),
+    Tool("clang", "clang", "compiles bpf/"),
+)
+
+
+def search_path() -> str:
+    """PATH with the administrator's folders, which an ordinary user's lacks."""
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+def installed_packages() -> set[str]:
+    """The names of all installed Debian packages; empty where there is no dpkg."""
+    try:
+        done = subprocess.run(
+            ["dpkg-query", "--show", "--showformat", "${db:Status-Abbrev}\t${Package}\n"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return set()
+    lines = (line.split("\t") for line in done.stdout.splitlines())
+    return {name for state, name in lines if state.startswith("ii")}
+
+
+def missing(installed: set[str]) -> list[Requirement]:
+    """The requirements that none of ``installed`` meets."""
+    return [need for need in REQUIREMENTS if installed.isdisjoint(need.packages)]
+
+
+def _available(requirement: Requirement) -> str:
+    """The first of its packages that apt can install, the first of all when it knows none."""
+    for name in requirement.packages:
+        done = subprocess.run(
+            ["apt-cache", "policy", name], capture_output=True, text=True, check=False
+        )
+        if "Candidate:" in done.stdout and "Candidate: (none)" not in done.stdout:
+            return name
+    return requirement.packages[0]
+
+
+def install_command(packages: list[str]) -> list[str]:
+    """The command that installs ``packages``: no recommends, so that udev stays away.
+
+    virtme-ng settles udev for 16 s and more at every boot on the host's root.
+    """
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+    if os.geteuid() == 0:
+        return ["env", "DEBIAN_FRONTEND=noninteractive", *command]
+    return ["sudo", "env", "DEBIAN_FRONTEND=noninteractive", *command]
+
+
+def main() -> int:
+    """Install what is missing; returns 0 when nothing is missing afterwards."""
+    needed = missing(installed_packages())
+    if not needed:
+        print("vmtest setup: all system packages are there")
+        return 0
+    print("vmtest setup: these system packages are missing:")
+    for need in needed:
+        print(f"  {need.packages[0]:24} {need.purpose}")
+    if shutil.which("apt-get") is None:
+        print("There is no apt-get here: install their counterparts with your package manager,")
+        print("then see what vmtest still lacks with: vmtest doctor")
+        return 1
+    if os.geteuid() != 0 and shutil.which("sudo") is None:
+        names = " ".join(need.packages[0] for need in needed)
+        print("Neither root nor sudo: have an administrator run")
+        print(f"  apt-get install --no-install-recommends {names}")
+        return 1
+    elevate = [] if os.geteuid() == 0 else ["sudo"]
+    # A fresh machine's index is empty or stale; a failing third-party source is not ours.
+    subprocess.run([*elevate, "apt-get", "update"], check=False)
+    command = install_command([_available(need) for need in needed])
+    print(f"vmtest setup: {' '.join(command)}", flush=True)
+    if subprocess.run(command, check=False).returncode != 0:
+        print("vmtest setup: apt-get failed; its reason is above", file=sys.stderr)
+        return 1
+    left = missing(installed_packages())
+    for need in left:
+        print(f"vmtest setup: {need.packages[0]} is still missing", file=sys.stderr)
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
