@@ -1,0 +1,392 @@
+"""The apt source against the real apt and a tiny signed archive, without a network.
+
+``signed_archive`` makes it; its suites are good, expired (past its Valid-Until) and
+stranger (signed by a key that nobody trusts).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import signed_archive
+
+from vmtest.cache import find_tool
+from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError
+from vmtest.kernels import source_for
+from vmtest.kernels.apt import AptSource
+from vmtest.kernels.aptstate import _reason
+from vmtest.kernels.store import Manifest, Resolution, Store
+from vmtest.model import AptArchive, AptSpec, Kernel
+
+pytestmark = pytest.mark.skipif(
+    find_tool("apt-get") is None or find_tool("dpkg-deb") is None or find_tool("depmod") is None,
+    reason="apt-get, dpkg-deb or depmod is not installed on this host",
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    signed_archive.make(folder)
+    return folder
+
+
+@pytest.fixture
+def mirror(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the archive that a test may break."""
+    monkeypatch.delenv("VMTEST_DEBIAN_MIRROR", raising=False)
+    monkeypatch.delenv("VMTEST_DEBIAN_SECURITY_MIRROR", raising=False)
+    monkeypatch.setattr("vmtest.kernels.aptstate._PAUSE", 0.0)
+    yield Path(shutil.copytree(made, tmp_path / "mirror"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache")
+
+
+def archive(mirror: Path, *suites: str, **changes: object) -> AptArchive:
+    options: dict[str, object] = {
+        "suites": suites or ("good",),
+        "mirror": f"file:{mirror}",
+        "security_mirror": f"file:{mirror}",
+        "keyring": mirror / "keyring.gpg",
+    }
+    return AptArchive("debian", **{**options, **changes})  # type: ignore[arg-type]  # by name
+
+
+def kernel(version: str, *suites: str) -> Kernel:
+    return Kernel("under-test", AptSpec("debian", version, suites))
+
+
+def forget_ages(store: Store) -> None:
+    """Make every index old and every failure forgotten."""
+    for stamp in store.root.glob("apt/*/refreshed.json"):
+        stamp.write_text(json.dumps({"when": time.time() - 7200}))
+    for failure in store.root.glob("apt/*/failed.json"):
+        failure.unlink()
+
+
+def test_a_pattern_resolves_to_the_newest_without_downloading(mirror: Path, store: Store) -> None:
+    resolved = AptSource(archive(mirror)).resolve(kernel("6.1.*"), store)
+    assert resolved.version.text == "6.1.10-1"
+    assert resolved.origin == "debian good: linux-image-6.1.10-amd64 6.1.10-1"
+    assert not resolved.cached and resolved.size > 0 and resolved.note == ""
+    assert store.entries() == []
+
+
+def test_fetch_makes_an_entry_that_virtme_ng_can_boot(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror))
+    seen: list[tuple[int, int]] = []
+    resolved = source.resolve(kernel("6.1.*"), store)
+    image = source.fetch(resolved, store, lambda done, total: seen.append((done, total)))
+    root = image.image.parents[1]
+    assert image.image == root / "boot/vmlinux-6.1.10-amd64"
+    assert image.image.read_bytes().startswith(b"\x7fELF")
+    assert image.modules == root / "lib/modules/6.1.10-amd64"
+    assert (image.modules / "modules.dep").is_file()
+    assert image.config is not None and "CONFIG_BPF_SYSCALL=y" in image.config.read_text()
+    assert image.version.text == "6.1.10-1" and image.name == "under-test"
+    assert seen[-1] == (resolved.size, resolved.size)
+    kept = {p.relative_to(root).as_posix().split("/")[0] for p in root.rglob("*")}
+    assert kept == {"boot", "lib", "entry.json"}
+    assert sorted(p.name for p in (root / "boot").iterdir()) == [
+        "config-6.1.10-amd64",
+        "vmlinux-6.1.10-amd64",
+    ]
+
+
+def test_a_kernel_in_three_packages_becomes_one_entry(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror))
+    image = source.fetch(source.resolve(kernel("*"), store), store)
+    assert image.release == "7.2.6-amd64"
+    assert image.config is not None and image.modules is not None
+    assert (image.modules / "modules.builtin").is_file()
+
+
+def test_a_second_fetch_needs_no_archive(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror))
+    resolved = source.resolve(kernel("6.1.*"), store)
+    first = source.fetch(resolved, store)
+    shutil.rmtree(mirror / "pool")
+    assert source.fetch(resolved, store).image == first.image
+    assert source.resolve(kernel("6.1.*"), store).cached
+
+
+def test_a_kernel_whose_modules_are_gone_is_refused_by_name(mirror: Path, store: Store) -> None:
+    with pytest.raises(KernelUnavailable) as caught:
+        AptSource(archive(mirror)).resolve(kernel("7.1.13"), store)
+    assert str(caught.value) == (
+        "under-test: 7.1.13 (good): its linux-modules package is no longer in the index; "
+        "nearest bootable: 6.1.9 (good), 6.1.10 (good), 7.2.6 (good)"
+    )
+
+
+def test_a_version_that_matches_nothing_names_the_nearest(mirror: Path, store: Store) -> None:
+    with pytest.raises(KernelUnavailable) as caught:
+        AptSource(archive(mirror)).resolve(kernel("6.12.*"), store)
+    assert str(caught.value) == (
+        "under-test: no kernel 6.12.* in good; nearest: 6.1.10 (good), 7.2.6 (good)"
+    )
+
+
+def test_a_series_written_as_a_version_gets_a_hint(mirror: Path, store: Store) -> None:
+    with pytest.raises(KernelUnavailable, match=r'write "6\.1\.\*"'):
+        AptSource(archive(mirror)).resolve(kernel("6.1"), store)
+
+
+def test_an_expired_suite_fails_alone(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror, "good", "expired"))
+    resolved = source.resolve(kernel("6.1.*"), store)
+    assert resolved.version.text == "6.1.10-1"
+    assert "expired cannot be read (its Release file expired" in resolved.note
+
+
+def test_a_kernel_of_an_expired_suite_is_unavailable_and_the_cure_named(
+    mirror: Path, store: Store
+) -> None:
+    source = AptSource(archive(mirror, "good", "expired"))
+    with pytest.raises(KernelUnavailable) as caught:
+        source.resolve(kernel("*", "expired"), store)
+    assert "expired cannot be read (its Release file expired" in str(caught.value)
+    assert "check_valid_until = false in [apt.debian]" in str(caught.value)
+
+
+def test_an_expired_suite_is_used_when_the_configuration_says_so(
+    mirror: Path, store: Store
+) -> None:
+    source = AptSource(archive(mirror, "expired", check_valid_until=False))
+    assert source.resolve(kernel("*"), store).version.text == "7.2.6-1"
+
+
+def test_a_suite_signed_by_a_stranger_is_not_believed(mirror: Path, store: Store) -> None:
+    with pytest.raises(KernelUnavailable, match=r"stranger cannot be read.*signature.*NO_PUBKEY"):
+        AptSource(archive(mirror, "stranger")).resolve(kernel("*"), store)
+
+
+def test_a_suite_that_is_gone_fails_alone(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror, "good", "absent"))
+    assert source.resolve(kernel("6.1.*"), store).version.text == "6.1.10-1"
+    with pytest.raises(KernelUnavailable, match="absent cannot be read"):
+        source.resolve(kernel("*", "absent"), store)
+
+
+def test_the_stored_kernel_of_a_suite_that_has_gone_goes_on_working(
+    mirror: Path, store: Store
+) -> None:
+    source = AptSource(archive(mirror))
+    first = source.fetch(source.resolve(kernel("*"), store), store)
+    shutil.rmtree(mirror / "dists/good")
+    forget_ages(store)
+    resolved = source.resolve(kernel("*"), store)
+    assert resolved.cached
+    assert "good cannot be read" in resolved.note and "stored kernel is used" in resolved.note
+    again = source.fetch(resolved, store)
+    assert again.image == first.image
+    assert "good cannot be read" in again.note
+
+
+def stored(store: Store, version: str) -> None:
+    """As if ``version`` had been resolved for "*" and fetched when both suites were there."""
+
+    def fill(entry: Path) -> Manifest:
+        (entry / "image").write_bytes(b"kernel")
+        return Manifest(version, "r", "image", None, None, "", "debian absent: x")
+
+    store.add(version, fill)
+    question = ["apt", "debian", "*", ["good", "absent"]]
+    store.remember(question, Resolution(version, version, "debian absent: x"))
+
+
+def test_a_newer_stored_kernel_goes_before_an_older_one_of_another_suite(
+    mirror: Path, store: Store
+) -> None:
+    stored(store, "9.9.9-1")
+    resolved = AptSource(archive(mirror, "good", "absent")).resolve(kernel("*"), store)
+    assert resolved.version.text == "9.9.9-1" and resolved.cached
+    assert "absent cannot be read" in resolved.note
+
+
+def test_an_older_stored_kernel_does_not(mirror: Path, store: Store) -> None:
+    stored(store, "5.5.5-1")
+    resolved = AptSource(archive(mirror, "good", "absent")).resolve(kernel("*"), store)
+    assert resolved.version.text == "7.2.6-1" and not resolved.cached
+
+
+def test_a_pinned_kernel_in_the_store_is_not_asked_for_again(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror))
+    source.fetch(source.resolve(kernel("6.1.9-1"), store), store)
+    shutil.rmtree(mirror)
+    shutil.rmtree(store.root / "apt")
+    mirrorless = AptSource(AptArchive("debian", ("good",)))
+    resolved = mirrorless.resolve(kernel("6.1.9-1"), store)
+    assert resolved.cached and resolved.note == ""
+
+
+def test_a_pinned_kernel_that_left_the_index_goes_on_working(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror))
+    source.fetch(source.resolve(kernel("6.1.9"), store), store)
+    for index in store.root.glob("apt/*/lists/*_Packages"):
+        text = index.read_text()
+        index.unlink()  # apt links to the archive's own
+        index.write_text(text.replace("6.1.9", "6.1.8"))
+    resolved = source.resolve(kernel("6.1.9"), store)
+    assert resolved.cached and "no longer in the index" in resolved.note
+
+
+def test_a_truncated_package_is_refused(mirror: Path, store: Store) -> None:
+    package = mirror / "pool/linux-image-6.1.10-amd64_6.1.10-1_amd64.deb"
+    source = AptSource(archive(mirror))
+    resolved = source.resolve(kernel("6.1.*"), store)
+    package.write_bytes(package.read_bytes()[:-100])
+    with pytest.raises(KernelUnavailable, match=r"downloading linux-image-6\.1\.10-amd64") as e:
+        source.fetch(resolved, store)
+    assert "nothing was stored" in str(e.value)
+    assert store.get(resolved.key) is None
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_a_package_with_other_bytes_is_refused(mirror: Path, store: Store) -> None:
+    package = mirror / "pool/linux-image-6.1.10-amd64_6.1.10-1_amd64.deb"
+    source = AptSource(archive(mirror))
+    resolved = source.resolve(kernel("6.1.*"), store)
+    data = bytearray(package.read_bytes())
+    data[-50] ^= 1
+    package.write_bytes(bytes(data))
+    with pytest.raises(KernelUnavailable, match="nothing was stored"):
+        source.fetch(resolved, store)
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (
+            "W: Download is performed unsandboxed as root as file '/x' couldn't be accessed\n"
+            "E: Failed to fetch http://m.example/x.deb  Connection failed [IP: 192.0.2.1 80]\n",
+            "Connection failed [IP: 192.0.2.1 80]",
+        ),
+        (
+            "W: Failed to fetch http://m.example/a/InRelease  Temporary failure resolving 'm'\n"
+            "W: Some index files failed to download. They have been ignored.\n",
+            "Temporary failure resolving 'm'",
+        ),
+        (
+            "E: The repository 'http://m.example/debian a Release' does not have a Release file.\n",
+            "the mirror does not have it",
+        ),
+        (
+            "E: Failed to fetch http://m.example/x  404  Not Found [IP: 192.0.2.1 80]\n",
+            "the mirror does not have it",
+        ),
+        ("", ""),
+    ],
+)
+def test_apts_words_become_a_reason(output: str, reason: str) -> None:
+    assert _reason(output) == reason
+
+
+def test_a_progress_that_raises_ends_the_fetch_and_leaves_nothing(
+    mirror: Path, store: Store
+) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    source = AptSource(archive(mirror))
+    resolved = source.resolve(kernel("6.1.*"), store)
+    with pytest.raises(KeyboardInterrupt):
+        source.fetch(resolved, store, stop)
+    assert store.entries() == []
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_the_index_is_not_read_again_before_it_is_old(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror))
+    source.resolve(kernel("*"), store)
+    packages = (mirror / "dists/good/main/binary-amd64/Packages").read_bytes()
+    shutil.rmtree(mirror / "dists")
+    (mirror / "dists").mkdir()
+    for index in store.root.glob("apt/*/lists/*_Packages"):
+        index.with_suffix(".x").write_bytes(packages)
+        index.unlink()
+        index.with_suffix(".x").rename(index)
+    assert source.resolve(kernel("*"), store).version.text == "7.2.6-1"
+
+
+def test_the_hosts_apt_is_left_alone(mirror: Path, store: Store) -> None:
+    AptSource(archive(mirror)).resolve(kernel("*"), store)
+    text = next(store.root.glob("apt/*/apt.conf")).read_text()
+    root = store.root
+    for line in text.splitlines():
+        if line.startswith("Dir::State") or line.startswith("Dir::Cache"):
+            assert str(root) in line or line.endswith('"";')
+    assert 'Dir::Etc::sourceparts "/dev/null";' in text
+    assert "Post-Invoke" not in text
+
+
+def test_without_a_mirror_the_error_is_the_users_to_mend(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VMTEST_DEBIAN_MIRROR", raising=False)
+    monkeypatch.setattr("vmtest.debian.host_is_debian", lambda os_release: False)
+    with pytest.raises(UsageError, match="no Debian mirror is known"):
+        AptSource(AptArchive("debian", ("good",))).resolve(kernel("*"), store)
+
+
+def test_without_apt_the_error_names_the_kernel_and_two_cures(
+    mirror: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.cache.find_tool", lambda name: None)
+    with pytest.raises(KernelUnavailable) as caught:
+        AptSource(archive(mirror)).resolve(kernel("*"), store)
+    assert str(caught.value).startswith("under-test: apt-get is not installed")
+    assert "vmtest image import" in str(caught.value)
+
+
+def test_without_apt_a_stored_kernel_goes_on_working(
+    mirror: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = AptSource(archive(mirror))
+    source.fetch(source.resolve(kernel("*"), store), store)
+    monkeypatch.setattr("vmtest.cache.find_tool", lambda name: None)
+    resolved = source.resolve(kernel("*"), store)
+    assert resolved.cached and "apt-get is not installed" in resolved.note
+
+
+def test_a_suite_without_a_mirror_fails_alone(
+    mirror: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.debian.host_is_debian", lambda os_release: False)
+    monkeypatch.delenv("VMTEST_DEBIAN_SECURITY_MIRROR", raising=False)
+    source = AptSource(archive(mirror, "good", "good-security", security_mirror=None))
+    resolved = source.resolve(kernel("*"), store)
+    assert "good-security cannot be read (no mirror is known for it; set security_mirror" in (
+        resolved.note
+    )
+
+
+def test_an_archive_without_suites_is_the_users_to_mend(mirror: Path, store: Store) -> None:
+    with pytest.raises(UsageError, match="suites is empty"):
+        AptSource(archive(mirror, suites=())).resolve(kernel("*"), store)
+
+
+def test_an_archive_nobody_configured_is_named() -> None:
+    with pytest.raises(UsageError, match=r"there is no \[apt\.debian\] \(there are: other\)"):
+        source_for(kernel("*"), {"other": AptArchive("other")})
+
+
+def test_a_full_disk_is_said_before_anything_is_downloaded(
+    mirror: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = AptSource(archive(mirror))
+    resolved = source.resolve(kernel("6.1.*"), store)
+    usage = shutil.disk_usage(store.root)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1 << 20))
+    with pytest.raises(InfrastructureError) as caught:
+        source.fetch(resolved, store)
+    assert str(store.root) in str(caught.value)
+    assert "1.0 MB free" in str(caught.value) and "VMTEST_CACHE" in str(caught.value)

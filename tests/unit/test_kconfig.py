@@ -1,0 +1,66 @@
+"""What a guest needs of a kernel's config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vmtest.errors import UnbootableKernel
+from vmtest.kernels.kconfig import check, missing, parse
+from vmtest.model import KernelImage, KernelVersion
+
+DEBIAN = parse((Path(__file__).parent / "data" / "config-6.12-excerpt").read_text())
+
+
+def test_debians_generic_flavour_has_what_a_guest_needs() -> None:
+    assert missing(DEBIAN) == []
+    assert missing(DEBIAN, root="host") == []
+
+
+def test_the_cloud_flavour_has_no_9p() -> None:
+    cloud = {k: v for k, v in DEBIAN.items() if not k.startswith(("NET_9P", "9P_"))}
+    assert missing(cloud)[0] == (
+        "CONFIG_NET_9P is not set: no 9P: nothing of the host's can be mounted"
+    )
+
+
+def test_a_module_is_worth_nothing_without_the_modules() -> None:
+    reasons = missing(DEBIAN, modules=False)
+    assert any("CONFIG_VIRTIO_BLK is a module and there are no modules" in r for r in reasons)
+
+
+def test_what_only_a_disk_needs_is_not_asked_of_the_hosts_root() -> None:
+    without = DEBIAN | {"SQUASHFS": "n"}
+    assert missing(without, root="disk")
+    assert missing(without, root="host") == []
+
+
+def test_what_must_be_built_in_is_not_satisfied_by_a_module() -> None:
+    assert missing(DEBIAN | {"DEVTMPFS": "m"})
+
+
+def test_modules_for_the_root_need_an_initrd() -> None:
+    without = {k: v for k, v in DEBIAN.items() if k != "BLK_DEV_INITRD"}
+    assert "CONFIG_BLK_DEV_INITRD" in missing(without)[0]
+
+
+def test_what_is_not_set_is_absent() -> None:
+    assert parse('# CONFIG_A is not set\nCONFIG_B=m\nCONFIG_C="x y"\n') == {"B": "m", "C": "x y"}
+
+
+def image(config: Path | None) -> KernelImage:
+    version = KernelVersion.parse("6.12.1")
+    return KernelImage("6.12", version, "6.12.1", Path("i"), Path("m"), config, "", "")
+
+
+def test_an_unbootable_kernel_is_refused_in_one_line(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("CONFIG_X86_64=y\n")
+    with pytest.raises(UnbootableKernel, match=r"^6\.12: 6\.12\.1 cannot boot.*CONFIG_PCI") as e:
+        check(image(config))
+    assert "\n" not in str(e.value)
+
+
+def test_an_unknown_config_passes_with_a_note() -> None:
+    assert "not checked" in check(image(None))

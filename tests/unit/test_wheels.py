@@ -1,0 +1,81 @@
+"""Wheels unpacked for the guest."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from vmtest.errors import ImageError
+from vmtest.wheels import stage_wheels
+
+SITE = "usr/lib/python3/dist-packages"
+
+
+def wheel(folder: Path, files: dict[str, str], name: str = "demo-1.0-py3-none-any.whl") -> Path:
+    path = folder / name
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, text in files.items():
+            archive.writestr(member, text)
+    return path
+
+
+def staged(folder: Path, *wheels: Path) -> dict[str, tuple[str, int]]:
+    stage_wheels(wheels, folder / "out.tar")
+    with tarfile.open(folder / "out.tar") as tar:
+        found = {}
+        for member in tar:
+            stream = tar.extractfile(member)
+            assert stream is not None and (member.uid, member.gid) == (0, 0)
+            found[member.name] = (stream.read().decode(), member.mode)
+    return found
+
+
+def test_a_wheels_tree_goes_to_the_guests_packages(tmp_path: Path) -> None:
+    found = staged(tmp_path, wheel(tmp_path, {"demo/__init__.py": "x = 1\n"}))
+    assert found == {f"{SITE}/demo/__init__.py": ("x = 1\n", 0o644)}
+
+
+def test_data_folders_go_where_they_belong(tmp_path: Path) -> None:
+    files = {
+        "demo-1.0.data/purelib/pure.py": "p",
+        "demo-1.0.data/scripts/tool": "#!python\nrun\n",
+        "demo-1.0.data/data/share/x": "d",
+        "demo-1.0.data/headers/x.h": "h",
+    }
+    assert staged(tmp_path, wheel(tmp_path, files)) == {
+        f"{SITE}/pure.py": ("p", 0o644),
+        "usr/local/bin/tool": ("#!/usr/bin/python3\nrun\n", 0o755),
+        "usr/local/share/x": ("d", 0o644),
+    }
+
+
+def test_console_scripts_are_made(tmp_path: Path) -> None:
+    points = "[console_scripts]\nDemo-Run = demo.cli:main\n"
+    found = staged(tmp_path, wheel(tmp_path, {"demo-1.0.dist-info/entry_points.txt": points}))
+    text, mode = found["usr/local/bin/Demo-Run"]
+    assert mode == 0o755
+    assert text.startswith("#!/usr/bin/python3\n") and "demo.cli.main()" in text
+
+
+@pytest.mark.parametrize("member", ["../../etc/passwd", "/etc/passwd", "a/../../b"])
+def test_a_path_that_leaves_the_tree_is_refused(tmp_path: Path, member: str) -> None:
+    with pytest.raises(ImageError, match="unsafe path"):
+        staged(tmp_path, wheel(tmp_path, {member: "x"}))
+
+
+def test_a_wheel_for_another_platform_is_refused(tmp_path: Path) -> None:
+    name = "demo-1.0-cp311-cp311-macosx_11_0_arm64.whl"
+    with pytest.raises(ImageError, match="is for macosx_11_0_arm64"):
+        staged(tmp_path, wheel(tmp_path, {"x.py": ""}, name))
+
+
+def test_what_is_no_wheel_is_named(tmp_path: Path) -> None:
+    bad = tmp_path / "demo-1.0-py3-none-any.whl"
+    bad.write_text("no zip")
+    with pytest.raises(ImageError, match=f"{bad} cannot be read as a wheel"):
+        staged(tmp_path, bad)
+    with pytest.raises(ImageError, match="is not named as a wheel"):
+        staged(tmp_path, tmp_path / "demo.whl")

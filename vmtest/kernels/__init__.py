@@ -1,0 +1,39 @@
+"""Where kernels come from: one module a source, all behind :class:`Source`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from vmtest.errors import UsageError
+from vmtest.kernels.apt import AptSource
+from vmtest.kernels.path import PathSource
+from vmtest.kernels.source import Source
+from vmtest.kernels.store import Store, default_cache
+from vmtest.model import AptArchive, AptSpec, Kernel, PathSpec
+
+__all__ = ["AptArchive", "Source", "Store", "default_cache", "source_for"]
+
+Archives = Mapping[str, AptArchive]
+
+
+def _apt(kernel: Kernel, archives: Archives) -> Source:
+    assert isinstance(kernel.spec, AptSpec)
+    try:
+        return AptSource(archives[kernel.spec.archive])
+    except KeyError:
+        known = ", ".join(sorted(archives)) or "none"
+        raise UsageError(
+            f'kernels.toml: kernel "{kernel.name}": there is no [apt.{kernel.spec.archive}] '
+            f"(there are: {known})"
+        ) from None
+
+
+_SOURCES: Mapping[type, Callable[[Kernel, Archives], Source]] = {
+    AptSpec: _apt,
+    PathSpec: lambda kernel, archives: PathSource(),
+}
+
+
+def source_for(kernel: Kernel, archives: Archives) -> Source:
+    """The source that ``kernel`` comes from; raises UsageError for an unknown archive."""
+    return _SOURCES[type(kernel.spec)](kernel, archives)

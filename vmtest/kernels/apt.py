@@ -1,0 +1,348 @@
+"""Kernels from Debian's suites, through signature-checked apt states of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vmtest.cache import disk_full, require_tool
+from vmtest.debian import mirrors_of
+from vmtest.errors import (
+    InfrastructureError,
+    KernelUnavailable,
+    UsageError,
+    VmtestError,
+)
+from vmtest.kernels.aptstate import Index, SuiteState, SuiteUnreadable
+from vmtest.kernels.assemble import finish, wanted_in_modules
+from vmtest.kernels.candidates import (
+    Candidate,
+    check_version,
+    is_pattern,
+    matching,
+    nearest,
+)
+from vmtest.kernels.store import Manifest, Resolution, Store
+from vmtest.model import (
+    AptArchive,
+    AptSpec,
+    Kernel,
+    KernelImage,
+    KernelVersion,
+    Progress,
+    Resolved,
+)
+
+_ELF_SPACE = 100 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class AptSource:
+    """The suites of one archive."""
+
+    archive: AptArchive
+
+    def resolve(self, kernel: Kernel, store: Store) -> Resolved:
+        """The newest kernel that ``kernel`` means, over all suites that can be read.
+
+        Raises KernelUnavailable with the nearest versions, and UsageError when no
+        mirror is known; in both cases a kernel in the store that was resolved for
+        the same request before is returned instead, and the note says so.
+        """
+        spec = _spec(kernel)
+        check_version(spec.version)
+        suites = self._suites(spec)
+        before = store.recall(self._question(spec))
+        if before is not None and before.version == spec.version:
+            return _from_store(kernel, before, "")  # pinned to a package: nothing to ask
+        try:
+            indexes, failed = self._indexes(suites, store, refresh=True)
+        except VmtestError as error:
+            if before is not None:
+                return _from_store(kernel, before, f"{error}; the stored kernel is used")
+            if isinstance(error, UsageError):
+                raise
+            raise KernelUnavailable(
+                f"{kernel.name}: {error}; or bring the kernel with: vmtest image import FILE"
+            ) from error
+        failures = _failures(failed)
+        offered = [c for index in indexes for c in index.candidates]
+        found = matching(offered, spec.version)
+        best = found[-1] if found else None
+        if failed and before is not None:
+            known = KernelVersion.parse(before.version)
+            if best is None or best.missing or known > best.kernel_version:
+                return _from_store(kernel, before, f"{failures}; the stored kernel is used")
+        if before is not None and (best is None or best.missing):
+            gone = f"{before.version} is no longer in the index; the stored kernel is used"
+            return _from_store(kernel, before, gone)
+        if best is None:
+            raise KernelUnavailable(self._no_match(kernel, spec, suites, offered, failures))
+        if best.missing:
+            raise KernelUnavailable(
+                f"{kernel.name}: {spec.version} ({best.suite}): {best.missing}; "
+                f"{_nearest(offered, spec.version, 'nearest bootable')}"
+            )
+        stale = [index.note for index in indexes if index.suite == best.suite]
+        cached = store.get(best.key) is not None
+        resolved = Resolved(
+            kernel=kernel,
+            version=best.kernel_version,
+            key=best.key,
+            origin=self._origin(best),
+            size=0 if cached else best.size,
+            cached=cached,
+            note="; ".join(filter(None, (failures if is_pattern(spec.version) else "", *stale))),
+        )
+        if cached:
+            self._remember(resolved, store)
+        return resolved
+
+    def fetch(
+        self, resolved: Resolved, store: Store, progress: Progress | None = None
+    ) -> KernelImage:
+        """Download and unpack what ``resolved`` names; see :class:`Source`."""
+        kernel = resolved.kernel
+        image = store.get(resolved.key, kernel.name)
+        if image is None:
+            candidate, state = self._find(resolved, store)
+            image = store.add(
+                resolved.key,
+                lambda entry: self._fill(entry, kernel.name, candidate, state, progress),
+                name=kernel.name,
+                need=candidate.size + candidate.installed + _ELF_SPACE,
+            )
+        self._remember(resolved, store)
+        return replace(image, note="; ".join(filter(None, (image.note, resolved.note))))
+
+    # --- suites ---
+
+    def _suites(self, spec: AptSpec) -> tuple[str, ...]:
+        suites = spec.suites or self.archive.suites
+        if not suites:
+            raise UsageError(
+                f"kernels.toml: [apt.{self.archive.name}]: suites is empty; "
+                f'name some, for example suites = ["trixie-backports"]'
+            )
+        return suites
+
+    def _states(
+        self, suites: Iterable[str], store: Store
+    ) -> tuple[list[SuiteState], dict[str, str]]:
+        archive = self.archive
+        mirrors = mirrors_of(archive)
+        states, failed = [], {}
+        for suite in suites:
+            mirror = mirrors.of(suite)
+            if mirror is None:
+                kind = "security_mirror" if mirrors.security is None else "mirror"
+                failed[suite] = f"no mirror is known for it; set {kind} in [apt.{archive.name}]"
+            else:
+                states.append(SuiteState(store.root, suite, mirror, archive.check_valid_until))
+        return states, failed
+
+    def _indexes(
+        self, suites: tuple[str, ...], store: Store, *, refresh: bool
+    ) -> tuple[list[Index], dict[str, str]]:
+        require_tool("apt-get", "apt", "to read Debian's archive")
+        states, failed = self._states(suites, store)
+
+        def read(state: SuiteState) -> Index | SuiteUnreadable:
+            try:
+                return state.index(self.archive.max_index_age, refresh=refresh)
+            except SuiteUnreadable as error:
+                return error
+
+        indexes = []
+        if states:
+            with ThreadPoolExecutor(len(states), "vmtest-apt") as pool:
+                for state, result in zip(states, pool.map(read, states), strict=True):
+                    if isinstance(result, SuiteUnreadable):
+                        failed[state.suite] = str(result)
+                    else:
+                        indexes.append(result)
+        return indexes, failed
+
+    def _find(self, resolved: Resolved, store: Store) -> tuple[Candidate, SuiteState]:
+        """The packages that ``resolved.key`` names, from the indexes as they are now."""
+        suites = self._suites(_spec(resolved.kernel))
+        states, _ = self._states(suites, store)
+        indexes, _ = self._indexes(suites, store, refresh=False)
+        for index in indexes:
+            for candidate in index.candidates:
+                if candidate.key == resolved.key and not candidate.missing:
+                    return candidate, next(s for s in states if s.suite == index.suite)
+        raise KernelUnavailable(
+            f"{resolved.kernel.name}: {resolved.version.text} ({resolved.origin}) is no longer "
+            f"in the index; run the command again to resolve it anew"
+        )
+
+    # --- words ---
+
+    def _origin(self, candidate: Candidate) -> str:
+        first = candidate.packages[0]
+        return f"{self.archive.name} {candidate.suite}: {first.name} {first.version}"
+
+    def _question(self, spec: AptSpec) -> list[object]:
+        return ["apt", self.archive.name, spec.version, list(self._suites(spec))]
+
+    def _remember(self, resolved: Resolved, store: Store) -> None:
+        answer = Resolution(resolved.key, resolved.version.text, resolved.origin)
+        try:
+            store.remember(self._question(_spec(resolved.kernel)), answer)
+        except (OSError, InfrastructureError):
+            return  # a store that can only be read works, it just does not remember
+
+    def _no_match(
+        self,
+        kernel: Kernel,
+        spec: AptSpec,
+        suites: tuple[str, ...],
+        offered: list[Candidate],
+        failures: str,
+    ) -> str:
+        where = ", ".join(suites)
+        message = f"{kernel.name}: no kernel {spec.version} in {where}"
+        if failures and not offered:
+            message = f"{kernel.name}: {failures}"
+        elif failures:
+            message += f"; {failures}"
+        if offered:
+            message += f"; {_nearest(offered, spec.version, 'nearest')}"
+        if "expired" in failures:
+            key = f"check_valid_until = false in [apt.{self.archive.name}]"
+            message += f"; to use an expired suite all the same, set {key}"
+        elif failures:
+            message += "; check the network, the mirror and the suites in kernels.toml"
+        return message
+
+    # --- files ---
+
+    def _fill(
+        self,
+        entry: Path,
+        name: str,
+        candidate: Candidate,
+        state: SuiteState,
+        progress: Progress | None,
+    ) -> Manifest:
+        unpacker = require_tool("dpkg-deb", "dpkg", "to unpack Debian's packages")
+        downloads = entry.parent / "download"
+        downloads.mkdir()
+        files = state.download(candidate.packages, downloads, name, progress)
+        for file in files:
+            _extract(unpacker, file, entry, candidate.release, name)
+            file.unlink()
+        raw = entry / "vmlinuz"
+        if not raw.is_file():
+            raise KernelUnavailable(
+                f"{name}: {candidate.packages[0].name} {candidate.version} holds no kernel image"
+            )
+        config = entry / "config"
+        text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
+        manifest = finish(
+            entry,
+            raw,
+            name=f"{name}: {candidate.packages[0].name}",
+            version=candidate.kernel_version.text,
+            digest=candidate.digest,
+            origin=self._origin(candidate),
+            config=text,
+        )
+        raw.unlink()
+        config.unlink(missing_ok=True)
+        return manifest
+
+
+def _spec(kernel: Kernel) -> AptSpec:
+    if not isinstance(kernel.spec, AptSpec):
+        raise TypeError(f"{kernel.name}: {kernel.spec!r} is not for this source")
+    return kernel.spec
+
+
+def _from_store(kernel: Kernel, before: Resolution, note: str) -> Resolved:
+    return Resolved(
+        kernel=kernel,
+        version=KernelVersion.parse(before.version),
+        key=before.key,
+        origin=before.origin,
+        size=0,
+        cached=True,
+        note=note,
+    )
+
+
+def _failures(failed: dict[str, str]) -> str:
+    """Which suites could not be read and why, those of one cause together."""
+    causes: dict[str, list[str]] = {}
+    for suite, why in failed.items():
+        causes.setdefault(why, []).append(suite)
+    return "; ".join(f"{', '.join(s)} cannot be read ({why})" for why, s in causes.items())
+
+
+def _nearest(offered: list[Candidate], version: str, words: str) -> str:
+    near = nearest(offered, version)
+    if not near:
+        return "there is none near it"
+    listed = ", ".join(f"{c.version.upstream} ({c.suite})" for c in near)
+    hint = ""
+    if not is_pattern(version) and version.count(".") == 1:
+        hint = f'; for the newest of a series write "{version}.*"'
+    return f"{words}: {listed}{hint}"
+
+
+def _extract(unpacker: str, deb: Path, entry: Path, release: str, name: str) -> None:
+    """Take out of a package what a guest needs: image, config and modules."""
+    with subprocess.Popen(
+        [unpacker, "--fsys-tarfile", str(deb)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        problem = ""
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+                for member in tar:
+                    target = _target(member.name, entry, release) if member.isreg() else None
+                    stream = tar.extractfile(member) if target is not None else None
+                    if target is None or stream is None:
+                        continue
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with target.open("wb") as out:
+                        while chunk := stream.read(1 << 20):
+                            out.write(chunk)
+        except (tarfile.TarError, EOFError) as error:
+            problem = str(error)
+        except BaseException:
+            process.kill()
+            raise
+        # Read the rest, so that dpkg-deb ends by itself.
+        while process.stdout.read(1 << 20):
+            pass
+        complaint = process.stderr.read().decode("utf-8", "replace").strip()
+    if "No space left" in complaint:
+        raise disk_full(entry, f"{name}: unpacking {deb.name}")
+    if process.returncode != 0 or problem:
+        why = complaint.splitlines()[-1] if complaint else problem
+        raise KernelUnavailable(f"{name}: {deb.name} cannot be unpacked: {why}")
+
+
+def _target(member: str, entry: Path, release: str) -> Path | None:
+    """Where a file of a package goes in an entry, None for what is not kept."""
+    parts = [part for part in member.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        return None
+    if parts[:1] == ["usr"]:
+        parts = parts[1:]
+    if parts == ["boot", f"vmlinuz-{release}"] or parts == ["lib", "modules", release, "vmlinuz"]:
+        return entry / "vmlinuz"
+    if parts == ["boot", f"config-{release}"] or parts == ["lib", "modules", release, "config"]:
+        return entry / "config"
+    below = "/".join(parts[3:])
+    if parts[:3] == ["lib", "modules", release] and below and wanted_in_modules(below):
+        return entry.joinpath(*parts)
+    return None

@@ -1,0 +1,28 @@
+"""The protocol behind which every place that kernels come from stands."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from vmtest.kernels.store import Store
+from vmtest.model import Kernel, KernelImage, Progress, Resolved
+
+
+class Source(Protocol):
+    """A place kernels come from."""
+
+    def resolve(self, kernel: Kernel, store: Store) -> Resolved:
+        """Say what ``kernel`` means today, without downloading it.
+
+        Raises KernelUnavailable, with the nearest versions where there are any.
+        """
+
+    def fetch(
+        self, resolved: Resolved, store: Store, progress: Progress | None = None
+    ) -> KernelImage:
+        """Bring a resolved kernel into ``store`` and return it, at once when it is there.
+
+        ``progress`` is called with bytes done and bytes in all, from the calling
+        thread; an exception it raises ends the download and leaves nothing
+        behind.  Raises KernelUnavailable, or InfrastructureError for a full disk.
+        """
