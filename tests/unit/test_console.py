@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+
+from vmtest.vm.console import ConsoleLog, Sign, classify, clean
+
+DATA = Path(__file__).parent / "data" / "console"
+
+
+@pytest.mark.parametrize(
+    ("line", "sign"),
+    [
+        ("[    7.748769] Kernel panic - not syncing: Attempted to kill init!", Sign.PANIC),
+        ("[  12.3][   T41] Kernel panic - not syncing: sysrq triggered crash", Sign.PANIC),
+        ("[   10.1] WARNING: CPU: 0 PID: 12 at net/core/dev.c:12 foo+0x1/0x2", Sign.SPLAT),
+        ("[   10.1] BUG: kernel NULL pointer dereference, address: 0000000", Sign.SPLAT),
+        ("[   10.1] Oops: 0002 [#1] PREEMPT SMP NOPTI", Sign.SPLAT),
+        ("[   10.1] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [x:1]", Sign.SPLAT),
+        ("[   10.1] rcu: INFO: rcu_preempt self-detected stall on CPU", Sign.SPLAT),
+        ("[   10.1] INFO: task sh:12 blocked for more than 120 seconds.", Sign.SPLAT),
+        ("[   10.1] Out of memory: Killed process 99 (python3)", Sign.OUT_OF_MEMORY),
+        ("[    0.1] Kernel command line: panic=-1", None),
+        ("[    3.2] virtme-ng-init: WARNING: failed to run: systemd-tmpfiles", None),
+        ("WARNING: a test printed this", None),
+        ("Kernel panic - not syncing: a test printed this", None),
+    ],
+)
+def test_a_line_means_what_the_kernel_says_in_it(line: str, sign: Sign | None) -> None:
+    assert classify(line) == sign
+
+
+def test_escapes_and_control_characters_are_cleaned_away() -> None:
+    assert clean("\x1b[1;31m[ 1.0] BUG: x\x1b[0m\r") == "[ 1.0] BUG: x"
+
+
+@pytest.mark.parametrize("recorded", sorted(DATA.glob("quiet-*.log")), ids=lambda p: p.name)
+def test_a_recorded_good_boot_has_no_sign(recorded: Path) -> None:
+    signs = [classify(clean(line)) for line in recorded.read_text(errors="replace").splitlines()]
+    assert {sign for sign in signs if sign} == set()
+
+
+def log(tmp_path: Path, panics: list[int] | None = None) -> ConsoleLog:
+    seen = panics if panics is not None else []
+    return ConsoleLog(tmp_path / "console.log", lambda: seen.append(1))
+
+
+def test_a_line_that_comes_in_pieces_is_seen_once_whole(tmp_path: Path) -> None:
+    panics: list[int] = []
+    console = log(tmp_path, panics)
+    console.feed(b"[ 1.0] Kernel pan")
+    assert panics == []
+    console.feed(b"ic - not syncing: x\n[ 1.1] CPU: 0\n")
+    assert panics == [1]
+    assert console.panic is not None
+    assert console.panic.text == "Kernel panic - not syncing: x"
+
+
+def test_only_the_first_panic_is_announced(tmp_path: Path) -> None:
+    panics: list[int] = []
+    console = log(tmp_path, panics)
+    console.feed(b"[ 1.0] Kernel panic - not syncing: a\n" * 2)
+    assert panics == [1]
+
+
+def test_the_unfinished_last_line_counts_once_closed(tmp_path: Path) -> None:
+    console = log(tmp_path)
+    console.feed(b"[ 1.0] BUG: cut of")
+    assert console.findings(Sign.SPLAT) == []
+    console.close()
+    assert [finding.text for finding in console.findings(Sign.SPLAT)] == ["BUG: cut of"]
+
+
+def test_the_tail_is_bounded_and_ends_with_the_last_line(tmp_path: Path) -> None:
+    console = log(tmp_path)
+    console.feed(b"".join(b"line %d\n" % n for n in range(100)))
+    assert len(console.tail) == 30
+    assert console.tail[-1] == "line 99"

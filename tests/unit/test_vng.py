@@ -1,0 +1,96 @@
+import base64
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from vmtest.model import Accelerator, KernelImage, KernelVersion, RootImage
+from vmtest.vm.vng import BOOTSTRAP, agent_line, vng_argv, vng_environment
+
+IMAGE = KernelImage(
+    "6.12",
+    KernelVersion.parse("6.12.117"),
+    "6.12.117-amd64",
+    Path("/store/boot/vmlinux-6.12.117-amd64"),
+    None,
+    None,
+    "",
+    "",
+)
+DISK = RootImage("disk", Path("/cache/root.sqfs"), "", "/usr/bin/python3")
+HOST = RootImage("host", None, "", "/venv/bin/python")
+
+
+def argv(root: RootImage = DISK, accelerator: Accelerator = Accelerator.TCG, **more: bool) -> str:
+    command = vng_argv(
+        Path("/venv/bin/vng"),
+        IMAGE,
+        root,
+        socket=Path("/tmp/vm/ssh"),
+        accelerator=accelerator,
+        memory_mib=1024,
+        cpus=1,
+        cmdline=("quiet",),
+        **more,
+    )
+    return " ".join(command)
+
+
+def test_kvm_is_disabled_where_it_does_not_work() -> None:
+    assert "--disable-kvm" in argv()
+    assert "--disable-kvm" not in argv(accelerator=Accelerator.KVM)
+
+
+def test_a_disk_is_booted_as_a_disk_and_the_host_root_by_default() -> None:
+    assert "--root-disk /cache/root.sqfs --root-fstype squashfs" in argv()
+    assert "--root" not in argv(HOST)
+
+
+def test_there_is_no_network_unless_asked_for() -> None:
+    assert "--network" not in argv()
+    assert "--network user" in argv(network=True)
+
+
+def test_the_console_is_always_captured() -> None:
+    assert "--verbose" in argv().split()
+
+
+def test_qemu_gets_the_port_in_one_option_with_an_equals_sign() -> None:
+    assert (
+        "--qemu-opts=-chardev socket,id=ssh,path=/tmp/vm/ssh -device virtio-serial-pci "
+        "-device virtserialport,name=vmtest.ssh,chardev=ssh" in argv()
+    )
+
+
+def test_no_key_is_on_a_command_line() -> None:
+    assert "KEY" not in argv()
+
+
+def test_helpers_are_found_and_leftovers_stay_in_the_folder() -> None:
+    environment = vng_environment({"PATH": "/bin"}, Path("/venv/bin/vng"), Path("/tmp/vm"))
+    assert environment["PATH"].split(":")[0] == "/venv/bin"
+    assert environment["TMPDIR"] == "/tmp/vm"
+
+
+@pytest.mark.parametrize("value", ["plain", "two\nlines", "a 'quote' and $HOME"])
+def test_the_agent_gets_its_variables_as_they_are(value: str) -> None:
+    line = agent_line('printf %s "$KEY"', {"KEY": value})
+    script = base64.b64decode(line)
+    shown = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout == value
+
+
+def test_the_bootstrap_runs_what_comes_through_the_port(tmp_path: Path) -> None:
+    """The real bootstrap in a real shell, with its two folders moved."""
+    (tmp_path / "ports" / "vport0p1").mkdir(parents=True)
+    (tmp_path / "ports" / "vport0p1" / "name").write_text("org.qemu.other\n")
+    (tmp_path / "ports" / "vport1p1").mkdir()
+    (tmp_path / "ports" / "vport1p1" / "name").write_text("vmtest.ssh\n")
+    os.mkfifo(tmp_path / "vport1p1")
+    script = BOOTSTRAP.replace("/sys/class/virtio-ports", str(tmp_path / "ports"))
+    script = script.replace("/dev/$", f"{tmp_path}/$")
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as shell:
+        (tmp_path / "vport1p1").write_bytes(agent_line("echo ran $X", {"X": "it"}))
+        out, _ = shell.communicate(timeout=20)
+    assert out == b"ran it\n"

@@ -1,0 +1,235 @@
+"""One real VM: what it is, how it dies, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vmtest.errors import BootError, SessionLost
+from vmtest.model import Accelerator, KernelImage
+from vmtest.vm.machine import Machine, MachineSpec
+from vmtest.vm.session import Keys, SshSession
+
+
+def processes_with(text: str) -> list[str]:
+    """The command lines of all processes that have ``text`` in them."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it ended meanwhile
+        if text in line:
+            found.append(line)
+    return found
+
+
+def folder_of(machine: Machine) -> Path:
+    return Path(machine._listener.getsockname()).parent
+
+
+def test_the_kernel_that_was_asked_for_answers(session: SshSession, image: KernelImage) -> None:
+    assert session.run(["uname", "-r"]).stdout.decode().strip() == image.release
+
+
+def test_a_command_brings_status_and_both_streams(session: SshSession) -> None:
+    done = session.run(["sh", "-c", "cat; echo err >&2; exit 7"], stdin=b"in")
+    assert (done.status, done.stdout, done.stderr) == (7, b"in", b"err\n")
+
+
+def test_arguments_arrive_as_they_are(session: SshSession) -> None:
+    odd = ["a b", "$HOME", "'", "*", "\n", ""]
+    done = session.run(["python3", "-c", "import sys; print(sys.argv[1:])", *odd])
+    assert done.stdout.decode().strip() == repr(odd)
+
+
+def test_the_guest_has_what_suites_need(session: SshSession) -> None:
+    script = (
+        "import os,subprocess;"
+        "print(sorted(os.listdir('/sys/class/net')));"
+        "print(os.getuid(), os.listdir(os.path.expanduser('~')));"
+        "print(os.path.exists('/sys/fs/cgroup/cgroup.controllers'));"
+        "print(open('/sys/class/net/lo/operstate').read().strip() in ('unknown', 'up'))"
+    )
+    shown = session.run(["python3", "-c", script]).stdout.decode().splitlines()
+    assert shown == ["['lo']", "0 []", "True", "True"]
+
+
+def test_the_socket_lies_in_a_folder_that_only_we_may_enter(
+    machine: Machine, session: SshSession
+) -> None:
+    assert stat.S_IMODE(folder_of(machine).stat().st_mode) == 0o700
+
+
+def test_no_key_is_on_any_command_line(machine: Machine, session: SshSession) -> None:
+    lines = processes_with(str(folder_of(machine)))
+    assert lines, "the test looks at nothing"
+    secret = machine._keys.host_private.decode().splitlines()[2]
+    assert [line for line in lines if secret in line] == []
+
+
+class LetsInAnother(Machine):
+    """A guest that was given another client's key."""
+
+    def _agent_variables(self) -> dict[str, str]:
+        other = Keys.make().variables()["AUTHORIZED_KEY"]
+        return {**super()._agent_variables(), "AUTHORIZED_KEY": other}
+
+
+class HasAnotherKey(Machine):
+    """A guest whose host key is not the one that we made for it."""
+
+    def _agent_variables(self) -> dict[str, str]:
+        return {**super()._agent_variables(), "HOST_KEY": Keys.make().variables()["HOST_KEY"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (LetsInAnother, "does not accept our key: Authentication failed"),
+        (HasAnotherKey, "host key is not the one we gave it"),
+    ],
+)
+def test_both_keys_are_verified(
+    kind: type[Machine], said: str, spec: MachineSpec, boot_limit: float
+) -> None:
+    with kind(spec) as machine, pytest.raises(BootError, match=said):
+        machine.connect(boot_limit)
+
+
+def test_leaving_leaves_no_process_and_no_folder(spec: MachineSpec, boot_limit: float) -> None:
+    with Machine(spec) as machine:
+        folder = folder_of(machine)
+        machine.connect(boot_limit).close()
+        assert processes_with(str(folder)) != []
+    assert processes_with(str(folder)) == []
+    assert not folder.exists()
+
+
+def test_a_panic_is_noticed_within_a_second_and_named(
+    machine: Machine, session: SshSession
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(SessionLost):
+        session.run(["sh", "-c", "echo c >/proc/sysrq-trigger; sleep 30"])
+    cause = machine.cause_of_death()
+    assert time.monotonic() - began < 10
+    assert "kernel panicked" in cause
+    assert "sysrq triggered crash" in cause
+    assert machine.console.panic is not None
+    # From the console's line to the waiting caller's exception.
+    told = machine.started + machine.console.panic.seconds
+    assert time.monotonic() - told < 2
+
+
+def test_a_qemu_that_dies_is_noticed_and_named(machine: Machine, session: SshSession) -> None:
+    def kill_qemu() -> None:
+        folder = str(folder_of(machine))
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            line = entry.read_bytes()
+            if b"qemu-system" in line.split(b"\0")[0] and folder.encode() in line:
+                os.kill(int(entry.parent.name), 9)
+
+    stream = session.stream(["sleep", "60"])
+    kill_qemu()
+    killed = time.monotonic()
+    with pytest.raises(SessionLost):
+        while stream.receive(0.2) is not None:
+            assert time.monotonic() - killed < 10
+    assert machine.cause_of_death() == "QEMU ended"
+
+
+def test_a_kernel_that_panics_at_boot_says_why(spec: MachineSpec, boot_limit: float) -> None:
+    broken = replace(spec, cmdline=("rdinit=/bin/busybox",))
+    with Machine(broken) as machine, pytest.raises(BootError) as caught:
+        machine.connect(boot_limit)
+    said = str(caught.value)
+    assert "6.12: kernel panicked" in said
+    assert "Attempted to kill init" in said
+    assert str(spec.log) in said
+
+
+def test_a_kernel_that_hangs_at_boot_is_given_up_at_the_deadline(spec: MachineSpec) -> None:
+    # Every line of the kernel's takes a minute.
+    hanging = replace(spec, cmdline=("boot_delay=10000", "lpj=100000000"))
+    began = time.monotonic()
+    with Machine(hanging) as machine, pytest.raises(BootError) as caught:
+        machine.connect(8)
+    assert 8 < time.monotonic() - began < 8 + 3
+    assert "no SSH session" in str(caught.value)
+    assert "last console line" in str(caught.value)
+
+
+def test_an_image_that_has_vanished_ends_at_once(spec: MachineSpec, tmp_path: Path) -> None:
+    gone = tmp_path / "boot" / "vmlinux"
+    with (
+        Machine(replace(spec, image=replace(spec.image, image=gone))) as machine,
+        pytest.raises(BootError, match=f'QEMU ended .*: "{gone} does not exist'),
+    ):
+        machine.connect(60)
+
+
+def test_20_megabytes_each_way_arrive_unchanged(session: SshSession) -> None:
+    data = os.urandom(20 << 20)
+    session.put(data, "/tmp/blob")
+    (digest, _) = session.run(["sha256sum", "/tmp/blob"]).stdout.decode().split()
+    assert digest == hashlib.sha256(data).hexdigest()
+    assert session.get("/tmp/blob") == data
+
+
+def test_two_thousand_round_trips_do_not_stall(session: SshSession) -> None:
+    """The long version, 50,000 on 1 and 2 vCPUs, is benchmarks/transport.py."""
+    stream = session.stream(["cat"])
+    slowest = 0.0
+    for number in range(2000):
+        sent = b"%d\n" % number
+        began = time.monotonic()
+        stream.send(sent)
+        got = b""
+        while not got.endswith(b"\n"):
+            piece = stream.receive(2.0)
+            assert piece is not None
+            got += piece[0]
+            assert time.monotonic() - began < 2.0, f"round trip {number} stalled"
+        assert got == sent
+        slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 2.0
+
+
+def test_several_channels_work_at_once(session: SshSession) -> None:
+    streams = [session.stream(["sh", "-c", f"sleep 0.2; echo {n}"]) for n in range(4)]
+    told = []
+    for stream in streams:
+        out = b""
+        while (got := stream.receive(5)) is not None:
+            out += got[0]
+        told.append(out)
+    assert told == [b"0\n", b"1\n", b"2\n", b"3\n"]
+
+
+def test_cancelling_from_another_thread_wakes_the_waiter(machine: Machine) -> None:
+    threading.Timer(1.0, machine.cancel).start()
+    began = time.monotonic()
+    with pytest.raises(BootError):
+        machine.connect(60)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.skipif(not Path("/dev/kvm").exists(), reason="there is no /dev/kvm")
+def test_the_accelerator_that_was_chosen_is_the_one_that_boots(
+    session: SshSession, machine: Machine
+) -> None:
+    kvm = (
+        b"kvm"
+        in session.run(
+            ["cat", "/sys/devices/system/clocksource/clocksource0/available_clocksource"]
+        ).stdout
+    )
+    assert kvm == (machine.spec.accelerator is Accelerator.KVM)

@@ -1,0 +1,1 @@
+"""One virtual machine: accelerator, command line, console, connection, life and end."""

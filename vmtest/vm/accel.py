@@ -1,0 +1,139 @@
+"""Which accelerator really works here: found by booting, remembered per host.
+
+``/dev/kvm`` proves nothing: on a nested host it can open, create VMs, and QEMU
+aborts or hangs all the same.  So a kernel is booted, without any user space,
+until it asks for its root file system.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vmtest.cache import locked, read_json, sha256_json, write_json
+from vmtest.errors import InfrastructureError, UsageError
+from vmtest.model import Accelerator
+from vmtest.vm.process import Supervised
+
+QEMU = "qemu-system-x86_64"
+KVM_DEVICE = Path("/dev/kvm")
+KVM_DEADLINE = 10.0
+"""Seconds within which a guest under KVM gets to its root file system, many times over."""
+TCG_DEADLINE = 180.0
+
+# The kernel without a root file system ends here; every kernel version says so.
+_ARRIVED = b"Unable to mount root fs"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a probe found: the accelerator to use, its boot's seconds, and why not KVM."""
+
+    accelerator: Accelerator
+    seconds: float
+    why: str
+
+
+def choose(image: Path, cache: Path, wanted: str = "auto") -> Probe:
+    """The accelerator for this host, by booting ``image`` the first time it is asked.
+
+    ``wanted`` is auto, kvm or tcg.  Raises UsageError for kvm where it does not
+    work, InfrastructureError when QEMU is missing or boots nothing at all.
+    """
+    qemu = shutil.which(QEMU)
+    if qemu is None:
+        raise InfrastructureError(
+            f"{QEMU} is not installed; install it with: tox -e setup "
+            "(or apt-get install --no-install-recommends qemu-system-x86)"
+        )
+    place = cache / "accel" / f"{sha256_json(_host(qemu))[:16]}.json"
+    with locked(cache, "accel"):
+        found = read_json(place)
+        if found is None:
+            found = {name: asdict(probe) for name, probe in _probe_both(qemu, image).items()}
+            write_json(place, found)
+    probes = {
+        name: Probe(Accelerator(p["accelerator"]), p["seconds"], p["why"])
+        for name, p in found.items()
+    }
+    return _choice(probes, wanted)
+
+
+def _choice(probes: dict[str, Probe], wanted: str) -> Probe:
+    kvm, tcg = probes["kvm"], probes["tcg"]
+    if wanted == "tcg":
+        return Probe(Accelerator.TCG, tcg.seconds, "asked for")
+    if not kvm.why:
+        return kvm
+    if wanted == "kvm":
+        raise UsageError(f"--accel kvm: KVM does not work here: {kvm.why}; use --accel auto")
+    return Probe(Accelerator.TCG, tcg.seconds, kvm.why)
+
+
+def _host(qemu: str) -> dict[str, object]:
+    """Everything that a probe's answer depends on; another boot of the host asks again."""
+    status = Path(qemu).stat()
+    return {
+        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "qemu": [qemu, status.st_size, status.st_mtime_ns],
+        "kvm": KVM_DEVICE.exists() and os.access(KVM_DEVICE, os.R_OK | os.W_OK),
+    }
+
+
+def _probe_both(qemu: str, image: Path) -> dict[str, Probe]:
+    kvm = Probe(Accelerator.KVM, *_boot(qemu, image, Accelerator.KVM, KVM_DEADLINE))
+    tcg = Probe(Accelerator.TCG, *_boot(qemu, image, Accelerator.TCG, TCG_DEADLINE))
+    if tcg.why and kvm.why:
+        raise InfrastructureError(f"QEMU boots no kernel here: tcg: {tcg.why}; kvm: {kvm.why}")
+    return {"kvm": kvm, "tcg": tcg}
+
+
+def _boot(qemu: str, image: Path, accelerator: Accelerator, limit: float) -> tuple[float, str]:
+    """Seconds until the kernel wanted its root, and what went wrong ("" for nothing)."""
+    if accelerator is Accelerator.KVM:
+        if not KVM_DEVICE.exists():
+            return 0.0, f"there is no {KVM_DEVICE}"
+        if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+            return 0.0, f"{KVM_DEVICE} may not be opened by this user (add it to the group kvm)"
+    cpu = "host" if accelerator is Accelerator.KVM else "max"
+    argv = [qemu, "-nodefaults", "-no-reboot", "-display", "none", "-m", "512"]
+    argv += ["-machine", f"q35,accel={accelerator}", "-cpu", cpu, "-serial", "stdio"]
+    argv += ["-kernel", str(image), "-append", "console=ttyS0 panic=-1 quiet"]
+    folder = Path(tempfile.mkdtemp(prefix="vmtest-probe-"))
+    started = time.monotonic()
+    process = Supervised.start(argv, os.environ, folder)
+    output = b""
+    try:
+        while (left := started + limit - time.monotonic()) > 0:
+            if not select.select([process.descriptor], [], [], left)[0]:
+                continue
+            data = os.read(process.descriptor, 1 << 16)
+            output += data
+            if _ARRIVED in output:
+                return time.monotonic() - started, ""
+            if not data:
+                return 0.0, f"QEMU ended: {_last_words(output)}"
+        return 0.0, f"no answer from a guest within {limit:.0f} s ({_last_words(output)})"
+    finally:
+        process.end()
+        process.close()
+
+
+def _last_words(output: bytes) -> str:
+    lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else "no output"
+
+
+def qemu_version() -> str:
+    """The first line of ``qemu --version``, "" when there is no QEMU."""
+    try:
+        done = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.partition("\n")[0]

@@ -1,0 +1,37 @@
+"""Deadlines that fit the machine: configured for KVM, scaled where that is not what runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from vmtest.model import Limits
+
+REFERENCE_BOOT = 3.0
+"""Seconds of a probe boot up to which no deadline is stretched."""
+MAX_FACTOR = 10.0
+"""However slow the machine, a hang is found after this many times the configured limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much slower than expected this machine is.
+
+    ``probe_seconds`` is what the accelerator's probe boot took, ``vcpus`` how
+    many virtual CPUs run at once.
+    """
+
+    probe_seconds: float
+    vcpus: int
+
+    @property
+    def factor(self) -> float:
+        """What every configured limit is multiplied with; 1.0 to 10.0."""
+        crowding = self.vcpus / (os.cpu_count() or 1)
+        slowness = self.probe_seconds / REFERENCE_BOOT
+        return min(MAX_FACTOR, max(1.0, slowness) * max(1.0, crowding))
+
+    def apply(self, limits: Limits) -> Limits:
+        """``limits`` in real seconds on this machine."""
+        f = self.factor
+        return Limits(limits.boot * f, limits.silence * f, limits.total * f)

@@ -1,0 +1,69 @@
+"""Starting a command under the supervisor, so that it never outlives the runner."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from vmtest.errors import InfrastructureError
+
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+
+
+class Supervised:
+    """A command that ends with the runner, with its output (both streams) on ``descriptor``.
+
+    ``folder`` is its working directory; the supervisor removes it afterwards.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process = process
+        self._lifeline = process.stdin
+        self._output = process.stdout
+
+    @classmethod
+    def start(cls, argv: Sequence[str], environment: Mapping[str, str], folder: Path) -> Supervised:
+        """Start ``argv``; raises InfrastructureError when even the supervisor cannot start."""
+        command = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(folder), *argv]
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                cwd=folder,
+                # Ctrl-C reaches the runner alone; the command ends when the runner says so.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise InfrastructureError(f"cannot start {command[0]}: {error}") from error
+        return cls(process)
+
+    @property
+    def descriptor(self) -> int:
+        """Where to read its output; end of file when it has ended."""
+        return self._output.fileno()
+
+    def let_go(self) -> None:
+        """Have the supervisor end the command; does not wait."""
+        with suppress(OSError):
+            self._lifeline.close()
+
+    def end(self) -> None:
+        """End the command and wait until it has."""
+        self.let_go()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def close(self) -> None:
+        """Give up its output; to be called when nobody reads it any more."""
+        self._output.close()

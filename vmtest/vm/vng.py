@@ -1,0 +1,111 @@
+"""The command that boots a kernel: pure, so that it can be printed and tested.
+
+virtme-ng has no Python API (``virtme_ng.run`` builds a shell string), so its
+command is the interface.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vmtest.errors import InfrastructureError
+from vmtest.model import Accelerator, KernelImage, RootImage
+
+PORT = "vmtest.ssh"
+"""Name of the virtio-serial port that carries SSH."""
+
+# Waits for the port (devices appear one after the other), opens it once for
+# both directions (a virtio port can be opened only once), then runs what the
+# host sends as one base64 line.  No part of the agent has to be in the image,
+# and no key appears on a command line that other users of the host can read.
+BOOTSTRAP = (
+    "i=0; while [ $i -lt 600 ]; do"
+    " for p in /sys/class/virtio-ports/*; do read -r n <$p/name;"
+    f' [ "$n" = {PORT} ] && break 2; done; i=$((i+1)); sleep 0.05; done;'
+    ' exec 3<>/dev/${p##*/}; IFS= read -r s <&3; eval "$(echo $s | base64 -d)"'
+)
+
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+def find_vng() -> Path:
+    """The ``vng`` of this interpreter's environment, else of PATH.
+
+    Raises InfrastructureError when there is none.
+    """
+    beside = Path(sys.executable).parent / "vng"
+    found = str(beside) if beside.exists() else shutil.which("vng")
+    if found is None:
+        raise InfrastructureError(
+            "vng is not installed next to this Python nor on PATH; "
+            "install it with: pip install 'virtme-ng>=1.42'"
+        )
+    return Path(found)
+
+
+def vng_environment(environment: Mapping[str, str], vng: Path, temporary: Path) -> dict[str, str]:
+    """The environment for ``vng``: its helpers on PATH, its leftovers in the VM's folder.
+
+    ``vng`` starts ``virtme-run`` by name through a shell; ``virtme_ret*`` files
+    go to TMPDIR and stay there when it is killed.  ``/usr/sbin`` holds depmod.
+    """
+    path = environment.get("PATH", "/usr/bin:/bin")
+    return {
+        **environment,
+        "PATH": f"{vng.parent}:{path}:/usr/sbin:/sbin",
+        "TMPDIR": str(temporary),
+        # Whoever looks at a QEMU can see whose it is.
+        "VMTEST_RUNNER": str(os.getpid()),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def vng_argv(
+    vng: Path,
+    image: KernelImage,
+    root: RootImage,
+    *,
+    socket: Path,
+    accelerator: Accelerator,
+    memory_mib: int,
+    cpus: int,
+    cmdline: Sequence[str] = (),
+    network: bool = False,
+) -> list[str]:
+    """The ``vng`` command that boots ``image`` on ``root`` with SSH on the unix socket ``socket``.
+
+    QEMU connects to ``socket``; somebody has to listen there.  ``cmdline`` is
+    appended to the kernel's command line.  With ``network`` the guest gets a
+    user-mode network card, otherwise it has only ``lo``.
+    """
+    argv = [str(vng), "--verbose", "--force-9p", "--disable-monitor"]
+    if accelerator is Accelerator.TCG:
+        argv.append("--disable-kvm")
+    argv += ["--cpus", str(cpus), "--memory", f"{memory_mib}M", "--user", "root"]
+    if root.kind == "disk":
+        argv += ["--root-disk", str(root.path), "--root-fstype", "squashfs"]
+    elif root.kind == "directory":
+        argv += ["--root", str(root.path)]
+    if network:
+        argv += ["--network", "user"]
+    for option in cmdline:
+        argv += ["--append", option]
+    devices = (
+        f"-chardev socket,id=ssh,path={socket} -device virtio-serial-pci"
+        f" -device virtserialport,name={PORT},chardev=ssh -sandbox {_SANDBOX}"
+    )
+    # One option with "=": argparse refuses a value that begins with "-".
+    argv += [f"--qemu-opts={devices}", "--run", str(image.image), "--exec", BOOTSTRAP]
+    return argv
+
+
+def agent_line(agent: str, variables: Mapping[str, str]) -> bytes:
+    """What the host sends first: the agent script with its variables, as one base64 line."""
+    assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
+    return base64.b64encode((assignments + agent).encode()) + b"\n"
