@@ -1,0 +1,136 @@
+"""A small mesh: the maps of cgroup_sock filled as a control plane would, and servers to reach."""
+
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
+
+from layouts import RANDOM, Storage, backend_value, endpoint_key, ip_addr, service_value, u32
+from traffic import SECONDS, Address, Family, Meeting, assert_reached, listener, meeting
+
+from vmtest.guest.cgroup import Cgroup
+from vmtest.guest.objects import BpfObject
+
+MANAGE, UNMANAGE = 929, 930
+SERVICE_PORT, TARGET_PORT, WAYPOINT_PORT = 8080, 18080, 15008
+
+SERVICE = 7
+"""The id of the service in tests that have one."""
+
+FILLED_MAPS = ("km_manage", "km_frontend", "km_service", "km_endpoint", "km_backend")
+
+
+class Mesh:
+    """One test's mesh: fills the maps, runs the servers, and dials from the test's own group."""
+
+    def __init__(
+        self, loaded: BpfObject, group: Cgroup, family: Family, stack: contextlib.ExitStack
+    ) -> None:
+        self.maps = loaded.maps
+        self.family = family
+        self.vip = (family.host(2), SERVICE_PORT)
+        self.waypoint = (family.host(9), WAYPOINT_PORT)
+        self._group = group
+        self._stack = stack
+        self._listeners: list[socket.socket] = []
+
+    def pod(self, number: int) -> Address:
+        """The address of pod 1 to 5: its host is no other's, its port the service's target."""
+        return self.family.host(number + 2), TARGET_PORT
+
+    def serve(self, *places: Address) -> None:
+        """Starts a listener on each, until the test ends."""
+        for host, port in places:
+            made = self._stack.enter_context(listener(self.family, host, port))
+            self._listeners.append(made)
+
+    # What the control plane does.
+
+    def control(self, port: int) -> None:
+        """Dials the control address, where nobody answers."""
+        v6 = self.family.dialling == socket.AF_INET6
+        with self.client() as client:
+            client.setblocking(False)
+            client.connect_ex(("::2" if v6 else "0.0.0.2", port))
+
+    def manage(self) -> None:
+        """Has the network namespace managed."""
+        self.control(MANAGE)
+
+    def frontend(self, place: Address, upstream: int) -> None:
+        """The host of `place` is the address of a service or of a backend."""
+        self.maps["km_frontend"].update(ip_addr(place[0]), u32(upstream))
+
+    def backend(self, backend: int, place: Address, waypoint: Address | None = None) -> None:
+        """A pod on the host of `place`."""
+        self.maps["km_backend"].update(u32(backend), backend_value(place[0], waypoint))
+
+    def service(
+        self,
+        *endpoints: Sequence[Address],
+        policy: int = RANDOM,
+        ports: Sequence[tuple[int, int]] = ((SERVICE_PORT, TARGET_PORT),),
+        waypoint: Address | None = None,
+        service: int = SERVICE,
+    ) -> None:
+        """A service: for each priority, from 0 on, its endpoints, and a backend for each."""
+        counts = tuple(len(places) for places in endpoints)
+        self.maps["km_service"].update(
+            u32(service), service_value(counts, policy, tuple(ports), waypoint)
+        )
+        for priority, places in enumerate(endpoints):
+            for index, place in enumerate(places, start=1):
+                self.backend(backend_id(priority, index, service), place)
+                self.maps["km_endpoint"].update(
+                    endpoint_key(service, priority, index),
+                    u32(backend_id(priority, index, service)),
+                )
+
+    # What the application does.
+
+    def client(self) -> socket.socket:
+        """An unconnected TCP socket that the programs see; the caller closes it."""
+        with self._group.entered():
+            return self.family.client()
+
+    def udp_client(self) -> socket.socket:
+        """An unconnected UDP socket that the programs see; the caller closes it."""
+        with self._group.entered():
+            client = socket.socket(self.family.dialling, socket.SOCK_DGRAM)
+        client.settimeout(SECONDS)
+        return client
+
+    @contextlib.contextmanager
+    def dial(self, place: Address, client: socket.socket | None = None) -> Iterator[Meeting]:
+        """A connection to `place`, or wherever it leads. Closes both ends."""
+        dialled = (self.family.dialled(place[0]), place[1])
+        with meeting(client or self.client(), dialled, *self._listeners) as met:
+            yield met
+
+    def assert_leads(self, place: Address, to: Address) -> Storage | None:
+        """Dialling `place` reaches `to`, as both ends see it. Returns the client's storage."""
+        with self.dial(place) as met:
+            assert_reached(met, self.family, to)
+            return self.storage(met.client)
+
+    def where_it_leads(self, place: Address, times: int) -> list[Address]:
+        """Who takes each of `times` connections to `place`."""
+        with self._group.entered():
+            clients = [self.family.client() for _ in range(times)]
+        taken = []
+        with contextlib.ExitStack() as closing:
+            for client in clients:
+                closing.enter_context(client)
+            for client in clients:
+                with self.dial(place, client) as met:
+                    taken.append(met.server_address())
+        return taken
+
+    def storage(self, client: socket.socket) -> Storage | None:
+        """What the programs remember of a socket."""
+        value = self.maps["km_sockstorage"].lookup(u32(client.fileno()))
+        return None if value is None else Storage.unpack(value)
+
+
+def backend_id(priority: int, index: int, service: int = SERVICE) -> int:
+    """The id Mesh.service() gives to the backend of an endpoint."""
+    return 1000 * service + 100 * priority + index

@@ -1,0 +1,158 @@
+"""Real sockets on the loopback device: who listens, who dials, and who really meets whom."""
+
+import contextlib
+import selectors
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SECONDS = 10.0
+"""How long anything may take: far beyond what it does take, on an emulated machine too."""
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One of the three ways to dial TCP: IPv4, IPv6, and IPv4 through an AF_INET6 socket."""
+
+    name: str
+    dialling: socket.AddressFamily
+    listening: socket.AddressFamily
+    prefix: str
+    mapped: str = ""
+
+    def host(self, number: int) -> str:
+        """Host `number` (2 to 99), as it listens and as the maps know it."""
+        return f"{self.prefix}{number}"
+
+    def dialled(self, host: str) -> str:
+        """`host` as a client writes it and as getpeername() shows it there."""
+        return self.mapped + host
+
+    def client(self, host: str | None = None) -> socket.socket:
+        """An unconnected TCP socket, bound to `host` if given."""
+        client = socket.socket(self.dialling)
+        client.settimeout(SECONDS)
+        if host is not None:
+            client.bind((self.dialled(host), 0))
+        return client
+
+
+V4 = Family("v4", socket.AF_INET, socket.AF_INET, "127.96.0.")
+V6 = Family("v6", socket.AF_INET6, socket.AF_INET6, "fd00:96::")
+MAPPED = Family("mapped", socket.AF_INET6, socket.AF_INET, "127.96.0.", mapped="::ffff:")
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A connection, both its ends open."""
+
+    client: socket.socket
+    server: socket.socket
+
+    def server_address(self) -> Address:
+        """Where the server took it."""
+        return address(self.server.getsockname())
+
+
+def address(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    """The host and the port of a socket's name."""
+    return name[0], name[1]
+
+
+@contextlib.contextmanager
+def loopback_addresses(*hosts: str) -> Iterator[None]:
+    """Gives the loopback device these addresses (with prefix length) for the time being."""
+    with contextlib.ExitStack() as given:
+        for host in hosts:
+            # Not "add", which would fail over what a run that was killed has left.
+            _ip("addr", "replace", host, "dev", "lo", *(["nodad"] if ":" in host else []))
+            given.callback(_ip, "addr", "del", host, "dev", "lo")
+        yield
+
+
+@contextlib.contextmanager
+def listener(family: Family, host: str, port: int = 0) -> Iterator[socket.socket]:
+    """A TCP socket that listens on `host`; port 0: on a free one."""
+    with socket.socket(family.listening) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.settimeout(SECONDS)
+        listening.bind((host, port))
+        listening.listen(128)
+        yield listening
+
+
+@contextlib.contextmanager
+def meeting(client: socket.socket, to: Address, *listeners: socket.socket) -> Iterator[Meeting]:
+    """`client` dials `to`, and one of `listeners` takes the connection.
+
+    Closes both ends.
+    """
+    with client:
+        client.connect(to)
+        with accepted_by(*listeners) as server:
+            yield Meeting(client, server)
+
+
+@contextlib.contextmanager
+def accepted_by(*listeners: socket.socket) -> Iterator[socket.socket]:
+    """The connection that one of `listeners` has waiting; exactly one has."""
+    with selectors.DefaultSelector() as selector:
+        for listening in listeners:
+            selector.register(listening, selectors.EVENT_READ)
+        ready = selector.select(SECONDS)
+    names = [address(listening.getsockname()) for listening in listeners]
+    assert ready, f"nobody was reached within {SECONDS} s; listening: {names}"
+    (key, _), *others = ready
+    assert not others, f"one connection, {len(ready)} listeners reached; listening: {names}"
+    assert isinstance(key.fileobj, socket.socket)
+    server, _ = key.fileobj.accept()
+    server.settimeout(SECONDS)
+    with server:
+        yield server
+
+
+def assert_reached(met: Meeting, family: Family, expected: Address) -> None:
+    """Both ends agree that the client reached `expected`, and bytes arrive there."""
+    taken = met.server_address()
+    assert taken == expected, f"expected the connection at {expected}, it arrived at {taken}"
+    shown = address(met.client.getpeername())
+    wanted = (family.dialled(expected[0]), expected[1])
+    assert shown == wanted, f"the client's getpeername(): expected {wanted}, seen {shown}"
+    seen_from = address(met.server.getpeername())
+    client_is = address(met.client.getsockname())
+    assert (family.dialled(seen_from[0]), seen_from[1]) == client_is, (
+        f"the server's getpeername(): expected {client_is}, seen {seen_from}"
+    )
+    token = uuid.uuid4().bytes
+    met.client.sendall(token)
+    received = receive(met.server, len(token))
+    assert received == token, f"expected {token.hex()} at {taken}, received {received.hex()}"
+
+
+def receive(source: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes, or what came before the end of the stream."""
+    received = bytearray()
+    while len(received) < size:
+        piece = source.recv(size - len(received))
+        if not piece:
+            break
+        received += piece
+    return bytes(received)
+
+
+def receive_all(met: Meeting) -> bytes:
+    """Everything the client ever sent: ends the client's direction and reads up to there."""
+    met.client.shutdown(socket.SHUT_WR)
+    received = bytearray()
+    while piece := met.server.recv(1 << 16):
+        received += piece
+    return bytes(received)
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr.strip()}"

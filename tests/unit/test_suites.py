@@ -1,0 +1,409 @@
+"""The payload, the guest's pytest and the host's reading of it: real processes, no VM."""
+
+import io
+import json
+import sys
+import tarfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from fake_session import HostSession
+
+from vmtest.errors import DeadlineExceeded, SessionLost, UsageError
+from vmtest.model import Limits, Outcome, Suite, TestResult
+from vmtest.suites import (
+    Payload,
+    Run,
+    Sink,
+    install,
+    pack,
+    pytest_argv,
+    read_collected,
+    read_results,
+    suites_root,
+    unfinished,
+)
+
+LIMITS = Limits(boot=10, silence=20, total=60)
+
+MIXED = """
+    import pytest
+
+    def test_passes():
+        pass
+
+    def test_fails():
+        print("said before")
+        assert 1 + 1 == 3, "arithmetic"
+
+    @pytest.fixture
+    def broken():
+        raise RuntimeError("no fixture")
+
+    def test_errs(broken):
+        pass
+
+    def test_skips():
+        pytest.skip("no feature")
+
+    def test_not_applicable():
+        from vmtest.guest.plugin import not_applicable
+        not_applicable("ours only")
+
+    @pytest.mark.xfail(reason="known")
+    def test_xfails():
+        assert False
+
+    @pytest.mark.xfail(strict=True, reason="fixed?")
+    def test_xpasses():
+        pass
+
+    @pytest.fixture
+    def messy():
+        yield
+        raise RuntimeError("teardown broke")
+
+    def test_teardown(messy):
+        pass
+"""
+
+
+class Watched:
+    """A run of ``text`` as a suite, with everything that was told on the way."""
+
+    def __init__(self, folder: Path, text: str, objects: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        tests = folder / "project" / "test_it.py"
+        tests.parent.mkdir()
+        tests.write_text(textwrap.dedent(text))
+        (tests.parent / "pytest.ini").write_text("[pytest]\n")
+        self.suite = Suite("it", tests, objects)
+        self.payload = pack([self.suite], [self.suite], {})
+        self.guest = folder / "guest"
+        self.session = HostSession({"/tmp/vmtest": self.guest})
+        self.started: list[str] = []
+        self.results = io.BytesIO()
+        self.log = io.BytesIO()
+        self.counts: list[int] = []
+        self.finished: list[TestResult] = []
+        self.listing = folder / "collected.json"
+        sink = Sink(
+            self.results,
+            self.log,
+            self.listing,
+            lambda tests: self.counts.append(len(tests)),
+            self.started.append,
+            self.finished.append,
+        )
+        self.run = Run(self.payload, sink)
+
+    def install(self) -> None:
+        (self.folder / "guest").mkdir()
+        archive = io.BytesIO(self.payload.archive)
+        with tarfile.open(fileobj=archive) as tar:
+            tar.extractall(self.guest, filter="data")
+
+    def execute(self, *options: str, limits: Limits = LIMITS) -> None:
+        self.install()
+        argv = pytest_argv(self.payload, sys.executable, options)
+        self.run.execute(self.session, argv, limits, lambda: None, lambda: 0.0)
+
+    def outcomes(self) -> dict[str, str]:
+        return {r.test.split("::")[-1]: r.outcome.value for r in self.run.results()}
+
+
+Watch = Callable[[str], Watched]
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[Watch]:
+    with ExitStack() as stack:
+
+        def make(text: str) -> Watched:
+            watched = Watched(tmp_path, text)
+            stack.callback(watched.session.close)
+            return watched
+
+        yield make
+
+
+@pytest.fixture
+def mixed(watch: Watch) -> Watched:
+    watched = watch(MIXED)
+    watched.execute()
+    return watched
+
+
+def test_every_outcome_of_pytest_arrives_as_what_it_is(mixed: Watched) -> None:
+    assert mixed.outcomes() == {
+        "test_passes": "passed",
+        "test_fails": "failed",
+        "test_errs": "error",
+        "test_skips": "skipped",
+        "test_not_applicable": "not applicable",
+        "test_xfails": "xfailed",
+        "test_xpasses": "xpassed",
+        "test_teardown": "error",
+    }
+
+
+def test_a_failure_brings_its_assertion_and_its_output(mixed: Watched) -> None:
+    (failed,) = (result for result in mixed.run.done if result.outcome is Outcome.FAILED)
+    assert "arithmetic" in failed.message
+    assert "assert 1 + 1 == 3" in failed.details
+    assert "said before" in failed.output
+
+
+def test_a_skip_brings_its_reason(mixed: Watched) -> None:
+    reasons = {result.test.split("::")[1]: result.message for result in mixed.run.done}
+    assert reasons["test_skips"] == "no feature"
+    assert reasons["test_xfails"] == "known"
+
+
+def test_each_result_is_one_line_on_disk(mixed: Watched) -> None:
+    lines = mixed.results.getvalue().decode().splitlines(keepends=True)
+    assert read_results(lines) == tuple(mixed.run.done)
+    assert len(lines) == 8
+
+
+def test_each_test_belongs_to_its_suite(mixed: Watched) -> None:
+    assert {result.suite for result in mixed.run.done} == {"it"}
+
+
+def test_the_callbacks_tell_counts_starts_and_ends(mixed: Watched) -> None:
+    assert mixed.counts == [8]
+    assert mixed.started == [result.test for result in mixed.finished]
+
+
+def test_pytests_own_words_are_kept_apart_from_the_events(mixed: Watched) -> None:
+    log = mixed.log.getvalue()
+    assert b"short test summary" in log
+    assert b'"event"' not in log
+
+
+def test_a_module_that_cannot_be_imported_is_an_error_of_its_own(watch: Watch) -> None:
+    watched = watch("import no_such_module")
+    watched.execute()
+    (result,) = watched.run.results()
+    assert result.outcome is Outcome.ERROR
+    assert result.test == "test_it.py"
+    assert "no_such_module" in result.message
+    assert result.suite == "it"
+
+
+def test_pytests_options_are_passed_on(watch: Watch) -> None:
+    watched = watch(MIXED)
+    watched.execute("-k", "passes and not x")
+    assert watched.outcomes() == {"test_passes": "passed"}
+
+
+def test_no_tests_is_pytests_status_five(watch: Watch) -> None:
+    watched = watch("")
+    watched.execute()
+    assert watched.run.exit_status == 5
+
+
+def test_a_result_is_on_disk_before_the_next_test_starts(watch: Watch, tmp_path: Path) -> None:
+    """The second test reads the host's file: the host answers only after writing."""
+    copy = tmp_path / "results.jsonl"
+    watched = watch(
+        f"""
+        from pathlib import Path
+
+        def test_first():
+            pass
+
+        def test_second():
+            assert "test_first" in Path({str(copy)!r}).read_text()
+        """,
+    )
+    watched.run._sink.results.close()
+    with copy.open("wb") as results:
+        object.__setattr__(watched.run._sink, "results", results)
+        watched.execute()
+    assert watched.outcomes()["test_second"] == "passed"
+
+
+def test_a_hanging_test_passes_the_silence_deadline_and_shows_where(watch: Watch) -> None:
+    watched = watch(
+        """
+        import time
+
+        def test_before():
+            pass
+
+        def test_hangs():
+            time.sleep(60)
+
+        def test_after():
+            pass
+        """,
+    )
+    with pytest.raises(DeadlineExceeded, match="silence deadline of 2 s passed"):
+        watched.execute(limits=Limits(boot=10, silence=2, total=60))
+    assert watched.outcomes() == {
+        "test_before": "passed",
+        "test_hangs": "lost",
+        "test_after": "not run",
+    }
+    assert b"in test_hangs" in watched.log.getvalue()
+
+
+def test_a_chatty_test_passes_the_total_deadline(watch: Watch) -> None:
+    watched = watch(
+        """
+        import os, time
+
+        def test_talks():
+            while True:
+                os.write(2, b"x")
+                time.sleep(0.05)
+        """,
+    )
+    with pytest.raises(DeadlineExceeded, match="total deadline of 2 s passed"):
+        watched.execute("-s", limits=Limits(boot=10, silence=20, total=2))
+
+
+def test_a_pytest_that_is_killed_has_no_status_and_loses_the_running_test(watch: Watch) -> None:
+    watched = watch(
+        """
+        import os, signal
+
+        def test_kills():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def test_after():
+            pass
+        """,
+    )
+    watched.execute()
+    assert watched.run.exit_status is None
+    assert watched.outcomes() == {"test_kills": "lost", "test_after": "not run"}
+
+
+def test_output_beyond_the_limit_is_cut_from_its_beginning_and_says_so(watch: Watch) -> None:
+    watched = watch(
+        """
+        def test_prints():
+            print("x" * 100_000)
+            print("the end")
+            assert False
+        """,
+    )
+    watched.execute()
+    (result,) = watched.run.done
+    assert result.output.startswith("[")
+    assert "characters left out]" in result.output
+    assert result.output.rstrip().endswith("the end")
+
+
+def test_a_check_that_raises_ends_the_run(watch: Watch) -> None:
+    watched = watch("import time\ndef test_it():\n    time.sleep(60)\n")
+    watched.install()
+    began = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() - began > 1:
+            raise SessionLost("cancelled")
+
+    argv = pytest_argv(watched.payload, sys.executable, ())
+    with pytest.raises(SessionLost, match="cancelled"):
+        watched.run.execute(watched.session, argv, LIMITS, check, lambda: 0.0)
+
+
+def names(payload: Payload) -> set[str]:
+    with tarfile.open(fileobj=io.BytesIO(payload.archive)) as tar:
+        return set(tar.getnames())
+
+
+def test_helpers_and_data_beside_the_tests_go_along_but_no_caches(tmp_path: Path) -> None:
+    for name in ("test_a.py", "conftest.py", "data/x.bin", "__pycache__/y.pyc"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    suite = Suite("a", tmp_path / "test_a.py")
+    there = names(pack([suite], [suite], {}))
+    assert {n for n in there if n.startswith("suites/")} == {
+        "suites/test_a.py",
+        "suites/conftest.py",
+        "suites/data/x.bin",
+    }
+
+
+def test_the_root_is_the_common_folder_whatever_is_chosen(tmp_path: Path) -> None:
+    one, two = tmp_path / "a" / "x" / "test_x.py", tmp_path / "a" / "y" / "test_y.py"
+    for path in (one, two):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    suites = [Suite("x", one), Suite("y", two)]
+    assert suites_root(suites) == tmp_path / "a"
+    payload = pack(suites, suites[:1], {})
+    assert payload.guest_path(suites[0]) == "/tmp/vmtest/suites/x/test_x.py"
+
+
+def test_an_object_that_no_build_offers_is_named_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").touch()
+    suite = Suite("a", tmp_path / "test_a.py", ("prog",))
+    with pytest.raises(UsageError, match=r'suite "a": there is no object "prog".*--object prog='):
+        pack([suite], [suite], {})
+
+
+def test_objects_travel_under_their_names_with_their_digests(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").touch()
+    (tmp_path / "some.bpf.o").write_bytes(b"")
+    suite = Suite("a", tmp_path / "tests" / "test_a.py", ("prog",))
+    payload = pack([suite], [suite], {"prog": tmp_path / "some.bpf.o"})
+    assert "objects/prog.o" in names(payload)
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert payload.objects == (("prog", empty),)
+
+
+def test_a_payload_that_is_surely_a_mistake_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").touch()
+    with (tmp_path / "big.img").open("wb") as big:
+        big.truncate(65 << 20)
+    suite = Suite("a", tmp_path / "test_a.py")
+    with pytest.raises(UsageError, match=r"the payload below .* has 65 MiB"):
+        pack([suite], [suite], {})
+
+
+def test_install_unpacks_what_was_put(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "test_a.py").write_text("# here\n")
+    suite = Suite("a", tmp_path / "t" / "test_a.py")
+    guest = tmp_path / "guest"
+    # Nothing is mounted here: the file system table of a guest that has bpffs already.
+    mounts = tmp_path / "mounts"
+    mounts.write_text("bpf /sys/fs/bpf bpf rw 0 0\n")
+    session = HostSession({"/tmp/vmtest": guest, "/proc/mounts": mounts})
+    install(session, pack([suite], [suite], {}), lambda: None)
+    assert (guest / "suites" / "test_a.py").read_text() == "# here\n"
+    assert not guest.with_suffix(".tar").exists()
+
+
+def test_what_a_killed_runner_left_unfinished_is_not_run(tmp_path: Path) -> None:
+    listing = tmp_path / "collected.json"
+    listing.write_text(json.dumps([["t::a", "s"], ["t::b", "s"]]))
+    done = (TestResult("t::a", "s", Outcome.PASSED),)
+    (left,) = unfinished(read_collected(listing), done)
+    assert (left.test, left.outcome) == ("t::b", Outcome.NOT_RUN)
+
+
+def test_a_results_file_cut_within_its_last_line_is_read_up_to_there() -> None:
+    whole = json.dumps(
+        {
+            "test": "t::a",
+            "suite": "s",
+            "outcome": "passed",
+            "duration": 0.1,
+            "message": "",
+            "details": "",
+            "output": "",
+        }
+    )
+    assert len(read_results([whole + "\n", whole[:20]])) == 1

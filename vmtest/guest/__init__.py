@@ -1,0 +1,1 @@
+"""What runs inside the VM: standard library and pytest only, and nothing of the rest of vmtest."""

@@ -1,0 +1,53 @@
+"""Attaching programs, for as long as a `with` lasts."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from vmtest.guest import libbpf
+from vmtest.guest.cgroup import Cgroup
+from vmtest.guest.maps import Map
+from vmtest.guest.objects import Program
+
+# From linux/bpf.h.
+_SK_MSG_VERDICT = 7
+_ALLOW_MULTI = 2
+
+
+@contextlib.contextmanager
+def attached_to_cgroup(program: Program, group: Cgroup) -> Iterator[None]:
+    """Runs `program` for the group's sockets, beside what else is attached. Raises LibbpfError."""
+    fd = os.open(group.path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with _attached(program, fd, program.attach_type, _ALLOW_MULTI, str(group.path)):
+            yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def attached_to_sockhash(program: Program, sockets: Map) -> Iterator[None]:
+    """Runs an sk_msg program on what the sockets of a SOCKHASH send. Raises LibbpfError.
+
+    A socket leaves the map by itself when it is closed.
+    """
+    with _attached(program, sockets.fd, _SK_MSG_VERDICT, 0, sockets.name):
+        yield
+
+
+@contextlib.contextmanager
+def _attached(
+    program: Program, target: int, attach_type: int, flags: int, name: str
+) -> Iterator[None]:
+    lib = libbpf.library()
+    libbpf.check(
+        lib.bpf_prog_attach(program.fd, target, attach_type, flags),
+        f"attaching {program.name} to {name}",
+    )
+    try:
+        yield
+    finally:
+        libbpf.check(
+            lib.bpf_prog_detach2(program.fd, target, attach_type),
+            f"detaching {program.name} from {name}",
+        )

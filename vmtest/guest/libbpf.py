@@ -1,0 +1,158 @@
+"""libbpf.so.1 by ctypes: its functions, its errors and its messages.
+
+Written for libbpf 1.1, whose conventions hold for all of 1.x: a function that returns an int
+returns a negative errno on failure, one that returns a pointer returns NULL and sets errno.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import resource
+from collections.abc import Iterator
+from ctypes import c_char_p, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+
+_SIGNATURES: dict[str, tuple[object, list[object]]] = {
+    # bpf_object, from libbpf.h
+    "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
+    "bpf_object__load": (c_int, [c_void_p]),
+    "bpf_object__close": (None, [c_void_p]),
+    "bpf_object__btf": (c_void_p, [c_void_p]),
+    "bpf_object__next_program": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_object__next_map": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_object__find_map_by_name": (c_void_p, [c_void_p, c_char_p]),
+    # bpf_program
+    "bpf_program__name": (c_char_p, [c_void_p]),
+    "bpf_program__section_name": (c_char_p, [c_void_p]),
+    "bpf_program__fd": (c_int, [c_void_p]),
+    "bpf_program__type": (c_int, [c_void_p]),
+    "bpf_program__set_type": (c_int, [c_void_p, c_int]),
+    "bpf_program__expected_attach_type": (c_int, [c_void_p]),
+    "bpf_program__set_expected_attach_type": (c_int, [c_void_p, c_int]),
+    "bpf_program__set_autoload": (c_int, [c_void_p, ctypes.c_bool]),
+    "bpf_program__set_log_level": (c_int, [c_void_p, c_uint32]),
+    "bpf_program__set_log_buf": (c_int, [c_void_p, c_char_p, c_size_t]),
+    # bpf_map
+    "bpf_map__name": (c_char_p, [c_void_p]),
+    "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_map__type": (c_int, [c_void_p]),
+    "bpf_map__key_size": (c_uint32, [c_void_p]),
+    "bpf_map__value_size": (c_uint32, [c_void_p]),
+    "bpf_map__max_entries": (c_uint32, [c_void_p]),
+    "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
+    "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
+    "bpf_map__initial_value": (c_void_p, [c_void_p, ctypes.POINTER(c_size_t)]),
+    # system calls, from bpf.h
+    "bpf_map_create": (
+        c_int,
+        [c_int, c_char_p, c_uint32, c_uint32, c_uint32, c_void_p],
+    ),
+    "bpf_map_lookup_elem": (c_int, [c_int, c_char_p, c_char_p]),
+    "bpf_map_update_elem": (c_int, [c_int, c_char_p, c_char_p, c_uint64]),
+    "bpf_map_delete_elem": (c_int, [c_int, c_char_p]),
+    "bpf_map_get_next_key": (c_int, [c_int, c_char_p, c_char_p]),
+    "bpf_prog_attach": (c_int, [c_int, c_int, c_int, c_uint32]),
+    "bpf_prog_detach2": (c_int, [c_int, c_int, c_int]),
+    "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, ctypes.POINTER(c_uint32)]),
+    "bpf_enable_stats": (c_int, [c_int]),
+    # ring_buffer, from libbpf.h
+    "ring_buffer__new": (c_void_p, [c_int, c_void_p, c_void_p, c_void_p]),
+    "ring_buffer__free": (None, [c_void_p]),
+    "ring_buffer__poll": (c_int, [c_void_p, c_int]),
+    "ring_buffer__consume": (c_int, [c_void_p]),
+    # btf, from btf.h
+    "btf__type_cnt": (c_uint32, [c_void_p]),
+    "btf__type_by_id": (c_void_p, [c_void_p, c_uint32]),
+    "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),
+    "btf__resolve_size": (c_int64, [c_void_p, c_uint32]),
+}
+
+# typedef int (*libbpf_print_fn_t)(enum libbpf_print_level, const char *, va_list), where a va_list
+# is passed as a pointer on x86-64 and on arm64.
+_PrintFunction = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
+_PRINT_INFO = 1
+
+_sinks: list[list[str]] = []
+
+
+class LibbpfError(OSError):
+    """A call that libbpf or the kernel refused; `errno` is set."""
+
+
+class LoadError(LibbpfError):
+    """An object that was refused. `log` is all that libbpf and the verifier said."""
+
+    def __init__(self, errno: int, message: str, log: str) -> None:
+        """`message` says what was being done; the last lines of `log` are appended to it."""
+        last = log.strip().splitlines()[-25:]
+        super().__init__(errno, "\n".join([f"{message}: {os.strerror(errno)}", *last]))
+        self.log = log
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """libbpf.so.1, its functions typed and its messages redirected to captured_messages().
+
+    Raises LibbpfError if it is not installed or too old.
+    """
+    try:
+        lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(lib, name)
+            function.restype = result
+            function.argtypes = arguments
+        lib.libbpf_set_print(_print_callback)
+    except (OSError, AttributeError) as error:
+        raise LibbpfError(0, f"libbpf 1.x is needed in the guest: {error}") from error
+    return lib
+
+
+def check(result: int, message: str) -> int:
+    """`result`, unless it is a negative errno: then LibbpfError says `message`."""
+    if result < 0:
+        raise LibbpfError(-result, f"{message}: {os.strerror(-result)}")
+    return result
+
+
+def check_pointer(result: int | None, message: str) -> int:
+    """`result`, unless it is NULL: then LibbpfError says `message`."""
+    if not result:
+        errno = ctypes.get_errno()
+        raise LibbpfError(errno, f"{message}: {os.strerror(errno)}")
+    return result
+
+
+@contextlib.contextmanager
+def captured_messages() -> Iterator[list[str]]:
+    """Collects libbpf's warnings and information, which are dropped everywhere else.
+
+    Within it, verifier logs of programs that fail to load arrive here as well.
+    """
+    messages: list[str] = []
+    _sinks.append(messages)
+    try:
+        yield messages
+    finally:
+        _sinks.remove(messages)
+
+
+def raise_memlock_limit() -> None:
+    """Lifts RLIMIT_MEMLOCK, against which kernels before 5.11 count maps and programs."""
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def _print(level: int, pattern: bytes, arguments: int) -> int:
+    if not _sinks or level > _PRINT_INFO:
+        return 0
+    libc = ctypes.CDLL(None)
+    text = c_char_p()
+    # Not vsnprintf: a verifier log can have megabytes, and a va_list can be read only once.
+    length: int = libc.vasprintf(ctypes.byref(text), c_char_p(pattern), c_void_p(arguments))
+    if length < 0:
+        return length
+    _sinks[-1].append((text.value or b"").decode(errors="replace"))
+    libc.free(text)
+    return length
+
+
+_print_callback = _PrintFunction(_print)  # kept alive: libbpf holds its address

@@ -1,0 +1,279 @@
+"""BPF objects: opened, adjusted, loaded, and their programs and maps by name."""
+
+import contextlib
+import ctypes
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+
+from vmtest.guest import libbpf
+from vmtest.guest.btf import Btf, Variable
+from vmtest.guest.maps import Map
+
+# From linux/bpf.h: enum bpf_stats_type, and struct bpf_prog_info up to run_cnt (5.1, commit
+# 5f8f8b93aeb8).
+_STATS_RUN_TIME = 0
+_PROG_INFO_RUN_COUNT = 200
+_PROG_INFO_SIZE = 208
+
+
+class Program:
+    """A program of an object that is open."""
+
+    def __init__(self, handle: int) -> None:
+        """`handle` is a `struct bpf_program *`."""
+        self._handle = handle
+        self._log: ctypes.Array[ctypes.c_char] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Program {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The C function's name."""
+        return _text(libbpf.library().bpf_program__name(self._handle))
+
+    @property
+    def section(self) -> str:
+        """The ELF section, `cgroup/connect4` for instance."""
+        return _text(libbpf.library().bpf_program__section_name(self._handle))
+
+    @property
+    def kind(self) -> int:
+        """The type, as in `enum bpf_prog_type`."""
+        return int(libbpf.library().bpf_program__type(self._handle))
+
+    @property
+    def attach_type(self) -> int:
+        """What it may be attached to, as in `enum bpf_attach_type`."""
+        return int(libbpf.library().bpf_program__expected_attach_type(self._handle))
+
+    @property
+    def fd(self) -> int:
+        """The file descriptor. Raises LibbpfError if the program is not loaded."""
+        result = libbpf.library().bpf_program__fd(self._handle)
+        return libbpf.check(result, f"{self.name} is not loaded")
+
+    def set_kind(self, kind: int, attach_type: int) -> None:
+        """Before load: the types, if the section's name does not tell. Raises LibbpfError."""
+        lib = libbpf.library()
+        libbpf.check(lib.bpf_program__set_type(self._handle, kind), f"{self.name}: type {kind}")
+        libbpf.check(
+            lib.bpf_program__set_expected_attach_type(self._handle, attach_type),
+            f"{self.name}: attach type {attach_type}",
+        )
+
+    def set_autoload(self, wanted: bool) -> None:
+        """Before load: whether the object's load() includes this program. Raises LibbpfError."""
+        result = libbpf.library().bpf_program__set_autoload(self._handle, wanted)
+        libbpf.check(result, f"{self.name}: autoload")
+
+    def keep_log(self, level: int, size: int = 1 << 20) -> None:
+        """Before load: has the verifier's log kept for log(), of a success too.
+
+        `level` as in bpf(2), 4 for statistics; `size` in bytes. Raises LibbpfError.
+        """
+        lib = libbpf.library()
+        self._log = ctypes.create_string_buffer(size)
+        libbpf.check(lib.bpf_program__set_log_level(self._handle, level), f"{self.name}: log level")
+        result = lib.bpf_program__set_log_buf(self._handle, self._log, size)
+        libbpf.check(result, f"{self.name}: log buffer")
+
+    def log(self) -> str:
+        """What keep_log() kept; empty before load."""
+        return self._log.value.decode(errors="replace") if self._log else ""
+
+    def run_count(self) -> int:
+        """How often the kernel ran it while counted_runs() was in force. Raises LibbpfError."""
+        info = ctypes.create_string_buffer(_PROG_INFO_SIZE)
+        size = ctypes.c_uint32(_PROG_INFO_SIZE)
+        result = libbpf.library().bpf_obj_get_info_by_fd(self.fd, info, ctypes.byref(size))
+        libbpf.check(result, f"{self.name}: information")
+        return int.from_bytes(info.raw[_PROG_INFO_RUN_COUNT:_PROG_INFO_SIZE], "little")
+
+
+class BpfObject:
+    """An object file, opened and perhaps loaded; a context manager that closes it.
+
+    What programs and maps were used for must have ended before: see vmtest.guest.attach.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        """Opens `path`. Raises LoadError if libbpf cannot read it."""
+        libbpf.raise_memlock_limit()
+        lib = libbpf.library()
+        self.path = path
+        self._maps: dict[str, Map] | None = None
+        with libbpf.captured_messages() as messages:
+            handle: int | None = lib.bpf_object__open_file(os.fsencode(path), None)
+            if not handle:
+                raise libbpf.LoadError(
+                    ctypes.get_errno(), f"{path.name}: cannot open", "".join(messages)
+                )
+        self._handle: int | None = handle
+        self.programs = {
+            program.name: program
+            for program in map(Program, _walk(lib.bpf_object__next_program, handle))
+        }
+
+    def __enter__(self) -> "BpfObject":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes all programs and maps of the object; a second time it does nothing."""
+        if self._handle:
+            libbpf.library().bpf_object__close(self._handle)
+            self._handle = None
+
+    def load(self) -> None:
+        """Makes the maps and has every program verified.
+
+        Raises LoadError, with the end of the verifier's log in its message and all of it as `log`.
+        """
+        lib = libbpf.library()
+        with libbpf.captured_messages() as messages:
+            result = lib.bpf_object__load(self._open())
+        if result < 0:
+            raise libbpf.LoadError(-result, f"{self.path.name}: cannot load", "".join(messages))
+        self._maps = {
+            _text(lib.bpf_map__name(handle)): Map(
+                fd=lib.bpf_map__fd(handle),
+                name=_text(lib.bpf_map__name(handle)),
+                kind=lib.bpf_map__type(handle),
+                key_size=lib.bpf_map__key_size(handle),
+                value_size=lib.bpf_map__value_size(handle),
+                max_entries=lib.bpf_map__max_entries(handle),
+            )
+            for handle in _walk(lib.bpf_object__next_map, self._open())
+        }
+
+    @property
+    def maps(self) -> dict[str, Map]:
+        """The maps by name. Raises RuntimeError before load()."""
+        if self._maps is None:
+            raise RuntimeError(f"{self.path.name} is not loaded: it has no maps yet")
+        return self._maps
+
+    def map_names(self) -> list[str]:
+        """The names of the maps, loaded or not."""
+        lib = libbpf.library()
+        return [_text(lib.bpf_map__name(found)) for found in self._map_handles()]
+
+    def btf(self) -> Btf:
+        """The object's BTF. Raises LibbpfError if it was compiled without (`clang -g` makes it)."""
+        handle = libbpf.library().bpf_object__btf(self._open())
+        return Btf(libbpf.check_pointer(handle, f"{self.path.name}: BTF"))
+
+    def set_max_entries(self, name: str, count: int) -> None:
+        """Before load: the size of a map (of a ring buffer in bytes). Raises LibbpfError."""
+        result = libbpf.library().bpf_map__set_max_entries(self._map(name), count)
+        libbpf.check(result, f"{name}: {count} entries")
+
+    def reuse_maps(self, other: "BpfObject", names: Iterable[str] | None = None) -> list[str]:
+        """Before load: takes maps of a loaded object instead of making its own.
+
+        `names`: those named; otherwise each that both objects define, those of global variables
+        excepted. Returns the names. Raises LibbpfError.
+        """
+        common = names
+        if common is None:
+            common = [n for n in self.map_names() if n in other.maps and "." not in n]
+        taken = list(common)
+        for name in taken:
+            result = libbpf.library().bpf_map__reuse_fd(self._map(name), other.maps[name].fd)
+            libbpf.check(result, f"{name} of {other.path.name} for {self.path.name}")
+        return taken
+
+    def get_global(self, name: str) -> int:
+        """The global variable `name`, as an unsigned integer; before load its initial value.
+
+        Raises KeyError if there is none.
+        """
+        variable = self._variable(name)
+        end = variable.offset + variable.size
+        return int.from_bytes(self._section(variable.section)[variable.offset : end], "little")
+
+    def set_global(self, name: str, value: int) -> None:
+        """Sets the global variable `name`, of whatever integer type.
+
+        After load, not of `.rodata`: the kernel freezes it (LibbpfError). Raises KeyError if there
+        is no such variable and OverflowError if the value does not fit.
+        """
+        variable = self._variable(name)
+        new = value.to_bytes(variable.size, "little", signed=value < 0)
+        if self._maps is None:
+            address, _ = self._initial(variable.section)
+            ctypes.memmove(address + variable.offset, new, len(new))
+            return
+        section = bytearray(self._section(variable.section))
+        section[variable.offset : variable.offset + variable.size] = new
+        self._section_map(variable.section).update(bytes(4), bytes(section))
+
+    def _variable(self, name: str) -> Variable:
+        variables = self.btf().variables()
+        if name not in variables:
+            there = ", ".join(sorted(variables))
+            raise KeyError(f"{self.path.name} has no variable {name} (there: {there})")
+        return variables[name]
+
+    def _section(self, section: str) -> bytes:
+        if self._maps is None:
+            return ctypes.string_at(*self._initial(section))
+        value = self._section_map(section).lookup(bytes(4))
+        assert value is not None, f"{section}: an array always has its only entry"
+        return value
+
+    def _section_map(self, section: str) -> Map:
+        # The map of `.data` is named after the object as well: "cgroup_s.data".
+        return self.maps[_text(libbpf.library().bpf_map__name(self._map(section)))]
+
+    def _initial(self, section: str) -> tuple[int, int]:
+        size = ctypes.c_size_t()
+        address = libbpf.library().bpf_map__initial_value(self._map(section), ctypes.byref(size))
+        return libbpf.check_pointer(address, f"{section}: initial value"), size.value
+
+    def _map(self, name: str) -> int:
+        handle = libbpf.library().bpf_object__find_map_by_name(self._open(), name.encode())
+        return libbpf.check_pointer(handle, f"{self.path.name}: map {name}")
+
+    def _map_handles(self) -> list[int]:
+        return list(_walk(libbpf.library().bpf_object__next_map, self._open()))
+
+    def _open(self) -> int:
+        if not self._handle:
+            raise RuntimeError(f"{self.path.name} is closed")
+        return self._handle
+
+
+@contextlib.contextmanager
+def counted_runs() -> Iterator[None]:
+    """Has the kernel count the runs of every program (BPF_ENABLE_STATS, 5.8).
+
+    Raises LibbpfError.
+    """
+    libbpf.raise_memlock_limit()
+    fd = libbpf.check(libbpf.library().bpf_enable_stats(_STATS_RUN_TIME), "counting runs")
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _walk(following: "ctypes._NamedFuncPointer", outer: int) -> Iterator[int]:
+    handle: int | None = following(outer, None)
+    while handle:
+        yield handle
+        handle = following(outer, handle)
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode()

@@ -1,0 +1,29 @@
+"""Runs pytest in the guest with its events on standard output.  A script of its own.
+
+Standard input carries the host's answers, standard output events only, and
+everything that pytest or a test prints goes to standard error.
+"""
+
+import faulthandler
+import os
+import signal
+import sys
+
+import pytest
+
+from vmtest.guest.plugin import HostReporter, Wire
+
+
+def main(arguments: list[str]) -> int:
+    """Run pytest with ``arguments``; returns its exit status."""
+    wire = Wire(lines=os.dup(1), answers=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    # The host asks where a silent test hangs before it gives up.
+    faulthandler.register(signal.SIGUSR1, file=os.fdopen(os.dup(2), "w"), all_threads=True)
+    return int(pytest.main(arguments, plugins=[HostReporter(wire)]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
