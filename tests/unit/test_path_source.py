@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 from pathlib import Path
 
@@ -163,3 +164,17 @@ def test_a_config_that_is_missing_is_named(tmp_path: Path, image: Path) -> None:
 
 def test_the_type_of_the_spec_chooses_the_source(image: Path) -> None:
     assert isinstance(source_for(kernel(image), {}), PathSource)
+
+
+@needs_depmod
+def test_the_modules_of_the_boot_are_unpacked_and_the_others_left(
+    tmp_path: Path, image: Path
+) -> None:
+    modules = modules_tree(tmp_path / "from", RELEASE)
+    for name in ("squashfs.ko.xz", "dummy.ko.xz"):
+        (modules / "kernel" / "fs" / name).write_bytes(lzma.compress(b"\x7fELF module"))
+    stored = fetch(tmp_path, kernel(image, modules))
+    assert stored.modules is not None
+    there = {path.name for path in stored.modules.rglob("*.ko*")}
+    assert there == {"squashfs.ko", "dummy.ko.xz"}
+    assert (modules / "kernel" / "fs" / "squashfs.ko.xz").exists(), "the user's own is not touched"

@@ -6,7 +6,7 @@ import pytest
 from fake_kernels import COMPRESSORS, bzimage, elf
 
 from vmtest.errors import KernelUnavailable
-from vmtest.kernels.vmlinux import has_pvh_entry, unpack
+from vmtest.kernels.vmlinux import decompress, has_pvh_entry, unpack
 
 RELEASE = "6.1.0-56-amd64"
 
@@ -88,3 +88,14 @@ def test_a_payload_with_flipped_bits_is_refused() -> None:
     image[-40] ^= 0xFF
     with pytest.raises(KernelUnavailable, match=r"^k: is damaged"):
         unpack(bytes(image), "k")
+
+
+@pytest.mark.parametrize("kind", ["xz", "zstd", "gzip"])
+def test_a_packed_module_is_unpacked_by_what_it_begins_with(kind: str) -> None:
+    packed = COMPRESSORS[kind](b"\x7fELF a module")
+    assert decompress(packed, "x.ko") == b"\x7fELF a module"
+
+
+def test_a_damaged_module_is_named() -> None:
+    with pytest.raises(KernelUnavailable, match=r"x\.ko\.xz: is damaged"):
+        decompress(b"\xfd7zXZ\0" + b"junk" * 9, "x.ko.xz")

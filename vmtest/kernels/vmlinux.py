@@ -158,6 +158,20 @@ _FORMATS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
 )
 
 
+def decompress(data: bytes, name: str) -> bytes:
+    """A module's file, unpacked whatever it was packed with; as it is when with nothing.
+
+    Raises KernelUnavailable when ``name`` is damaged.
+    """
+    for magic, unpacker in _FORMATS:
+        if data.startswith(magic):
+            try:
+                return unpacker(data)
+            except (ValueError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+                raise KernelUnavailable(f"{name}: is damaged: {error}") from error
+    return data
+
+
 def _payload(data: bytes, name: str) -> tuple[bytes | None, str]:
     """The ELF inside a bzImage, or None and why there is none."""
     if struct.unpack_from("<H", data, 0x206)[0] < 0x208:

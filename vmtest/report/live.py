@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
@@ -62,6 +63,9 @@ class View(Protocol):
     def handle(self, event: Event) -> None:
         """Take an event in."""
 
+    def aside(self) -> AbstractContextManager[None]:
+        """Leave the terminal to somebody else for a while."""
+
 
 def view(stream: TextIO) -> View:
     """The view that fits ``stream``: live on a terminal, plain lines elsewhere."""
@@ -110,6 +114,15 @@ class LiveView:
         ):
             for line in told(before, event, self._state, now):
                 self._console.print(Text(line), soft_wrap=True)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the picture away for a while."""
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start(refresh=True)
 
     def _picture(self) -> RenderableType:
         return picture(self._state, self._clock(), self._console.width, self._console.height)
@@ -163,6 +176,12 @@ class PlainView:
             before = self._state
             self._state = before.apply(event, now)
             self._print(told(before, event, self._state, now), now)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Be silent for a while."""
+        with self._lock:
+            yield
 
     def tick(self) -> None:
         """Print what is running if nothing was printed for too long; the timer calls it."""

@@ -15,6 +15,10 @@ $box mkdir -p /run/vmtest /run/sshd
 read -r flags </sys/class/net/lo/flags
 [ $((flags & 1)) = 1 ] || ip link set lo up
 
+# A guest that runs out of memory shall say so instead of thrashing: its root is a
+# disk whose pages it would read again and again.  MGLRU, 6.1 and later.
+[ ! -e /sys/kernel/mm/lru_gen/min_ttl_ms ] || echo 1000 >/sys/kernel/mm/lru_gen/min_ttl_ms
+
 printf '%s\n' "$HOST_KEY" >/run/vmtest/host_key
 printf '%s\n' "$AUTHORIZED_KEY" >/run/vmtest/authorized_keys
 printf '%s\n' \

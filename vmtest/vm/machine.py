@@ -24,7 +24,7 @@ from typing import Self
 
 from vmtest.errors import BootError, DeadlineExceeded, SessionLost, SessionRefused
 from vmtest.model import Accelerator, KernelImage, RootImage
-from vmtest.vm.console import ConsoleLog, Sign
+from vmtest.vm.console import ConsoleLog
 from vmtest.vm.process import Supervised
 from vmtest.vm.session import Keys, SshSession
 from vmtest.vm.vng import agent_line, find_vng, vng_argv, vng_environment
@@ -213,7 +213,4 @@ class Machine:
         panic = self.console.panic
         if panic is not None:
             return f'kernel panicked: "{panic.text}"'
-        killed = self.console.findings(Sign.OUT_OF_MEMORY)
-        if killed:
-            return f'the guest ran out of memory ({self.spec.memory_mib} MiB): "{killed[-1].text}"'
         return "QEMU ended" if not self.running else "the guest closed the SSH connection"

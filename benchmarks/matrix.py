@@ -1,0 +1,225 @@
+"""The warm matrix, and a boot to SSH, against plain virtme-ng: both sides in one run.
+
+    python benchmarks/matrix.py [--samples 5] [--json FILE] [--kernel NAME ...]
+
+(a) all suites on all kernels: ``vmtest run`` against, for each kernel in turn,
+    ``vng --force-9p --cpus 1 [--disable-kvm] -r IMAGE -- python -m pytest ...``
+    on vng's default root (the host's), with the same objects and tests;
+(b) per kernel: from nothing to an authenticated SSH session, against
+    ``vng ... -r IMAGE -- true``.
+
+Both sides boot the same file: the unpacked ELF of the store, which is already
+faster than the packaged vmlinuz.  Samples of both sides alternate.  The CPU
+time that the runner spends outside QEMU is printed as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from vmtest import config as configuration
+from vmtest.guestimage import prepare_root
+from vmtest.kernels import Store, default_cache, source_for
+from vmtest.model import Accelerator, KernelImage, RootImage
+from vmtest.vm import accel
+from vmtest.vm.accel import Probe
+from vmtest.vm.machine import Machine, MachineSpec
+from vmtest.vm.vng import find_vng, vng_environment
+
+PROJECT = Path(__file__).parents[1]
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def plain_vng(image: KernelImage, probe: Probe, command: list[str]) -> list[str]:
+    """The plain way to run ``command`` in ``image``, as fixed for this benchmark."""
+    argv = [str(find_vng()), "--force-9p", "--cpus", "1"]
+    if probe.accelerator is Accelerator.TCG:
+        argv.append("--disable-kvm")
+    return [*argv, "-r", str(image.image), "--", shlex.join(command)]
+
+
+def run_plain(image: KernelImage, probe: Probe, command: list[str]) -> None:
+    """Run ``command`` the plain way; raises CalledProcessError when it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = vng_environment(os.environ, find_vng(), Path(folder))
+        done = subprocess.run(
+            plain_vng(image, probe, command),
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        if done.returncode != 0:
+            sys.exit(f"the plain way failed on {image.name}:\n{done.stdout.decode()[-3000:]}")
+
+
+def run_vmtest(names: list[str]) -> None:
+    """The whole matrix by the command."""
+    chosen = [part for name in names for part in ("--kernel", name)]
+    done = subprocess.run(
+        [sys.executable, "-m", "vmtest", "run", *chosen], cwd=PROJECT, capture_output=True
+    )
+    if done.returncode != 0:
+        sys.exit(f"vmtest run failed:\n{done.stdout.decode()[-3000:]}")
+
+
+def session_seconds(image: KernelImage, root: RootImage, probe: Probe) -> float:
+    """Wall seconds from nothing to an authenticated session."""
+    with tempfile.TemporaryDirectory() as folder:
+        spec = MachineSpec(image, root, probe.accelerator, Path(folder) / "console.log")
+        began = time.monotonic()
+        with Machine(spec) as machine:
+            session = machine.connect(300)
+            seconds = time.monotonic() - began
+            session.close()
+        return seconds
+
+
+def wall(work: Callable[[], None]) -> float:
+    """Wall seconds of ``work``."""
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+class QemuCpu:
+    """CPU seconds of the QEMU processes below this one, sampled while they live."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, int] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> QemuCpu:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.05):
+            for entry in Path("/proc").glob("[0-9]*/stat"):
+                try:
+                    text = entry.read_text()
+                except OSError:
+                    continue  # it ended meanwhile
+                name, fields = text[text.index("(") + 1 :].rsplit(")", 1)
+                if name.startswith("qemu-system"):
+                    values = fields.split()
+                    self._seen[int(entry.parent.name)] = int(values[11]) + int(values[12])
+
+    @property
+    def seconds(self) -> float:
+        """The sum over all that were seen."""
+        return sum(self._seen.values()) / TICKS
+
+
+def cpu_outside_qemu(names: list[str]) -> float:
+    """CPU seconds a kernel that one warm matrix spends outside QEMU."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with QemuCpu() as qemu:
+        run_vmtest(names)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return (spent - qemu.seconds) / len(names)
+
+
+def main() -> None:
+    """Measure, print, save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=5)
+    parser.add_argument("--json", type=Path, default=PROJECT / ".vmtest" / "benchmark-matrix.json")
+    parser.add_argument("--kernel", action="append")
+    parser.add_argument("--only", choices=["a", "b"])
+    options = parser.parse_args()
+
+    settings = configuration.load(PROJECT / "kernels.toml")
+    kernels = configuration.select_kernels(settings.kernels, options.kernel or [], {})
+    cache = default_cache()
+    store = Store(cache)
+    images = []
+    for kernel in kernels:
+        source = source_for(kernel, settings.archives)
+        images.append(source.fetch(source.resolve(kernel, store), store))
+    root = prepare_root(settings, cache)
+    probe = accel.choose(images[0].image, cache)
+    names = [kernel.name for kernel in kernels]
+    run_vmtest(names)  # warm: objects built, caches filled
+
+    tests = [str(suite.tests) for suite in settings.suites]
+    objects = Path(tempfile.mkdtemp())
+    for build in settings.objects:
+        shutil.copyfile(build.path, objects / f"{build.name}.o")
+    command = [
+        "env",
+        f"VMTEST_OBJECTS={objects}",
+        f"PYTHONPATH={PROJECT}",
+        "PYTHONDONTWRITEBYTECODE=1",
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *tests,
+    ]
+    result: dict[str, object] = {
+        "host": platform.platform(),
+        "cpus": os.cpu_count(),
+        "accelerator": probe.accelerator.value,
+        "udev installed": any(map(shutil.which, ("udevadm", "udevd"))),
+        "kernels": {image.name: image.release for image in images},
+        "samples": options.samples,
+    }
+    if options.only != "b":
+        ours, plain = [], []
+        for _ in range(options.samples):
+            plain.append(sum(wall(partial(run_plain, i, probe, command)) for i in images))
+            ours.append(wall(partial(run_vmtest, names)))
+            print(f"matrix: plain {plain[-1]:.1f} s, vmtest {ours[-1]:.1f} s", flush=True)
+        ratio = statistics.median(ours) / statistics.median(plain)
+        result["matrix"] = {"plain": plain, "vmtest": ours, "ratio": ratio}
+        print(f"(a) warm matrix: {ratio:.2f} of the plain way")
+        result["cpu outside qemu"] = cpu_outside_qemu(names)
+        print(f"CPU outside QEMU: {result['cpu outside qemu']:.2f} s a kernel")
+    if options.only != "a":
+        boots = {}
+        for image in images:
+            ours, plain = [], []
+            for _ in range(options.samples):
+                plain.append(wall(partial(run_plain, image, probe, ["true"])))
+                ours.append(session_seconds(image, root, probe))
+            ratio = statistics.median(ours) / statistics.median(plain)
+            boots[image.name] = {"plain": plain, "vmtest": ours, "ratio": ratio}
+            print(
+                f"(b) {image.name}: {statistics.median(ours):.2f} s to SSH, plain "
+                f"{statistics.median(plain):.2f} s: {ratio:.2f}",
+                flush=True,
+            )
+        result["boot"] = boots
+    options.json.parent.mkdir(exist_ok=True)
+    options.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"raw samples: {options.json.relative_to(PROJECT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Bad input through the command line: the designed status, no traceback, thing, place and cure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from command import vmtest
+
+CONFIG = """
+schema = 1
+[apt.debian]
+suites = ["trixie-security"]
+[build]
+command = ["vmtest", "build"]
+[[kernel]]
+name = "6.12"
+apt = "debian"
+version = "6.12.*"
+tags = ["default"]
+[[suite]]
+name = "net"
+tests = "tests/test_net.py"
+objects = ["net"]
+[[object]]
+name = "net"
+path = "build/net.bpf.o"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VMTEST_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "project"
+    (folder / "tests").mkdir(parents=True)
+    (folder / "tests" / "test_net.py").write_text("def test_it(): pass\n")
+    (folder / "bpf").mkdir()
+    (folder / "bpf" / "net.bpf.c").write_text("int net;\n")
+    (folder / "kernels.toml").write_text(CONFIG)
+    return folder
+
+
+def test_without_a_configuration(tmp_path: Path) -> None:
+    vmtest("run", cwd=tmp_path).refuses(
+        2, "there is no kernels.toml", str(tmp_path), "--config FILE"
+    )
+
+
+def test_a_configuration_that_is_not_there(project: Path) -> None:
+    vmtest("run", "--config", "other.toml", cwd=project).refuses(
+        2, "other.toml does not exist", "--config FILE"
+    )
+
+
+def test_a_configuration_that_cannot_be_read(project: Path) -> None:
+    (project / "kernels.toml").unlink()
+    (project / "kernels.toml").mkdir()
+    vmtest("run", "--config", "kernels.toml", cwd=project).refuses(
+        2, "cannot read", "kernels.toml", "Is a directory"
+    )
+
+
+def test_a_configuration_that_is_no_toml(project: Path) -> None:
+    (project / "kernels.toml").write_text("schema = = 1\n")
+    vmtest("run", cwd=project).refuses(2, "kernels.toml", "not valid TOML", "line 1")
+
+
+def test_a_hundred_problems_are_counted_not_poured_out(project: Path) -> None:
+    kernels = "".join(f'[[kernel]]\nname = "k{n}"\nx = 1\n' for n in range(100))
+    (project / "kernels.toml").write_text("schema = 1\n" + kernels)
+    vmtest("run", cwd=project).refuses(2, 'kernel "k0": unknown key "x"', "more")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["run", "--kernel", "6.13"], ['there is no kernel "6.13"', 'did you mean "6.12"']),
+        (["run", "--suite", "nett"], ['there is no suite "nett"', 'did you mean "net"']),
+        (["run", "--kernel", "tag:defualt"], ['no kernel has the tag "defualt"', '"default"']),
+        (["run", "--kernel", ">=x"], ["'>=x' is no version constraint", "'>=6.1,<6.13'"]),
+        (["run", "--object", "net"], ["--object net", "NAME=PATH"]),
+        (["run", "--object", "nte=x.o"], ['there is no [[object]] "nte"', "there are: net"]),
+        (["run", "--accel", "xen"], ["--accel xen", "auto, kvm, tcg"]),
+        (["run", "--jobs", "0"], ["--jobs", "1"]),
+        (["report"], ["there is no run", "vmtest run"]),
+        (["report", "2099"], ['there is no run "2099"', "the latest: none"]),
+        (["merge", "nothing"], ['there is no run "nothing"']),
+        (["shell", "tag:default2"], ["no kernel has the tag"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_name_without_meaning(arguments: list[str], parts: list[str], project: Path) -> None:
+    status = 125 if arguments[0] == "shell" else 2
+    vmtest(*arguments, cwd=project).refuses(status, *parts)
+
+
+def test_a_program_that_does_not_compile_stops_before_anything_boots(project: Path) -> None:
+    (project / "bpf" / "net.bpf.c").write_text("int net = nothing;\n")
+    said = vmtest("run", cwd=project, environment=offline(project))
+    said.refuses(2, "bpf/net.bpf.c", "undeclared identifier 'nothing'", "[build]")
+    assert "booting" not in said.out
+
+
+def offline(project: Path) -> dict[str, str]:
+    """An environment whose mirror is an empty folder of ours: there is no such suite."""
+    empty = project.parent / "empty"
+    empty.mkdir(exist_ok=True)
+    url = empty.as_uri()
+    return {"VMTEST_DEBIAN_MIRROR": url, "VMTEST_DEBIAN_SECURITY_MIRROR": url}
+
+
+def test_no_network_and_nothing_cached(project: Path) -> None:
+    said = vmtest("run", cwd=project, environment=offline(project))
+    assert said.status == 3
+    assert "Traceback" not in said.out + said.err
+    assert "INFRA_ERROR" in said.out
+    assert "trixie-security" in said.out
+
+
+def test_a_kernel_file_that_is_none(project: Path) -> None:
+    (project / "junk").write_bytes(b"#!/bin/sh\n" * 1000)
+    text = CONFIG.replace('apt = "debian"\nversion = "6.12.*"', 'path = "junk"')
+    (project / "kernels.toml").write_text(text)
+    said = vmtest("run", cwd=project, environment=offline(project))
+    assert said.status == 3
+    assert "Traceback" not in said.out + said.err
+    assert str(project / "junk") in said.out
+
+
+def test_a_file_that_is_no_object(project: Path) -> None:
+    (project / "x.o").write_text("text")
+    said = vmtest("run", "--object", "net=x.o", cwd=project, environment=offline(project))
+    said.refuses(2, 'object "net"', "x.o is not an ELF file")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_a_full_disk_under_the_cache(project: Path) -> None:
+    """A cache on a file system of 4 MB: named before anything is downloaded."""
+    import subprocess
+
+    cache = project.parent / "cache"
+    cache.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "vmtest-full", str(cache)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("this root may not mount (a container)")
+    try:
+        (cache / "filler").write_bytes(b"\0" * (3 << 20))
+        said = vmtest("kernels", "fetch", cwd=project)
+    finally:
+        subprocess.run(["umount", str(cache)], check=True)
+    said.refuses(3, str(cache), "VMTEST_CACHE")
+
+
+def test_doctor_without_qemu_names_it_with_the_cure(project: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    said = vmtest("doctor", cwd=project, environment={"PATH": str(bare)})
+    assert said.status == 3
+    assert "MISS qemu" in said.out
+    assert "apt-get install" in said.out
+    assert "Traceback" not in said.out + said.err
+
+
+def test_every_command_has_help_with_an_example(project: Path) -> None:
+    commands = [
+        ["run"],
+        ["shell"],
+        ["build"],
+        ["report"],
+        ["merge"],
+        ["doctor"],
+        ["kernels", "list"],
+        ["kernels", "fetch"],
+        ["image", "export"],
+        ["image", "import"],
+    ]
+    for command in commands:
+        said = vmtest(*command, "--help", cwd=project)
+        assert said.status == 0
+        assert "Example: vmtest" in said.out, command

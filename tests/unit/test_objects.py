@@ -1,0 +1,147 @@
+"""Building with the real clang, and choosing builds."""
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from vmtest.errors import BuildError, UsageError
+from vmtest.model import KernelVersion, ObjectFile, VersionRange
+from vmtest.objects import build_all, check_object, choose, override, run_build
+
+PROGRAM = '#include "n.h"\nint n = N;\n'
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "bpf"
+    (folder / "include").mkdir(parents=True)
+    (folder / "include" / "n.h").write_text("#define N 1\n")
+    (folder / "one.bpf.c").write_text(PROGRAM)
+    return folder
+
+
+def test_what_is_built_is_a_bpf_object(source: Path, tmp_path: Path) -> None:
+    (made,) = build_all(source, tmp_path / "build")
+    assert made.name == "one.bpf.o"
+    check_object("one", made)
+
+
+def test_nothing_is_built_twice(source: Path, tmp_path: Path) -> None:
+    (made,) = build_all(source, tmp_path / "build")
+    before = made.stat().st_mtime_ns
+    assert build_all(source, tmp_path / "build")[0].stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("changed", ["one.bpf.c", "include/n.h"])
+def test_a_changed_source_or_header_is_built_again(
+    changed: str, source: Path, tmp_path: Path
+) -> None:
+    (made,) = build_all(source, tmp_path / "build")
+    before = made.stat()
+    later = before.st_mtime_ns + 1_000_000
+    os.utime(source / changed, ns=(later, later))
+    assert build_all(source, tmp_path / "build")[0].stat().st_ino != before.st_ino
+
+
+def test_clangs_error_is_shown_with_its_place_and_bounded(source: Path, tmp_path: Path) -> None:
+    (source / "one.bpf.c").write_text("int f(void) { return nothing; }\n" * 30)
+    with pytest.raises(BuildError) as caught:
+        build_all(source, tmp_path / "build")
+    said = str(caught.value).splitlines()
+    assert "one.bpf.c:1" in said[1]
+    assert "undeclared identifier 'nothing'" in said[1]
+    assert len(said) <= 12
+
+
+def test_a_warning_is_an_error(source: Path, tmp_path: Path) -> None:
+    (source / "one.bpf.c").write_text("int f(int unused) { return 0; }\n")
+    with pytest.raises(BuildError, match="unused parameter"):
+        build_all(source, tmp_path / "build")
+
+
+def test_a_failed_build_leaves_the_last_object(source: Path, tmp_path: Path) -> None:
+    (made,) = build_all(source, tmp_path / "build")
+    good = made.read_bytes()
+    (source / "one.bpf.c").write_text("junk")
+    with pytest.raises(BuildError):
+        build_all(source, tmp_path / "build")
+    assert made.read_bytes() == good
+
+
+def test_a_folder_without_programs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no \*\.bpf\.c in"):
+        build_all(tmp_path, tmp_path / "build")
+
+
+def test_a_build_command_runs_in_the_projects_folder(tmp_path: Path) -> None:
+    run_build(["sh", "-c", "echo made >here"], tmp_path)
+    assert (tmp_path / "here").read_text() == "made\n"
+
+
+def test_a_build_command_that_fails_is_quoted_with_its_words(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"sh -c .* ended with status 4:\nno luck"):
+        run_build(["sh", "-c", "echo no luck; exit 4"], tmp_path)
+
+
+def test_a_build_command_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"\[build\]: cannot run no-such-command"):
+        run_build(["no-such-command"], tmp_path)
+
+
+BUILDS = [
+    ObjectFile("a", Path("compat.o"), VersionRange.parse("<5.13")),
+    ObjectFile("a", Path("plain.o")),
+    ObjectFile("b", Path("b.o"), VersionRange.parse(">=6.1")),
+]
+
+
+@pytest.mark.parametrize(
+    ("version", "chosen"),
+    [
+        ("5.10.262", {"a": Path("compat.o")}),
+        ("6.1.192", {"a": Path("plain.o"), "b": Path("b.o")}),
+    ],
+)
+def test_the_first_build_whose_range_holds_goes_to_a_kernel(
+    version: str, chosen: dict[str, Path]
+) -> None:
+    assert choose(BUILDS, KernelVersion.parse(version)) == chosen
+
+
+def test_a_given_object_replaces_all_builds_of_its_name() -> None:
+    mine = override(BUILDS, {"a": Path("mine.o")})
+    assert choose(mine, KernelVersion.parse("5.10.1")) == {"a": Path("mine.o")}
+
+
+def test_giving_an_object_that_nobody_uses_is_refused() -> None:
+    with pytest.raises(UsageError, match=r'--object c: there is no \[\[object\]\] "c"'):
+        override(BUILDS, {"c": Path("c.o")})
+
+
+def elf(machine: int, data: int = 1) -> bytes:
+    order = "<" if data == 1 else ">"
+    return b"\x7fELF\x02" + bytes([data]) + b"\0" * 10 + struct.pack(order + "HH", 1, machine)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is not an ELF file"),
+        (b"#!/bin/sh\n" * 9, "is not an ELF file"),
+        (elf(62), r"is no BPF object \(ELF machine 62\)"),
+        (elf(247, data=2), "has the other byte order; build it for bpfel"),
+    ],
+)
+def test_a_file_that_is_no_object_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "x.o").write_bytes(content)
+    with pytest.raises(UsageError, match=said):
+        check_object("x", tmp_path / "x.o")
+
+
+def test_an_object_that_is_not_there_asks_for_the_build() -> None:
+    with pytest.raises(
+        UsageError, match=r'object "x": /no/x\.o does not exist; does the \[build\]'
+    ):
+        check_object("x", Path("/no/x.o"))

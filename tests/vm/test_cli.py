@@ -1,0 +1,364 @@
+"""The command against real VMs, in a project that is not this one: its own suites and build."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command import Said, vmtest
+from conftest import KERNEL
+
+from vmtest.model import KernelImage, RootImage
+from vmtest.vm.accel import Probe
+
+CONFIG = """
+schema = 1
+[guest]
+root = "{root}"
+[build]
+command = ["sh", "-c", "mkdir -p out && cp program.c out/program.txt"]
+[[kernel]]
+name = "{name}"
+path = "{image}"
+modules = "{modules}"
+config = "{config}"
+memory = "512M"
+silence_timeout = "20s"
+{extra}
+[[suite]]
+name = "own"
+tests = "checks/test_own.py"
+"""
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, image: KernelImage, root: RootImage, probe: Probe
+) -> Callable[..., Path]:
+    """Makes a project around ``text``, the one suite; kernel and guest come from our cache."""
+
+    def make(text: str, extra: str = "") -> Path:
+        (tmp_path / "checks").mkdir()
+        (tmp_path / "checks" / "test_own.py").write_text(textwrap.dedent(text))
+        (tmp_path / "program.c").write_text("a program\n")
+        (tmp_path / "kernels.toml").write_text(
+            CONFIG.format(
+                root=root.path,
+                name=KERNEL,
+                image=image.image,
+                modules=image.modules,
+                config=image.config,
+                extra=extra,
+            )
+        )
+        return tmp_path
+
+    return make
+
+
+def matrix(project: Path) -> dict[str, object]:
+    return dict(json.loads((project / ".vmtest" / "latest" / "matrix.json").read_text()))
+
+
+def kernel_of(project: Path) -> dict[str, object]:
+    (only,) = matrix(project)["kernels"]  # type: ignore[misc]
+    return dict(only)
+
+
+def outcomes(project: Path) -> dict[str, str]:
+    tests = kernel_of(project)["tests"]
+    return {t["test"].split("::")[-1]: t["outcome"] for t in tests}  # type: ignore[attr-defined]
+
+
+def ends(said: Said, status: int, *parts: str) -> None:
+    """Assert how a run ended: its status, no traceback, and ``parts`` in its report."""
+    assert said.status == status, said
+    assert "Traceback" not in said.err, said.err
+    for part in parts:
+        assert part in said.out, f"{part!r} is not in:\n{said.out}"
+
+
+def test_another_project_with_its_own_suite_and_build(
+    project: Callable[..., Path], image: KernelImage
+) -> None:
+    folder = project(
+        f"""
+        import os
+
+        def test_runs_in_the_guest():
+            assert os.uname().release == {image.release!r}
+
+        def test_has_the_folder_beside_it():
+            assert os.path.exists("/tmp/vmtest/suites/test_own.py")
+        """
+    )
+    files = ("--junit", "j.xml", "--markdown", "m.md", "--json", "m.json")
+    said = vmtest("run", *files, cwd=folder)
+    ends(said, 0, "PASSED", "2 passed", image.release)
+    assert (folder / "out" / "program.txt").read_text() == "a program\n"
+    run = folder / ".vmtest" / "latest"
+    for name in ("console.log", "dmesg.log", "results.jsonl", "junit.xml", "pytest.log"):
+        assert (run / KERNEL / name).stat().st_size > 0, name
+    assert 'classname="vmtest.k6_12.test_own"' in (folder / "j.xml").read_text()
+    assert json.loads((folder / "m.json").read_text()) == matrix(folder)
+    again = vmtest("report", cwd=folder)
+    assert again.status == 0
+    assert (
+        again.out.splitlines()[0:5]
+        == [line for line in said.out.splitlines() if not line.startswith("[")][0:5]
+    )
+
+
+def test_failures_are_one_and_their_assertions_are_shown(project: Callable[..., Path]) -> None:
+    folder = project("def test_a():\n    assert 1 == 2\ndef test_b():\n    pass\n")
+    ends(vmtest("run", cwd=folder), 1, "FAILED", "assert 1 == 2", "test_a")
+    assert outcomes(folder) == {"test_a": "failed", "test_b": "passed"}
+
+
+def test_a_suite_that_fails_to_import_is_a_failure_not_a_fault(
+    project: Callable[..., Path],
+) -> None:
+    folder = project("import no_such_module\n")
+    ends(vmtest("run", cwd=folder), 1, "test_own.py", "No module named 'no_such_module'")
+
+
+def test_no_tests_collected_is_five(project: Callable[..., Path]) -> None:
+    folder = project("def test_a():\n    pass\n")
+    ends(vmtest("run", "-k", "nothing_is_called_so", cwd=folder), 5, "NO_TESTS")
+
+
+def test_a_test_that_panics_the_kernel_keeps_what_had_finished(
+    project: Callable[..., Path],
+) -> None:
+    folder = project(
+        """
+        def test_a():
+            pass
+
+        def test_panics():
+            open("/proc/sysrq-trigger", "w").write("c")
+
+        def test_c():
+            pass
+        """
+    )
+    said = vmtest("run", cwd=folder)
+    ends(said, 1, "PANICKED", "sysrq triggered crash", "while test_own.py::test_panics ran")
+    ends(said, 1, f"{KERNEL}/console.log")
+    assert outcomes(folder) == {"test_a": "passed", "test_panics": "lost", "test_c": "not run"}
+    rows = (folder / ".vmtest" / "latest" / KERNEL / "results.jsonl").read_text().splitlines()
+    assert [json.loads(row)["test"] for row in rows] == ["test_own.py::test_a"]
+
+
+def test_a_test_that_hangs_is_given_up_at_the_deadline(project: Callable[..., Path]) -> None:
+    folder = project("import time\ndef test_hangs():\n    time.sleep(3600)\n")
+    said = vmtest("run", cwd=folder)
+    ends(said, 1, "TIMED_OUT", "silence deadline", "while test_own.py::test_hangs ran")
+    assert outcomes(folder) == {"test_hangs": "lost"}
+    log = (folder / ".vmtest" / "latest" / KERNEL / "pytest.log").read_text()
+    assert "in test_hangs" in log
+
+
+def test_a_test_that_fills_the_guests_memory_is_named(project: Callable[..., Path]) -> None:
+    folder = project(
+        """
+        def test_a():
+            pass
+
+        def test_asks_for_too_much_at_once():
+            bytearray(1 << 40)
+
+        def test_fills():
+            hold = []
+            while True:
+                hold.append(b"x" * (1 << 24))
+        """
+    )
+    said = vmtest("run", cwd=folder)
+    ends(said, 1, "LOST", "ran out of memory (512 MiB; raise memory in kernels.toml)")
+    ends(said, 1, "while test_own.py::test_fills ran")
+    assert outcomes(folder) == {
+        "test_a": "passed",
+        "test_asks_for_too_much_at_once": "failed",
+        "test_fills": "lost",
+    }
+
+
+def test_a_kernel_complaint_under_passing_tests_is_no_pass(project: Callable[..., Path]) -> None:
+    folder = project(
+        """
+        def test_complains():
+            # A warning of the kernel's own, by its own means.
+            with open("/dev/kmsg", "w") as log:
+                log.write("<4>WARNING: CPU: 0 PID: 1 at made/up.c:1 by_a_test+0x0/0x0")
+        """
+    )
+    ends(vmtest("run", cwd=folder), 1, "SPLAT", "made/up.c:1")
+
+
+def test_a_kernel_that_panics_at_boot_is_no_test_failure(project: Callable[..., Path]) -> None:
+    folder = project("def test_a():\n    pass\n", 'cmdline = ["rdinit=/bin/busybox"]')
+    said = vmtest("run", cwd=folder)
+    ends(said, 3, "BOOT_FAILED", "Attempted to kill init", "console.log")
+    section = said.out[said.out.index("BOOT_FAILED 6.12") :].split("\n\n")[0]
+    assert len(section.splitlines()) <= 15, section
+
+
+def test_a_kernel_that_hangs_at_boot_is_no_test_failure(project: Callable[..., Path]) -> None:
+    folder = project(
+        "def test_a():\n    pass\n",
+        'cmdline = ["boot_delay=10000", "lpj=100000000"]\nboot_timeout = "5s"',
+    )
+    ends(vmtest("run", cwd=folder), 3, "BOOT_FAILED", "no SSH session", "last console line")
+
+
+def test_qemu_missing_is_named_with_its_cure(project: Callable[..., Path], tmp_path: Path) -> None:
+    folder = project("def test_a():\n    pass\n")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "env", "mkdir", "cp", "depmod", "file", "strings"):
+        found = subprocess.run(["which", name], capture_output=True, text=True, check=True)
+        (tools / name).symlink_to(found.stdout.strip())
+    said = vmtest("run", cwd=folder, environment={"PATH": str(tools)})
+    ends(said, 3, "qemu-system-x86_64 is not installed", "tox -e setup")
+
+
+def test_broken_kvm_falls_back_and_says_so(project: Callable[..., Path], tmp_path: Path) -> None:
+    """A QEMU that dies as soon as it is asked for KVM, as on a nested host."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("there is no /dev/kvm that could be broken")
+    folder = project("def test_a():\n    pass\n")
+    real = subprocess.run(
+        ["which", "qemu-system-x86_64"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "qemu-system-x86_64").write_text(
+        f'#!/bin/sh\ncase "$*" in *accel=kvm*) echo failed to set MSR >&2; exit 1;; esac\n'
+        f'exec {real} "$@"\n'
+    )
+    (bin_ / "qemu-system-x86_64").chmod(0o755)
+    path = f"{bin_}:{os.environ['PATH']}"
+    ends(vmtest("run", cwd=folder, environment={"PATH": path}), 0, "tcg", "PASSED")
+    refused = vmtest("run", "--accel", "kvm", cwd=folder, environment={"PATH": path})
+    refused.refuses(2, "--accel kvm: KVM does not work here", "failed to set MSR", "--accel auto")
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "vmtest", "run"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def rows(folder: Path) -> int:
+    log = folder / ".vmtest" / "latest" / KERNEL / "results.jsonl"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+def wait_for_rows(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while rows(folder) < count:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+SLOW = """
+    import time, pytest
+
+    @pytest.mark.parametrize("n", range(60))
+    def test_n(n):
+        time.sleep(0.3)
+"""
+
+
+def test_sigkill_of_the_runner_keeps_the_rows_and_leaves_no_vm(
+    project: Callable[..., Path],
+) -> None:
+    folder = project(SLOW)
+    with start(folder) as process:
+        wait_for_rows(folder, 5, process)
+        process.kill()
+    written = rows(folder)
+    assert written >= 5
+    deadline = time.monotonic() + 5
+    while qemu_of(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert qemu_of(process.pid) == []
+    said = vmtest("report", cwd=folder)
+    assert f"{written} passed" in said.out
+    assert "the runner ended before this kernel did" in said.out
+    ends(vmtest("run", "-k", "n and 59", cwd=folder), 0, "PASSED")
+
+
+def qemu_of(runner: int) -> list[str]:
+    """The processes of all VMs that the runner with this process id has started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"VMTEST_RUNNER={runner}".encode() in entry.read_bytes().split(b"\0"):
+                found.append((entry.parent / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_had_finished_and_is_130(
+    number: signal.Signals, project: Callable[..., Path]
+) -> None:
+    folder = project(SLOW)
+    with start(folder) as process:
+        wait_for_rows(folder, 3, process)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, out
+    assert "Traceback" not in out
+    assert "CANCELLED" in out
+    finished = list(outcomes(folder).values())
+    assert finished.count("passed") >= 3
+    assert qemu_of(process.pid) == []
+
+
+def test_shell_runs_a_command_and_passes_its_status_on(project: Callable[..., Path]) -> None:
+    folder = project("def test_a():\n    pass\n")
+    said = vmtest("shell", KERNEL, "--", "sh", "-c", "uname -r; pwd >&2; exit 42", cwd=folder)
+    assert said.status == 42
+    assert said.out.startswith("6.12.")
+
+
+def test_shards_merge_to_the_whole(project: Callable[..., Path]) -> None:
+    folder = project("def test_a():\n    pass\ndef test_b():\n    assert False\n")
+    (folder / "more").mkdir()
+    (folder / "more" / "test_more.py").write_text("def test_m():\n    pass\n")
+    with (folder / "kernels.toml").open("a") as config:
+        config.write('[[suite]]\nname = "more"\ntests = "more/test_more.py"\n')
+    for number, suites in enumerate((["own"], ["more"], ["own", "more"])):
+        chosen = [part for suite in suites for part in ("--suite", suite)]
+        assert vmtest("run", *chosen, "--json", f"{number}.json", cwd=folder).status < 2
+    said = vmtest("merge", "0.json", "1.json", "--json", "merged.json", cwd=folder)
+    assert said.status == 1
+
+    def essence(name: str) -> list[object]:
+        read = json.loads((folder / name).read_text())
+        return [
+            read["suites"],
+            [
+                (k["kernel"], k["status"], sorted((t["test"], t["outcome"]) for t in k["tests"]))
+                for k in read["kernels"]
+            ],
+        ]
+
+    assert essence("merged.json") == essence("2.json")

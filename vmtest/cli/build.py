@@ -1,0 +1,26 @@
+"""``vmtest build``: bpf/*.bpf.c -> build/*.bpf.o."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmtest.cli import common
+from vmtest.objects import build_all
+
+EXAMPLE = """Compile the BPF programs that changed, warnings as errors.
+
+Example: [bold]vmtest build --source bpf --target build[/bold]
+"""
+
+
+def build(
+    source: Annotated[Path, typer.Option(help="Folder of *.bpf.c and include/.")] = Path("bpf"),
+    target: Annotated[Path, typer.Option(help="Folder of the objects.")] = Path("build"),
+) -> None:
+    """Compile; the module's EXAMPLE is its help."""
+    with common.reported():
+        for made in build_all(source, target):
+            print(made)

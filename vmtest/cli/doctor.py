@@ -1,0 +1,124 @@
+"""``vmtest doctor``: every requirement with its state and the exact cure."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmtest import host
+from vmtest.cache import megabytes
+from vmtest.cli import common
+from vmtest.cli.report import dump
+from vmtest.errors import VmtestError
+from vmtest.kernels import Store, default_cache
+from vmtest.matrix import memory_available_mib
+from vmtest.vm import accel
+from vmtest.vm.vng import find_vng
+
+EXAMPLE = """Say what this host has, what it lacks, and how to mend that.
+
+Example: [bold]vmtest doctor --json[/bold]
+"""
+
+_NEEDED_DISK = 3 << 30
+_NEEDED_MEMORY_MIB = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One requirement: its state in words, and the cure where it is not met."""
+
+    name: str
+    ok: bool
+    state: str
+    cure: str = ""
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Look, print, and exit 3 when something needed is missing."""
+    with common.reported():
+        findings = list(examine(default_cache()))
+        if as_json:
+            print(dump([asdict(finding) for finding in findings]))
+        else:
+            for finding in findings:
+                print(f"{'ok  ' if finding.ok else 'MISS'} {finding.name:18} {finding.state}")
+                if finding.cure:
+                    print(f"     {'':18} -> {finding.cure}")
+        raise typer.Exit(0 if all(f.ok for f in findings) else common.INFRASTRUCTURE)
+
+
+def examine(cache: Path) -> Iterator[Finding]:
+    """Every requirement of the host, one after the other."""
+    yield Finding("python", sys.version_info >= (3, 11), sys.version.split()[0])
+    yield _virtme_ng()
+    yield _qemu()
+    yield from _tools()
+    yield _accelerator(cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache).free
+    yield Finding(
+        "disk",
+        free > _NEEDED_DISK,
+        f"{megabytes(free)} free for {cache}",
+        "" if free > _NEEDED_DISK else "make room, or set VMTEST_CACHE to a folder on another disk",
+    )
+    memory = memory_available_mib()
+    enough = memory > _NEEDED_MEMORY_MIB
+    yield Finding(
+        "memory",
+        enough,
+        f"{memory} MiB available",
+        "" if enough else "close something: a VM takes 1 GiB and some",
+    )
+
+
+def _virtme_ng() -> Finding:
+    try:
+        find_vng()
+    except VmtestError as error:
+        return Finding("virtme-ng", False, "missing", str(error))
+    version = metadata.version("virtme-ng")
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    fine = numbers >= (1, 42)
+    return Finding("virtme-ng", fine, version, "" if fine else "pip install 'virtme-ng>=1.42'")
+
+
+def _qemu() -> Finding:
+    version = accel.qemu_version()
+    cure = "" if version else "tox -e setup, or apt-get install qemu-system-x86"
+    return Finding("qemu", bool(version), version or "missing", cure)
+
+
+def _tools() -> Iterator[Finding]:
+    for tool in host.TOOLS:
+        found = shutil.which(tool.command, path=host.search_path())
+        if found:
+            yield Finding(tool.command, True, found)
+        else:
+            cure = f"tox -e setup, or apt-get install --no-install-recommends {tool.package}"
+            yield Finding(tool.command, False, f"missing: {tool.purpose}", cure)
+
+
+def _accelerator(cache: Path) -> Finding:
+    entries = Store(cache).entries()
+    if not entries:
+        state = "not tried: it takes a kernel to boot; run vmtest kernels fetch first"
+        return Finding("accelerator", True, state)
+    newest = entries[-1]
+    try:
+        probe = accel.choose(newest.path / newest.manifest.image, cache)
+    except VmtestError as error:
+        return Finding("accelerator", False, "none works", str(error))
+    seconds = f"a kernel boots to its root file system in {probe.seconds:.1f} s"
+    why = f"; not kvm: {probe.why}" if probe.why else ""
+    return Finding("accelerator", True, f"{probe.accelerator}: {seconds}{why}")

@@ -1,0 +1,61 @@
+"""``vmtest image``: carry kernels and the guest image to a host without network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmtest.cache import megabytes
+from vmtest.cli import common
+from vmtest.cli.kernels import cached_images
+from vmtest.cli.run import choose_kernels
+from vmtest.guestimage import prepare_root
+from vmtest.kernels import default_cache
+from vmtest.rootfs import export_bundle, import_bundle
+
+app = typer.Typer(
+    help="Carry the guest image and kernels to a host without apt or network.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+
+@app.command(
+    "export",
+    help="Write the guest image and kernels to one file.\n\n"
+    "Example: [bold]vmtest image export vmtest.tar --kernel 6.12[/bold]",
+)
+def export(
+    file: Annotated[Path, typer.Argument(help="The file to write.")],
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
+    ] = None,
+    config: common.ConfigOption = None,
+) -> None:
+    """Export, fetching and building first what is not there."""
+    with common.reported():
+        settings = common.load_config(config)
+        cache = default_cache()
+        kernels, _ = choose_kernels(settings, kernel or [], cache)
+        images = cached_images(kernels, settings, cache)
+        bundle = export_bundle(file, cache, images, prepare_root(settings, cache))
+        print(
+            f"{file}: {len(bundle.kernels)} kernels, {len(bundle.images)} guest image, "
+            f"{megabytes(bundle.size)}"
+        )
+
+
+@app.command(
+    "import",
+    help="Bring an exported file into the cache, every digest checked.\n\n"
+    "Example: [bold]vmtest image import vmtest.tar[/bold]",
+)
+def import_(file: Annotated[Path, typer.Argument(help="What export wrote.")]) -> None:
+    """Import; what is there already stays."""
+    with common.reported():
+        bundle = import_bundle(file, default_cache())
+        names = [*bundle.kernels, *bundle.images]
+        print(f"{file}: {', '.join(names)}; {len(bundle.already)} of them were here already")

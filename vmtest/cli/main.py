@@ -1,0 +1,44 @@
+"""The command: one file a subcommand; this one puts them together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vmtest.cli import build, doctor, image, kernels, merge, report, run, shell
+
+app = typer.Typer(
+    name="vmtest",
+    help="Boot a matrix of Linux kernels and run eBPF suites in each.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        print(f"vmtest {metadata.version('vmtest')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print and exit.")
+    ] = False,
+) -> None:
+    """Options before the subcommand."""
+
+
+app.command("run", help=run.EXAMPLE)(run.run)
+app.command("shell", help=shell.EXAMPLE)(shell.shell)
+app.command("build", help=build.EXAMPLE)(build.build)
+app.command("report", help=report.EXAMPLE)(report.report)
+app.command("merge", help=merge.EXAMPLE)(merge.merge)
+app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
+app.add_typer(kernels.app, name="kernels")
+app.add_typer(image.app, name="image")

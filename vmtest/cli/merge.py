@@ -1,0 +1,57 @@
+"""``vmtest merge``: runs of shards become one matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmtest import runs
+from vmtest.cli import common
+from vmtest.cli.report import read_any
+from vmtest.cli.run import show, write_reports
+from vmtest.errors import VmtestError
+from vmtest.model import exit_status
+from vmtest.report import matrix_json
+from vmtest.report.merge import merge as merge_matrices
+
+EXAMPLE = """Make one matrix of the runs of shards (other kernels, or other suites of the same).
+
+Example: [bold]vmtest merge shard-1/matrix.json shard-2/matrix.json --junit all.xml[/bold]
+"""
+
+
+def merge(
+    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs or matrix.json files.")],
+    junit: Annotated[
+        Path | None, typer.Option("--junit", "--junitxml", metavar="FILE", help="JUnit XML.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Markdown.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")] = None,
+    config: common.ConfigOption = None,
+) -> None:
+    """Merge; exits with the status of the whole."""
+    with common.reported():
+        kernels, suites, project = _order(config)
+        merged = merge_matrices(
+            [read_any(name, config) for name in run], kernels=kernels, suites=suites
+        )
+        folder = runs.create(project)
+        folder.write("matrix.json", matrix_json.render(merged))
+        folder.describe({"merged": run, "started": runs.utc_now()})
+        write_reports(merged, junit, markdown, json_file)
+        show(merged, folder)
+        raise typer.Exit(exit_status(merged))
+
+
+def _order(config: Path | None) -> tuple[list[str], list[str], Path]:
+    """The order of kernels.toml where there is one: shards need not be given in it."""
+    try:
+        settings = common.load_config(config)
+    except VmtestError:
+        if config is not None:
+            raise
+        return [], [], Path.cwd()
+    kernels = [kernel.name for kernel in settings.kernels]
+    return kernels, [suite.name for suite in settings.suites], settings.directory

@@ -1,0 +1,83 @@
+"""``vmtest report``: an old run, rendered again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmtest import runs
+from vmtest.cli import common
+from vmtest.cli.run import show, write_reports
+from vmtest.errors import ConfigError, UsageError
+from vmtest.model import Matrix, Status, exit_status
+from vmtest.report import matrix_json
+from vmtest.runs import RunFolder
+from vmtest.suites import read_collected, read_results, unfinished
+
+EXAMPLE = """Render a run again: the latest, or one by its name, its beginning or its folder.
+
+Example: [bold]vmtest report 20260101T --markdown summary.md[/bold]
+"""
+
+
+def report(
+    run: Annotated[str | None, typer.Argument(help="Which run; default the latest.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", "--junitxml", metavar="FILE", help="JUnit XML.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Markdown.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")] = None,
+    config: common.ConfigOption = None,
+) -> None:
+    """Render; exits with the status that the run had."""
+    with common.reported():
+        folder = find_run(run, config)
+        matrix = read_matrix(folder)
+        write_reports(matrix, junit, markdown, json_file)
+        show(matrix, folder)
+        raise typer.Exit(exit_status(matrix))
+
+
+def find_run(run: str | None, config: Path | None) -> RunFolder:
+    """The run folder that ``run`` means: a path by itself, or a name in the project's folder."""
+    if run is not None and Path(run).is_dir():
+        return RunFolder(Path(run).resolve())
+    try:
+        project = common.load_config(config).directory
+    except ConfigError:
+        project = Path.cwd()  # an old run renders whatever kernels.toml has become
+    return runs.find(project, run)
+
+
+def read_matrix(folder: RunFolder) -> Matrix:
+    """The matrix of a run; what a killed runner left unsaid is read from its results files."""
+    file = folder.path / "matrix.json"
+    if not file.exists():
+        raise UsageError(f"{folder.path} has no matrix.json: it is no run's folder")
+    matrix = matrix_json.loads(file.read_text(), str(file))
+    kernels = []
+    for result in matrix.kernels:
+        log = folder.path / result.kernel / "results.jsonl"
+        if result.status is Status.CANCELLED and not result.tests and log.exists():
+            with log.open() as lines:
+                done = read_results(lines)
+            tests = (*done, *unfinished(read_collected(log.with_name("collected.json")), done))
+            result = replace(result, tests=tests, reason="the runner ended before this kernel did")
+        kernels.append(result)
+    return replace(matrix, kernels=tuple(kernels))
+
+
+def read_any(path: str, config: Path | None) -> Matrix:
+    """The matrix of a run (as for ``report``) or of a matrix.json by its path."""
+    if Path(path).is_file():
+        return matrix_json.loads(Path(path).read_text(), path)
+    return read_matrix(find_run(path, config))
+
+
+def dump(value: object) -> str:
+    """``value`` as the indented JSON that ``--json`` prints."""
+    return json.dumps(value, indent=1)

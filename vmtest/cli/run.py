@@ -1,0 +1,181 @@
+"""``vmtest run``: the matrix."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmtest import config as configuration
+from vmtest import objects, runs
+from vmtest.cli import common
+from vmtest.cli.terminal import InteractiveHold
+from vmtest.config import Config
+from vmtest.errors import UsageError
+from vmtest.kernels import Store, default_cache
+from vmtest.matrix import Plan, resolve_all, run_matrix
+from vmtest.model import Kernel, Matrix, Resolved, exit_status
+from vmtest.report import junit, live, markdown, matrix_json, terminal
+from vmtest.runs import RunFolder
+from vmtest.vm.accel import qemu_version
+
+EXAMPLE = """Boot kernels and run the suites in each.
+
+Example: [bold]vmtest run --kernel '>=6.1,<6.13' --suite sendmsg -k ipv4 -x[/bold]
+"""
+
+
+def run(
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
+    ] = None,
+    suite: Annotated[list[str] | None, typer.Option(help="Which suites; default all.")] = None,
+    expression: Annotated[str | None, typer.Option("-k", help="As in pytest.")] = None,
+    exitfirst: Annotated[bool, typer.Option("-x", help="As in pytest, in each kernel.")] = False,
+    maxfail: Annotated[int | None, typer.Option(help="As in pytest, in each kernel.")] = None,
+    durations: Annotated[int | None, typer.Option(help="As in pytest; see pytest.log.")] = None,
+    collect_only: Annotated[bool, typer.Option("--collect-only", help="As in pytest.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="VMs at once; default what CPUs and memory allow.")
+    ] = None,
+    object_: Annotated[
+        list[str] | None,
+        typer.Option("--object", metavar="NAME=PATH", help="Use this build of an object."),
+    ] = None,
+    config: common.ConfigOption = None,
+    accel: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", "--junitxml", metavar="FILE", help="JUnit XML.")
+    ] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Markdown.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")] = None,
+    shell_on_failure: Annotated[
+        bool, typer.Option(help="Open a shell in a kernel that failed; one VM at a time.")
+    ] = False,
+) -> None:
+    """Run the matrix; the module's EXAMPLE is its help."""
+    with common.reported():
+        common.interrupt_on_sigterm()
+        if accel not in ("auto", "kvm", "tcg"):
+            raise UsageError(f"--accel {accel}: is none of auto, kvm, tcg")
+        settings = common.load_config(config)
+        given = common.parse_objects(object_ or [])
+        suites = configuration.select_suites(settings.suites, suite or [])
+        if not suites:
+            raise UsageError(f"{settings.file}: there is no [[suite]]; add one")
+        builds = objects.override(settings.objects, given)
+        for name, path in given.items():
+            objects.check_object(name, path)
+        needed = {name for s in suites for name in s.objects}
+        cache = default_cache()
+        kernels, resolved = choose_kernels(settings, kernel or [], cache)
+        folder = runs.create(settings.directory)
+        view = live.view(sys.stdout)
+        hold = InteractiveHold(view) if shell_on_failure else None
+        plan = Plan(
+            config=settings,
+            kernels=kernels,
+            suites=suites,
+            objects=builds,
+            cache=cache,
+            folder=folder,
+            build=not (needed and needed <= given.keys()),
+            options=_pytest_options(expression, exitfirst, maxfail, durations, collect_only),
+            jobs=1 if shell_on_failure else jobs,
+            accelerator=accel,
+            resolved=resolved,
+        )
+        folder.describe(_facts(settings, plan))
+
+        def save(matrix: Matrix) -> None:
+            folder.write("matrix.json", matrix_json.render(matrix))
+
+        with view:
+            matrix = run_matrix(plan, view.handle, save, hold=hold)
+        for result in matrix.kernels:
+            (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
+        write_reports(matrix, junit_file, markdown_file, json_file)
+        show(matrix, folder)
+        raise typer.Exit(exit_status(matrix))
+
+
+def choose_kernels(
+    settings: Config, patterns: list[str], cache: Path
+) -> tuple[tuple[Kernel, ...], dict[str, Resolved]]:
+    """The kernels that ``patterns`` mean; the index is read only where a range asks for it."""
+    resolved: dict[str, Resolved] = {}
+    if configuration.needs_versions(patterns):
+        resolved, _ = resolve_all(settings, settings.kernels, Store(cache))
+    versions = {name: found.version for name, found in resolved.items()}
+    return configuration.select_kernels(settings.kernels, patterns, versions), resolved
+
+
+def _pytest_options(
+    expression: str | None,
+    exitfirst: bool,
+    maxfail: int | None,
+    durations: int | None,
+    collect_only: bool,
+) -> tuple[str, ...]:
+    options = []
+    if expression is not None:
+        options += ["-k", expression]
+    if exitfirst:
+        options.append("-x")
+    if maxfail is not None:
+        options.append(f"--maxfail={maxfail}")
+    if durations is not None:
+        options.append(f"--durations={durations}")
+    if collect_only:
+        options.append("--collect-only")
+    return tuple(options)
+
+
+def _facts(settings: Config, plan: Plan) -> dict[str, object]:
+    """What run.json says: enough to know what ran, and to run it again."""
+    return {
+        "arguments": sys.argv[1:],
+        "config": settings.file.name,
+        "started": runs.utc_now(),
+        "kernels": [kernel.name for kernel in plan.kernels],
+        "suites": [suite.name for suite in plan.suites],
+        "gates": {kernel.name: kernel.gate for kernel in plan.kernels},
+        "versions": {
+            "vmtest": metadata.version("vmtest"),
+            "virtme-ng": metadata.version("virtme-ng"),
+            "paramiko": metadata.version("paramiko"),
+            "qemu": qemu_version(),
+            "python": platform.python_version(),
+            "host kernel": platform.release(),
+        },
+        "host": {"cpus": os.cpu_count(), "root": os.geteuid() == 0},
+    }
+
+
+def write_reports(
+    matrix: Matrix, junit_file: Path | None, markdown_file: Path | None, json_file: Path | None
+) -> None:
+    """Write the reports that were asked for; raises OSError with the file's name."""
+    if junit_file is not None:
+        junit_file.write_bytes(junit.render(matrix))
+    if markdown_file is not None:
+        markdown_file.write_text(markdown.render(matrix))
+    if json_file is not None:
+        json_file.write_text(matrix_json.render(matrix))
+
+
+def show(matrix: Matrix, folder: RunFolder) -> None:
+    """Print the table, as wide and as colourful as the terminal is."""
+    tty = sys.stdout.isatty()
+    width = shutil.get_terminal_size((120, 24)).columns
+    print(terminal.render(matrix, width=width, color=tty and "NO_COLOR" not in os.environ))
+    print(f"logs: {os.path.relpath(folder.path)}")

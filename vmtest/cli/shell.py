@@ -1,0 +1,95 @@
+"""``vmtest shell``: a freshly booted kernel with the payload in place, on the user's terminal."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmtest import config as configuration
+from vmtest import objects
+from vmtest.cli import common
+from vmtest.cli.terminal import interact
+from vmtest.errors import SessionLost, UsageError, VmtestError
+from vmtest.guestimage import prepare_root
+from vmtest.kernels import Store, default_cache, kconfig, source_for
+from vmtest.model import Kernel
+from vmtest.suites import GUEST_ROOT, install, pack
+from vmtest.vm import accel
+from vmtest.vm.deadlines import Scale
+from vmtest.vm.machine import Machine, MachineSpec
+
+EXAMPLE = """Open a shell in a freshly booted kernel, or run one command in it.
+
+The payload lies in /tmp/vmtest.  The exit status is the guest's; vmtest's own faults are 125.
+
+Example: [bold]vmtest shell 6.12 -- bpftool feature probe[/bold]
+"""
+
+OWN_FAULT = 125
+
+
+def shell(
+    kernel: Annotated[str, typer.Argument(help="A kernel of kernels.toml.")],
+    command: Annotated[list[str] | None, typer.Argument(help="A command; default a shell.")] = None,
+    object_: Annotated[
+        list[str] | None,
+        typer.Option("--object", metavar="NAME=PATH", help="Use this build of an object."),
+    ] = None,
+    accelerator: Annotated[str, typer.Option("--accel", help="auto, kvm or tcg.")] = "auto",
+    config: common.ConfigOption = None,
+) -> None:
+    """Boot, install, hand over the terminal, pass the status on."""
+    with common.reported(own=OWN_FAULT):
+        common.interrupt_on_sigterm()
+        settings = common.load_config(config)
+        (wanted,) = _one(configuration.select_kernels(settings.kernels, [kernel], {}), kernel)
+        builds = objects.override(settings.objects, common.parse_objects(object_ or []))
+        cache = default_cache()
+        store = Store(cache)
+        source = source_for(wanted, settings.archives)
+        image = source.fetch(source.resolve(wanted, store), store)
+        root = prepare_root(settings, cache, lambda line: print(line, file=sys.stderr))
+        kconfig.check(image, root.kind)
+        if settings.build is not None:
+            objects.run_build(settings.build, settings.directory)
+        payload = pack(settings.suites, settings.suites, objects.choose(builds, image.version))
+        probe = accel.choose(image.image, cache, accelerator)
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vmtest-shell-")))
+            spec = MachineSpec(
+                image=image,
+                root=root,
+                accelerator=probe.accelerator,
+                log=folder / "console.log",
+                memory_mib=wanted.memory_mib,
+                cpus=wanted.cpus,
+                cmdline=wanted.cmdline,
+                network=any(suite.network for suite in settings.suites),
+            )
+            machine = stack.enter_context(Machine(spec))
+            scale = Scale(probe.seconds, wanted.cpus)
+            session = machine.connect(scale.apply(wanted.limits).boot, scale.factor)
+            stack.callback(session.close)
+            install(session, payload, lambda: None)
+            if not command:
+                print(
+                    f"{image.release} on {probe.accelerator}; the payload is in {GUEST_ROOT}",
+                    file=sys.stderr,
+                )
+            try:
+                status = interact(session, command or ["bash"])
+            except SessionLost as error:
+                raise VmtestError(f"{wanted.name}: {machine.cause_of_death()}") from error
+        raise typer.Exit(status)
+
+
+def _one(kernels: tuple[Kernel, ...], pattern: str) -> tuple[Kernel]:
+    if len(kernels) != 1:
+        names = ", ".join(kernel.name for kernel in kernels)
+        raise UsageError(f"vmtest shell {pattern}: means {names}; name one kernel")
+    return (kernels[0],)

@@ -1,0 +1,95 @@
+"""The folder of a run, ``.vmtest/runs/<UTC time>-<hex>/``: what happened, on disk as it happens."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vmtest.errors import InfrastructureError, UsageError
+
+STATE = ".vmtest"
+"""The project's folder for everything vmtest writes there."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run's folder; a folder a kernel below it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name, sortable by time."""
+        return self.path.name
+
+    def kernel(self, name: str) -> Path:
+        """The folder of the kernel ``name``, made when it is not there."""
+        folder = self.path / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def write(self, name: str, data: str | bytes) -> None:
+        """Write the file ``name`` so that a reader sees the whole of it or the old one."""
+        new = self.path / f".{name}.new"
+        new.write_bytes(data.encode() if isinstance(data, str) else data)
+        new.rename(self.path / name)
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Write run.json."""
+        self.write("run.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+
+def utc_now() -> str:
+    """The time, UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def create(project: Path) -> RunFolder:
+    """A new run folder in ``project``, with ``.vmtest/latest`` pointing to it.
+
+    Raises InfrastructureError when it cannot be written.
+    """
+    state = project / STATE
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    path = state / "runs" / f"{stamp}-{secrets.token_hex(3)}"
+    try:
+        path.mkdir(parents=True)
+        (state / ".gitignore").write_text("*\n")
+        link = state / f".latest-{path.name}"
+        link.symlink_to(Path("runs") / path.name)
+        link.rename(state / "latest")
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot write the run's folder {path}: {error.strerror}; "
+            "make room or make the project's folder writable"
+        ) from error
+    return RunFolder(path)
+
+
+def find(project: Path, run: str | None) -> RunFolder:
+    """The run called ``run`` (a name, its beginning, or a path), the latest without; UsageError."""
+    runs = project / STATE / "runs"
+    if run is None:
+        latest = project / STATE / "latest"
+        if not latest.exists():
+            raise UsageError(
+                f"there is no run in {project / STATE} yet; start one with: vmtest run"
+            )
+        return RunFolder(latest.resolve())
+    if Path(run).is_dir():
+        return RunFolder(Path(run).resolve())
+    found = sorted(runs.glob(f"{run}*")) if runs.is_dir() and "/" not in run else []
+    if len(found) == 1:
+        return RunFolder(found[0])
+    if found:
+        raise UsageError(
+            f'"{run}" is the beginning of {len(found)} runs in {runs}; write more of it'
+        )
+    recent = ", ".join(path.name for path in sorted(runs.glob("*"))[-3:]) or "none"
+    raise UsageError(f'there is no run "{run}" in {runs} (the latest: {recent})')
