@@ -85,7 +85,7 @@ def main() -> None:
         for cpus in (1, 2):
             with tempfile.TemporaryDirectory() as folder:
                 log = Path(folder) / "console.log"
-                spec = MachineSpec(image, root, probe.accelerator, log, memory_mib=1024)
+                spec = MachineSpec(image, root, probe, log, memory_mib=1024)
                 with Machine(replace(spec, cpus=cpus)) as machine:
                     session = machine.connect(300)
                     told = {

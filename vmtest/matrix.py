@@ -122,6 +122,7 @@ class _Runner:
         self.started = time.monotonic()
         self.stamp = utc_now()
         self.interrupted = False
+        self._here = True
         self._emit = emit
         self._hold = hold
         self._queue: queue.SimpleQueue[Event | _Built | _Prepared | _Ran] = queue.SimpleQueue()
@@ -189,6 +190,7 @@ class _Runner:
         self.save(self.matrix())
         for kernel in plan.kernels:
             self._emit(KernelQueued(kernel.name))
+        self._here = executor is None
         vms = executor or ThreadPoolExecutor(self.jobs, thread_name_prefix="vm")
         # Two more than kernels: the guest image and the build, on which the others wait.
         helpers = ThreadPoolExecutor(len(plan.kernels) + 2, thread_name_prefix="prepare")
@@ -221,6 +223,12 @@ class _Runner:
     def _ran(self, kernel: Kernel, future: Future[KernelResult]) -> None:
         self._queue.put(_Ran(kernel, future))
 
+    def _submit(self, vms: Executor, job: Job) -> Future[KernelResult]:
+        if self._here:
+            return vms.submit(run_kernel, job, self._post, self.cancellation, self._hold)
+        # A worker elsewhere: the job is pickled, its files and its result are the record.
+        return vms.submit(run_kernel, job)
+
     def _loop(self, vms: Executor) -> None:
         built = False
         while len(self.results) < len(self.plan.kernels) or not built:
@@ -242,7 +250,7 @@ class _Runner:
         except (InfrastructureError, OSError) as error:
             self._finish(refused(kernel, error))
             return
-        running = vms.submit(run_kernel, job, self._post, self.cancellation, self._hold)
+        running = self._submit(vms, job)
         running.add_done_callback(partial(self._ran, kernel))
 
     def _drain(self) -> None:
@@ -288,10 +296,13 @@ def run_matrix(
     """Run ``plan`` and return its matrix.
 
     ``emit`` and ``save`` are called on this thread, ``save`` with the matrix as
-    it stands: at the start, after every kernel, at the end.  ``executor`` defaults to threads,
-    one a VM slot.  Raises UsageError (nothing was booted that the user did not
-    describe rightly); an infrastructure fault of one kernel is that kernel's
-    result; KeyboardInterrupt becomes an interrupted matrix.
+    it stands: at the start, after every kernel, at the end.  ``executor`` defaults
+    to threads, one a VM slot; to any other the jobs are given as values that can
+    be pickled, and a kernel's events between start and end are not heard of.
+
+    Raises UsageError (nothing was booted that the user did not describe rightly);
+    an infrastructure fault of one kernel is that kernel's result;
+    KeyboardInterrupt becomes an interrupted matrix.
     """
     return _Runner(plan, emit, save, hold).run(executor)
 

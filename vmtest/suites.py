@@ -137,7 +137,7 @@ def install(session: Session, payload: Payload, check: Check) -> None:
 def guest_environment() -> dict[str, str]:
     """The environment that suites, commands and shells get in the guest."""
     return {
-        "HOME": "/root",
+        "HOME": "/run/vmtest/home",
         "LANG": "C.UTF-8",
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "PYTHONPATH": GUEST_ROOT,

@@ -99,10 +99,18 @@ def base_result(kernel: Kernel, status: Status, reason: str, **facts: str) -> Ke
     return KernelResult(kernel.name, status, reason=reason, gate=kernel.gate, **facts)  # type: ignore[arg-type]
 
 
+def _unheard(event: Event) -> None:
+    del event
+
+
 def run_kernel(
-    job: Job, emit: Emit, cancellation: Cancellation, hold: Hold | None = None
+    job: Job,
+    emit: Emit = _unheard,
+    cancellation: Cancellation | None = None,
+    hold: Hold | None = None,
 ) -> KernelResult:
     """Boot the kernel of ``job``, run its suites, and judge.  Never raises a VmtestError."""
+    cancellation = cancellation or Cancellation()
     started = time.monotonic()
     scale = job.scale
     result = KernelResult(
@@ -144,7 +152,7 @@ class _Work:
         spec = MachineSpec(
             image=job.image,
             root=job.root,
-            accelerator=job.probe.accelerator,
+            probe=job.probe,
             log=job.directory / "console.log",
             memory_mib=job.kernel.memory_mib,
             cpus=job.kernel.cpus,

@@ -98,6 +98,7 @@ def test_fetch_makes_an_entry_that_virtme_ng_can_boot(mirror: Path, store: Store
     assert sorted(p.name for p in (root / "boot").iterdir()) == [
         "config-6.1.10-amd64",
         "vmlinux-6.1.10-amd64",
+        "vmlinuz-6.1.10-amd64",
     ]
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import signed_archive
 from command import vmtest
 
 CONFIG = """
@@ -134,18 +139,74 @@ def test_a_file_that_is_no_object(project: Path) -> None:
     said.refuses(2, 'object "net"', "x.o is not an ELF file")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
-def test_a_full_disk_under_the_cache(project: Path) -> None:
-    """A cache on a file system of 4 MB: named before anything is downloaded."""
-    import subprocess
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    signed_archive.make(folder)
+    return folder
 
+
+@pytest.fixture
+def mirrored(project: Path, made: Path) -> Callable[[str], Path]:
+    """Writes a kernels.toml that asks a tiny signed archive for a version; returns the archive."""
+    mirror = Path(shutil.copytree(made, project.parent / "mirror"))
+
+    def configure(version: str) -> Path:
+        text = CONFIG.replace(
+            'suites = ["trixie-security"]',
+            f'suites = ["good"]\nmirror = "file:{mirror}"\nsecurity_mirror = "file:{mirror}"\n'
+            f'keyring = "{mirror}/keyring.gpg"\nmax_index_age = "0s"',
+        )
+        (project / "kernels.toml").write_text(text.replace('"6.12.*"', f'"{version}"'))
+        return mirror
+
+    return configure
+
+
+def test_a_version_that_matches_nothing(project: Path, mirrored: Callable[[str], Path]) -> None:
+    mirrored("6.3.*")
+    said = vmtest("kernels", "fetch", cwd=project)
+    said.refuses(3, "6.12: no kernel 6.3.* in good", "nearest: 6.1.10")
+
+
+def test_a_kernel_whose_modules_are_gone(project: Path, mirrored: Callable[[str], Path]) -> None:
+    mirrored("7.1.13")
+    said = vmtest("kernels", "fetch", cwd=project)
+    said.refuses(3, "6.12:", "7.1.13", "linux-modules", "7.2.6")
+
+
+def test_a_truncated_download(project: Path, mirrored: Callable[[str], Path]) -> None:
+    mirror = mirrored("6.1.*")
+    for package in (mirror / "pool").glob("linux-image-6.1.10*"):
+        package.write_bytes(package.read_bytes()[:-100])
+    said = vmtest("kernels", "fetch", cwd=project)
+    said.refuses(3, "linux-image-6.1.10-amd64")
+    listed = vmtest("kernels", "list", "--json", cwd=project)
+    assert json.loads(listed.out)["kernels"][0]["cached"] is False
+
+
+def test_no_network_with_a_warm_cache_goes_on_and_says_so(
+    project: Path, mirrored: Callable[[str], Path]
+) -> None:
+    mirror = mirrored("6.1.*")
+    assert vmtest("kernels", "fetch", cwd=project).status == 0
+    shutil.rmtree(mirror / "dists")
+    said = vmtest("kernels", "list", cwd=project)
+    assert said.status == 0, said
+    assert "6.1.10" in said.out
+    assert "good" in said.out[said.out.index("6.12: ") :]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_a_full_disk_under_the_cache(project: Path, mirrored: Callable[[str], Path]) -> None:
+    """A cache on a file system of 1 MB: named before anything is downloaded."""
+    mirrored("6.1.*")
     cache = project.parent / "cache"
     cache.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "vmtest-full", str(cache)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "vmtest-full", str(cache)]
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("this root may not mount (a container)")
     try:
-        (cache / "filler").write_bytes(b"\0" * (3 << 20))
         said = vmtest("kernels", "fetch", cwd=project)
     finally:
         subprocess.run(["umount", str(cache)], check=True)

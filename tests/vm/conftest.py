@@ -59,7 +59,7 @@ def boot_limit(probe: Probe) -> float:
 
 @pytest.fixture
 def spec(image: KernelImage, root: RootImage, probe: Probe, tmp_path: Path) -> MachineSpec:
-    return MachineSpec(image, root, probe.accelerator, tmp_path / "console.log")
+    return MachineSpec(image, root, probe, tmp_path / "console.log")
 
 
 @pytest.fixture

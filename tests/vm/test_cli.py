@@ -194,11 +194,11 @@ def test_a_test_that_fills_the_guests_memory_is_named(project: Callable[..., Pat
 
 def test_a_kernel_complaint_under_passing_tests_is_no_pass(project: Callable[..., Path]) -> None:
     folder = project(
-        """
+        r"""
         def test_complains():
-            # A warning of the kernel's own, by its own means.
-            with open("/dev/kmsg", "w") as log:
-                log.write("<4>WARNING: CPU: 0 PID: 1 at made/up.c:1 by_a_test+0x0/0x0")
+            # As the kernel would say it, and through its log.
+            with open("/dev/kmsg", "wb", buffering=0) as log:
+                log.write(b"<4>WARNING: CPU: 0 PID: 1 at made/up.c:1 by_a_test+0x0/0x0\n")
         """
     )
     ends(vmtest("run", cwd=folder), 1, "SPLAT", "made/up.c:1")
@@ -224,7 +224,7 @@ def test_qemu_missing_is_named_with_its_cure(project: Callable[..., Path], tmp_p
     folder = project("def test_a():\n    pass\n")
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("sh", "env", "mkdir", "cp", "depmod", "file", "strings"):
+    for name in ("sh", "env", "mkdir", "cp", "depmod", "file", "strings", "unsquashfs"):
         found = subprocess.run(["which", name], capture_output=True, text=True, check=True)
         (tools / name).symlink_to(found.stdout.strip())
     said = vmtest("run", cwd=folder, environment={"PATH": str(tools)})

@@ -232,4 +232,4 @@ def test_the_accelerator_that_was_chosen_is_the_one_that_boots(
             ["cat", "/sys/devices/system/clocksource/clocksource0/available_clocksource"]
         ).stdout
     )
-    assert kvm == (machine.spec.accelerator is Accelerator.KVM)
+    assert kvm == (machine.spec.probe.accelerator is Accelerator.KVM)

@@ -137,7 +137,7 @@ def fetch(
                 try:
                     image = future.result()
                 except InfrastructureError as error:
-                    failures.append(f"{wanted.name}: {error}")
+                    failures.append(str(error))
                 else:
                     view.handle(Note(f"{wanted.name}: {image.release} ({image.version}) is here"))
         if failures:

@@ -64,7 +64,7 @@ def shell(
             spec = MachineSpec(
                 image=image,
                 root=root,
-                accelerator=probe.accelerator,
+                probe=probe,
                 log=folder / "console.log",
                 memory_mib=wanted.memory_mib,
                 cpus=wanted.cpus,

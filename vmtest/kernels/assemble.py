@@ -35,13 +35,17 @@ def finish(
     the image's release; ``check`` is given that release first.  Raises
     KernelUnavailable.
     """
-    unpacked = unpack(raw_image.read_bytes(), name)
+    packed = raw_image.read_bytes()
+    unpacked = unpack(packed, name)
     release = unpacked.release
     check(release)
     boot = entry / "boot"
     boot.mkdir(exist_ok=True)
     image = boot / f"{'vmlinux' if unpacked.elf else 'vmlinuz'}-{release}"
     image.write_bytes(unpacked.data)
+    if unpacked.data != packed:
+        # As packaged, for other tools and for comparisons.
+        (boot / f"vmlinuz-{release}").write_bytes(packed)
     text = config if config is not None else unpacked.config
     if text is not None:
         (boot / f"config-{release}").write_text(text, encoding="utf-8")

@@ -13,8 +13,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vmtest.cache import locked, read_json, sha256_json, write_json
 from vmtest.errors import InfrastructureError, UsageError
@@ -26,6 +27,8 @@ KVM_DEVICE = Path("/dev/kvm")
 KVM_DEADLINE = 10.0
 """Seconds within which a guest under KVM gets to its root file system, many times over."""
 TCG_DEADLINE = 180.0
+FIRMWARE = "qboot.rom"
+"""Comes with QEMU; hands over to the kernel 0.25 s sooner than SeaBIOS under TCG."""
 
 # The kernel without a root file system ends here; every kernel version says so.
 _ARRIVED = b"Unable to mount root fs"
@@ -33,11 +36,15 @@ _ARRIVED = b"Unable to mount root fs"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a probe found: the accelerator to use, its boot's seconds, and why not KVM."""
+    """What a probe found: the accelerator to use, its boot's seconds, and why not KVM.
+
+    ``firmware`` is the one that it booted with, "" for QEMU's default.
+    """
 
     accelerator: Accelerator
     seconds: float
     why: str
+    firmware: str = ""
 
 
 def choose(image: Path, cache: Path, wanted: str = "auto") -> Probe:
@@ -58,22 +65,22 @@ def choose(image: Path, cache: Path, wanted: str = "auto") -> Probe:
         if found is None:
             found = {name: asdict(probe) for name, probe in _probe_both(qemu, image).items()}
             write_json(place, found)
-    probes = {
-        name: Probe(Accelerator(p["accelerator"]), p["seconds"], p["why"])
-        for name, p in found.items()
-    }
-    return _choice(probes, wanted)
+    return _choice({name: _read(probe) for name, probe in found.items()}, wanted)
+
+
+def _read(found: dict[str, Any]) -> Probe:
+    return Probe(**{**found, "accelerator": Accelerator(found["accelerator"])})
 
 
 def _choice(probes: dict[str, Probe], wanted: str) -> Probe:
     kvm, tcg = probes["kvm"], probes["tcg"]
     if wanted == "tcg":
-        return Probe(Accelerator.TCG, tcg.seconds, "asked for")
+        return replace(tcg, why="asked for")
     if not kvm.why:
         return kvm
     if wanted == "kvm":
         raise UsageError(f"--accel kvm: KVM does not work here: {kvm.why}; use --accel auto")
-    return Probe(Accelerator.TCG, tcg.seconds, kvm.why)
+    return replace(tcg, why=kvm.why)
 
 
 def _host(qemu: str) -> dict[str, object]:
@@ -87,23 +94,42 @@ def _host(qemu: str) -> dict[str, object]:
 
 
 def _probe_both(qemu: str, image: Path) -> dict[str, Probe]:
-    kvm = Probe(Accelerator.KVM, *_boot(qemu, image, Accelerator.KVM, KVM_DEADLINE))
-    tcg = Probe(Accelerator.TCG, *_boot(qemu, image, Accelerator.TCG, TCG_DEADLINE))
+    kvm = _probe(qemu, image, Accelerator.KVM, KVM_DEADLINE)
+    tcg = _probe(qemu, image, Accelerator.TCG, TCG_DEADLINE)
     if tcg.why and kvm.why:
         raise InfrastructureError(f"QEMU boots no kernel here: tcg: {tcg.why}; kvm: {kvm.why}")
     return {"kvm": kvm, "tcg": tcg}
 
 
-def _boot(qemu: str, image: Path, accelerator: Accelerator, limit: float) -> tuple[float, str]:
-    """Seconds until the kernel wanted its root, and what went wrong ("" for nothing)."""
+def _probe(qemu: str, image: Path, accelerator: Accelerator, limit: float) -> Probe:
+    """With the fast firmware where that boots, else with QEMU's own."""
     if accelerator is Accelerator.KVM:
         if not KVM_DEVICE.exists():
-            return 0.0, f"there is no {KVM_DEVICE}"
+            return Probe(accelerator, 0.0, f"there is no {KVM_DEVICE}")
         if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
-            return 0.0, f"{KVM_DEVICE} may not be opened by this user (add it to the group kvm)"
+            why = f"{KVM_DEVICE} may not be opened by this user (add it to the group kvm)"
+            return Probe(accelerator, 0.0, why)
+    if _has_firmware(qemu, FIRMWARE):
+        seconds, why = _boot(qemu, image, accelerator, limit, FIRMWARE)
+        if not why:
+            return Probe(accelerator, seconds, "", FIRMWARE)
+    return Probe(accelerator, *_boot(qemu, image, accelerator, limit, ""))
+
+
+def _has_firmware(qemu: str, name: str) -> bool:
+    done = subprocess.run([qemu, "-L", "help"], capture_output=True, text=True, check=False)
+    return any((Path(folder) / name).exists() for folder in done.stdout.splitlines())
+
+
+def _boot(
+    qemu: str, image: Path, accelerator: Accelerator, limit: float, firmware: str
+) -> tuple[float, str]:
+    """Seconds until the kernel wanted its root, and what went wrong ("" for nothing)."""
     cpu = "host" if accelerator is Accelerator.KVM else "max"
     argv = [qemu, "-nodefaults", "-no-reboot", "-display", "none", "-m", "512"]
     argv += ["-machine", f"q35,accel={accelerator}", "-cpu", cpu, "-serial", "stdio"]
+    if firmware:
+        argv += ["-bios", firmware]
     argv += ["-kernel", str(image), "-append", "console=ttyS0 panic=-1 quiet"]
     folder = Path(tempfile.mkdtemp(prefix="vmtest-probe-"))
     started = time.monotonic()

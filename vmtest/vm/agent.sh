@@ -9,9 +9,14 @@ umask 077
 box=/bin/busybox
 [ -x "$box" ] || box=
 
-# The home folder is private: no dotfile of an image or a host takes part.
-$box mount -t tmpfs -o mode=700 vmtest-home /root
-$box mkdir -p /run/vmtest /run/sshd
+$box mkdir -p /run/vmtest/home /run/sshd
+
+# The home folder is private and the shell reads no dotfiles: none of a host's takes
+# part.  /root itself stays: the interpreter may live there (root = "host").
+$box sed 's|^root:\(.*\):[^:]*:[^:]*$|root:\1:/run/vmtest/home:/bin/sh|' /etc/passwd \
+    >/run/vmtest/passwd
+$box chmod 644 /run/vmtest/passwd
+$box mount --bind /run/vmtest/passwd /etc/passwd
 read -r flags </sys/class/net/lo/flags
 [ $((flags & 1)) = 1 ] || ip link set lo up
 

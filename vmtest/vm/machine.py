@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import Self
 
 from vmtest.errors import BootError, DeadlineExceeded, SessionLost, SessionRefused
-from vmtest.model import Accelerator, KernelImage, RootImage
+from vmtest.model import KernelImage, RootImage
+from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog
 from vmtest.vm.process import Supervised
 from vmtest.vm.session import Keys, SshSession
@@ -36,7 +37,7 @@ class MachineSpec:
 
     image: KernelImage
     root: RootImage
-    accelerator: Accelerator
+    probe: Probe
     log: Path
     memory_mib: int = 1024
     cpus: int = 1
@@ -76,7 +77,8 @@ class Machine:
                 self.spec.image,
                 self.spec.root,
                 socket=address,
-                accelerator=self.spec.accelerator,
+                accelerator=self.spec.probe.accelerator,
+                firmware=self.spec.probe.firmware,
                 memory_mib=self.spec.memory_mib,
                 cpus=self.spec.cpus,
                 cmdline=self.spec.cmdline,
@@ -184,7 +186,7 @@ class Machine:
             self._settle()
         seconds = time.monotonic() - self.started
         scale = f", deadlines x{factor:.1f}" if factor != 1.0 else ""
-        where = f"{self.spec.accelerator}, limit {limit:.0f} s{scale}"
+        where = f"{self.spec.probe.accelerator}, limit {limit:.0f} s{scale}"
         panic = self.console.panic
         last = self.console.tail[-1] if self.console.tail else "the console stayed empty"
         if panic is not None:

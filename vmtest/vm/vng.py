@@ -77,12 +77,14 @@ def vng_argv(
     cpus: int,
     cmdline: Sequence[str] = (),
     network: bool = False,
+    firmware: str = "",
 ) -> list[str]:
     """The ``vng`` command that boots ``image`` on ``root`` with SSH on the unix socket ``socket``.
 
     QEMU connects to ``socket``; somebody has to listen there.  ``cmdline`` is
     appended to the kernel's command line.  With ``network`` the guest gets a
-    user-mode network card, otherwise it has only ``lo``.
+    user-mode network card, otherwise it has only ``lo``.  ``firmware`` replaces
+    QEMU's own.
     """
     argv = [str(vng), "--verbose", "--force-9p", "--disable-monitor"]
     if accelerator is Accelerator.TCG:
@@ -101,6 +103,8 @@ def vng_argv(
         f"-chardev socket,id=ssh,path={socket} -device virtio-serial-pci"
         f" -device virtserialport,name={PORT},chardev=ssh -sandbox {_SANDBOX}"
     )
+    if firmware:
+        devices += f" -bios {firmware}"
     # One option with "=": argparse refuses a value that begins with "-".
     argv += [f"--qemu-opts={devices}", "--run", str(image.image), "--exec", BOOTSTRAP]
     return argv
