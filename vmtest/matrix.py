@@ -18,7 +18,7 @@ from pathlib import Path
 
 from vmtest.config import Config
 from vmtest.errors import InfrastructureError, SessionLost, VmtestError
-from vmtest.events import Event, Fetching, KernelFinished, KernelQueued, Preparing
+from vmtest.events import Event, Fetching, KernelFinished, KernelQueued, Note, Preparing
 from vmtest.guestimage import prepare_root
 from vmtest.kernels import Store, kconfig, source_for
 from vmtest.model import (
@@ -123,6 +123,9 @@ class _Runner:
         self.stamp = utc_now()
         self.interrupted = False
         self._here = True
+        # Kernels that are here and wait for the guest image: they tell how far it is.
+        self._waiting: set[str] = set()
+        self._told = False
         self._emit = emit
         self._hold = hold
         self._queue: queue.SimpleQueue[Event | _Built | _Prepared | _Ran] = queue.SimpleQueue()
@@ -135,7 +138,9 @@ class _Runner:
     def _prepare(self, kernel: Kernel, root: Future[RootImage], built: Future[None]) -> Job:
         """On a worker: everything that has to be there before ``kernel`` can boot."""
         image, note = self._image(kernel)
+        self._waiting.add(kernel.name)
         guest = root.result()
+        self._waiting.discard(kernel.name)
         config_note = kconfig.check(image, guest.kind)
         self._post(Preparing(kernel.name, "choosing the accelerator"))
         probe = accel.choose(image.image, self.plan.cache, self.plan.accelerator)
@@ -175,8 +180,11 @@ class _Runner:
         def log(line: str) -> None:
             if self.cancellation.requested:
                 raise SessionLost("cancelled")
-            for kernel in self.plan.kernels:
-                self._post(Preparing(kernel.name, f"guest image: {line}"))
+            if not self._told:
+                self._told = True
+                self._post(Note(line))
+            for name in sorted(self._waiting):
+                self._post(Preparing(name, f"guest image: {line}"))
 
         return prepare_root(self.plan.config, self.plan.cache, log)
 

@@ -342,7 +342,8 @@ class KernelResult:
 
     Durations are seconds of wall time on the host; ``factor`` is what the
     deadlines were multiplied with; ``directory`` holds its logs; ``objects``
-    has the name and sha256 of each object that was copied in, by name.
+    has the name and sha256 of each object that was copied in, by name;
+    ``guest`` is the digest of the guest's root.
     """
 
     kernel: str
@@ -362,6 +363,7 @@ class KernelResult:
     digest: str = ""
     gate: bool = True
     objects: tuple[tuple[str, str], ...] = ()
+    guest: str = ""
 
     def count(self, *outcomes: Outcome) -> int:
         """How many tests ended in one of ``outcomes``."""

@@ -125,6 +125,7 @@ def run_kernel(
         digest=job.image.digest,
         gate=job.kernel.gate,
         objects=job.payload.objects,
+        guest=job.root.digest,
     )
     try:
         result = _Work(job, emit, cancellation, hold).run(result)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,48 @@ def session(machine: Machine, boot_limit: float) -> Iterator[SshSession]:
     opened = machine.connect(boot_limit)
     yield opened
     opened.close()
+
+
+CONFIG = """
+schema = 1
+[guest]
+root = "{root}"
+[build]
+command = ["sh", "-c", "mkdir -p out && cp program.c out/program.txt"]
+[[kernel]]
+name = "{name}"
+path = "{image}"
+modules = "{modules}"
+config = "{config}"
+memory = "512M"
+silence_timeout = "20s"
+{extra}
+[[suite]]
+name = "own"
+tests = "checks/test_own.py"
+"""
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, image: KernelImage, root: RootImage, probe: Probe
+) -> Callable[..., Path]:
+    """Makes a project around ``text``, the one suite; kernel and guest come from our cache."""
+
+    def make(text: str, extra: str = "") -> Path:
+        (tmp_path / "checks").mkdir()
+        (tmp_path / "checks" / "test_own.py").write_text(textwrap.dedent(text))
+        (tmp_path / "program.c").write_text("a program\n")
+        (tmp_path / "kernels.toml").write_text(
+            CONFIG.format(
+                root=root.path,
+                name=KERNEL,
+                image=image.image,
+                modules=image.modules,
+                config=image.config,
+                extra=extra,
+            )
+        )
+        return tmp_path
+
+    return make

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,52 +15,8 @@ import pytest
 from command import Said, vmtest
 from conftest import KERNEL
 
-from vmtest.model import KernelImage, RootImage
-from vmtest.vm.accel import Probe
-
-CONFIG = """
-schema = 1
-[guest]
-root = "{root}"
-[build]
-command = ["sh", "-c", "mkdir -p out && cp program.c out/program.txt"]
-[[kernel]]
-name = "{name}"
-path = "{image}"
-modules = "{modules}"
-config = "{config}"
-memory = "512M"
-silence_timeout = "20s"
-{extra}
-[[suite]]
-name = "own"
-tests = "checks/test_own.py"
-"""
-
-
-@pytest.fixture
-def project(
-    tmp_path: Path, image: KernelImage, root: RootImage, probe: Probe
-) -> Callable[..., Path]:
-    """Makes a project around ``text``, the one suite; kernel and guest come from our cache."""
-
-    def make(text: str, extra: str = "") -> Path:
-        (tmp_path / "checks").mkdir()
-        (tmp_path / "checks" / "test_own.py").write_text(textwrap.dedent(text))
-        (tmp_path / "program.c").write_text("a program\n")
-        (tmp_path / "kernels.toml").write_text(
-            CONFIG.format(
-                root=root.path,
-                name=KERNEL,
-                image=image.image,
-                modules=image.modules,
-                config=image.config,
-                extra=extra,
-            )
-        )
-        return tmp_path
-
-    return make
+from vmtest.cache import find_tool
+from vmtest.model import KernelImage
 
 
 def matrix(project: Path) -> dict[str, object]:
@@ -225,8 +180,9 @@ def test_qemu_missing_is_named_with_its_cure(project: Callable[..., Path], tmp_p
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("sh", "env", "mkdir", "cp", "depmod", "file", "strings", "unsquashfs"):
-        found = subprocess.run(["which", name], capture_output=True, text=True, check=True)
-        (tools / name).symlink_to(found.stdout.strip())
+        found = find_tool(name)
+        assert found is not None
+        (tools / name).symlink_to(found)
     said = vmtest("run", cwd=folder, environment={"PATH": str(tools)})
     ends(said, 3, "qemu-system-x86_64 is not installed", "tox -e setup")
 
@@ -259,6 +215,8 @@ def start(folder: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A test run in the background of a script has SIGINT ignored, and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

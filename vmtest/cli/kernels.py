@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Annotated
 
 import typer
@@ -98,7 +99,11 @@ def _print_table(rows: list[dict[str, object]]) -> None:
     for row in rows:
         for key in ("note", "error"):
             if row[key]:
-                console.print(Text(f"{row['name']}: {row[key]}"))
+                console.print(Text(_named(str(row["name"]), str(row[key]))))
+
+
+def _named(name: str, text: str) -> str:
+    return text if text.startswith(f"{name}: ") else f"{name}: {text}"
 
 
 @app.command(
@@ -121,16 +126,18 @@ def fetch(
         kernels, resolved = choose_kernels(settings, kernel or [], cache)
         store = Store(cache)
         failures = []
+        turn = Lock()  # a view takes one event at a time
         with live.view(sys.stdout) as view, ThreadPoolExecutor(len(kernels)) as pool:
 
             def one(wanted: Kernel) -> KernelImage:
                 source = source_for(wanted, settings.archives)
                 found = resolved.get(wanted.name) or source.resolve(wanted, store)
-                return source.fetch(
-                    found,
-                    store,
-                    lambda done, total: view.handle(Fetching(wanted.name, done, total)),
-                )
+
+                def progress(done: int, total: int) -> None:
+                    with turn:
+                        view.handle(Fetching(wanted.name, done, total))
+
+                return source.fetch(found, store, progress)
 
             futures = [(wanted, pool.submit(one, wanted)) for wanted in kernels]
             for wanted, future in futures:
@@ -139,7 +146,10 @@ def fetch(
                 except InfrastructureError as error:
                     failures.append(str(error))
                 else:
-                    view.handle(Note(f"{wanted.name}: {image.release} ({image.version}) is here"))
+                    with turn:
+                        view.handle(
+                            Note(f"{wanted.name}: {image.release} ({image.version}) is here")
+                        )
         if failures:
             raise InfrastructureError("\n".join(failures))
 

@@ -94,13 +94,15 @@ def run(
             accelerator=accel,
             resolved=resolved,
         )
-        folder.describe(_facts(settings, plan))
+        facts = _facts(settings, plan)
+        folder.describe(facts)
 
         def save(matrix: Matrix) -> None:
             folder.write("matrix.json", matrix_json.render(matrix))
 
         with view:
             matrix = run_matrix(plan, view.handle, save, hold=hold)
+        folder.describe({**facts, **_ran(matrix)})
         for result in matrix.kernels:
             (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
         write_reports(matrix, junit_file, markdown_file, json_file)
@@ -158,6 +160,22 @@ def _facts(settings: Config, plan: Plan) -> dict[str, object]:
             "host kernel": platform.release(),
         },
         "host": {"cpus": os.cpu_count(), "root": os.geteuid() == 0},
+    }
+
+
+def _ran(matrix: Matrix) -> dict[str, object]:
+    """The digests and the accelerator of what did run, by kernel."""
+    return {
+        "ran": {
+            result.kernel: {
+                "release": result.release,
+                "accelerator": result.accelerator,
+                "kernel sha256": result.digest,
+                "guest": result.guest,
+                "objects sha256": dict(result.objects),
+            }
+            for result in matrix.kernels
+        }
     }
 
 
