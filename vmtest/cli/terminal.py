@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import sys
 import termios
@@ -30,7 +29,7 @@ def interact(session: SshSession, argv: Sequence[str]) -> int:
     command = ["env", *assignments, *argv]
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _plain(session, command)
-    size = shutil.get_terminal_size()
+    size = os.get_terminal_size(1)  # not $COLUMNS: that is for tables
     terminal = session.terminal(
         command, os.environ.get("TERM", "xterm"), (size.columns, size.lines)
     )
@@ -76,7 +75,7 @@ def _following_size(terminal: Terminal) -> Iterator[None]:
         return
 
     def resize(*_: object) -> None:
-        size = shutil.get_terminal_size()
+        size = os.get_terminal_size(1)  # not $COLUMNS: that is for tables
         terminal.resize(size.columns, size.lines)
 
     before = signal.signal(signal.SIGWINCH, resize)
