@@ -104,6 +104,15 @@ class _Ran:
     future: Future[KernelResult]
 
 
+def _outcome(ran: _Ran) -> KernelResult:
+    """A worker's result; a worker that broke is its kernel's fault of infrastructure."""
+    error = ran.future.exception()
+    if error is None:
+        return ran.future.result()
+    reason = f"its worker broke: {type(error).__name__}: {error}"
+    return base_result(ran.kernel, Status.INFRA_ERROR, reason, directory=ran.kernel.name)
+
+
 class _Runner:
     """The state of one run; only the main thread touches it."""
 
@@ -215,9 +224,9 @@ class _Runner:
             self.cancellation.cancel()
             vms.shutdown(wait=True, cancel_futures=True)
             helpers.shutdown(wait=True, cancel_futures=True)
+            self._drain()
             if not self.interrupted:
                 raise
-            self._drain()
         else:
             vms.shutdown(wait=True)
             helpers.shutdown(wait=True)
@@ -245,7 +254,7 @@ class _Runner:
                 item.future.result()  # a program that does not compile ends the run
                 built = True
             elif isinstance(item, _Ran):
-                self._finish(item.future.result())
+                self._finish(_outcome(item))
             elif isinstance(item, _Prepared):
                 self._boot(vms, item)
             else:
@@ -266,8 +275,8 @@ class _Runner:
         while not self._queue.empty():
             item = self._queue.get()
             if isinstance(item, _Ran):
-                if not item.future.cancelled() and item.future.exception() is None:
-                    self._finish(item.future.result())
+                if not item.future.cancelled():
+                    self._finish(_outcome(item))
             elif not isinstance(item, _Prepared | _Built):
                 self._emit(item)
 

@@ -5,9 +5,11 @@ Knows the guest only as a ``Session``; knows no suite by name.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +18,18 @@ from typing import IO, Any
 
 import vmtest
 from vmtest.cache import sha256_file
-from vmtest.errors import DeadlineExceeded, UsageError
+from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, UsageError
 from vmtest.model import Limits, Outcome, Suite, TestResult
 from vmtest.vm.session import Check, Session, Stream
 
 GUEST_ROOT = "/tmp/vmtest"
 """Where the payload lies in the guest (a file system in its memory)."""
+AFTERMATH = 3.0
+"""Seconds that pytest's output may stay open and silent after its last word."""
 PAYLOAD_LIMIT = 64 << 20
 """Bytes of the unpacked payload beyond which it is surely a mistake."""
 
-_SKIPPED_FOLDERS = {"__pycache__", ".git", ".tox", ".venv", ".mypy_cache", ".pytest_cache"}
+_SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,11 @@ def pack(suites: Sequence[Suite], chosen: Sequence[Suite], objects: Mapping[str,
     Every file beside a suite's tests goes along (conftest.py, helpers, data).
     Raises UsageError for a missing object or a payload over 64 MiB.
     """
+    for suite in chosen:
+        if not suite.tests.exists():
+            raise UsageError(
+                f'kernels.toml: suite "{suite.name}": tests = "{suite.tests}" does not exist'
+            )
     root = suites_root(suites)
     package = Path(vmtest.__file__).parent
     members: dict[str, Path] = {"vmtest/__init__.py": package / "__init__.py"}
@@ -102,8 +111,13 @@ def _files(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not _SKIPPED_FOLDERS.intersection(path.relative_to(folder).parts)
+        if path.is_file() and not any(map(_skipped, path.relative_to(folder).parts))
     ]
+
+
+def _skipped(part: str) -> bool:
+    """Caches, environments, git's and our own state: nothing of it is a test's."""
+    return part in _SKIPPED_FOLDERS or part.startswith(".")
 
 
 def _tar(members: Mapping[str, Path]) -> bytes:
@@ -122,16 +136,25 @@ def _tar(members: Mapping[str, Path]) -> bytes:
 # left to here, off the way to the first SSH session.
 _UNPACK = (
     f"mkdir -p {GUEST_ROOT} && tar -xf {GUEST_ROOT}.tar -C {GUEST_ROOT} && rm {GUEST_ROOT}.tar && "
-    "{ grep -q ' /sys/fs/bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf; }"
+    "{ grep -q ' /sys/fs/bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf; } && "
+    "cat /proc/sys/kernel/osrelease"
 )
 
 
-def install(session: Session, payload: Payload, check: Check) -> None:
-    """Copy ``payload`` into the guest by SFTP and unpack it; raises SessionLost."""
+def install(session: Session, payload: Payload, check: Check) -> str:
+    """Copy ``payload`` into the guest by SFTP and unpack it.
+
+    Returns the release that the guest itself says it runs.  Raises SessionLost,
+    or InfrastructureError when the guest has no room.
+    """
     session.put(payload.archive, f"{GUEST_ROOT}.tar")
     done = session.run(["sh", "-c", _UNPACK], check=check)
     if done.status != 0:
-        raise UsageError(f"cannot unpack the payload in the guest: {done.stderr.decode()[-400:]}")
+        raise InfrastructureError(
+            f"cannot unpack the payload in the guest: {done.stderr.decode()[-400:]}; "
+            "raise memory in kernels.toml"
+        )
+    return done.stdout.decode().strip()
 
 
 def guest_environment() -> dict[str, str]:
@@ -189,7 +212,7 @@ class Run:
 
     ``tests`` are the collected ids, ``done`` the results in order, ``running``
     the test that has started and not finished, ``exit_status`` pytest's own
-    (None while it has not ended by itself).
+    (None while it has not ended by itself), ``process_status`` its process's.
     """
 
     def __init__(self, payload: Payload, sink: Sink) -> None:
@@ -197,6 +220,7 @@ class Run:
         self.done: list[TestResult] = []
         self.running: str | None = None
         self.exit_status: int | None = None
+        self.process_status = -1
         self.log_tail = b""
         self._payload = payload
         self._sink = sink
@@ -225,6 +249,8 @@ class Run:
                 last_output = now
                 self._take(got, stream)
             check()
+            if self.exit_status is not None and now - last_output > AFTERMATH:
+                break  # a child of a test still holds the stream open
             quiet = now - max(last_output, last_console())
             if quiet > limits.silence or now - started > limits.total:
                 self._where_it_hangs(session, stream)
@@ -232,6 +258,7 @@ class Run:
                 if now - started > limits.total:
                     kind, limit = ("total", limits.total)
                 raise DeadlineExceeded(f"{kind} deadline of {limit:.0f} s passed", kind)
+        self.process_status = stream.status()
 
     def _take(self, got: tuple[bytes, bytes], stream: Stream) -> None:
         out, err = got
@@ -281,18 +308,20 @@ class Run:
         """Have the silent pytest print its stack into the log, as far as it still can."""
         if not self._pid:
             return
+        # In a thread: a guest that is wedged may not even open a channel.
+        asking = threading.Thread(target=self._ask, args=(session,), daemon=True)
+        asking.start()
+        asking.join(3.0)
         patience = time.monotonic() + 3.0
-
-        def give_up() -> None:
-            if time.monotonic() > patience:
-                raise DeadlineExceeded("the guest does not answer", "silence")
-
         try:
-            session.run(["kill", "-USR1", str(self._pid)], check=give_up)
             while time.monotonic() < patience and (got := stream.receive(0.3)) and any(got):
                 self._take(got, stream)
-        except DeadlineExceeded:
+        except SessionLost:
             return
+
+    def _ask(self, session: Session) -> None:
+        with contextlib.suppress(SessionLost):
+            session.run(["kill", "-USR1", str(self._pid)])
 
     def results(self, reason: str = "") -> tuple[TestResult, ...]:
         """All tests: what had finished, then what was lost (with ``reason``) and not run."""

@@ -7,18 +7,19 @@ that can be pickled; what happens meanwhile goes to files and to a callback.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event as Flag
-from threading import Lock
+from threading import Lock, Timer
 
 from vmtest.errors import (
     BootError,
     DeadlineExceeded,
     InfrastructureError,
     SessionLost,
+    UnbootableKernel,
     VmtestError,
 )
 from vmtest.events import (
@@ -42,6 +43,8 @@ Emit = Callable[[Event], None]
 Hold = Callable[[Session, KernelResult], None]
 """Called with a failed kernel's session before its VM ends (``--shell-on-failure``)."""
 
+_KILLED = 128
+"""A shell's status for a process that a signal ended is this and the signal's number."""
 _PYTEST_INTERNAL_ERROR, _PYTEST_USAGE_ERROR, _PYTEST_NO_TESTS = 3, 4, 5
 
 
@@ -82,7 +85,7 @@ class Cancellation:
         """End every machine, and every one that would still start."""
         with self._lock:
             self._flag.set()
-            for machine in self._machines:
+            for machine in tuple(self._machines):
                 machine.cancel()
 
     def watch(self, machine: Machine, stack: ExitStack) -> None:
@@ -91,7 +94,11 @@ class Cancellation:
             if self._flag.is_set():
                 raise SessionLost("cancelled")
             self._machines.add(machine)
-        stack.callback(self._machines.discard, machine)
+        stack.callback(self._forget, machine)
+
+    def _forget(self, machine: Machine) -> None:
+        with self._lock:
+            self._machines.discard(machine)
 
 
 def base_result(kernel: Kernel, status: Status, reason: str, **facts: str) -> KernelResult:
@@ -186,8 +193,19 @@ class _Work:
             self.quiet_before = len(machine.console.findings(Sign.SPLAT))
             result = self._suites(machine, session, result)
             if self.hold is not None and result.status is not Status.PASSED and session.alive:
-                self.hold(session, result)
+                result = self._held(session, result)
             return result
+
+    def _held(self, session: Session, result: KernelResult) -> KernelResult:
+        """Let somebody look at the guest; whatever comes of it, the result stands."""
+        assert self.hold is not None
+        if self.cancellation.requested:
+            return result
+        try:
+            self.hold(session, result)
+        except (VmtestError, OSError) as error:
+            return replace(result, note=f"{result.note}; no shell: {error}".removeprefix("; "))
+        return result
 
     def _suites(self, machine: Machine, session: Session, result: KernelResult) -> KernelResult:
         job, name = self.job, self.job.kernel.name
@@ -212,18 +230,31 @@ class _Work:
             status, reason = Status.PASSED, ""
             try:
                 self.emit(Preparing(name, "copying the payload"))
-                install(session, job.payload, check)
-                argv = pytest_argv(job.payload, job.root.python, job.options)
                 limits = job.scale.apply(job.kernel.limits)
+                with self._patience(machine, limits.silence):
+                    release = install(session, job.payload, check)
+                if release != job.image.release:
+                    raise UnbootableKernel(
+                        f"{name}: the guest runs {release} and not {job.image.release}"
+                    )
+                argv = pytest_argv(job.payload, job.root.python, job.options)
                 run.execute(session, argv, limits, check, lambda: machine.console.last_activity)
                 status, reason = _verdict(run, machine)
-                self._keep_dmesg(session)
+                with self._patience(machine, 10 * job.scale.factor):
+                    kept = self._keep_dmesg(session)
+                if not kept and not self.cancellation.requested:
+                    # After the last test: where programs and maps are freed.
+                    status, reason = Status.LOST, f"{machine.cause_of_death()} after the last test"
             except DeadlineExceeded as error:
                 starved = _memory(machine)
                 status = Status.LOST if starved else Status.TIMED_OUT
                 reason = _while(run, starved or str(error))
             except SessionLost as error:
                 status, reason = self._broken(machine, run, error)
+            except OSError as error:
+                status, reason = Status.INFRA_ERROR, f"{error}; the results so far are kept"
+        if machine.console.panic and status is not Status.PANICKED:
+            status, reason = Status.PANICKED, machine.cause_of_death()
         splats = machine.console.findings(Sign.SPLAT)[self.quiet_before :]
         if status is Status.PASSED and splats:
             status, reason = Status.SPLAT, f'the kernel complained: "{splats[0].text}"'
@@ -243,14 +274,28 @@ class _Work:
         cause = machine.cause_of_death()
         if machine.console.panic:
             return Status.PANICKED, _while(run, cause)
+        if not run.tests and not run.log_tail:
+            return Status.INFRA_ERROR, f"before pytest had begun: {error}; {cause}"
         return Status.LOST, _while(run, _memory(machine) or cause)
 
-    def _keep_dmesg(self, session: Session) -> None:
+    @contextmanager
+    def _patience(self, machine: Machine, seconds: float) -> Iterator[None]:
+        """Hang up on a guest that neither answers nor dies within ``seconds``."""
+        timer = Timer(seconds, machine.hang_up)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _keep_dmesg(self, session: Session) -> bool:
+        """Whether the guest was still there to give its log."""
         try:
             text = session.run(["dmesg"]).stdout
         except SessionLost:
-            return  # the results are in; the console has the same lines
+            return False
         (self.job.directory / "dmesg.log").write_bytes(text)
+        return True
 
 
 def _texts(findings: Sequence[Finding]) -> tuple[str, ...]:
@@ -271,6 +316,9 @@ def _while(run: Run, what: str) -> str:
 
 def _verdict(run: Run, machine: Machine) -> tuple[Status, str]:
     """Status and reason of a pytest process that has ended."""
+    if run.exit_status is None and 0 < run.process_status < _KILLED:
+        # Before it had a session: a conftest.py that cannot be imported, for one.
+        return Status.FAILED, f"pytest could not run: {_last_line(run.log_tail)}; see pytest.log"
     if run.exit_status is None:
         cause = _memory(machine) or f"pytest ended without a word: {_last_line(run.log_tail)}"
         return Status.LOST, _while(run, cause)
@@ -281,6 +329,9 @@ def _verdict(run: Run, machine: Machine) -> tuple[Status, str]:
         return Status.FAILED, _count_bad(bad)
     if run.exit_status == _PYTEST_NO_TESTS or not run.tests:
         return Status.NO_TESTS, "pytest collected no tests"
+    if run.exit_status != 0:
+        last = _last_line(run.log_tail)
+        return Status.FAILED, f"pytest stopped early (status {run.exit_status}): {last}"
     return Status.PASSED, ""
 
 

@@ -391,3 +391,29 @@ def test_a_full_disk_is_said_before_anything_is_downloaded(
         source.fetch(resolved, store)
     assert str(store.root) in str(caught.value)
     assert "1.0 MB free" in str(caught.value) and "VMTEST_CACHE" in str(caught.value)
+
+
+def test_a_newer_kernel_that_cannot_be_downloaded_leaves_the_stored_one(
+    mirror: Path, store: Store
+) -> None:
+    source = AptSource(archive(mirror))
+    wanted = kernel("6.1.*")
+    stored(store, "6.1.9-1")
+    resolved = source.resolve(wanted, store)
+    older = Resolution(store.entries()[0].key, "6.1.9-1", "the store")
+    store.remember(source._question(wanted.spec), older)  # type: ignore[arg-type]
+    shutil.rmtree(mirror / "pool")
+    image = source.fetch(resolved, store)
+    assert image.version.text == "6.1.9-1"
+    assert "the stored kernel is used" in image.note
+    assert "6.1.10" in image.note
+
+
+def test_a_pinned_kernel_that_cannot_be_downloaded_is_not_replaced(
+    mirror: Path, store: Store
+) -> None:
+    source = AptSource(archive(mirror))
+    resolved = source.resolve(kernel("6.1.10"), store)
+    shutil.rmtree(mirror / "pool")
+    with pytest.raises(KernelUnavailable):
+        source.fetch(resolved, store)

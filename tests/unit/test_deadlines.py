@@ -5,7 +5,7 @@ import pytest
 from vmtest.model import Limits
 from vmtest.vm.deadlines import Scale
 
-CPUS = os.cpu_count() or 1
+CPUS = len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(

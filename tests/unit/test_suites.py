@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -321,9 +322,10 @@ def names(payload: Payload) -> set[str]:
 
 
 def test_helpers_and_data_beside_the_tests_go_along_but_no_caches(tmp_path: Path) -> None:
-    for name in ("test_a.py", "conftest.py", "data/x.bin", "__pycache__/y.pyc"):
+    kept = ("test_a.py", "conftest.py", "data/x.bin")
+    for name in (*kept, "__pycache__/y.pyc", ".vmtest/runs/1/console.log", ".venv/x.py"):
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     suite = Suite("a", tmp_path / "test_a.py")
     there = names(pack([suite], [suite], {}))
@@ -381,7 +383,7 @@ def test_install_unpacks_what_was_put(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text("bpf /sys/fs/bpf bpf rw 0 0\n")
     session = HostSession({"/tmp/vmtest": guest, "/proc/mounts": mounts})
-    install(session, pack([suite], [suite], {}), lambda: None)
+    assert install(session, pack([suite], [suite], {}), lambda: None) == os.uname().release
     assert (guest / "suites" / "test_a.py").read_text() == "# here\n"
     assert not guest.with_suffix(".tar").exists()
 
@@ -407,3 +409,34 @@ def test_a_results_file_cut_within_its_last_line_is_read_up_to_there() -> None:
         }
     )
     assert len(read_results([whole + "\n", whole[:20]])) == 1
+
+
+def test_tests_that_are_not_there_are_the_users_to_mend(tmp_path: Path) -> None:
+    suite = Suite("a", tmp_path / "typo.py")
+    with pytest.raises(UsageError, match=r'suite "a": tests = ".*typo\.py" does not exist'):
+        pack([suite], [suite], {})
+
+
+def test_a_child_that_outlives_pytest_does_not_hold_the_run(watch: Watch) -> None:
+    watched = watch(
+        """
+        import os, time
+
+        def test_forks():
+            if os.fork() == 0:
+                time.sleep(30)
+                os._exit(0)
+        """
+    )
+    began = time.monotonic()
+    watched.execute("-s")
+    assert watched.run.exit_status == 0
+    assert time.monotonic() - began < 20
+
+
+def test_a_broken_conftest_is_told_by_the_processs_status(watch: Watch) -> None:
+    watched = watch("def test_a():\n    pass\n")
+    watched.execute("-p", "no_such_plugin")
+    assert watched.run.exit_status is None
+    assert watched.run.process_status > 0
+    assert b"no_such_plugin" in watched.run.log_tail

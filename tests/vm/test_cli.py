@@ -113,6 +113,27 @@ def test_a_test_that_panics_the_kernel_keeps_what_had_finished(
     assert [json.loads(row)["test"] for row in rows] == ["test_own.py::test_a"]
 
 
+def test_a_panic_after_the_last_test_is_no_pass(project: Callable[..., Path]) -> None:
+    folder = project(
+        """
+        import subprocess
+
+        def test_a():
+            crash = "sleep 1.5; echo c >/proc/sysrq-trigger"
+            subprocess.Popen(["sh", "-c", crash], stdin=0, stdout=2, start_new_session=True)
+        """
+    )
+    ends(vmtest("run", cwd=folder), 1, "PANICKED", "sysrq triggered crash")
+    assert outcomes(folder) == {"test_a": "passed"}
+
+
+def test_a_suite_that_stops_early_is_no_pass(project: Callable[..., Path]) -> None:
+    folder = project(
+        "import pytest\ndef test_a():\n    pytest.exit('enough')\ndef test_b():\n    pass\n"
+    )
+    ends(vmtest("run", cwd=folder), 1, "FAILED", "pytest stopped early (status 2)")
+
+
 def test_a_test_that_hangs_is_given_up_at_the_deadline(project: Callable[..., Path]) -> None:
     folder = project("import time\ndef test_hangs():\n    time.sleep(3600)\n")
     said = vmtest("run", cwd=folder)
@@ -281,6 +302,8 @@ def test_an_interrupt_keeps_what_had_finished_and_is_130(
     with start(folder) as process:
         wait_for_rows(folder, 3, process)
         process.send_signal(number)
+        time.sleep(0.005)
+        process.send_signal(number)  # tox hands on what we have had already
         out, _ = process.communicate(timeout=30)
     assert process.returncode == 130, out
     assert "Traceback" not in out

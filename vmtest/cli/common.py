@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from vmtest.errors import InfrastructureError, UsageError, VmtestError
 
 USAGE, INFRASTRUCTURE, INTERRUPTED = 2, 3, 130
 _MOST_LINES = 12
+_IMPATIENCE = 3.0
 
 ConfigOption = Annotated[
     Path | None,
@@ -56,13 +59,26 @@ def load_config(file: Path | None) -> Config:
     return configuration.load(file if file is not None else configuration.find(Path.cwd()))
 
 
-def interrupt_on_sigterm() -> None:
-    """Have SIGTERM clean up as Ctrl-C does (tox sends it when its patience ends)."""
+def clean_up_on_signals() -> None:
+    """Have SIGINT and SIGTERM raise KeyboardInterrupt once, and leave the clean-up alone.
+
+    tox hands a terminal's Ctrl-C on to us, who have had it already: a second one
+    that comes at once is the same.  One that comes later means impatience: this
+    process ends, and the supervisors end its VMs.  A signal that was ignored when
+    we started (a background job) stays so.
+    """
+    first: list[float] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if not first:
+            first.append(time.monotonic())
+            raise KeyboardInterrupt
+        if time.monotonic() - first[0] > _IMPATIENCE:
+            os._exit(INTERRUPTED)
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 def parse_objects(given: list[str]) -> dict[str, Path]:

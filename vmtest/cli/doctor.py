@@ -64,14 +64,7 @@ def examine(cache: Path) -> Iterator[Finding]:
     yield _qemu()
     yield from _tools()
     yield _accelerator(cache)
-    cache.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(cache).free
-    yield Finding(
-        "disk",
-        free > _NEEDED_DISK,
-        f"{megabytes(free)} free for {cache}",
-        "" if free > _NEEDED_DISK else "make room, or set VMTEST_CACHE to a folder on another disk",
-    )
+    yield _disk(cache)
     memory = memory_available_mib()
     enough = memory > _NEEDED_MEMORY_MIB
     yield Finding(
@@ -80,6 +73,17 @@ def examine(cache: Path) -> Iterator[Finding]:
         f"{memory} MiB available",
         "" if enough else "close something: a VM takes 1 GiB and some",
     )
+
+
+def _disk(cache: Path) -> Finding:
+    cure = "make room, or set VMTEST_CACHE to a folder on another disk"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return Finding("cache", False, f"cannot write {cache}: {error.strerror}", cure)
+    free = shutil.disk_usage(cache).free
+    enough = free > _NEEDED_DISK
+    return Finding("cache", enough, f"{megabytes(free)} free in {cache}", "" if enough else cure)
 
 
 def _virtme_ng() -> Finding:

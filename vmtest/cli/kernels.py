@@ -120,7 +120,7 @@ def fetch(
 ) -> None:
     """Fetch; exits 3 when one of them cannot be had, after having fetched the others."""
     with common.reported():
-        common.interrupt_on_sigterm()
+        common.clean_up_on_signals()
         settings = common.load_config(config)
         cache = default_cache()
         kernels, resolved = choose_kernels(settings, kernel or [], cache)

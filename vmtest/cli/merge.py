@@ -40,8 +40,8 @@ def merge(
         folder = runs.create(project)
         folder.write("matrix.json", matrix_json.render(merged))
         folder.describe({"merged": run, "started": runs.utc_now()})
-        write_reports(merged, junit, markdown, json_file)
         show(merged, folder)
+        write_reports(merged, junit, markdown, json_file)
         raise typer.Exit(exit_status(merged))
 
 

@@ -12,7 +12,7 @@ import typer
 from vmtest import runs
 from vmtest.cli import common
 from vmtest.cli.run import show, write_reports
-from vmtest.errors import ConfigError, UsageError
+from vmtest.errors import UsageError
 from vmtest.model import Matrix, Status, exit_status
 from vmtest.report import matrix_json
 from vmtest.runs import RunFolder
@@ -37,8 +37,8 @@ def report(
     with common.reported():
         folder = find_run(run, config)
         matrix = read_matrix(folder)
-        write_reports(matrix, junit, markdown, json_file)
         show(matrix, folder)
+        write_reports(matrix, junit, markdown, json_file)
         raise typer.Exit(exit_status(matrix))
 
 
@@ -48,7 +48,9 @@ def find_run(run: str | None, config: Path | None) -> RunFolder:
         return RunFolder(Path(run).resolve())
     try:
         project = common.load_config(config).directory
-    except ConfigError:
+    except UsageError:
+        if config is not None:
+            raise
         project = Path.cwd()  # an old run renders whatever kernels.toml has become
     return runs.find(project, run)
 
@@ -58,7 +60,7 @@ def read_matrix(folder: RunFolder) -> Matrix:
     file = folder.path / "matrix.json"
     if not file.exists():
         raise UsageError(f"{folder.path} has no matrix.json: it is no run's folder")
-    matrix = matrix_json.loads(file.read_text(), str(file))
+    matrix = matrix_json.loads(file.read_text(encoding="utf-8"), str(file))
     kernels = []
     for result in matrix.kernels:
         log = folder.path / result.kernel / "results.jsonl"
@@ -74,7 +76,7 @@ def read_matrix(folder: RunFolder) -> Matrix:
 def read_any(path: str, config: Path | None) -> Matrix:
     """The matrix of a run (as for ``report``) or of a matrix.json by its path."""
     if Path(path).is_file():
-        return matrix_json.loads(Path(path).read_text(), path)
+        return matrix_json.loads(Path(path).read_text(encoding="utf-8"), path)
     return read_matrix(find_run(path, config))
 
 

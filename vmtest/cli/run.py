@@ -64,7 +64,7 @@ def run(
 ) -> None:
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
-        common.interrupt_on_sigterm()
+        common.clean_up_on_signals()
         if accel not in ("auto", "kvm", "tcg"):
             raise UsageError(f"--accel {accel}: is none of auto, kvm, tcg")
         settings = common.load_config(config)
@@ -78,9 +78,10 @@ def run(
         needed = {name for s in suites for name in s.objects}
         cache = default_cache()
         kernels, resolved = choose_kernels(settings, kernel or [], cache)
-        folder = runs.create(settings.directory)
+        check_reports(junit_file, markdown_file, json_file)
         view = live.view(sys.stdout)
         hold = InteractiveHold(view) if shell_on_failure else None
+        folder = runs.create(settings.directory)
         plan = Plan(
             config=settings,
             kernels=kernels,
@@ -105,8 +106,10 @@ def run(
         folder.describe({**facts, **_ran(matrix)})
         for result in matrix.kernels:
             (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
-        write_reports(matrix, junit_file, markdown_file, json_file)
+        if collect_only:
+            show_collected(matrix)
         show(matrix, folder)
+        write_reports(matrix, junit_file, markdown_file, json_file)
         raise typer.Exit(exit_status(matrix))
 
 
@@ -179,6 +182,13 @@ def _ran(matrix: Matrix) -> dict[str, object]:
     }
 
 
+def check_reports(*files: Path | None) -> None:
+    """Raise UsageError for a report that could not be written, before anything is run."""
+    for file in files:
+        if file is not None and not file.absolute().parent.is_dir():
+            raise UsageError(f"{file}: there is no folder {file.absolute().parent}; make it first")
+
+
 def write_reports(
     matrix: Matrix, junit_file: Path | None, markdown_file: Path | None, json_file: Path | None
 ) -> None:
@@ -186,14 +196,25 @@ def write_reports(
     if junit_file is not None:
         junit_file.write_bytes(junit.render(matrix))
     if markdown_file is not None:
-        markdown_file.write_text(markdown.render(matrix))
+        markdown_file.write_text(markdown.render(matrix), encoding="utf-8")
     if json_file is not None:
-        json_file.write_text(matrix_json.render(matrix))
+        json_file.write_text(matrix_json.render(matrix), encoding="utf-8")
+
+
+def show_collected(matrix: Matrix) -> None:
+    """Print the tests that would run, kernels that agree together."""
+    lists: dict[tuple[str, ...], list[str]] = {}
+    for result in matrix.kernels:
+        lists.setdefault(tuple(test.test for test in result.tests), []).append(result.kernel)
+    for tests, kernels in lists.items():
+        print(*tests, f"{len(tests)} tests on {', '.join(kernels)}", "", sep="\n")
 
 
 def show(matrix: Matrix, folder: RunFolder) -> None:
     """Print the table, as wide and as colourful as the terminal is."""
     tty = sys.stdout.isatty()
     width = shutil.get_terminal_size((120, 24)).columns
-    print(terminal.render(matrix, width=width, color=tty and "NO_COLOR" not in os.environ))
+    text = terminal.render(matrix, width=width, color=tty and "NO_COLOR" not in os.environ)
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
     print(f"logs: {os.path.relpath(folder.path)}")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +16,7 @@ from vmtest.errors import SessionLost, UsageError, VmtestError
 from vmtest.guestimage import prepare_root
 from vmtest.kernels import Store, default_cache, kconfig, source_for
 from vmtest.model import Kernel
+from vmtest.runs import STATE
 from vmtest.suites import GUEST_ROOT, install, pack
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
@@ -45,7 +44,7 @@ def shell(
 ) -> None:
     """Boot, install, hand over the terminal, pass the status on."""
     with common.reported(own=OWN_FAULT):
-        common.interrupt_on_sigterm()
+        common.clean_up_on_signals()
         settings = common.load_config(config)
         (wanted,) = _one(configuration.select_kernels(settings.kernels, [kernel], {}), kernel)
         builds = objects.override(settings.objects, common.parse_objects(object_ or []))
@@ -60,12 +59,13 @@ def shell(
         payload = pack(settings.suites, settings.suites, objects.choose(builds, image.version))
         probe = accel.choose(image.image, cache, accelerator)
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vmtest-shell-")))
+            folder = settings.directory / STATE / "shell"
+            folder.mkdir(parents=True, exist_ok=True)
             spec = MachineSpec(
                 image=image,
                 root=root,
                 probe=probe,
-                log=folder / "console.log",
+                log=folder / f"{wanted.name}.log",
                 memory_mib=wanted.memory_mib,
                 cpus=wanted.cpus,
                 cmdline=wanted.cmdline,

@@ -10,9 +10,9 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from vmtest.errors import UsageError
+from vmtest.errors import SessionLost, UsageError
 from vmtest.model import KernelResult
 from vmtest.report.live import View
 from vmtest.suites import GUEST_ROOT, guest_environment
@@ -42,9 +42,12 @@ def _plain(session: SshSession, argv: Sequence[str]) -> int:
     stream = session.stream(argv)
 
     def feed() -> None:
-        while data := os.read(0, 1 << 15):
-            stream.send(data)
-        stream.end_input()
+        # The command may end before its input does, and there may be no input at all.
+        with suppress(SessionLost, OSError):
+            while data := os.read(0, 1 << 15):
+                stream.send(data)
+        with suppress(SessionLost):
+            stream.end_input()
 
     threading.Thread(target=feed, daemon=True).start()
     while (got := stream.receive(0.5)) is not None:
@@ -60,7 +63,10 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 @contextmanager
 def _raw_terminal() -> Iterator[None]:
-    before = termios.tcgetattr(0)
+    try:
+        before = termios.tcgetattr(0)
+    except termios.error as error:
+        raise UsageError(f"standard input is no terminal any more: {error}") from error
     try:
         tty.setraw(0)
         yield

@@ -105,19 +105,38 @@ class AptSource:
     def fetch(
         self, resolved: Resolved, store: Store, progress: Progress | None = None
     ) -> KernelImage:
-        """Download and unpack what ``resolved`` names; see :class:`Source`."""
+        """Download and unpack what ``resolved`` names; see :class:`Source`.
+
+        When that cannot be had and the request was a pattern, the kernel that the
+        same request led to before is returned, and its note says so.
+        """
         kernel = resolved.kernel
         image = store.get(resolved.key, kernel.name)
         if image is None:
-            candidate, state = self._find(resolved, store)
-            image = store.add(
-                resolved.key,
-                lambda entry: self._fill(entry, kernel.name, candidate, state, progress),
-                name=kernel.name,
-                need=candidate.size + candidate.installed + _ELF_SPACE,
-            )
+            try:
+                image = self._download(resolved, store, progress)
+            except KernelUnavailable as error:
+                stored = self._stored_before(resolved, store)
+                if stored is None:
+                    raise
+                return replace(stored, note=f"{error}; the stored kernel is used")
         self._remember(resolved, store)
         return replace(image, note="; ".join(filter(None, (image.note, resolved.note))))
+
+    def _download(self, resolved: Resolved, store: Store, progress: Progress | None) -> KernelImage:
+        name = resolved.kernel.name
+        candidate, state = self._find(resolved, store)
+        return store.add(
+            resolved.key,
+            lambda entry: self._fill(entry, name, candidate, state, progress),
+            name=name,
+            need=candidate.size + candidate.installed + _ELF_SPACE,
+        )
+
+    def _stored_before(self, resolved: Resolved, store: Store) -> KernelImage | None:
+        spec = _spec(resolved.kernel)
+        before = store.recall(self._question(spec)) if is_pattern(spec.version) else None
+        return None if before is None else store.get(before.key, resolved.kernel.name)
 
     # --- suites ---
 

@@ -27,7 +27,7 @@ class Scale:
     @property
     def factor(self) -> float:
         """What every configured limit is multiplied with; 1.0 to 10.0."""
-        crowding = self.vcpus / (os.cpu_count() or 1)
+        crowding = self.vcpus / len(os.sched_getaffinity(0))
         slowness = self.probe_seconds / REFERENCE_BOOT
         return min(MAX_FACTOR, max(1.0, slowness) * max(1.0, crowding))
 

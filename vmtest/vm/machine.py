@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from vmtest.errors import BootError, DeadlineExceeded, SessionLost, SessionRefused
 from vmtest.model import KernelImage, RootImage
@@ -55,7 +55,7 @@ class Machine:
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
         self.started = time.monotonic()
-        self.console = ConsoleLog(spec.log, self._hang_up)
+        self.console = ConsoleLog(spec.log, self.hang_up)
         self._keys = Keys.make()
         self._stack = ExitStack()
         self._ended = threading.Event()
@@ -94,7 +94,7 @@ class Machine:
             # Last in, first out: hang up, end the VM, then wait for its last words.
             stack.callback(drain.join, timeout=10)
             stack.callback(self._process.end)
-            stack.callback(self._hang_up)
+            stack.callback(self.hang_up)
             self._stack = stack.pop_all()
         return self
 
@@ -107,16 +107,21 @@ class Machine:
         self._stack.close()
 
     def _drain(self) -> None:
-        with self.console.path.open("wb", buffering=0) as log:
-            while data := os.read(self._process.descriptor, 1 << 16):
-                with suppress(OSError):  # a full disk must not stop the guest
+        log: BinaryIO | None = None
+        with suppress(OSError):  # a full disk must stop neither the guest nor the scan
+            log = self.console.path.open("wb", buffering=0)
+        while data := os.read(self._process.descriptor, 1 << 16):
+            if log is not None:
+                with suppress(OSError):
                     log.write(data)
-                self.console.feed(data)
+            self.console.feed(data)
+        if log is not None:
+            log.close()
         self.console.close()
         self._ended.set()
-        self._hang_up()
+        self.hang_up()
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
         """End the connection, so that everybody who waits on it wakes at once."""
         connection = self._connection
         if connection is not None:
@@ -131,7 +136,7 @@ class Machine:
         """End the VM from another thread; whoever waits for it gets SessionLost."""
         self._cancelled.set()
         self._process.let_go()
-        self._hang_up()
+        self.hang_up()
 
     @property
     def running(self) -> bool:

@@ -259,7 +259,12 @@ class SshStream:
         return out, err
 
     def _raise_if_lost(self) -> None:
-        if self._channel.exit_status == -1 and not self._channel.get_transport().is_active():
+        if self._channel.exit_status != -1:
+            return
+        # paramiko wakes readers before it calls a dying transport inactive.
+        transport = self._channel.get_transport()
+        transport.join(0.5)
+        if not transport.is_active():
             raise SessionLost("the SSH session ended while a command ran")
 
     def status(self) -> int:
