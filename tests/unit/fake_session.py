@@ -37,7 +37,8 @@ class HostStream:
         return got.get(self._stdout.fileno(), b""), got.get(self._stderr.fileno(), b"")
 
     def status(self) -> int:
-        return max(self._process.returncode, -1)
+        code = self._process.poll()
+        return -1 if code is None else max(code, -1)
 
 
 class HostSession:
