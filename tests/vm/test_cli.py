@@ -116,11 +116,17 @@ def test_a_test_that_panics_the_kernel_keeps_what_had_finished(
 def test_a_panic_after_the_last_test_is_no_pass(project: Callable[..., Path]) -> None:
     folder = project(
         """
+        import os
         import subprocess
 
         def test_a():
-            crash = "sleep 1.5; echo c >/proc/sysrq-trigger"
-            subprocess.Popen(["sh", "-c", crash], stdin=0, stdout=2, start_new_session=True)
+            # As soon as pytest has ended: when the kernel frees what it had loaded.
+            crash = "while kill -0 %d; do :; done; echo c >/proc/sysrq-trigger" % os.getpid()
+            nowhere = subprocess.DEVNULL
+            subprocess.Popen(
+                ["sh", "-c", crash], stdin=nowhere, stdout=nowhere, stderr=nowhere,
+                start_new_session=True,
+            )
         """
     )
     ends(vmtest("run", cwd=folder), 1, "PANICKED", "sysrq triggered crash")
