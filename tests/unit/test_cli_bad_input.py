@@ -123,6 +123,18 @@ def test_no_network_and_nothing_cached(project: Path) -> None:
     assert "trixie-security" in said.out
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(project: Path) -> None:
+    (project / "file").touch()
+    said = vmtest("run", "--junit", "file/x.xml", cwd=project, environment=offline(project))
+    said.refuses(2, "file/x.xml: cannot make its folder", "name another file")
+    assert said.out == ""
+
+
+def test_a_reports_folder_is_made(project: Path) -> None:
+    vmtest("run", "--junit", "new/folder/x.xml", cwd=project, environment=offline(project))
+    assert "INFRA_ERROR" in (project / "new" / "folder" / "x.xml").read_text()
+
+
 def test_a_kernel_file_that_is_none(project: Path) -> None:
     (project / "junk").write_bytes(b"#!/bin/sh\n" * 1000)
     text = CONFIG.replace('apt = "debian"\nversion = "6.12.*"', 'path = "junk"')

@@ -78,7 +78,7 @@ def run(
         needed = {name for s in suites for name in s.objects}
         cache = default_cache()
         kernels, resolved = choose_kernels(settings, kernel or [], cache)
-        check_reports(junit_file, markdown_file, json_file)
+        make_room_for_reports(junit_file, markdown_file, json_file)
         view = live.view(sys.stdout)
         hold = InteractiveHold(view) if shell_on_failure else None
         folder = runs.create(settings.directory)
@@ -182,11 +182,17 @@ def _ran(matrix: Matrix) -> dict[str, object]:
     }
 
 
-def check_reports(*files: Path | None) -> None:
-    """Raise UsageError for a report that could not be written, before anything is run."""
+def make_room_for_reports(*files: Path | None) -> None:
+    """Make the reports' folders before anything is run; raises UsageError when that fails."""
     for file in files:
-        if file is not None and not file.absolute().parent.is_dir():
-            raise UsageError(f"{file}: there is no folder {file.absolute().parent}; make it first")
+        if file is None:
+            continue
+        try:
+            file.absolute().parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{file}: cannot make its folder: {error.strerror}; name another file"
+            ) from error
 
 
 def write_reports(
