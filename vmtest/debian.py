@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import total_ordering
 from pathlib import Path
@@ -363,8 +362,3 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if k != "APT_CONFIG" and not k.startswith("LC_")}
     env |= {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     return env | dict(extra or {})
-
-
-def quote_command(argv: Iterable[str]) -> str:
-    """A command as a person would type it, for messages."""
-    return shlex.join(argv)

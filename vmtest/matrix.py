@@ -110,7 +110,7 @@ def _outcome(ran: _Ran) -> KernelResult:
     if error is None:
         return ran.future.result()
     reason = f"its worker broke: {type(error).__name__}: {error}"
-    return base_result(ran.kernel, Status.INFRA_ERROR, reason, directory=ran.kernel.name)
+    return base_result(ran.kernel, Status.INFRA_ERROR, reason)
 
 
 class _Runner:
@@ -295,7 +295,7 @@ class _Runner:
             suites=tuple(suite.name for suite in self.plan.suites),
             kernels=tuple(
                 self.results.get(kernel.name)
-                or base_result(kernel, Status.CANCELLED, "not finished", directory=kernel.name)
+                or base_result(kernel, Status.CANCELLED, "not finished")
                 for kernel in self.plan.kernels
             ),
             interrupted=self.interrupted,

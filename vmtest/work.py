@@ -101,9 +101,9 @@ class Cancellation:
             self._machines.discard(machine)
 
 
-def base_result(kernel: Kernel, status: Status, reason: str, **facts: str) -> KernelResult:
+def base_result(kernel: Kernel, status: Status, reason: str) -> KernelResult:
     """The result of a kernel that came to no tests."""
-    return KernelResult(kernel.name, status, reason=reason, gate=kernel.gate, **facts)  # type: ignore[arg-type]
+    return KernelResult(kernel.name, status, reason=reason, gate=kernel.gate, directory=kernel.name)
 
 
 def _unheard(event: Event) -> None:
@@ -362,4 +362,4 @@ def _last_line(log: bytes) -> str:
 def refused(kernel: Kernel, error: Exception) -> KernelResult:
     """The result of a kernel that could not even be prepared."""
     assert isinstance(error, InfrastructureError | OSError)
-    return base_result(kernel, Status.INFRA_ERROR, str(error), directory=kernel.name)
+    return base_result(kernel, Status.INFRA_ERROR, str(error))
