@@ -27,17 +27,14 @@ from vmtest.model import (
     KernelImage,
     KernelResult,
     Matrix,
-    ObjectFile,
     Resolved,
     RootImage,
     Status,
-    Suite,
 )
-from vmtest.objects import check_object, choose, run_build
+from vmtest.objects import run_build
 from vmtest.runs import RunFolder, utc_now
-from vmtest.suites import pack
 from vmtest.vm import accel
-from vmtest.work import Cancellation, Hold, Job, base_result, refused, run_kernel
+from vmtest.work import Cancellation, Hold, Job, Task, base_result, refused, run_kernel
 
 QEMU_OVERHEAD_MIB = 200
 """What QEMU takes beside the guest's memory, translated code included."""
@@ -45,20 +42,21 @@ QEMU_OVERHEAD_MIB = 200
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run: what, on what, with which options.
+    """One run: what, on what.
 
-    ``resolved`` has kernels whose index was already read; ``jobs`` of None
-    means as many VMs as the machine has room for.
+    ``task`` makes the task of a kernel once it is in the store and the build has
+    ended (UsageError ends the run); ``suites`` is the order of the table's rows;
+    ``resolved`` has kernels whose index was already read; ``jobs`` of None means
+    as many VMs as the machine has room for.
     """
 
     config: Config
     kernels: tuple[Kernel, ...]
-    suites: tuple[Suite, ...]
-    objects: tuple[ObjectFile, ...]
+    task: Callable[[KernelImage], Task]
     cache: Path
     folder: RunFolder
+    suites: tuple[str, ...] = ()
     build: bool = True
-    options: tuple[str, ...] = ()
     jobs: int | None = None
     accelerator: str = "auto"
     resolved: Mapping[str, Resolved] = field(default_factory=dict)
@@ -154,20 +152,14 @@ class _Runner:
         self._post(Preparing(kernel.name, "choosing the accelerator"))
         probe = accel.choose(image.image, self.plan.cache, self.plan.accelerator)
         built.result()
-        objects = choose(self.plan.objects, image.version)
-        for name in {name for suite in self.plan.suites for name in suite.objects}:
-            if name in objects:
-                check_object(name, objects[name])
-        payload = pack(self.plan.config.suites, self.plan.suites, objects)
         return Job(
             kernel=kernel,
             image=image,
             root=guest,
-            payload=payload,
+            task=self.plan.task(image),
             probe=probe,
             directory=self.plan.folder.kernel(kernel.name),
             vcpus=self.jobs * kernel.cpus,
-            options=self.plan.options,
             note="; ".join(part for part in (note, config_note) if part),
         )
 
@@ -292,7 +284,7 @@ class _Runner:
             run=self.plan.folder.name,
             started=self.stamp,
             duration=round(time.monotonic() - self.started, 2),
-            suites=tuple(suite.name for suite in self.plan.suites),
+            suites=self.plan.suites,
             kernels=tuple(
                 self.results.get(kernel.name)
                 or base_result(kernel, Status.CANCELLED, "not finished")

@@ -1,51 +1,52 @@
-"""One kernel's work: boot it, run the suites in it, and say what happened.
+"""One kernel's work: boot it, have a task done in it, and say what happened.
 
 ``run_kernel`` is what an executor's worker does.  It takes and returns values
 that can be pickled; what happens meanwhile goes to files and to a callback.
+What is done in a guest is a ``Task``'s business; how a guest comes and goes is
+the ``Bench``'s.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event as Flag
 from threading import Lock, Timer
+from typing import Protocol
 
-from vmtest.errors import (
-    BootError,
-    DeadlineExceeded,
-    InfrastructureError,
-    SessionLost,
-    UnbootableKernel,
-    VmtestError,
-)
-from vmtest.events import (
-    Booted,
-    Booting,
-    Collected,
-    Event,
-    Preparing,
-    TestFinished,
-    TestStarted,
-)
-from vmtest.model import Kernel, KernelImage, KernelResult, Outcome, RootImage, Status, TestResult
-from vmtest.suites import Payload, Run, Sink, install, pytest_argv
+from vmtest.errors import BootError, InfrastructureError, SessionLost, VmtestError
+from vmtest.events import Booted, Booting, Event
+from vmtest.model import Kernel, KernelImage, KernelResult, Limits, RootImage, Status
 from vmtest.vm.accel import Probe
-from vmtest.vm.console import Finding, Sign
+from vmtest.vm.console import Sign
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec
-from vmtest.vm.session import Session
+from vmtest.vm.session import Session, SshSession
 
 Emit = Callable[[Event], None]
 Hold = Callable[[Session, KernelResult], None]
 """Called with a failed kernel's session before its VM ends (``--shell-on-failure``)."""
 
-_KILLED = 128
-"""A shell's status for a process that a signal ended is this and the signal's number."""
-_PYTEST_INTERNAL_ERROR, _PYTEST_USAGE_ERROR, _PYTEST_NO_TESTS = 3, 4, 5
+
+class Task(Protocol):
+    """What is done in one kernel: a value that can be pickled.
+
+    ``objects`` has name and sha256 of each BPF object it takes along.
+    """
+
+    @property
+    def objects(self) -> tuple[tuple[str, str], ...]:
+        """Name and sha256 of each BPF object."""
+
+    def run(self, bench: Bench, result: KernelResult) -> KernelResult:
+        """Do it, and return ``result`` completed.
+
+        A VmtestError or an OSError that it raises becomes the kernel's
+        BOOT_FAILED or INFRA_ERROR.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,10 @@ class Job:
     kernel: Kernel
     image: KernelImage
     root: RootImage
-    payload: Payload
+    task: Task
     probe: Probe
     directory: Path
     vcpus: int
-    options: tuple[str, ...] = ()
     note: str = ""
 
     @property
@@ -101,6 +101,117 @@ class Cancellation:
             self._machines.discard(machine)
 
 
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A booted guest.
+
+    ``limits`` are real seconds; ``complaints`` is how many the kernel had made
+    when it was up: those are no task's fault.
+    """
+
+    machine: Machine
+    session: SshSession
+    limits: Limits
+    complaints: int
+
+
+class Bench:
+    """Where a task works: boots guests of its job's kernel, one after the other.
+
+    ``boot_seconds`` is what the first boot took to its session (0.0 before),
+    ``console_tail`` the last machine's last lines.
+    """
+
+    def __init__(self, job: Job, emit: Emit, cancellation: Cancellation, hold: Hold | None) -> None:
+        self.job = job
+        self.emit = emit
+        self.boot_seconds = 0.0
+        self.console_tail: tuple[str, ...] = ()
+        self._boots = 0
+        self._cancellation = cancellation
+        self._hold = hold
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was interrupted."""
+        return self._cancellation.requested
+
+    def check(self) -> None:
+        """Raise SessionLost once the run was interrupted."""
+        if self.cancelled:
+            raise SessionLost("cancelled")
+
+    @contextmanager
+    def guest(self, network: bool = False) -> Iterator[Guest]:
+        """Boot the kernel, and end its VM behind; raises BootError, SessionLost.
+
+        The first guest's console is ``console.log``, the second's ``console-2.log``.
+        """
+        job = self.job
+        self._boots += 1
+        log = "console.log" if self._boots == 1 else f"console-{self._boots}.log"
+        spec = MachineSpec(
+            image=job.image,
+            root=job.root,
+            probe=job.probe,
+            log=job.directory / log,
+            memory_mib=job.kernel.memory_mib,
+            cpus=job.kernel.cpus,
+            cmdline=job.kernel.cmdline,
+            network=network,
+        )
+        limits = job.scale.apply(job.kernel.limits)
+        with ExitStack() as stack:
+            self.emit(Booting(job.kernel.name, self._boots))
+            machine = stack.enter_context(Machine(spec))
+            stack.callback(self._remember, machine)
+            self._cancellation.watch(machine, stack)
+            session = machine.connect(limits.boot, job.scale.factor)
+            stack.callback(session.close)
+            seconds = round(time.monotonic() - machine.started, 2)
+            self.boot_seconds = self.boot_seconds or seconds
+            self.emit(
+                Booted(job.kernel.name, seconds, job.image.release, job.probe.accelerator.value)
+            )
+            complaints = len(machine.console.findings(Sign.SPLAT))
+            yield Guest(machine, session, limits, complaints)
+
+    def _remember(self, machine: Machine) -> None:
+        self.console_tail = machine.console.tail
+
+    @contextmanager
+    def patience(self, machine: Machine, seconds: float) -> Iterator[None]:
+        """Hang up on a guest that neither answers nor dies within ``seconds``."""
+        timer = Timer(seconds, machine.hang_up)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def keep_dmesg(self, guest: Guest) -> bool:
+        """Write dmesg.log; whether the guest was still there to give its log."""
+        with self.patience(guest.machine, 10 * self.job.scale.factor):
+            try:
+                text = guest.session.run(["dmesg"]).stdout
+            except SessionLost:
+                return False
+        (self.job.directory / "dmesg.log").write_bytes(text)
+        return True
+
+    def show(self, session: SshSession, result: KernelResult) -> KernelResult:
+        """Let somebody look at a guest that failed; whatever comes of it, the result stands."""
+        if self._hold is None or self.cancelled or not session.alive:
+            return result
+        if result.status is Status.PASSED:
+            return result
+        try:
+            self._hold(session, result)
+        except (VmtestError, OSError) as error:
+            return replace(result, note=f"{result.note}; no shell: {error}".removeprefix("; "))
+        return result
+
+
 def base_result(kernel: Kernel, status: Status, reason: str) -> KernelResult:
     """The result of a kernel that came to no tests."""
     return KernelResult(kernel.name, status, reason=reason, gate=kernel.gate, directory=kernel.name)
@@ -116,7 +227,7 @@ def run_kernel(
     cancellation: Cancellation | None = None,
     hold: Hold | None = None,
 ) -> KernelResult:
-    """Boot the kernel of ``job``, run its suites, and judge.  Never raises a VmtestError."""
+    """Have the task of ``job`` done in its kernel, and judge.  Never raises a VmtestError."""
     cancellation = cancellation or Cancellation()
     started = time.monotonic()
     scale = job.scale
@@ -131,232 +242,26 @@ def run_kernel(
         directory=job.directory.name,
         digest=job.image.digest,
         gate=job.kernel.gate,
-        objects=job.payload.objects,
+        objects=job.task.objects,
         guest=job.root.digest,
     )
+    bench = Bench(job, emit, cancellation, hold)
     try:
-        result = _Work(job, emit, cancellation, hold).run(result)
+        result = job.task.run(bench, result)
     except (VmtestError, OSError) as error:
         if cancellation.requested:
             result = replace(result, status=Status.CANCELLED, reason="interrupted")
+        elif isinstance(error, BootError):
+            result = replace(
+                result,
+                status=Status.BOOT_FAILED,
+                reason=str(error),
+                console_tail=bench.console_tail,
+            )
         else:
-            status = Status.BOOT_FAILED if isinstance(error, BootError) else Status.INFRA_ERROR
-            result = replace(result, status=status, reason=str(error))
-    return replace(result, duration=round(time.monotonic() - started, 2))
-
-
-@dataclass(slots=True)
-class _Work:
-    """The steps of one kernel, with what they share."""
-
-    job: Job
-    emit: Emit
-    cancellation: Cancellation
-    hold: Hold | None
-    quiet_before: int = field(default=0)
-
-    def run(self, result: KernelResult) -> KernelResult:
-        job = self.job
-        spec = MachineSpec(
-            image=job.image,
-            root=job.root,
-            probe=job.probe,
-            log=job.directory / "console.log",
-            memory_mib=job.kernel.memory_mib,
-            cpus=job.kernel.cpus,
-            cmdline=job.kernel.cmdline,
-            network=any(suite.network for suite in job.payload.suites),
-        )
-        limits = job.scale.apply(job.kernel.limits)
-        with ExitStack() as stack:
-            self.emit(Booting(job.kernel.name))
-            machine = stack.enter_context(Machine(spec))
-            self.cancellation.watch(machine, stack)
-            try:
-                session = machine.connect(limits.boot, job.scale.factor)
-            except BootError as error:
-                if self.cancellation.requested:
-                    raise
-                return replace(
-                    result,
-                    status=Status.BOOT_FAILED,
-                    reason=str(error),
-                    console_tail=machine.console.tail,
-                )
-            stack.callback(session.close)
-            seconds = round(time.monotonic() - machine.started, 2)
-            result = replace(result, boot_seconds=seconds)
-            self.emit(
-                Booted(job.kernel.name, seconds, job.image.release, job.probe.accelerator.value)
-            )
-            # What the kernel said while booting is no test's fault: it is noted, not judged.
-            self.quiet_before = len(machine.console.findings(Sign.SPLAT))
-            result = self._suites(machine, session, result)
-            if self.hold is not None and result.status is not Status.PASSED and session.alive:
-                result = self._held(session, result)
-            return result
-
-    def _held(self, session: Session, result: KernelResult) -> KernelResult:
-        """Let somebody look at the guest; whatever comes of it, the result stands."""
-        assert self.hold is not None
-        if self.cancellation.requested:
-            return result
-        try:
-            self.hold(session, result)
-        except (VmtestError, OSError) as error:
-            return replace(result, note=f"{result.note}; no shell: {error}".removeprefix("; "))
-        return result
-
-    def _suites(self, machine: Machine, session: Session, result: KernelResult) -> KernelResult:
-        job, name = self.job, self.job.kernel.name
-
-        def check() -> None:
-            if self.cancellation.requested:
-                raise SessionLost("cancelled")
-
-        with (
-            (job.directory / "results.jsonl").open("wb") as results,
-            (job.directory / "pytest.log").open("wb") as log,
-        ):
-            sink = Sink(
-                results,
-                log,
-                job.directory / "collected.json",
-                collected=lambda tests: self.emit(Collected(name, len(tests))),
-                started=lambda test: self.emit(TestStarted(name, test)),
-                finished=lambda test: self.emit(TestFinished(name, test)),
-            )
-            run = Run(job.payload, sink)
-            status, reason = Status.PASSED, ""
-            try:
-                self.emit(Preparing(name, "copying the payload"))
-                limits = job.scale.apply(job.kernel.limits)
-                with self._patience(machine, limits.silence):
-                    release = install(session, job.payload, check)
-                if release != job.image.release:
-                    raise UnbootableKernel(
-                        f"{name}: the guest runs {release} and not {job.image.release}"
-                    )
-                argv = pytest_argv(job.payload, job.root.python, job.options)
-                run.execute(session, argv, limits, check, lambda: machine.console.last_activity)
-                status, reason = _verdict(run, machine)
-                with self._patience(machine, 10 * job.scale.factor):
-                    kept = self._keep_dmesg(session)
-                if not kept and not self.cancellation.requested:
-                    # After the last test: where programs and maps are freed.
-                    status, reason = Status.LOST, f"{machine.cause_of_death()} after the last test"
-            except DeadlineExceeded as error:
-                starved = _memory(machine)
-                status = Status.LOST if starved else Status.TIMED_OUT
-                reason = _while(run, starved or str(error))
-            except SessionLost as error:
-                status, reason = self._broken(machine, run, error)
-            except OSError as error:
-                status, reason = Status.INFRA_ERROR, f"{error}; the results so far are kept"
-        if machine.console.panic and status is not Status.PANICKED:
-            status, reason = Status.PANICKED, machine.cause_of_death()
-        splats = machine.console.findings(Sign.SPLAT)[self.quiet_before :]
-        if status is Status.PASSED and splats:
-            status, reason = Status.SPLAT, f'the kernel complained: "{splats[0].text}"'
-        return replace(
-            result,
-            status=status,
-            reason=reason,
-            tests=run.results(reason),
-            splats=_texts(splats),
-            note=_with_boot_splats(result.note, machine, self.quiet_before),
-            console_tail=() if status in (Status.PASSED, Status.FAILED) else machine.console.tail,
-        )
-
-    def _broken(self, machine: Machine, run: Run, error: SessionLost) -> tuple[Status, str]:
-        if self.cancellation.requested:
-            return Status.CANCELLED, _while(run, "interrupted")
-        cause = machine.cause_of_death()
-        if machine.console.panic:
-            return Status.PANICKED, _while(run, cause)
-        if not run.tests and not run.log_tail:
-            return Status.INFRA_ERROR, f"before pytest had begun: {error}; {cause}"
-        return Status.LOST, _while(run, _memory(machine) or cause)
-
-    @contextmanager
-    def _patience(self, machine: Machine, seconds: float) -> Iterator[None]:
-        """Hang up on a guest that neither answers nor dies within ``seconds``."""
-        timer = Timer(seconds, machine.hang_up)
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _keep_dmesg(self, session: Session) -> bool:
-        """Whether the guest was still there to give its log."""
-        try:
-            text = session.run(["dmesg"]).stdout
-        except SessionLost:
-            return False
-        (self.job.directory / "dmesg.log").write_bytes(text)
-        return True
-
-
-def _texts(findings: Sequence[Finding]) -> tuple[str, ...]:
-    return tuple(finding.text for finding in findings)
-
-
-def _with_boot_splats(note: str, machine: Machine, count: int) -> str:
-    if not count:
-        return note
-    first = machine.console.findings(Sign.SPLAT)[0].text
-    boot = f'{count} complaint(s) of the kernel while booting, the first: "{first}"'
-    return f"{note}; {boot}" if note else boot
-
-
-def _while(run: Run, what: str) -> str:
-    return f"{what}; while {run.running} ran" if run.running else what
-
-
-def _verdict(run: Run, machine: Machine) -> tuple[Status, str]:
-    """Status and reason of a pytest process that has ended."""
-    if run.exit_status is None and 0 < run.process_status < _KILLED:
-        # Before it had a session: a conftest.py that cannot be imported, for one.
-        return Status.FAILED, f"pytest could not run: {_last_line(run.log_tail)}; see pytest.log"
-    if run.exit_status is None:
-        cause = _memory(machine) or f"pytest ended without a word: {_last_line(run.log_tail)}"
-        return Status.LOST, _while(run, cause)
-    if run.exit_status in (_PYTEST_INTERNAL_ERROR, _PYTEST_USAGE_ERROR):
-        return Status.FAILED, f"pytest could not run: {_last_line(run.log_tail)}; see pytest.log"
-    bad = [test for test in run.done if test.outcome.bad]
-    if bad:
-        return Status.FAILED, _count_bad(bad)
-    if run.exit_status == _PYTEST_NO_TESTS or not run.tests:
-        return Status.NO_TESTS, "pytest collected no tests"
-    if run.exit_status != 0:
-        last = _last_line(run.log_tail)
-        return Status.FAILED, f"pytest stopped early (status {run.exit_status}): {last}"
-    return Status.PASSED, ""
-
-
-def _memory(machine: Machine) -> str:
-    """What the console says of the guest's memory, "" when it had enough."""
-    killed = machine.console.findings(Sign.OUT_OF_MEMORY)
-    if not killed:
-        return ""
-    return (
-        f"the guest ran out of memory ({machine.spec.memory_mib} MiB; raise memory in "
-        f'kernels.toml): "{killed[-1].text}"'
-    )
-
-
-def _count_bad(bad: Sequence[TestResult]) -> str:
-    errors = sum(test.outcome is Outcome.ERROR for test in bad)
-    failed = len(bad) - errors
-    parts = [f"{failed} failed"] if failed else []
-    parts += [f"{errors} with errors"] if errors else []
-    return ", ".join(parts)
-
-
-def _last_line(log: bytes) -> str:
-    lines = [line for line in log.decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "nothing was printed"
+            result = replace(result, status=Status.INFRA_ERROR, reason=str(error))
+    duration = round(time.monotonic() - started, 2)
+    return replace(result, boot_seconds=bench.boot_seconds, duration=duration)
 
 
 def refused(kernel: Kernel, error: Exception) -> KernelResult:

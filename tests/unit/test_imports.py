@@ -18,6 +18,7 @@ LAYERS = [
     {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "vm"},
     {"guestimage", "suites"},
     {"work"},
+    {"tasks"},
     {"matrix", "report"},
     {"cli"},
 ]

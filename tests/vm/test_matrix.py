@@ -15,6 +15,7 @@ from vmtest.config import Config, parse
 from vmtest.events import Event, KernelFinished
 from vmtest.matrix import Plan, run_matrix
 from vmtest.model import KernelImage, Matrix, RootImage, Status
+from vmtest.tasks.suites import suite_tasks
 
 CONFIG = """
 schema = 1
@@ -48,7 +49,8 @@ def configured(folder: Path, image: KernelImage, root: str) -> Config:
 
 
 def plan(settings: Config, cache: Path, folder: Path) -> Plan:
-    return Plan(settings, settings.kernels, settings.suites, (), cache, runs.create(folder))
+    task = suite_tasks(settings, settings.suites, ())
+    return Plan(settings, settings.kernels, task, cache, runs.create(folder))
 
 
 def test_jobs_run_on_a_process_pool_as_well(

@@ -23,6 +23,7 @@ from vmtest.matrix import Plan, resolve_all, run_matrix
 from vmtest.model import Kernel, Matrix, Resolved, exit_status
 from vmtest.report import junit, live, markdown, matrix_json, terminal
 from vmtest.runs import RunFolder
+from vmtest.tasks.suites import suite_tasks
 from vmtest.vm.accel import qemu_version
 
 EXAMPLE = """Boot kernels and run the suites in each.
@@ -85,12 +86,16 @@ def run(
         plan = Plan(
             config=settings,
             kernels=kernels,
-            suites=suites,
-            objects=builds,
+            task=suite_tasks(
+                settings,
+                suites,
+                builds,
+                _pytest_options(expression, exitfirst, maxfail, durations, collect_only),
+            ),
             cache=cache,
             folder=folder,
+            suites=tuple(chosen.name for chosen in suites),
             build=not (needed and needed <= given.keys()),
-            options=_pytest_options(expression, exitfirst, maxfail, durations, collect_only),
             jobs=1 if shell_on_failure else jobs,
             accelerator=accel,
             resolved=resolved,
@@ -152,7 +157,7 @@ def _facts(settings: Config, plan: Plan) -> dict[str, object]:
         "config": settings.file.name,
         "started": runs.utc_now(),
         "kernels": [kernel.name for kernel in plan.kernels],
-        "suites": [suite.name for suite in plan.suites],
+        "suites": list(plan.suites),
         "gates": {kernel.name: kernel.gate for kernel in plan.kernels},
         "versions": {
             "vmtest": metadata.version("vmtest"),

@@ -11,9 +11,9 @@ import pytest
 
 from vmtest.model import Outcome, Status, Suite, TestResult
 from vmtest.suites import Payload, Run, Sink
+from vmtest.tasks.suites import _verdict
 from vmtest.vm.console import ConsoleLog
 from vmtest.vm.machine import Machine
-from vmtest.work import _verdict
 
 OOM = b"[  9.0] Out of memory: Killed process 9 (python3)\n"
 

@@ -1,0 +1,1 @@
+"""What can be done in a booted kernel: each module a ``Task`` for ``work.run_kernel``."""
