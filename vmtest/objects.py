@@ -54,16 +54,17 @@ def clang_argv(source: Path, target: Path, include: Path) -> list[str]:
 def build_all(source: Path, target: Path) -> list[Path]:
     """Compile every ``*.bpf.c`` of ``source`` that is newer than its object in ``target``.
 
-    Returns all objects.  Raises BuildError with clang's words, UsageError when
-    there is nothing to build, InfrastructureError without clang.
+    ``source/mocks/a.bpf.c`` becomes ``target/mocks/a.bpf.o``; all of them find the headers of
+    ``source/include``.  Returns all objects.  Raises BuildError with clang's words, UsageError
+    when there is nothing to build, InfrastructureError without clang.
     """
-    programs = sorted(source.glob("*.bpf.c"))
+    programs = sorted(source.rglob("*.bpf.c"))
     if not programs:
         raise UsageError(f"there is no *.bpf.c in {source}; run vmtest build where bpf/ is")
-    target.mkdir(parents=True, exist_ok=True)
 
     def build(program: Path) -> Path:
-        made = target / program.name.replace(".bpf.c", ".bpf.o")
+        made = (target / program.relative_to(source)).with_suffix(".o")
+        made.parent.mkdir(parents=True, exist_ok=True)
         if not _fresh(made):
             _compile(program, made, source / "include")
         return made

@@ -28,6 +28,17 @@ def test_what_is_built_is_a_bpf_object(source: Path, tmp_path: Path) -> None:
     check_object("one", made)
 
 
+def test_a_program_in_a_folder_is_built_into_that_folder_with_the_same_headers(
+    source: Path, tmp_path: Path
+) -> None:
+    (source / "mocks").mkdir()
+    (source / "mocks" / "one.bpf.c").write_text('#include "../one.bpf.c"\nint m = N + 1;\n')
+    made = build_all(source, tmp_path / "build")
+    built = [path.relative_to(tmp_path / "build").as_posix() for path in made]
+    assert sorted(built) == ["mocks/one.bpf.o", "one.bpf.o"]
+    assert all(path.is_file() for path in made)
+
+
 def test_nothing_is_built_twice(source: Path, tmp_path: Path) -> None:
     (made,) = build_all(source, tmp_path / "build")
     before = made.stat().st_mtime_ns
