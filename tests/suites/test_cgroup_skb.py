@@ -24,6 +24,7 @@ from layouts import (
     tuple_v6,
     u32,
 )
+from records import INTERVAL_NS, TcpInfo, assert_bytes, assert_counters, only
 from traffic import (
     MAPPED,
     SECONDS,
@@ -36,6 +37,7 @@ from traffic import (
     loopback_addresses,
     meeting,
     receive,
+    round_trip,
 )
 
 from vmtest.guest.attach import attached_to_cgroup
@@ -44,7 +46,6 @@ from vmtest.guest.objects import BpfObject, Program
 from vmtest.guest.payload import object_path
 from vmtest.guest.ringbuf import RingBuffer
 
-INTERVAL_NS = 5_000_000_000
 EGRESS, INGRESS = "cgroup_skb_egress_prog", "cgroup_skb_ingress_prog"
 SMALL_RING = 4096  # bytes, one page: room for 30 records of 128 + 8 B
 
@@ -143,13 +144,6 @@ def watching(loaded: BpfObject, group: Cgroup, names: list[str]) -> Iterator[Wat
         for program in programs:
             stack.enter_context(attached_to_cgroup(program, group))
         yield Watch(loaded, group, programs, ring)
-
-
-@pytest.fixture(scope="session")
-def clock_is_past_the_interval() -> None:
-    """A guest can be younger than the 5 s that make a report stale: waits until it is not."""
-    while (missing := INTERVAL_NS + 10_000_000 - time.monotonic_ns()) > 0:
-        time.sleep(missing / 1e9)
 
 
 @pytest.fixture(scope="module")
@@ -423,16 +417,7 @@ def test_record_has_the_counters_of_the_connection(watch: Watch) -> None:
         record = watch.report(met)
     assert info.bytes_acked >= 1000, f"the kernel counts {info.bytes_acked} of 1000 B"
     assert info.bytes_received == 500
-    expected = (info.bytes_acked, info.bytes_received, info.srtt_us, info.min_rtt_us, 0, 0)
-    seen = (
-        record.sent_bytes,
-        record.received_bytes,
-        record.srtt_us >> 3,
-        record.rtt_min,
-        record.total_retrans,
-        record.lost_out,
-    )
-    assert seen == expected, f"expected {expected} as TCP_INFO has it, seen {seen}"
+    assert_counters(record, info)
 
 
 @pytest.mark.ours
@@ -474,30 +459,10 @@ def test_record_shows_nothing_of_the_records_before(
 # What the checks above are made of.
 
 
-class TcpInfo:
-    """What getsockopt(TCP_INFO) says: struct tcp_info of linux/tcp.h."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        value = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 152)
-        (self.srtt_us,) = struct.unpack_from("=I", value, 68)
-        self.bytes_acked, self.bytes_received = struct.unpack_from("=QQ", value, 120)
-        (self.min_rtt_us,) = struct.unpack_from("=I", value, 148)
-
-
 def switch_on(loaded: BpfObject) -> None:
     """Monitoring is on by default, periodic reports are not."""
     loaded.set_global("enable_monitoring", 1)
     loaded.set_global("enable_periodic_report", 1)
-
-
-def round_trip(met: Meeting) -> None:
-    """A byte there and a byte back. Once it is done, packets both ways have been seen."""
-    met.client.sendall(b"?")
-    question = met.server.recv(1)
-    assert question == b"?", f"expected a byte at the server, received {question!r}"
-    met.server.sendall(b"!")
-    answer = met.client.recv(1)
-    assert answer == b"!", f"expected a byte at the client, received {answer!r}"
 
 
 def fill_ring(watch: Watch, met: Meeting, storage: Storage = STALE) -> int:
@@ -508,14 +473,3 @@ def fill_ring(watch: Watch, met: Meeting, storage: Storage = STALE) -> int:
         if watch.storage(met.client) == storage:
             return made
     raise AssertionError(f"the ring of {SMALL_RING} B took {made + 1} records")
-
-
-def only(records: list[Probe]) -> Probe:
-    """The record, of which there must be exactly one."""
-    assert len(records) == 1, f"expected one record, seen {len(records)}: {records}"
-    return records[0]
-
-
-def assert_bytes(what: str, seen: bytes, expected: bytes) -> None:
-    """Compares, and shows both in hexadecimal."""
-    assert seen == expected, f"{what}: expected {expected.hex(' ')}, seen {seen.hex(' ')}"

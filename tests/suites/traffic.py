@@ -133,6 +133,16 @@ def assert_reached(met: Meeting, family: Family, expected: Address) -> None:
     assert received == token, f"expected {token.hex()} at {taken}, received {received.hex()}"
 
 
+def round_trip(met: Meeting) -> None:
+    """A byte there and a byte back. Once it is done, packets both ways have been seen."""
+    met.client.sendall(b"?")
+    question = met.server.recv(1)
+    assert question == b"?", f"expected a byte at the server, received {question!r}"
+    met.server.sendall(b"!")
+    answer = met.client.recv(1)
+    assert answer == b"!", f"expected a byte at the client, received {answer!r}"
+
+
 def receive(source: socket.socket, size: int) -> bytes:
     """Exactly `size` bytes, or what came before the end of the stream."""
     received = bytearray()
@@ -147,8 +157,13 @@ def receive(source: socket.socket, size: int) -> bytes:
 def receive_all(met: Meeting) -> bytes:
     """Everything the client ever sent: ends the client's direction and reads up to there."""
     met.client.shutdown(socket.SHUT_WR)
+    return receive_rest(met.server)
+
+
+def receive_rest(source: socket.socket) -> bytes:
+    """Everything up to the end of the stream."""
     received = bytearray()
-    while piece := met.server.recv(1 << 16):
+    while piece := source.recv(1 << 16):
         received += piece
     return bytes(received)
 
