@@ -29,7 +29,7 @@ PRIORITIES = 7
 
 RANDOM, LOCALITY_STRICT, LOCALITY_FAILOVER = 0, 1, 2
 INBOUND, OUTBOUND = 1, 2
-ESTABLISHED = 1
+ESTABLISHED, CLOSED = 1, 7
 
 _STORAGE = struct.Struct("<QQBB???3x36s4x")
 _SERVICE = struct.Struct("<7I I 40s 40s 16s 4s")
@@ -177,6 +177,16 @@ class Probe:
         """Of 128 B."""
         assert len(record) == _PROBE.size, f"a record has 128 B, this one {len(record)}"
         return cls(*_PROBE.unpack(record))
+
+
+def auth_request(kind: int, endpoints: bytes) -> bytes:
+    """40 B: a record of km_auth_req. `kind` as Probe.type, `endpoints` a tuple of 36 B."""
+    return u32(kind) + endpoints
+
+
+def log_event(text: str) -> bytes:
+    """260 B: a record of km_log_event."""
+    return (u32(len(text) + 1) + text.encode()).ljust(260, b"\0")
 
 
 for _layout, _size in (
