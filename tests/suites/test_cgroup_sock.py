@@ -1,7 +1,6 @@
 """cgroup_sock: connections go where the mesh wants them, and otherwise where they were sent."""
 
 import contextlib
-import errno
 import math
 import select
 import socket
@@ -152,6 +151,7 @@ def test_dialling_port_930_of_the_control_address_unmanages_the_netns(mesh: Mesh
     assert mesh.maps["km_manage"].items() == {}
 
 
+@pytest.mark.needs("so_netns_cookie")
 def test_managed_key_is_the_cookie_of_the_netns(mesh: Mesh) -> None:
     cookie = netns_cookie()
     mesh.control(MANAGE)
@@ -630,14 +630,9 @@ def udp_server(place: Address) -> Iterator[socket.socket]:
 
 
 def netns_cookie() -> bytes:
-    """The cookie of this network namespace; skips where the kernel does not tell (before 5.14)."""
+    """The cookie of this network namespace."""
     with socket.socket() as any_socket:
-        try:
-            return any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
-        except OSError as error:
-            if error.errno == errno.ENOPROTOOPT:
-                not_applicable("the kernel has no SO_NETNS_COOKIE")
-            raise
+        return any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
 
 
 def original(mesh: Mesh, dialled: Address) -> bytes:

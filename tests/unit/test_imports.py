@@ -14,7 +14,7 @@ ROOT = Path(vmtest.__file__).parent
 LAYERS = [
     {"errors", "model"},
     {"events", "cache", "host"},
-    {"config", "debian"},
+    {"config", "debian", "known"},
     {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "vm"},
     {"guestimage", "suites"},
     {"work"},

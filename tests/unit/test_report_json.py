@@ -62,7 +62,8 @@ def invented(seed: int) -> Matrix:
         )
 
     kernels = tuple(kernel() for _ in range(dice.randrange(4)))
-    return Matrix(model.SCHEMA, text(), text(), number(), texts(), kernels, truth())
+    facts = (text(), text(), number(), texts(), kernels, truth(), texts())
+    return Matrix(model.SCHEMA, *facts)
 
 
 def complaint(text: str) -> str:

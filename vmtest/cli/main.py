@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import build, doctor, image, kernels, merge, report, run, shell
+from vmtest.cli import build, doctor, image, kernels, known, merge, report, run, shell
 
 app = typer.Typer(
     name="vmtest",
@@ -36,6 +36,7 @@ def options(
 
 app.command("run", help=run.EXAMPLE)(run.run)
 app.command("shell", help=shell.EXAMPLE)(shell.shell)
+app.command("known", help=known.EXAMPLE)(known.known)
 app.command("build", help=build.EXAMPLE)(build.build)
 app.command("report", help=report.EXAMPLE)(report.report)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)

@@ -23,7 +23,7 @@ from vmtest.matrix import Plan, resolve_all, run_matrix
 from vmtest.model import Kernel, Matrix, Resolved, exit_status
 from vmtest.report import junit, live, markdown, matrix_json, terminal
 from vmtest.runs import RunFolder
-from vmtest.tasks.suites import suite_tasks
+from vmtest.tasks.suites import SuitesTasks
 from vmtest.vm.accel import qemu_version
 
 EXAMPLE = """Boot kernels and run the suites in each.
@@ -83,15 +83,17 @@ def run(
         view = live.view(sys.stdout)
         hold = InteractiveHold(view) if shell_on_failure else None
         folder = runs.create(settings.directory)
+        tasks = SuitesTasks(
+            settings,
+            suites,
+            builds,
+            _pytest_options(expression, exitfirst, maxfail, durations, collect_only),
+            narrowed=expression is not None,
+        )
         plan = Plan(
             config=settings,
             kernels=kernels,
-            task=suite_tasks(
-                settings,
-                suites,
-                builds,
-                _pytest_options(expression, exitfirst, maxfail, durations, collect_only),
-            ),
+            task=tasks.task,
             cache=cache,
             folder=folder,
             suites=tuple(chosen.name for chosen in suites),
@@ -99,6 +101,7 @@ def run(
             jobs=1 if shell_on_failure else jobs,
             accelerator=accel,
             resolved=resolved,
+            notes=tasks.notes,
         )
         facts = _facts(settings, plan)
         folder.describe(facts)

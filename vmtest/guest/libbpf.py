@@ -60,6 +60,12 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "ring_buffer__free": (None, [c_void_p]),
     "ring_buffer__poll": (c_int, [c_void_p, c_int]),
     "ring_buffer__consume": (c_int, [c_void_p]),
+    # probes and names, from libbpf.h
+    "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),
+    "libbpf_probe_bpf_prog_type": (c_int, [c_int, c_void_p]),
+    "libbpf_probe_bpf_helper": (c_int, [c_int, c_int, c_void_p]),
+    "libbpf_bpf_map_type_str": (c_char_p, [c_int]),
+    "libbpf_bpf_prog_type_str": (c_char_p, [c_int]),
     # btf, from btf.h
     "btf__type_cnt": (c_uint32, [c_void_p]),
     "btf__type_by_id": (c_void_p, [c_void_p, c_uint32]),
