@@ -532,19 +532,22 @@ def test_a_known_failure_does_not_stop_a_run_at_the_first_failure(watch: Watch) 
     assert watched.outcomes() == {"test_first": "xfailed", "test_second": "passed"}
 
 
-def test_the_entry_is_strict_whatever_the_test_says_of_itself(watch: Watch) -> None:
+def test_an_entry_is_strict_whatever_the_test_says_of_itself(watch: Watch) -> None:
     watched = watch(
         """
         import pytest
 
         @pytest.mark.xfail(strict=False, reason="perhaps")
-        def test_it():
+        def test_first():
+            pass
+
+        def test_second():
             pass
         """,
-        KnownFailure("test_it.py::test_it", "issue 7"),
+        KnownFailure("test_it.py::test_first", "issue 7"),
     )
-    watched.execute()
-    assert watched.outcomes() == {"test_it": "xpassed"}
+    watched.execute("-x")
+    assert watched.outcomes() == {"test_first": "xpassed", "test_second": "not run"}
 
 
 NEEDY = """

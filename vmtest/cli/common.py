@@ -16,7 +16,7 @@ import typer
 
 from vmtest import config as configuration
 from vmtest.config import Config
-from vmtest.errors import InfrastructureError, UsageError, VmtestError
+from vmtest.errors import InfrastructureError, VmtestError
 
 USAGE, INFRASTRUCTURE, INTERRUPTED = 2, 3, 130
 _MOST_LINES = 12
@@ -25,6 +25,15 @@ _IMPATIENCE = 3.0
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="kernels.toml; else the nearest one upwards."),
+]
+
+ObjectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--object",
+        metavar="NAME=PATH[@RANGE]",
+        help="Use this build of an object, on kernels within RANGE; the first that holds.",
+    ),
 ]
 
 
@@ -79,14 +88,3 @@ def clean_up_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
-
-
-def parse_objects(given: list[str]) -> dict[str, Path]:
-    """``NAME=PATH`` of ``--object``, by name; raises UsageError."""
-    parsed = {}
-    for item in given:
-        name, separator, path = item.partition("=")
-        if not (name and separator and path):
-            raise UsageError(f"--object {item}: write NAME=PATH, for example sendmsg=build/x.o")
-        parsed[name] = Path(path).absolute()
-    return parsed
