@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import build, doctor, image, kernels, known, merge, report, run, shell
+from vmtest.cli import build, doctor, image, kernels, known, merge, objects, report, run, shell
 
 app = typer.Typer(
     name="vmtest",
@@ -42,4 +42,5 @@ app.command("report", help=report.EXAMPLE)(report.report)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
 app.add_typer(kernels.app, name="kernels")
+app.add_typer(objects.app, name="objects")
 app.add_typer(image.app, name="image")
