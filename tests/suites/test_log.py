@@ -13,7 +13,7 @@ from vmtest.guest.cgroup import Cgroup
 from vmtest.guest.objects import BpfObject
 from vmtest.guest.payload import object_path
 from vmtest.guest.ringbuf import RingBuffer
-from vmtest.guest.tracing import TracePipe
+from vmtest.guest.tracing import TracePipe, mount_point
 
 pytestmark = pytest.mark.ours
 
@@ -184,3 +184,13 @@ def test_every_traced_line_is_a_line_of_its_own(log: BpfObject, group: Cgroup) -
     assert "" not in lines, f"an empty line: {lines}"
     seen = [line.split(": bpf_trace_printk: ", 1)[1] for line in lines if "log: of_4" in line]
     assert seen == 2 * ["log: of_4 a=0 b=0 c=0", "log: of_4 d=0"]
+
+
+def test_what_others_write_into_the_trace_is_left_out(log: BpfObject, group: Cgroup) -> None:
+    with running(log, group, "of_1") as messages:
+        (mount_point() / "trace_marker").write_text("log: of_1 a=99")
+        _, texts = messages.show(7)
+        (mount_point() / "trace_marker").write_text("log: of_1 a=99")
+        lines = messages.lines()
+    assert texts == ["log: of_1 a=7"]
+    assert len(lines) == 1 and lines[0].endswith("log: of_1 a=99"), lines

@@ -48,7 +48,7 @@ from traffic import (
 )
 
 from vmtest.guest.attach import attached_to_cgroup
-from vmtest.guest.cgroup import Cgroup
+from vmtest.guest.cgroup import Cgroup, temporary_cgroup
 from vmtest.guest.maps import TYPE_SOCKHASH
 from vmtest.guest.objects import BpfObject
 from vmtest.guest.payload import object_path
@@ -118,12 +118,18 @@ class Turns:
         return client
 
     @contextlib.contextmanager
-    def outbound(self, family: Family = V4, storage: Storage | None = BEGUN) -> Iterator[Meeting]:
-        """A connection from host 3, which is in the group, to host 2, which is not."""
-        with listener(family, family.host(2)) as listening:
+    def outbound(
+        self, family: Family = V4, storage: Storage | None = BEGUN, inside: Cgroup | None = None
+    ) -> Iterator[Meeting]:
+        """A connection from host 3, which is in the group, to host 2, which is not.
+
+        Host 2 is in the group `inside`, if given.
+        """
+        with contextlib.ExitStack() as stack:
+            with inside.entered() if inside else contextlib.nullcontext():
+                listening = stack.enter_context(listener(family, family.host(2)))
             to = (family.dialled(family.host(2)), address(listening.getsockname())[1])
-            with meeting(self.client(family, storage), to, listening) as met:
-                yield met
+            yield stack.enter_context(meeting(self.client(family, storage), to, listening))
 
     @contextlib.contextmanager
     def inbound(self, family: Family = V4, client_host: int = 3) -> Iterator[Meeting]:
@@ -176,6 +182,24 @@ def turns(sockops: BpfObject, group: Cgroup) -> Iterator[Turns]:
     """The program attached to the test's group."""
     with following(sockops, group) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def mock_sockops() -> Iterator[BpfObject]:
+    """The same program, with helpers that can be made to fail."""
+    with BpfObject(object_path("mock_sockops")) as loaded:
+        loaded.load()
+        yield loaded
+
+
+@contextlib.contextmanager
+def failing(loaded: BpfObject, switch: str) -> Iterator[None]:
+    """The mock's switch is on."""
+    loaded.set_global(switch, 1)
+    try:
+        yield
+    finally:
+        loaded.set_global(switch, 0)
 
 
 @contextlib.contextmanager
@@ -644,6 +668,31 @@ def test_reset_connection_has_a_last_record(turns: Turns) -> None:
     assert_no_record(turns)
 
 
+def test_last_record_counts_what_was_lost_and_sent_again(turns: Turns) -> None:
+    turns.manage(V4.host(3))
+    with (
+        temporary_cgroup() as deaf,
+        BpfObject(object_path("deaf")) as line,
+        turns.outbound(inside=deaf) as met,
+    ):
+        line.load()
+        assert only(turns.records()).total_retrans == 0
+        with attached_to_cgroup(line.programs["lose_packets"], deaf):
+            line.set_global("deaf", 1)
+            met.client.sendall(b"nobody hears this")
+            deadline = time.monotonic() + SECONDS
+            while not (info := TcpInfo(met.client)).lost:
+                assert time.monotonic() < deadline, f"nothing lost within {SECONDS} s"
+                time.sleep(0.01)
+            met.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            met.client.close()
+            last = only(turns.records(1))
+    assert last.lost_out == info.lost
+    # It can have been sent once more since.
+    assert last.total_retrans - info.total_retrans in (0, 1)
+    assert last.total_retrans > 0
+
+
 def test_there_is_no_record_between_the_first_and_the_last(turns: Turns) -> None:
     turns.manage(V4.host(3))
     with turns.outbound() as met:
@@ -834,6 +883,61 @@ def test_request_for_which_there_is_no_room_is_logged_and_the_connection_works(
     # There is room again.
     with turns.inbound():
         assert len(turns.requests()) == 1
+
+
+# Beside others, and when the kernel has no memory.
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("order", ["the other first", "the other last"])
+def test_what_another_program_wants_to_be_told_it_is_told(
+    sockops: BpfObject, group: Cgroup, order: str
+) -> None:
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(BpfObject(object_path("round_trips")))
+        other.load()
+        program = other.programs["count_round_trips"]
+        if order == "the other first":
+            stack.enter_context(attached_to_cgroup(program, group))
+        turns = stack.enter_context(following(sockops, group))
+        if order == "the other last":
+            stack.enter_context(attached_to_cgroup(program, group))
+        turns.manage(V4.host(3))
+        with turns.outbound() as met:
+            only(turns.records())
+            exchange(met)
+            assert other.get_global("round_trips") > 0
+
+
+@pytest.mark.ours
+def test_inbound_connection_for_which_there_is_no_storage_is_logged_and_authorized(
+    mock_sockops: BpfObject, group: Cgroup
+) -> None:
+    with following(mock_sockops, group) as turns:
+        turns.manage(V4.host(2))
+        with failing(mock_sockops, "no_storage"), turns.inbound() as met:
+            assert turns.messages() == [log_event("sockops: no storage for a socket")]
+            result = names(*ends(met), order=">")
+            assert turns.requests() == [auth_request(IPV4, result)]
+            turns.maps["km_auth_res"].update(result, u32(1))
+            met.server.shutdown(socket.SHUT_WR)
+            receive_all(met)
+        assert_no_record(turns)
+        assert turns.maps["km_auth_res"].items() == {}
+        with turns.inbound():
+            only(turns.records())
+
+
+def test_socket_without_counters_is_not_reported(mock_sockops: BpfObject, group: Cgroup) -> None:
+    with following(mock_sockops, group) as turns:
+        turns.manage(V4.host(3))
+        with failing(mock_sockops, "no_tcp_socket"):
+            with turns.outbound() as met:
+                storage = turns.storage(met.client)
+            assert_no_record(turns)
+        assert storage == Storage(connect_ns=1, direction=OUTBOUND, connect_success=1)
+        with turns.outbound():
+            only(turns.records())
 
 
 # What a reader of trace_pipe sees.
