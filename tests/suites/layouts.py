@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vmtest.guest.maps import Map
 
-HASH, PROG_ARRAY, SK_STORAGE, RINGBUF = 1, 3, 24, 27  # enum bpf_map_type
+HASH, PROG_ARRAY, SOCKHASH, SK_STORAGE, RINGBUF = 1, 3, 18, 24, 27  # enum bpf_map_type
 MAPS = {
     # name: type, bytes of a key, bytes of a value, entries (of a ring: bytes)
     "km_manage": (HASH, 16, 4, 8192),
@@ -23,6 +23,21 @@ MAPS = {
     "km_tcp_probe": (RINGBUF, 0, 0, 256 * 1024),
     "km_cgr_tailcall": (PROG_ARRAY, 4, 4, 8),
     "km_cgr_tail6": (PROG_ARRAY, 4, 4, 8),
+    "km_log_event": (RINGBUF, 0, 0, 256 * 1024),
+}
+BPF_F_NO_PREALLOC = 1
+FLAGS = {
+    HASH: BPF_F_NO_PREALLOC,
+    SK_STORAGE: BPF_F_NO_PREALLOC,
+    PROG_ARRAY: 0,
+    SOCKHASH: 0,
+    RINGBUF: 0,
+}
+LACKING = {
+    # What an object of upstream may lack, and a release that does.
+    "bpf_redirect_dns_send": "v1.1.0",
+    "bpf_restore_dns_recv": "v1.1.0",
+    "km_cgr_tail6": "v1.2.0",
 }
 
 PRIORITIES = 7
@@ -38,13 +53,16 @@ _BACKEND = struct.Struct("<16s I 40s 16s 4s")
 _PROBE = struct.Struct("<I 36s 20s 5I 3Q 5I 4x")
 
 
-def map_shapes(maps: Mapping[str, Map]) -> dict[str, tuple[int, int, int, int]]:
-    """Of those of `maps` that MAPS has, what MAPS says of them."""
-    return {
-        name: (found.kind, found.key_size, found.value_size, found.max_entries)
-        for name, found in maps.items()
-        if name in MAPS
-    }
+def assert_maps(maps: Mapping[str, Map]) -> None:
+    """Those of `maps` that the ABI knows have its type, sizes, entries and flags."""
+    for name, found in maps.items():
+        if name not in MAPS:
+            continue
+        seen = (found.kind, found.key_size, found.value_size, found.max_entries, found.flags)
+        expected = (*MAPS[name], FLAGS[MAPS[name][0]])
+        assert seen == expected, (
+            f"{name}: expected type, key, value, entries, flags {expected}, seen {seen}"
+        )
 
 
 def packed(host: str) -> bytes:

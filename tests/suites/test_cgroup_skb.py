@@ -11,12 +11,11 @@ import pytest
 from layouts import (
     ESTABLISHED,
     INBOUND,
-    MAPS,
     OUTBOUND,
     Probe,
     Storage,
+    assert_maps,
     ip_addr,
-    map_shapes,
     original_v4,
     original_v6,
     packed,
@@ -180,9 +179,8 @@ def watch(cgroup_skb: BpfObject, group: Cgroup, request: pytest.FixtureRequest) 
 # What user space finds.
 
 
-def test_maps_have_the_sizes_of_the_abi(cgroup_skb: BpfObject) -> None:
-    names = ("km_manage", "km_sockstorage", "km_tcp_probe")
-    assert map_shapes(cgroup_skb.maps) == {name: MAPS[name] for name in names}
+def test_maps_have_the_sizes_and_flags_of_the_abi(cgroup_skb: BpfObject) -> None:
+    assert_maps(cgroup_skb.maps)
 
 
 def test_monitoring_is_on_and_periodic_reports_are_off_by_default() -> None:

@@ -13,11 +13,10 @@ import pytest
 from layouts import (
     LOCALITY_FAILOVER,
     LOCALITY_STRICT,
-    MAPS,
     RANDOM,
     Storage,
+    assert_maps,
     endpoint_key,
-    map_shapes,
     original_v4,
     original_v6,
     u32,
@@ -546,9 +545,8 @@ def test_datagram_of_the_meshs_server_that_answers_no_query_keeps_its_source(dns
 # What user space reads and fills.
 
 
-def test_maps_have_the_sizes_of_the_abi(cgroup_sock: BpfObject) -> None:
-    names = MAPS.keys() - {"km_tcp_probe"}
-    assert map_shapes(cgroup_sock.maps) == {name: MAPS[name] for name in names}
+def test_maps_have_the_sizes_and_flags_of_the_abi(cgroup_sock: BpfObject) -> None:
+    assert_maps(cgroup_sock.maps)
 
 
 @pytest.mark.ours
