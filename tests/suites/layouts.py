@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vmtest.guest.maps import Map
+from vmtest.guest.objects import BpfObject
 
 HASH, PROG_ARRAY, SOCKHASH, SK_STORAGE, RINGBUF = 1, 3, 18, 24, 27  # enum bpf_map_type
 MAPS = {
@@ -63,6 +64,14 @@ def assert_maps(maps: Mapping[str, Map]) -> None:
         assert seen == expected, (
             f"{name}: expected type, key, value, entries, flags {expected}, seen {seen}"
         )
+
+
+def assert_global(loaded: BpfObject, name: str, section: str, value: int) -> None:
+    """The object has a variable of 4 B in that section, which begins with that value."""
+    variables = loaded.btf().variables()
+    assert name in variables, f"expected a variable {name}, seen {sorted(variables)}"
+    seen = (variables[name].section, variables[name].size, loaded.get_global(name))
+    assert seen == (section, 4, value), f"{name}: expected {(section, 4, value)}, seen {seen}"
 
 
 def packed(host: str) -> bytes:

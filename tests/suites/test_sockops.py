@@ -66,7 +66,7 @@ SHAPES = {
     "km_log_event": (RINGBUF, 0, 0, 256 * 1024),
 }
 IPV4, IPV6 = 0, 1  # tcp_probe_info.type
-DUAL_STACK = Family("mapped", socket.AF_INET, socket.AF_INET6, "127.96.0.")
+DUAL_STACK = Family("mapped", socket.AF_INET, socket.AF_INET6, "127.96.0.", "0.0.0.2")
 """An IPv4 client of a server that listens on an AF_INET6 socket."""
 
 LAST_SECONDS = 0.2

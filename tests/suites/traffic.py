@@ -1,11 +1,15 @@
 """Real sockets on the loopback device: who listens, who dials, and who really meets whom."""
 
 import contextlib
+import ctypes
+import os
 import selectors
 import socket
+import struct
 import subprocess
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 SECONDS = 10.0
@@ -13,16 +17,25 @@ SECONDS = 10.0
 
 Address = tuple[str, int]
 
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_RESET_ON_CLOSE = struct.pack("=ii", 1, 0)  # struct linger
+
 
 @dataclass(frozen=True)
 class Family:
-    """One of the three ways to dial TCP: IPv4, IPv6, and IPv4 through an AF_INET6 socket."""
+    """A way to dial TCP: IPv4, IPv6, and IPv4 through an AF_INET6 socket of either side.
+
+    `mapped` and `listened` stand in front of an IPv4 address where a socket of the client's, of the
+    server's, shows it.
+    """
 
     name: str
     dialling: socket.AddressFamily
     listening: socket.AddressFamily
     prefix: str
+    control_host: str
     mapped: str = ""
+    listened: str = ""
 
     def host(self, number: int) -> str:
         """Host `number` (2 to 99), as it listens and as the maps know it."""
@@ -41,9 +54,9 @@ class Family:
         return client
 
 
-V4 = Family("v4", socket.AF_INET, socket.AF_INET, "127.96.0.")
-V6 = Family("v6", socket.AF_INET6, socket.AF_INET6, "fd00:96::")
-MAPPED = Family("mapped", socket.AF_INET6, socket.AF_INET, "127.96.0.", mapped="::ffff:")
+V4 = Family("v4", socket.AF_INET, socket.AF_INET, "127.96.0.", "0.0.0.2")
+V6 = Family("v6", socket.AF_INET6, socket.AF_INET6, "fd00:96::", "::2")
+MAPPED = Family("mapped", socket.AF_INET6, socket.AF_INET, "127.96.0.", "::2", mapped="::ffff:")
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ def listener(family: Family, host: str, port: int = 0) -> Iterator[socket.socket
     with socket.socket(family.listening) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.settimeout(SECONDS)
-        listening.bind((host, port))
+        listening.bind((family.listened + host, port))
         listening.listen(128)
         yield listening
 
@@ -141,6 +154,40 @@ def round_trip(met: Meeting) -> None:
     met.server.sendall(b"!")
     answer = met.client.recv(1)
     assert answer == b"!", f"expected a byte at the client, received {answer!r}"
+
+
+def assert_alive(met: Meeting) -> None:
+    """Bytes arrive both ways."""
+    for source, sink in ((met.client, met.server), (met.server, met.client)):
+        token = uuid.uuid4().bytes
+        source.sendall(token)
+        received = receive(sink, len(token))
+        assert received == token, f"expected {token.hex()}, received {received.hex()}"
+
+
+def reset_on_close(connection: socket.socket) -> None:
+    """Has close() reset the connection: no port waits, no farewell is exchanged."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def made_in_another_netns(make: Callable[[], list[socket.socket]]) -> list[socket.socket]:
+    """What `make` makes in a network namespace of its own, which ends with the last of them."""
+    made: list[socket.socket] = []
+    errors: list[OSError] = []
+
+    def run() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        # Of this thread alone, whose end leaves the namespace to the sockets.
+        if libc.unshare(_CLONE_NEWNET):
+            errors.append(OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "unshare"))
+            return
+        made.extend(make())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert made, f"no socket in another network namespace: {errors}"
+    return made
 
 
 def receive(source: socket.socket, size: int) -> bytes:
