@@ -509,7 +509,8 @@ def test_control_connection_manages_nothing_while_km_manage_is_full(small_mesh: 
     other = bytes.fromhex("ffffffffffffffff 0000000000000000")
     mesh.maps["km_manage"].update(other, u32(0))
     mesh.manage()
-    assert assert_managed(mesh, 1) == {other: u32(0)}
+    entries = assert_managed(mesh, 1)
+    assert entries == {other: u32(0)}, f"expected the entry of {other.hex()}, seen {entries}"
     mesh.assert_leads(mesh.vip, to=mesh.vip)
     mesh.maps["km_manage"].delete(other)
     mesh.manage()
@@ -533,7 +534,8 @@ def test_full_maps_lead_where_their_entries_say(small_mesh: Mesh) -> None:
         assert code == errno.E2BIG, f"{name}: expected E2BIG, seen {errno.errorcode[code]}"
     mesh.assert_leads(mesh.vip, to=mesh.pod(1))
     mesh.assert_leads(second, to=second)
-    assert {name: mesh.maps[name].items() for name in FILLED_MAPS} == full
+    seen = {name: mesh.maps[name].items() for name in FILLED_MAPS}
+    assert seen == full, f"expected the entries as they were, {full}, seen {seen}"
 
 
 # Waypoints.
@@ -765,6 +767,7 @@ def test_service_leads_to_its_endpoint_on_the_target_port(mesh: Mesh) -> None:
 def test_every_port_of_a_service_leads_to_its_own_target_port(mesh: Mesh) -> None:
     host, _ = mesh.pod(1)
     ports = [(8000 + index, 18000 + index) for index in range(10)]
+    mesh.serve(*((mesh.vip[0], dialled) for dialled, _ in ports))
     mesh.serve(*((host, target) for _, target in ports))
     mesh.manage()
     mesh.frontend(mesh.vip, SERVICE)

@@ -105,7 +105,13 @@ def meeting(client: socket.socket, to: Address, *listeners: socket.socket) -> It
     Closes both ends.
     """
     with client:
-        client.connect(to)
+        names = [address(listening.getsockname()) for listening in listeners]
+        try:
+            client.connect(to)
+        except OSError as error:
+            raise AssertionError(
+                f"dialled {to}, expected one of {names}, led to nobody: {error}"
+            ) from error
         with accepted_by(*listeners) as server:
             yield Meeting(client, server)
 
