@@ -173,7 +173,7 @@ def test_macro_that_is_a_number_is_a_constant() -> None:
 
 def test_assertions_comments_and_types_are_left_alone() -> None:
     text = (
-        "/* x = 1; */\nSIZE_IS(struct place, 6);\n"
+        '/* x = 1;\n#define TWO 2\nSEC("cgroup_skb/ingress") */\nSIZE_IS(struct place, 6);\n'
         '_Static_assert(sizeof(int) == 4, "int");\nstruct q { __u32 a; } PACKED;\n'
     )
     assert changes(text) == []
