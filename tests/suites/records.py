@@ -4,6 +4,9 @@ import socket
 import struct
 
 from layouts import Probe
+from traffic import SECONDS
+
+from vmtest.guest.ringbuf import RingBuffer
 
 INTERVAL_NS = 5_000_000_000
 """A connection is not reported again before this."""
@@ -19,6 +22,14 @@ class TcpInfo:
         (self.total_retrans,) = struct.unpack_from("=I", value, 100)
         self.bytes_acked, self.bytes_received = struct.unpack_from("=QQ", value, 120)
         (self.min_rtt_us,) = struct.unpack_from("=I", value, 148)
+
+
+def taken(ring: RingBuffer, count: int = 0) -> list[Probe]:
+    """The records of km_tcp_probe since the last time; waits for at least `count`."""
+    try:
+        return [Probe.unpack(record) for record in ring.wait(count, SECONDS)]
+    except TimeoutError as error:
+        raise AssertionError(str(error)) from error
 
 
 def assert_counters(record: Probe, info: TcpInfo) -> None:

@@ -1,7 +1,6 @@
 """cgroup_skb: a connection with traffic is reported, every 5 seconds at most."""
 
 import contextlib
-import ctypes
 import dataclasses
 import itertools
 import socket
@@ -36,6 +35,7 @@ from traffic import (
     Family,
     Meeting,
     address,
+    deaf,
     listener,
     loopback_addresses,
     meeting,
@@ -60,8 +60,6 @@ MAPPED_SERVER = Family(
 STALE = Storage(connect_ns=1, last_report_ns=1, direction=OUTBOUND)
 """Of a connection whose last report is as old as can be: made 1 ns after the clock's start."""
 
-SO_DETACH_FILTER = 27  # asm-generic/socket.h, which the socket module does not name
-SO_ATTACH_FILTER = 26
 
 every_family = pytest.mark.parametrize("family", [V4, V6, MAPPED], ids=lambda family: family.name)
 either_way = pytest.mark.parametrize(
@@ -669,19 +667,6 @@ def switch_on(loaded: BpfObject) -> None:
     """Monitoring is on by default, periodic reports are not."""
     loaded.set_global("enable_monitoring", 1)
     loaded.set_global("enable_periodic_report", 1)
-
-
-@contextlib.contextmanager
-def deaf(connection: socket.socket) -> Iterator[None]:
-    """The socket's end drops every segment that arrives, as if the network had."""
-    # struct sock_filter: BPF_RET, 0 bytes; struct sock_fprog: its length and address.
-    drop = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0), 8)
-    program = struct.pack("@HP", 1, ctypes.addressof(drop))
-    connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
-    try:
-        yield
-    finally:
-        connection.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def reported_just_now() -> Storage:

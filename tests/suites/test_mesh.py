@@ -15,10 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from layouts import CLOSED, ESTABLISHED, INBOUND, OUTBOUND, Probe, packed, tuple_v4, tuple_v6, u32
 from mesh import FILLED_MAPS, MANAGE, SERVICE, SERVICE_PORT, TARGET_PORT, UNMANAGE, Mesh
-from records import TcpInfo, assert_bytes, assert_counters
+from records import TcpInfo, assert_bytes, assert_counters, taken
 from traffic import (
     MAPPED,
-    SECONDS,
     V4,
     V6,
     Address,
@@ -113,7 +112,7 @@ class Plane(Mesh):
 
     def records(self, count: int = 0) -> list[Probe]:
         """What was reported since this was last asked; waits for at least `count`."""
-        return [Probe.unpack(record) for record in self._records.wait(count, SECONDS)]
+        return taken(self._records, count)
 
     def messages(self) -> list[bytes]:
         """What the programs complained of since this was last asked."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 SECONDS = 10.0
 """How long anything may take: far beyond what it does take, on an emulated machine too."""
 
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
+
 Address = tuple[str, int]
 
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -194,6 +196,19 @@ def made_in_another_netns(make: Callable[[], list[socket.socket]]) -> list[socke
     thread.join()
     assert made, f"no socket in another network namespace: {errors}"
     return made
+
+
+@contextlib.contextmanager
+def deaf(connection: socket.socket) -> Iterator[None]:
+    """The socket's end drops every segment that arrives, as if the network had."""
+    # struct sock_filter: BPF_RET, 0 bytes; struct sock_fprog: its length and address.
+    drop = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0), 8)
+    program = struct.pack("@HP", 1, ctypes.addressof(drop))
+    connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    try:
+        yield
+    finally:
+        connection.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def receive(source: socket.socket, size: int) -> bytes:
