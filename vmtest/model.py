@@ -14,6 +14,8 @@ from functools import total_ordering
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from vmtest.verdicts import LoadResult
+
 SCHEMA = 1
 """Version of the schema of ``matrix.json``; raised when a reader would misread it."""
 
@@ -343,7 +345,7 @@ class KernelResult:
     Durations are seconds of wall time on the host; ``factor`` is what the
     deadlines were multiplied with; ``directory`` holds its logs; ``objects``
     has the name and sha256 of each object that was copied in, by name;
-    ``guest`` is the digest of the guest's root.
+    ``guest`` is the digest of the guest's root; ``loads`` is what ``vmtest verify`` found.
     """
 
     kernel: str
@@ -364,6 +366,7 @@ class KernelResult:
     gate: bool = True
     objects: tuple[tuple[str, str], ...] = ()
     guest: str = ""
+    loads: tuple[LoadResult, ...] = ()
 
     def count(self, *outcomes: Outcome) -> int:
         """How many tests ended in one of ``outcomes``."""
