@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
     ValidationError,
 )
@@ -35,6 +37,7 @@ from vmtest.model import (
     KernelSpec,
     KernelVersion,
     Limits,
+    Loading,
     ObjectFile,
     PathSpec,
     Suite,
@@ -151,10 +154,34 @@ class _Suite(_Strict):
     network: bool = False
 
 
+class _InnerMap(_Strict):
+    type: str
+    key_size: NonNegativeInt
+    value_size: NonNegativeInt
+    max_entries: PositiveInt
+
+
 class _Object(_Strict):
     name: Name
     path: Path
     kernels: Range | None = None
+    required: bool = True
+    types: dict[str, str] = {}
+    max_entries: dict[str, PositiveInt | Literal["cpus"]] = {}
+    globals: dict[str, bool | int | str] = {}
+    inner_maps: dict[str, _InnerMap] = {}
+    skip: list[str] = []
+
+    @property
+    def loading(self) -> Loading:
+        """How it wants to be loaded."""
+        return Loading(
+            types=self.types,
+            max_entries=self.max_entries,
+            globals=self.globals,
+            inner_maps={name: inner.model_dump() for name, inner in self.inner_maps.items()},
+            skip=tuple(self.skip),
+        )
 
 
 class _File(_Strict):
@@ -197,6 +224,12 @@ def find(start: Path) -> Path:
         f"there is no kernels.toml in {start} nor above it; "
         "write one (docs/configuration.md), or name one with --config FILE"
     )
+
+
+def builtin(directory: Path) -> Config:
+    """The matrix that comes with vmtest, for a project in ``directory`` without a kernels.toml."""
+    text = (files("vmtest") / "default_kernels.toml").read_text(encoding="utf-8")
+    return parse(text, directory / "kernels.toml")
 
 
 def load(file: Path) -> Config:
@@ -263,7 +296,10 @@ def _convert(parsed: _File, file: Path) -> Config:
             Suite(suite.name, base / suite.tests, tuple(suite.objects), suite.network)
             for suite in parsed.suite
         ),
-        objects=tuple(ObjectFile(o.name, base / o.path, o.kernels) for o in parsed.object),
+        objects=tuple(
+            ObjectFile(o.name, base / o.path, o.kernels, o.required, o.loading)
+            for o in parsed.object
+        ),
         archives={
             name: AptArchive(
                 name=name,

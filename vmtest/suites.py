@@ -77,10 +77,7 @@ def pack(suites: Sequence[Suite], chosen: Sequence[Suite], objects: Mapping[str,
                 f'kernels.toml: suite "{suite.name}": tests = "{suite.tests}" does not exist'
             )
     root = suites_root(suites)
-    package = Path(vmtest.__file__).parent
-    members: dict[str, Path] = {"vmtest/__init__.py": package / "__init__.py"}
-    for path in sorted((package / "guest").rglob("*.py")):
-        members[f"vmtest/{path.relative_to(package)}"] = path
+    members = guest_code()
     for suite in suites:
         folder = suite.tests if suite.tests.is_dir() else suite.tests.parent
         for path in _files(folder):
@@ -104,7 +101,7 @@ def pack(suites: Sequence[Suite], chosen: Sequence[Suite], objects: Mapping[str,
             f"the payload below {root} has {size >> 20} MiB, more than {PAYLOAD_LIMIT >> 20}: "
             "keep a suite's tests in a folder of their own"
         )
-    return Payload(_tar(members), tuple(chosen), root, tuple(sorted(digests.items())))
+    return Payload(tar(members), tuple(chosen), root, tuple(sorted(digests.items())))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -120,7 +117,20 @@ def _skipped(part: str) -> bool:
     return part in _SKIPPED_FOLDERS or part.startswith(".")
 
 
-def _tar(members: Mapping[str, Path]) -> bytes:
+def guest_code() -> dict[str, Path]:
+    """Our own code that every payload has, by its place in the archive."""
+    package = Path(vmtest.__file__).parent
+    return {
+        "vmtest/__init__.py": package / "__init__.py",
+        **{
+            f"vmtest/{path.relative_to(package)}": path
+            for path in sorted((package / "guest").rglob("*.py"))
+        },
+    }
+
+
+def tar(members: Mapping[str, Path]) -> bytes:
+    """An archive of files, by their place in it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, path in members.items():

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import build, doctor, image, kernels, merge, report, run, shell
+from vmtest.cli import build, doctor, image, kernels, merge, report, run, shell, verify
 
 app = typer.Typer(
     name="vmtest",
@@ -38,6 +38,7 @@ app.command("run", help=run.EXAMPLE)(run.run)
 app.command("shell", help=shell.EXAMPLE)(shell.shell)
 app.command("build", help=build.EXAMPLE)(build.build)
 app.command("report", help=report.EXAMPLE)(report.report)
+app.command("verify", help=verify.EXAMPLE)(verify.verify)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
 app.add_typer(kernels.app, name="kernels")

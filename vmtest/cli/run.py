@@ -66,8 +66,7 @@ def run(
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
         common.clean_up_on_signals()
-        if accel not in ("auto", "kvm", "tcg"):
-            raise UsageError(f"--accel {accel}: is none of auto, kvm, tcg")
+        common.check_accelerator(accel)
         settings = common.load_config(config)
         given = common.parse_objects(object_ or [])
         suites = configuration.select_suites(settings.suites, suite or [])
@@ -100,7 +99,7 @@ def run(
             accelerator=accel,
             resolved=resolved,
         )
-        facts = _facts(settings, plan)
+        facts = facts_of(settings, plan)
         folder.describe(facts)
 
         def save(matrix: Matrix) -> None:
@@ -108,7 +107,7 @@ def run(
 
         with view:
             matrix = run_matrix(plan, view.handle, save, hold=hold)
-        folder.describe({**facts, **_ran(matrix)})
+        folder.describe({**facts, **what_ran(matrix)})
         for result in matrix.kernels:
             (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
         if collect_only:
@@ -150,7 +149,7 @@ def _pytest_options(
     return tuple(options)
 
 
-def _facts(settings: Config, plan: Plan) -> dict[str, object]:
+def facts_of(settings: Config, plan: Plan) -> dict[str, object]:
     """What run.json says: enough to know what ran, and to run it again."""
     return {
         "arguments": sys.argv[1:],
@@ -171,7 +170,7 @@ def _facts(settings: Config, plan: Plan) -> dict[str, object]:
     }
 
 
-def _ran(matrix: Matrix) -> dict[str, object]:
+def what_ran(matrix: Matrix) -> dict[str, object]:
     """The digests and the accelerator of what did run, by kernel."""
     return {
         "ran": {
