@@ -44,7 +44,7 @@ def expand(
 
     One that is an ``[[object]]`` of ``objects`` too is loaded as that says, on every
     kernel.  In a folder it is every ``*.o`` but those for another machine.  Raises
-    UsageError for an argument that means nothing.
+    UsageError for an argument that means nothing, and when nothing of it can be loaded.
     """
     known = {build.path.resolve(): build for build in reversed(objects)}
     found: dict[Path, Given] = {}
@@ -56,6 +56,9 @@ def expand(
             if own is not None:
                 build = replace(build, required=own.required, loading=own.loading)
             found.setdefault(path.resolve(), Given(build, tail))
+    reasons = [_unloadable(given.build) for given in found.values()]
+    if all(reasons):
+        raise UsageError("\n".join(reason.text for reason in reasons if reason))
     return tuple(found.values())
 
 

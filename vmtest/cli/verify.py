@@ -190,10 +190,8 @@ def _given(settings: Config, arguments: Sequence[str]) -> tuple[Given, ...]:
     if arguments:
         return loadables.expand(arguments, settings.objects, Path.cwd())
     if not settings.objects:
-        raise UsageError(
-            "name objects, as in: vmtest verify build/*.o "
-            f"(there is no [[object]] in {settings.file})"
-        )
+        lacks = "has no [[object]]" if settings.file.exists() else "does not exist"
+        raise UsageError(f"name objects, as in: vmtest verify build/*.o ({settings.file} {lacks})")
     return loadables.configured(settings.objects, settings.directory)
 
 
