@@ -32,6 +32,16 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_program__set_autoload": (c_int, [c_void_p, ctypes.c_bool]),
     "bpf_program__set_log_level": (c_int, [c_void_p, c_uint32]),
     "bpf_program__set_log_buf": (c_int, [c_void_p, c_char_p, c_size_t]),
+    "bpf_program__autoload": (ctypes.c_bool, [c_void_p]),
+    "bpf_program__insn_cnt": (c_size_t, [c_void_p]),
+    "bpf_program__attach": (c_void_p, [c_void_p]),
+    "bpf_program__attach_xdp": (c_void_p, [c_void_p, c_int]),
+    "bpf_program__attach_netns": (c_void_p, [c_void_p, c_int]),
+    "bpf_link__destroy": (c_int, [c_void_p]),
+    "bpf_tc_hook_create": (c_int, [c_void_p]),
+    "bpf_tc_hook_destroy": (c_int, [c_void_p]),
+    "bpf_tc_attach": (c_int, [c_void_p, c_void_p]),
+    "bpf_tc_detach": (c_int, [c_void_p, c_void_p]),
     # bpf_map
     "bpf_map__name": (c_char_p, [c_void_p]),
     "bpf_map__fd": (c_int, [c_void_p]),
@@ -40,6 +50,9 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_map__value_size": (c_uint32, [c_void_p]),
     "bpf_map__max_entries": (c_uint32, [c_void_p]),
     "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
+    "bpf_map__set_inner_map_fd": (c_int, [c_void_p, c_int]),
+    "bpf_map__set_pin_path": (c_int, [c_void_p, c_char_p]),
+    "bpf_map__attach_struct_ops": (c_void_p, [c_void_p]),
     "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
     "bpf_map__initial_value": (c_void_p, [c_void_p, ctypes.POINTER(c_size_t)]),
     # system calls, from bpf.h
@@ -55,12 +68,22 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_prog_detach2": (c_int, [c_int, c_int, c_int]),
     "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, ctypes.POINTER(c_uint32)]),
     "bpf_enable_stats": (c_int, [c_int]),
+    # probes and names, from libbpf.h
+    "libbpf_probe_bpf_prog_type": (c_int, [c_int, c_void_p]),
+    "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),
+    "libbpf_probe_bpf_helper": (c_int, [c_int, c_int, c_void_p]),
+    "libbpf_bpf_prog_type_str": (c_char_p, [c_int]),
+    "libbpf_bpf_attach_type_str": (c_char_p, [c_int]),
+    "libbpf_bpf_map_type_str": (c_char_p, [c_int]),
+    "libbpf_num_possible_cpus": (c_int, []),
     # ring_buffer, from libbpf.h
     "ring_buffer__new": (c_void_p, [c_int, c_void_p, c_void_p, c_void_p]),
     "ring_buffer__free": (None, [c_void_p]),
     "ring_buffer__poll": (c_int, [c_void_p, c_int]),
     "ring_buffer__consume": (c_int, [c_void_p]),
     # btf, from btf.h
+    "btf__load_vmlinux_btf": (c_void_p, []),
+    "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
     "btf__type_cnt": (c_uint32, [c_void_p]),
     "btf__type_by_id": (c_void_p, [c_void_p, c_uint32]),
     "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),
@@ -137,8 +160,13 @@ def captured_messages() -> Iterator[list[str]]:
 
 
 def raise_memlock_limit() -> None:
-    """Lifts RLIMIT_MEMLOCK, against which kernels before 5.11 count maps and programs."""
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    """Lifts RLIMIT_MEMLOCK, against which kernels before 5.11 count maps and programs.
+
+    Where that is not permitted, the limit stays: newer kernels do not mind.
+    """
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    with contextlib.suppress(ValueError, PermissionError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)
 
 
 def _print(level: int, pattern: bytes, arguments: int) -> int:

@@ -42,6 +42,14 @@ class Map:
     def __repr__(self) -> str:
         return f"<Map {self.name}: {self.key_size} B -> {self.value_size} B>"
 
+    def id(self) -> int:
+        """Its number in this kernel. Raises LibbpfError."""
+        info = (ctypes.c_uint32 * 2)()  # the beginning of struct bpf_map_info: type, id
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        result = libbpf.library().bpf_obj_get_info_by_fd(self.fd, info, ctypes.byref(size))
+        libbpf.check(result, f"{self.name}: information")
+        return int(info[1])
+
     def lookup(self, key: bytes) -> bytes | None:
         """The value of `key`, or None. Raises LibbpfError for any reason but absence."""
         value = ctypes.create_string_buffer(self.value_size)

@@ -4,8 +4,10 @@ import contextlib
 import ctypes
 import os
 import pathlib
+import struct
 from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import NamedTuple
 
 from vmtest.guest import libbpf
 from vmtest.guest.btf import Btf, Variable
@@ -14,8 +16,25 @@ from vmtest.guest.maps import Map
 # From linux/bpf.h: enum bpf_stats_type, and struct bpf_prog_info up to run_cnt (5.1, commit
 # 5f8f8b93aeb8).
 _STATS_RUN_TIME = 0
-_PROG_INFO_RUN_COUNT = 200
-_PROG_INFO_SIZE = 208
+_PROG_INFO = struct.Struct("=II8sIIQQQIIQ16s112xQQ")
+# Where nr_map_ids lies, and map_ids after it: filled in by who asks for the ids.
+_PROG_INFO_MAP_COUNT = 52
+_MOST_MAPS = 64  # MAX_USED_MAPS of the verifier
+
+LogBuffer = ctypes.Array[ctypes.c_char]
+
+
+class ProgramInfo(NamedTuple):
+    """What the kernel tells of a loaded program.
+
+    Sizes in bytes, of the translated and of the JITed instructions (0 where there is no JIT);
+    `maps` are the ids of those it uses; `runs` are counted while counted_runs() is in force.
+    """
+
+    translated_size: int
+    jited_size: int
+    maps: tuple[int, ...]
+    runs: int
 
 
 class Program:
@@ -24,7 +43,7 @@ class Program:
     def __init__(self, handle: int) -> None:
         """`handle` is a `struct bpf_program *`."""
         self._handle = handle
-        self._log: ctypes.Array[ctypes.c_char] | None = None
+        self._log: LogBuffer | None = None
 
     def __repr__(self) -> str:
         return f"<Program {self.name}>"
@@ -69,13 +88,25 @@ class Program:
         result = libbpf.library().bpf_program__set_autoload(self._handle, wanted)
         libbpf.check(result, f"{self.name}: autoload")
 
-    def keep_log(self, level: int, size: int = 1 << 20) -> None:
+    @property
+    def autoload(self) -> bool:
+        """Whether the object's load() includes this program."""
+        return bool(libbpf.library().bpf_program__autoload(self._handle))
+
+    @property
+    def instructions(self) -> int:
+        """How many instructions it has, subprograms only once it is loaded."""
+        return int(libbpf.library().bpf_program__insn_cnt(self._handle))
+
+    def keep_log(self, level: int, size: int = 1 << 20, buffer: LogBuffer | None = None) -> None:
         """Before load: has the verifier's log kept for log(), of a success too.
 
-        `level` as in bpf(2), 4 for statistics; `size` in bytes. Raises LibbpfError.
+        `level` as in bpf(2), 4 for statistics; `size` in bytes, which the verifier wants to be at
+        least 128. A `buffer` of at least that size, if given, may serve one program after the
+        other: log() is then that of the last one loaded. Raises LibbpfError.
         """
         lib = libbpf.library()
-        self._log = ctypes.create_string_buffer(size)
+        self._log = buffer if buffer is not None else ctypes.create_string_buffer(size)
         libbpf.check(lib.bpf_program__set_log_level(self._handle, level), f"{self.name}: log level")
         result = lib.bpf_program__set_log_buf(self._handle, self._log, size)
         libbpf.check(result, f"{self.name}: log buffer")
@@ -84,13 +115,20 @@ class Program:
         """What keep_log() kept; empty before load."""
         return self._log.value.decode(errors="replace") if self._log else ""
 
-    def run_count(self) -> int:
-        """How often the kernel ran it while counted_runs() was in force. Raises LibbpfError."""
-        info = ctypes.create_string_buffer(_PROG_INFO_SIZE)
-        size = ctypes.c_uint32(_PROG_INFO_SIZE)
+    def info(self) -> ProgramInfo:
+        """What the kernel tells of it. Raises LibbpfError if it is not loaded."""
+        ids = (ctypes.c_uint32 * _MOST_MAPS)()
+        info = ctypes.create_string_buffer(_PROG_INFO.size)
+        struct.pack_into("=IQ", info, _PROG_INFO_MAP_COUNT, _MOST_MAPS, ctypes.addressof(ids))
+        size = ctypes.c_uint32(_PROG_INFO.size)
         result = libbpf.library().bpf_obj_get_info_by_fd(self.fd, info, ctypes.byref(size))
         libbpf.check(result, f"{self.name}: information")
-        return int.from_bytes(info.raw[_PROG_INFO_RUN_COUNT:_PROG_INFO_SIZE], "little")
+        _, _, _, jited, translated, _, _, _, _, maps, *_, runs = _PROG_INFO.unpack(info.raw)
+        return ProgramInfo(translated, jited, tuple(ids[:maps]), runs)
+
+    def run_count(self) -> int:
+        """How often the kernel ran it while counted_runs() was in force. Raises LibbpfError."""
+        return self.info().runs
 
 
 class BpfObject:
@@ -104,6 +142,7 @@ class BpfObject:
         libbpf.raise_memlock_limit()
         lib = libbpf.library()
         self.path = path
+        self._loaded = False
         self._maps: dict[str, Map] | None = None
         with libbpf.captured_messages() as messages:
             handle: int | None = lib.bpf_object__open_file(os.fsencode(path), None)
@@ -144,29 +183,37 @@ class BpfObject:
             result = lib.bpf_object__load(self._open())
         if result < 0:
             raise libbpf.LoadError(-result, f"{self.path.name}: cannot load", "".join(messages))
-        self._maps = {
-            _text(lib.bpf_map__name(handle)): Map(
-                fd=lib.bpf_map__fd(handle),
-                name=_text(lib.bpf_map__name(handle)),
-                kind=lib.bpf_map__type(handle),
-                key_size=lib.bpf_map__key_size(handle),
-                value_size=lib.bpf_map__value_size(handle),
-                max_entries=lib.bpf_map__max_entries(handle),
-            )
-            for handle in _walk(lib.bpf_object__next_map, self._open())
-        }
+        self._loaded = True
 
     @property
     def maps(self) -> dict[str, Map]:
         """The maps by name. Raises RuntimeError before load()."""
-        if self._maps is None:
+        if not self._loaded:
             raise RuntimeError(f"{self.path.name} is not loaded: it has no maps yet")
+        if self._maps is None:
+            lib = libbpf.library()
+            self._maps = {
+                _text(lib.bpf_map__name(handle)): Map(
+                    fd=lib.bpf_map__fd(handle),
+                    name=_text(lib.bpf_map__name(handle)),
+                    kind=lib.bpf_map__type(handle),
+                    key_size=lib.bpf_map__key_size(handle),
+                    value_size=lib.bpf_map__value_size(handle),
+                    max_entries=lib.bpf_map__max_entries(handle),
+                )
+                for handle in self._map_handles()
+            }
         return self._maps
 
     def map_names(self) -> list[str]:
         """The names of the maps, loaded or not."""
         lib = libbpf.library()
         return [_text(lib.bpf_map__name(found)) for found in self._map_handles()]
+
+    def map_kinds(self) -> dict[str, int]:
+        """The types of the maps by name, as in `enum bpf_map_type`, loaded or not."""
+        lib = libbpf.library()
+        return {_text(lib.bpf_map__name(h)): int(lib.bpf_map__type(h)) for h in self._map_handles()}
 
     def btf(self) -> Btf:
         """The object's BTF. Raises LibbpfError if it was compiled without (`clang -g` makes it)."""
@@ -177,6 +224,20 @@ class BpfObject:
         """Before load: the size of a map (of a ring buffer in bytes). Raises LibbpfError."""
         result = libbpf.library().bpf_map__set_max_entries(self._map(name), count)
         libbpf.check(result, f"{name}: {count} entries")
+
+    def set_inner_map(self, name: str, template: Map) -> None:
+        """Before load: what the maps inside a map of maps look like. Raises LibbpfError."""
+        result = libbpf.library().bpf_map__set_inner_map_fd(self._map(name), template.fd)
+        libbpf.check(result, f"{name}: inner map")
+
+    def forget_pins(self) -> None:
+        """Before load: makes every map anew, also one that the object wants to share by a pin.
+
+        Raises LibbpfError.
+        """
+        for handle in self._map_handles():
+            result = libbpf.library().bpf_map__set_pin_path(handle, None)
+            libbpf.check(result, f"{self.path.name}: forgetting pins")
 
     def reuse_maps(self, other: "BpfObject", names: Iterable[str] | None = None) -> list[str]:
         """Before load: takes maps of a loaded object instead of making its own.
@@ -210,7 +271,7 @@ class BpfObject:
         """
         variable = self._variable(name)
         new = value.to_bytes(variable.size, "little", signed=value < 0)
-        if self._maps is None:
+        if not self._loaded:
             address, _ = self._initial(variable.section)
             ctypes.memmove(address + variable.offset, new, len(new))
             return
@@ -226,7 +287,7 @@ class BpfObject:
         return variables[name]
 
     def _section(self, section: str) -> bytes:
-        if self._maps is None:
+        if not self._loaded:
             return ctypes.string_at(*self._initial(section))
         value = self._section_map(section).lookup(bytes(4))
         assert value is not None, f"{section}: an array always has its only entry"
