@@ -2,18 +2,6 @@
 /* Helpers that came after the older kernels, and one that this type of program never gets. */
 #include "program.h"
 
-static long nothing(__u32 index, void *ctx)
-{
-    return 0;
-}
-
-/* 5.17 */
-SEC("tc")
-int loops(struct __sk_buff *skb)
-{
-    return bpf_loop(4, nothing, 0, 0) == 4;
-}
-
 /* 6.1 */
 SEC("tc")
 int knows_the_time(struct __sk_buff *skb)

@@ -44,6 +44,11 @@ class RunningKernel:
         """Whether its BTF has a function of that name."""
         return self._btf.has_function(name) if self._btf else None
 
+    def has_tracepoint(self, name: str) -> bool | None:
+        """Whether it has the tracepoint `category/event`; None if tracefs is not mounted."""
+        events = pathlib.Path("/sys/kernel/tracing/events")
+        return (events / name).is_dir() if events.is_dir() else None
+
     def has_btf(self) -> bool:
         """Whether it shows its BTF."""
         return _VMLINUX_BTF.exists()

@@ -31,9 +31,14 @@ def program_type_name(number: int) -> str:
     return _name(libbpf.library().libbpf_bpf_prog_type_str(number), number)
 
 
-def attach_type_name(number: int) -> str:
-    """libbpf's name of an attach type; the number where it has none."""
-    return _name(libbpf.library().libbpf_bpf_attach_type_str(number), number)
+def described_attach_type(program_type: int, number: int) -> str:
+    """libbpf's name of what a program may be attached to; "" where nothing is said.
+
+    Of most types the number 0 says nothing; a cgroup_skb program is for ingress with it.
+    """
+    if number or program_type == program_types()["cgroup_skb"]:
+        return _name(libbpf.library().libbpf_bpf_attach_type_str(number), number)
+    return ""
 
 
 def map_type_name(number: int) -> str:
@@ -41,12 +46,27 @@ def map_type_name(number: int) -> str:
     return _name(libbpf.library().libbpf_bpf_map_type_str(number), number)
 
 
+# From libbpf's section_defs: the only thing that programs of these types are attached to.
+_ONLY_ATTACH_TYPE = {
+    "cgroup_device": "cgroup_device",
+    "cgroup_sysctl": "cgroup_sysctl",
+    "flow_dissector": "flow_dissector",
+    "sk_lookup": "sk_lookup",
+    "sk_msg": "sk_msg_verdict",
+    "sock_ops": "cgroup_sock_ops",
+    "xdp": "xdp",
+}
+
+
 def parse_types(text: str) -> tuple[int, int | None]:
     """The numbers of `TYPE[:ATTACH]`, None for an attach type that is not told.
+
+    Where a type has but one attach type, it need not be told.
 
     Raises ValueError, with libbpf's names, for a name that it does not know.
     """
     kind, _, attach = text.partition(":")
+    attach = attach or _ONLY_ATTACH_TYPE.get(kind, "")
     return (
         _number(kind, "program", program_types()),
         _number(attach, "attach", attach_types()) if attach else None,

@@ -6,6 +6,7 @@ returns a negative errno on failure, one that returns a pointer returns NULL and
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import resource
@@ -90,6 +91,24 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "btf__resolve_size": (c_int64, [c_void_p, c_uint32]),
 }
 
+# From the kernel's include/linux/errno.h and libbpf's libbpf_legacy.h: not in Python's table, which
+# calls 95 by its other name.
+_ERRNO_NAMES = {
+    95: "EOPNOTSUPP",
+    524: "ENOTSUPP",
+    4000: "LIBBPF_ERRNO__LIBELF",
+    4001: "LIBBPF_ERRNO__FORMAT",
+    4002: "LIBBPF_ERRNO__KVERSION",
+    4003: "LIBBPF_ERRNO__ENDIAN",
+    4004: "LIBBPF_ERRNO__INTERNAL",
+    4005: "LIBBPF_ERRNO__RELOC",
+    4006: "LIBBPF_ERRNO__LOAD",
+    4007: "LIBBPF_ERRNO__VERIFY",
+    4008: "LIBBPF_ERRNO__PROG2BIG",
+    4009: "LIBBPF_ERRNO__KVER",
+    4010: "LIBBPF_ERRNO__PROGTYPE",
+}
+
 # typedef int (*libbpf_print_fn_t)(enum libbpf_print_level, const char *, va_list), where a va_list
 # is passed as a pointer on x86-64 and on arm64.
 _PrintFunction = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
@@ -105,10 +124,10 @@ class LibbpfError(OSError):
 class LoadError(LibbpfError):
     """An object that was refused. `log` is all that libbpf and the verifier said."""
 
-    def __init__(self, errno: int, message: str, log: str) -> None:
+    def __init__(self, number: int, message: str, log: str) -> None:
         """`message` says what was being done; the last lines of `log` are appended to it."""
         last = log.strip().splitlines()[-25:]
-        super().__init__(errno, "\n".join([f"{message}: {os.strerror(errno)}", *last]))
+        super().__init__(number, "\n".join([f"{message}: {os.strerror(number)}", *last]))
         self.log = log
 
 
@@ -140,9 +159,14 @@ def check(result: int, message: str) -> int:
 def check_pointer(result: int | None, message: str) -> int:
     """`result`, unless it is NULL: then LibbpfError says `message`."""
     if not result:
-        errno = ctypes.get_errno()
-        raise LibbpfError(errno, f"{message}: {os.strerror(errno)}")
+        number = ctypes.get_errno()
+        raise LibbpfError(number, f"{message}: {os.strerror(number)}")
     return result
+
+
+def errno_name(number: int) -> str:
+    """`EINVAL` for 22; libbpf's and the kernel's own as well."""
+    return _ERRNO_NAMES.get(number) or errno.errorcode.get(number, str(number))
 
 
 @contextlib.contextmanager

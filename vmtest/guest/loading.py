@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import dataclasses
-import errno
 import fnmatch
 import pathlib
 import re
@@ -26,21 +25,6 @@ _PROGRAM_FAILED = re.compile(
     r"^libbpf: prog '(?P<program>[^']*)': BPF program load failed: ", re.MULTILINE
 )
 _SLOT_FAILED = re.compile(r"^libbpf: map '[^']*': failed to initialize slot ", re.MULTILINE)
-# From the kernel's include/linux/errno.h and libbpf's libbpf_legacy.h: not in Python's table.
-_ERRNO_NAMES = {
-    524: "ENOTSUPP",
-    4000: "LIBBPF_ERRNO__LIBELF",
-    4001: "LIBBPF_ERRNO__FORMAT",
-    4002: "LIBBPF_ERRNO__KVERSION",
-    4003: "LIBBPF_ERRNO__ENDIAN",
-    4004: "LIBBPF_ERRNO__INTERNAL",
-    4005: "LIBBPF_ERRNO__RELOC",
-    4006: "LIBBPF_ERRNO__LOAD",
-    4007: "LIBBPF_ERRNO__VERIFY",
-    4008: "LIBBPF_ERRNO__PROG2BIG",
-    4009: "LIBBPF_ERRNO__KVER",
-    4010: "LIBBPF_ERRNO__PROGTYPE",
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,7 +66,7 @@ class Described:
     @property
     def kind(self) -> str:
         """Both types in words."""
-        return f"{self.type}:{self.attach_type}"
+        return f"{self.type}:{self.attach_type}".removesuffix(":")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,7 +157,7 @@ class Loader:
                 return Loaded("", "accepted")
         return self._refused("", attempt, self._shared_prog_array(attempt, names))
 
-    def alone(self, name: str, use: Use = lambda opened, program: None) -> Loaded:
+    def alone(self, name: str, use: Use = lambda _opened, _program: None) -> Loaded:
         """Loads the program `name` and no other; `use` gets it, if it is accepted."""
         with self._loaded([name], self._level) as (opened, attempt):
             if not attempt.errno:
@@ -187,13 +171,21 @@ class Loader:
                     jited_size=info.jited_size,
                     log=attempt.log,
                     log_cut=attempt.cut,
-                    attachment=use(opened, program),
+                    attachment=self._used(opened, program, use),
                 )
         if not attempt.program and _SLOT_FAILED.search(attempt.messages):
             # libbpf fills PROG_ARRAYs once every program is loaded; those of the slots are not.
             figures = verifierlog.statistics(attempt.log)
             return Loaded(name, "accepted", figures=figures, log=attempt.log, log_cut=attempt.cut)
         return self._refused(name, attempt, None)
+
+    def _used(self, opened: BpfObject, program: Program, use: Use) -> Attachment | None:
+        if program.kind != kinds.program_types()["struct_ops"]:
+            return use(opened, program)
+        # The kernel takes the operations of a map together, as far as they are required.
+        names = [n for n, described in self.programs.items() if described.type == "struct_ops"]
+        with self._loaded(names, STATISTICS) as (together, attempt):
+            return None if attempt.errno else use(together, together.programs[program.name])
 
     @contextlib.contextmanager
     def _loaded(self, names: Sequence[str], level: int) -> Iterator[tuple[BpfObject, _Attempt]]:
@@ -303,13 +295,10 @@ def _load(opened: BpfObject, names: Sequence[str], level: int, buffer: LogBuffer
         opened.load()
     except libbpf.LoadError as error:
         said = error.log
-        return _Attempt(errno_name(error.errno or 0), buffer.value.decode(errors="replace"), said)
+        return _Attempt(
+            libbpf.errno_name(error.errno or 0), buffer.value.decode(errors="replace"), said
+        )
     return _Attempt("", buffer.value.decode(errors="replace"))
-
-
-def errno_name(number: int) -> str:
-    """`EINVAL` for 22; libbpf's and the kernel's own as well."""
-    return errno.errorcode.get(number) or _ERRNO_NAMES.get(number, str(number))
 
 
 def _verdict(attempt: _Attempt, reason: Reason) -> str:
@@ -325,7 +314,7 @@ def _described(program: Program) -> Described:
         name=program.name,
         section=program.section,
         type=kinds.program_type_name(program.kind),
-        attach_type=kinds.attach_type_name(program.attach_type),
+        attach_type=kinds.described_attach_type(program.kind, program.attach_type),
         instructions=program.instructions,
     )
 

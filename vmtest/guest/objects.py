@@ -42,7 +42,7 @@ class Program:
 
     def __init__(self, handle: int) -> None:
         """`handle` is a `struct bpf_program *`."""
-        self._handle = handle
+        self.handle = handle
         self._log: LogBuffer | None = None
 
     def __repr__(self) -> str:
@@ -51,52 +51,52 @@ class Program:
     @property
     def name(self) -> str:
         """The C function's name."""
-        return _text(libbpf.library().bpf_program__name(self._handle))
+        return _text(libbpf.library().bpf_program__name(self.handle))
 
     @property
     def section(self) -> str:
         """The ELF section, `cgroup/connect4` for instance."""
-        return _text(libbpf.library().bpf_program__section_name(self._handle))
+        return _text(libbpf.library().bpf_program__section_name(self.handle))
 
     @property
     def kind(self) -> int:
         """The type, as in `enum bpf_prog_type`."""
-        return int(libbpf.library().bpf_program__type(self._handle))
+        return int(libbpf.library().bpf_program__type(self.handle))
 
     @property
     def attach_type(self) -> int:
         """What it may be attached to, as in `enum bpf_attach_type`."""
-        return int(libbpf.library().bpf_program__expected_attach_type(self._handle))
+        return int(libbpf.library().bpf_program__expected_attach_type(self.handle))
 
     @property
     def fd(self) -> int:
         """The file descriptor. Raises LibbpfError if the program is not loaded."""
-        result = libbpf.library().bpf_program__fd(self._handle)
+        result = libbpf.library().bpf_program__fd(self.handle)
         return libbpf.check(result, f"{self.name} is not loaded")
 
     def set_kind(self, kind: int, attach_type: int) -> None:
         """Before load: the types, if the section's name does not tell. Raises LibbpfError."""
         lib = libbpf.library()
-        libbpf.check(lib.bpf_program__set_type(self._handle, kind), f"{self.name}: type {kind}")
+        libbpf.check(lib.bpf_program__set_type(self.handle, kind), f"{self.name}: type {kind}")
         libbpf.check(
-            lib.bpf_program__set_expected_attach_type(self._handle, attach_type),
+            lib.bpf_program__set_expected_attach_type(self.handle, attach_type),
             f"{self.name}: attach type {attach_type}",
         )
 
     def set_autoload(self, wanted: bool) -> None:
         """Before load: whether the object's load() includes this program. Raises LibbpfError."""
-        result = libbpf.library().bpf_program__set_autoload(self._handle, wanted)
+        result = libbpf.library().bpf_program__set_autoload(self.handle, wanted)
         libbpf.check(result, f"{self.name}: autoload")
 
     @property
     def autoload(self) -> bool:
         """Whether the object's load() includes this program."""
-        return bool(libbpf.library().bpf_program__autoload(self._handle))
+        return bool(libbpf.library().bpf_program__autoload(self.handle))
 
     @property
     def instructions(self) -> int:
         """How many instructions it has, subprograms only once it is loaded."""
-        return int(libbpf.library().bpf_program__insn_cnt(self._handle))
+        return int(libbpf.library().bpf_program__insn_cnt(self.handle))
 
     def keep_log(self, level: int, size: int = 1 << 20, buffer: LogBuffer | None = None) -> None:
         """Before load: has the verifier's log kept for log(), of a success too.
@@ -107,8 +107,8 @@ class Program:
         """
         lib = libbpf.library()
         self._log = buffer if buffer is not None else ctypes.create_string_buffer(size)
-        libbpf.check(lib.bpf_program__set_log_level(self._handle, level), f"{self.name}: log level")
-        result = lib.bpf_program__set_log_buf(self._handle, self._log, size)
+        libbpf.check(lib.bpf_program__set_log_level(self.handle, level), f"{self.name}: log level")
+        result = lib.bpf_program__set_log_buf(self.handle, self._log, size)
         libbpf.check(result, f"{self.name}: log buffer")
 
     def log(self) -> str:
@@ -238,6 +238,11 @@ class BpfObject:
         for handle in self._map_handles():
             result = libbpf.library().bpf_map__set_pin_path(handle, None)
             libbpf.check(result, f"{self.path.name}: forgetting pins")
+
+    def attach_struct_ops(self, name: str) -> int | None:
+        """After load: registers a struct_ops map. Returns a `struct bpf_link *`, as libbpf does."""
+        link: int | None = libbpf.library().bpf_map__attach_struct_ops(self._map(name))
+        return link
 
     def reuse_maps(self, other: "BpfObject", names: Iterable[str] | None = None) -> list[str]:
         """Before load: takes maps of a loaded object instead of making its own.

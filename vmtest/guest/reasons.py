@@ -51,6 +51,9 @@ class Kernel(Protocol):
     def has_function(self, name: str) -> bool | None:
         """Whether its BTF has a function of that name."""
 
+    def has_tracepoint(self, name: str) -> bool | None:
+        """Whether it has the tracepoint `category/event`."""
+
     def has_btf(self) -> bool:
         """Whether it shows its BTF."""
 
@@ -131,6 +134,12 @@ _HELPER_CONFIG = {
     "bpf_lwt_seg6_adjust_srh": "CONFIG_IPV6_SEG6_BPF",
 }
 
+_ATTACH_TYPE_CONFIG = {
+    "trace_kprobe_multi": "CONFIG_FPROBE",
+    "trace_kprobe_session": "CONFIG_FPROBE",
+    "trace_uprobe_multi": "CONFIG_UPROBES",
+}
+
 _BAD_RELOCATION = 195896080  # libbpf's 0xbad2310: a call that must never be reached
 _STACK_SIZE = 512
 
@@ -163,6 +172,8 @@ def _of_line(
 def _of_probes(failure: Failure, kernel: Kernel) -> Reason | None:
     """What the kernel lacks of a program that its verifier never came to read."""
     kind, attach = failure.program_type, failure.attach_type
+    if not failure.attaching and "BPF program load failed" not in failure.messages:
+        return None  # refused before its types were looked at
     if kind and not failure.attaching and kernel.has_program_type(kind) is False:
         return _lacking(
             Reason(
@@ -180,6 +191,14 @@ def _of_probes(failure: Failure, kernel: Kernel) -> Reason | None:
             f"this kernel does not know the attach type {attach}",
             "leave the program out on such kernels (autoload off)",
             f"probe: the kernel's enum bpf_attach_type has no {attach}",
+        )
+    symbol = _ATTACH_TYPE_CONFIG.get(attach, "")
+    if failure.attaching and symbol and kernel.config(symbol) == "n":
+        return Reason(
+            "kconfig",
+            f"this kernel attaches nothing to {attach}: it was built without {symbol}",
+            f"run it on a kernel with {symbol}",
+            f"{symbol} is not set in this kernel's config",
         )
     return None
 
@@ -397,15 +416,8 @@ def _config(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason |
     )
 
 
-def _target(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
+def _target(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason | None:
     name = match["name"]
-    if failure.program_type == "ext":
-        return Reason(
-            "freplace-target",
-            f"it replaces the function {name} of another program, which nobody named",
-            "load it with its own loader: bpf_program__set_attach_target()",
-            f"log: {match.string}",
-        )
     if kernel.has_function(name) is not False:
         return None
     return Reason(
@@ -413,6 +425,18 @@ def _target(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | 
         f"this kernel has no function {name} to attach to",
         "name another function, or leave the program out on such kernels",
         f"log: {match.string}; probe: no function {name} in the kernel's BTF",
+    )
+
+
+def _tracepoint(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason | None:
+    name = match["name"]
+    if kernel.has_tracepoint(name) is not False:
+        return None
+    return Reason(
+        "attach-target",
+        f"this kernel has no tracepoint {name}",
+        "name another one, or leave the program out on such kernels",
+        f"log: {match.string}; probe: no {name} below events of tracefs",
     )
 
 
@@ -473,6 +497,24 @@ _LIBBPF = [
         ),
         (r"extern '(?P<name>CONFIG_\w+)' \(strong\): not resolved$", _config),
         (r"prog '[^']*': failed to find kernel BTF type ID of '(?P<name>[^']*)': -3$", _target),
+        (
+            r"prog '(?P<program>[^']*)': attach program FD is not set$",
+            _said(
+                "freplace-target",
+                "{program} replaces a function of another program, which nobody named",
+                "load it with its own loader: bpf_program__set_attach_target()",
+            ),
+        ),
+        (
+            r"failed to determine tracepoint '(?P<name>[^']*)' perf event ID: "
+            r"No such file or directory$",
+            _tracepoint,
+        ),
+        (
+            r"prog '[^']*': failed to create (?:kprobe|kretprobe) '(?P<name>\w+)\+0x0' perf event: "
+            r"No such file or directory$",
+            _target,
+        ),
         (
             r"struct_ops init_kern: struct (?P<name>\S+) is not found in kernel BTF$",
             _said(

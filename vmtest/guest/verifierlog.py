@@ -6,13 +6,17 @@ from typing import NamedTuple
 _PROCESSED = re.compile(r"^processed (\d+) insns\b(.*)$", re.MULTILINE)
 _TIME = re.compile(r"^verification time (\d+) usec$", re.MULTILINE)
 _DEPTH = re.compile(r"^stack depth (\d+(?:\+\d+)*)", re.MULTILINE)
+# Seen in 7.3, whose "stack depth max" is of the deepest chain of calls.
+_SUBPROGRAM = re.compile(r"^subprog \d+ \(.*\) \w+ insns_self \d+ .*\bstack (\d+)$", re.MULTILINE)
 
 # Lines that accompany a finding: statistics, source lines, instructions, states, and how the
 # verifier went.
 _NOISE = re.compile(
     r"^(?:$|;|processed \d+ insns|verification time |stack depth |mark_precise|"
+    r"subprog \d+ \(|"
     r"\d+: \([0-9a-f]{2}\)|\d+: (?:R\d+|frame\d|safe)|(?:R\d+|frame\d+):?[_ =]|"
-    r"from \d+ to \d+|last_idx |regs=|parent |(?:old|cur) state:|func#\d+ @|Live regs|insns? \d+-\d+|"
+    r"from \d+ to \d+|last_idx |regs=|parent |(?:old|cur) state:|"
+    r"func#\d+ @|Live regs|insns? \d+-\d+|"
     r"returning from callee|to caller at|caller:|callee:|Validating |arg#\d+ reference|"
     r"-- (?:BEGIN|END) |\s*\d+: [.0-9]+ \([0-9a-f]{2}\)|propagating r)"
 )
@@ -43,14 +47,15 @@ def statistics(log: str) -> Statistics:
     for found in _PROCESSED.finditer(log):
         instructions = int(found[1])
         figures = {name: int(value) for name, value in re.findall(r"(\w+) (\d+)", found[2])}
-    depths = _DEPTH.findall(log)
+    chains = _DEPTH.findall(log)
+    depths = chains[-1].split("+") if chains else _SUBPROGRAM.findall(log)
     times = _TIME.findall(log)
     return Statistics(
         instructions=instructions,
         total_states=figures.get("total_states", 0),
         peak_states=figures.get("peak_states", 0),
         mark_read=figures.get("mark_read", 0),
-        stack_depth=tuple(int(depth) for depth in depths[-1].split("+")) if depths else (),
+        stack_depth=tuple(int(depth) for depth in depths),
         verification_us=int(times[-1]) if times else 0,
     )
 

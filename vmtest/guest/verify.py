@@ -19,8 +19,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from vmtest.guest import libbpf, verifierlog
+from vmtest.guest.autoattach import Attachment, try_to_attach
 from vmtest.guest.kernel import RunningKernel, boot_config
-from vmtest.guest.loading import Loaded, Loader, MisconfiguredError, Wishes, errno_name
+from vmtest.guest.loading import Loaded, Loader, MisconfiguredError, Wishes
+from vmtest.guest.objects import BpfObject, Program
 from vmtest.guest.reasons import Failure, Reason, explain
 from vmtest.guest.wire import Wire
 
@@ -48,10 +50,12 @@ class Verification:
         self._wire.send("probe", text=_feature_probe())
 
     def _object(self, item: Mapping[str, Any]) -> None:
-        key = str(item["key"])
+        key = item["key"]
         path = self._folder / item["file"]
+        # Opening it may be what the last process died of: then nothing more is asked of it.
         if (key, "") in self._done and not _opens(path):
-            return  # it was opening that crashed
+            self._wire.send("object", object=key, programs=[], maps=[])
+            return
         self._start(key, "")
         try:
             loader = Loader(
@@ -80,7 +84,11 @@ class Verification:
             wanted = any(fnmatch.fnmatchcase(name, glob) for glob in item.get("programs", ["*"]))
             if wanted and not skips(name) and (key, name) not in self._done:
                 self._start(key, name)
-                self._load(key, loader.alone(name), loader)
+                use = self._attach if self._plan.get("attach") else _leave
+                self._load(key, loader.alone(name, use), loader)
+
+    def _attach(self, opened: BpfObject, program: Program) -> Attachment | None:
+        return try_to_attach(opened, program, self._kernel)
 
     def _start(self, key: str, program: str) -> None:
         if (key, program) not in self._done:
@@ -107,8 +115,18 @@ class Verification:
             log=result.log,
             log_cut=result.log_cut,
             reason=_reason(result.reason),
-            attachment=None,
+            attachment=_attachment(result.attachment),
         )
+
+
+def _leave(_opened: BpfObject, _program: Program) -> None:
+    return None
+
+
+def _attachment(attachment: Attachment | None) -> dict[str, Any] | None:
+    if attachment is None:
+        return None
+    return {**attachment._asdict(), "reason": _reason(attachment.reason)}
 
 
 def _reason(reason: Reason | None) -> dict[str, str] | None:
@@ -126,7 +144,7 @@ def _wishes(item: Mapping[str, Any]) -> Wishes:
 
 
 def _open_failed(error: libbpf.LoadError, kernel: RunningKernel) -> Loaded:
-    name = errno_name(error.errno or 0)
+    name = libbpf.errno_name(error.errno or 0)
     return Loaded(
         "",
         "open failed",
