@@ -158,7 +158,7 @@ class _InnerMap(_Strict):
     type: str
     key_size: NonNegativeInt
     value_size: NonNegativeInt
-    max_entries: PositiveInt
+    max_entries: PositiveInt = 1
 
 
 class _Object(_Strict):

@@ -128,8 +128,11 @@ def pack(
     version: KernelVersion,
     order: Order,
     against: str = "",
+    config: Path | None = None,
 ) -> Load:
     """What goes into a guest of ``version``; ``order`` says all but the objects.
+
+    ``config`` is the kernel's: what a missing kconfig is told by.
 
     Raises UsageError for an object that is not there, when none can be loaded at all,
     and when all together are too much.
@@ -158,6 +161,9 @@ def pack(
             f"these objects have {size >> 20} MiB together, more than {TOTAL_LIMIT >> 20}; "
             "verify them in two runs"
         )
+    if config is not None:
+        members["config"] = config
+        order = replace(order, config="config")
     payload = Payload(
         tar({**guest_code(), **members}), (), Path("/"), tuple(sorted(digests[False].items()))
     )

@@ -58,7 +58,8 @@ class Order:
     """What is to be loaded, and how.
 
     ``programs`` are patterns, ``log_level`` is the verifier's (1, 2, 4),
-    ``log_limit`` bytes of one log, ``timeout`` seconds of one load under KVM.
+    ``log_limit`` bytes of one log, ``timeout`` seconds of one load under KVM, ``config``
+    the kernel's config in the payload ("" without one).
     """
 
     objects: tuple[Wanted, ...]
@@ -68,6 +69,7 @@ class Order:
     log_level: int = 4
     log_limit: int = 16 << 20
     timeout: float = 60.0
+    config: str = ""
 
 
 class End(Enum):
@@ -192,6 +194,7 @@ class Loader:
             "log_level": order.log_level,
             "log_limit": order.log_limit,
             "timeout": order.timeout,
+            "config": order.config,
             "done": [[str(n), name] for n, name in sorted(self._done) if n in left],
         }
 

@@ -191,6 +191,7 @@ def verify_tasks(
     """What makes a kernel's task: the builds of ``given`` that go to it; raises UsageError."""
 
     def make(image: KernelImage) -> VerifyTask:
-        return VerifyTask(pack(given, others, image.version, order, against), rules)
+        load = pack(given, others, image.version, order, against, image.config)
+        return VerifyTask(load, rules)
 
     return make
