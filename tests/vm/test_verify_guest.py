@@ -163,7 +163,10 @@ def test_an_object_that_nobody_helps_is_refused(loading: Loading) -> None:
 @pytest.mark.parametrize(
     ("wish", "said"),
     [
-        ({"globals": {"careless": 1}}, "has no variable careless (there: careful)"),
+        (
+            {"globals": {"careless": 1}},
+            "has no variable careless (there: LICENSE, by_service, careful",
+        ),
         ({"globals": {"careful": 1 << 40}}, "int too big"),
         ({"max_entries": {"slotz": 1}}, "map slotz"),
         ({"inner_maps": {"by_service": {"type": "hashes"}}}, "its type is not one of"),

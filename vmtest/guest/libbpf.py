@@ -143,7 +143,7 @@ def library() -> ctypes.CDLL:
             function = getattr(lib, name)
             function.restype = result
             function.argtypes = arguments
-        lib.libbpf_set_print(_print_callback)
+        lib.libbpf_set_print(print_callback)
     except (OSError, AttributeError) as error:
         raise LibbpfError(0, f"libbpf 1.x is needed in the guest: {error}") from error
     return lib
@@ -207,4 +207,5 @@ def _print(level: int, pattern: bytes, arguments: int) -> int:
     return length
 
 
-_print_callback = _PrintFunction(_print)  # kept alive: libbpf holds its address
+print_callback = _PrintFunction(_print)
+"""What libbpf calls with its messages; kept alive here, because libbpf holds its address."""

@@ -131,13 +131,13 @@ class Loader:
         buffer: LogBuffer,
         level: int = STATISTICS,
     ) -> None:
-        """Opens `path` once, to see what is in it.
+        """Opens `path` once, to see what is in it: `programs`, and types of `maps`, by name.
 
         `buffer` limits a log, and may serve many loaders one after the other. Raises LoadError if
         libbpf cannot open it, MisconfiguredError if it is to be loaded in a way that it cannot be.
         """
         self._path = path
-        self._wishes = wishes
+        self.wishes = wishes
         self._kernel = kernel
         self._buffer = buffer
         self._level = level | STATISTICS
@@ -151,7 +151,7 @@ class Loader:
 
     def whole(self) -> Loaded:
         """Loads all programs together that the object loads by default, except those to skip."""
-        names = [name for name in self._default if not self._wishes.skips(name)]
+        names = [name for name in self._default if not self.wishes.skips(name)]
         with self._loaded(names, STATISTICS) as (_, attempt):
             if not attempt.errno:
                 return Loaded("", "accepted")
@@ -219,7 +219,7 @@ class Loader:
             yield opened
 
     def _adjust(self, opened: BpfObject, stack: contextlib.ExitStack) -> None:
-        wishes = self._wishes
+        wishes = self.wishes
         # What one load pins, the next one would find, and so would another object.
         opened.forget_pins()
         for name, program in opened.programs.items():
