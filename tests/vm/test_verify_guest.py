@@ -212,10 +212,11 @@ def test_a_file_that_is_no_object_is_told_in_libbpfs_words(
         assert said in load["line"]
 
 
+@pytest.mark.parametrize("limit", [1, 16384], ids=["nothing", "little"])
 def test_a_loader_without_locked_memory_is_told_so_where_it_counts(
-    loading: Loading, kernel: KernelImage
+    limit: int, loading: Loading, kernel: KernelImage
 ) -> None:
-    dropped = ["setpriv", "--bounding-set=-sys_resource", "prlimit", "--memlock=1:1"]
+    dropped = ["setpriv", "--bounding-set=-sys_resource", "prlimit", f"--memlock={limit}:{limit}"]
     told = loads(loading.run(["ringbuf"], before=dropped))
     verdicts = {(load["verdict"], (load["reason"] or {}).get("code")) for load in told.values()}
     old = kernel.version in VersionRange.parse("<5.11")

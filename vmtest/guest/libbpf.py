@@ -52,6 +52,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_map__max_entries": (c_uint32, [c_void_p]),
     "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
     "bpf_map__set_inner_map_fd": (c_int, [c_void_p, c_int]),
+    "bpf_map__pin_path": (c_char_p, [c_void_p]),
     "bpf_map__set_pin_path": (c_int, [c_void_p, c_char_p]),
     "bpf_map__attach_struct_ops": (c_void_p, [c_void_p]),
     "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
@@ -183,6 +184,7 @@ def captured_messages() -> Iterator[list[str]]:
         _sinks.remove(messages)
 
 
+@functools.cache
 def raise_memlock_limit() -> None:
     """Lifts RLIMIT_MEMLOCK, against which kernels before 5.11 count maps and programs.
 

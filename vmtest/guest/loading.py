@@ -141,13 +141,16 @@ class Loader:
         self._kernel = kernel
         self._buffer = buffer
         self._level = level | STATISTICS
+        self._pins: list[str] = []
         with BpfObject(path) as opened, contextlib.ExitStack() as stack:
+            self._pins = opened.pins()
             self._adjust(opened, stack)
             self.programs = {name: _described(p) for name, p in opened.programs.items()}
             self.maps = {
                 name: kinds.map_type_name(kind) for name, kind in opened.map_kinds().items()
             }
             self._default = [name for name, p in opened.programs.items() if p.autoload]
+        self._places = {name: place for place, name in enumerate(self.programs)}
 
     def whole(self) -> Loaded:
         """Loads all programs together that the object loads by default, except those to skip."""
@@ -161,7 +164,7 @@ class Loader:
         """Loads the program `name` and no other; `use` gets it, if it is accepted."""
         with self._loaded([name], self._level) as (opened, attempt):
             if not attempt.errno:
-                program = opened.programs[name]
+                program = opened.programs_in_order[self._places[name]]
                 info = program.info()
                 return Loaded(
                     name,
@@ -197,8 +200,8 @@ class Loader:
         first = ""
         for room in (len(self._buffer), *_MORE_ROOM):
             buffer = self._buffer if not first else ctypes.create_string_buffer(room)
-            with self._opened(names) as opened:
-                attempt = _load(opened, names, level if not first else STATISTICS, buffer)
+            with self._opened(names) as (opened, programs):
+                attempt = _load(opened, programs, level if not first else STATISTICS, buffer)
                 if attempt.out_of_room and room != _MORE_ROOM[-1]:
                     first = first or attempt.log
                     continue
@@ -209,20 +212,22 @@ class Loader:
                 return
 
     @contextlib.contextmanager
-    def _opened(self, names: Sequence[str]) -> Iterator[BpfObject]:
-        with contextlib.ExitStack() as stack:
-            opened = stack.enter_context(BpfObject(self._path))
+    def _opened(self, names: Sequence[str]) -> Iterator[tuple[BpfObject, list[Program]]]:
+        """The object anew, and its programs `names`, which are the only ones to be loaded."""
+        with BpfObject(self._path) as opened, contextlib.ExitStack() as stack:
             self._adjust(opened, stack)
-            wanted = set(names)
-            for name, program in opened.programs.items():
-                program.set_autoload(name in wanted)
-            yield opened
+            there = opened.programs_in_order
+            places = [self._places[name] for name in names]
+            for place, program in enumerate(there):
+                program.set_autoload(place in places)
+            yield opened, [there[place] for place in places]
 
     def _adjust(self, opened: BpfObject, stack: contextlib.ExitStack) -> None:
         wishes = self.wishes
         # What one load pins, the next one would find, and so would another object.
-        opened.forget_pins()
-        for name, program in opened.programs.items():
+        for name in self._pins:
+            opened.forget_pin(name)
+        for name, program in opened.programs.items() if wishes.types else ():
             if (told := wishes.type_of(name)) is not None:
                 _set_type(program, told)
         try:
@@ -282,15 +287,17 @@ class Loader:
         with self._loaded([name], STATISTICS) as (opened, attempt):
             if attempt.errno:
                 return set()
-            used = opened.programs[name].info().maps
+            used = opened.programs[name].map_ids()
             arrays = (m for m in opened.maps.values() if m.kind == TYPE_PROG_ARRAY)
             return {array.name for array in arrays if array.id() in used}
 
 
-def _load(opened: BpfObject, names: Sequence[str], level: int, buffer: LogBuffer) -> _Attempt:
+def _load(
+    opened: BpfObject, programs: Sequence[Program], level: int, buffer: LogBuffer
+) -> _Attempt:
     buffer[0] = b"\0"
-    for name in names:
-        opened.programs[name].keep_log(level, len(buffer), buffer)
+    for program in programs:
+        program.keep_log(level, len(buffer), buffer)
     try:
         opened.load()
     except libbpf.LoadError as error:

@@ -108,7 +108,8 @@ class Verification:
         self._wire.wait()
 
     def _tell(self, key: str, result: Loaded, program: Described | None = None) -> None:
-        self._wire.send(
+        # With the announcement of the next load, before which nothing can go wrong.
+        self._wire.hold(
             "load",
             object=key,
             program=result.program,
