@@ -1,6 +1,6 @@
 """What `vmtest verify` adds to the bare load of a program.
 
-    python benchmarks/verify.py [--kernel 6.12] [--programs 100] [--rounds 3] [--json FILE]
+    python benchmarks/verify.py [--kernel 6.12] [--programs 100] [--rounds 10] [--json FILE]
 
 In one guest, in one process, alternating: the bare sequence (open the object anew, autoload one
 program, load it at log level 4, close; recording nothing), and what the guest's loader does of a
@@ -59,7 +59,7 @@ told, tell = os.pipe()
 answers, answer = os.pipe()
 if os.fork() == 0:
     os.close(tell)
-    while data := os.read(told, 1 << 20):
+    while data := os.read(told, 1 << 14):
         if b'{"event": "start"' in data:
             os.write(answer, b"+")
     os._exit(0)
@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kernel", default="6.12")
     parser.add_argument("--programs", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--json", type=Path, default=PROJECT / ".vmtest" / "benchmark-verify.json")
     options = parser.parse_args()
     settings = configuration.load(PROJECT / "kernels.toml")

@@ -73,7 +73,6 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     # probes and names, from libbpf.h
     "libbpf_probe_bpf_prog_type": (c_int, [c_int, c_void_p]),
     "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),
-    "libbpf_probe_bpf_helper": (c_int, [c_int, c_int, c_void_p]),
     "libbpf_bpf_prog_type_str": (c_char_p, [c_int]),
     "libbpf_bpf_attach_type_str": (c_char_p, [c_int]),
     "libbpf_bpf_map_type_str": (c_char_p, [c_int]),

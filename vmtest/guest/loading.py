@@ -160,9 +160,17 @@ class Loader:
                 return Loaded("", "accepted")
         return self._refused("", attempt, self._shared_prog_array(attempt, names))
 
-    def alone(self, name: str, use: Use = lambda _opened, _program: None) -> Loaded:
-        """Loads the program `name` and no other; `use` gets it, if it is accepted."""
-        with self._loaded([name], self._level) as (opened, attempt):
+    def alone(
+        self,
+        name: str,
+        use: Use = lambda _opened, _program: None,
+        ready: Callable[[], None] = lambda: None,
+    ) -> Loaded:
+        """Loads the program `name` and no other.
+
+        `ready` is called when the kernel is about to see it; `use` gets it, if it is accepted.
+        """
+        with self._loaded([name], self._level, ready) as (opened, attempt):
             if not attempt.errno:
                 program = opened.programs_in_order[self._places[name]]
                 info = program.info()
@@ -191,7 +199,9 @@ class Loader:
             return None if attempt.errno else use(together, together.programs[program.name])
 
     @contextlib.contextmanager
-    def _loaded(self, names: Sequence[str], level: int) -> Iterator[tuple[BpfObject, _Attempt]]:
+    def _loaded(
+        self, names: Sequence[str], level: int, ready: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[BpfObject, _Attempt]]:
         """The object with the programs `names`, and what became of loading it.
 
         A log that does not fit turns whatever the verifier thought into ENOSPC: then it is loaded
@@ -201,6 +211,8 @@ class Loader:
         for room in (len(self._buffer), *_MORE_ROOM):
             buffer = self._buffer if not first else ctypes.create_string_buffer(room)
             with self._opened(names) as (opened, programs):
+                if not first:
+                    ready()
                 attempt = _load(opened, programs, level if not first else STATISTICS, buffer)
                 if attempt.out_of_room and room != _MORE_ROOM[-1]:
                     first = first or attempt.log

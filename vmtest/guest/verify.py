@@ -63,7 +63,8 @@ class Verification:
             self._wire.send("object", object=key, programs=[], maps=[])
             return
         if (key, "") not in self._done:
-            self._start(key, "")
+            self._wire.send("start", object=key, program="")
+            self._wire.wait()
         if (loader := self.open(item)) is None:
             return
         if (key, "") not in self._done:
@@ -96,16 +97,13 @@ class Verification:
 
     def load(self, loader: Loader, key: str, name: str) -> None:
         """Load the program `name` alone, announced before and told after."""
-        self._start(key, name)
+        # The host takes it down while the object is opened.
+        self._wire.send("start", object=key, program=name)
         use = self._attach if self._plan.get("attach") else _leave
-        self._tell(key, loader.alone(name, use), loader.programs[name])
+        self._tell(key, loader.alone(name, use, self._wire.wait), loader.programs[name])
 
     def _attach(self, opened: BpfObject, program: Program) -> Attachment | None:
         return try_to_attach(opened, program, self._kernel)
-
-    def _start(self, key: str, program: str) -> None:
-        self._wire.send("start", object=key, program=program)
-        self._wire.wait()
 
     def _tell(self, key: str, result: Loaded, program: Described | None = None) -> None:
         # With the announcement of the next load, before which nothing can go wrong.
