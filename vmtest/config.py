@@ -25,6 +25,8 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
+    StrictBool,
+    StrictInt,
     ValidationError,
 )
 
@@ -168,7 +170,7 @@ class _Object(_Strict):
     required: bool = True
     types: dict[str, str] = {}
     max_entries: dict[str, PositiveInt | Literal["cpus"]] = {}
-    globals: dict[str, bool | int | str] = {}
+    globals: dict[str, StrictBool | StrictInt] = {}
     inner_maps: dict[str, _InnerMap] = {}
     skip: list[str] = []
 

@@ -185,12 +185,12 @@ def _unloadable(build: ObjectFile) -> Reason | None:
         check_object(build.name, build.path)
     except UsageError as error:
         return Reason(
-            "not-bpf", str(error), "give an object that clang -target bpf made", "its ELF header"
+            "object", str(error), "give an object that clang -target bpf made", "its ELF header"
         )
     size = build.path.stat().st_size
     if size > OBJECT_LIMIT:
         return Reason(
-            "too-large",
+            "object",
             f'object "{build.name}": {size >> 20} MiB, more than {OBJECT_LIMIT >> 20}',
             "strip its DWARF: llvm-strip -g keeps BTF",
             f"its size is {size} bytes",

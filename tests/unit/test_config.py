@@ -171,7 +171,7 @@ required = false
 skip = ["debug_*"]
 types = { auth = "xdp" }
 max_entries = { scratch = "cpus", big = 1024 }
-globals = { debug = 1, name = "x", on = true }
+globals = { debug = 1, on = true }
 inner_maps = { outer = { type = "hash", key_size = 4, value_size = 8 } }
 """
 
@@ -182,7 +182,7 @@ def test_an_object_says_how_it_wants_to_be_loaded() -> None:
     assert found.loading == Loading(
         types={"auth": "xdp"},
         max_entries={"scratch": "cpus", "big": 1024},
-        globals={"debug": 1, "name": "x", "on": True},
+        globals={"debug": 1, "on": True},
         inner_maps={"outer": {"type": "hash", "key_size": 4, "value_size": 8, "max_entries": 1}},
         skip=("debug_*",),
     )

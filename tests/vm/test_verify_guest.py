@@ -163,7 +163,10 @@ def test_an_object_that_nobody_helps_is_refused(loading: Loading) -> None:
 @pytest.mark.parametrize(
     ("wish", "said"),
     [
-        ({"globals": {"careless": 1}}, "has no variable careless (there: careful)"),
+        (
+            {"globals": {"careless": 1}},
+            "has no variable careless (there: LICENSE, by_service, careful",
+        ),
         ({"globals": {"careful": 1 << 40}}, "int too big"),
         ({"max_entries": {"slotz": 1}}, "map slotz"),
         ({"inner_maps": {"by_service": {"type": "hashes"}}}, "its type is not one of"),
@@ -209,10 +212,11 @@ def test_a_file_that_is_no_object_is_told_in_libbpfs_words(
         assert said in load["line"]
 
 
+@pytest.mark.parametrize("limit", [1, 16384], ids=["nothing", "little"])
 def test_a_loader_without_locked_memory_is_told_so_where_it_counts(
-    loading: Loading, kernel: KernelImage
+    limit: int, loading: Loading, kernel: KernelImage
 ) -> None:
-    dropped = ["setpriv", "--bounding-set=-sys_resource", "prlimit", "--memlock=1:1"]
+    dropped = ["setpriv", "--bounding-set=-sys_resource", "prlimit", f"--memlock={limit}:{limit}"]
     told = loads(loading.run(["ringbuf"], before=dropped))
     verdicts = {(load["verdict"], (load["reason"] or {}).get("code")) for load in told.values()}
     old = kernel.version in VersionRange.parse("<5.11")

@@ -11,9 +11,8 @@ from vmtest.guest import kinds, libbpf
 from vmtest.guest.btf import Btf
 
 _VMLINUX_BTF = pathlib.Path("/sys/kernel/btf/vmlinux")
-_SOCKET_FILTER = 1
-# bpf_ktime_get_coarse_ns() came in 5.11 with the memory accounting by cgroup: libbpf asks so too.
-_KTIME_GET_COARSE_NS = 160
+# Came in 5.11 together with the memory accounting by cgroup: libbpf asks for it for the same end.
+_MODERN_HELPER = "BPF_FUNC_ktime_get_coarse_ns"
 
 
 class RunningKernel:
@@ -37,7 +36,7 @@ class RunningKernel:
 
     def has_attach_type(self, name: str) -> bool | None:
         """Whether its `enum bpf_attach_type` has that value."""
-        known = self._attach_types
+        known = self._enumerators("bpf_attach_type")
         return f"BPF_{name.upper()}" in known if known else None
 
     def has_function(self, name: str) -> bool | None:
@@ -69,9 +68,10 @@ class RunningKernel:
 
     def counts_memlock(self) -> bool | None:
         """Whether maps and programs count against RLIMIT_MEMLOCK."""
-        lib = libbpf.library()
-        modern = _answer(lib.libbpf_probe_bpf_helper(_SOCKET_FILTER, _KTIME_GET_COARSE_NS, None))
-        return None if modern is None else not modern
+        # Not by loading a program that calls it: without memory that fails, and libbpf takes
+        # that for a yes.
+        helpers = self._enumerators("bpf_func_id")
+        return _MODERN_HELPER not in helpers if helpers else None
 
     @functools.cached_property
     def _btf(self) -> Btf | None:
@@ -80,10 +80,9 @@ class RunningKernel:
         except libbpf.LibbpfError:
             return None
 
-    @functools.cached_property
-    def _attach_types(self) -> dict[str, int]:
+    def _enumerators(self, enumeration: str) -> dict[str, int]:
         try:
-            return self._btf.enumerators("bpf_attach_type") if self._btf else {}
+            return self._btf.enumerators(enumeration) if self._btf else {}
         except KeyError:
             return {}
 

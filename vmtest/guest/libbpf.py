@@ -52,6 +52,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_map__max_entries": (c_uint32, [c_void_p]),
     "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
     "bpf_map__set_inner_map_fd": (c_int, [c_void_p, c_int]),
+    "bpf_map__pin_path": (c_char_p, [c_void_p]),
     "bpf_map__set_pin_path": (c_int, [c_void_p, c_char_p]),
     "bpf_map__attach_struct_ops": (c_void_p, [c_void_p]),
     "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
@@ -72,7 +73,6 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     # probes and names, from libbpf.h
     "libbpf_probe_bpf_prog_type": (c_int, [c_int, c_void_p]),
     "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),
-    "libbpf_probe_bpf_helper": (c_int, [c_int, c_int, c_void_p]),
     "libbpf_bpf_prog_type_str": (c_char_p, [c_int]),
     "libbpf_bpf_attach_type_str": (c_char_p, [c_int]),
     "libbpf_bpf_map_type_str": (c_char_p, [c_int]),
@@ -143,7 +143,7 @@ def library() -> ctypes.CDLL:
             function = getattr(lib, name)
             function.restype = result
             function.argtypes = arguments
-        lib.libbpf_set_print(_print_callback)
+        lib.libbpf_set_print(print_callback)
     except (OSError, AttributeError) as error:
         raise LibbpfError(0, f"libbpf 1.x is needed in the guest: {error}") from error
     return lib
@@ -183,6 +183,7 @@ def captured_messages() -> Iterator[list[str]]:
         _sinks.remove(messages)
 
 
+@functools.cache
 def raise_memlock_limit() -> None:
     """Lifts RLIMIT_MEMLOCK, against which kernels before 5.11 count maps and programs.
 
@@ -207,4 +208,5 @@ def _print(level: int, pattern: bytes, arguments: int) -> int:
     return length
 
 
-_print_callback = _PrintFunction(_print)  # kept alive: libbpf holds its address
+print_callback = _PrintFunction(_print)
+"""What libbpf calls with its messages; kept alive here, because libbpf holds its address."""

@@ -131,37 +131,48 @@ class Loader:
         buffer: LogBuffer,
         level: int = STATISTICS,
     ) -> None:
-        """Opens `path` once, to see what is in it.
+        """Opens `path` once, to see what is in it: `programs`, and types of `maps`, by name.
 
         `buffer` limits a log, and may serve many loaders one after the other. Raises LoadError if
         libbpf cannot open it, MisconfiguredError if it is to be loaded in a way that it cannot be.
         """
         self._path = path
-        self._wishes = wishes
+        self.wishes = wishes
         self._kernel = kernel
         self._buffer = buffer
         self._level = level | STATISTICS
+        self._pins: list[str] = []
         with BpfObject(path) as opened, contextlib.ExitStack() as stack:
+            self._pins = opened.pins()
             self._adjust(opened, stack)
             self.programs = {name: _described(p) for name, p in opened.programs.items()}
             self.maps = {
                 name: kinds.map_type_name(kind) for name, kind in opened.map_kinds().items()
             }
             self._default = [name for name, p in opened.programs.items() if p.autoload]
+        self._places = {name: place for place, name in enumerate(self.programs)}
 
     def whole(self) -> Loaded:
         """Loads all programs together that the object loads by default, except those to skip."""
-        names = [name for name in self._default if not self._wishes.skips(name)]
+        names = [name for name in self._default if not self.wishes.skips(name)]
         with self._loaded(names, STATISTICS) as (_, attempt):
             if not attempt.errno:
                 return Loaded("", "accepted")
         return self._refused("", attempt, self._shared_prog_array(attempt, names))
 
-    def alone(self, name: str, use: Use = lambda _opened, _program: None) -> Loaded:
-        """Loads the program `name` and no other; `use` gets it, if it is accepted."""
-        with self._loaded([name], self._level) as (opened, attempt):
+    def alone(
+        self,
+        name: str,
+        use: Use = lambda _opened, _program: None,
+        ready: Callable[[], None] = lambda: None,
+    ) -> Loaded:
+        """Loads the program `name` and no other.
+
+        `ready` is called when the kernel is about to see it; `use` gets it, if it is accepted.
+        """
+        with self._loaded([name], self._level, ready) as (opened, attempt):
             if not attempt.errno:
-                program = opened.programs[name]
+                program = opened.programs_in_order[self._places[name]]
                 info = program.info()
                 return Loaded(
                     name,
@@ -188,7 +199,9 @@ class Loader:
             return None if attempt.errno else use(together, together.programs[program.name])
 
     @contextlib.contextmanager
-    def _loaded(self, names: Sequence[str], level: int) -> Iterator[tuple[BpfObject, _Attempt]]:
+    def _loaded(
+        self, names: Sequence[str], level: int, ready: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[BpfObject, _Attempt]]:
         """The object with the programs `names`, and what became of loading it.
 
         A log that does not fit turns whatever the verifier thought into ENOSPC: then it is loaded
@@ -197,8 +210,10 @@ class Loader:
         first = ""
         for room in (len(self._buffer), *_MORE_ROOM):
             buffer = self._buffer if not first else ctypes.create_string_buffer(room)
-            with self._opened(names) as opened:
-                attempt = _load(opened, names, level if not first else STATISTICS, buffer)
+            with self._opened(names) as (opened, programs):
+                if not first:
+                    ready()
+                attempt = _load(opened, programs, level if not first else STATISTICS, buffer)
                 if attempt.out_of_room and room != _MORE_ROOM[-1]:
                     first = first or attempt.log
                     continue
@@ -209,20 +224,22 @@ class Loader:
                 return
 
     @contextlib.contextmanager
-    def _opened(self, names: Sequence[str]) -> Iterator[BpfObject]:
-        with contextlib.ExitStack() as stack:
-            opened = stack.enter_context(BpfObject(self._path))
+    def _opened(self, names: Sequence[str]) -> Iterator[tuple[BpfObject, list[Program]]]:
+        """The object anew, and its programs `names`, which are the only ones to be loaded."""
+        with BpfObject(self._path) as opened, contextlib.ExitStack() as stack:
             self._adjust(opened, stack)
-            wanted = set(names)
-            for name, program in opened.programs.items():
-                program.set_autoload(name in wanted)
-            yield opened
+            there = opened.programs_in_order
+            places = [self._places[name] for name in names]
+            for place, program in enumerate(there):
+                program.set_autoload(place in places)
+            yield opened, [there[place] for place in places]
 
     def _adjust(self, opened: BpfObject, stack: contextlib.ExitStack) -> None:
-        wishes = self._wishes
+        wishes = self.wishes
         # What one load pins, the next one would find, and so would another object.
-        opened.forget_pins()
-        for name, program in opened.programs.items():
+        for name in self._pins:
+            opened.forget_pin(name)
+        for name, program in opened.programs.items() if wishes.types else ():
             if (told := wishes.type_of(name)) is not None:
                 _set_type(program, told)
         try:
@@ -282,15 +299,17 @@ class Loader:
         with self._loaded([name], STATISTICS) as (opened, attempt):
             if attempt.errno:
                 return set()
-            used = opened.programs[name].info().maps
+            used = opened.programs[name].map_ids()
             arrays = (m for m in opened.maps.values() if m.kind == TYPE_PROG_ARRAY)
             return {array.name for array in arrays if array.id() in used}
 
 
-def _load(opened: BpfObject, names: Sequence[str], level: int, buffer: LogBuffer) -> _Attempt:
+def _load(
+    opened: BpfObject, programs: Sequence[Program], level: int, buffer: LogBuffer
+) -> _Attempt:
     buffer[0] = b"\0"
-    for name in names:
-        opened.programs[name].keep_log(level, len(buffer), buffer)
+    for program in programs:
+        program.keep_log(level, len(buffer), buffer)
     try:
         opened.load()
     except libbpf.LoadError as error:

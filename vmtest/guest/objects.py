@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import pathlib
 import struct
@@ -16,9 +17,8 @@ from vmtest.guest.maps import Map
 # From linux/bpf.h: enum bpf_stats_type, and struct bpf_prog_info up to run_cnt (5.1, commit
 # 5f8f8b93aeb8).
 _STATS_RUN_TIME = 0
-_PROG_INFO = struct.Struct("=II8sIIQQQIIQ16s112xQQ")
-# Where nr_map_ids lies, and map_ids after it: filled in by who asks for the ids.
-_PROG_INFO_MAP_COUNT = 52
+_PROG_INFO = struct.Struct("=16xII176xQ")  # jited_prog_len, xlated_prog_len, run_cnt
+_PROG_INFO_MAP_COUNT = 52  # nr_map_ids, with the address of map_ids behind
 _MOST_MAPS = 64  # MAX_USED_MAPS of the verifier
 
 LogBuffer = ctypes.Array[ctypes.c_char]
@@ -27,13 +27,12 @@ LogBuffer = ctypes.Array[ctypes.c_char]
 class ProgramInfo(NamedTuple):
     """What the kernel tells of a loaded program.
 
-    Sizes in bytes, of the translated and of the JITed instructions (0 where there is no JIT);
-    `maps` are the ids of those it uses; `runs` are counted while counted_runs() is in force.
+    Sizes in bytes, of the JITed (0 where there is no JIT) and of the translated instructions;
+    `runs` are counted while counted_runs() is in force.
     """
 
-    translated_size: int
     jited_size: int
-    maps: tuple[int, ...]
+    translated_size: int
     runs: int
 
 
@@ -48,7 +47,7 @@ class Program:
     def __repr__(self) -> str:
         return f"<Program {self.name}>"
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """The C function's name."""
         return _text(libbpf.library().bpf_program__name(self.handle))
@@ -86,7 +85,8 @@ class Program:
     def set_autoload(self, wanted: bool) -> None:
         """Before load: whether the object's load() includes this program. Raises LibbpfError."""
         result = libbpf.library().bpf_program__set_autoload(self.handle, wanted)
-        libbpf.check(result, f"{self.name}: autoload")
+        if result < 0:
+            libbpf.check(result, f"{self.name}: autoload")
 
     @property
     def autoload(self) -> bool:
@@ -117,14 +117,21 @@ class Program:
 
     def info(self) -> ProgramInfo:
         """What the kernel tells of it. Raises LibbpfError if it is not loaded."""
+        return ProgramInfo(*_PROG_INFO.unpack(self._info(b"")))
+
+    def map_ids(self) -> list[int]:
+        """The ids of the maps that it uses. Raises LibbpfError if it is not loaded."""
         ids = (ctypes.c_uint32 * _MOST_MAPS)()
-        info = ctypes.create_string_buffer(_PROG_INFO.size)
-        struct.pack_into("=IQ", info, _PROG_INFO_MAP_COUNT, _MOST_MAPS, ctypes.addressof(ids))
+        asked = struct.pack("=52xIQ", _MOST_MAPS, ctypes.addressof(ids))
+        (count,) = struct.unpack_from("=I", self._info(asked), _PROG_INFO_MAP_COUNT)
+        return ids[:count]
+
+    def _info(self, asked: bytes) -> bytes:
+        info = ctypes.create_string_buffer(asked, _PROG_INFO.size)
         size = ctypes.c_uint32(_PROG_INFO.size)
         result = libbpf.library().bpf_obj_get_info_by_fd(self.fd, info, ctypes.byref(size))
         libbpf.check(result, f"{self.name}: information")
-        _, _, _, jited, translated, _, _, _, _, maps, *_, runs = _PROG_INFO.unpack(info.raw)
-        return ProgramInfo(translated, jited, tuple(ids[:maps]), runs)
+        return info.raw
 
     def run_count(self) -> int:
         """How often the kernel ran it while counted_runs() was in force. Raises LibbpfError."""
@@ -151,10 +158,15 @@ class BpfObject:
                     ctypes.get_errno(), f"{path.name}: cannot open", "".join(messages)
                 )
         self._handle: int | None = handle
-        self.programs = {
-            program.name: program
-            for program in map(Program, _walk(lib.bpf_object__next_program, handle))
-        }
+        # In the file's order. Naming them all costs as much as loading a small one.
+        self.programs_in_order = [
+            Program(found) for found in _walk(lib.bpf_object__next_program, handle)
+        ]
+
+    @functools.cached_property
+    def programs(self) -> dict[str, Program]:
+        """The programs by name."""
+        return {program.name: program for program in self.programs_in_order}
 
     def __enter__(self) -> "BpfObject":
         return self
@@ -230,14 +242,16 @@ class BpfObject:
         result = libbpf.library().bpf_map__set_inner_map_fd(self._map(name), template.fd)
         libbpf.check(result, f"{name}: inner map")
 
-    def forget_pins(self) -> None:
-        """Before load: makes every map anew, also one that the object wants to share by a pin.
+    def pins(self) -> list[str]:
+        """The names of the maps that the object wants to share by a pin."""
+        lib = libbpf.library()
+        pinned = (handle for handle in self._map_handles() if lib.bpf_map__pin_path(handle))
+        return [_text(lib.bpf_map__name(handle)) for handle in pinned]
 
-        Raises LibbpfError.
-        """
-        for handle in self._map_handles():
-            result = libbpf.library().bpf_map__set_pin_path(handle, None)
-            libbpf.check(result, f"{self.path.name}: forgetting pins")
+    def forget_pin(self, name: str) -> None:
+        """Before load: makes the map anew that the object wants to share. Raises LibbpfError."""
+        result = libbpf.library().bpf_map__set_pin_path(self._map(name), None)
+        libbpf.check(result, f"{name}: forgetting its pin")
 
     def attach_struct_ops(self, name: str) -> int | None:
         """After load: registers a struct_ops map. Returns a `struct bpf_link *`, as libbpf does."""

@@ -380,15 +380,17 @@ def _map(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | Non
     )
 
 
+_MEMLOCK = re.compile(
+    r"permission error while running as root; try raising 'ulimit -l'|"
+    r"Error in bpf_object__probe_loading\(\):.*RLIMIT_MEMLOCK is set to big enough value"
+)
+
+
 def _memlock(failure: Failure, kernel: Kernel) -> Reason | None:
     limit = kernel.memlock_limit()
     if limit is None or not kernel.counts_memlock() or failure.errno != "EPERM":
         return None
-    told = [
-        line
-        for line in verifierlog.words(failure.messages)
-        if line.startswith("permission error while running as root; try raising 'ulimit -l'")
-    ]
+    told = [line for line in verifierlog.words(failure.messages) if _MEMLOCK.match(line)]
     if not told:
         return None
     return Reason(
@@ -525,7 +527,7 @@ _LIBBPF = [
         ),
         (r"(?:Error loading vmlinux BTF: |vmlinux BTF is not found|failed to find valid)", _btf),
         (r"map '(?P<map>[^']*)': failed to create: .*\((?P<error>-\d+)\)$", _map),
-        (r"permission error while running as root; ", _memlock_line),
+        (_MEMLOCK.pattern, _memlock_line),
     ]
 ]
 

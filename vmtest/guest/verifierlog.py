@@ -14,7 +14,7 @@ _SUBPROGRAM = re.compile(r"^subprog \d+ \(.*\) \w+ insns_self \d+ .*\bstack (\d+
 _NOISE = re.compile(
     r"^(?:$|;|processed \d+ insns|verification time |stack depth |mark_precise|"
     r"subprog \d+ \(|"
-    r"\d+: \([0-9a-f]{2}\)|\d+: (?:R\d+|frame\d|safe)|(?:R\d+|frame\d+):?[_ =]|"
+    r"\d+: \([0-9a-f]{2}\)|\d+: (?:R\d+|frame\d|safe)|(?:frame\d+: )?R\d+(?:_[a-z]+)?=|"
     r"from \d+ to \d+|last_idx |regs=|parent |(?:old|cur) state:|"
     r"func#\d+ @|Live regs|insns? \d+-\d+|"
     r"returning from callee|to caller at|caller:|callee:|Validating |arg#\d+ reference|"

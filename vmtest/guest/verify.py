@@ -21,7 +21,14 @@ from typing import Any
 from vmtest.guest import libbpf, verifierlog
 from vmtest.guest.autoattach import Attachment, try_to_attach
 from vmtest.guest.kernel import RunningKernel, boot_config
-from vmtest.guest.loading import Loaded, Loader, MisconfiguredError, Wishes
+from vmtest.guest.loading import (
+    STATISTICS,
+    Described,
+    Loaded,
+    Loader,
+    MisconfiguredError,
+    Wishes,
+)
 from vmtest.guest.objects import BpfObject, Program
 from vmtest.guest.reasons import Failure, Reason, explain
 from vmtest.guest.wire import Wire
@@ -51,61 +58,64 @@ class Verification:
 
     def _object(self, item: Mapping[str, Any]) -> None:
         key = item["key"]
-        path = self._folder / item["file"]
         # Opening it may be what the last process died of: then nothing more is asked of it.
-        if (key, "") in self._done and not _opens(path):
+        if (key, "") in self._done and not _opens(self._folder / item["file"]):
             self._wire.send("object", object=key, programs=[], maps=[])
             return
-        self._start(key, "")
+        if (key, "") not in self._done:
+            self._wire.send("start", object=key, program="")
+            self._wire.wait()
+        if (loader := self.open(item)) is None:
+            return
+        if (key, "") not in self._done:
+            self._tell(key, loader.whole())
+        globs, skips = item.get("programs", ["*"]), loader.wishes.skips
+        for name in loader.programs:
+            wanted = any(fnmatch.fnmatchcase(name, glob) for glob in globs) and not skips(name)
+            if wanted and (key, name) not in self._done:
+                self.load(loader, key, name)
+
+    def open(self, item: Mapping[str, Any]) -> Loader | None:
+        """The loader of an object of the plan; None, and the host knows why, if there is none."""
+        key, level = item["key"], int(self._plan.get("log_level", STATISTICS))
+        path = self._folder / item["file"]
         try:
-            loader = Loader(
-                path,
-                _wishes(item),
-                self._kernel,
-                self._buffer,
-                int(self._plan.get("log_level", 4)),
-            )
+            loader = Loader(path, _wishes(item), self._kernel, self._buffer, level)
         except libbpf.LoadError as error:
-            self._load(key, _open_failed(error, self._kernel))
-            return
+            self._tell(key, _open_failed(error, self._kernel))
+            return None
         except MisconfiguredError as error:
-            self._load(key, _misconfigured(error))
-            return
+            self._tell(key, _misconfigured(error))
+            return None
         self._wire.send(
             "object",
             object=key,
             programs=[dataclasses.asdict(program) for program in loader.programs.values()],
             maps=[list(pair) for pair in loader.maps.items()],
         )
-        if (key, "") not in self._done:
-            self._load(key, loader.whole())
-        skips = _wishes(item).skips
-        for name in loader.programs:
-            wanted = any(fnmatch.fnmatchcase(name, glob) for glob in item.get("programs", ["*"]))
-            if wanted and not skips(name) and (key, name) not in self._done:
-                self._start(key, name)
-                use = self._attach if self._plan.get("attach") else _leave
-                self._load(key, loader.alone(name, use), loader)
+        return loader
+
+    def load(self, loader: Loader, key: str, name: str) -> None:
+        """Load the program `name` alone, announced before and told after."""
+        # The host takes it down while the object is opened.
+        self._wire.send("start", object=key, program=name)
+        use = self._attach if self._plan.get("attach") else _leave
+        self._tell(key, loader.alone(name, use, self._wire.wait), loader.programs[name])
 
     def _attach(self, opened: BpfObject, program: Program) -> Attachment | None:
         return try_to_attach(opened, program, self._kernel)
 
-    def _start(self, key: str, program: str) -> None:
-        if (key, program) not in self._done:
-            self._wire.send("start", object=key, program=program)
-            self._wire.wait()
-
-    def _load(self, key: str, result: Loaded, loader: Loader | None = None) -> None:
-        described = loader.programs[result.program] if loader else None
-        self._wire.send(
+    def _tell(self, key: str, result: Loaded, program: Described | None = None) -> None:
+        # With the announcement of the next load, before which nothing can go wrong.
+        self._wire.hold(
             "load",
             object=key,
             program=result.program,
             verdict=result.verdict,
             errno=result.errno,
-            section=described.section if described else "",
-            type=described.type if described else "",
-            attach_type=described.attach_type if described else "",
+            section=program.section if program else "",
+            type=program.type if program else "",
+            attach_type=program.attach_type if program else "",
             cost={
                 **result.figures._asdict(),
                 "translated_size": result.translated_size,

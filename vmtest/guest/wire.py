@@ -15,6 +15,7 @@ class Wire:
     def __init__(self, lines: int, answers: int) -> None:
         self._lines = lines
         self._answers = answers
+        self._held = b""
 
     @classmethod
     def on_standard_streams(cls) -> Wire:
@@ -30,10 +31,15 @@ class Wire:
         return wire
 
     def send(self, event: str, **fields: Any) -> None:
-        """Write one event; blocks while the host does not read."""
-        data = (json.dumps({"event": event, **fields}) + "\n").encode()
+        """Write one event, and those held before it; blocks while the host does not read."""
+        self.hold(event, **fields)
+        data, self._held = self._held, b""
         while data:
             data = data[os.write(self._lines, data) :]
+
+    def hold(self, event: str, **fields: Any) -> None:
+        """Have one event written together with the next one sent: waking the host costs time."""
+        self._held += (json.dumps({"event": event, **fields}) + "\n").encode()
 
     def wait(self) -> None:
         """Block until the host has answered; ends this process when the host is gone."""
