@@ -212,7 +212,11 @@ def _others(
     if theirs.build is not None:
         objects.run_build(theirs.build, theirs.directory)
     if not named:
-        return loadables.configured(theirs.objects, theirs.directory)
+        # What that revision names and does not build, or not with this vmtest, is not there.
+        built = [build for build in theirs.objects if build.path.exists()]
+        if not built:
+            raise UsageError(f"--against {against}: its [build] makes none of its objects")
+        return loadables.configured(built, theirs.directory)
     here = settings.directory
     moved = [
         replace(one, tail=one.build.path.relative_to(here))
