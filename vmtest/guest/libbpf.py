@@ -183,6 +183,19 @@ def captured_messages() -> Iterator[list[str]]:
         _sinks.remove(messages)
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[list[str]]:
+    """Has libbpf not even call here with its messages: each costs, also one that is dropped.
+
+    Hands out no messages.
+    """
+    library().libbpf_set_print(None)
+    try:
+        yield []
+    finally:
+        library().libbpf_set_print(print_callback)
+
+
 @functools.cache
 def raise_memlock_limit() -> None:
     """Lifts RLIMIT_MEMLOCK, against which kernels before 5.11 count maps and programs.

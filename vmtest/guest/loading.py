@@ -226,7 +226,7 @@ class Loader:
     @contextlib.contextmanager
     def _opened(self, names: Sequence[str]) -> Iterator[tuple[BpfObject, list[Program]]]:
         """The object anew, and its programs `names`, which are the only ones to be loaded."""
-        with BpfObject(self._path) as opened, contextlib.ExitStack() as stack:
+        with BpfObject(self._path, again=True) as opened, contextlib.ExitStack() as stack:
             self._adjust(opened, stack)
             there = opened.programs_in_order
             places = [self._places[name] for name in names]

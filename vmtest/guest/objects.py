@@ -144,14 +144,17 @@ class BpfObject:
     What programs and maps were used for must have ended before: see vmtest.guest.attach.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
-        """Opens `path`. Raises LoadError if libbpf cannot read it."""
+    def __init__(self, path: pathlib.Path, again: bool = False) -> None:
+        """Opens `path`. Raises LoadError if libbpf cannot read it.
+
+        `again`: it could be read before, so that nobody listens to what libbpf says of it.
+        """
         libbpf.raise_memlock_limit()
         lib = libbpf.library()
         self.path = path
         self._loaded = False
         self._maps: dict[str, Map] | None = None
-        with libbpf.captured_messages() as messages:
+        with libbpf.silence() if again else libbpf.captured_messages() as messages:
             handle: int | None = lib.bpf_object__open_file(os.fsencode(path), None)
             if not handle:
                 raise libbpf.LoadError(

@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 _PROCESSED = re.compile(r"^processed (\d+) insns\b(.*)$", re.MULTILINE)
+_FIGURE = re.compile(r"(\w+) (\d+)")
 _TIME = re.compile(r"^verification time (\d+) usec$", re.MULTILINE)
 _DEPTH = re.compile(r"^stack depth (\d+(?:\+\d+)*)", re.MULTILINE)
 # Seen in 7.3, whose "stack depth max" is of the deepest chain of calls.
@@ -41,20 +42,17 @@ class Statistics(NamedTuple):
 
 def statistics(log: str) -> Statistics:
     """The last figures in `log`, as log level 4 asks for them."""
-    figures: dict[str, int] = {}
-    instructions = 0
     # The last one: text before it can be the program's own source.
-    for found in _PROCESSED.finditer(log):
-        instructions = int(found[1])
-        figures = {name: int(value) for name, value in re.findall(r"(\w+) (\d+)", found[2])}
+    *_, (instructions, rest) = [("0", ""), *_PROCESSED.findall(log)]
+    figures = dict(_FIGURE.findall(rest))
     chains = _DEPTH.findall(log)
     depths = chains[-1].split("+") if chains else _SUBPROGRAM.findall(log)
     times = _TIME.findall(log)
     return Statistics(
-        instructions=instructions,
-        total_states=figures.get("total_states", 0),
-        peak_states=figures.get("peak_states", 0),
-        mark_read=figures.get("mark_read", 0),
+        instructions=int(instructions),
+        total_states=int(figures.get("total_states", 0)),
+        peak_states=int(figures.get("peak_states", 0)),
+        mark_read=int(figures.get("mark_read", 0)),
         stack_depth=tuple(int(depth) for depth in depths),
         verification_us=int(times[-1]) if times else 0,
     )
