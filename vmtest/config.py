@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
+    StrictBool,
+    StrictInt,
     ValidationError,
 )
 
@@ -37,6 +41,7 @@ from vmtest.model import (
     KernelVersion,
     KnownFailure,
     Limits,
+    Loading,
     ObjectFile,
     PathSpec,
     Suite,
@@ -179,10 +184,34 @@ class _Suite(_Strict):
     network: bool = False
 
 
+class _InnerMap(_Strict):
+    type: str
+    key_size: NonNegativeInt
+    value_size: NonNegativeInt
+    max_entries: PositiveInt = 1
+
+
 class _Object(_Strict):
     name: Name
     path: Path
     kernels: Range | None = None
+    required: bool = True
+    types: dict[str, str] = {}
+    max_entries: dict[str, PositiveInt | Literal["cpus"]] = {}
+    globals: dict[str, StrictBool | StrictInt] = {}
+    inner_maps: dict[str, _InnerMap] = {}
+    skip: list[str] = []
+
+    @property
+    def loading(self) -> Loading:
+        """How it wants to be loaded."""
+        return Loading(
+            types=self.types,
+            max_entries=self.max_entries,
+            globals=self.globals,
+            inner_maps={name: inner.model_dump() for name, inner in self.inner_maps.items()},
+            skip=tuple(self.skip),
+        )
 
 
 class _KnownFailure(_Strict):
@@ -234,6 +263,12 @@ def find(start: Path) -> Path:
         f"there is no kernels.toml in {start} nor above it; "
         "write one (docs/configuration.md), or name one with --config FILE"
     )
+
+
+def builtin(directory: Path) -> Config:
+    """The matrix that comes with vmtest, for a project in ``directory`` without a kernels.toml."""
+    text = (files("vmtest") / "default_kernels.toml").read_text(encoding="utf-8")
+    return parse(text, directory / "kernels.toml")
 
 
 def load(file: Path) -> Config:
@@ -300,7 +335,10 @@ def _convert(parsed: _File, file: Path) -> Config:
             Suite(suite.name, base / suite.tests, tuple(suite.objects), suite.network)
             for suite in parsed.suite
         ),
-        objects=tuple(ObjectFile(o.name, base / o.path, o.kernels) for o in parsed.object),
+        objects=tuple(
+            ObjectFile(o.name, base / o.path, o.kernels, o.required, o.loading)
+            for o in parsed.object
+        ),
         archives={
             name: AptArchive(
                 name=name,

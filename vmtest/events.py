@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vmtest.model import KernelResult, TestResult
+from vmtest.verdicts import LoadResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,24 @@ class TestFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadStarted:
+    """The verifier reads ``load`` now, of the object number ``place`` of ``objects``."""
+
+    kernel: str
+    load: str
+    place: int
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFinished:
+    """What became of loading one program, or one object as a whole."""
+
+    kernel: str
+    result: LoadResult
+
+
+@dataclass(frozen=True, slots=True)
 class KernelFinished:
     """The kernel's VM is gone and its result is final."""
 
@@ -106,6 +125,8 @@ Event = (
     | Collected
     | TestStarted
     | TestFinished
+    | LoadStarted
+    | LoadFinished
     | KernelFinished
     | Note
 )

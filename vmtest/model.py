@@ -7,13 +7,15 @@ becomes ``KernelResult`` (what happened), which many of make a ``Matrix``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from functools import total_ordering
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from vmtest.verdicts import Change, LoadResult, LoadSet
 
 SCHEMA = 1
 """Version of the schema of ``matrix.json``; raised when a reader would misread it."""
@@ -252,12 +254,33 @@ class Suite:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """How an object wants to be loaded, where its ELF file does not say.
+
+    ``types`` is type, or ``type:attach type``, by program or pattern; ``max_entries``
+    a number or ``cpus`` by map; ``globals`` values by variable; ``inner_maps`` the
+    inner map's template by outer map; ``skip`` programs not to load.
+    """
+
+    types: Mapping[str, str] = field(default_factory=dict)
+    max_entries: Mapping[str, int | str] = field(default_factory=dict)
+    globals: Mapping[str, Any] = field(default_factory=dict)
+    inner_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectFile:
-    """One ``[[object]]``: the build at ``path`` goes to kernels within ``kernels``."""
+    """One ``[[object]]``: the build at ``path`` goes to kernels within ``kernels``.
+
+    What is not ``required`` does not decide what ``vmtest verify`` ends with.
+    """
 
     name: str
     path: Path
     kernels: VersionRange | None = None
+    required: bool = True
+    loading: Loading = field(default_factory=Loading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +389,9 @@ class KernelResult:
     Durations are seconds of wall time on the host; ``factor`` is what the
     deadlines were multiplied with; ``directory`` holds its logs; ``objects``
     has the name and sha256 of each object that was copied in, by name;
-    ``guest`` is the digest of the guest's root.
+    ``guest`` is the digest of the guest's root; ``loads`` is what ``vmtest verify`` found,
+    ``against`` the loads of other builds in the same boot, ``changes`` how the loads
+    differ from those or from a baseline.
     """
 
     kernel: str
@@ -387,6 +412,9 @@ class KernelResult:
     gate: bool = True
     objects: tuple[tuple[str, str], ...] = ()
     guest: str = ""
+    loads: tuple[LoadResult, ...] = ()
+    against: LoadSet | None = None
+    changes: tuple[Change, ...] = ()
 
     def count(self, *outcomes: Outcome) -> int:
         """How many tests ended in one of ``outcomes``."""

@@ -5,6 +5,7 @@ import pytest
 
 from vmtest.config import (
     Config,
+    builtin,
     find,
     load,
     needs_versions,
@@ -13,7 +14,7 @@ from vmtest.config import (
     select_suites,
 )
 from vmtest.errors import ConfigError, UsageError
-from vmtest.model import AptSpec, KernelVersion, PathSpec
+from vmtest.model import AptSpec, KernelVersion, Loading, PathSpec
 
 FILE = Path("/project/kernels.toml")
 
@@ -164,6 +165,54 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
 def test_a_problem_is_said_with_place_and_cure(old: str, new: str, said: str) -> None:
     assert old in MINIMAL
     assert problems(MINIMAL.replace(old, new, 1)) == [said]
+
+
+LOADING = """
+required = false
+skip = ["debug_*"]
+types = { auth = "xdp" }
+max_entries = { scratch = "cpus", big = 1024 }
+globals = { debug = 1, on = true }
+inner_maps = { outer = { type = "hash", key_size = 4, value_size = 8 } }
+"""
+
+
+def test_an_object_says_how_it_wants_to_be_loaded() -> None:
+    (found,) = config(MINIMAL + LOADING).objects
+    assert not found.required
+    assert found.loading == Loading(
+        types={"auth": "xdp"},
+        max_entries={"scratch": "cpus", "big": 1024},
+        globals={"debug": 1, "on": True},
+        inner_maps={"outer": {"type": "hash", "key_size": 4, "value_size": 8, "max_entries": 1}},
+        skip=("debug_*",),
+    )
+
+
+def test_an_object_is_required_and_loads_by_itself_when_nothing_is_said() -> None:
+    (found,) = config().objects
+    assert (found.required, found.loading) == (True, Loading())
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("max_entries = { m = 0 }", "greater than 0"),
+        ('max_entries = { m = "cpu" }', "'cpus'"),
+        ('inner_maps = { m = { type = "hash" } }', 'the key "inner_maps.m.key_size" is missing'),
+        ("requird = true", 'unknown key "requird" (did you mean "required"?)'),
+    ],
+)
+def test_a_wrong_word_about_loading_is_said_with_its_place(line: str, said: str) -> None:
+    found = problems(f"{MINIMAL}{line}\n")
+    assert all('object "net"' in problem for problem in found)
+    assert any(said in problem for problem in found), found
+
+
+def test_the_built_in_matrix_is_a_whole_configuration(tmp_path: Path) -> None:
+    found = builtin(tmp_path)
+    assert [kernel.name for kernel in found.kernels] == ["5.10", "6.1", "6.12", "backports"]
+    assert found.directory == tmp_path
 
 
 def test_all_problems_come_at_once() -> None:

@@ -12,11 +12,13 @@ ROOT = Path(vmtest.__file__).parent
 
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = [
-    {"errors", "model"},
+    {"errors", "model", "verdicts"},
     {"events", "cache", "host", "btf", "sections"},
     {"config", "debian", "known", "objectfile"},
-    {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "vm"},
+    {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "revision", "verifier", "vm"},
     {"guestimage", "suites"},
+    {"loader"},
+    {"loadables"},
     {"work"},
     {"tasks"},
     {"matrix", "report"},

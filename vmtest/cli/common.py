@@ -16,7 +16,7 @@ import typer
 
 from vmtest import config as configuration
 from vmtest.config import Config
-from vmtest.errors import InfrastructureError, VmtestError
+from vmtest.errors import InfrastructureError, UsageError, VmtestError
 
 USAGE, INFRASTRUCTURE, INTERRUPTED = 2, 3, 130
 _MOST_LINES = 12
@@ -68,6 +68,17 @@ def load_config(file: Path | None) -> Config:
     return configuration.load(file if file is not None else configuration.find(Path.cwd()))
 
 
+def load_config_or_builtin(file: Path | None) -> Config:
+    """As ``load_config``, or the built-in matrix where there is no kernels.toml at all."""
+    if file is None and not any((f / "kernels.toml").is_file() for f in _upwards(Path.cwd())):
+        return configuration.builtin(Path.cwd())
+    return load_config(file)
+
+
+def _upwards(folder: Path) -> tuple[Path, ...]:
+    return (folder, *folder.parents)
+
+
 def clean_up_on_signals() -> None:
     """Have SIGINT and SIGTERM raise KeyboardInterrupt once, and leave the clean-up alone.
 
@@ -88,3 +99,9 @@ def clean_up_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
+
+
+def check_accelerator(name: str) -> None:
+    """Raise UsageError unless ``name`` is one that ``--accel`` takes."""
+    if name not in ("auto", "kvm", "tcg"):
+        raise UsageError(f"--accel {name}: is none of auto, kvm, tcg")

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import build, doctor, image, kernels, known, merge, objects, report, run, shell
+from vmtest.cli import (
+    build,
+    doctor,
+    image,
+    kernels,
+    known,
+    merge,
+    objects,
+    report,
+    run,
+    shell,
+    verify,
+)
 
 app = typer.Typer(
     name="vmtest",
@@ -39,6 +51,7 @@ app.command("shell", help=shell.EXAMPLE)(shell.shell)
 app.command("known", help=known.EXAMPLE)(known.known)
 app.command("build", help=build.EXAMPLE)(build.build)
 app.command("report", help=report.EXAMPLE)(report.report)
+app.command("verify", help=verify.EXAMPLE)(verify.verify)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
 app.add_typer(kernels.app, name="kernels")

@@ -77,8 +77,7 @@ def run(
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
         common.clean_up_on_signals()
-        if accel not in ("auto", "kvm", "tcg"):
-            raise UsageError(f"--accel {accel}: is none of auto, kvm, tcg")
+        common.check_accelerator(accel)
         settings = common.load_config(config)
         passed_on = _passed_on(pytest_options or [])
         given = [objects.parse_given(item) for item in object_ or []]
@@ -124,7 +123,7 @@ def run(
             resolved=resolved,
             notes=tasks.notes,
         )
-        facts = _facts(settings, plan, builds)
+        facts = {**facts_of(settings, plan), **_suite_facts(settings, builds)}
         folder.describe(facts)
 
         def save(matrix: Matrix) -> None:
@@ -132,7 +131,7 @@ def run(
 
         with view:
             matrix = run_matrix(plan, view.handle, save, hold=hold)
-        folder.describe({**facts, **_ran(matrix, settings, builds)})
+        folder.describe({**facts, **what_ran(matrix, settings, builds)})
         for result in matrix.kernels:
             (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
         if collect_only:
@@ -184,7 +183,7 @@ def _pytest_options(
     return tuple(options)
 
 
-def _facts(settings: Config, plan: Plan, builds: tuple[ObjectFile, ...]) -> dict[str, object]:
+def facts_of(settings: Config, plan: Plan) -> dict[str, object]:
     """What run.json says: enough to know what ran, and to run it again."""
     return {
         "arguments": sys.argv[1:],
@@ -192,16 +191,6 @@ def _facts(settings: Config, plan: Plan, builds: tuple[ObjectFile, ...]) -> dict
         "started": runs.utc_now(),
         "kernels": [kernel.name for kernel in plan.kernels],
         "suites": list(plan.suites),
-        "objects": [_build(settings, build) for build in builds],
-        "known failures": [
-            {
-                "test": entry.test,
-                "kernels": entry.kernels.text if entry.kernels else None,
-                "reason": entry.reason,
-                "until": str(entry.until) if entry.until else None,
-            }
-            for entry in settings.known_failures
-        ],
         "gates": {kernel.name: kernel.gate for kernel in plan.kernels},
         "versions": {
             "vmtest": metadata.version("vmtest"),
@@ -212,6 +201,21 @@ def _facts(settings: Config, plan: Plan, builds: tuple[ObjectFile, ...]) -> dict
             "host kernel": platform.release(),
         },
         "host": {"cpus": os.cpu_count(), "root": os.geteuid() == 0},
+    }
+
+
+def _suite_facts(settings: Config, builds: tuple[ObjectFile, ...]) -> dict[str, object]:
+    return {
+        "objects": [_build(settings, build) for build in builds],
+        "known failures": [
+            {
+                "test": entry.test,
+                "kernels": entry.kernels.text if entry.kernels else None,
+                "reason": entry.reason,
+                "until": str(entry.until) if entry.until else None,
+            }
+            for entry in settings.known_failures
+        ],
     }
 
 
@@ -227,13 +231,15 @@ def _builds_of(
     result: KernelResult, settings: Config, builds: tuple[ObjectFile, ...]
 ) -> dict[str, str]:
     """The path of each object that went to a kernel, by name, relative to the project's folder."""
-    if not result.objects:
+    if not (result.objects and builds):
         return {}
     chosen = objects.choose(builds, KernelVersion.parse(result.version))
     return {name: os.path.relpath(chosen[name], settings.directory) for name, _ in result.objects}
 
 
-def _ran(matrix: Matrix, settings: Config, builds: tuple[ObjectFile, ...]) -> dict[str, object]:
+def what_ran(
+    matrix: Matrix, settings: Config, builds: tuple[ObjectFile, ...] = ()
+) -> dict[str, object]:
     """The digests and the accelerator of what did run, by kernel."""
     return {
         "ran": {

@@ -1,0 +1,164 @@
+"""What a verifier said of objects and programs: frozen values, importing nothing of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What became of loading one program, or one object as a whole."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    """The verifier read the program and said no."""
+    UNSUPPORTED = "unsupported"
+    """This kernel lacks something the program needs, as a probe or the log shows."""
+    OPEN_FAILED = "open failed"
+    """libbpf could not read the object: nothing was asked of the kernel."""
+    REFUSED = "refused as a whole"
+    """Before or beside the verifier: a map, a relocation, a shared PROG_ARRAY."""
+    TIMED_OUT = "timed out"
+    LOADER_CRASHED = "crashed the loader"
+    KERNEL_CRASHED = "crashed the kernel"
+    NOT_LOADED = "not loaded"
+    """Left out: the configuration says so, or the run ended before."""
+
+    @property
+    def bad(self) -> bool:
+        """Whether the kernel was asked and did not take it, or could not even be asked."""
+        return self not in (Verdict.ACCEPTED, Verdict.NOT_LOADED)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why, as far as it can be known.
+
+    ``code`` is of the documented set (docs/verify.md); ``evidence`` is a probe in that
+    kernel with its answer, or a line of the log; without evidence the code is ``unknown``.
+    """
+
+    code: str
+    text: str
+    remedy: str = ""
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the verifier and the JIT say of an accepted program (zeros where they say nothing).
+
+    ``verification_us`` is microseconds of the guest's clock, sizes are bytes,
+    ``stack_depth`` has one number a subprogram.
+    """
+
+    instructions: int = 0
+    total_states: int = 0
+    peak_states: int = 0
+    mark_read: int = 0
+    stack_depth: tuple[int, ...] = ()
+    verification_us: int = 0
+    translated_size: int = 0
+    jited_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """Whether an accepted program could be attached (``--attach``), and where or why not."""
+
+    attached: bool
+    place: str = ""
+    errno: str = ""
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """One program of one object on one kernel; ``program`` is "" for the object as a whole.
+
+    ``section``, ``type`` and ``attach_type`` are libbpf's names, ``errno`` is a name
+    such as ``EINVAL`` ("" when nothing failed), ``line`` the last meaningful line of
+    the verifier's log, ``log`` the path of the whole log relative to the kernel's
+    folder, ``log_cut`` whether the buffer was too small for it.  What is not
+    ``required`` is shown and does not decide.
+    """
+
+    object: str
+    program: str
+    verdict: Verdict
+    section: str = ""
+    type: str = ""
+    attach_type: str = ""
+    errno: str = ""
+    cost: Cost = Cost()
+    line: str = ""
+    log: str = ""
+    log_cut: bool = False
+    reason: Reason | None = None
+    attachment: Attachment | None = None
+    required: bool = True
+
+    @property
+    def label(self) -> str:
+        """``OBJECT: PROGRAM``, or ``OBJECT as a whole``."""
+        return f"{self.object}: {self.program}" if self.program else f"{self.object} as a whole"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSet:
+    """Loads of other builds in the same boot (``--against``); ``name`` says which builds.
+
+    ``objects`` has name and sha256 of each.
+    """
+
+    name: str
+    objects: tuple[tuple[str, str], ...] = ()
+    loads: tuple[LoadResult, ...] = ()
+
+
+class ChangeKind(StrEnum):
+    """What a difference from a baseline means."""
+
+    REGRESSED = "regressed"
+    """Was accepted, is not any more."""
+    DRIFT = "kernel drift"
+    """The kernel's release moved and the object's sha256 did not: not the object's doing."""
+    CHANGED = "changed"
+    """Was not accepted and is not now, in another way."""
+    FIXED = "fixed"
+    """Was not accepted and is now."""
+    COST = "cost"
+    """Accepted then and now, at another cost."""
+    NEW = "new"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference of one program on one kernel from a baseline.
+
+    ``before`` and ``after`` are verdicts (None where the program is not there);
+    ``cost`` names what ``old`` and ``new`` count, "" where the verdict is what
+    changed; ``since`` says which kernel and objects ``before`` is of.
+    """
+
+    object: str
+    program: str
+    kind: ChangeKind
+    before: Verdict | None = None
+    after: Verdict | None = None
+    cost: str = ""
+    old: int = 0
+    new: int = 0
+    since: str = ""
+    required: bool = True
+
+    @property
+    def percent(self) -> float:
+        """How much more ``new`` is than ``old``, in percent; 0.0 for a verdict."""
+        return 100.0 * (self.new - self.old) / self.old if self.old else 0.0
+
+    @property
+    def label(self) -> str:
+        """``OBJECT: PROGRAM``, or ``OBJECT as a whole``."""
+        return f"{self.object}: {self.program}" if self.program else f"{self.object} as a whole"
