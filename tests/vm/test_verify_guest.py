@@ -145,7 +145,7 @@ def test_a_log_without_room_does_not_hide_that_a_program_is_accepted(loading: Lo
 
 
 def test_the_reason_is_found_in_a_whole_log_too(loading: Loading) -> None:
-    names = ["helper", "loop", "packet_bounds", "stack"]
+    names = ["loop", "packet_bounds", "stack"]
     told = loads(loading.run(names, log_level=7))
     reasons = {name: load["reason"]["code"] for name, load in told.items() if name[1]}
     assert reasons["packet_bounds", "reads_beyond"] == "packet-bounds"

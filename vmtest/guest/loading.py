@@ -97,12 +97,21 @@ Use = Callable[[BpfObject, Program], Attachment | None]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Attempt:
-    """One call of bpf_object__load(): an empty `errno` for success."""
+    """One call of bpf_object__load(): an empty `errno` for success.
+
+    `log` is the verifier's; `cut` is what there was room for of another one, of the level that was
+    asked for, if it did not fit.
+    """
 
     errno: str
     log: str
     messages: str = ""
-    cut: bool = False
+    cut: str = ""
+
+    @property
+    def text(self) -> str:
+        """All that the verifier said, as far as it is known."""
+        return self.cut + _CUT + self.log if self.cut else self.log
 
     @property
     def program(self) -> str:
@@ -178,14 +187,16 @@ class Loader:
                     figures=verifierlog.statistics(attempt.log),
                     translated_size=info.translated_size,
                     jited_size=info.jited_size,
-                    log=attempt.log,
-                    log_cut=attempt.cut,
+                    log=attempt.text,
+                    log_cut=bool(attempt.cut),
                     attachment=self._used(opened, program, use),
                 )
         if not attempt.program and _SLOT_FAILED.search(attempt.messages):
             # libbpf fills PROG_ARRAYs once every program is loaded; those of the slots are not.
             figures = verifierlog.statistics(attempt.log)
-            return Loaded(name, "accepted", figures=figures, log=attempt.log, log_cut=attempt.cut)
+            return Loaded(
+                name, "accepted", figures=figures, log=attempt.text, log_cut=bool(attempt.cut)
+            )
         return self._refused(name, attempt, None)
 
     def _used(self, opened: BpfObject, program: Program, use: Use) -> Attachment | None:
@@ -215,10 +226,7 @@ class Loader:
                 if attempt.out_of_room and room != _MORE_ROOM[-1]:
                     first = first or attempt.log
                     continue
-                if first:
-                    rest = attempt.log[-len(self._buffer) :]
-                    attempt = dataclasses.replace(attempt, log=first + _CUT + rest, cut=True)
-                yield opened, attempt
+                yield opened, dataclasses.replace(attempt, cut=first) if first else attempt
                 return
 
     @contextlib.contextmanager
@@ -267,8 +275,8 @@ class Loader:
             errno=attempt.errno,
             figures=verifierlog.statistics(attempt.log),
             line=verifierlog.last_line(attempt.log, attempt.messages),
-            log=attempt.messages + attempt.log,
-            log_cut=attempt.cut,
+            log=attempt.messages + attempt.text,
+            log_cut=bool(attempt.cut),
             reason=reason,
         )
 
