@@ -13,7 +13,7 @@ ROOT = Path(vmtest.__file__).parent
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = [
     {"errors", "model", "verdicts"},
-    {"events", "cache", "host"},
+    {"bisect", "events", "cache", "host"},
     {"config", "debian"},
     {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "vm"},
     {"guestimage", "suites"},
