@@ -267,7 +267,8 @@ class Resolved:
 
     ``key`` names the exact thing (it decides whether the store has it),
     ``size`` is what a download would cost in bytes, ``note`` says what the user
-    should know (a suite that is gone, for one).
+    should know (a suite that is gone, for one).  ``digest`` is that of the image it
+    becomes, empty where only a download tells.
     """
 
     kernel: Kernel
@@ -277,6 +278,7 @@ class Resolved:
     size: int = 0
     cached: bool = False
     note: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tarfile
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from vmtest.kernels.candidates import (
     is_pattern,
     matching,
     nearest,
+    releases,
 )
 from vmtest.kernels.store import Manifest, Resolution, Store
 from vmtest.model import (
@@ -38,6 +40,21 @@ from vmtest.model import (
 )
 
 _ELF_SPACE = 100 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What suites hold: one candidate a distinct package version, oldest first, bootable or not.
+
+    ``notes`` say which suites could not be read, and which indexes are old.
+    """
+
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...]
+
+    def nearest(self, version: str) -> str:
+        """The bootable neighbours of ``version``, in words."""
+        return _nearest(list(self.candidates), version, "nearest bootable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +75,12 @@ class AptSource:
         suites = self._suites(spec)
         before = store.recall(self._question(spec))
         if before is not None and before.version == spec.version:
-            return _from_store(kernel, before, "")  # pinned to a package: nothing to ask
+            return _from_store(kernel, before, store, "")  # pinned to a package: nothing to ask
         try:
             indexes, failed = self._indexes(suites, store, refresh=True)
         except VmtestError as error:
             if before is not None:
-                return _from_store(kernel, before, f"{error}; the stored kernel is used")
+                return _from_store(kernel, before, store, f"{error}; the stored kernel is used")
             if isinstance(error, UsageError):
                 raise
             raise KernelUnavailable(
@@ -76,10 +93,10 @@ class AptSource:
         if failed and before is not None:
             known = KernelVersion.parse(before.version)
             if best is None or best.missing or known > best.kernel_version:
-                return _from_store(kernel, before, f"{failures}; the stored kernel is used")
+                return _from_store(kernel, before, store, f"{failures}; the stored kernel is used")
         if before is not None and (best is None or best.missing):
             gone = f"{before.version} is no longer in the index; the stored kernel is used"
-            return _from_store(kernel, before, gone)
+            return _from_store(kernel, before, store, gone)
         if best is None:
             raise KernelUnavailable(self._no_match(kernel, spec, suites, offered, failures))
         if best.missing:
@@ -97,6 +114,7 @@ class AptSource:
             size=0 if cached else best.size,
             cached=cached,
             note="; ".join(filter(None, (failures if is_pattern(spec.version) else "", *stale))),
+            digest=best.digest,
         )
         if cached:
             self._remember(resolved, store)
@@ -137,6 +155,66 @@ class AptSource:
         spec = _spec(resolved.kernel)
         before = store.recall(self._question(spec)) if is_pattern(spec.version) else None
         return None if before is None else store.get(before.key, resolved.kernel.name)
+
+    # --- what there is ---
+
+    def offer(self, store: Store, suites: tuple[str, ...] = ()) -> Offer:
+        """Every kernel in the archive's suites, or in those of them named ``suites``.
+
+        Raises KernelUnavailable when no suite can be read.
+        """
+        indexes, failed = self._indexes(
+            self._suites(AptSpec(self.archive.name, "*", suites)), store, refresh=True
+        )
+        if not indexes:
+            raise KernelUnavailable(
+                f"[apt.{self.archive.name}]: {_failures(failed)}; check the network, the mirror "
+                f"and the suites in kernels.toml"
+            )
+        notes = [_failures(failed), *(index.note for index in indexes)]
+        found = releases(c for index in indexes for c in index.candidates)
+        return Offer(tuple(found), tuple(filter(None, notes)))
+
+    def pin(self, candidate: Candidate, like: Kernel, name: str = "") -> Kernel:
+        """``like`` with exactly this candidate: its package version and its suite."""
+        spec = AptSpec(self.archive.name, candidate.version.text, (candidate.suite,))
+        return replace(like, name=name or candidate.version.text, spec=spec)
+
+    def between(self, first: str, last: str, like: Kernel, store: Store) -> list[Kernel]:
+        """Every bootable kernel from ``first`` to ``last``, both included, oldest first.
+
+        Both are written as ``version`` in kernels.toml is; a pattern means its newest.
+        Each is ``like`` pinned to a package version and a suite, and called by its upstream
+        version, or by the package's where one upstream version was packaged more than
+        once.  Raises KernelUnavailable, with the nearest, for an end that cannot boot or
+        is not there, and UsageError when the ends are out of order.
+        """
+        offer = self.offer(store)
+        low, high = (self._end(offer, version) for version in (first, last))
+        if high.version < low.version:
+            raise UsageError(
+                f"{first} is {low.version} and {last} is {high.version}: "
+                f"the first of them has to be the older one"
+            )
+        inside = [
+            c
+            for c in offer.candidates
+            if not c.missing and low.version <= c.version <= high.version
+        ]
+        often = Counter(c.version.upstream for c in inside)
+        return [
+            self.pin(c, like, c.version.upstream if often[c.version.upstream] == 1 else "")
+            for c in inside
+        ]
+
+    def _end(self, offer: Offer, version: str) -> Candidate:
+        found = matching(offer.candidates, version)
+        if found and not found[-1].missing:
+            return found[-1]
+        why = found[-1].missing if found else "the suites hold no such kernel"
+        raise KernelUnavailable(
+            "; ".join([f"{version}: {why}", offer.nearest(version), *offer.notes])
+        )
 
     # --- suites ---
 
@@ -283,7 +361,8 @@ def _spec(kernel: Kernel) -> AptSpec:
     return kernel.spec
 
 
-def _from_store(kernel: Kernel, before: Resolution, note: str) -> Resolved:
+def _from_store(kernel: Kernel, before: Resolution, store: Store, note: str) -> Resolved:
+    image = store.get(before.key)
     return Resolved(
         kernel=kernel,
         version=KernelVersion.parse(before.version),
@@ -292,6 +371,7 @@ def _from_store(kernel: Kernel, before: Resolution, note: str) -> Resolved:
         size=0,
         cached=True,
         note=note,
+        digest="" if image is None else image.digest,
     )
 
 
