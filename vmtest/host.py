@@ -7,10 +7,12 @@ Python's standard library only.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,32 @@ TOOLS = (
     Tool("dpkg-deb", "dpkg", "unpacks kernels"),
     Tool("clang", "clang", "compiles bpf/"),
 )
+
+OPTIONAL_TOOLS = (Tool("bsdtar", "libarchive-tools", "unpacks kernels from .rpm packages"),)
+"""What only some kernels need; doctor says what is there and misses none of it."""
+
+# As virtme-ng looks for it (virtme/commands/run.py, VirtioFS._get_virtiofsd_path).
+_VIRTIOFSD = (
+    "/usr/libexec/virtiofsd",
+    "/usr/lib/virtiofsd/virtiofsd",
+    "/usr/lib/virtiofsd",
+    "/usr/lib/qemu/virtiofsd",
+)
+
+
+def find_virtiofsd() -> str | None:
+    """The virtiofsd that virtme-ng takes, None without one or when it is QEMU's own in C.
+
+    That one waits 3 s at every export, and exports the host's root as root.
+    """
+    for path in (shutil.which("virtiofsd"), *_VIRTIOFSD):
+        if path is None or not Path(path).is_file() or not os.access(path, os.X_OK):
+            continue
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            # "virtiofsd 1.13.2"; the one in C says "virtiofsd version 7.2.22 (...)".
+            return path if re.match(r"virtiofsd \d", done.stdout) else None
+    return None
 
 
 def search_path() -> str:

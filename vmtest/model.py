@@ -182,7 +182,22 @@ class PathSpec:
     config: Path | None = None
 
 
-KernelSpec = AptSpec | PathSpec
+@dataclass(frozen=True, slots=True)
+class PackageFile:
+    """A .deb or .rpm: its path, or its URL, which has a ``sha256`` (in hex) always."""
+
+    place: Path | str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSpec:
+    """A kernel from package files: one holds the image, the same or others the modules."""
+
+    files: tuple[PackageFile, ...]
+
+
+KernelSpec = AptSpec | PathSpec | PackageSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +317,9 @@ class KernelImage:
 
 
 RootKind = Literal["disk", "directory", "host"]
+
+Share = Literal["9p", "virtiofs"]
+"""How a guest mounts what is the host's: 9P works everywhere, virtiofs needs a daemon there."""
 
 
 @dataclass(frozen=True, slots=True)

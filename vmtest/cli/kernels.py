@@ -21,8 +21,17 @@ from vmtest.cli.run import choose_kernels
 from vmtest.errors import InfrastructureError, VmtestError
 from vmtest.events import Fetching, Note
 from vmtest.kernels import Store, default_cache, source_for
+from vmtest.kernels.package import file_name
 from vmtest.matrix import resolve_all
-from vmtest.model import Kernel, KernelImage, Resolved
+from vmtest.model import (
+    AptSpec,
+    Kernel,
+    KernelImage,
+    KernelSpec,
+    PackageSpec,
+    PathSpec,
+    Resolved,
+)
 from vmtest.report import live
 
 app = typer.Typer(
@@ -63,7 +72,7 @@ def _row(
         "name": kernel.name,
         "tags": list(kernel.tags),
         "gate": kernel.gate,
-        "asked": getattr(kernel.spec, "version", None) or str(getattr(kernel.spec, "image", "")),
+        "asked": _asked(kernel.spec),
         "version": str(found.version) if found else None,
         "origin": found.origin if found else None,
         "cached": bool(found and found.cached),
@@ -72,6 +81,16 @@ def _row(
         "note": found.note if found else None,
         "error": str(error) if error else None,
     }
+
+
+def _asked(spec: KernelSpec) -> str:
+    match spec:
+        case AptSpec():
+            return spec.version
+        case PathSpec():
+            return str(spec.image)
+        case PackageSpec():
+            return ", ".join(file_name(file) for file in spec.files)
 
 
 def _print_table(rows: list[dict[str, object]]) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import tarfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vmtest.cache import disk_full, require_tool
+from vmtest.cache import require_tool
 from vmtest.debian import mirrors_of
 from vmtest.errors import (
     InfrastructureError,
@@ -19,7 +17,6 @@ from vmtest.errors import (
     VmtestError,
 )
 from vmtest.kernels.aptstate import Index, SuiteState, SuiteUnreadable
-from vmtest.kernels.assemble import finish, wanted_in_modules
 from vmtest.kernels.candidates import (
     Candidate,
     check_version,
@@ -29,6 +26,7 @@ from vmtest.kernels.candidates import (
     releases,
 )
 from vmtest.kernels.store import Manifest, Resolution, Store
+from vmtest.kernels.unpacking import fill_from
 from vmtest.model import (
     AptArchive,
     AptSpec,
@@ -327,32 +325,24 @@ class AptSource:
         state: SuiteState,
         progress: Progress | None,
     ) -> Manifest:
-        unpacker = require_tool("dpkg-deb", "dpkg", "to unpack Debian's packages")
         downloads = entry.parent / "download"
         downloads.mkdir()
         files = state.download(candidate.packages, downloads, name, progress)
-        for file in files:
-            _extract(unpacker, file, entry, candidate.release, name)
-            file.unlink()
-        raw = entry / "vmlinuz"
-        if not raw.is_file():
-            raise KernelUnavailable(
-                f"{name}: {candidate.packages[0].name} {candidate.version} holds no kernel image"
-            )
-        config = entry / "config"
-        text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
-        manifest = finish(
+
+        def one_by_one() -> Iterator[Path]:
+            for file in files:
+                yield file
+                file.unlink()
+
+        return fill_from(
+            one_by_one(),
             entry,
-            raw,
-            name=f"{name}: {candidate.packages[0].name}",
-            version=candidate.kernel_version.text,
+            name=name,
             digest=candidate.digest,
             origin=self._origin(candidate),
-            config=text,
+            release=candidate.release,
+            version=candidate.kernel_version.text,
         )
-        raw.unlink()
-        config.unlink(missing_ok=True)
-        return manifest
 
 
 def _spec(kernel: Kernel) -> AptSpec:
@@ -392,56 +382,3 @@ def _nearest(offered: list[Candidate], version: str, words: str) -> str:
     if not is_pattern(version) and version.count(".") == 1:
         hint = f'; for the newest of a series write "{version}.*"'
     return f"{words}: {listed}{hint}"
-
-
-def _extract(unpacker: str, deb: Path, entry: Path, release: str, name: str) -> None:
-    """Take out of a package what a guest needs: image, config and modules."""
-    with subprocess.Popen(
-        [unpacker, "--fsys-tarfile", str(deb)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        problem = ""
-        try:
-            with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-                for member in tar:
-                    target = _target(member.name, entry, release) if member.isreg() else None
-                    stream = tar.extractfile(member) if target is not None else None
-                    if target is None or stream is None:
-                        continue
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with target.open("wb") as out:
-                        while chunk := stream.read(1 << 20):
-                            out.write(chunk)
-        except (tarfile.TarError, EOFError) as error:
-            problem = str(error)
-        except BaseException:
-            process.kill()
-            raise
-        # Read the rest, so that dpkg-deb ends by itself.
-        while process.stdout.read(1 << 20):
-            pass
-        complaint = process.stderr.read().decode("utf-8", "replace").strip()
-    if "No space left" in complaint:
-        raise disk_full(entry, f"{name}: unpacking {deb.name}")
-    if process.returncode != 0 or problem:
-        why = complaint.splitlines()[-1] if complaint else problem
-        raise KernelUnavailable(f"{name}: {deb.name} cannot be unpacked: {why}")
-
-
-def _target(member: str, entry: Path, release: str) -> Path | None:
-    """Where a file of a package goes in an entry, None for what is not kept."""
-    parts = [part for part in member.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        return None
-    if parts[:1] == ["usr"]:
-        parts = parts[1:]
-    if parts == ["boot", f"vmlinuz-{release}"] or parts == ["lib", "modules", release, "vmlinuz"]:
-        return entry / "vmlinuz"
-    if parts == ["boot", f"config-{release}"] or parts == ["lib", "modules", release, "config"]:
-        return entry / "config"
-    below = "/".join(parts[3:])
-    if parts[:3] == ["lib", "modules", release] and below and wanted_in_modules(below):
-        return entry.joinpath(*parts)
-    return None
