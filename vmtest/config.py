@@ -35,6 +35,7 @@ from vmtest.model import (
     KernelSpec,
     KernelVersion,
     Limits,
+    MainlineSpec,
     ObjectFile,
     PackageFile,
     PackageSpec,
@@ -44,7 +45,7 @@ from vmtest.model import (
     unique,
 )
 
-SOURCES = ("apt", "path", "package")
+SOURCES = ("apt", "path", "package", "mainline")
 """The keys that say where a kernel comes from; a ``[[kernel]]`` has exactly one."""
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
@@ -101,12 +102,19 @@ def _sha256(value: str) -> str:
     return value.lower()
 
 
+def _tag(value: str) -> str:
+    if not re.fullmatch(r"v\d+\.\d+(\.\d+)?(-rc\d+)?", value):
+        raise ValueError('is no tag of a kernel; write it as "v6.6.17" or "v6.7-rc2"')
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(_duration)]
 Memory = Annotated[int, BeforeValidator(_memory)]
 Name = Annotated[str, AfterValidator(_name)]
 Version = Annotated[str, AfterValidator(_version)]
 Url = Annotated[str, AfterValidator(_url)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
+Tag = Annotated[str, AfterValidator(_tag)]
 Range = Annotated[VersionRange, BeforeValidator(_range)]
 
 
@@ -153,6 +161,7 @@ class _Kernel(_Strict):
     apt: str | None = None
     path: Path | None = None
     package: Annotated[list[_Package], Field(min_length=1)] | None = None
+    mainline: Tag | None = None
     version: Version | None = None
     suites: list[str] = []
     modules: Path | None = None
@@ -257,7 +266,7 @@ def parse(text: str, file: Path) -> Config:
 
 
 # What is wrong must not count as missing, too.
-_INSTEAD = {"version": "*", "url": "https://example.org/x", "sha256": "0" * 64}
+_INSTEAD = {"version": "*", "url": "https://example.org/x", "sha256": "0" * 64, "mainline": "v1.0"}
 
 
 def _without(data: Mapping[str, Any], errors: Sequence[Any]) -> dict[str, Any]:
@@ -324,6 +333,8 @@ def _kernel(kernel: _Kernel, defaults: _Defaults, base: Path) -> Kernel:
                 for f in kernel.package
             )
         )
+    elif kernel.mainline is not None:
+        spec = MainlineSpec(kernel.mainline)
     else:
         assert kernel.apt is not None and kernel.version is not None  # _cross_check
         spec = AptSpec(kernel.apt, kernel.version, tuple(kernel.suites))

@@ -197,7 +197,14 @@ class PackageSpec:
     files: tuple[PackageFile, ...]
 
 
-KernelSpec = AptSpec | PathSpec | PackageSpec
+@dataclass(frozen=True, slots=True)
+class MainlineSpec:
+    """A tag of upstream's (``v6.6.17``) as Ubuntu's mainline archive builds it."""
+
+    version: str
+
+
+KernelSpec = AptSpec | PathSpec | PackageSpec | MainlineSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,13 +136,14 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
         (
             'path = "vmlinuz"',
             'path = "vmlinuz"\napt = "debian"',
-            'kernels.toml: kernel "mine": needs exactly one of apt, path, package '
+            'kernels.toml: kernel "mine": needs exactly one of apt, path, package, mainline '
             "(has apt and path)",
         ),
         (
             'path = "vmlinuz"',
             "",
-            'kernels.toml: kernel "mine": needs exactly one of apt, path, package (has none)',
+            'kernels.toml: kernel "mine": needs exactly one of apt, path, package, mainline '
+            "(has none)",
         ),
         (
             'path = "vmlinuz"',
@@ -176,6 +177,12 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
             'package = [{path = "k.deb", sha256 = "abc"}]',
             'kernels.toml: kernel "mine": package number 1: '
             "sha256 = 'abc' is no sha256: it has 64 hexadecimal digits",
+        ),
+        (
+            'path = "vmlinuz"',
+            'mainline = "6.6.17"',
+            "kernels.toml: kernel \"mine\": mainline = '6.6.17' is no tag of a kernel; "
+            'write it as "v6.6.17" or "v6.7-rc2"',
         ),
         (
             'name = "mine"',

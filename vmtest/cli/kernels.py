@@ -28,6 +28,7 @@ from vmtest.model import (
     Kernel,
     KernelImage,
     KernelSpec,
+    MainlineSpec,
     PackageSpec,
     PathSpec,
     Resolved,
@@ -85,7 +86,7 @@ def _row(
 
 def _asked(spec: KernelSpec) -> str:
     match spec:
-        case AptSpec():
+        case AptSpec() | MainlineSpec():
             return spec.version
         case PathSpec():
             return str(spec.image)

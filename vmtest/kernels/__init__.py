@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from vmtest.errors import UsageError
 from vmtest.kernels.apt import AptSource
+from vmtest.kernels.mainline import MainlineSource
 from vmtest.kernels.package import PackageSource
 from vmtest.kernels.path import PathSource
 from vmtest.kernels.source import Source
 from vmtest.kernels.store import Store, default_cache
-from vmtest.model import AptArchive, AptSpec, Kernel, PackageSpec, PathSpec
+from vmtest.model import AptArchive, AptSpec, Kernel, MainlineSpec, PackageSpec, PathSpec
 
 __all__ = ["AptArchive", "Source", "Store", "default_cache", "source_for"]
 
@@ -33,6 +34,7 @@ _SOURCES: Mapping[type, Callable[[Kernel, Archives], Source]] = {
     AptSpec: _apt,
     PathSpec: lambda kernel, archives: PathSource(),
     PackageSpec: lambda kernel, archives: PackageSource(),
+    MainlineSpec: lambda kernel, archives: MainlineSource(),
 }
 
 
