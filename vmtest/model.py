@@ -205,6 +205,21 @@ class MainlineSpec:
 
 
 KernelSpec = AptSpec | PathSpec | PackageSpec | MainlineSpec
+"""What kernels.toml asks for, one kind a source."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockedSpec:
+    """A kernel as kernels.lock has it: ``exact`` is what its source would be asked for.
+
+    ``key``, ``version``, ``origin`` and ``digest`` are those of a ``Resolved``.
+    """
+
+    exact: KernelSpec
+    key: str
+    version: str
+    origin: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +236,7 @@ class Kernel:
     """One ``[[kernel]]`` of kernels.toml: what was asked for."""
 
     name: str
-    spec: KernelSpec
+    spec: KernelSpec | LockedSpec
     tags: tuple[str, ...] = ()
     gate: bool = True
     memory_mib: int = 1024

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import signed_archive
+from command import vmtest
 from http_files import Served, serving
 
 from vmtest.cache import find_tool
 from vmtest.errors import KernelUnavailable
-from vmtest.kernels import source_for
+from vmtest.kernels import lockfile, source_for
 from vmtest.kernels.mainline import _reason
 from vmtest.kernels.store import Store
 from vmtest.model import Kernel, KernelImage, MainlineSpec
@@ -160,3 +161,15 @@ def test_a_server_that_cannot_be_reached_is_said_in_a_line(
 )
 def test_why_it_ended_in_a_line(text: str, reason: str) -> None:
     assert _reason(text) == reason
+
+
+def test_locking_fetches_what_only_then_has_a_digest(
+    served: Served, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMTEST_CACHE", str(store.root))
+    text = 'schema = 1\n[[kernel]]\nname = "up"\nmainline = "v6.6.17"\n'
+    (tmp_path / "kernels.toml").write_text(text)
+    assert vmtest("kernels", "lock", cwd=tmp_path).status == 0
+    (entry,) = store.entries()
+    assert lockfile.read(tmp_path / "kernels.lock")["up"].digest == entry.manifest.digest
+    assert vmtest("kernels", "fetch", "--locked", cwd=tmp_path).status == 0

@@ -28,6 +28,7 @@ from vmtest.model import (
     Kernel,
     KernelImage,
     KernelSpec,
+    LockedSpec,
     MainlineSpec,
     PackageSpec,
     PathSpec,
@@ -84,8 +85,10 @@ def _row(
     }
 
 
-def _asked(spec: KernelSpec) -> str:
+def _asked(spec: KernelSpec | LockedSpec) -> str:
     match spec:
+        case LockedSpec():
+            return _asked(spec.exact)
         case AptSpec() | MainlineSpec():
             return spec.version
         case PathSpec():
@@ -136,6 +139,7 @@ def fetch(
         list[str] | None,
         typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
     ] = None,
+    locked: common.LockedOption = False,
     config: common.ConfigOption = None,
 ) -> None:
     """Fetch; exits 3 when one of them cannot be had, after having fetched the others."""
@@ -143,7 +147,7 @@ def fetch(
         common.clean_up_on_signals()
         settings = common.load_config(config)
         cache = default_cache()
-        kernels, resolved = choose_kernels(settings, kernel or [], cache)
+        kernels, resolved = choose_kernels(settings, kernel or [], cache, locked)
         store = Store(cache)
         failures = []
         turn = Lock()  # a view takes one event at a time

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import available, build, doctor, image, kernels, merge, report, run, shell
+from vmtest.cli import available, build, doctor, image, kernels, lock, merge, report, run, shell
 
 app = typer.Typer(
     name="vmtest",
@@ -42,5 +42,6 @@ app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
 kernels.app.command("available", help=available.AVAILABLE)(available.available)
 kernels.app.command("outdated", help=available.OUTDATED)(available.outdated)
+kernels.app.command("lock", help=lock.EXAMPLE)(lock.lock)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(image.app, name="image")
