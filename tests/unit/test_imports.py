@@ -16,7 +16,7 @@ LAYERS = [
     {"bisect", "events", "cache", "host"},
     {"config", "debian"},
     {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "vm"},
-    {"guestimage", "suites"},
+    {"guestimage", "prune", "suites"},
     {"work"},
     {"tasks"},
     {"matrix", "report"},

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import available, build, doctor, image, kernels, lock, merge, report, run, shell
+from vmtest.cli import (
+    available,
+    build,
+    doctor,
+    image,
+    kernels,
+    lock,
+    merge,
+    prune,
+    report,
+    run,
+    shell,
+)
 
 app = typer.Typer(
     name="vmtest",
@@ -43,5 +55,6 @@ app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
 kernels.app.command("available", help=available.AVAILABLE)(available.available)
 kernels.app.command("outdated", help=available.OUTDATED)(available.outdated)
 kernels.app.command("lock", help=lock.EXAMPLE)(lock.lock)
+kernels.app.command("prune", help=prune.EXAMPLE)(prune.prune)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(image.app, name="image")

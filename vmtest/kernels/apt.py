@@ -127,7 +127,7 @@ class AptSource:
         same request led to before is returned, and its note says so.
         """
         kernel = resolved.kernel
-        image = store.get(resolved.key, kernel.name)
+        image = store.take(resolved.key, kernel.name)
         if image is None:
             try:
                 image = self._download(resolved, store, progress)
@@ -152,7 +152,7 @@ class AptSource:
     def _stored_before(self, resolved: Resolved, store: Store) -> KernelImage | None:
         spec = _spec(resolved.kernel)
         before = store.recall(self._question(spec)) if is_pattern(spec.version) else None
-        return None if before is None else store.get(before.key, resolved.kernel.name)
+        return None if before is None else store.take(before.key, resolved.kernel.name)
 
     # --- what there is ---
 

@@ -47,7 +47,7 @@ class LockedSource:
         """Bring it into the store; raises KernelUnavailable when it is not what was locked."""
         kernel = resolved.kernel
         unlocked = replace(resolved, kernel=replace(kernel, spec=_spec(kernel).exact))
-        image = store.get(resolved.key, kernel.name)
+        image = store.take(resolved.key, kernel.name)
         if image is None:
             image = self.source.fetch(unlocked, store, progress)
         _compare(kernel, image.digest, image.origin)

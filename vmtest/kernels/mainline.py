@@ -59,7 +59,7 @@ class MainlineSource:
     ) -> KernelImage:
         """Download and unpack what ``resolved`` names; see :class:`Source`."""
         kernel = resolved.kernel
-        found = store.get(resolved.key, kernel.name)
+        found = store.take(resolved.key, kernel.name)
         if found is not None:
             return found
         return store.add(

@@ -58,7 +58,7 @@ class PackageSource:
     ) -> KernelImage:
         """Download and unpack what ``resolved`` names; see :class:`Source`."""
         kernel = resolved.kernel
-        found = store.get(resolved.key, kernel.name)
+        found = store.take(resolved.key, kernel.name)
         if found is not None:
             return found
         local = [file.place for file in _spec(kernel).files if isinstance(file.place, Path)]

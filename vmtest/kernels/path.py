@@ -69,7 +69,7 @@ class PathSource:
         """Copy what ``resolved`` names into the store; see :class:`Source`."""
         kernel = resolved.kernel
         spec = _spec(kernel)
-        found = store.get(resolved.key, kernel.name)
+        found = store.take(resolved.key, kernel.name)
         if found is None:
             modules = _modules(kernel, spec, resolved.version.text)
             need = spec.image.stat().st_size + _ELF_SPACE
