@@ -41,11 +41,12 @@ from vmtest.model import (
     PackageSpec,
     PathSpec,
     Suite,
+    TreeSpec,
     VersionRange,
     unique,
 )
 
-SOURCES = ("apt", "path", "package", "mainline")
+SOURCES = ("apt", "path", "package", "mainline", "tree")
 """The keys that say where a kernel comes from; a ``[[kernel]]`` has exactly one."""
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
@@ -156,12 +157,19 @@ class _Package(_Strict):
     sha256: Sha256 | None = None
 
 
+class _Tree(_Strict):
+    path: Path
+    rev: Annotated[str, Field(min_length=1)] | None = None
+    config: Path | None = None
+
+
 class _Kernel(_Strict):
     name: Name
     apt: str | None = None
     path: Path | None = None
     package: Annotated[list[_Package], Field(min_length=1)] | None = None
     mainline: Tag | None = None
+    tree: _Tree | None = None
     version: Version | None = None
     suites: list[str] = []
     modules: Path | None = None
@@ -335,6 +343,13 @@ def _kernel(kernel: _Kernel, defaults: _Defaults, base: Path) -> Kernel:
         )
     elif kernel.mainline is not None:
         spec = MainlineSpec(kernel.mainline)
+    elif kernel.tree is not None:
+        fragment = kernel.tree.config
+        spec = TreeSpec(
+            base / kernel.tree.path.expanduser(),
+            kernel.tree.rev,
+            None if fragment is None else base / fragment,
+        )
     else:
         assert kernel.apt is not None and kernel.version is not None  # _cross_check
         spec = AptSpec(kernel.apt, kernel.version, tuple(kernel.suites))
@@ -465,6 +480,8 @@ def _place(
         entry = data[str(first)][number]
         name = entry.get("name") if isinstance(entry, dict) else None
         label = f'{first} "{name}"' if isinstance(name, str) else f"[[{first}]] number {number + 1}"
+        if location[2] == "tree" and len(location) > 3:
+            return f"{label}: tree", location[3:], _Tree
         if location[2] == "package" and len(location) > 4:
             return f"{label}: package number {int(location[3]) + 1}", location[4:], _Package
         return label, location[2:], _TABLES[str(first)]

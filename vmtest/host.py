@@ -69,6 +69,32 @@ TOOLS = (
 OPTIONAL_TOOLS = (Tool("bsdtar", "libarchive-tools", "unpacks kernels from .rpm packages"),)
 """What only some kernels need; doctor says what is there and misses none of it."""
 
+BUILD_TOOLS = (
+    Tool("git", "git", "reads the tree"),
+    Tool("make", "make", "runs the build"),
+    Tool("gcc", "gcc", "compiles it"),
+    Tool("flex", "flex", "the kernel's config"),
+    Tool("bison", "bison", "the kernel's config"),
+    Tool("bc", "bc", "the kernel's build"),
+    Tool("pahole", "dwarves", "BTF, which vanishes silently without it"),
+)
+"""What ``tree`` kernels need, beside the headers below and ccache where it is there."""
+
+BUILD_HEADERS = (("gelf.h", "libelf-dev"), ("openssl/opensslv.h", "libssl-dev"))
+"""Headers in /usr/include or below its machine's folder, and their packages."""
+
+
+def missing_for_builds() -> list[str]:
+    """The Debian packages that building a kernel still needs, in the order above."""
+    path = search_path()
+    packages = [t.package for t in BUILD_TOOLS if shutil.which(t.command, path=path) is None]
+    for header, package in BUILD_HEADERS:
+        places = (Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu"))
+        if not any((place / header).is_file() for place in places):
+            packages.append(package)
+    return packages
+
+
 # As virtme-ng looks for it (virtme/commands/run.py, VirtioFS._get_virtiofsd_path).
 _VIRTIOFSD = (
     "/usr/libexec/virtiofsd",

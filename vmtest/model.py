@@ -204,7 +204,19 @@ class MainlineSpec:
     version: str
 
 
-KernelSpec = AptSpec | PathSpec | PackageSpec | MainlineSpec
+@dataclass(frozen=True, slots=True)
+class TreeSpec:
+    """A kernel built from the git tree at ``path``.
+
+    ``rev`` None is its present state; ``config`` a fragment on top of ours.
+    """
+
+    path: Path
+    rev: str | None = None
+    config: Path | None = None
+
+
+KernelSpec = AptSpec | PathSpec | PackageSpec | MainlineSpec | TreeSpec
 """What kernels.toml asks for, one kind a source."""
 
 

@@ -12,7 +12,7 @@ from vmtest.config import (
     select_suites,
 )
 from vmtest.errors import ConfigError, UsageError
-from vmtest.model import AptSpec, KernelVersion, PackageFile, PackageSpec, PathSpec
+from vmtest.model import AptSpec, KernelVersion, PackageFile, PackageSpec, PathSpec, TreeSpec
 
 FILE = Path("/project/kernels.toml")
 
@@ -82,6 +82,12 @@ def test_the_files_of_a_package_kernel_are_relative_to_the_file_unless_elsewhere
     )
 
 
+def test_a_tree_and_its_config_are_relative_to_the_file() -> None:
+    tree = 'tree = {path = "linux", rev = "v6.12", config = "my.config"}'
+    spec = config(MINIMAL.replace('path = "vmlinuz"', tree)).kernels[2].spec
+    assert spec == TreeSpec(Path("/project/linux"), "v6.12", Path("/project/my.config"))
+
+
 def test_an_apt_kernel_carries_archive_and_pattern() -> None:
     assert config().kernels[1].spec == AptSpec("debian", "6.12.*", ())
 
@@ -136,13 +142,13 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
         (
             'path = "vmlinuz"',
             'path = "vmlinuz"\napt = "debian"',
-            'kernels.toml: kernel "mine": needs exactly one of apt, path, package, mainline '
+            'kernels.toml: kernel "mine": needs exactly one of apt, path, package, mainline, tree '
             "(has apt and path)",
         ),
         (
             'path = "vmlinuz"',
             "",
-            'kernels.toml: kernel "mine": needs exactly one of apt, path, package, mainline '
+            'kernels.toml: kernel "mine": needs exactly one of apt, path, package, mainline, tree '
             "(has none)",
         ),
         (
@@ -177,6 +183,11 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
             'package = [{path = "k.deb", sha256 = "abc"}]',
             'kernels.toml: kernel "mine": package number 1: '
             "sha256 = 'abc' is no sha256: it has 64 hexadecimal digits",
+        ),
+        (
+            'path = "vmlinuz"',
+            'tree = {path = "linux", ref = "x"}',
+            'kernels.toml: kernel "mine": tree: unknown key "ref" (did you mean "rev"?)',
         ),
         (
             'path = "vmlinuz"',

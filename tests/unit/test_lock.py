@@ -30,6 +30,7 @@ from vmtest.model import (
     PathSpec,
     Progress,
     Resolved,
+    TreeSpec,
 )
 
 needs_apt = pytest.mark.skipif(
@@ -249,6 +250,10 @@ BASE = Path("/project")
             {"package": [{"path": "k.deb", "sha256": None}, {"url": "http://h/m", "sha256": "ab"}]},
         ),
         (MainlineSpec("v6.6.17"), {"mainline": "v6.6.17"}),
+        (
+            TreeSpec(Path("/linux"), "main", Path("/project/my.config")),
+            {"tree": {"path": "../linux", "rev": "main", "config": "my.config"}},
+        ),
     ],
 )
 def test_a_request_is_written_as_kernels_toml_has_it(
@@ -286,6 +291,15 @@ def test_a_lock_that_cannot_be_read_is_the_users_to_mend(
     with pytest.raises(UsageError, match=said) as caught:
         lockfile.read(tmp_path / "kernels.lock")
     assert "vmtest kernels lock" in str(caught.value)
+
+
+def test_a_branch_is_locked_at_its_commit() -> None:
+    kernel = Kernel("next", TreeSpec(Path("/linux"), "main"))
+    request = lockfile.request_of(kernel.spec, BASE)  # type: ignore[arg-type]  # it is no LockedSpec
+    entry = LockEntry(request, "6.1.9", "key", "d" * 64, "tree linux 0123abcd")
+    (pinned,) = lockfile.pin([kernel], {"next": entry}, BASE)
+    assert isinstance(pinned.spec, LockedSpec)
+    assert pinned.spec.exact == TreeSpec(Path("/linux"), "0123abcd")
 
 
 class Unknowing:

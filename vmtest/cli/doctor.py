@@ -120,6 +120,11 @@ def _optional() -> Iterator[Finding]:
         found = shutil.which(tool.command, path=host.search_path())
         state = f"not installed (optional: {tool.purpose}; package {tool.package})"
         yield Finding(tool.command, True, found or state)
+    lacking = host.missing_for_builds()
+    state = "optional: tree kernels can be built"
+    if lacking:
+        state = f"not possible (optional: tree kernels); apt-get install {' '.join(lacking)}"
+    yield Finding("kernel builds", True, state)
     state = "not installed in Rust (optional: boots kernels without 9P; package virtiofsd)"
     yield Finding("virtiofsd", True, host.find_virtiofsd() or state)
 

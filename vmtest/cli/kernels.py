@@ -33,6 +33,7 @@ from vmtest.model import (
     PackageSpec,
     PathSpec,
     Resolved,
+    TreeSpec,
 )
 from vmtest.report import live
 
@@ -93,6 +94,8 @@ def _asked(spec: KernelSpec | LockedSpec) -> str:
             return spec.version
         case PathSpec():
             return str(spec.image)
+        case TreeSpec():
+            return f"{spec.path.name} {spec.rev or '(its present state)'}"
         case PackageSpec():
             return ", ".join(file_name(file) for file in spec.files)
 

@@ -13,6 +13,7 @@ from vmtest.kernels.package import PackageSource
 from vmtest.kernels.path import PathSource
 from vmtest.kernels.source import Source
 from vmtest.kernels.store import Store, default_cache
+from vmtest.kernels.tree import TreeSource
 from vmtest.model import (
     AptArchive,
     AptSpec,
@@ -21,6 +22,7 @@ from vmtest.model import (
     MainlineSpec,
     PackageSpec,
     PathSpec,
+    TreeSpec,
 )
 
 __all__ = ["AptArchive", "Source", "Store", "default_cache", "source_for"]
@@ -50,6 +52,7 @@ _SOURCES: Mapping[type, Callable[[Kernel, Archives], Source]] = {
     PathSpec: lambda kernel, archives: PathSource(),
     PackageSpec: lambda kernel, archives: PackageSource(),
     MainlineSpec: lambda kernel, archives: MainlineSource(),
+    TreeSpec: lambda kernel, archives: TreeSource(),
     LockedSpec: _locked,
 }
 

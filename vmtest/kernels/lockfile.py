@@ -26,6 +26,7 @@ from vmtest.model import (
     PackageSpec,
     PathSpec,
     Resolved,
+    TreeSpec,
 )
 
 _SCHEMA = 1
@@ -124,6 +125,9 @@ def request_of(spec: KernelSpec, base: Path) -> dict[str, Any]:
             return {"package": [one(file) for file in spec.files]}
         case MainlineSpec():
             return {"mainline": spec.version}
+        case TreeSpec():
+            config = relative(spec.config)
+            return {"tree": {"path": relative(spec.path), "rev": spec.rev, "config": config}}
 
 
 def _without(origin: str, base: Path) -> str:
@@ -152,6 +156,10 @@ def pin(kernels: Iterable[Kernel], lock: Lock, base: Path) -> tuple[Kernel, ...]
 
 
 def _locked(spec: KernelSpec, entry: LockEntry) -> LockedSpec:
-    # A package version is exact; every other source is asked for one thing only.
-    exact = replace(spec, version=entry.version) if isinstance(spec, AptSpec) else spec
+    # A package version is exact, and so is a commit; the others are asked for one thing only.
+    exact = spec
+    if isinstance(spec, AptSpec):
+        exact = replace(spec, version=entry.version)
+    elif isinstance(spec, TreeSpec):
+        exact = replace(spec, rev=entry.origin.rpartition(" ")[2])
     return LockedSpec(exact, entry.key, entry.version, entry.origin, entry.digest)
