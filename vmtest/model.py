@@ -183,7 +183,56 @@ class PathSpec:
     config: Path | None = None
 
 
-KernelSpec = AptSpec | PathSpec
+@dataclass(frozen=True, slots=True)
+class PackageFile:
+    """A .deb or .rpm: its path, or its URL, which has a ``sha256`` (in hex) always."""
+
+    place: Path | str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSpec:
+    """A kernel from package files: one holds the image, the same or others the modules."""
+
+    files: tuple[PackageFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MainlineSpec:
+    """A tag of upstream's (``v6.6.17``) as Ubuntu's mainline archive builds it."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSpec:
+    """A kernel built from the git tree at ``path``.
+
+    ``rev`` None is its present state; ``config`` a fragment on top of ours.
+    """
+
+    path: Path
+    rev: str | None = None
+    config: Path | None = None
+
+
+KernelSpec = AptSpec | PathSpec | PackageSpec | MainlineSpec | TreeSpec
+"""What kernels.toml asks for, one kind a source."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockedSpec:
+    """A kernel as kernels.lock has it: ``exact`` is what its source would be asked for.
+
+    ``key``, ``version``, ``origin`` and ``digest`` are those of a ``Resolved``.
+    """
+
+    exact: KernelSpec
+    key: str
+    version: str
+    origin: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +249,7 @@ class Kernel:
     """One ``[[kernel]]`` of kernels.toml: what was asked for."""
 
     name: str
-    spec: KernelSpec
+    spec: KernelSpec | LockedSpec
     tags: tuple[str, ...] = ()
     gate: bool = True
     memory_mib: int = 1024
@@ -311,7 +360,8 @@ class Resolved:
 
     ``key`` names the exact thing (it decides whether the store has it),
     ``size`` is what a download would cost in bytes, ``note`` says what the user
-    should know (a suite that is gone, for one).
+    should know (a suite that is gone, for one).  ``digest`` is that of the image it
+    becomes, empty where only a download tells.
     """
 
     kernel: Kernel
@@ -321,6 +371,7 @@ class Resolved:
     size: int = 0
     cached: bool = False
     note: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +395,9 @@ class KernelImage:
 
 
 RootKind = Literal["disk", "directory", "host"]
+
+Share = Literal["9p", "virtiofs"]
+"""How a guest mounts what is the host's: 9P works everywhere, virtiofs needs a daemon there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,15 @@ from vmtest.config import (
     select_suites,
 )
 from vmtest.errors import ConfigError, UsageError
-from vmtest.model import AptSpec, KernelVersion, Loading, PathSpec
+from vmtest.model import (
+    AptSpec,
+    KernelVersion,
+    Loading,
+    PackageFile,
+    PackageSpec,
+    PathSpec,
+    TreeSpec,
+)
 
 FILE = Path("/project/kernels.toml")
 
@@ -72,6 +80,24 @@ def test_a_kernel_takes_the_defaults_it_does_not_set_itself() -> None:
     assert {kernel.limits.boot for kernel in found.kernels} == {60.0}
 
 
+def test_the_files_of_a_package_kernel_are_relative_to_the_file_unless_elsewhere() -> None:
+    digest = "AB" * 32
+    url = f'{{url = "https://example.org/k.deb", sha256 = "{digest}"}}'
+    found = config(MINIMAL.replace('path = "vmlinuz"', f'package = [{{path = "k.rpm"}}, {url}]'))
+    assert found.kernels[2].spec == PackageSpec(
+        (
+            PackageFile(Path("/project/k.rpm")),
+            PackageFile("https://example.org/k.deb", digest.lower()),
+        )
+    )
+
+
+def test_a_tree_and_its_config_are_relative_to_the_file() -> None:
+    tree = 'tree = {path = "linux", rev = "v6.12", config = "my.config"}'
+    spec = config(MINIMAL.replace('path = "vmlinuz"', tree)).kernels[2].spec
+    assert spec == TreeSpec(Path("/project/linux"), "v6.12", Path("/project/my.config"))
+
+
 def test_an_apt_kernel_carries_archive_and_pattern() -> None:
     assert config().kernels[1].spec == AptSpec("debian", "6.12.*", ())
 
@@ -126,17 +152,58 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
         (
             'path = "vmlinuz"',
             'path = "vmlinuz"\napt = "debian"',
-            'kernels.toml: kernel "mine": needs exactly one of apt, path (has apt and path)',
+            'kernels.toml: kernel "mine": needs exactly one of apt, path, package, mainline, tree '
+            "(has apt and path)",
         ),
         (
             'path = "vmlinuz"',
             "",
-            'kernels.toml: kernel "mine": needs exactly one of apt, path (has none)',
+            'kernels.toml: kernel "mine": needs exactly one of apt, path, package, mainline, tree '
+            "(has none)",
         ),
         (
             'path = "vmlinuz"',
             'path = "vmlinuz"\nversion = "6.1"',
             'kernels.toml: kernel "mine": "version" goes with apt, not with path; remove it',
+        ),
+        (
+            'path = "vmlinuz"',
+            'package = [{path = "k.deb", sha265 = "x"}]',
+            'kernels.toml: kernel "mine": package number 1: unknown key "sha265" '
+            '(did you mean "sha256"?)',
+        ),
+        (
+            'path = "vmlinuz"',
+            'package = [{path = "k.deb"}, {url = "https://example.org/k.deb"}]',
+            'kernels.toml: kernel "mine": package number 2: needs the sha256 of what is at its url',
+        ),
+        (
+            'path = "vmlinuz"',
+            'package = [{sha256 = "' + 64 * "0" + '"}]',
+            'kernels.toml: kernel "mine": package number 1: needs exactly one of path and url',
+        ),
+        (
+            'path = "vmlinuz"',
+            'package = [{url = "example.org/k.deb", sha256 = "' + 64 * "0" + '"}]',
+            'kernels.toml: kernel "mine": package number 1: '
+            "url = 'example.org/k.deb' is no address; write it as https://HOST/FILE",
+        ),
+        (
+            'path = "vmlinuz"',
+            'package = [{path = "k.deb", sha256 = "abc"}]',
+            'kernels.toml: kernel "mine": package number 1: '
+            "sha256 = 'abc' is no sha256: it has 64 hexadecimal digits",
+        ),
+        (
+            'path = "vmlinuz"',
+            'tree = {path = "linux", ref = "x"}',
+            'kernels.toml: kernel "mine": tree: unknown key "ref" (did you mean "rev"?)',
+        ),
+        (
+            'path = "vmlinuz"',
+            'mainline = "6.6.17"',
+            "kernels.toml: kernel \"mine\": mainline = '6.6.17' is no tag of a kernel; "
+            'write it as "v6.6.17" or "v6.7-rc2"',
         ),
         (
             'name = "mine"',

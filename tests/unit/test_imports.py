@@ -13,10 +13,10 @@ ROOT = Path(vmtest.__file__).parent
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = [
     {"errors", "model", "verdicts"},
-    {"events", "cache", "host", "btf", "sections"},
+    {"bisect", "events", "cache", "host", "btf", "sections"},
     {"config", "debian", "known", "objectfile"},
     {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "revision", "verifier", "vm"},
-    {"guestimage", "suites"},
+    {"guestimage", "prune", "suites"},
     {"loader"},
     {"loadables"},
     {"work"},

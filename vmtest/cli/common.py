@@ -36,6 +36,10 @@ ObjectOption = Annotated[
     ),
 ]
 
+LockedOption = Annotated[
+    bool, typer.Option("--locked", help="Use exactly what kernels.lock names.")
+]
+
 
 def fail(error: BaseException, *, own: int | None = None) -> NoReturn:
     """Say ``error`` on standard error and exit: 2 (user's), 3 (machine's), or ``own``."""

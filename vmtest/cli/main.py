@@ -7,13 +7,16 @@ from typing import Annotated
 import typer
 
 from vmtest.cli import (
+    available,
     build,
     doctor,
     image,
     kernels,
     known,
+    lock,
     merge,
     objects,
+    prune,
     report,
     run,
     shell,
@@ -54,6 +57,10 @@ app.command("report", help=report.EXAMPLE)(report.report)
 app.command("verify", help=verify.EXAMPLE)(verify.verify)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
+kernels.app.command("available", help=available.AVAILABLE)(available.available)
+kernels.app.command("outdated", help=available.OUTDATED)(available.outdated)
+kernels.app.command("lock", help=lock.EXAMPLE)(lock.lock)
+kernels.app.command("prune", help=prune.EXAMPLE)(prune.prune)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(objects.app, name="objects")
 app.add_typer(image.app, name="image")

@@ -18,7 +18,7 @@ from vmtest.cli import common
 from vmtest.cli.terminal import InteractiveHold
 from vmtest.config import Config
 from vmtest.errors import UsageError
-from vmtest.kernels import Store, default_cache
+from vmtest.kernels import Store, default_cache, lockfile
 from vmtest.matrix import Plan, resolve_all, run_matrix
 from vmtest.model import (
     Kernel,
@@ -73,6 +73,7 @@ def run(
     shell_on_failure: Annotated[
         bool, typer.Option(help="Open a shell in a kernel that failed; one VM at a time.")
     ] = False,
+    locked: common.LockedOption = False,
 ) -> None:
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
@@ -89,7 +90,7 @@ def run(
             objects.check_object(build.name, build.path)
         needed = {name for s in suites for name in s.objects}
         cache = default_cache()
-        kernels, resolved = choose_kernels(settings, kernel or [], cache)
+        kernels, resolved = choose_kernels(settings, kernel or [], cache, locked)
         if objects.depend_on_version(builds, needed):
             # Before anything is booted: which kernel is too old is known once it is resolved.
             missing = [kernel for kernel in kernels if kernel.name not in resolved]
@@ -142,9 +143,17 @@ def run(
 
 
 def choose_kernels(
-    settings: Config, patterns: list[str], cache: Path
+    settings: Config, patterns: list[str], cache: Path, locked: bool = False
 ) -> tuple[tuple[Kernel, ...], dict[str, Resolved]]:
-    """The kernels that ``patterns`` mean; the index is read only where a range asks for it."""
+    """The kernels that ``patterns`` mean; the index is read only where a range asks for it.
+
+    With ``locked`` they are those of kernels.lock; raises UsageError when it does not fit.
+    """
+    if locked:
+        lock = lockfile.read(lockfile.beside(settings.file))
+        known = {name: entry.kernel_version for name, entry in lock.items()}
+        chosen = configuration.select_kernels(settings.kernels, patterns, known)
+        return lockfile.pin(chosen, lock, settings.directory), {}
     resolved: dict[str, Resolved] = {}
     if configuration.needs_versions(patterns):
         resolved, _ = resolve_all(settings, settings.kernels, Store(cache))
