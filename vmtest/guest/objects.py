@@ -298,11 +298,15 @@ class BpfObject:
         self._section_map(variable.section).update(bytes(4), bytes(section))
 
     def _variable(self, name: str) -> Variable:
-        variables = self.btf().variables()
-        if name not in variables:
-            there = ", ".join(sorted(variables))
+        if name not in self._variables:
+            there = ", ".join(sorted(self._variables))
             raise KeyError(f"{self.path.name} has no variable {name} (there: {there})")
-        return variables[name]
+        return self._variables[name]
+
+    @functools.cached_property
+    def _variables(self) -> dict[str, Variable]:
+        # Once: every type of the object has to be looked at, 10 ms and more on an emulated CPU.
+        return self.btf().variables()
 
     def _section(self, section: str) -> bytes:
         if not self._loaded:
