@@ -1,6 +1,7 @@
 """A small mesh: the maps of cgroup_sock filled as a control plane would, and servers to reach."""
 
 import contextlib
+import errno
 import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -81,9 +82,10 @@ class Mesh:
         return [self._stack.enter_context(client) for client in made]
 
     def dial_control(self, client: socket.socket, port: int, host: str | None = None) -> None:
-        """Dials the control address, where nobody answers."""
+        """Dials the control address, where nobody answers; the programs have nothing against it."""
         client.setblocking(False)
-        client.connect_ex((host or self.family.control_host, port))
+        code = client.connect_ex((host or self.family.control_host, port))
+        assert code != errno.EPERM, f"dialling port {port} was forbidden"
 
     def manage(self) -> None:
         """Has the network namespace managed."""

@@ -217,6 +217,11 @@ def mock_watch(
 # What user space finds.
 
 
+def test_each_program_is_for_its_own_way(cgroup_skb: BpfObject) -> None:
+    seen = [cgroup_skb.programs[name].attach_type for name in (INGRESS, EGRESS)]
+    assert seen == [0, 1], f"expected BPF_CGROUP_INET_INGRESS and _EGRESS (0, 1), seen {seen}"
+
+
 def test_maps_have_the_sizes_and_flags_of_the_abi(cgroup_skb: BpfObject) -> None:
     assert_maps(cgroup_skb.maps)
 

@@ -53,7 +53,7 @@ CLIENT = 8  # the host that clients are bound to
 HEADERS = {
     # in front of what is sent to the VIP, host 2, port 8080
     V4: bytes.fromhex("01 00000006 7f600002 1f90 fe 00000000"),
-    V6: bytes.fromhex("01 00000012 fd000096000000000000000000000002 1f90 fe 00000000"),
+    V6: bytes.fromhex("01 00000012 fd00009600a100b200c300d400e50002 1f90 fe 00000000"),
     MAPPED: bytes.fromhex("01 00000012 00000000000000000000ffff7f600002 1f90 fe 00000000"),
 }
 # Around a header's size, a page, what a socket buffer's fragment (32 KiB) and what a message of

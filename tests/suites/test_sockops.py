@@ -556,7 +556,15 @@ def test_inbound_connection_of_the_node_or_the_gateway_is_not_followed(
 
 
 @pytest.mark.parametrize("name", PEERS)
-@pytest.mark.parametrize("other", ["fd00:97::3", "fd00:96:0:1::3", "fd00:96::1:0:3", "fd00:96::4"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        "fd00:97:a1:b2:c3:d4:e5:3",
+        "fd00:96:a1:b3:c3:d4:e5:3",
+        "fd00:96:a1:b2:c3:d5:e5:3",
+        "fd00:96:a1:b2:c3:d4:e5:4",
+    ],
+)
 def test_peer_that_differs_from_the_node_in_one_word_is_followed(
     turns: Turns, name: str, other: str
 ) -> None:

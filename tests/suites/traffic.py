@@ -57,7 +57,8 @@ class Family:
 
 
 V4 = Family("v4", socket.AF_INET, socket.AF_INET, "127.96.0.", "0.0.0.2")
-V6 = Family("v6", socket.AF_INET6, socket.AF_INET6, "fd00:96::", "::2")
+# Its four words differ, also when their bytes are swapped: none can stand for another.
+V6 = Family("v6", socket.AF_INET6, socket.AF_INET6, "fd00:96:a1:b2:c3:d4:e5:", "::2")
 MAPPED = Family("mapped", socket.AF_INET6, socket.AF_INET, "127.96.0.", "::2", mapped="::ffff:")
 
 
