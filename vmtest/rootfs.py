@@ -177,11 +177,6 @@ def image_key(spec: GuestSpec) -> str:
     return f"{spec.suite}-{sha256_json(made_of)[:16]}"
 
 
-def cached_image(spec: GuestSpec, cache: Path) -> RootImage | None:
-    """The image of ``spec`` when it is built already, else None; builds nothing."""
-    return _cached(cache, image_key(spec)) if spec.root == "debian" else None
-
-
 def images(cache: Path) -> list[tuple[str, Path, int]]:
     """The images in the cache: name, file, bytes on the disk."""
     return [
