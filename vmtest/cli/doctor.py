@@ -115,7 +115,7 @@ def _tools() -> Iterator[Finding]:
 
 
 def _optional() -> Iterator[Finding]:
-    """What only some kernels need: said, and never missed."""
+    """What only some kernels or options need: said, and never missed."""
     for tool in host.OPTIONAL_TOOLS:
         found = shutil.which(tool.command, path=host.search_path())
         state = f"not installed (optional: {tool.purpose}; package {tool.package})"
