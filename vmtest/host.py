@@ -126,7 +126,7 @@ def find_virtiofsd() -> str | None:
 
 def search_path() -> str:
     """PATH with the administrator's folders, which an ordinary user's lacks."""
-    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def installed_packages() -> set[str]:
