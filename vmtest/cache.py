@@ -26,6 +26,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from vmtest.errors import InfrastructureError
+from vmtest.host import search_path
 
 ENVIRONMENT = "VMTEST_CACHE"
 """The environment variable that moves the cache somewhere else."""
@@ -299,8 +300,7 @@ def read_json(path: Path) -> Any:
 
 def find_tool(name: str) -> str | None:
     """The path of a program, looked for in PATH and in the administrator's folders."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin:/usr/sbin:/sbin"])
-    return shutil.which(name, path=path)
+    return shutil.which(name, path=search_path())
 
 
 def require_tool(name: str, package: str, purpose: str) -> str:

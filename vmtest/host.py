@@ -39,6 +39,7 @@ REQUIREMENTS = (
     Requirement(("linux-libc-dev",), "the kernel's headers for bpf/"),
     Requirement(("bpftool", "linux-tools-common"), "inspects BPF objects"),
     Requirement(("gpg",), "tests: signs a tiny archive"),
+    Requirement(("git",), "tests: repositories; verify --against REV"),
     Requirement(("clang-format",), "tox -e lint"),
     Requirement(("shellcheck",), "tox -e lint"),
 )
@@ -66,8 +67,12 @@ TOOLS = (
     Tool("clang", "clang", "compiles bpf/"),
 )
 
-OPTIONAL_TOOLS = (Tool("bsdtar", "libarchive-tools", "unpacks kernels from .rpm packages"),)
-"""What only some kernels need; doctor says what is there and misses none of it."""
+OPTIONAL_TOOLS = (
+    Tool("bsdtar", "libarchive-tools", "unpacks kernels from .rpm packages"),
+    Tool("lz4", "lz4", "unpacks kernels compressed with it"),
+    Tool("git", "git", "builds another revision for verify --against"),
+)
+"""What only some kernels or options need; doctor says what is there and misses none of it."""
 
 BUILD_TOOLS = (
     Tool("git", "git", "reads the tree"),
@@ -121,7 +126,7 @@ def find_virtiofsd() -> str | None:
 
 def search_path() -> str:
     """PATH with the administrator's folders, which an ordinary user's lacks."""
-    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def installed_packages() -> set[str]:

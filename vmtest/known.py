@@ -19,15 +19,6 @@ from vmtest.model import (
     TestResult,
 )
 
-_RAN = (
-    Outcome.PASSED,
-    Outcome.FAILED,
-    Outcome.ERROR,
-    Outcome.XFAILED,
-    Outcome.XPASSED,
-    Outcome.LOST,
-)
-
 
 def for_guest(known: Iterable[KnownFailure], version: KernelVersion, root: str, today: date) -> str:
     """The JSON for a guest of ``version``: the entries that concern it, the expired ones as such.
@@ -92,5 +83,5 @@ def _notes(
 
 
 def _passed(tests: Iterable[TestResult]) -> bool:
-    ran = {test.outcome for test in tests if test.outcome in _RAN}
+    ran = {test.outcome for test in tests if test.outcome.ran}
     return ran == {Outcome.PASSED}

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from vmtest import kconfig
 from vmtest.config import Config
 from vmtest.errors import InfrastructureError, SessionLost, VmtestError
 from vmtest.events import Event, Fetching, KernelFinished, KernelQueued, Note, Preparing
 from vmtest.guestimage import prepare_root
-from vmtest.kernels import Store, kconfig, source_for
+from vmtest.kernels import Store, source_for
 from vmtest.model import (
     SCHEMA,
     Kernel,

@@ -54,6 +54,11 @@ class Outcome(StrEnum):
         """Whether this outcome makes its kernel fail."""
         return self in (Outcome.FAILED, Outcome.ERROR, Outcome.XPASSED)
 
+    @property
+    def ran(self) -> bool:
+        """Whether the test began on its kernel, and was meant for it."""
+        return self not in (Outcome.SKIPPED, Outcome.NOT_APPLICABLE, Outcome.NOT_RUN)
+
 
 class Accelerator(StrEnum):
     """What executes the guest's instructions."""

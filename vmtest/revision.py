@@ -44,7 +44,7 @@ def _git(project: Path, revision: str, *arguments: str) -> str:
     # Variables such as GIT_DIR, which git gives its hooks, would mean another repository.
     environment = {name: v for name, v in os.environ.items() if not name.startswith("GIT_")}
     done = subprocess.run(
-        [require_tool("git", "git", "read another revision"), "-C", str(project), *arguments],
+        [require_tool("git", "git", "to read another revision"), "-C", str(project), *arguments],
         env=environment,
         capture_output=True,
         text=True,

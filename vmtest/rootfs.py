@@ -22,12 +22,12 @@ from vmtest.bundle import Bundle, pack, unpack
 from vmtest.cache import (
     disk_errors,
     disk_full,
-    find_tool,
     hold,
     locked,
     publish,
     read_json,
     require_space,
+    require_tool,
     scratch,
     sha256_file,
     sha256_json,
@@ -35,7 +35,7 @@ from vmtest.cache import (
     write_json,
 )
 from vmtest.debian import Mirror, Mirrors, clean_environment, host_options
-from vmtest.errors import ImageError
+from vmtest.errors import ImageError, InfrastructureError
 from vmtest.model import GuestSpec, KernelImage, Progress, RootImage
 from vmtest.wheels import stage_wheels
 
@@ -175,11 +175,6 @@ def image_key(spec: GuestSpec) -> str:
         "hooks": [_COMPILE, *_HOOKS],
     }
     return f"{spec.suite}-{sha256_json(made_of)[:16]}"
-
-
-def cached_image(spec: GuestSpec, cache: Path) -> RootImage | None:
-    """The image of ``spec`` when it is built already, else None; builds nothing."""
-    return _cached(cache, image_key(spec)) if spec.root == "debian" else None
 
 
 def images(cache: Path) -> list[tuple[str, Path, int]]:
@@ -340,13 +335,10 @@ def _check_image(image: Path) -> None:
 
 
 def _require(tool: str, package: str, purpose: str) -> str:
-    found = find_tool(tool)
-    if found is None:
-        raise ImageError(
-            f"guest image: {tool} is not installed and is needed {purpose}; install the package "
-            f"{package} (on Debian: apt-get install {package})"
-        )
-    return found
+    try:
+        return require_tool(tool, package, purpose)
+    except InfrastructureError as error:
+        raise ImageError(f"guest image: {error}") from None
 
 
 def _build(

@@ -10,9 +10,34 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
 from fake_kernels import bzimage, modules_tree
 
+from vmtest.cache import find_tool
+
 CONFIG = "CONFIG_X86_64=y\nCONFIG_BPF_SYSCALL=y\n"
+
+needed = pytest.mark.skipif(
+    find_tool("apt-get") is None or find_tool("dpkg-deb") is None or find_tool("depmod") is None,
+    reason="apt-get, dpkg-deb or depmod is not installed on this host",
+)
+
+_PROJECT = """
+schema = 1
+[apt.debian]
+suites = ["good"]
+mirror = "file:{archive}"
+keyring = "{archive}/keyring.gpg"
+[[kernel]]
+name = "old"
+apt = "debian"
+version = "6.1.*"
+tags = ["default"]
+[[kernel]]
+name = "new"
+apt = "debian"
+version = "*"
+"""
 
 
 def deb(
@@ -127,3 +152,13 @@ def make(archive: Path) -> None:
         publish(archive, "stranger", packages, home, "stranger@example.org")
         gpg(home, "--export", "-o", str(archive / "keyring.gpg"), "trusted@example.org")
         subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
+
+
+def project(archive: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project below ``folder`` whose kernels "old" and "new" are from ``archive``."""
+    monkeypatch.setenv("VMTEST_CACHE", str(folder / "cache"))
+    monkeypatch.delenv("VMTEST_DEBIAN_MIRROR", raising=False)
+    made = folder / "project"
+    made.mkdir()
+    (made / "kernels.toml").write_text(_PROJECT.format(archive=archive))
+    return made

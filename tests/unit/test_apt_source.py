@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import signed_archive
 
-from vmtest.cache import find_tool
 from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError
 from vmtest.kernels import source_for
 from vmtest.kernels.apt import AptSource
@@ -23,17 +22,7 @@ from vmtest.kernels.aptstate import _reason
 from vmtest.kernels.store import Manifest, Resolution, Store
 from vmtest.model import AptArchive, AptSpec, Kernel
 
-pytestmark = pytest.mark.skipif(
-    find_tool("apt-get") is None or find_tool("dpkg-deb") is None or find_tool("depmod") is None,
-    reason="apt-get, dpkg-deb or depmod is not installed on this host",
-)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive")
-    signed_archive.make(folder)
-    return folder
+pytestmark = signed_archive.needed
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from vmtest.cache import write_json
 from vmtest.errors import ImageError, InfrastructureError
 from vmtest.kernels.store import Resolution, Store
 from vmtest.model import GuestSpec, KernelImage, RootImage
-from vmtest.rootfs import cached_image, export_bundle, image_key, import_bundle
+from vmtest.rootfs import export_bundle, image_key, import_bundle, prepare
 
 QUESTION = ["apt", "debian", "6.1.*", ["good"]]
 
@@ -30,9 +30,7 @@ def filled(cache: Path) -> tuple[KernelImage, RootImage]:
     place.mkdir(parents=True)
     (place / "root.sqfs").write_bytes(b"hsqs and more")
     write_json(place / "image.json", {"size": 13, "sha256": "0" * 64})
-    image = cached_image(GuestSpec(), cache)
-    assert image is not None
-    return kernel, image
+    return kernel, prepare(GuestSpec(), cache, None)
 
 
 @pytest.fixture
@@ -49,8 +47,8 @@ def test_what_was_exported_is_there_after_the_import(tmp_path: Path, bundle: Pat
     assert found.already == () and found.size > 0
     kernel = Store(there).get(KEY)
     assert kernel is not None and kernel.image.read_bytes() == b"kernel"
-    image = cached_image(GuestSpec(), there)
-    assert image is not None and image.path is not None
+    image = prepare(GuestSpec(), there, None)
+    assert image.path is not None
     assert image.path.read_bytes() == b"hsqs and more"
     assert list((there / "tmp").iterdir()) == []
 

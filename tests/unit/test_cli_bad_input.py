@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import signed_archive
 from command import vmtest
 
 CONFIG = """
@@ -152,13 +151,6 @@ def test_a_file_that_is_no_object(project: Path) -> None:
     (project / "x.o").write_text("text")
     said = vmtest("run", "--object", "net=x.o", cwd=project, environment=offline(project))
     said.refuses(2, 'object "net"', "x.o is not an ELF file")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive")
-    signed_archive.make(folder)
-    return folder
 
 
 @pytest.fixture

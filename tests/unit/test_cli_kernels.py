@@ -9,48 +9,15 @@ import pytest
 import signed_archive
 from command import vmtest
 
-from vmtest.cache import find_tool
 from vmtest.model import SCHEMA, KernelResult, Matrix, Status
 from vmtest.report import matrix_json
 
-pytestmark = pytest.mark.skipif(
-    find_tool("apt-get") is None or find_tool("dpkg-deb") is None or find_tool("depmod") is None,
-    reason="apt-get, dpkg-deb or depmod is not installed on this host",
-)
-
-CONFIG = """
-schema = 1
-[apt.debian]
-suites = ["good"]
-mirror = "file:{archive}"
-keyring = "{archive}/keyring.gpg"
-[[kernel]]
-name = "old"
-apt = "debian"
-version = "6.1.*"
-tags = ["default"]
-[[kernel]]
-name = "new"
-apt = "debian"
-version = "*"
-"""
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive")
-    signed_archive.make(folder)
-    return folder
+pytestmark = signed_archive.needed
 
 
 @pytest.fixture
-def project(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("VMTEST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("VMTEST_DEBIAN_MIRROR", raising=False)
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "kernels.toml").write_text(CONFIG.format(archive=archive))
-    return folder
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return signed_archive.project(made, tmp_path, monkeypatch)
 
 
 def ran(project: Path, run: str, *results: KernelResult) -> None:

@@ -14,9 +14,10 @@ ROOT = Path(vmtest.__file__).parent
 LAYERS = [
     {"errors", "model", "verdicts"},
     {"bisect", "events", "cache", "host", "btf", "sections"},
-    {"config", "debian", "known", "objectfile"},
-    {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "revision", "verifier", "vm"},
-    {"guestimage", "prune", "suites"},
+    {"config", "debian", "kconfig", "known", "objectfile"},
+    {"wheels", "bundle", "objects", "runs", "revision", "verifier", "vm"},
+    {"kernels", "rootfs", "suites"},
+    {"guestimage", "prune"},
     {"loader"},
     {"loadables"},
     {"work"},

@@ -11,7 +11,6 @@ import pytest
 import signed_archive
 from command import Said, vmtest
 
-from vmtest.cache import find_tool
 from vmtest.errors import KernelUnavailable, UsageError
 from vmtest.kernels import lockfile
 from vmtest.kernels.locked import LockedSource
@@ -33,34 +32,6 @@ from vmtest.model import (
     TreeSpec,
 )
 
-needs_apt = pytest.mark.skipif(
-    find_tool("apt-get") is None or find_tool("dpkg-deb") is None or find_tool("depmod") is None,
-    reason="apt-get, dpkg-deb or depmod is not installed on this host",
-)
-
-CONFIG = """
-schema = 1
-[apt.debian]
-suites = ["good"]
-mirror = "file:{mirror}"
-keyring = "{mirror}/keyring.gpg"
-[[kernel]]
-name = "old"
-apt = "debian"
-version = "6.1.*"
-[[kernel]]
-name = "new"
-apt = "debian"
-version = "*"
-"""
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive")
-    signed_archive.make(folder)
-    return folder
-
 
 @pytest.fixture
 def mirror(made: Path, tmp_path: Path) -> Path:
@@ -70,12 +41,7 @@ def mirror(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("VMTEST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("VMTEST_DEBIAN_MIRROR", raising=False)
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "kernels.toml").write_text(CONFIG.format(mirror=mirror))
-    return folder
+    return signed_archive.project(mirror, tmp_path, monkeypatch)
 
 
 def change(project: Path, old: str, new: str) -> None:
@@ -106,7 +72,7 @@ def lock_the_older(project: Path) -> None:
     (project / "kernels.lock").write_text(text.replace('"version": "6.1.9"', '"version": "6.1.*"'))
 
 
-@needs_apt
+@signed_archive.needed
 def test_a_lock_has_version_origin_and_digest_of_every_kernel(project: Path) -> None:
     said = lock(project)
     assert said.status == 0, said
@@ -120,7 +86,7 @@ def test_a_lock_has_version_origin_and_digest_of_every_kernel(project: Path) -> 
     assert len(entries["old"]["digest"]) == 64
 
 
-@needs_apt
+@signed_archive.needed
 def test_locking_again_changes_nothing(project: Path) -> None:
     lock(project)
     before = (project / "kernels.lock").read_bytes()
@@ -128,7 +94,7 @@ def test_locking_again_changes_nothing(project: Path) -> None:
     assert (project / "kernels.lock").read_bytes() == before
 
 
-@needs_apt
+@signed_archive.needed
 def test_the_locked_version_is_used_where_a_newer_one_is_there(project: Path) -> None:
     lock_the_older(project)
     said = fetch(project, "old")
@@ -137,7 +103,7 @@ def test_the_locked_version_is_used_where_a_newer_one_is_there(project: Path) ->
     assert "6.1.10-amd64 (6.1.10) is here" in said.out
 
 
-@needs_apt
+@signed_archive.needed
 def test_a_locked_kernel_in_the_store_needs_no_archive(project: Path, mirror: Path) -> None:
     lock_the_older(project)
     fetch(project, "old")
@@ -146,14 +112,14 @@ def test_a_locked_kernel_in_the_store_needs_no_archive(project: Path, mirror: Pa
     assert fetch(project, "old").status == 0
 
 
-@needs_apt
+@signed_archive.needed
 def test_a_range_goes_by_the_locked_versions(project: Path) -> None:
     lock_the_older(project)
     said = vmtest("kernels", "fetch", "--locked", "--kernel", "==6.1.9", cwd=project)
     assert said.status == 0 and "6.1.9-amd64" in said.out and "7.2.6" not in said.out
 
 
-@needs_apt
+@signed_archive.needed
 def test_a_locked_version_that_is_gone_names_the_nearest_and_the_cure(project: Path) -> None:
     lock(project)
     file = project / "kernels.lock"
@@ -166,7 +132,7 @@ def test_a_locked_version_that_is_gone_names_the_nearest_and_the_cure(project: P
     )
 
 
-@needs_apt
+@signed_archive.needed
 def test_the_same_version_with_other_content_is_refused(project: Path) -> None:
     lock(project)
     file = project / "kernels.lock"
@@ -176,13 +142,13 @@ def test_the_same_version_with_other_content_is_refused(project: Path) -> None:
     )
 
 
-@needs_apt
+@signed_archive.needed
 def test_a_kernel_that_is_not_locked_is_the_users_to_mend(project: Path) -> None:
     lock(project, "--kernel", "old")
     fetch(project, "new").refuses(2, "new is not in it", "vmtest kernels lock")
 
 
-@needs_apt
+@signed_archive.needed
 def test_a_request_that_changed_since_is_the_users_to_mend(project: Path) -> None:
     lock(project)
     change(project, '"6.1.*"', '"6.1.9"')
@@ -190,7 +156,7 @@ def test_a_request_that_changed_since_is_the_users_to_mend(project: Path) -> Non
     assert fetch(project, "new").status == 0
 
 
-@needs_apt
+@signed_archive.needed
 def test_one_kernel_can_be_locked_anew_alone(project: Path) -> None:
     lock_the_older(project)
     before = locked(project)
@@ -200,7 +166,7 @@ def test_one_kernel_can_be_locked_anew_alone(project: Path) -> None:
     assert after["old"]["version"] == "6.1.10-1" and after["new"] == before["new"]
 
 
-@needs_apt
+@signed_archive.needed
 def test_a_kernel_that_left_kernels_toml_leaves_the_lock(project: Path) -> None:
     lock(project)
     change(project, 'name = "new"', 'name = "newer"')
@@ -208,14 +174,14 @@ def test_a_kernel_that_left_kernels_toml_leaves_the_lock(project: Path) -> None:
     assert set(locked(project)) == {"old", "newer"}
 
 
-@needs_apt
+@signed_archive.needed
 def test_nothing_is_written_when_a_kernel_cannot_be_resolved(project: Path) -> None:
     change(project, '"6.1.*"', '"6.2.*"')
     lock(project).refuses(3, "old: no kernel 6.2.*")
     assert not (project / "kernels.lock").exists()
 
 
-@needs_apt
+@signed_archive.needed
 def test_one_that_does_not_decide_is_left_out_and_named(project: Path) -> None:
     change(project, '"6.1.*"', '"6.2.*"\ngate = false')
     said = lock(project)
@@ -223,7 +189,7 @@ def test_one_that_does_not_decide_is_left_out_and_named(project: Path) -> None:
     assert set(locked(project)) == {"new"}
 
 
-@needs_apt
+@signed_archive.needed
 def test_run_takes_the_lock_too(project: Path) -> None:
     change(project, "schema = 1", 'schema = 1\n[[suite]]\nname = "s"\ntests = "kernels.toml"')
     vmtest("run", "--locked", cwd=project).refuses(2, "kernels.lock does not exist", "kernels lock")

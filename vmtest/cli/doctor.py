@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from vmtest import host
-from vmtest.cache import megabytes
+from vmtest.cache import find_tool, megabytes
 from vmtest.cli import common
 from vmtest.cli.report import dump
 from vmtest.errors import VmtestError
@@ -106,7 +106,7 @@ def _qemu() -> Finding:
 
 def _tools() -> Iterator[Finding]:
     for tool in host.TOOLS:
-        found = shutil.which(tool.command, path=host.search_path())
+        found = find_tool(tool.command)
         if found:
             yield Finding(tool.command, True, found)
         else:
@@ -115,9 +115,9 @@ def _tools() -> Iterator[Finding]:
 
 
 def _optional() -> Iterator[Finding]:
-    """What only some kernels need: said, and never missed."""
+    """What only some kernels or options need: said, and never missed."""
     for tool in host.OPTIONAL_TOOLS:
-        found = shutil.which(tool.command, path=host.search_path())
+        found = find_tool(tool.command)
         state = f"not installed (optional: {tool.purpose}; package {tool.package})"
         yield Finding(tool.command, True, found or state)
     lacking = host.missing_for_builds()

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from vmtest import config as configuration
-from vmtest import known, objects
+from vmtest import kconfig, known, objects
 from vmtest.cli import common
 from vmtest.cli.terminal import interact
 from vmtest.errors import SessionLost, UsageError, VmtestError
 from vmtest.guestimage import prepare_root
-from vmtest.kernels import Store, default_cache, kconfig, source_for
+from vmtest.kernels import Store, default_cache, source_for
 from vmtest.model import Kernel
 from vmtest.runs import STATE, utc_today
 from vmtest.suites import GUEST_ROOT, install, pack, suites_root

@@ -28,9 +28,9 @@ from vmtest.cache import (
     sha256_json,
 )
 from vmtest.errors import BuildFailed, KernelUnavailable
+from vmtest.kconfig import parse
 from vmtest.kernels.assemble import copy_modules, finish
 from vmtest.kernels.gittree import GitTree
-from vmtest.kernels.kconfig import parse
 from vmtest.kernels.store import Manifest, Store
 from vmtest.model import Kernel, KernelImage, Progress, Resolved, TreeSpec
 from vmtest.vm.process import Supervised

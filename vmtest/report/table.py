@@ -145,14 +145,6 @@ _STATUS_WORD = {
     Status.SPLAT: "with a kernel splat",
     Status.INFRA_ERROR: "infrastructure error",
 }
-_RAN = (
-    Outcome.PASSED,
-    Outcome.FAILED,
-    Outcome.ERROR,
-    Outcome.XFAILED,
-    Outcome.XPASSED,
-    Outcome.LOST,
-)
 _EXCUSES = (Outcome.SKIPPED, Outcome.NOT_APPLICABLE, Outcome.XFAILED)
 WRONG = (Outcome.FAILED, Outcome.ERROR, Outcome.XPASSED, Outcome.LOST)
 """The outcomes that are told as failures: the bad ones, and lost with the VM."""
@@ -284,7 +276,7 @@ def never_ran(matrix: Matrix) -> tuple[str, ...]:
     return tuple(
         label
         for key, label in labels_of(matrix).items()
-        if not outcomes[key].intersection(_RAN) and outcomes[key] != {Outcome.NOT_RUN}
+        if not any(o.ran for o in outcomes[key]) and outcomes[key] != {Outcome.NOT_RUN}
     )
 
 

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from vmtest.errors import BootError, DeadlineExceeded, SessionLost, SessionRefused
-from vmtest.kernels.kconfig import share_of
+from vmtest.kconfig import share_of
 from vmtest.model import KernelImage, RootImage
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog
