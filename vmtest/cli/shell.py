@@ -75,7 +75,7 @@ def shell(
             scale = Scale(probe.seconds, wanted.cpus)
             session = machine.connect(scale.apply(wanted.limits).boot, scale.factor)
             stack.callback(session.close)
-            install(session, payload, lambda: None)
+            install(session, payload.archive, lambda: None)
             if not command:
                 print(
                     f"{image.release} on {probe.accelerator}; the payload is in {GUEST_ROOT}",
