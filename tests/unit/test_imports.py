@@ -13,10 +13,10 @@ ROOT = Path(vmtest.__file__).parent
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = [
     {"errors", "model", "verdicts"},
-    {"events", "cache", "host"},
+    {"events", "cache", "host", "results"},
     {"config", "debian"},
     {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "vm"},
-    {"guestimage", "suites"},
+    {"guestimage", "suites", "commands"},
     {"work"},
     {"tasks"},
     {"matrix", "report"},
