@@ -83,6 +83,15 @@ class TestFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """What a command that is shown live wrote to standard output and standard error."""
+
+    kernel: str
+    out: bytes
+    err: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class KernelFinished:
     """The kernel's VM is gone and its result is final."""
 
@@ -106,6 +115,7 @@ Event = (
     | Collected
     | TestStarted
     | TestFinished
+    | Output
     | KernelFinished
     | Note
 )

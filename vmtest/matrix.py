@@ -46,6 +46,7 @@ class Plan:
 
     ``task`` makes the task of a kernel once it is in the store and the build has
     ended (UsageError ends the run); ``suites`` is the order of the table's rows;
+    ``command`` is what ``vmtest exec`` runs;
     ``resolved`` has kernels whose index was already read; ``jobs`` of None means
     as many VMs as the machine has room for.
     """
@@ -56,6 +57,7 @@ class Plan:
     cache: Path
     folder: RunFolder
     suites: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
     build: bool = True
     jobs: int | None = None
     accelerator: str = "auto"
@@ -291,6 +293,7 @@ class _Runner:
                 for kernel in self.plan.kernels
             ),
             interrupted=self.interrupted,
+            command=self.plan.command,
         )
 
 

@@ -345,7 +345,8 @@ class KernelResult:
     Durations are seconds of wall time on the host; ``factor`` is what the
     deadlines were multiplied with; ``directory`` holds its logs; ``objects``
     has the name and sha256 of each object that was copied in, by name;
-    ``guest`` is the digest of the guest's root; ``loads`` is what ``vmtest verify`` found.
+    ``guest`` is the digest of the guest's root; ``loads`` is what ``vmtest verify`` found;
+    ``exit_status`` is that of the command that ``vmtest exec`` ran to its end.
     """
 
     kernel: str
@@ -367,6 +368,7 @@ class KernelResult:
     objects: tuple[tuple[str, str], ...] = ()
     guest: str = ""
     loads: tuple[LoadResult, ...] = ()
+    exit_status: int | None = None
 
     def count(self, *outcomes: Outcome) -> int:
         """How many tests ended in one of ``outcomes``."""
@@ -377,7 +379,8 @@ class KernelResult:
 class Matrix:
     """All kernels of one run, in the order of kernels.toml.
 
-    ``suites`` keeps the order of the rows; ``started`` is UTC, ISO 8601.
+    ``suites`` keeps the order of the rows; ``started`` is UTC, ISO 8601; ``command``
+    is what ``vmtest exec`` ran, empty for a run of suites.
     """
 
     schema: int
@@ -387,8 +390,11 @@ class Matrix:
     suites: tuple[str, ...]
     kernels: tuple[KernelResult, ...]
     interrupted: bool = False
+    command: tuple[str, ...] = ()
 
 
+OWN_FAULT = 125
+"""Exit status for a fault of vmtest's own where others are the guest's."""
 _EXIT_OF_STATUS = {
     Status.PASSED: 0,
     Status.FAILED: 1,
@@ -406,10 +412,15 @@ _EXIT_OF_STATUS = {
 def exit_status(matrix: Matrix) -> int:
     """The command's exit status for ``matrix``: where several hold, 130, 2, 1, 3, 5.
 
-    A kernel with ``gate = false`` is shown but does not decide.
+    A kernel with ``gate = false`` is shown but does not decide.  The status of a
+    command in a single kernel is passed on, with 125 for faults of the infrastructure.
     """
     if matrix.interrupted:
         return 130
+    if matrix.command and len(matrix.kernels) == 1:
+        (only,) = matrix.kernels
+        own = _EXIT_OF_STATUS[only.status]
+        return only.exit_status or (OWN_FAULT if own == 3 else own)
     found = {_EXIT_OF_STATUS[kernel.status] for kernel in matrix.kernels if kernel.gate}
     return next((code for code in (130, 2, 1, 3, 5) if code in found), 0)
 

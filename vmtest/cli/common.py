@@ -81,6 +81,12 @@ def clean_up_on_signals() -> None:
             signal.signal(number, interrupt)
 
 
+def check_accelerator(name: str) -> None:
+    """Raise UsageError for an ``--accel`` that is none."""
+    if name not in ("auto", "kvm", "tcg"):
+        raise UsageError(f"--accel {name}: is none of auto, kvm, tcg")
+
+
 def parse_objects(given: list[str]) -> dict[str, Path]:
     """``NAME=PATH`` of ``--object``, by name; raises UsageError."""
     parsed = {}

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vmtest.cli import build, doctor, image, kernels, merge, report, run, shell
+from vmtest.cli import exec as exec_command
 
 app = typer.Typer(
     name="vmtest",
@@ -35,6 +36,10 @@ def options(
 
 
 app.command("run", help=run.EXAMPLE)(run.run)
+# Options end where the command begins, so that its own need no "--".
+app.command("exec", help=exec_command.EXAMPLE, context_settings={"allow_interspersed_args": False})(
+    exec_command.exec_
+)
 app.command("shell", help=shell.EXAMPLE)(shell.shell)
 app.command("build", help=build.EXAMPLE)(build.build)
 app.command("report", help=report.EXAMPLE)(report.report)

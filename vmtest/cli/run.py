@@ -6,9 +6,10 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -18,13 +19,16 @@ from vmtest.cli import common
 from vmtest.cli.terminal import InteractiveHold
 from vmtest.config import Config
 from vmtest.errors import UsageError
+from vmtest.events import Event
 from vmtest.kernels import Store, default_cache
 from vmtest.matrix import Plan, resolve_all, run_matrix
 from vmtest.model import Kernel, Matrix, Resolved, exit_status
 from vmtest.report import junit, live, markdown, matrix_json, terminal
+from vmtest.report.live import View
 from vmtest.runs import RunFolder
 from vmtest.tasks.suites import suite_tasks
 from vmtest.vm.accel import qemu_version
+from vmtest.work import Hold
 
 EXAMPLE = """Boot kernels and run the suites in each.
 
@@ -66,8 +70,7 @@ def run(
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
         common.clean_up_on_signals()
-        if accel not in ("auto", "kvm", "tcg"):
-            raise UsageError(f"--accel {accel}: is none of auto, kvm, tcg")
+        common.check_accelerator(accel)
         settings = common.load_config(config)
         given = common.parse_objects(object_ or [])
         suites = configuration.select_suites(settings.suites, suite or [])
@@ -82,7 +85,6 @@ def run(
         make_room_for_reports(junit_file, markdown_file, json_file)
         view = live.view(sys.stdout)
         hold = InteractiveHold(view) if shell_on_failure else None
-        folder = runs.create(settings.directory)
         plan = Plan(
             config=settings,
             kernels=kernels,
@@ -93,29 +95,37 @@ def run(
                 _pytest_options(expression, exitfirst, maxfail, durations, collect_only),
             ),
             cache=cache,
-            folder=folder,
+            folder=runs.create(settings.directory),
             suites=tuple(chosen.name for chosen in suites),
             build=not (needed and needed <= given.keys()),
             jobs=1 if shell_on_failure else jobs,
             accelerator=accel,
             resolved=resolved,
         )
-        facts = _facts(settings, plan)
-        folder.describe(facts)
-
-        def save(matrix: Matrix) -> None:
-            folder.write("matrix.json", matrix_json.render(matrix))
-
-        with view:
-            matrix = run_matrix(plan, view.handle, save, hold=hold)
-        folder.describe({**facts, **_ran(matrix)})
-        for result in matrix.kernels:
-            (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
+        matrix = carry_out(plan, view, view.handle, hold)
         if collect_only:
             show_collected(matrix)
-        show(matrix, folder)
+        show(matrix, plan.folder, sys.stdout)
         write_reports(matrix, junit_file, markdown_file, json_file)
         raise typer.Exit(exit_status(matrix))
+
+
+def carry_out(
+    plan: Plan, view: View, emit: Callable[[Event], None], hold: Hold | None = None
+) -> Matrix:
+    """Run ``plan`` under ``view``; its folder gets run.json, matrix.json, each junit.xml."""
+    folder, facts = plan.folder, _facts(plan)
+    folder.describe(facts)
+
+    def save(matrix: Matrix) -> None:
+        folder.write("matrix.json", matrix_json.render(matrix))
+
+    with view:
+        matrix = run_matrix(plan, emit, save, hold=hold)
+    folder.describe({**facts, **_ran(matrix)})
+    for result in matrix.kernels:
+        (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
+    return matrix
 
 
 def choose_kernels(
@@ -150,11 +160,11 @@ def _pytest_options(
     return tuple(options)
 
 
-def _facts(settings: Config, plan: Plan) -> dict[str, object]:
+def _facts(plan: Plan) -> dict[str, object]:
     """What run.json says: enough to know what ran, and to run it again."""
     return {
         "arguments": sys.argv[1:],
-        "config": settings.file.name,
+        "config": plan.config.file.name,
         "started": runs.utc_now(),
         "kernels": [kernel.name for kernel in plan.kernels],
         "suites": list(plan.suites),
@@ -221,11 +231,11 @@ def show_collected(matrix: Matrix) -> None:
         print(*tests, f"{len(tests)} tests on {', '.join(kernels)}", "", sep="\n")
 
 
-def show(matrix: Matrix, folder: RunFolder) -> None:
-    """Print the table, as wide and as colourful as the terminal is."""
-    tty = sys.stdout.isatty()
+def show(matrix: Matrix, folder: RunFolder, stream: TextIO) -> None:
+    """Print the table on ``stream``, as wide and as colourful as the terminal is."""
+    tty = stream.isatty()
     width = shutil.get_terminal_size((120, 24)).columns
     text = terminal.render(matrix, width=width, color=tty and "NO_COLOR" not in os.environ)
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
-    print(f"logs: {os.path.relpath(folder.path)}")
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), file=stream)
+    print(f"logs: {os.path.relpath(folder.path)}", file=stream)

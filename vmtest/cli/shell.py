@@ -15,7 +15,7 @@ from vmtest.cli.terminal import interact
 from vmtest.errors import SessionLost, UsageError, VmtestError
 from vmtest.guestimage import prepare_root
 from vmtest.kernels import Store, default_cache, kconfig, source_for
-from vmtest.model import Kernel
+from vmtest.model import OWN_FAULT, Kernel
 from vmtest.runs import STATE
 from vmtest.suites import GUEST_ROOT, install, pack
 from vmtest.vm import accel
@@ -28,8 +28,6 @@ The payload lies in /tmp/vmtest.  The exit status is the guest's; vmtest's own f
 
 Example: [bold]vmtest shell 6.12 -- bpftool feature probe[/bold]
 """
-
-OWN_FAULT = 125
 
 
 def shell(

@@ -18,6 +18,7 @@ from vmtest.events import (
     KernelFinished,
     KernelQueued,
     Note,
+    Output,
     Preparing,
     TestFinished,
     TestStarted,
@@ -118,7 +119,7 @@ class State:
 
 def _next(state: KernelState, event: Event, now: float) -> KernelState:
     match event:
-        case KernelQueued() | Note():
+        case KernelQueued() | Note() | Output():
             return state
         case Fetching(done=done, total=total):
             state = _entered(state, Phase.FETCHING, now)

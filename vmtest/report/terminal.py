@@ -43,8 +43,6 @@ _SPLAT_LINES = 12
 _EXCUSES = 30
 _NAMES = 30
 
-RESULTS = "results.jsonl"
-"""The file in a kernel's folder that holds every result in full."""
 CONSOLE = "console.log"
 """The file in a kernel's folder that holds all its console said."""
 
@@ -86,7 +84,7 @@ def _report(matrix: Matrix, console: Console) -> Iterable[RenderableType]:
         if words:
             yield Text(f"  {words}", STYLE[Tone.QUIET])
         yield Text()
-    yield from _failures(tables.failures(matrix))
+    yield from _failures(tables.failures(matrix), tables.log_of_tests(matrix))
     troubled = tables.troubled(matrix)
     for kernel in troubled:
         if not tables.only_noted(kernel):
@@ -242,9 +240,9 @@ def _rule(mark: str, title: str, tone: Tone) -> Rule:
     return Rule(text, align="left", style=STYLE[tone])
 
 
-def _failures(failures: Sequence[Failure]) -> Iterable[RenderableType]:
+def _failures(failures: Sequence[Failure], log: str) -> Iterable[RenderableType]:
     for failure in failures[:_IN_FULL]:
-        yield from _failure(failure)
+        yield from _failure(failure, log)
     others = failures[_IN_FULL:]
     if others:
         yield _rule("FAIL", f"{counted(len(others), 'more failure')}, a line each", Tone.BAD)
@@ -256,7 +254,7 @@ def _failures(failures: Sequence[Failure]) -> Iterable[RenderableType]:
         yield Text()
 
 
-def _failure(failure: Failure) -> Iterable[RenderableType]:
+def _failure(failure: Failure, log: str) -> Iterable[RenderableType]:
     mark = tables.mark_of(failure.first)
     result = failure.first
     yield _rule(mark.text, failure.label, mark.tone)
@@ -271,7 +269,7 @@ def _failure(failure: Failure) -> Iterable[RenderableType]:
         yield Text(f"  output on {visible(kernel.kernel)}:", STYLE[Tone.QUIET])
         yield from _quoted(*last_lines(result.output, _OUTPUT))
     for kernel in failure.kernels:
-        yield from _log(kernel, RESULTS)
+        yield from _log(kernel, log)
     yield Text()
 
 
