@@ -7,6 +7,7 @@
  */
 #include "abi.h"
 #include "address.h"
+#include "ends.h"
 #include "manage.h"
 #include "probe.h"
 #include "sock_storage.h"
@@ -14,8 +15,7 @@
 
 #define REPORT_INTERVAL_NS (5ULL * 1000 * 1000 * 1000)
 
-/* Switches of user space, at any time. */
-__u32 enable_monitoring = 1;
+/* Switch of user space, at any time, beside enable_monitoring. */
 __u32 enable_periodic_report = 0;
 
 static __always_inline void observe(struct __sk_buff *skb)
@@ -57,7 +57,7 @@ static __always_inline void observe(struct __sk_buff *skb)
     if (now - storage->last_report_ns <= REPORT_INTERVAL_NS)
         return;
     /* Only a report that was made counts: with the ring full, the next packet tries again. */
-    if (report(&ends, is_v6_socket, tcp, storage, now))
+    if (report(&ends, is_v6_socket, tcp, storage, PROBE_ESTABLISHED, now))
         storage->last_report_ns = now;
 }
 

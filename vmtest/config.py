@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,7 @@ from vmtest.model import (
     Kernel,
     KernelSpec,
     KernelVersion,
+    KnownFailure,
     Limits,
     ObjectFile,
     PathSpec,
@@ -87,11 +89,37 @@ def _range(value: object) -> object:
     return VersionRange.parse(value)
 
 
+def _test_pattern(value: str) -> str:
+    if "::" not in value:
+        raise ValueError("names no test; write FILE::TEST, for example 'test_net.py::test_v6_*'")
+    return value
+
+
+def _reason(value: str) -> str:
+    if not value.strip():
+        raise ValueError("says nothing; write why the test fails, best with a link")
+    return value.strip()
+
+
+def _date(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    raise ValueError('is no date; write for example "2026-12-31"')
+
+
 Duration = Annotated[float, BeforeValidator(_duration)]
 Memory = Annotated[int, BeforeValidator(_memory)]
 Name = Annotated[str, AfterValidator(_name)]
 Version = Annotated[str, AfterValidator(_version)]
 Range = Annotated[VersionRange, BeforeValidator(_range)]
+TestPattern = Annotated[str, AfterValidator(_test_pattern)]
+Reason = Annotated[str, AfterValidator(_reason)]
+Day = Annotated[date, BeforeValidator(_date)]
 
 
 class _Strict(BaseModel):
@@ -157,6 +185,13 @@ class _Object(_Strict):
     kernels: Range | None = None
 
 
+class _KnownFailure(_Strict):
+    test: TestPattern
+    kernels: Range | None = None
+    reason: Reason
+    until: Day | None = None
+
+
 class _File(_Strict):
     # "schema" is a method of BaseModel, hence the alias.
     version: Literal[1] = Field(alias="schema")
@@ -167,6 +202,7 @@ class _File(_Strict):
     kernel: Annotated[list[_Kernel], Field(min_length=1)]
     suite: list[_Suite] = []
     object: list[_Object] = []
+    known_failure: list[_KnownFailure] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +216,7 @@ class Config:
     archives: Mapping[str, AptArchive]
     guest: GuestSpec
     build: tuple[str, ...] | None
+    known_failures: tuple[KnownFailure, ...] = ()
 
     @property
     def directory(self) -> Path:
@@ -280,6 +317,10 @@ def _convert(parsed: _File, file: Path) -> Config:
             root, guest.suite, tuple(guest.packages), tuple(base / w for w in guest.wheels)
         ),
         build=None if parsed.build is None else tuple(parsed.build.command),
+        known_failures=tuple(
+            KnownFailure(known.test, known.reason, known.kernels, known.until)
+            for known in parsed.known_failure
+        ),
     )
 
 
@@ -346,6 +387,8 @@ def _cross_check(parsed: _File, file: Path) -> Iterator[str]:
     yield from _repeated("kernel", [kernel.name for kernel in parsed.kernel], file)
     yield from _repeated("suite", [suite.name for suite in parsed.suite], file)
     yield from _repeated("suite tests", [str(suite.tests) for suite in parsed.suite], file)
+    known = [f"{k.test} ({k.kernels.text if k.kernels else 'all'})" for k in parsed.known_failure]
+    yield from _repeated("known_failure", known, file)
     names = {build.name for build in parsed.object}
     for wanted in parsed.suite:
         for name in wanted.objects:
@@ -375,6 +418,7 @@ _TABLES: Mapping[str, type[_Strict]] = {
     "kernel": _Kernel,
     "suite": _Suite,
     "object": _Object,
+    "known_failure": _KnownFailure,
 }
 
 
@@ -409,11 +453,12 @@ def _place(
     first = location[0] if location else ""
     if first == "apt" and len(location) > 2:
         return f"[apt.{location[1]}]", location[2:], _Archive
-    if first in ("kernel", "suite", "object") and len(location) > 2:
+    if first in ("kernel", "suite", "object", "known_failure") and len(location) > 2:
         number = location[1]
         assert isinstance(number, int)
         entry = data[str(first)][number]
-        name = entry.get("name") if isinstance(entry, dict) else None
+        key = "test" if first == "known_failure" else "name"
+        name = entry.get(key) if isinstance(entry, dict) else None
         label = f'{first} "{name}"' if isinstance(name, str) else f"[[{first}]] number {number + 1}"
         return label, location[2:], _TABLES[str(first)]
     if first in _TABLES and len(location) > 1:

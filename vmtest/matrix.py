@@ -12,7 +12,7 @@ import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +40,11 @@ QEMU_OVERHEAD_MIB = 200
 """What QEMU takes beside the guest's memory, translated code included."""
 
 
+def _no_notes(matrix: Matrix) -> tuple[str, ...]:
+    del matrix
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One run: what, on what.
@@ -48,7 +53,8 @@ class Plan:
     ended (UsageError ends the run); ``suites`` is the order of the table's rows;
     ``command`` is what ``vmtest exec`` runs;
     ``resolved`` has kernels whose index was already read; ``jobs`` of None means
-    as many VMs as the machine has room for.
+    as many VMs as the machine has room for; ``notes`` says what the user should know
+    of a whole matrix.
     """
 
     config: Config
@@ -62,6 +68,7 @@ class Plan:
     jobs: int | None = None
     accelerator: str = "auto"
     resolved: Mapping[str, Resolved] = field(default_factory=dict)
+    notes: Callable[[Matrix], tuple[str, ...]] = _no_notes
 
 
 def memory_available_mib() -> int:
@@ -225,6 +232,7 @@ class _Runner:
             vms.shutdown(wait=True)
             helpers.shutdown(wait=True)
         matrix = self.matrix()
+        matrix = replace(matrix, notes=self.plan.notes(matrix))
         self.save(matrix)
         return matrix
 

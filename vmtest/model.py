@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from functools import total_ordering
 from pathlib import Path
@@ -262,6 +263,28 @@ class ObjectFile:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownFailure:
+    """One ``[[known_failure]]``: tests that are expected to fail on kernels within ``kernels``.
+
+    ``test`` is a pattern for pytest's node ids (``vmtest.guest.patterns``), ``until`` the last day
+    (UTC) on which it counts.
+    """
+
+    test: str
+    reason: str
+    kernels: VersionRange | None = None
+    until: date | None = None
+
+    def concerns(self, version: KernelVersion) -> bool:
+        """Whether it is about a kernel of ``version``."""
+        return self.kernels is None or version in self.kernels
+
+    def expired(self, today: date) -> bool:
+        """Whether it no longer counts on ``today``."""
+        return self.until is not None and today > self.until
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
     """What a ``Kernel`` means today, before anything is downloaded.
 
@@ -379,7 +402,8 @@ class KernelResult:
 class Matrix:
     """All kernels of one run, in the order of kernels.toml.
 
-    ``suites`` keeps the order of the rows; ``started`` is UTC, ISO 8601; ``command``
+    ``suites`` keeps the order of the rows; ``started`` is UTC, ISO 8601; ``notes``
+    say what the user should know of no kernel in particular, a line each; ``command``
     is what ``vmtest exec`` ran, empty for a run of suites.
     """
 
@@ -390,6 +414,7 @@ class Matrix:
     suites: tuple[str, ...]
     kernels: tuple[KernelResult, ...]
     interrupted: bool = False
+    notes: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
 
 

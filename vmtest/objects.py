@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vmtest.errors import BuildError, InfrastructureError, UsageError
-from vmtest.model import KernelVersion, ObjectFile
+from vmtest.model import KernelVersion, ObjectFile, VersionRange
 
 EM_BPF = 247
 """ELF machine number of BPF, from linux/elf-em.h."""
@@ -54,16 +54,17 @@ def clang_argv(source: Path, target: Path, include: Path) -> list[str]:
 def build_all(source: Path, target: Path) -> list[Path]:
     """Compile every ``*.bpf.c`` of ``source`` that is newer than its object in ``target``.
 
-    Returns all objects.  Raises BuildError with clang's words, UsageError when
-    there is nothing to build, InfrastructureError without clang.
+    ``source/mocks/a.bpf.c`` becomes ``target/mocks/a.bpf.o``; all of them find the headers of
+    ``source/include``.  Returns all objects.  Raises BuildError with clang's words, UsageError
+    when there is nothing to build, InfrastructureError without clang.
     """
-    programs = sorted(source.glob("*.bpf.c"))
+    programs = sorted(source.rglob("*.bpf.c"))
     if not programs:
         raise UsageError(f"there is no *.bpf.c in {source}; run vmtest build where bpf/ is")
-    target.mkdir(parents=True, exist_ok=True)
 
     def build(program: Path) -> Path:
-        made = target / program.name.replace(".bpf.c", ".bpf.o")
+        made = (target / program.relative_to(source)).with_suffix(".o")
+        made.parent.mkdir(parents=True, exist_ok=True)
         if not _fresh(made):
             _compile(program, made, source / "include")
         return made
@@ -147,17 +148,73 @@ def choose(objects: Iterable[ObjectFile], version: KernelVersion) -> dict[str, P
     return chosen
 
 
-def override(objects: Sequence[ObjectFile], given: Mapping[str, Path]) -> tuple[ObjectFile, ...]:
-    """``objects`` with those named in ``given`` replaced for every kernel; raises UsageError."""
+def parse_given(item: str) -> ObjectFile:
+    """``NAME=PATH[@RANGE]`` of ``--object``; raises UsageError.
+
+    What follows the last ``@`` is a range when it begins like one, else part of
+    the path.
+    """
+    name, _, rest = item.partition("=")
+    path, at, text = rest.rpartition("@")
+    kernels = None
+    if at and VersionRange.looks_like(text):
+        try:
+            kernels = VersionRange.parse(text)
+        except ValueError as error:
+            raise UsageError(f"--object {item}: {error}") from error
+    else:
+        path = rest
+    if not (name and path):
+        raise UsageError(
+            f"--object {item}: write NAME=PATH, for example sendmsg=build/x.o, "
+            "or NAME=PATH@RANGE, for example 'sendmsg=build/compat.o@<5.13'"
+        )
+    return ObjectFile(name, Path(path).absolute(), kernels)
+
+
+def override(objects: Sequence[ObjectFile], given: Sequence[ObjectFile]) -> tuple[ObjectFile, ...]:
+    """``objects`` with all builds of those named in ``given`` replaced; raises UsageError.
+
+    No configured build of a given object stays, on any kernel: nobody shall take
+    results of one for results of the other.
+    """
     known = {build.name for build in objects}
-    for name in given:
-        if name not in known:
-            there = ", ".join(sorted(known)) or "none"
-            raise UsageError(
-                f'--object {name}: there is no [[object]] "{name}" (there are: {there})'
+    replaced = {build.name for build in given}
+    for name in sorted(replaced - known):
+        there = ", ".join(sorted(known)) or "none"
+        raise UsageError(f'--object {name}: there is no [[object]] "{name}" (there are: {there})')
+    return (*(build for build in objects if build.name not in replaced), *given)
+
+
+def depend_on_version(objects: Iterable[ObjectFile], needed: Iterable[str]) -> bool:
+    """Whether some kernel may have no build of an object that is ``needed``."""
+    everywhere = {build.name for build in objects if build.kernels is None}
+    return not everywhere.issuperset(needed)
+
+
+def check_builds(
+    objects: Sequence[ObjectFile], needed: Iterable[str], versions: Mapping[str, KernelVersion]
+) -> None:
+    """Raise UsageError for each kernel of ``versions`` without a build of a ``needed`` object."""
+    wanted = sorted(set(needed))
+    problems = []
+    for kernel, version in versions.items():
+        for name in wanted:
+            if name in choose(objects, version):
+                continue
+            ranges = " and ".join(
+                build.kernels.text for build in objects if build.name == name and build.kernels
             )
-    kept = [build for build in objects if build.name not in given]
-    return (*kept, *(ObjectFile(name, path) for name, path in given.items()))
+            problems.append(
+                f'object "{name}": kernel {kernel} ({version}) is in the range of no build of it '
+                f"({ranges})"
+            )
+    if problems:
+        problems.append(
+            "leave these kernels out with --kernel, or name another build: "
+            "[[object]] in kernels.toml, or --object NAME=PATH@RANGE"
+        )
+        raise UsageError("\n".join(problems))
 
 
 def check_object(name: str, path: Path) -> None:

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,11 @@ class RunFolder:
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Write run.json."""
         self.write("run.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+
+def utc_today() -> date:
+    """Today's date, UTC."""
+    return datetime.now(UTC).date()
 
 
 def utc_now() -> str:

@@ -28,6 +28,7 @@ GUEST_ROOT = "/tmp/vmtest"
 PAYLOAD_LIMIT = 64 << 20
 """Bytes of the unpacked payload beyond which it is surely a mistake."""
 
+_KNOWN_FAILURES = "known_failures.json"
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
 
 
@@ -64,10 +65,16 @@ def suites_root(suites: Iterable[Suite]) -> Path:
     return common
 
 
-def pack(suites: Sequence[Suite], chosen: Sequence[Suite], objects: Mapping[str, Path]) -> Payload:
+def pack(
+    suites: Sequence[Suite],
+    chosen: Sequence[Suite],
+    objects: Mapping[str, Path],
+    known_failures: str = "",
+) -> Payload:
     """The payload for ``chosen`` out of the configured ``suites``, with ``objects`` by name.
 
-    Every file beside a suite's tests goes along (conftest.py, helpers, data).
+    Every file beside a suite's tests goes along (conftest.py, helpers, data), and
+    ``known_failures``, which is JSON for ``vmtest.guest.known_failures``.
     Raises UsageError for a missing object or a payload over 64 MiB.
     """
     for suite in chosen:
@@ -100,7 +107,10 @@ def pack(suites: Sequence[Suite], chosen: Sequence[Suite], objects: Mapping[str,
             f"the payload below {root} has {size >> 20} MiB, more than {PAYLOAD_LIMIT >> 20}: "
             "keep a suite's tests in a folder of their own"
         )
-    return Payload(tar(members), tuple(chosen), root, tuple(sorted(digests.items())))
+    files = {name: (path.read_bytes(), _mode(path)) for name, path in members.items()}
+    if known_failures:
+        files[_KNOWN_FAILURES] = (known_failures.encode(), 0o644)
+    return Payload(_tar(files), tuple(chosen), root, tuple(sorted(digests.items())))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -128,14 +138,17 @@ def guest_code() -> dict[str, Path]:
     }
 
 
-def tar(members: Mapping[str, Path]) -> bytes:
-    """An archive of files, by their place in it."""
+def _mode(path: Path) -> int:
+    return 0o755 if path.stat().st_mode & 0o100 else 0o644
+
+
+def _tar(files: Mapping[str, tuple[bytes, int]]) -> bytes:
+    """An archive of ``files``: content and mode by name."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, path in members.items():
+        for name, (data, mode) in files.items():
             info = tarfile.TarInfo(name)
-            info.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
-            data = path.read_bytes()
+            info.mode = mode
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
@@ -174,6 +187,9 @@ def guest_environment() -> dict[str, str]:
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "PYTHONPATH": GUEST_ROOT,
         "PYTHONDONTWRITEBYTECODE": "1",
+        # Not options of run.py: pytest started by hand in `vmtest shell` judges alike.
+        "PYTEST_PLUGINS": "vmtest.guest.known_failures,vmtest.guest.needs",
+        "VMTEST_KNOWN_FAILURES": f"{GUEST_ROOT}/{_KNOWN_FAILURES}",
         "VMTEST_OBJECTS": f"{GUEST_ROOT}/objects",
     }
 

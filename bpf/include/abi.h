@@ -199,6 +199,15 @@ FIELD_IS_AT(struct tcp_probe_info, rtt_min, 112);
 FIELD_IS_AT(struct tcp_probe_info, total_retrans, 116);
 FIELD_IS_AT(struct tcp_probe_info, lost_out, 120);
 
+/* A record of km_auth_req: may this client talk to this server? */
+struct auth_request {
+    __u32 type;                  /* enum probe_type */
+    struct bpf_sock_tuple tuple; /* from client to server, in network order; key of km_auth_res */
+};
+SIZE_IS(struct auth_request, 40);
+FIELD_IS_AT(struct auth_request, type, 0);
+FIELD_IS_AT(struct auth_request, tuple, 4);
+
 #define LOG_TEXT_SIZE 256
 
 /* A record of km_log_event. */

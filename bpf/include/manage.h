@@ -52,20 +52,27 @@ static __always_inline bool is_managed_netns(struct bpf_sock_addr *ctx)
     return bpf_map_lookup_elem(&km_manage, &key) != NULL;
 }
 
-/* Obeys a control connection. False: it was none. */
+/* What a control connection to `port` (network order) says of `key`. */
+static __always_inline void manage(const struct manager_key *key, __u32 port)
+{
+    __u32 value = 0;
+
+    if (port == bpf_htons(MANAGE_PORT))
+        bpf_map_update_elem(&km_manage, key, &value, BPF_ANY);
+    else
+        bpf_map_delete_elem(&km_manage, key);
+}
+
+/* Obeys a control connection, for the caller's network namespace. False: it was none. */
 static __always_inline bool obey_control_connection(struct bpf_sock_addr *ctx,
                                                     const struct ip_addr *addr, __u32 port)
 {
     struct manager_key key = {.addr = {}};
-    __u32 value = 0;
 
     if (!is_control_peer(addr, port))
         return false;
     key.netns_cookie = bpf_get_netns_cookie(ctx);
-    if (port == bpf_htons(MANAGE_PORT))
-        bpf_map_update_elem(&km_manage, &key, &value, BPF_ANY);
-    else
-        bpf_map_delete_elem(&km_manage, &key);
+    manage(&key, port);
     return true;
 }
 

@@ -4,7 +4,7 @@
 #define PROBE_H
 
 #include "abi.h"
-#include "address.h"
+#include "ends.h"
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include <linux/in.h>
@@ -14,62 +14,8 @@ struct {
     __uint(max_entries, 256 * 1024);
 } km_tcp_probe SEC(".maps");
 
-/* The two ends of a socket; a v4-mapped pair is an IPv4 pair. */
-struct ends {
-    bool is_v4;
-    struct ip_addr local;
-    struct ip_addr remote;
-    __u16 local_port;  /* host order */
-    __u16 remote_port; /* host order */
-};
-
-/* Volatile, and read before any branch: otherwise clang likes to select the address of one of two
- * fields and to load once, and the verifier prohibits arithmetic on a socket's pointer. */
-#define SK_READ(sk, field) (*(const volatile __typeof__((sk)->field) *)&(sk)->field)
-
-/* `sk` may be any sock_common of AF_INET or AF_INET6. */
-static __always_inline struct ends ends_of(struct bpf_sock *sk)
-{
-    __u32 local_ip4 = SK_READ(sk, src_ip4);
-    __u32 remote_ip4 = SK_READ(sk, dst_ip4);
-    struct ends ends = {
-        /* The kernel gives the local port in host order and the remote one in network order. */
-        .local_port = SK_READ(sk, src_port),
-        .remote_port = bpf_ntohs(SK_READ(sk, dst_port)),
-        .local.ip6 = {SK_READ(sk, src_ip6[0]), SK_READ(sk, src_ip6[1]), SK_READ(sk, src_ip6[2]),
-                      SK_READ(sk, src_ip6[3])},
-        .remote.ip6 = {SK_READ(sk, dst_ip6[0]), SK_READ(sk, dst_ip6[1]), SK_READ(sk, dst_ip6[2]),
-                       SK_READ(sk, dst_ip6[3])},
-    };
-
-    if (SK_READ(sk, family) == AF_INET) {
-        ends.is_v4 = true;
-        ends.local = (struct ip_addr){.ip6 = {local_ip4}};
-        ends.remote = (struct ip_addr){.ip6 = {remote_ip4}};
-    } else if (is_v4_mapped(&ends.local)) {
-        ends.is_v4 = true;
-        unmap_v4(&ends.local);
-        unmap_v4(&ends.remote);
-    }
-    return ends;
-}
-
-static __always_inline void write_tuple(struct bpf_sock_tuple *tuple, bool is_v4,
-                                        const struct ip_addr *from, __u16 from_port,
-                                        const struct ip_addr *to, __u16 to_port)
-{
-    if (is_v4) {
-        tuple->ipv4.saddr = from->ip4;
-        tuple->ipv4.daddr = to->ip4;
-        tuple->ipv4.sport = from_port;
-        tuple->ipv4.dport = to_port;
-        return;
-    }
-    __builtin_memcpy(tuple->ipv6.saddr, from->ip6, sizeof(from->ip6));
-    __builtin_memcpy(tuple->ipv6.daddr, to->ip6, sizeof(to->ip6));
-    tuple->ipv6.sport = from_port;
-    tuple->ipv6.dport = to_port;
-}
+/* Switch of user space, at any time. */
+__u32 enable_monitoring = 1;
 
 /* An AF_INET6 socket stored its original destination in v6 form, a v4-mapped one too: there the
  * IPv4 address is the last word. */
@@ -88,7 +34,8 @@ static __always_inline void write_original(struct orig_dst_info *to, bool is_v4,
 /* False: the ring is full, and nothing was reported. */
 static __always_inline bool report(const struct ends *ends, bool is_v6_socket,
                                    const struct bpf_tcp_sock *tcp,
-                                   const struct sock_storage_data *storage, __u64 now)
+                                   const struct sock_storage_data *storage, enum probe_state state,
+                                   __u64 now)
 {
     struct tcp_probe_info *info = bpf_ringbuf_reserve(&km_tcp_probe, sizeof(*info), 0);
 
@@ -109,7 +56,7 @@ static __always_inline bool report(const struct ends *ends, bool is_v6_socket,
     info->received_bytes = tcp->bytes_received;
     info->conn_success = storage->connect_success;
     info->direction = storage->direction;
-    info->state = PROBE_ESTABLISHED;
+    info->state = state;
     info->duration = now - storage->connect_ns;
     info->start_ns = storage->connect_ns;
     info->last_report_ns = now;

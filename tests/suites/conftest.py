@@ -1,28 +1,104 @@
-"""What the three suites share: a control group a test, the objects, and counted runs."""
+"""What the suites share: a control group a test, the objects, counted runs, order, leftovers."""
 
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
+from layouts import LACKING
+from records import INTERVAL_NS
 from traffic import V6, loopback_addresses
 
 from vmtest.guest.cgroup import Cgroup, temporary_cgroup
-from vmtest.guest.objects import counted_runs
+from vmtest.guest.inventory import inventory, left_since
+from vmtest.guest.objects import BpfObject, counted_runs
 from vmtest.guest.plugin import not_applicable
+
+Needed = Callable[..., None]
+"""`needed(loaded, *names)`: goes on if the object has all these programs and maps."""
+
+WAS_THERE = pytest.StashKey[frozenset[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds --upstream."""
+    """Adds --upstream and --shuffle."""
     parser.addoption(
         "--upstream",
         action="store_true",
         help="the objects were built from Kmesh's sources: leave out the tests marked `ours`",
     )
+    parser.addoption(
+        "--shuffle",
+        type=int,
+        metavar="SEED",
+        help="run the modules, and the tests within each, in an order drawn from SEED",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Says how to have the same order again."""
+    seed = config.getoption("--shuffle")
+    return None if seed is None else f"shuffled: --shuffle {seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffles. Modules stay together: what they load, they load once."""
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        return
+    draw = random.Random(seed)
+    modules: dict[object, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    shuffled = list(modules.values())
+    draw.shuffle(shuffled)
+    for tests in shuffled:
+        draw.shuffle(tests)
+    items[:] = [item for tests in shuffled for item in tests]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Notes what was there before the suites."""
+    session.config.stash[WAS_THERE] = inventory()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """No program, map, link, pin or control group of a module outlives it.
+
+    Not a fixture: pytest 7 may end an autouse fixture before others of the same module.
+    """
+    if nextitem is not None and nextitem.path == item.path:
+        return
+    left = left_since(item.config.stash[WAS_THERE])
+    item.config.stash[WAS_THERE] |= frozenset(left)
+    assert not left, f"left behind by {item.path.name}: {', '.join(left)}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leaves out what upstream's objects never promised."""
     if item.get_closest_marker("ours") and item.config.getoption("--upstream"):
         not_applicable("upstream's programs do otherwise")
+
+
+@pytest.fixture(scope="session")
+def needed(request: pytest.FixtureRequest) -> Needed:
+    """Ends a test whose object lacks a program or a map.
+
+    An old release of upstream may lack what layouts.LACKING names; anything else has to be there.
+    """
+    upstream = request.config.getoption("--upstream")
+
+    def check(loaded: BpfObject, *names: str) -> None:
+        there = {*loaded.programs, *loaded.map_names()}
+        for name in names:
+            if name in there:
+                continue
+            if upstream and name in LACKING:
+                not_applicable(f"not in this object: {name} (as in {LACKING[name]})")
+            pytest.fail(f"{loaded.path.name} has no {name} (there: {', '.join(sorted(there))})")
+
+    return check
 
 
 @pytest.fixture
@@ -44,3 +120,10 @@ def v6_hosts() -> Iterator[None]:
     """The hosts of traffic.V6 exist (those of V4 always do: 127/8 is the loopback device's)."""
     with loopback_addresses(*(f"{V6.host(number)}/128" for number in range(2, 10))):
         yield
+
+
+@pytest.fixture(scope="session")
+def clock_is_past_the_interval() -> None:
+    """A guest can be younger than the 5 s that make a report stale: waits until it is not."""
+    while (missing := INTERVAL_NS + 10_000_000 - time.monotonic_ns()) > 0:
+        time.sleep(missing / 1e9)

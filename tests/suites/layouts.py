@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vmtest.guest.maps import Map
+from vmtest.guest.objects import BpfObject
 
-HASH, PROG_ARRAY, SK_STORAGE, RINGBUF = 1, 3, 24, 27  # enum bpf_map_type
+HASH, PROG_ARRAY, SOCKHASH, SK_STORAGE, RINGBUF = 1, 3, 18, 24, 27  # enum bpf_map_type
 MAPS = {
     # name: type, bytes of a key, bytes of a value, entries (of a ring: bytes)
     "km_manage": (HASH, 16, 4, 8192),
@@ -23,13 +24,28 @@ MAPS = {
     "km_tcp_probe": (RINGBUF, 0, 0, 256 * 1024),
     "km_cgr_tailcall": (PROG_ARRAY, 4, 4, 8),
     "km_cgr_tail6": (PROG_ARRAY, 4, 4, 8),
+    "km_log_event": (RINGBUF, 0, 0, 256 * 1024),
+}
+BPF_F_NO_PREALLOC = 1
+FLAGS = {
+    HASH: BPF_F_NO_PREALLOC,
+    SK_STORAGE: BPF_F_NO_PREALLOC,
+    PROG_ARRAY: 0,
+    SOCKHASH: 0,
+    RINGBUF: 0,
+}
+LACKING = {
+    # What an object of upstream may lack, and a release that does.
+    "bpf_redirect_dns_send": "v1.1.0",
+    "bpf_restore_dns_recv": "v1.1.0",
+    "km_cgr_tail6": "v1.2.0",
 }
 
 PRIORITIES = 7
 
 RANDOM, LOCALITY_STRICT, LOCALITY_FAILOVER = 0, 1, 2
 INBOUND, OUTBOUND = 1, 2
-ESTABLISHED = 1
+ESTABLISHED, CLOSED = 1, 7
 
 _STORAGE = struct.Struct("<QQBB???3x36s4x")
 _SERVICE = struct.Struct("<7I I 40s 40s 16s 4s")
@@ -38,13 +54,24 @@ _BACKEND = struct.Struct("<16s I 40s 16s 4s")
 _PROBE = struct.Struct("<I 36s 20s 5I 3Q 5I 4x")
 
 
-def map_shapes(maps: Mapping[str, Map]) -> dict[str, tuple[int, int, int, int]]:
-    """Of those of `maps` that MAPS has, what MAPS says of them."""
-    return {
-        name: (found.kind, found.key_size, found.value_size, found.max_entries)
-        for name, found in maps.items()
-        if name in MAPS
-    }
+def assert_maps(maps: Mapping[str, Map]) -> None:
+    """Those of `maps` that the ABI knows have its type, sizes, entries and flags."""
+    for name, found in maps.items():
+        if name not in MAPS:
+            continue
+        seen = (found.kind, found.key_size, found.value_size, found.max_entries, found.flags)
+        expected = (*MAPS[name], FLAGS[MAPS[name][0]])
+        assert seen == expected, (
+            f"{name}: expected type, key, value, entries, flags {expected}, seen {seen}"
+        )
+
+
+def assert_global(loaded: BpfObject, name: str, section: str, value: int) -> None:
+    """The object has a variable of 4 B in that section, which begins with that value."""
+    variables = loaded.btf().variables()
+    assert name in variables, f"expected a variable {name}, seen {sorted(variables)}"
+    seen = (variables[name].section, variables[name].size, loaded.get_global(name))
+    assert seen == (section, 4, value), f"{name}: expected {(section, 4, value)}, seen {seen}"
 
 
 def packed(host: str) -> bytes:
@@ -177,6 +204,16 @@ class Probe:
         """Of 128 B."""
         assert len(record) == _PROBE.size, f"a record has 128 B, this one {len(record)}"
         return cls(*_PROBE.unpack(record))
+
+
+def auth_request(kind: int, endpoints: bytes) -> bytes:
+    """40 B: a record of km_auth_req. `kind` as Probe.type, `endpoints` a tuple of 36 B."""
+    return u32(kind) + endpoints
+
+
+def log_event(text: str) -> bytes:
+    """260 B: a record of km_log_event."""
+    return (u32(len(text) + 1) + text.encode()).ljust(260, b"\0")
 
 
 for _layout, _size in (

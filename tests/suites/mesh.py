@@ -2,10 +2,22 @@
 
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from layouts import RANDOM, Storage, backend_value, endpoint_key, ip_addr, service_value, u32
-from traffic import SECONDS, Address, Family, Meeting, assert_reached, listener, meeting
+from traffic import (
+    SECONDS,
+    Address,
+    Family,
+    Meeting,
+    address,
+    assert_reached,
+    listener,
+    made_in_another_netns,
+    meeting,
+    reset_on_close,
+)
 
 from vmtest.guest.cgroup import Cgroup
 from vmtest.guest.objects import BpfObject
@@ -15,6 +27,9 @@ SERVICE_PORT, TARGET_PORT, WAYPOINT_PORT = 8080, 18080, 15008
 
 SERVICE = 7
 """The id of the service in tests that have one."""
+
+BATCH = 100
+"""Connections open at a time, fewer than a listener's queue holds."""
 
 FILLED_MAPS = ("km_manage", "km_frontend", "km_service", "km_endpoint", "km_backend")
 
@@ -45,12 +60,30 @@ class Mesh:
 
     # What the control plane does.
 
-    def control(self, port: int) -> None:
+    def control(
+        self,
+        port: int,
+        kind: socket.SocketKind = socket.SOCK_STREAM,
+        host: str | None = None,
+    ) -> None:
+        """Dials the control address (`host`: as another one), by TCP or UDP."""
+        with self._group.entered():
+            client = socket.socket(self.family.dialling, kind)
+        with client:
+            self.dial_control(client, port, host)
+
+    def clients_of_another_netns(self, count: int) -> list[socket.socket]:
+        """TCP sockets that the programs see, all in one namespace; the test's end closes them."""
+        with self._group.entered():
+            made = made_in_another_netns(
+                lambda: [socket.socket(self.family.dialling) for _ in range(count)]
+            )
+        return [self._stack.enter_context(client) for client in made]
+
+    def dial_control(self, client: socket.socket, port: int, host: str | None = None) -> None:
         """Dials the control address, where nobody answers."""
-        v6 = self.family.dialling == socket.AF_INET6
-        with self.client() as client:
-            client.setblocking(False)
-            client.connect_ex(("::2" if v6 else "0.0.0.2", port))
+        client.setblocking(False)
+        client.connect_ex((host or self.family.control_host, port))
 
     def manage(self) -> None:
         """Has the network namespace managed."""
@@ -112,18 +145,31 @@ class Mesh:
             assert_reached(met, self.family, to)
             return self.storage(met.client)
 
-    def where_it_leads(self, place: Address, times: int) -> list[Address]:
-        """Who takes each of `times` connections to `place`."""
-        with self._group.entered():
-            clients = [self.family.client() for _ in range(times)]
-        taken = []
-        with contextlib.ExitStack() as closing:
-            for client in clients:
-                closing.enter_context(client)
-            for client in clients:
-                with self.dial(place, client) as met:
-                    taken.append(met.server_address())
-        return taken
+    def tally(self, place: Address, times: int) -> Counter[Address]:
+        """Who takes each of `times` connections to `place`, in batches and without a byte sent.
+
+        What the clients' getpeername() shows, which has to be what the servers accepted.
+        """
+        dialled = (self.family.dialled(place[0]), place[1])
+        shown: Counter[Address] = Counter()
+        accepted: Counter[Address] = Counter()
+        for begin in range(0, times, BATCH):
+            with contextlib.ExitStack() as closing:
+                with self._group.entered():
+                    clients = [
+                        closing.enter_context(socket.socket(self.family.dialling))
+                        for _ in range(min(BATCH, times - begin))
+                    ]
+                for client in clients:
+                    reset_on_close(client)
+                    client.settimeout(SECONDS)
+                    client.connect(dialled)
+                    host, port, *_ = client.getpeername()
+                    shown[host.removeprefix(self.family.mapped), port] += 1
+                for listening in self._listeners:
+                    accepted[address(listening.getsockname())] += _accept_all(listening)
+        assert shown == +accepted, f"the clients' ends: {shown}, but the servers': {accepted}"
+        return shown
 
     def storage(self, client: socket.socket) -> Storage | None:
         """What the programs remember of a socket."""
@@ -134,3 +180,15 @@ class Mesh:
 def backend_id(priority: int, index: int, service: int = SERVICE) -> int:
     """The id Mesh.service() gives to the backend of an endpoint."""
     return 1000 * service + 100 * priority + index
+
+
+def _accept_all(listening: socket.socket) -> int:
+    """Takes and closes the connections that wait; how many there were."""
+    taken = 0
+    listening.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listening.accept()[0].close()
+            taken += 1
+    listening.settimeout(SECONDS)
+    return taken

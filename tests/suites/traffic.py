@@ -1,28 +1,43 @@
 """Real sockets on the loopback device: who listens, who dials, and who really meets whom."""
 
 import contextlib
+import ctypes
+import os
 import selectors
 import socket
+import struct
 import subprocess
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 SECONDS = 10.0
 """How long anything may take: far beyond what it does take, on an emulated machine too."""
 
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
+
 Address = tuple[str, int]
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_RESET_ON_CLOSE = struct.pack("=ii", 1, 0)  # struct linger
 
 
 @dataclass(frozen=True)
 class Family:
-    """One of the three ways to dial TCP: IPv4, IPv6, and IPv4 through an AF_INET6 socket."""
+    """A way to dial TCP: IPv4, IPv6, and IPv4 through an AF_INET6 socket of either side.
+
+    `mapped` and `listened` stand in front of an IPv4 address where a socket of the client's, of the
+    server's, shows it.
+    """
 
     name: str
     dialling: socket.AddressFamily
     listening: socket.AddressFamily
     prefix: str
+    control_host: str
     mapped: str = ""
+    listened: str = ""
 
     def host(self, number: int) -> str:
         """Host `number` (2 to 99), as it listens and as the maps know it."""
@@ -41,9 +56,9 @@ class Family:
         return client
 
 
-V4 = Family("v4", socket.AF_INET, socket.AF_INET, "127.96.0.")
-V6 = Family("v6", socket.AF_INET6, socket.AF_INET6, "fd00:96::")
-MAPPED = Family("mapped", socket.AF_INET6, socket.AF_INET, "127.96.0.", mapped="::ffff:")
+V4 = Family("v4", socket.AF_INET, socket.AF_INET, "127.96.0.", "0.0.0.2")
+V6 = Family("v6", socket.AF_INET6, socket.AF_INET6, "fd00:96::", "::2")
+MAPPED = Family("mapped", socket.AF_INET6, socket.AF_INET, "127.96.0.", "::2", mapped="::ffff:")
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,7 @@ def listener(family: Family, host: str, port: int = 0) -> Iterator[socket.socket
     with socket.socket(family.listening) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.settimeout(SECONDS)
-        listening.bind((host, port))
+        listening.bind((family.listened + host, port))
         listening.listen(128)
         yield listening
 
@@ -92,7 +107,13 @@ def meeting(client: socket.socket, to: Address, *listeners: socket.socket) -> It
     Closes both ends.
     """
     with client:
-        client.connect(to)
+        names = [address(listening.getsockname()) for listening in listeners]
+        try:
+            client.connect(to)
+        except OSError as error:
+            raise AssertionError(
+                f"dialled {to}, expected one of {names}, led to nobody: {error}"
+            ) from error
         with accepted_by(*listeners) as server:
             yield Meeting(client, server)
 
@@ -133,6 +154,63 @@ def assert_reached(met: Meeting, family: Family, expected: Address) -> None:
     assert received == token, f"expected {token.hex()} at {taken}, received {received.hex()}"
 
 
+def round_trip(met: Meeting) -> None:
+    """A byte there and a byte back. Once it is done, packets both ways have been seen."""
+    met.client.sendall(b"?")
+    question = met.server.recv(1)
+    assert question == b"?", f"expected a byte at the server, received {question!r}"
+    met.server.sendall(b"!")
+    answer = met.client.recv(1)
+    assert answer == b"!", f"expected a byte at the client, received {answer!r}"
+
+
+def assert_alive(met: Meeting) -> None:
+    """Bytes arrive both ways."""
+    for source, sink in ((met.client, met.server), (met.server, met.client)):
+        token = uuid.uuid4().bytes
+        source.sendall(token)
+        received = receive(sink, len(token))
+        assert received == token, f"expected {token.hex()}, received {received.hex()}"
+
+
+def reset_on_close(connection: socket.socket) -> None:
+    """Has close() reset the connection: no port waits, no farewell is exchanged."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def made_in_another_netns(make: Callable[[], list[socket.socket]]) -> list[socket.socket]:
+    """What `make` makes in a network namespace of its own, which ends with the last of them."""
+    made: list[socket.socket] = []
+    errors: list[OSError] = []
+
+    def run() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        # Of this thread alone, whose end leaves the namespace to the sockets.
+        if libc.unshare(_CLONE_NEWNET):
+            errors.append(OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "unshare"))
+            return
+        made.extend(make())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert made, f"no socket in another network namespace: {errors}"
+    return made
+
+
+@contextlib.contextmanager
+def deaf(connection: socket.socket) -> Iterator[None]:
+    """The socket's end drops every segment that arrives, as if the network had."""
+    # struct sock_filter: BPF_RET, 0 bytes; struct sock_fprog: its length and address.
+    drop = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0), 8)
+    program = struct.pack("@HP", 1, ctypes.addressof(drop))
+    connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    try:
+        yield
+    finally:
+        connection.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+
 def receive(source: socket.socket, size: int) -> bytes:
     """Exactly `size` bytes, or what came before the end of the stream."""
     received = bytearray()
@@ -147,8 +225,13 @@ def receive(source: socket.socket, size: int) -> bytes:
 def receive_all(met: Meeting) -> bytes:
     """Everything the client ever sent: ends the client's direction and reads up to there."""
     met.client.shutdown(socket.SHUT_WR)
+    return receive_rest(met.server)
+
+
+def receive_rest(source: socket.socket) -> bytes:
+    """Everything up to the end of the stream."""
     received = bytearray()
-    while piece := met.server.recv(1 << 16):
+    while piece := source.recv(1 << 16):
         received += piece
     return bytes(received)
 

@@ -1,3 +1,4 @@
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -242,3 +243,55 @@ def test_only_ranges_need_the_index() -> None:
 def test_an_unknown_suite_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match=r'there is no suite "nett" \(did you mean "net"\?\)'):
         select_suites(config().suites, ["nett"])
+
+
+KNOWN = """
+[[known_failure]]
+test = "test_net.py::test_v6_*"
+kernels = ">=5.10,<5.15"
+reason = "issue 7"
+until = {until}
+"""
+
+
+@pytest.mark.parametrize("until", ['"2026-12-31"', "2026-12-31"])
+def test_a_known_failure_is_read(until: str) -> None:
+    (entry,) = config(MINIMAL + KNOWN.format(until=until)).known_failures
+    assert (entry.test, entry.reason, entry.until) == (
+        "test_net.py::test_v6_*",
+        "issue 7",
+        date(2026, 12, 31),
+    )
+    assert entry.kernels is not None
+    assert KernelVersion.parse("5.10.1") in entry.kernels
+
+
+def test_a_known_failure_takes_every_kernel_and_any_day_by_itself() -> None:
+    text = '[[known_failure]]\ntest = "test_net.py::test_a"\nreason = "issue 7"\n'
+    (entry,) = config(MINIMAL + text).known_failures
+    assert entry.kernels is None and entry.until is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("test_net.py::", "", "test = 'test_v6_*' names no test; write FILE::TEST"),
+        ("<5.15", "5.15", "kernels = '>=5.10,5.15' '5.15' is no version constraint"),
+        ("issue 7", "  ", "reason = '  ' says nothing; write why the test fails"),
+        ("2026-12-31", "2026-13-31", "until = '2026-13-31' is no date; write for example"),
+        ('"2026-12-31"', "2026-12-31T10:00:00", "is no date; write for example"),
+        ("until", "util", 'unknown key "util" (did you mean "until"?)'),
+        ('reason = "issue 7"', "", 'the key "reason" is missing'),
+    ],
+)
+def test_a_wrong_known_failure_is_named_with_its_place_and_cure(
+    old: str, new: str, problem: str
+) -> None:
+    (said,) = problems(MINIMAL + KNOWN.format(until='"2026-12-31"').replace(old, new))
+    assert said.startswith('kernels.toml: known_failure "')
+    assert problem in said
+
+
+def test_the_same_known_failure_twice_is_refused() -> None:
+    (said,) = problems(MINIMAL + 2 * KNOWN.format(until='"2026-12-31"'))
+    assert 'known_failure "test_net.py::test_v6_* (>=5.10,<5.15)" stands 2 times' in said

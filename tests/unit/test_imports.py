@@ -13,8 +13,8 @@ ROOT = Path(vmtest.__file__).parent
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = [
     {"errors", "model", "verdicts"},
-    {"events", "cache", "host", "results"},
-    {"config", "debian"},
+    {"events", "cache", "host", "btf", "sections", "results"},
+    {"config", "debian", "known", "objectfile"},
     {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "vm"},
     {"guestimage", "suites", "commands"},
     {"work"},

@@ -8,7 +8,16 @@ import pytest
 
 from vmtest.errors import BuildError, UsageError
 from vmtest.model import KernelVersion, ObjectFile, VersionRange
-from vmtest.objects import build_all, check_object, choose, override, run_build
+from vmtest.objects import (
+    build_all,
+    check_builds,
+    check_object,
+    choose,
+    depend_on_version,
+    override,
+    parse_given,
+    run_build,
+)
 
 PROGRAM = '#include "n.h"\nint n = N;\n'
 
@@ -26,6 +35,17 @@ def test_what_is_built_is_a_bpf_object(source: Path, tmp_path: Path) -> None:
     (made,) = build_all(source, tmp_path / "build")
     assert made.name == "one.bpf.o"
     check_object("one", made)
+
+
+def test_a_program_in_a_folder_is_built_into_that_folder_with_the_same_headers(
+    source: Path, tmp_path: Path
+) -> None:
+    (source / "mocks").mkdir()
+    (source / "mocks" / "one.bpf.c").write_text('#include "../one.bpf.c"\nint m = N + 1;\n')
+    made = build_all(source, tmp_path / "build")
+    built = [path.relative_to(tmp_path / "build").as_posix() for path in made]
+    assert sorted(built) == ["mocks/one.bpf.o", "one.bpf.o"]
+    assert all(path.is_file() for path in made)
 
 
 def test_nothing_is_built_twice(source: Path, tmp_path: Path) -> None:
@@ -111,13 +131,78 @@ def test_the_first_build_whose_range_holds_goes_to_a_kernel(
 
 
 def test_a_given_object_replaces_all_builds_of_its_name() -> None:
-    mine = override(BUILDS, {"a": Path("mine.o")})
+    mine = override(BUILDS, [ObjectFile("a", Path("mine.o"))])
     assert choose(mine, KernelVersion.parse("5.10.1")) == {"a": Path("mine.o")}
+
+
+def test_an_object_given_for_a_range_leaves_no_configured_build_beside_it() -> None:
+    mine = override(BUILDS, [parse_given("a=mine.o@>=6.1")])
+    assert "a" not in choose(mine, KernelVersion.parse("5.10.1"))
+
+
+def test_of_several_given_builds_the_first_whose_range_holds_goes_to_a_kernel() -> None:
+    given = [parse_given("a=/compat.o@<5.13"), parse_given("a=/plain.o")]
+    mine = override(BUILDS, given)
+    assert [choose(mine, KernelVersion.parse(v))["a"].name for v in ("5.10.1", "5.13.0")] == [
+        "compat.o",
+        "plain.o",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "path", "kernels"),
+    [
+        ("a=/x.o", "/x.o", None),
+        ("a=/x.o@<5.13", "/x.o", "<5.13"),
+        ("a=/x.o@>=5.10,<6.1", "/x.o", ">=5.10,<6.1"),
+        ("a=/me@home/x.o", "/me@home/x.o", None),
+        ("a=/me@home/x.o@==6.1", "/me@home/x.o", "==6.1"),
+        ("a=/x.o@", "/x.o@", None),
+        ("a=/x=y@6.1.o", "/x=y@6.1.o", None),
+    ],
+)
+def test_only_what_looks_like_a_range_is_taken_off_the_path(
+    item: str, path: str, kernels: str | None
+) -> None:
+    build = parse_given(item)
+    assert (str(build.path), build.kernels and build.kernels.text) == (path, kernels)
+
+
+@pytest.mark.parametrize("item", ["a", "a=", "=x.o", "", "a=@<5.13"])
+def test_an_object_without_name_or_path_is_refused(item: str) -> None:
+    with pytest.raises(UsageError, match="write NAME=PATH"):
+        parse_given(item)
+
+
+def test_a_range_with_a_typo_is_not_taken_for_a_path() -> None:
+    with pytest.raises(UsageError, match=r"--object a=x.o@<5,13x: '13x' is no version constraint"):
+        parse_given("a=x.o@<5,13x")
+
+
+def test_kernels_that_no_build_is_for_are_named_all_at_once() -> None:
+    versions = {
+        name: KernelVersion.parse(name) for name in ("5.10.262", "5.15.1", "6.1.2", "6.12.3")
+    }
+    with pytest.raises(UsageError) as caught:
+        check_builds(BUILDS, ["a", "b"], versions)
+    *problems, cure = str(caught.value).splitlines()
+    assert problems == [
+        'object "b": kernel 5.10.262 (5.10.262) is in the range of no build of it (>=6.1)',
+        'object "b": kernel 5.15.1 (5.15.1) is in the range of no build of it (>=6.1)',
+    ]
+    assert "--kernel" in cure
+
+
+@pytest.mark.parametrize(("needed", "depends"), [(["a"], False), (["a", "b"], True), ([], False)])
+def test_versions_matter_where_no_build_is_for_every_kernel(
+    needed: list[str], depends: bool
+) -> None:
+    assert depend_on_version(BUILDS, needed) is depends
 
 
 def test_giving_an_object_that_nobody_uses_is_refused() -> None:
     with pytest.raises(UsageError, match=r'--object c: there is no \[\[object\]\] "c"'):
-        override(BUILDS, {"c": Path("c.o")})
+        override(BUILDS, [ObjectFile("c", Path("c.o"))])
 
 
 def elf(machine: int, data: int = 1) -> bytes:

@@ -63,7 +63,8 @@ def invented(seed: int) -> Matrix:
         )
 
     kernels = tuple(kernel() for _ in range(dice.randrange(4)))
-    return Matrix(model.SCHEMA, text(), text(), number(), texts(), kernels, truth(), texts())
+    facts = (text(), text(), number(), texts(), kernels, truth(), texts(), texts())
+    return Matrix(model.SCHEMA, *facts)
 
 
 def complaint(text: str) -> str:

@@ -71,6 +71,13 @@ def by_suite(full: Matrix) -> list[Matrix]:
     ]
 
 
+def test_notes_of_all_shards_are_kept_once() -> None:
+    full = replace(whole(), notes=("one", "two"))
+    shards = by_kernel(full, (0, 1), (2, 3))
+    shards[1] = replace(shards[1], notes=("two", "three"))
+    assert merge(shards).notes == ("one", "two", "three")
+
+
 def two(first: KernelResult, second: KernelResult) -> KernelResult:
     """One kernel of two shards, merged."""
     return merge([matrix(first, run="r1"), matrix(second, run="r2")]).kernels[0]

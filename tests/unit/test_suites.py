@@ -8,15 +8,26 @@ import sys
 import tarfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 
 import pytest
 from fake_session import HostSession
 
 from vmtest.errors import DeadlineExceeded, SessionLost, UsageError
-from vmtest.model import Limits, Outcome, Suite, TestResult
+from vmtest.guest.features import probe
+from vmtest.known import for_guest
+from vmtest.model import (
+    KernelVersion,
+    KnownFailure,
+    Limits,
+    Outcome,
+    Suite,
+    TestResult,
+    VersionRange,
+)
 from vmtest.suites import (
     Payload,
     Run,
@@ -77,14 +88,16 @@ MIXED = """
 class Watched:
     """A run of ``text`` as a suite, with everything that was told on the way."""
 
-    def __init__(self, folder: Path, text: str, objects: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, text: str, known: Sequence[KnownFailure] = ()) -> None:
         self.folder = folder
         tests = folder / "project" / "test_it.py"
         tests.parent.mkdir()
         tests.write_text(textwrap.dedent(text))
-        (tests.parent / "pytest.ini").write_text("[pytest]\n")
-        self.suite = Suite("it", tests, objects)
-        self.payload = pack([self.suite], [self.suite], {})
+        (tests.parent / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+        self.suite = Suite("it", tests)
+        root = str(suites_root([self.suite]))
+        entries = for_guest(known, KernelVersion.parse("6.1.9"), root, date(2026, 7, 1))
+        self.payload = pack([self.suite], [self.suite], {}, entries)
         self.guest = folder / "guest"
         self.session = HostSession({"/tmp/vmtest": self.guest})
         self.started: list[str] = []
@@ -113,19 +126,23 @@ class Watched:
         argv = pytest_argv(self.payload, sys.executable, options)
         self.run.execute(self.session, argv, limits, lambda: None, lambda: 0.0)
 
+    def result(self, name: str) -> TestResult:
+        (found,) = (r for r in self.run.results() if r.test.endswith(f"::{name}"))
+        return found
+
     def outcomes(self) -> dict[str, str]:
         return {r.test.split("::")[-1]: r.outcome.value for r in self.run.results()}
 
 
-Watch = Callable[[str], Watched]
+Watch = Callable[..., Watched]
 
 
 @pytest.fixture
 def watch(tmp_path: Path) -> Iterator[Watch]:
     with ExitStack() as stack:
 
-        def make(text: str) -> Watched:
-            watched = Watched(tmp_path, text)
+        def make(text: str, *known: KnownFailure) -> Watched:
+            watched = Watched(tmp_path, text, known)
             stack.callback(watched.session.close)
             return watched
 
@@ -440,3 +457,163 @@ def test_a_broken_conftest_is_told_by_the_processs_status(watch: Watch) -> None:
     assert watched.run.exit_status is None
     assert watched.run.process_status > 0
     assert b"no_such_plugin" in watched.run.log_tail
+
+
+ALIKE = """
+    import pytest
+
+    @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+    def test_of(family):
+        assert family == "ipv4", "no such family"
+"""
+IPV4, IPV6 = "test_it.py::test_of[ipv4]", "test_it.py::test_of[ipv6]"
+
+
+def test_a_known_failure_fails_as_known(watch: Watch) -> None:
+    watched = watch(ALIKE, KnownFailure(IPV6, "issue 7"))
+    watched.execute()
+    assert watched.outcomes() == {"test_of[ipv4]": "passed", "test_of[ipv6]": "xfailed"}
+    assert watched.result("test_of[ipv6]").message == "issue 7"
+
+
+def test_a_known_failure_that_passes_is_one_too_many(watch: Watch) -> None:
+    watched = watch(ALIKE, KnownFailure(IPV4, "issue 7"))
+    watched.execute()
+    passed = watched.result("test_of[ipv4]")
+    assert passed.outcome is Outcome.XPASSED
+    assert passed.message == "passed, though known to fail (issue 7): remove it from kernels.toml"
+
+
+def test_a_known_failure_of_other_kernels_counts_for_nothing(watch: Watch) -> None:
+    watched = watch(ALIKE, KnownFailure(IPV6, "issue 7", VersionRange.parse(">=6.2")))
+    watched.execute()
+    assert watched.outcomes()["test_of[ipv6]"] == "failed"
+
+
+def test_a_known_failure_counts_on_its_last_day(watch: Watch) -> None:
+    watched = watch(ALIKE, KnownFailure(IPV6, "issue 7", until=date(2026, 7, 1)))
+    watched.execute()
+    assert watched.outcomes()["test_of[ipv6]"] == "xfailed"
+
+
+def test_an_expired_known_failure_fails_and_says_so(watch: Watch) -> None:
+    watched = watch(ALIKE, KnownFailure(IPV6, "issue 7", until=date(2026, 6, 30)))
+    watched.execute()
+    failed = watched.result("test_of[ipv6]")
+    assert failed.outcome is Outcome.FAILED
+    assert failed.message.startswith("known failure, expired 2026-06-30: issue 7: AssertionError")
+
+
+def test_an_expired_known_failure_that_passes_has_passed(watch: Watch) -> None:
+    watched = watch(ALIKE, KnownFailure(IPV4, "issue 7", until=date(2026, 6, 30)))
+    watched.execute()
+    assert watched.outcomes()["test_of[ipv4]"] == "passed"
+
+
+def test_an_entry_that_counts_goes_before_one_that_has_expired(watch: Watch) -> None:
+    old = KnownFailure("test_it.py::*", "old", until=date(2026, 6, 30))
+    watched = watch(ALIKE, old, KnownFailure(IPV6, "new"))
+    watched.execute()
+    assert watched.outcomes() == {"test_of[ipv4]": "passed", "test_of[ipv6]": "xfailed"}
+
+
+def test_a_known_failure_does_not_stop_a_run_at_the_first_failure(watch: Watch) -> None:
+    watched = watch(
+        """
+        def test_first():
+            assert False
+
+        def test_second():
+            pass
+        """,
+        KnownFailure("test_it.py::test_first", "issue 7"),
+    )
+    watched.execute("-x")
+    assert watched.outcomes() == {"test_first": "xfailed", "test_second": "passed"}
+
+
+def test_an_entry_is_strict_whatever_the_test_says_of_itself(watch: Watch) -> None:
+    watched = watch(
+        """
+        import pytest
+
+        @pytest.mark.xfail(strict=False, reason="perhaps")
+        def test_first():
+            pass
+
+        def test_second():
+            pass
+        """,
+        KnownFailure("test_it.py::test_first", "issue 7"),
+    )
+    watched.execute("-x")
+    assert watched.outcomes() == {"test_first": "xpassed", "test_second": "not run"}
+
+
+NEEDY = """
+    import pytest
+    from vmtest.guest.plugin import not_applicable
+
+    @pytest.fixture
+    def shy():
+        pytest.skip("not in the mood")
+
+    @pytest.mark.needs("so_netns_cookie")
+    def test_runs():
+        pass
+
+    @pytest.mark.needs("so_netns_cookie")
+    def test_skips():
+        pytest.skip("not in the mood")
+
+    @pytest.mark.needs("so_netns_cookie")
+    def test_skips_in_a_fixture(shy):
+        pass
+
+    @pytest.mark.needs("so_netns_cookie")
+    def test_not_applicable():
+        not_applicable("never promised")
+
+    def test_needs_nothing():
+        pytest.skip("not in the mood")
+"""
+
+
+def test_a_test_that_skips_what_the_kernel_can_do_has_failed(watch: Watch) -> None:
+    if not probe("so_netns_cookie").has:
+        pytest.skip("the host's kernel is older than the feature (5.14)")
+    watched = watch(NEEDY)
+    watched.execute()
+    assert watched.outcomes() == {
+        "test_runs": "passed",
+        "test_skips": "failed",
+        "test_skips_in_a_fixture": "failed",
+        "test_not_applicable": "not applicable",
+        "test_needs_nothing": "skipped",
+    }
+    assert watched.result("test_skips").message == (
+        "skipped although the kernel has so_netns_cookie (probe: getsockopt(SOL_SOCKET, "
+        "SO_NETNS_COOKIE): 8 bytes): not in the mood"
+    )
+
+
+@pytest.mark.parametrize(
+    ("needed", "said"),
+    [
+        ('"so_netns_coke"', 'test_it: needs: there is no feature "so_netns_coke" (there are: so_'),
+        ("", "test_it: needs() names no feature"),
+    ],
+)
+def test_a_feature_that_nobody_knows_ends_the_run(needed: str, said: str, watch: Watch) -> None:
+    watched = watch(
+        f"""
+        import pytest
+
+        @pytest.mark.needs({needed})
+        def test_it():
+            pass
+        """
+    )
+    watched.execute()
+    assert watched.run.exit_status == pytest.ExitCode.USAGE_ERROR
+    assert said in watched.log.getvalue().decode()

@@ -11,7 +11,7 @@ import pytest
 from vmtest import config as configuration
 from vmtest.guestimage import prepare_root
 from vmtest.kernels import Store, default_cache, source_for
-from vmtest.model import KernelImage, RootImage
+from vmtest.model import Kernel, KernelImage, RootImage
 from vmtest.vm import accel
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale
@@ -32,10 +32,20 @@ def settings() -> configuration.Config:
     return configuration.load(PROJECT / "kernels.toml")
 
 
-def image_of(name: str, settings: configuration.Config, cache: Path) -> KernelImage:
+def kernel_of(name: str, settings: configuration.Config) -> Kernel:
     (kernel,) = (kernel for kernel in settings.kernels if kernel.name == name)
+    return kernel
+
+
+def image_of(name: str, settings: configuration.Config, cache: Path) -> KernelImage:
+    kernel = kernel_of(name, settings)
     source, store = source_for(kernel, settings.archives), Store(cache)
     return source.fetch(source.resolve(kernel, store), store)
+
+
+@pytest.fixture(scope="session")
+def kernel(settings: configuration.Config) -> Kernel:
+    return kernel_of(KERNEL, settings)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from vmtest.config import Config, parse
 from vmtest.events import Event, KernelFinished
 from vmtest.matrix import Plan, run_matrix
 from vmtest.model import KernelImage, Matrix, RootImage, Status
-from vmtest.tasks.suites import suite_tasks
+from vmtest.tasks.suites import SuitesTasks
 
 CONFIG = """
 schema = 1
@@ -49,8 +49,8 @@ def configured(folder: Path, image: KernelImage, root: str) -> Config:
 
 
 def plan(settings: Config, cache: Path, folder: Path) -> Plan:
-    task = suite_tasks(settings, settings.suites, ())
-    return Plan(settings, settings.kernels, task, cache, runs.create(folder))
+    tasks = SuitesTasks(settings, settings.suites, ())
+    return Plan(settings, settings.kernels, tasks.task, cache, runs.create(folder))
 
 
 def test_jobs_run_on_a_process_pool_as_well(

@@ -27,6 +27,15 @@ ConfigOption = Annotated[
     typer.Option("--config", metavar="FILE", help="kernels.toml; else the nearest one upwards."),
 ]
 
+ObjectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--object",
+        metavar="NAME=PATH[@RANGE]",
+        help="Use this build of an object, on kernels within RANGE; the first that holds.",
+    ),
+]
+
 
 def fail(error: BaseException, *, own: int | None = None) -> NoReturn:
     """Say ``error`` on standard error and exit: 2 (user's), 3 (machine's), or ``own``."""
@@ -85,14 +94,3 @@ def check_accelerator(name: str) -> None:
     """Raise UsageError for an ``--accel`` that is none."""
     if name not in ("auto", "kvm", "tcg"):
         raise UsageError(f"--accel {name}: is none of auto, kvm, tcg")
-
-
-def parse_objects(given: list[str]) -> dict[str, Path]:
-    """``NAME=PATH`` of ``--object``, by name; raises UsageError."""
-    parsed = {}
-    for item in given:
-        name, separator, path = item.partition("=")
-        if not (name and separator and path):
-            raise UsageError(f"--object {item}: write NAME=PATH, for example sendmsg=build/x.o")
-        parsed[name] = Path(path).absolute()
-    return parsed

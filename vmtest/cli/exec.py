@@ -50,10 +50,7 @@ def exec_(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="VMs at once; default what CPUs and memory allow.")
     ] = None,
-    object_: Annotated[
-        list[str] | None,
-        typer.Option("--object", metavar="NAME=PATH", help="Use this build of an object."),
-    ] = None,
+    object_: common.ObjectOption = None,
     config: common.ConfigOption = None,
     accel: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
     junit_file: Annotated[
@@ -72,7 +69,7 @@ def exec_(
         settings = common.load_config(config)
         copies = [parse_copy(text) for text in copy or []]
         format = _format(results)
-        given = common.parse_objects(object_ or [])
+        given = [objects.parse_given(item) for item in object_ or []]
         builds = objects.override(settings.objects, given)
         if settings.build is None:
             check_program(command, members(copies))  # else the build may yet make them
@@ -102,7 +99,7 @@ def exec_(
                     _pass_on(event)
                 view.handle(event)
 
-            matrix = carry_out(plan, view, handle)
+            matrix = carry_out(plan, builds, view, handle)
             show(matrix, plan.folder, told)
             write_reports(matrix, junit_file, markdown_file, json_file)
             raise typer.Exit(exit_status(matrix))

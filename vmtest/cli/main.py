@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import build, doctor, image, kernels, merge, report, run, shell
+from vmtest.cli import build, doctor, image, kernels, known, merge, objects, report, run, shell
 from vmtest.cli import exec as exec_command
 
 app = typer.Typer(
@@ -41,9 +41,11 @@ app.command("exec", help=exec_command.EXAMPLE, context_settings={"allow_interspe
     exec_command.exec_
 )
 app.command("shell", help=shell.EXAMPLE)(shell.shell)
+app.command("known", help=known.EXAMPLE)(known.known)
 app.command("build", help=build.EXAMPLE)(build.build)
 app.command("report", help=report.EXAMPLE)(report.report)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
 app.add_typer(kernels.app, name="kernels")
+app.add_typer(objects.app, name="objects")
 app.add_typer(image.app, name="image")

@@ -22,11 +22,19 @@ from vmtest.errors import UsageError
 from vmtest.events import Event
 from vmtest.kernels import Store, default_cache
 from vmtest.matrix import Plan, resolve_all, run_matrix
-from vmtest.model import Kernel, Matrix, Resolved, exit_status
+from vmtest.model import (
+    Kernel,
+    KernelResult,
+    KernelVersion,
+    Matrix,
+    ObjectFile,
+    Resolved,
+    exit_status,
+)
 from vmtest.report import junit, live, markdown, matrix_json, terminal
 from vmtest.report.live import View
 from vmtest.runs import RunFolder
-from vmtest.tasks.suites import suite_tasks
+from vmtest.tasks.suites import SuitesTasks
 from vmtest.vm.accel import qemu_version
 from vmtest.work import Hold
 
@@ -37,6 +45,12 @@ Example: [bold]vmtest run --kernel '>=6.1,<6.13' --suite sendmsg -k ipv4 -x[/bol
 
 
 def run(
+    pytest_options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- OPTIONS OF PYTEST]", help="Passed on to the pytest in each kernel."
+        ),
+    ] = None,
     kernel: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
@@ -50,10 +64,7 @@ def run(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="VMs at once; default what CPUs and memory allow.")
     ] = None,
-    object_: Annotated[
-        list[str] | None,
-        typer.Option("--object", metavar="NAME=PATH", help="Use this build of an object."),
-    ] = None,
+    object_: common.ObjectOption = None,
     config: common.ConfigOption = None,
     accel: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
     junit_file: Annotated[
@@ -72,49 +83,70 @@ def run(
         common.clean_up_on_signals()
         common.check_accelerator(accel)
         settings = common.load_config(config)
-        given = common.parse_objects(object_ or [])
+        passed_on = _passed_on(pytest_options or [])
+        given = [objects.parse_given(item) for item in object_ or []]
         suites = configuration.select_suites(settings.suites, suite or [])
         if not suites:
             raise UsageError(f"{settings.file}: there is no [[suite]]; add one")
         builds = objects.override(settings.objects, given)
-        for name, path in given.items():
-            objects.check_object(name, path)
+        for build in given:
+            objects.check_object(build.name, build.path)
         needed = {name for s in suites for name in s.objects}
         cache = default_cache()
         kernels, resolved = choose_kernels(settings, kernel or [], cache)
+        if objects.depend_on_version(builds, needed):
+            # Before anything is booted: which kernel is too old is known once it is resolved.
+            missing = [kernel for kernel in kernels if kernel.name not in resolved]
+            resolved.update(resolve_all(settings, missing, Store(cache))[0])
+            versions = {k.name: resolved[k.name].version for k in kernels if k.name in resolved}
+            objects.check_builds(builds, needed, versions)
         make_room_for_reports(junit_file, markdown_file, json_file)
         view = live.view(sys.stdout)
         hold = InteractiveHold(view) if shell_on_failure else None
+        tasks = SuitesTasks(
+            settings,
+            suites,
+            builds,
+            (
+                *_pytest_options(expression, exitfirst, maxfail, durations, collect_only),
+                *passed_on,
+            ),
+            narrowed=expression is not None or bool(passed_on),
+        )
         plan = Plan(
             config=settings,
             kernels=kernels,
-            task=suite_tasks(
-                settings,
-                suites,
-                builds,
-                _pytest_options(expression, exitfirst, maxfail, durations, collect_only),
-            ),
+            task=tasks.task,
             cache=cache,
             folder=runs.create(settings.directory),
             suites=tuple(chosen.name for chosen in suites),
-            build=not (needed and needed <= given.keys()),
+            build=not (needed and needed <= {build.name for build in given}),
             jobs=1 if shell_on_failure else jobs,
             accelerator=accel,
             resolved=resolved,
+            notes=tasks.notes,
         )
-        matrix = carry_out(plan, view, view.handle, hold)
+        matrix = carry_out(plan, builds, view, view.handle, hold)
         if collect_only:
-            show_collected(matrix)
+            show_collected(matrix, settings, builds)
         show(matrix, plan.folder, sys.stdout)
         write_reports(matrix, junit_file, markdown_file, json_file)
         raise typer.Exit(exit_status(matrix))
 
 
 def carry_out(
-    plan: Plan, view: View, emit: Callable[[Event], None], hold: Hold | None = None
+    plan: Plan,
+    builds: tuple[ObjectFile, ...],
+    view: View,
+    emit: Callable[[Event], None],
+    hold: Hold | None = None,
 ) -> Matrix:
-    """Run ``plan`` under ``view``; its folder gets run.json, matrix.json, each junit.xml."""
-    folder, facts = plan.folder, _facts(plan)
+    """Run ``plan`` under ``view``; its folder gets run.json, matrix.json, each junit.xml.
+
+    ``builds`` are those that the kernels' objects are chosen of.
+    """
+    folder, settings = plan.folder, plan.config
+    facts = _facts(settings, plan, builds)
     folder.describe(facts)
 
     def save(matrix: Matrix) -> None:
@@ -122,7 +154,7 @@ def carry_out(
 
     with view:
         matrix = run_matrix(plan, emit, save, hold=hold)
-    folder.describe({**facts, **_ran(matrix)})
+    folder.describe({**facts, **_ran(matrix, settings, builds)})
     for result in matrix.kernels:
         (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
     return matrix
@@ -137,6 +169,16 @@ def choose_kernels(
         resolved, _ = resolve_all(settings, settings.kernels, Store(cache))
     versions = {name: found.version for name, found in resolved.items()}
     return configuration.select_kernels(settings.kernels, patterns, versions), resolved
+
+
+def _passed_on(options: list[str]) -> list[str]:
+    """What followed ``--``; raises UsageError for a word that did not."""
+    if options and not options[0].startswith("-"):
+        raise UsageError(
+            f"{options[0]}: vmtest run takes no such argument; name a kernel with --kernel, "
+            "a suite with --suite; options of pytest come after --, as in: vmtest run -- --upstream"
+        )
+    return options
 
 
 def _pytest_options(
@@ -160,14 +202,24 @@ def _pytest_options(
     return tuple(options)
 
 
-def _facts(plan: Plan) -> dict[str, object]:
+def _facts(settings: Config, plan: Plan, builds: tuple[ObjectFile, ...]) -> dict[str, object]:
     """What run.json says: enough to know what ran, and to run it again."""
     return {
         "arguments": sys.argv[1:],
-        "config": plan.config.file.name,
+        "config": settings.file.name,
         "started": runs.utc_now(),
         "kernels": [kernel.name for kernel in plan.kernels],
         "suites": list(plan.suites),
+        "objects": [_build(settings, build) for build in builds],
+        "known failures": [
+            {
+                "test": entry.test,
+                "kernels": entry.kernels.text if entry.kernels else None,
+                "reason": entry.reason,
+                "until": str(entry.until) if entry.until else None,
+            }
+            for entry in settings.known_failures
+        ],
         "gates": {kernel.name: kernel.gate for kernel in plan.kernels},
         "versions": {
             "vmtest": metadata.version("vmtest"),
@@ -181,7 +233,25 @@ def _facts(plan: Plan) -> dict[str, object]:
     }
 
 
-def _ran(matrix: Matrix) -> dict[str, object]:
+def _build(settings: Config, build: ObjectFile) -> dict[str, str | None]:
+    return {
+        "name": build.name,
+        "path": os.path.relpath(build.path, settings.directory),
+        "kernels": build.kernels.text if build.kernels else None,
+    }
+
+
+def _builds_of(
+    result: KernelResult, settings: Config, builds: tuple[ObjectFile, ...]
+) -> dict[str, str]:
+    """The path of each object that went to a kernel, by name, relative to the project's folder."""
+    if not result.objects:
+        return {}
+    chosen = objects.choose(builds, KernelVersion.parse(result.version))
+    return {name: os.path.relpath(chosen[name], settings.directory) for name, _ in result.objects}
+
+
+def _ran(matrix: Matrix, settings: Config, builds: tuple[ObjectFile, ...]) -> dict[str, object]:
     """The digests and the accelerator of what did run, by kernel."""
     return {
         "ran": {
@@ -190,6 +260,7 @@ def _ran(matrix: Matrix) -> dict[str, object]:
                 "accelerator": result.accelerator,
                 "kernel sha256": result.digest,
                 "guest": result.guest,
+                "objects": _builds_of(result, settings, builds),
                 "objects sha256": dict(result.objects),
             }
             for result in matrix.kernels
@@ -222,13 +293,20 @@ def write_reports(
         json_file.write_text(matrix_json.render(matrix), encoding="utf-8")
 
 
-def show_collected(matrix: Matrix) -> None:
-    """Print the tests that would run, kernels that agree together."""
+def show_collected(matrix: Matrix, settings: Config, builds: tuple[ObjectFile, ...]) -> None:
+    """Print the tests that would run and the builds they would get, kernels that agree together."""
     lists: dict[tuple[str, ...], list[str]] = {}
+    given: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for result in matrix.kernels:
         lists.setdefault(tuple(test.test for test in result.tests), []).append(result.kernel)
+        if result.objects:
+            chosen = tuple(_builds_of(result, settings, builds).items())
+            given.setdefault(chosen, []).append(result.kernel)
     for tests, kernels in lists.items():
         print(*tests, f"{len(tests)} tests on {', '.join(kernels)}", "", sep="\n")
+    for chosen, kernels in given.items():
+        print(f"objects on {', '.join(kernels)}:")
+        print(*(f"  {name}: {path}" for name, path in chosen), "", sep="\n")
 
 
 def show(matrix: Matrix, folder: RunFolder, stream: TextIO) -> None:

@@ -9,15 +9,15 @@ from typing import Annotated
 import typer
 
 from vmtest import config as configuration
-from vmtest import objects
+from vmtest import known, objects
 from vmtest.cli import common
 from vmtest.cli.terminal import interact
 from vmtest.errors import SessionLost, UsageError, VmtestError
 from vmtest.guestimage import prepare_root
 from vmtest.kernels import Store, default_cache, kconfig, source_for
 from vmtest.model import OWN_FAULT, Kernel
-from vmtest.runs import STATE
-from vmtest.suites import GUEST_ROOT, install, pack
+from vmtest.runs import STATE, utc_today
+from vmtest.suites import GUEST_ROOT, install, pack, suites_root
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec
@@ -33,10 +33,7 @@ Example: [bold]vmtest shell 6.12 -- bpftool feature probe[/bold]
 def shell(
     kernel: Annotated[str, typer.Argument(help="A kernel of kernels.toml.")],
     command: Annotated[list[str] | None, typer.Argument(help="A command; default a shell.")] = None,
-    object_: Annotated[
-        list[str] | None,
-        typer.Option("--object", metavar="NAME=PATH", help="Use this build of an object."),
-    ] = None,
+    object_: common.ObjectOption = None,
     accelerator: Annotated[str, typer.Option("--accel", help="auto, kvm or tcg.")] = "auto",
     config: common.ConfigOption = None,
 ) -> None:
@@ -45,7 +42,8 @@ def shell(
         common.clean_up_on_signals()
         settings = common.load_config(config)
         (wanted,) = _one(configuration.select_kernels(settings.kernels, [kernel], {}), kernel)
-        builds = objects.override(settings.objects, common.parse_objects(object_ or []))
+        given = [objects.parse_given(item) for item in object_ or []]
+        builds = objects.override(settings.objects, given)
         cache = default_cache()
         store = Store(cache)
         source = source_for(wanted, settings.archives)
@@ -54,7 +52,12 @@ def shell(
         kconfig.check(image, root.kind)
         if settings.build is not None:
             objects.run_build(settings.build, settings.directory)
-        payload = pack(settings.suites, settings.suites, objects.choose(builds, image.version))
+        suites = settings.suites
+        root_of_tests = str(suites_root(suites))
+        expected = known.for_guest(
+            settings.known_failures, image.version, root_of_tests, utc_today()
+        )
+        payload = pack(suites, suites, objects.choose(builds, image.version), expected)
         probe = accel.choose(image.image, cache, accelerator)
         with ExitStack() as stack:
             folder = settings.directory / STATE / "shell"

@@ -29,15 +29,26 @@ class Map:
     """
 
     def __init__(
-        self, fd: int, name: str, kind: int, key_size: int, value_size: int, max_entries: int
+        self,
+        fd: int,
+        name: str,
+        kind: int,
+        key_size: int,
+        value_size: int,
+        max_entries: int,
+        flags: int = 0,
     ) -> None:
-        """Describes an open map; sizes in bytes, `kind` as in `enum bpf_map_type`."""
+        """Describes an open map; sizes in bytes, `kind` as in `enum bpf_map_type`.
+
+        `flags` as in BPF_MAP_CREATE: 1 is BPF_F_NO_PREALLOC.
+        """
         self.fd = fd
         self.name = name
         self.kind = kind
         self.key_size = key_size
         self.value_size = value_size
         self.max_entries = max_entries
+        self.flags = flags
 
     def __repr__(self) -> str:
         return f"<Map {self.name}: {self.key_size} B -> {self.value_size} B>"

@@ -100,7 +100,11 @@ class BpfObject:
     """
 
     def __init__(self, path: pathlib.Path) -> None:
-        """Opens `path`. Raises LoadError if libbpf cannot read it."""
+        """Opens `path`. Raises LoadError if libbpf cannot read it.
+
+        Maps that ask to be pinned are not: two loads would share them, and a pin outlives its test.
+        Sharing is reuse_maps()'s.
+        """
         libbpf.raise_memlock_limit()
         lib = libbpf.library()
         self.path = path
@@ -112,6 +116,10 @@ class BpfObject:
                     ctypes.get_errno(), f"{path.name}: cannot open", "".join(messages)
                 )
         self._handle: int | None = handle
+        for found in self._map_handles():
+            # Not on all: with some versions unpinning what has no path is an error.
+            if lib.bpf_map__pin_path(found):
+                libbpf.check(lib.bpf_map__set_pin_path(found, None), f"{path.name}: pin path")
         self.programs = {
             program.name: program
             for program in map(Program, _walk(lib.bpf_object__next_program, handle))
@@ -152,6 +160,7 @@ class BpfObject:
                 key_size=lib.bpf_map__key_size(handle),
                 value_size=lib.bpf_map__value_size(handle),
                 max_entries=lib.bpf_map__max_entries(handle),
+                flags=lib.bpf_map__map_flags(handle),
             )
             for handle in _walk(lib.bpf_object__next_map, self._open())
         }

@@ -19,6 +19,14 @@ OUTPUT_LIMIT = 64 * 1024
 NOT_APPLICABLE = "not applicable: "
 """Reason of a skip that means: this kernel or object never promised it."""
 
+KNOWN = "vmtest known failure"
+EXPIRED = "vmtest expired known failure"
+"""Names of user properties of a test: the reason of its entry in kernels.toml, and what to say of
+an expired one."""
+
+ALTHOUGH = "skipped although the kernel has "
+"""How the failure begins of a test that skipped what the kernel can do."""
+
 
 def not_applicable(reason: str) -> NoReturn:
     """End the test: what it asks was never promised here.  Raises pytest's Skipped."""
@@ -83,7 +91,7 @@ class HostReporter:
             report.nodeid,
             outcome,
             sum(part.duration for part in self._reports),
-            _message(telling),
+            _told(outcome, telling),
             telling.longreprtext if outcome in ("failed", "error", "xpassed") else "",
             "\n".join(text for _, text in telling.sections) if outcome != "passed" else "",
         )
@@ -112,7 +120,9 @@ def _judge(reports: list[pytest.TestReport]) -> tuple[str, pytest.TestReport]:
     if failed is not None:
         if failed.longreprtext.startswith("[XPASS(strict)]"):
             return "xpassed", failed
-        return ("failed" if failed.when == "call" else "error"), failed
+        if failed.when == "call" or failed.longreprtext.startswith(ALTHOUGH):
+            return "failed", failed
+        return "error", failed
     skipped = next((report for report in reports if report.skipped), None)
     if skipped is not None:
         if hasattr(skipped, "wasxfail"):
@@ -124,6 +134,17 @@ def _judge(reports: list[pytest.TestReport]) -> tuple[str, pytest.TestReport]:
     if unexpected is not None:
         return "xpassed", unexpected
     return "passed", reports[-1]
+
+
+def _told(outcome: str, report: pytest.TestReport) -> str:
+    """The message of `report`, with what kernels.toml says of a test that is known to fail."""
+    said = dict(report.user_properties)
+    if outcome == "xpassed" and KNOWN in said:
+        reason = said[KNOWN]
+        return f"passed, though known to fail ({reason}): remove it from kernels.toml"
+    if outcome in ("failed", "error") and EXPIRED in said:
+        return f"{said[EXPIRED]}: {_message(report)}"
+    return _message(report)
 
 
 def _message(report: pytest.TestReport) -> str:

@@ -69,6 +69,8 @@ def render(matrix: Matrix, limit: int = LIMIT) -> str:
     idle = tables.never_ran(matrix)
     if idle:
         pieces.add(_never_ran(idle), "warning")
+    for note in matrix.notes:
+        pieces.add(f"\nNote: {_code(note, 2000)}\n", "note")
     for kernel in tables.troubled(matrix):
         pieces.add(_kernel(kernel), "kernel's section")
     failures, log = tables.failures(matrix), tables.log_of_tests(matrix)

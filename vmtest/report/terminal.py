@@ -95,6 +95,10 @@ def _report(matrix: Matrix, console: Console) -> Iterable[RenderableType]:
         if tables.only_noted(kernel):
             yield Text(f"{visible(kernel.kernel)}: {one_line(kernel.note, 1000)}")
             yield Text()
+    for note in matrix.notes:
+        yield Text(f"note: {one_line(note, 1000)}", STYLE[Tone.WARN])
+    if matrix.notes:
+        yield Text()
     yield _summary(matrix)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 
+from vmtest import known
 from vmtest.config import Config
 from vmtest.events import Collected, TestFinished, TestStarted
-from vmtest.model import KernelImage, KernelResult, ObjectFile, Status, Suite, TestResult
+from vmtest.model import KernelImage, KernelResult, Matrix, ObjectFile, Status, Suite, TestResult
 from vmtest.objects import check_object, choose
-from vmtest.suites import Payload, Run, Sink, pack, pytest_argv
+from vmtest.runs import utc_today
+from vmtest.suites import Payload, Run, Sink, pack, pytest_argv, suites_root
 from vmtest.tasks.watched import KILLED, count_bad, last_line, out_of_memory, watch
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
@@ -118,22 +120,42 @@ class SuitesWork:
         return self.process.results(reason)
 
 
-def suite_tasks(
-    config: Config,
-    suites: Sequence[Suite],
-    objects: Sequence[ObjectFile],
-    options: tuple[str, ...] = (),
-) -> Callable[[KernelImage], SuitesTask]:
-    """What makes a kernel's task: ``suites`` of ``config`` with that kernel's ``objects``.
+@dataclass(frozen=True, slots=True)
+class SuitesTasks:
+    """What makes each kernel's task: ``suites`` of ``config`` with that kernel's ``objects``.
 
-    It raises UsageError for an object that is missing or none.
+    ``today`` (UTC) decides which known failures have expired; ``narrowed`` says that
+    ``options`` leave tests out.
     """
 
-    def make(image: KernelImage) -> SuitesTask:
-        chosen = choose(objects, image.version)
-        for name in {name for suite in suites for name in suite.objects}:
+    config: Config
+    suites: tuple[Suite, ...]
+    objects: tuple[ObjectFile, ...]
+    options: tuple[str, ...] = ()
+    narrowed: bool = False
+    today: date = field(default_factory=utc_today)
+
+    def task(self, image: KernelImage) -> SuitesTask:
+        """The task of one kernel; raises UsageError for an object that is missing or none."""
+        chosen = choose(self.objects, image.version)
+        for name in {name for suite in self.suites for name in suite.objects}:
             if name in chosen:
                 check_object(name, chosen[name])
-        return SuitesTask(pack(config.suites, suites, chosen), options)
+        expected = known.for_guest(
+            self.config.known_failures, image.version, self._root, self.today
+        )
+        return SuitesTask(pack(self.config.suites, self.suites, chosen, expected), self.options)
 
-    return make
+    def notes(self, matrix: Matrix) -> tuple[str, ...]:
+        """What ``matrix`` shows of the known failures that the user should act on."""
+        return known.notes(
+            self.config.known_failures,
+            matrix,
+            self._root,
+            self.today,
+            whole=self.suites == self.config.suites and not self.narrowed,
+        )
+
+    @property
+    def _root(self) -> str:
+        return str(suites_root(self.config.suites))

@@ -1,0 +1,98 @@
+"""Runs in the guest: one pytest that has collected everything forks itself for every mutant.
+
+A script of its own, and the pytest plugin that it loads (standard library, pytest
+and vmtest.guest only).  Standard input has one JSON line an order: ``objects``
+(base64 by name) replace those of the payload, ``loading`` names those that the
+kernel has to load first, ``suites`` are the paths whose tests run then and
+``first`` the tests to begin with.  vmtest.guest.plugin talks as always, and last
+comes an event of ours, ``done``; before it one ``refused`` for each object that
+the kernel does not load, and then no test runs.
+"""
+
+import base64
+import json
+import os
+import pathlib
+import shutil
+import sys
+from typing import Any
+
+import pytest
+
+from vmtest.guest import libbpf, run
+from vmtest.guest.objects import BpfObject
+from vmtest.guest.payload import OBJECTS_VARIABLE
+
+_WIRE = "VMTEST_MUTANTS_WIRE"
+"""Names two descriptors: where orders come from and where events go."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """In the parent: take orders until there are no more.  In a child: go on and run the tests."""
+    orders, events = map(int, os.environ[_WIRE].split())
+    originals = pathlib.Path(os.environ[OBJECTS_VARIABLE])
+    while line := _line(orders):
+        child = os.fork()
+        if not child:
+            _prepare(json.loads(line), session, originals, events)
+            return
+        _, ended = os.waitpid(child, 0)
+        _say(events, event="done", status=os.waitstatus_to_exitcode(ended))
+    os._exit(0)
+
+
+def _prepare(
+    order: dict[str, Any], session: pytest.Session, originals: pathlib.Path, events: int
+) -> None:
+    folder = originals.with_name("mutant")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(originals, folder)
+    os.environ[OBJECTS_VARIABLE] = str(folder)
+    for name, data in order["objects"].items():
+        (folder / f"{name}.o").write_bytes(base64.b64decode(data))
+    refused = {name: why for name in order["loading"] if (why := _refusal(folder / f"{name}.o"))}
+    for name, why in refused.items():
+        _say(events, event="refused", object=name, message=why[-2000:])
+    if refused or not order["suites"]:
+        os._exit(0)
+    suites = [pathlib.Path(path) for path in order["suites"]]
+    first = {test: rank for rank, test in enumerate(order["first"])}
+    session.items = sorted(
+        (item for item in session.items if any(map(item.path.is_relative_to, suites))),
+        key=lambda item: first.get(item.nodeid, len(first)),
+    )
+    tests = [item.nodeid for item in session.items]
+    _say(events, event="collected", tests=tests, pid=os.getpid())
+
+
+def _refusal(path: pathlib.Path) -> str:
+    """Why the kernel does not load the object at `path`, "" if it does."""
+    try:
+        with BpfObject(path) as opened:
+            opened.load()
+    except libbpf.LoadError as error:
+        return str(error)
+    return ""
+
+
+def _say(events: int, **event: Any) -> None:
+    data = (json.dumps(event) + "\n").encode()
+    while data:
+        data = data[os.write(events, data) :]
+
+
+def _line(orders: int) -> bytes:
+    """One line; unbuffered, because what follows may be the child's."""
+    got = bytearray()
+    while not got.endswith(b"\n"):
+        data = os.read(orders, 1 << 16)
+        if not data:
+            return b""
+        got += data
+    return bytes(got)
+
+
+if __name__ == "__main__":
+    os.environ[_WIRE] = f"{os.dup(0)} {os.dup(1)}"
+    sys.exit(run.main([*sys.argv[1:], "-p", pathlib.Path(__file__).stem]))

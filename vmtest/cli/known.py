@@ -1,0 +1,151 @@
+"""``vmtest known``: the known failures, and what the last run showed of them."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from datetime import date
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vmtest import known as known_failures
+from vmtest import runs
+from vmtest.cli import common
+from vmtest.cli.report import dump, read_matrix
+from vmtest.config import Config
+from vmtest.errors import UsageError
+from vmtest.model import AptSpec, Kernel, KernelVersion, KnownFailure, Matrix, VersionRange
+from vmtest.report.text import visible
+from vmtest.runs import utc_today
+from vmtest.suites import suites_root
+
+EXAMPLE = """List the known failures of kernels.toml, and what the last run showed of them.
+
+The exit status is 1 when one has expired.
+
+Example: [bold]vmtest known --json[/bold]
+"""
+
+EXPIRED = 1
+
+
+def known(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    config: common.ConfigOption = None,
+) -> None:
+    """Print; reads kernels.toml and the last run, and asks neither the network nor a kernel."""
+    with common.reported():
+        settings = common.load_config(config)
+        matrix = _last_run(settings)
+        today = utc_today()
+        rows = [_row(entry, settings, matrix, today) for entry in settings.known_failures]
+        if as_json:
+            print(dump({"run": matrix.run if matrix else None, "known_failures": rows}))
+        elif rows:
+            _print_table(rows, matrix)
+        else:
+            print(f"{settings.file}: there is no [[known_failure]]")
+        expired = any(entry.expired(today) for entry in settings.known_failures)
+        raise typer.Exit(EXPIRED if expired else 0)
+
+
+def _last_run(settings: Config) -> Matrix | None:
+    try:
+        return read_matrix(runs.find(settings.directory, None))
+    except UsageError:
+        return None  # nothing was run yet, or by another vmtest
+
+
+def _row(
+    entry: KnownFailure, settings: Config, matrix: Matrix | None, today: date
+) -> dict[str, object]:
+    root = str(suites_root(settings.suites)) if settings.suites else ""
+    seen = {}
+    for kernel in known_failures.concerned(entry, matrix) if matrix else ():
+        tests = known_failures.tests_of(entry, kernel, root)
+        seen[kernel.kernel] = dict(sorted(Counter(test.outcome.value for test in tests).items()))
+    concerns, perhaps = _kernels(entry, settings.kernels, matrix)
+    return {
+        "test": entry.test,
+        "kernels": entry.kernels.text if entry.kernels else None,
+        "reason": entry.reason,
+        "until": str(entry.until) if entry.until else None,
+        "expired": entry.expired(today),
+        "concerns": concerns,
+        "perhaps": perhaps,
+        "seen": seen,
+    }
+
+
+def _kernels(
+    entry: KnownFailure, kernels: tuple[Kernel, ...], matrix: Matrix | None
+) -> tuple[list[str], list[str]]:
+    """The names of the ``kernels`` that ``entry`` is about, and of those that only an index tells.
+
+    Versions are those of the last run, else what kernels.toml itself says.
+    """
+    ran = {kernel.kernel: kernel.version for kernel in (matrix.kernels if matrix else ())}
+    concerns, perhaps = [], []
+    for kernel in kernels:
+        if entry.kernels is None:
+            concerns.append(kernel.name)
+            continue
+        version = ran.get(kernel.name)
+        answer = (
+            KernelVersion.parse(version) in entry.kernels
+            if version
+            else _concerns(entry.kernels, kernel)
+        )
+        if answer is None:
+            perhaps.append(kernel.name)
+        elif answer:
+            concerns.append(kernel.name)
+    return concerns, perhaps
+
+
+def _concerns(kernels: VersionRange, kernel: Kernel) -> bool | None:
+    """Whether ``kernel`` is within ``kernels``, None where only its source knows."""
+    asked = kernel.spec.version if isinstance(kernel.spec, AptSpec) else ""
+    series = asked.removesuffix(".*")
+    fixed = 3 if series == asked else series.count(".") + 1
+    if any(len(numbers) > fixed for _, numbers in kernels.constraints):
+        return None
+    try:
+        return KernelVersion.parse(series) in kernels
+    except ValueError:  # "*", a path, or a series such as "6.*"
+        return None
+
+
+def _print_table(rows: list[dict[str, object]], matrix: Matrix | None) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("test", "kernels", "until", "reason", matrix.run if matrix else "no run yet"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        cells = (row["test"], _where(row), _until(row), row["reason"], _seen(row))
+        table.add_row(*(Text(visible(str(cell))) for cell in cells))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _where(row: dict[str, object]) -> str:
+    concerns, perhaps = row["concerns"], row["perhaps"]
+    assert isinstance(concerns, list) and isinstance(perhaps, list)
+    names = ", ".join([*concerns, *(f"{name}?" for name in perhaps)])
+    return f"{row['kernels'] or 'all'}: {names or 'none of kernels.toml'}"
+
+
+def _until(row: dict[str, object]) -> str:
+    return f"{row['until'] or '-'}{' EXPIRED' if row['expired'] else ''}"
+
+
+def _seen(row: dict[str, object]) -> str:
+    seen = row["seen"]
+    assert isinstance(seen, dict)
+    lines = []
+    for kernel, outcomes in seen.items():
+        counts = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
+        lines.append(f"{kernel}: {counts or 'no such test'}")
+    return "\n".join(lines) or "-"

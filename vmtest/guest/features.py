@@ -1,0 +1,124 @@
+"""What the running kernel can do: questions by name, asked of the kernel and not of its version."""
+
+import errno
+import functools
+import socket
+from collections.abc import Callable
+from typing import NamedTuple
+
+from vmtest.guest import libbpf
+
+_SO_NETNS_COOKIE = 71  # asm-generic/socket.h, 5.14, commit e8b9eab99232
+
+# From linux/bpf.h, enum bpf_func_id: libbpf 1.1 does not know helpers by their names.
+HELPERS = {
+    "msg_push_data": 90,
+    "sk_storage_get": 107,
+    "get_netns_cookie": 122,
+    "ringbuf_output": 130,
+    "ringbuf_reserve": 131,
+    "snprintf": 165,
+    "get_attach_cookie": 174,
+    "loop": 181,
+}
+
+
+class Answer(NamedTuple):
+    """Whether the kernel has a feature, how it was asked and what it said."""
+
+    has: bool
+    asked: str
+    answered: str
+
+
+class UnknownFeature(ValueError):
+    """A name that is no feature's; its message says what there is."""
+
+
+Question = Callable[[], Answer]
+"""Asks the kernel. Raises LibbpfError or OSError when it cannot be asked."""
+
+
+def question(feature: str) -> Question:
+    """What asks for `feature`, nothing of it asked yet. Raises UnknownFeature.
+
+    `so_netns_cookie`, `map_type:ringbuf`, `program_type:sk_msg`, `helper:sk_msg/msg_push_data`;
+    types are named as bpftool names them.
+    """
+    if feature in _QUESTIONS:
+        return _QUESTIONS[feature]
+    kind, _, name = feature.partition(":")
+    if kind not in _KINDS:
+        there = ", ".join([*_QUESTIONS, "map_type:TYPE", "program_type:TYPE", "helper:TYPE/HELPER"])
+        raise UnknownFeature(f'there is no feature "{feature}" (there are: {there})')
+    return _KINDS[kind](name)
+
+
+@functools.cache
+def probe(feature: str) -> Answer:
+    """Asks for `feature`, once. Raises UnknownFeature, and LibbpfError or OSError as Question."""
+    return question(feature)()
+
+
+def _so_netns_cookie() -> Answer:
+    asked = "getsockopt(SOL_SOCKET, SO_NETNS_COOKIE)"
+    with socket.socket() as any_socket:
+        try:
+            cookie = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError as error:
+            if error.errno != errno.ENOPROTOOPT:
+                raise
+            return Answer(False, asked, "ENOPROTOOPT")
+    return Answer(True, asked, f"{len(cookie)} bytes")
+
+
+def _map_type(name: str) -> Question:
+    kind = _number(name, "map type", "libbpf_bpf_map_type_str")
+    return lambda: _answer(
+        libbpf.library().libbpf_probe_bpf_map_type(kind, None), f"making a map of type {name}"
+    )
+
+
+def _program_type(name: str) -> Question:
+    kind = _number(name, "program type", "libbpf_bpf_prog_type_str")
+    return lambda: _answer(
+        libbpf.library().libbpf_probe_bpf_prog_type(kind, None), f"loading a {name} program"
+    )
+
+
+def _helper(name: str) -> Question:
+    program, _, helper = name.partition("/")
+    kind = _number(program, "program type", "libbpf_bpf_prog_type_str")
+    number = int(helper) if helper.isdecimal() else HELPERS.get(helper)
+    if number is None:
+        there = ", ".join(HELPERS)
+        raise UnknownFeature(
+            f'there is no helper "{helper}" (write its number of linux/bpf.h, or one of: {there})'
+        )
+    return lambda: _answer(
+        libbpf.library().libbpf_probe_bpf_helper(kind, number, None),
+        f"loading a {program} program that calls helper {number}",
+    )
+
+
+def _answer(result: int, asked: str) -> Answer:
+    taken = libbpf.check(result, f"{asked}: libbpf cannot tell") > 0
+    return Answer(taken, asked, "accepted" if taken else "refused")
+
+
+def _number(name: str, what: str, namer: str) -> int:
+    """The number of the type that libbpf's function `namer` calls `name`."""
+    numbers: dict[str, int] = {}
+    while (found := getattr(libbpf.library(), namer)(len(numbers))) is not None:
+        numbers[found.decode()] = len(numbers)
+    if name not in numbers:
+        raise UnknownFeature(f'there is no {what} "{name}" (there are: {", ".join(numbers)})')
+    return numbers[name]
+
+
+_QUESTIONS: dict[str, Question] = {"so_netns_cookie": _so_netns_cookie}
+_KINDS: dict[str, Callable[[str], Question]] = {
+    "map_type": _map_type,
+    "program_type": _program_type,
+    "helper": _helper,
+}
