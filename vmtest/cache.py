@@ -9,16 +9,18 @@ next writer removes.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -76,6 +78,61 @@ def locked(root: Path, name: str) -> Iterator[None]:
         ) from error
 
 
+_held: dict[Path, IO[bytes]] = {}
+_holding = threading.Lock()
+
+
+def _mark(root: Path, name: str) -> Path:
+    return root / "used" / safe_name(name)
+
+
+def hold(root: Path, name: str) -> None:
+    """Keep the entry ``name`` from being pruned until this process ends, and note its use.
+
+    A shared lock, which ends with its process, on a file whose time of change is that of the
+    last use.  Waits for one who is removing the entry.  In a cache that can only be read it
+    does nothing: nobody prunes there.
+    """
+    path = _mark(root, name)
+    with _holding, suppress(OSError, InfrastructureError):
+        if path not in _held:
+            ensure(path.parent)
+            handle = path.open("ab")
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            _held[path] = handle
+        os.utime(path)
+
+
+def last_used(root: Path, name: str) -> float | None:
+    """When ``name`` was last held, in seconds since the epoch; None when it never was."""
+    try:
+        return _mark(root, name).stat().st_mtime
+    except OSError:
+        return None
+
+
+def in_use(root: Path, name: str) -> bool:
+    """Whether a process holds ``name`` now."""
+    if last_used(root, name) is None:
+        return False
+    with unused(root, name) as free:
+        return not free
+
+
+@contextmanager
+def unused(root: Path, name: str) -> Iterator[bool]:
+    """Whether nobody holds ``name``; if so, nobody can until this is left."""
+    path = _mark(root, name)
+    ensure(path.parent)
+    with path.open("ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
 @contextmanager
 def scratch(root: Path, name: str) -> Iterator[Path]:
     """An empty folder on the same file system as the cache, gone afterwards.
@@ -126,6 +183,18 @@ def remove_tree(path: Path) -> None:
         with suppress(OSError):
             Path(folder).chmod(0o700)
     shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_unused(root: Path, name: str, place: Path) -> bool:
+    """Remove the entry ``name`` at ``place``; False, and it stays, when a process holds it.
+
+    It is renamed first: whoever dies in the middle leaves no half entry behind.
+    """
+    with unused(root, name) as free:
+        if free:
+            with locked(root, name), scratch(root, name) as folder, suppress(FileNotFoundError):
+                place.rename(folder / "old")
+        return free
 
 
 def publish(made: Path, place: Path) -> None:

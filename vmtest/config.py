@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
+    StrictBool,
+    StrictInt,
     ValidationError,
 )
 
@@ -37,14 +41,19 @@ from vmtest.model import (
     KernelVersion,
     KnownFailure,
     Limits,
+    Loading,
+    MainlineSpec,
     ObjectFile,
+    PackageFile,
+    PackageSpec,
     PathSpec,
     Suite,
+    TreeSpec,
     VersionRange,
     unique,
 )
 
-SOURCES = ("apt", "path")
+SOURCES = ("apt", "path", "package", "mainline", "tree")
 """The keys that say where a kernel comes from; a ``[[kernel]]`` has exactly one."""
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
@@ -112,10 +121,31 @@ def _date(value: object) -> object:
     raise ValueError('is no date; write for example "2026-12-31"')
 
 
+def _url(value: str) -> str:
+    if not re.match(r"https?://[^\s/]+/\S+$", value):
+        raise ValueError("is no address; write it as https://HOST/FILE")
+    return value
+
+
+def _sha256(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise ValueError("is no sha256: it has 64 hexadecimal digits")
+    return value.lower()
+
+
+def _tag(value: str) -> str:
+    if not re.fullmatch(r"v\d+\.\d+(\.\d+)?(-rc\d+)?", value):
+        raise ValueError('is no tag of a kernel; write it as "v6.6.17" or "v6.7-rc2"')
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(_duration)]
 Memory = Annotated[int, BeforeValidator(_memory)]
 Name = Annotated[str, AfterValidator(_name)]
 Version = Annotated[str, AfterValidator(_version)]
+Url = Annotated[str, AfterValidator(_url)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+Tag = Annotated[str, AfterValidator(_tag)]
 Range = Annotated[VersionRange, BeforeValidator(_range)]
 TestPattern = Annotated[str, AfterValidator(_test_pattern)]
 Reason = Annotated[str, AfterValidator(_reason)]
@@ -154,10 +184,25 @@ class _Build(_Strict):
     command: Annotated[list[str], Field(min_length=1)]
 
 
+class _Package(_Strict):
+    path: Path | None = None
+    url: Url | None = None
+    sha256: Sha256 | None = None
+
+
+class _Tree(_Strict):
+    path: Path
+    rev: Annotated[str, Field(min_length=1)] | None = None
+    config: Path | None = None
+
+
 class _Kernel(_Strict):
     name: Name
     apt: str | None = None
     path: Path | None = None
+    package: Annotated[list[_Package], Field(min_length=1)] | None = None
+    mainline: Tag | None = None
+    tree: _Tree | None = None
     version: Version | None = None
     suites: list[str] = []
     modules: Path | None = None
@@ -179,10 +224,34 @@ class _Suite(_Strict):
     network: bool = False
 
 
+class _InnerMap(_Strict):
+    type: str
+    key_size: NonNegativeInt
+    value_size: NonNegativeInt
+    max_entries: PositiveInt = 1
+
+
 class _Object(_Strict):
     name: Name
     path: Path
     kernels: Range | None = None
+    required: bool = True
+    types: dict[str, str] = {}
+    max_entries: dict[str, PositiveInt | Literal["cpus"]] = {}
+    globals: dict[str, StrictBool | StrictInt] = {}
+    inner_maps: dict[str, _InnerMap] = {}
+    skip: list[str] = []
+
+    @property
+    def loading(self) -> Loading:
+        """How it wants to be loaded."""
+        return Loading(
+            types=self.types,
+            max_entries=self.max_entries,
+            globals=self.globals,
+            inner_maps={name: inner.model_dump() for name, inner in self.inner_maps.items()},
+            skip=tuple(self.skip),
+        )
 
 
 class _KnownFailure(_Strict):
@@ -236,6 +305,12 @@ def find(start: Path) -> Path:
     )
 
 
+def builtin(directory: Path) -> Config:
+    """The matrix that comes with vmtest, for a project in ``directory`` without a kernels.toml."""
+    text = (files("vmtest") / "default_kernels.toml").read_text(encoding="utf-8")
+    return parse(text, directory / "kernels.toml")
+
+
 def load(file: Path) -> Config:
     """Read ``file``; raises ConfigError with every problem, or UsageError when unreadable."""
     file = file.absolute()
@@ -270,6 +345,10 @@ def parse(text: str, file: Path) -> Config:
     return _convert(parsed, file)
 
 
+# What is wrong must not count as missing, too.
+_INSTEAD = {"version": "*", "url": "https://example.org/x", "sha256": "0" * 64, "mainline": "v1.0"}
+
+
 def _without(data: Mapping[str, Any], errors: Sequence[Any]) -> dict[str, Any]:
     """``data`` without the keys that ``errors`` are about, to find what else is wrong."""
     rest = copy.deepcopy(dict(data))
@@ -280,8 +359,7 @@ def _without(data: Mapping[str, Any], errors: Sequence[Any]) -> dict[str, Any]:
             for part in path:
                 table = table[part]
             if error["type"] != "missing":
-                # A version that is none must not count as one that is missing.
-                table.update({key: "*"}) if key == "version" else table.pop(key, None)
+                table.update({key: _INSTEAD[key]}) if key in _INSTEAD else table.pop(key, None)
         except (KeyError, IndexError, TypeError, AttributeError):
             continue  # within a list or a union: there is no key to take away
     return rest
@@ -300,7 +378,10 @@ def _convert(parsed: _File, file: Path) -> Config:
             Suite(suite.name, base / suite.tests, tuple(suite.objects), suite.network)
             for suite in parsed.suite
         ),
-        objects=tuple(ObjectFile(o.name, base / o.path, o.kernels) for o in parsed.object),
+        objects=tuple(
+            ObjectFile(o.name, base / o.path, o.kernels, o.required, o.loading)
+            for o in parsed.object
+        ),
         archives={
             name: AptArchive(
                 name=name,
@@ -331,6 +412,22 @@ def _kernel(kernel: _Kernel, defaults: _Defaults, base: Path) -> Kernel:
             base / kernel.path,
             None if kernel.modules is None else base / kernel.modules,
             None if kernel.config is None else base / kernel.config,
+        )
+    elif kernel.package is not None:
+        spec = PackageSpec(
+            tuple(
+                PackageFile(f.url if f.url is not None else base / (f.path or ""), f.sha256)
+                for f in kernel.package
+            )
+        )
+    elif kernel.mainline is not None:
+        spec = MainlineSpec(kernel.mainline)
+    elif kernel.tree is not None:
+        fragment = kernel.tree.config
+        spec = TreeSpec(
+            base / kernel.tree.path.expanduser(),
+            kernel.tree.rev,
+            None if fragment is None else base / fragment,
         )
     else:
         assert kernel.apt is not None and kernel.version is not None  # _cross_check
@@ -372,6 +469,12 @@ def _cross_check(parsed: _File, file: Path) -> Iterator[str]:
             for key in keys:
                 if source not in sources and getattr(kernel, key):
                     yield f'{place}: "{key}" goes with {source}, not with {sources[0]}; remove it'
+        for number, package in enumerate(kernel.package or (), 1):
+            where = f"{place}: package number {number}"
+            if (package.path is None) == (package.url is None):
+                yield f"{where}: needs exactly one of path and url"
+            elif package.url is not None and package.sha256 is None:
+                yield f"{where}: needs the sha256 of what is at its url"
         if kernel.apt is None:
             continue
         if kernel.version is None:
@@ -460,6 +563,10 @@ def _place(
         key = "test" if first == "known_failure" else "name"
         name = entry.get(key) if isinstance(entry, dict) else None
         label = f'{first} "{name}"' if isinstance(name, str) else f"[[{first}]] number {number + 1}"
+        if location[2] == "tree" and len(location) > 3:
+            return f"{label}: tree", location[3:], _Tree
+        if location[2] == "package" and len(location) > 4:
+            return f"{label}: package number {int(location[3]) + 1}", location[4:], _Package
         return label, location[2:], _TABLES[str(first)]
     if first in _TABLES and len(location) > 1:
         return f"[{first}]", location[1:], _TABLES[str(first)]

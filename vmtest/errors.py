@@ -40,6 +40,10 @@ class KernelUnavailable(InfrastructureError):
     """A kernel could not be resolved, fetched or imported."""
 
 
+class BuildFailed(KernelUnavailable):
+    """A kernel's tree does not build at this revision."""
+
+
 class UnbootableKernel(InfrastructureError):
     """A kernel image cannot boot as a guest, and why: found before booting."""
 

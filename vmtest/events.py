@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vmtest.model import KernelResult, TestResult
+from vmtest.verdicts import LoadResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,24 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadStarted:
+    """The verifier reads ``load`` now, of the object number ``place`` of ``objects``."""
+
+    kernel: str
+    load: str
+    place: int
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFinished:
+    """What became of loading one program, or one object as a whole."""
+
+    kernel: str
+    result: LoadResult
+
+
+@dataclass(frozen=True, slots=True)
 class KernelFinished:
     """The kernel's VM is gone and its result is final."""
 
@@ -116,6 +135,8 @@ Event = (
     | TestStarted
     | TestFinished
     | Output
+    | LoadStarted
+    | LoadFinished
     | KernelFinished
     | Note
 )

@@ -7,10 +7,12 @@ Python's standard library only.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,58 @@ TOOLS = (
     Tool("dpkg-deb", "dpkg", "unpacks kernels"),
     Tool("clang", "clang", "compiles bpf/"),
 )
+
+OPTIONAL_TOOLS = (Tool("bsdtar", "libarchive-tools", "unpacks kernels from .rpm packages"),)
+"""What only some kernels need; doctor says what is there and misses none of it."""
+
+BUILD_TOOLS = (
+    Tool("git", "git", "reads the tree"),
+    Tool("make", "make", "runs the build"),
+    Tool("gcc", "gcc", "compiles it"),
+    Tool("flex", "flex", "the kernel's config"),
+    Tool("bison", "bison", "the kernel's config"),
+    Tool("bc", "bc", "the kernel's build"),
+    Tool("pahole", "dwarves", "BTF, which vanishes silently without it"),
+)
+"""What ``tree`` kernels need, beside the headers below and ccache where it is there."""
+
+BUILD_HEADERS = (("gelf.h", "libelf-dev"), ("openssl/opensslv.h", "libssl-dev"))
+"""Headers in /usr/include or below its machine's folder, and their packages."""
+
+
+def missing_for_builds() -> list[str]:
+    """The Debian packages that building a kernel still needs, in the order above."""
+    path = search_path()
+    packages = [t.package for t in BUILD_TOOLS if shutil.which(t.command, path=path) is None]
+    for header, package in BUILD_HEADERS:
+        places = (Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu"))
+        if not any((place / header).is_file() for place in places):
+            packages.append(package)
+    return packages
+
+
+# As virtme-ng looks for it (virtme/commands/run.py, VirtioFS._get_virtiofsd_path).
+_VIRTIOFSD = (
+    "/usr/libexec/virtiofsd",
+    "/usr/lib/virtiofsd/virtiofsd",
+    "/usr/lib/virtiofsd",
+    "/usr/lib/qemu/virtiofsd",
+)
+
+
+def find_virtiofsd() -> str | None:
+    """The virtiofsd that virtme-ng takes, None without one or when it is QEMU's own in C.
+
+    That one waits 3 s at every export, and exports the host's root as root.
+    """
+    for path in (shutil.which("virtiofsd"), *_VIRTIOFSD):
+        if path is None or not Path(path).is_file() or not os.access(path, os.X_OK):
+            continue
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            # "virtiofsd 1.13.2"; the one in C says "virtiofsd version 7.2.22 (...)".
+            return path if re.match(r"virtiofsd \d", done.stdout) else None
+    return None
 
 
 def search_path() -> str:

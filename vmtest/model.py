@@ -7,15 +7,15 @@ becomes ``KernelResult`` (what happened), which many of make a ``Matrix``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from functools import total_ordering
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from vmtest.verdicts import LoadResult
+from vmtest.verdicts import Change, LoadResult, LoadSet
 
 SCHEMA = 1
 """Version of the schema of ``matrix.json``; raised when a reader would misread it."""
@@ -183,7 +183,56 @@ class PathSpec:
     config: Path | None = None
 
 
-KernelSpec = AptSpec | PathSpec
+@dataclass(frozen=True, slots=True)
+class PackageFile:
+    """A .deb or .rpm: its path, or its URL, which has a ``sha256`` (in hex) always."""
+
+    place: Path | str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSpec:
+    """A kernel from package files: one holds the image, the same or others the modules."""
+
+    files: tuple[PackageFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MainlineSpec:
+    """A tag of upstream's (``v6.6.17``) as Ubuntu's mainline archive builds it."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSpec:
+    """A kernel built from the git tree at ``path``.
+
+    ``rev`` None is its present state; ``config`` a fragment on top of ours.
+    """
+
+    path: Path
+    rev: str | None = None
+    config: Path | None = None
+
+
+KernelSpec = AptSpec | PathSpec | PackageSpec | MainlineSpec | TreeSpec
+"""What kernels.toml asks for, one kind a source."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockedSpec:
+    """A kernel as kernels.lock has it: ``exact`` is what its source would be asked for.
+
+    ``key``, ``version``, ``origin`` and ``digest`` are those of a ``Resolved``.
+    """
+
+    exact: KernelSpec
+    key: str
+    version: str
+    origin: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +249,7 @@ class Kernel:
     """One ``[[kernel]]`` of kernels.toml: what was asked for."""
 
     name: str
-    spec: KernelSpec
+    spec: KernelSpec | LockedSpec
     tags: tuple[str, ...] = ()
     gate: bool = True
     memory_mib: int = 1024
@@ -254,12 +303,33 @@ class Suite:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """How an object wants to be loaded, where its ELF file does not say.
+
+    ``types`` is type, or ``type:attach type``, by program or pattern; ``max_entries``
+    a number or ``cpus`` by map; ``globals`` values by variable; ``inner_maps`` the
+    inner map's template by outer map; ``skip`` programs not to load.
+    """
+
+    types: Mapping[str, str] = field(default_factory=dict)
+    max_entries: Mapping[str, int | str] = field(default_factory=dict)
+    globals: Mapping[str, Any] = field(default_factory=dict)
+    inner_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectFile:
-    """One ``[[object]]``: the build at ``path`` goes to kernels within ``kernels``."""
+    """One ``[[object]]``: the build at ``path`` goes to kernels within ``kernels``.
+
+    What is not ``required`` does not decide what ``vmtest verify`` ends with.
+    """
 
     name: str
     path: Path
     kernels: VersionRange | None = None
+    required: bool = True
+    loading: Loading = field(default_factory=Loading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +360,8 @@ class Resolved:
 
     ``key`` names the exact thing (it decides whether the store has it),
     ``size`` is what a download would cost in bytes, ``note`` says what the user
-    should know (a suite that is gone, for one).
+    should know (a suite that is gone, for one).  ``digest`` is that of the image it
+    becomes, empty where only a download tells.
     """
 
     kernel: Kernel
@@ -300,6 +371,7 @@ class Resolved:
     size: int = 0
     cached: bool = False
     note: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +395,9 @@ class KernelImage:
 
 
 RootKind = Literal["disk", "directory", "host"]
+
+Share = Literal["9p", "virtiofs"]
+"""How a guest mounts what is the host's: 9P works everywhere, virtiofs needs a daemon there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,8 +443,10 @@ class KernelResult:
     Durations are seconds of wall time on the host; ``factor`` is what the
     deadlines were multiplied with; ``directory`` holds its logs; ``objects``
     has the name and sha256 of each object that was copied in, by name;
-    ``guest`` is the digest of the guest's root; ``loads`` is what ``vmtest verify`` found;
-    ``exit_status`` is that of the command that ``vmtest exec`` ran to its end.
+    ``guest`` is the digest of the guest's root; ``loads`` is what ``vmtest verify`` found,
+    ``against`` the loads of other builds in the same boot, ``changes`` how the loads
+    differ from those or from a baseline; ``exit_status`` is that of the command that
+    ``vmtest exec`` ran to its end.
     """
 
     kernel: str
@@ -391,6 +468,8 @@ class KernelResult:
     objects: tuple[tuple[str, str], ...] = ()
     guest: str = ""
     loads: tuple[LoadResult, ...] = ()
+    against: LoadSet | None = None
+    changes: tuple[Change, ...] = ()
     exit_status: int | None = None
 
     def count(self, *outcomes: Outcome) -> int:

@@ -141,11 +141,16 @@ def run_build(command: Sequence[str], directory: Path) -> None:
 
 def choose(objects: Iterable[ObjectFile], version: KernelVersion) -> dict[str, Path]:
     """By name, the build that goes to a kernel of ``version``: the first whose range holds."""
-    chosen: dict[str, Path] = {}
+    return {build.name: build.path for build in builds_for(objects, version)}
+
+
+def builds_for(objects: Iterable[ObjectFile], version: KernelVersion) -> tuple[ObjectFile, ...]:
+    """The build of each object that goes to a kernel of ``version``, in their order."""
+    chosen: dict[str, ObjectFile] = {}
     for build in objects:
         if build.kernels is None or version in build.kernels:
-            chosen.setdefault(build.name, build.path)
-    return chosen
+            chosen.setdefault(build.name, build)
+    return tuple(chosen.values())
 
 
 def parse_given(item: str) -> ObjectFile:
@@ -217,6 +222,21 @@ def check_builds(
         raise UsageError("\n".join(problems))
 
 
+def is_foreign_elf(path: Path) -> bool:
+    """Whether ``path`` is an ELF file for another machine than BPF, such as the host's own."""
+    try:
+        with path.open("rb") as stream:
+            header = stream.read(20)
+    except OSError:
+        return False
+    return len(header) == 20 and header[:4] == b"\x7fELF" and _machine(header) != EM_BPF
+
+
+def _machine(header: bytes) -> int:
+    (machine,) = struct.unpack("<H" if header[5] == 1 else ">H", header[18:20])
+    return int(machine)
+
+
 def check_object(name: str, path: Path) -> None:
     """Raise UsageError unless ``path`` is a BPF object of this byte order."""
     try:
@@ -230,9 +250,8 @@ def check_object(name: str, path: Path) -> None:
         raise UsageError(f'object "{name}": cannot read {path}: {error.strerror}') from error
     if len(header) < 20 or header[:4] != b"\x7fELF":
         raise UsageError(f'object "{name}": {path} is not an ELF file')
-    little = header[5] == 1
-    (machine,) = struct.unpack("<H" if little else ">H", header[18:20])
+    machine = _machine(header)
     if machine != EM_BPF:
         raise UsageError(f'object "{name}": {path} is no BPF object (ELF machine {machine})')
-    if little != (sys.byteorder == "little"):
+    if (header[5] == 1) != (sys.byteorder == "little"):
         raise UsageError(f'object "{name}": {path} has the other byte order; build it for bpfel')

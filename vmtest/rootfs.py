@@ -23,6 +23,7 @@ from vmtest.cache import (
     disk_errors,
     disk_full,
     find_tool,
+    hold,
     locked,
     publish,
     read_json,
@@ -123,6 +124,7 @@ def prepare(
     if spec.root != "debian":
         return _given(Path(spec.root))
     key = image_key(spec)
+    hold(cache, f"image-{key}")
     found = _cached(cache, key)
     if found is not None:
         return found

@@ -107,10 +107,10 @@ def pack(
             f"the payload below {root} has {size >> 20} MiB, more than {PAYLOAD_LIMIT >> 20}: "
             "keep a suite's tests in a folder of their own"
         )
-    files = {name: (path.read_bytes(), _mode(path)) for name, path in members.items()}
+    files: dict[str, Path | bytes] = {**members}
     if known_failures:
-        files[_KNOWN_FAILURES] = (known_failures.encode(), 0o644)
-    return Payload(_tar(files), tuple(chosen), root, tuple(sorted(digests.items())))
+        files[_KNOWN_FAILURES] = known_failures.encode()
+    return Payload(tar(files), tuple(chosen), root, tuple(sorted(digests.items())))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -138,17 +138,15 @@ def guest_code() -> dict[str, Path]:
     }
 
 
-def _mode(path: Path) -> int:
-    return 0o755 if path.stat().st_mode & 0o100 else 0o644
-
-
-def _tar(files: Mapping[str, tuple[bytes, int]]) -> bytes:
-    """An archive of ``files``: content and mode by name."""
+def tar(members: Mapping[str, Path | bytes]) -> bytes:
+    """An archive of files, or of what is to be in them, by their place in it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, (data, mode) in files.items():
+        for name, content in members.items():
             info = tarfile.TarInfo(name)
-            info.mode = mode
+            data = content if isinstance(content, bytes) else content.read_bytes()
+            executable = isinstance(content, Path) and content.stat().st_mode & 0o100
+            info.mode = 0o755 if executable else 0o644
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()

@@ -24,6 +24,11 @@ class Verdict(StrEnum):
     NOT_LOADED = "not loaded"
     """Left out: the configuration says so, or the run ended before."""
 
+    @property
+    def bad(self) -> bool:
+        """Whether the kernel was asked and did not take it, or could not even be asked."""
+        return self not in (Verdict.ACCEPTED, Verdict.NOT_LOADED)
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -74,7 +79,8 @@ class LoadResult:
     ``section``, ``type`` and ``attach_type`` are libbpf's names, ``errno`` is a name
     such as ``EINVAL`` ("" when nothing failed), ``line`` the last meaningful line of
     the verifier's log, ``log`` the path of the whole log relative to the kernel's
-    folder, ``log_cut`` whether the buffer was too small for it.
+    folder, ``log_cut`` whether the buffer was too small for it.  What is not
+    ``required`` is shown and does not decide.
     """
 
     object: str
@@ -90,3 +96,69 @@ class LoadResult:
     log_cut: bool = False
     reason: Reason | None = None
     attachment: Attachment | None = None
+    required: bool = True
+
+    @property
+    def label(self) -> str:
+        """``OBJECT: PROGRAM``, or ``OBJECT as a whole``."""
+        return f"{self.object}: {self.program}" if self.program else f"{self.object} as a whole"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSet:
+    """Loads of other builds in the same boot (``--against``); ``name`` says which builds.
+
+    ``objects`` has name and sha256 of each.
+    """
+
+    name: str
+    objects: tuple[tuple[str, str], ...] = ()
+    loads: tuple[LoadResult, ...] = ()
+
+
+class ChangeKind(StrEnum):
+    """What a difference from a baseline means."""
+
+    REGRESSED = "regressed"
+    """Was accepted, is not any more."""
+    DRIFT = "kernel drift"
+    """The kernel's release moved and the object's sha256 did not: not the object's doing."""
+    CHANGED = "changed"
+    """Was not accepted and is not now, in another way."""
+    FIXED = "fixed"
+    """Was not accepted and is now."""
+    COST = "cost"
+    """Accepted then and now, at another cost."""
+    NEW = "new"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference of one program on one kernel from a baseline.
+
+    ``before`` and ``after`` are verdicts (None where the program is not there);
+    ``cost`` names what ``old`` and ``new`` count, "" where the verdict is what
+    changed; ``since`` says which kernel and objects ``before`` is of.
+    """
+
+    object: str
+    program: str
+    kind: ChangeKind
+    before: Verdict | None = None
+    after: Verdict | None = None
+    cost: str = ""
+    old: int = 0
+    new: int = 0
+    since: str = ""
+    required: bool = True
+
+    @property
+    def percent(self) -> float:
+        """How much more ``new`` is than ``old``, in percent; 0.0 for a verdict."""
+        return 100.0 * (self.new - self.old) / self.old if self.old else 0.0
+
+    @property
+    def label(self) -> str:
+        """``OBJECT: PROGRAM``, or ``OBJECT as a whole``."""
+        return f"{self.object}: {self.program}" if self.program else f"{self.object} as a whole"

@@ -110,7 +110,8 @@ struct {
 #define LOG_SIZES_AGAIN() LOG_SIZES
 
 /* While a message is made, `length` counts the text so far, without the NUL. It is read anew each
- * time, so that to the verifier it is any number: known numbers would be a path each. */
+ * time, so that to the verifier it is any number: known numbers would be a path each. The bound is for
+ * the verifier as well: LOG() has seen to it that the text fits. */
 static __always_inline void log_literal(struct log_event *event, const char *literal, __u32 size)
 {
     __u32 at = *(volatile __u32 *)&event->length;

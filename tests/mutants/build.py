@@ -43,15 +43,22 @@ class Built:
 
 
 def source_of(name: str, path: Path, programs: Path) -> str:
-    """The file below ``programs`` that ``path`` is compiled from; raises UsageError."""
-    wanted = f"{path.name.removesuffix('.o')}.c"
-    found = sorted(each for each in programs.rglob(wanted) if each.is_file())
-    if len(found) != 1:
+    """The file below ``programs`` that ``path`` is compiled from; raises UsageError.
+
+    ``build/mocks/a.bpf.o`` comes from ``mocks/a.bpf.c`` and not from ``a.bpf.c``.
+    """
+    wanted = path.with_suffix(".c")
+    found = [
+        below
+        for each in programs.rglob(wanted.name)
+        if (below := each.relative_to(programs)).parts == wanted.parts[-len(below.parts) :]
+    ]
+    if not found:
         raise UsageError(
-            f'object "{name}" ({path.name}): {len(found)} files in {programs} are '
-            f"called {wanted}, and one is needed"
+            f'object "{name}" ({path}): there is no {wanted.name} in {programs} to mutate; '
+            f"leave its suites out, or build it from there"
         )
-    return str(found[0].relative_to(programs))
+    return str(max(found, key=lambda below: len(below.parts)))
 
 
 class Kept:

@@ -35,7 +35,7 @@ from vmtest.vm.session import Check, Completed, Session, Stream
 from vmtest.work import Cancellation
 
 GUEST_SCRIPT = f"{GUEST_ROOT}/mutants_guest.py"
-LIMITS = Limits(boot=0.0, silence=30.0, total=120.0)
+LIMITS = Limits(boot=0.0, silence=30.0, total=600.0)
 """For one mutant, in seconds before they are scaled; the kernel's own are for a whole run."""
 CHECK_EVERY = 100
 """Mutants after which the unmutated objects have to pass again."""

@@ -417,3 +417,57 @@ def test_a_pinned_kernel_that_cannot_be_downloaded_is_not_replaced(
     shutil.rmtree(mirror / "pool")
     with pytest.raises(KernelUnavailable):
         source.fetch(resolved, store)
+
+
+def test_the_offer_has_every_version_and_says_which_cannot_boot(mirror: Path, store: Store) -> None:
+    offer = AptSource(archive(mirror, "good", "expired")).offer(store)
+    assert [(c.version.text, bool(c.missing)) for c in offer.candidates] == [
+        ("6.1.9-1", False),
+        ("6.1.10-1", False),
+        ("7.1.13-1", True),
+        ("7.2.6-1", False),
+    ]
+    assert len(offer.notes) == 1 and "expired cannot be read" in offer.notes[0]
+
+
+def test_an_offer_of_suites_that_cannot_be_read_is_an_error(mirror: Path, store: Store) -> None:
+    with pytest.raises(KernelUnavailable, match=r"\[apt\.debian\]: stranger cannot be read"):
+        AptSource(archive(mirror, "stranger")).offer(store)
+
+
+def test_between_two_versions_are_the_bootable_ones_in_order(mirror: Path, store: Store) -> None:
+    found = AptSource(archive(mirror)).between("6.1.9", "*", kernel("*"), store)
+    assert [k.name for k in found] == ["6.1.9", "6.1.10", "7.2.6"]
+
+
+def test_between_two_versions_each_resolves_to_exactly_itself(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror, "good", "expired", check_valid_until=False))
+    found = source.between("6.1.9", "6.1.10", kernel("*"), store)
+    resolved = [source.resolve(k, store) for k in found]
+    assert [r.version.text for r in resolved] == ["6.1.9-1", "6.1.10-1"]
+    # Both suites hold both: a kernel is asked of the one that it was found in.
+    assert {k.spec.suites for k in found if isinstance(k.spec, AptSpec)} == {("expired",)}
+    assert all(r.origin.startswith("debian expired: ") for r in resolved)
+
+
+def test_ends_out_of_order_are_the_users_to_mend(mirror: Path, store: Store) -> None:
+    with pytest.raises(UsageError, match=r"7\.2\.6 is 7\.2\.6-1 and 6\.1\.\* is 6\.1\.10-1"):
+        AptSource(archive(mirror)).between("7.2.6", "6.1.*", kernel("*"), store)
+
+
+def test_an_end_that_cannot_boot_names_the_nearest(mirror: Path, store: Store) -> None:
+    with pytest.raises(KernelUnavailable) as caught:
+        AptSource(archive(mirror)).between("6.1.9", "7.1.13", kernel("*"), store)
+    assert str(caught.value) == (
+        "7.1.13: its linux-modules package is no longer in the index; "
+        "nearest bootable: 6.1.9 (good), 6.1.10 (good), 7.2.6 (good)"
+    )
+
+
+def test_what_a_kernel_will_be_is_known_by_its_digest_before_it_is_fetched(
+    mirror: Path, store: Store
+) -> None:
+    source = AptSource(archive(mirror))
+    resolved = source.resolve(kernel("6.1.9-1"), store)
+    assert source.fetch(resolved, store).digest == resolved.digest != ""
+    assert source.resolve(kernel("6.1.9-1"), store).digest == resolved.digest

@@ -13,6 +13,8 @@ from vmtest.kernels.candidates import (
     matching,
     nearest,
     read_packages,
+    releases,
+    selected,
 )
 
 RECORDED = Path(__file__).parent / "data" / "packages"
@@ -32,9 +34,9 @@ def newest(version: str, *suites: str) -> str:
 
 
 def test_only_generic_kernels_are_offered() -> None:
-    releases = {candidate.release for candidate in offered()}
-    assert "6.1.0-56-amd64" in releases
-    assert not [r for r in releases if "cloud" in r or "rt" in r.split("-") or "dbg" in r]
+    found = {candidate.release for candidate in offered()}
+    assert "6.1.0-56-amd64" in found
+    assert not [r for r in found if "cloud" in r or "rt" in r.split("-") or "dbg" in r]
 
 
 def test_metapackages_are_no_kernels() -> None:
@@ -117,3 +119,42 @@ def test_the_key_changes_with_the_packages_digest() -> None:
     after = matching(find_candidates(read_packages(changed), "s"), "6.12.117")[-1]
     assert before.key != after.key
     assert before.key.startswith("6.12.117+deb13-amd64_6.12.117-1-")
+
+
+def test_a_listing_has_one_line_a_package_version_in_version_order() -> None:
+    found = releases([*offered(), *offered()])
+    versions = [c.version for c in found]
+    assert versions == sorted(versions) and len(set(versions)) == len(versions)
+    assert len(found) < len(offered())
+
+
+def test_of_signed_and_unsigned_a_listing_has_the_signed_one() -> None:
+    (found,) = [c for c in releases(offered()) if c.version.text == "6.1.192-2"]
+    assert found.signed
+
+
+@pytest.mark.parametrize(
+    ("pattern", "shown"),
+    [
+        ("6.12", ["6.12.90", "6.12.111", "6.12.116", "6.12.117"]),
+        ("6.12.*", ["6.12.90", "6.12.111", "6.12.116", "6.12.117"]),
+        (">=5.10,<6.1", ["5.10.259", "5.10.262"]),
+        ("7.2.12", ["7.2.12"]),
+        ("7.2.12-1~bpo13+1", ["7.2.12"]),
+        ("6.13", []),
+    ],
+)
+def test_a_listing_shows_what_the_pattern_asks_for(pattern: str, shown: list[str]) -> None:
+    found = selected(releases(offered()), pattern)
+    assert [c.version.upstream for c in found] == shown
+
+
+def test_a_listing_shows_what_cannot_boot_too() -> None:
+    (found,) = selected(releases(offered("trixie-backports")), "7.1.13")
+    assert found.missing
+
+
+@pytest.mark.parametrize("pattern", ["newest", ">=newest", ""])
+def test_a_listing_of_no_version_is_refused(pattern: str) -> None:
+    with pytest.raises(UsageError):
+        selected(offered(), pattern)

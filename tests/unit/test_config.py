@@ -5,6 +5,7 @@ import pytest
 
 from vmtest.config import (
     Config,
+    builtin,
     find,
     load,
     needs_versions,
@@ -13,7 +14,15 @@ from vmtest.config import (
     select_suites,
 )
 from vmtest.errors import ConfigError, UsageError
-from vmtest.model import AptSpec, KernelVersion, PathSpec
+from vmtest.model import (
+    AptSpec,
+    KernelVersion,
+    Loading,
+    PackageFile,
+    PackageSpec,
+    PathSpec,
+    TreeSpec,
+)
 
 FILE = Path("/project/kernels.toml")
 
@@ -71,6 +80,24 @@ def test_a_kernel_takes_the_defaults_it_does_not_set_itself() -> None:
     assert {kernel.limits.boot for kernel in found.kernels} == {60.0}
 
 
+def test_the_files_of_a_package_kernel_are_relative_to_the_file_unless_elsewhere() -> None:
+    digest = "AB" * 32
+    url = f'{{url = "https://example.org/k.deb", sha256 = "{digest}"}}'
+    found = config(MINIMAL.replace('path = "vmlinuz"', f'package = [{{path = "k.rpm"}}, {url}]'))
+    assert found.kernels[2].spec == PackageSpec(
+        (
+            PackageFile(Path("/project/k.rpm")),
+            PackageFile("https://example.org/k.deb", digest.lower()),
+        )
+    )
+
+
+def test_a_tree_and_its_config_are_relative_to_the_file() -> None:
+    tree = 'tree = {path = "linux", rev = "v6.12", config = "my.config"}'
+    spec = config(MINIMAL.replace('path = "vmlinuz"', tree)).kernels[2].spec
+    assert spec == TreeSpec(Path("/project/linux"), "v6.12", Path("/project/my.config"))
+
+
 def test_an_apt_kernel_carries_archive_and_pattern() -> None:
     assert config().kernels[1].spec == AptSpec("debian", "6.12.*", ())
 
@@ -125,17 +152,58 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
         (
             'path = "vmlinuz"',
             'path = "vmlinuz"\napt = "debian"',
-            'kernels.toml: kernel "mine": needs exactly one of apt, path (has apt and path)',
+            'kernels.toml: kernel "mine": needs exactly one of apt, path, package, mainline, tree '
+            "(has apt and path)",
         ),
         (
             'path = "vmlinuz"',
             "",
-            'kernels.toml: kernel "mine": needs exactly one of apt, path (has none)',
+            'kernels.toml: kernel "mine": needs exactly one of apt, path, package, mainline, tree '
+            "(has none)",
         ),
         (
             'path = "vmlinuz"',
             'path = "vmlinuz"\nversion = "6.1"',
             'kernels.toml: kernel "mine": "version" goes with apt, not with path; remove it',
+        ),
+        (
+            'path = "vmlinuz"',
+            'package = [{path = "k.deb", sha265 = "x"}]',
+            'kernels.toml: kernel "mine": package number 1: unknown key "sha265" '
+            '(did you mean "sha256"?)',
+        ),
+        (
+            'path = "vmlinuz"',
+            'package = [{path = "k.deb"}, {url = "https://example.org/k.deb"}]',
+            'kernels.toml: kernel "mine": package number 2: needs the sha256 of what is at its url',
+        ),
+        (
+            'path = "vmlinuz"',
+            'package = [{sha256 = "' + 64 * "0" + '"}]',
+            'kernels.toml: kernel "mine": package number 1: needs exactly one of path and url',
+        ),
+        (
+            'path = "vmlinuz"',
+            'package = [{url = "example.org/k.deb", sha256 = "' + 64 * "0" + '"}]',
+            'kernels.toml: kernel "mine": package number 1: '
+            "url = 'example.org/k.deb' is no address; write it as https://HOST/FILE",
+        ),
+        (
+            'path = "vmlinuz"',
+            'package = [{path = "k.deb", sha256 = "abc"}]',
+            'kernels.toml: kernel "mine": package number 1: '
+            "sha256 = 'abc' is no sha256: it has 64 hexadecimal digits",
+        ),
+        (
+            'path = "vmlinuz"',
+            'tree = {path = "linux", ref = "x"}',
+            'kernels.toml: kernel "mine": tree: unknown key "ref" (did you mean "rev"?)',
+        ),
+        (
+            'path = "vmlinuz"',
+            'mainline = "6.6.17"',
+            "kernels.toml: kernel \"mine\": mainline = '6.6.17' is no tag of a kernel; "
+            'write it as "v6.6.17" or "v6.7-rc2"',
         ),
         (
             'name = "mine"',
@@ -164,6 +232,54 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
 def test_a_problem_is_said_with_place_and_cure(old: str, new: str, said: str) -> None:
     assert old in MINIMAL
     assert problems(MINIMAL.replace(old, new, 1)) == [said]
+
+
+LOADING = """
+required = false
+skip = ["debug_*"]
+types = { auth = "xdp" }
+max_entries = { scratch = "cpus", big = 1024 }
+globals = { debug = 1, on = true }
+inner_maps = { outer = { type = "hash", key_size = 4, value_size = 8 } }
+"""
+
+
+def test_an_object_says_how_it_wants_to_be_loaded() -> None:
+    (found,) = config(MINIMAL + LOADING).objects
+    assert not found.required
+    assert found.loading == Loading(
+        types={"auth": "xdp"},
+        max_entries={"scratch": "cpus", "big": 1024},
+        globals={"debug": 1, "on": True},
+        inner_maps={"outer": {"type": "hash", "key_size": 4, "value_size": 8, "max_entries": 1}},
+        skip=("debug_*",),
+    )
+
+
+def test_an_object_is_required_and_loads_by_itself_when_nothing_is_said() -> None:
+    (found,) = config().objects
+    assert (found.required, found.loading) == (True, Loading())
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("max_entries = { m = 0 }", "greater than 0"),
+        ('max_entries = { m = "cpu" }', "'cpus'"),
+        ('inner_maps = { m = { type = "hash" } }', 'the key "inner_maps.m.key_size" is missing'),
+        ("requird = true", 'unknown key "requird" (did you mean "required"?)'),
+    ],
+)
+def test_a_wrong_word_about_loading_is_said_with_its_place(line: str, said: str) -> None:
+    found = problems(f"{MINIMAL}{line}\n")
+    assert all('object "net"' in problem for problem in found)
+    assert any(said in problem for problem in found), found
+
+
+def test_the_built_in_matrix_is_a_whole_configuration(tmp_path: Path) -> None:
+    found = builtin(tmp_path)
+    assert [kernel.name for kernel in found.kernels] == ["5.10", "6.1", "6.12", "backports"]
+    assert found.directory == tmp_path
 
 
 def test_all_problems_come_at_once() -> None:

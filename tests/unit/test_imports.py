@@ -13,10 +13,12 @@ ROOT = Path(vmtest.__file__).parent
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = [
     {"errors", "model", "verdicts"},
-    {"events", "cache", "host", "btf", "sections", "results"},
+    {"bisect", "events", "cache", "host", "btf", "sections", "results"},
     {"config", "debian", "known", "objectfile"},
-    {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "vm"},
-    {"guestimage", "suites", "commands"},
+    {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "revision", "verifier", "vm"},
+    {"guestimage", "prune", "suites", "commands"},
+    {"loader"},
+    {"loadables"},
     {"work"},
     {"tasks"},
     {"matrix", "report"},

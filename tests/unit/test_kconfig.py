@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import UnbootableKernel
-from vmtest.kernels.kconfig import check, missing, parse
+from vmtest.kernels.kconfig import check, missing, parse, share_of
 from vmtest.model import KernelImage, KernelVersion
 
 DEBIAN = parse((Path(__file__).parent / "data" / "config-6.12-excerpt").read_text())
@@ -64,3 +64,56 @@ def test_an_unbootable_kernel_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_an_unknown_config_passes_with_a_note() -> None:
     assert "not checked" in check(image(None))
+
+
+# What Debian's cloud flavour has: virtiofs and no 9P.
+CLOUD = {k: v for k, v in DEBIAN.items() if not k.startswith(("NET_9P", "9P_"))} | {
+    "FUSE_FS": "y",
+    "VIRTIO_FS": "y",
+}
+
+
+def config_file(folder: Path, config: dict[str, str]) -> Path:
+    file = folder / "config"
+    file.write_text("".join(f"CONFIG_{name}={value}\n" for name, value in config.items()))
+    return file
+
+
+def test_a_kernel_with_virtiofs_lacks_nothing_where_that_is_used() -> None:
+    assert missing(CLOUD, share="virtiofs") == []
+    assert missing(CLOUD | {"VIRTIO_FS": "n"}, share="virtiofs") == [
+        "CONFIG_VIRTIO_FS is not set: no virtiofs: nothing of the host's can be mounted"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "share"),
+    [
+        (DEBIAN | {"FUSE_FS": "m", "VIRTIO_FS": "m"}, "9p"),
+        (CLOUD, "virtiofs"),
+        (CLOUD | {"VIRTIO_FS": "n"}, "9p"),
+    ],
+)
+def test_virtiofs_is_for_kernels_without_9p(
+    tmp_path: Path, config: dict[str, str], share: str
+) -> None:
+    assert share_of(image(config_file(tmp_path, config))) == share
+
+
+def test_a_kernel_of_unknown_config_is_booted_with_9p() -> None:
+    assert share_of(image(None)) == "9p"
+
+
+def test_a_kernel_without_9p_is_refused_where_no_virtiofsd_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.kconfig.find_virtiofsd", lambda: None)
+    with pytest.raises(UnbootableKernel, match=r"it has no 9P.*install one \(package virtiofsd\)"):
+        check(image(config_file(tmp_path, CLOUD)))
+
+
+def test_a_kernel_without_9p_boots_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.kconfig.find_virtiofsd", lambda: "/usr/libexec/virtiofsd")
+    assert check(image(config_file(tmp_path, CLOUD))) == ""

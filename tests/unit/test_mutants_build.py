@@ -160,12 +160,15 @@ def test_a_file_that_the_object_does_not_read_is_not_compiled(workshop: Workshop
     assert workshop.build(fault("? 1", "? 0"), [unit]) == Built({}, "")
 
 
-def test_source_is_found_by_the_objects_file_name(tmp_path: Path) -> None:
+def test_source_is_found_by_the_objects_file_and_folder(tmp_path: Path) -> None:
     (tmp_path / "mocks").mkdir()
-    (tmp_path / "mocks" / "full.bpf.c").touch()
-    assert source_of("x", Path("build/full.bpf.o"), tmp_path) == "mocks/full.bpf.c"
-    with pytest.raises(UsageError, match="0 files"):
-        source_of("x", Path("build/other.bpf.o"), tmp_path)
+    for place in ("full.bpf.c", "mocks/full.bpf.c", "mocks/only.bpf.c"):
+        (tmp_path / place).touch()
+    assert source_of("x", Path("build/full.bpf.o"), tmp_path) == "full.bpf.c"
+    assert source_of("x", Path("build/mocks/full.bpf.o"), tmp_path) == "mocks/full.bpf.c"
+    assert source_of("x", Path("out/mocks/only.bpf.o"), tmp_path) == "mocks/only.bpf.c"
+    with pytest.raises(UsageError, match=r"no only\.bpf\.c in"):
+        source_of("x", Path("build/only.bpf.o"), tmp_path)
 
 
 def test_only_what_differs_and_is_not_known_is_run() -> None:

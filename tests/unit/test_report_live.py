@@ -21,12 +21,15 @@ from vmtest.events import (
     Fetching,
     KernelFinished,
     KernelQueued,
+    LoadFinished,
+    LoadStarted,
     Note,
     Preparing,
 )
 from vmtest.model import KernelResult, Outcome, Status
 from vmtest.report import live
 from vmtest.report.progress import State
+from vmtest.verdicts import LoadResult, Verdict
 
 TEST = "test_s.py::test_x[ipv4]"
 MIB = 1 << 20
@@ -260,6 +263,33 @@ def test_failures_so_far_are_shown() -> None:
 
 def test_the_time_spent_is_shown() -> None:
     assert drawn(Booting("6.12"), later=81)[0].endswith("1:21")
+
+
+ACCEPTED = LoadResult("x.o", "p", Verdict.ACCEPTED)
+REJECTED = LoadResult("x.o", "q", Verdict.REJECTED, line="R0 !read_ok")
+
+
+def test_a_load_that_is_refused_is_a_line() -> None:
+    assert lines(LoadFinished("6.12", ACCEPTED), LoadFinished("6.12", REJECTED)) == [
+        "6.12: rejected x.o: q: R0 !read_ok"
+    ]
+
+
+def test_loads_show_how_many_and_at_which_object() -> None:
+    shown = drawn(
+        LoadStarted("6.12", "x.o: q", 3, 120),
+        LoadFinished("6.12", REJECTED),
+        LoadStarted("6.12", "x.o: r", 3, 120),
+    )
+    assert "1 load, object 3 of 120" in shown[0]
+    assert "x.o: r" in shown[0]
+    assert "1 failed" in shown[0]
+    assert "1 load, 1 failed" in shown[-1]
+
+
+def test_a_kernel_that_is_done_counts_its_loads() -> None:
+    result = KernelResult("6.12", Status.PASSED, loads=(ACCEPTED, ACCEPTED))
+    assert "2 loads" in drawn(KernelFinished("6.12", result))[0]
 
 
 def test_a_kernel_that_is_done_shows_status_and_reason() -> None:

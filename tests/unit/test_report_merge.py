@@ -8,6 +8,7 @@ from vmtest import model
 from vmtest.errors import UsageError
 from vmtest.model import KernelResult, Matrix, Outcome, Status, exit_status
 from vmtest.report.merge import merge
+from vmtest.verdicts import LoadResult, Verdict
 
 SUITES = ("sendmsg", "cgroup_skb", "cgroup_sock")
 
@@ -252,3 +253,29 @@ def test_another_build_of_an_object_is_a_conflict() -> None:
 def test_another_exact_version_of_another_kernel_is_no_conflict() -> None:
     merged = merge([matrix(kernel("6.1"), run="r1"), matrix(kernel("6.12"), run="r2")])
     assert [k.version for k in merged.kernels] == ["6.1.57", "6.12.57"]
+
+
+def loaded(program: str, verdict: Verdict = Verdict.ACCEPTED) -> LoadResult:
+    return LoadResult("x.o", program, verdict)
+
+
+def test_the_loads_of_shards_are_put_together() -> None:
+    merged = two(kernel("6.12", loads=(loaded("a"),)), kernel("6.12", loads=(loaded("b"),)))
+    assert merged.loads == (loaded("a"), loaded("b"))
+
+
+def test_a_load_that_one_shard_did_not_come_to_is_taken_from_the_other() -> None:
+    missed, made = loaded("a", Verdict.NOT_LOADED), loaded("a")
+    results = [
+        two(kernel("6.12", loads=(a,)), kernel("6.12", loads=(b,)))
+        for a, b in ((missed, made), (made, missed))
+    ]
+    assert [result.loads for result in results] == [(made,), (made,)]
+
+
+def test_a_load_that_two_shards_judge_differently_is_a_conflict() -> None:
+    said = complaint(
+        kernel("6.12", loads=(loaded("a"),)),
+        kernel("6.12", loads=(loaded("a", Verdict.REJECTED),)),
+    )
+    assert said.startswith("kernel 6.12: x.o: a: accepted in run r1, rejected in run r2")

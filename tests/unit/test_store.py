@@ -131,13 +131,6 @@ def test_a_damaged_entry_counts_as_absent_and_is_made_again(tmp_path: Path) -> N
     assert store.add(KEY, fill).image.read_bytes() == b"kernel"
 
 
-def test_a_removed_entry_is_absent(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.add(KEY, fill)
-    store.remove(KEY)
-    assert store.get(KEY) is None and store.entries() == []
-
-
 def test_an_answer_is_recalled_while_its_kernel_is_there(tmp_path: Path) -> None:
     store = Store(tmp_path)
     answer = Resolution(KEY, "6.1.10-1", "somewhere")

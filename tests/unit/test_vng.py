@@ -22,7 +22,7 @@ DISK = RootImage("disk", Path("/cache/root.sqfs"), "", "/usr/bin/python3")
 HOST = RootImage("host", None, "", "/venv/bin/python")
 
 
-def argv(root: RootImage = DISK, accelerator: Accelerator = Accelerator.TCG, **more: bool) -> str:
+def argv(root: RootImage = DISK, accelerator: Accelerator = Accelerator.TCG, **more: object) -> str:
     command = vng_argv(
         Path("/venv/bin/vng"),
         IMAGE,
@@ -32,7 +32,7 @@ def argv(root: RootImage = DISK, accelerator: Accelerator = Accelerator.TCG, **m
         memory_mib=1024,
         cpus=1,
         cmdline=("quiet",),
-        **more,
+        **more,  # type: ignore[arg-type]  # by name
     )
     return " ".join(command)
 
@@ -45,6 +45,11 @@ def test_kvm_is_disabled_where_it_does_not_work() -> None:
 def test_a_disk_is_booted_as_a_disk_and_the_host_root_by_default() -> None:
     assert "--root-disk /cache/root.sqfs --root-fstype squashfs" in argv()
     assert "--root" not in argv(HOST)
+
+
+def test_the_hosts_files_come_by_9p_unless_the_kernel_has_none() -> None:
+    assert "--force-9p" in argv().split()
+    assert "--force-9p" not in argv(share="virtiofs").split()
 
 
 def test_there_is_no_network_unless_asked_for() -> None:

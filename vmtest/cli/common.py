@@ -36,6 +36,10 @@ ObjectOption = Annotated[
     ),
 ]
 
+LockedOption = Annotated[
+    bool, typer.Option("--locked", help="Use exactly what kernels.lock names.")
+]
+
 
 def fail(error: BaseException, *, own: int | None = None) -> NoReturn:
     """Say ``error`` on standard error and exit: 2 (user's), 3 (machine's), or ``own``."""
@@ -68,6 +72,17 @@ def load_config(file: Path | None) -> Config:
     return configuration.load(file if file is not None else configuration.find(Path.cwd()))
 
 
+def load_config_or_builtin(file: Path | None) -> Config:
+    """As ``load_config``, or the built-in matrix where there is no kernels.toml at all."""
+    if file is None and not any((f / "kernels.toml").is_file() for f in _upwards(Path.cwd())):
+        return configuration.builtin(Path.cwd())
+    return load_config(file)
+
+
+def _upwards(folder: Path) -> tuple[Path, ...]:
+    return (folder, *folder.parents)
+
+
 def clean_up_on_signals() -> None:
     """Have SIGINT and SIGTERM raise KeyboardInterrupt once, and leave the clean-up alone.
 
@@ -91,6 +106,6 @@ def clean_up_on_signals() -> None:
 
 
 def check_accelerator(name: str) -> None:
-    """Raise UsageError for an ``--accel`` that is none."""
+    """Raise UsageError unless ``name`` is one that ``--accel`` takes."""
     if name not in ("auto", "kvm", "tcg"):
         raise UsageError(f"--accel {name}: is none of auto, kvm, tcg")

@@ -63,6 +63,7 @@ def examine(cache: Path) -> Iterator[Finding]:
     yield _virtme_ng()
     yield _qemu()
     yield from _tools()
+    yield from _optional()
     yield _accelerator(cache)
     yield _disk(cache)
     memory = memory_available_mib()
@@ -111,6 +112,21 @@ def _tools() -> Iterator[Finding]:
         else:
             cure = f"tox -e setup, or apt-get install --no-install-recommends {tool.package}"
             yield Finding(tool.command, False, f"missing: {tool.purpose}", cure)
+
+
+def _optional() -> Iterator[Finding]:
+    """What only some kernels need: said, and never missed."""
+    for tool in host.OPTIONAL_TOOLS:
+        found = shutil.which(tool.command, path=host.search_path())
+        state = f"not installed (optional: {tool.purpose}; package {tool.package})"
+        yield Finding(tool.command, True, found or state)
+    lacking = host.missing_for_builds()
+    state = "optional: tree kernels can be built"
+    if lacking:
+        state = f"not possible (optional: tree kernels); apt-get install {' '.join(lacking)}"
+    yield Finding("kernel builds", True, state)
+    state = "not installed in Rust (optional: boots kernels without 9P; package virtiofsd)"
+    yield Finding("virtiofsd", True, host.find_virtiofsd() or state)
 
 
 def _accelerator(cache: Path) -> Finding:

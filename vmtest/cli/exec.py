@@ -52,6 +52,7 @@ def exec_(
     ] = None,
     object_: common.ObjectOption = None,
     config: common.ConfigOption = None,
+    locked: common.LockedOption = False,
     accel: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
     junit_file: Annotated[
         Path | None, typer.Option("--junit", "--junitxml", metavar="FILE", help="JUnit XML.")
@@ -66,7 +67,7 @@ def exec_(
     with common.reported(own=OWN_FAULT if _one_name(patterns) else None):
         common.clean_up_on_signals()
         common.check_accelerator(accel)
-        settings = common.load_config(config)
+        settings = common.load_config_or_builtin(config)
         copies = [parse_copy(text) for text in copy or []]
         format = _format(results)
         given = [objects.parse_given(item) for item in object_ or []]
@@ -74,7 +75,7 @@ def exec_(
         if settings.build is None:
             check_program(command, members(copies))  # else the build may yet make them
         cache = default_cache()
-        kernels, resolved = choose_kernels(settings, patterns, cache)
+        kernels, resolved = choose_kernels(settings, patterns, cache, locked)
         single = len(kernels) == 1
         with common.reported(own=OWN_FAULT if single else None):
             make_room_for_reports(junit_file, markdown_file, json_file)

@@ -21,8 +21,20 @@ from vmtest.cli.run import choose_kernels
 from vmtest.errors import InfrastructureError, VmtestError
 from vmtest.events import Fetching, Note
 from vmtest.kernels import Store, default_cache, source_for
+from vmtest.kernels.package import file_name
 from vmtest.matrix import resolve_all
-from vmtest.model import Kernel, KernelImage, Resolved
+from vmtest.model import (
+    AptSpec,
+    Kernel,
+    KernelImage,
+    KernelSpec,
+    LockedSpec,
+    MainlineSpec,
+    PackageSpec,
+    PathSpec,
+    Resolved,
+    TreeSpec,
+)
 from vmtest.report import live
 
 app = typer.Typer(
@@ -63,7 +75,7 @@ def _row(
         "name": kernel.name,
         "tags": list(kernel.tags),
         "gate": kernel.gate,
-        "asked": getattr(kernel.spec, "version", None) or str(getattr(kernel.spec, "image", "")),
+        "asked": _asked(kernel.spec),
         "version": str(found.version) if found else None,
         "origin": found.origin if found else None,
         "cached": bool(found and found.cached),
@@ -72,6 +84,20 @@ def _row(
         "note": found.note if found else None,
         "error": str(error) if error else None,
     }
+
+
+def _asked(spec: KernelSpec | LockedSpec) -> str:
+    match spec:
+        case LockedSpec():
+            return _asked(spec.exact)
+        case AptSpec() | MainlineSpec():
+            return spec.version
+        case PathSpec():
+            return str(spec.image)
+        case TreeSpec():
+            return f"{spec.path.name} {spec.rev or '(its present state)'}"
+        case PackageSpec():
+            return ", ".join(file_name(file) for file in spec.files)
 
 
 def _print_table(rows: list[dict[str, object]]) -> None:
@@ -116,6 +142,7 @@ def fetch(
         list[str] | None,
         typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
     ] = None,
+    locked: common.LockedOption = False,
     config: common.ConfigOption = None,
 ) -> None:
     """Fetch; exits 3 when one of them cannot be had, after having fetched the others."""
@@ -123,7 +150,7 @@ def fetch(
         common.clean_up_on_signals()
         settings = common.load_config(config)
         cache = default_cache()
-        kernels, resolved = choose_kernels(settings, kernel or [], cache)
+        kernels, resolved = choose_kernels(settings, kernel or [], cache, locked)
         store = Store(cache)
         failures = []
         turn = Lock()  # a view takes one event at a time

@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import build, doctor, image, kernels, known, merge, objects, report, run, shell
+from vmtest.cli import (
+    available,
+    build,
+    doctor,
+    image,
+    kernels,
+    known,
+    lock,
+    merge,
+    objects,
+    prune,
+    report,
+    run,
+    shell,
+    verify,
+)
 from vmtest.cli import exec as exec_command
 
 app = typer.Typer(
@@ -44,8 +59,13 @@ app.command("shell", help=shell.EXAMPLE)(shell.shell)
 app.command("known", help=known.EXAMPLE)(known.known)
 app.command("build", help=build.EXAMPLE)(build.build)
 app.command("report", help=report.EXAMPLE)(report.report)
+app.command("verify", help=verify.EXAMPLE)(verify.verify)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
+kernels.app.command("available", help=available.AVAILABLE)(available.available)
+kernels.app.command("outdated", help=available.OUTDATED)(available.outdated)
+kernels.app.command("lock", help=lock.EXAMPLE)(lock.lock)
+kernels.app.command("prune", help=prune.EXAMPLE)(prune.prune)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(objects.app, name="objects")
 app.add_typer(image.app, name="image")

@@ -14,6 +14,7 @@ from vmtest import runs
 from vmtest.cli import common
 from vmtest.cli.run import show, write_reports
 from vmtest.errors import UsageError
+from vmtest.loader import LOADS, read_loads
 from vmtest.model import Matrix, Status, exit_status
 from vmtest.report import matrix_json
 from vmtest.runs import RunFolder
@@ -70,6 +71,11 @@ def read_matrix(folder: RunFolder) -> Matrix:
                 done = read_results(lines)
             tests = (*done, *unfinished(read_collected(log.with_name("collected.json")), done))
             result = replace(result, tests=tests, reason="the runner ended before this kernel did")
+        loads = log.with_name(LOADS)
+        if result.status is Status.CANCELLED and not result.loads and loads.exists():
+            with loads.open() as lines:
+                found = read_loads(lines)
+            result = replace(result, loads=found, reason="the runner ended before this kernel did")
         kernels.append(result)
     return replace(matrix, kernels=tuple(kernels))
 

@@ -20,7 +20,7 @@ from vmtest.cli.terminal import InteractiveHold
 from vmtest.config import Config
 from vmtest.errors import UsageError
 from vmtest.events import Event
-from vmtest.kernels import Store, default_cache
+from vmtest.kernels import Store, default_cache, lockfile
 from vmtest.matrix import Plan, resolve_all, run_matrix
 from vmtest.model import (
     Kernel,
@@ -77,6 +77,7 @@ def run(
     shell_on_failure: Annotated[
         bool, typer.Option(help="Open a shell in a kernel that failed; one VM at a time.")
     ] = False,
+    locked: common.LockedOption = False,
 ) -> None:
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
@@ -93,7 +94,7 @@ def run(
             objects.check_object(build.name, build.path)
         needed = {name for s in suites for name in s.objects}
         cache = default_cache()
-        kernels, resolved = choose_kernels(settings, kernel or [], cache)
+        kernels, resolved = choose_kernels(settings, kernel or [], cache, locked)
         if objects.depend_on_version(builds, needed):
             # Before anything is booted: which kernel is too old is known once it is resolved.
             missing = [kernel for kernel in kernels if kernel.name not in resolved]
@@ -146,7 +147,7 @@ def carry_out(
     ``builds`` are those that the kernels' objects are chosen of.
     """
     folder, settings = plan.folder, plan.config
-    facts = _facts(settings, plan, builds)
+    facts = {**facts_of(settings, plan), **_suite_facts(settings, builds)}
     folder.describe(facts)
 
     def save(matrix: Matrix) -> None:
@@ -154,16 +155,24 @@ def carry_out(
 
     with view:
         matrix = run_matrix(plan, emit, save, hold=hold)
-    folder.describe({**facts, **_ran(matrix, settings, builds)})
+    folder.describe({**facts, **what_ran(matrix, settings, builds)})
     for result in matrix.kernels:
         (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
     return matrix
 
 
 def choose_kernels(
-    settings: Config, patterns: list[str], cache: Path
+    settings: Config, patterns: list[str], cache: Path, locked: bool = False
 ) -> tuple[tuple[Kernel, ...], dict[str, Resolved]]:
-    """The kernels that ``patterns`` mean; the index is read only where a range asks for it."""
+    """The kernels that ``patterns`` mean; the index is read only where a range asks for it.
+
+    With ``locked`` they are those of kernels.lock; raises UsageError when it does not fit.
+    """
+    if locked:
+        lock = lockfile.read(lockfile.beside(settings.file))
+        known = {name: entry.kernel_version for name, entry in lock.items()}
+        chosen = configuration.select_kernels(settings.kernels, patterns, known)
+        return lockfile.pin(chosen, lock, settings.directory), {}
     resolved: dict[str, Resolved] = {}
     if configuration.needs_versions(patterns):
         resolved, _ = resolve_all(settings, settings.kernels, Store(cache))
@@ -202,7 +211,7 @@ def _pytest_options(
     return tuple(options)
 
 
-def _facts(settings: Config, plan: Plan, builds: tuple[ObjectFile, ...]) -> dict[str, object]:
+def facts_of(settings: Config, plan: Plan) -> dict[str, object]:
     """What run.json says: enough to know what ran, and to run it again."""
     return {
         "arguments": sys.argv[1:],
@@ -210,16 +219,6 @@ def _facts(settings: Config, plan: Plan, builds: tuple[ObjectFile, ...]) -> dict
         "started": runs.utc_now(),
         "kernels": [kernel.name for kernel in plan.kernels],
         "suites": list(plan.suites),
-        "objects": [_build(settings, build) for build in builds],
-        "known failures": [
-            {
-                "test": entry.test,
-                "kernels": entry.kernels.text if entry.kernels else None,
-                "reason": entry.reason,
-                "until": str(entry.until) if entry.until else None,
-            }
-            for entry in settings.known_failures
-        ],
         "gates": {kernel.name: kernel.gate for kernel in plan.kernels},
         "versions": {
             "vmtest": metadata.version("vmtest"),
@@ -230,6 +229,21 @@ def _facts(settings: Config, plan: Plan, builds: tuple[ObjectFile, ...]) -> dict
             "host kernel": platform.release(),
         },
         "host": {"cpus": os.cpu_count(), "root": os.geteuid() == 0},
+    }
+
+
+def _suite_facts(settings: Config, builds: tuple[ObjectFile, ...]) -> dict[str, object]:
+    return {
+        "objects": [_build(settings, build) for build in builds],
+        "known failures": [
+            {
+                "test": entry.test,
+                "kernels": entry.kernels.text if entry.kernels else None,
+                "reason": entry.reason,
+                "until": str(entry.until) if entry.until else None,
+            }
+            for entry in settings.known_failures
+        ],
     }
 
 
@@ -245,13 +259,15 @@ def _builds_of(
     result: KernelResult, settings: Config, builds: tuple[ObjectFile, ...]
 ) -> dict[str, str]:
     """The path of each object that went to a kernel, by name, relative to the project's folder."""
-    if not result.objects:
+    if not (result.objects and builds):
         return {}
     chosen = objects.choose(builds, KernelVersion.parse(result.version))
     return {name: os.path.relpath(chosen[name], settings.directory) for name, _ in result.objects}
 
 
-def _ran(matrix: Matrix, settings: Config, builds: tuple[ObjectFile, ...]) -> dict[str, object]:
+def what_ran(
+    matrix: Matrix, settings: Config, builds: tuple[ObjectFile, ...] = ()
+) -> dict[str, object]:
     """The digests and the accelerator of what did run, by kernel."""
     return {
         "ran": {

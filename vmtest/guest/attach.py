@@ -10,7 +10,6 @@ from vmtest.guest.maps import Map
 from vmtest.guest.objects import Program
 
 # From linux/bpf.h.
-_SK_MSG_VERDICT = 7
 _ALLOW_MULTI = 2
 
 
@@ -27,11 +26,12 @@ def attached_to_cgroup(program: Program, group: Cgroup) -> Iterator[None]:
 
 @contextlib.contextmanager
 def attached_to_sockhash(program: Program, sockets: Map) -> Iterator[None]:
-    """Runs an sk_msg program on what the sockets of a SOCKHASH send. Raises LibbpfError.
+    """Runs an sk_msg program on what the sockets of a SOCKHASH send; or an sk_skb program on what
+    they receive. Raises LibbpfError.
 
     A socket leaves the map by itself when it is closed.
     """
-    with _attached(program, sockets.fd, _SK_MSG_VERDICT, 0, sockets.name):
+    with _attached(program, sockets.fd, program.attach_type, 0, sockets.name):
         yield
 
 

@@ -1,4 +1,4 @@
-"""What an object's BTF says: where global variables lie and how structures are laid out."""
+"""What BTF says: where global variables lie, how structures are laid out, what a kernel has."""
 
 import ctypes
 import struct
@@ -10,10 +10,13 @@ from vmtest.guest import libbpf
 # From linux/btf.h.
 _KIND_STRUCT = 4
 _KIND_UNION = 5
+_KIND_ENUM = 6
+_KIND_FUNC = 12
 _KIND_VAR = 14
 _KIND_DATASEC = 15
 _TYPE = struct.Struct("=III")  # name_off, info, size or type
 _MEMBER = struct.Struct("=III")  # name_off, type, offset in bits
+_ENUMERATOR = struct.Struct("=Ii")  # name_off, value
 _SECTION_VARIABLE = struct.Struct("=III")  # type, offset, size
 
 
@@ -41,11 +44,17 @@ class _Type(NamedTuple):
 
 
 class Btf:
-    """The BTF of an object; valid as long as the object is open."""
+    """The BTF of an object, valid as long as the object is open; or of the kernel."""
 
     def __init__(self, handle: int) -> None:
         """`handle` is a `struct btf *`."""
         self._handle = handle
+
+    @classmethod
+    def of_kernel(cls) -> "Btf":
+        """The running kernel's, for as long as this process lives. Raises LibbpfError."""
+        handle = libbpf.library().btf__load_vmlinux_btf()
+        return cls(libbpf.check_pointer(handle, "the kernel's BTF"))
 
     def variables(self) -> dict[str, Variable]:
         """The global variables by name."""
@@ -79,6 +88,24 @@ class Btf:
             if found.kind in (_KIND_STRUCT, _KIND_UNION) and found.name == structure:
                 return dict(self._members(found, "", 0))
         raise KeyError(structure)
+
+    def enumerators(self, enumeration: str) -> dict[str, int]:
+        """The values of an enumeration by name. Raises KeyError if there is no such one."""
+        number = self._find(enumeration, _KIND_ENUM)
+        if number < 0:
+            raise KeyError(enumeration)
+        found = self._type(number)
+        entries = (found.address + _TYPE.size + n * _ENUMERATOR.size for n in range(found.length))
+        read = (_read(_ENUMERATOR, entry) for entry in entries)
+        return {self._name(name_offset): value for name_offset, value in read}
+
+    def has_function(self, name: str) -> bool:
+        """Whether there is a function of that name."""
+        return self._find(name, _KIND_FUNC) >= 0
+
+    def _find(self, name: str, kind: int) -> int:
+        lib = libbpf.library()
+        return int(lib.btf__find_by_name_kind(self._handle, name.encode(), kind))
 
     def _members(self, outer: _Type, prefix: str, base: int) -> Iterator[tuple[str, Member]]:
         for index in range(outer.length):

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vmtest.guest import libbpf
+from vmtest.guest import kinds, libbpf
 
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, 5.14, commit e8b9eab99232
 
@@ -73,14 +73,14 @@ def _so_netns_cookie() -> Answer:
 
 
 def _map_type(name: str) -> Question:
-    kind = _number(name, "map type", "libbpf_bpf_map_type_str")
+    kind = _number(name, "map type", kinds.map_types())
     return lambda: _answer(
         libbpf.library().libbpf_probe_bpf_map_type(kind, None), f"making a map of type {name}"
     )
 
 
 def _program_type(name: str) -> Question:
-    kind = _number(name, "program type", "libbpf_bpf_prog_type_str")
+    kind = _number(name, "program type", kinds.program_types())
     return lambda: _answer(
         libbpf.library().libbpf_probe_bpf_prog_type(kind, None), f"loading a {name} program"
     )
@@ -88,7 +88,7 @@ def _program_type(name: str) -> Question:
 
 def _helper(name: str) -> Question:
     program, _, helper = name.partition("/")
-    kind = _number(program, "program type", "libbpf_bpf_prog_type_str")
+    kind = _number(program, "program type", kinds.program_types())
     number = int(helper) if helper.isdecimal() else HELPERS.get(helper)
     if number is None:
         there = ", ".join(HELPERS)
@@ -106,11 +106,8 @@ def _answer(result: int, asked: str) -> Answer:
     return Answer(taken, asked, "accepted" if taken else "refused")
 
 
-def _number(name: str, what: str, namer: str) -> int:
-    """The number of the type that libbpf's function `namer` calls `name`."""
-    numbers: dict[str, int] = {}
-    while (found := getattr(libbpf.library(), namer)(len(numbers))) is not None:
-        numbers[found.decode()] = len(numbers)
+def _number(name: str, what: str, numbers: dict[str, int]) -> int:
+    """The number of the type `name`."""
     if name not in numbers:
         raise UnknownFeature(f'there is no {what} "{name}" (there are: {", ".join(numbers)})')
     return numbers[name]

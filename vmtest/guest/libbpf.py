@@ -6,6 +6,7 @@ returns a negative errno on failure, one that returns a pointer returns NULL and
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import resource
@@ -32,6 +33,16 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_program__set_autoload": (c_int, [c_void_p, ctypes.c_bool]),
     "bpf_program__set_log_level": (c_int, [c_void_p, c_uint32]),
     "bpf_program__set_log_buf": (c_int, [c_void_p, c_char_p, c_size_t]),
+    "bpf_program__autoload": (ctypes.c_bool, [c_void_p]),
+    "bpf_program__insn_cnt": (c_size_t, [c_void_p]),
+    "bpf_program__attach": (c_void_p, [c_void_p]),
+    "bpf_program__attach_xdp": (c_void_p, [c_void_p, c_int]),
+    "bpf_program__attach_netns": (c_void_p, [c_void_p, c_int]),
+    "bpf_link__destroy": (c_int, [c_void_p]),
+    "bpf_tc_hook_create": (c_int, [c_void_p]),
+    "bpf_tc_hook_destroy": (c_int, [c_void_p]),
+    "bpf_tc_attach": (c_int, [c_void_p, c_void_p]),
+    "bpf_tc_detach": (c_int, [c_void_p, c_void_p]),
     # bpf_map
     "bpf_map__name": (c_char_p, [c_void_p]),
     "bpf_map__fd": (c_int, [c_void_p]),
@@ -43,6 +54,8 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_map__pin_path": (c_char_p, [c_void_p]),
     "bpf_map__set_pin_path": (c_int, [c_void_p, c_char_p]),
     "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
+    "bpf_map__set_inner_map_fd": (c_int, [c_void_p, c_int]),
+    "bpf_map__attach_struct_ops": (c_void_p, [c_void_p]),
     "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
     "bpf_map__initial_value": (c_void_p, [c_void_p, ctypes.POINTER(c_size_t)]),
     # system calls, from bpf.h
@@ -63,22 +76,44 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_map_get_fd_by_id": (c_int, [c_uint32]),
     "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, ctypes.POINTER(c_uint32)]),
     "bpf_enable_stats": (c_int, [c_int]),
+    # probes and names, from libbpf.h
+    "libbpf_probe_bpf_prog_type": (c_int, [c_int, c_void_p]),
+    "libbpf_probe_bpf_helper": (c_int, [c_int, c_int, c_void_p]),
+    "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),
+    "libbpf_bpf_prog_type_str": (c_char_p, [c_int]),
+    "libbpf_bpf_attach_type_str": (c_char_p, [c_int]),
+    "libbpf_bpf_map_type_str": (c_char_p, [c_int]),
+    "libbpf_num_possible_cpus": (c_int, []),
     # ring_buffer, from libbpf.h
     "ring_buffer__new": (c_void_p, [c_int, c_void_p, c_void_p, c_void_p]),
     "ring_buffer__free": (None, [c_void_p]),
     "ring_buffer__poll": (c_int, [c_void_p, c_int]),
     "ring_buffer__consume": (c_int, [c_void_p]),
-    # probes and names, from libbpf.h
-    "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),
-    "libbpf_probe_bpf_prog_type": (c_int, [c_int, c_void_p]),
-    "libbpf_probe_bpf_helper": (c_int, [c_int, c_int, c_void_p]),
-    "libbpf_bpf_map_type_str": (c_char_p, [c_int]),
-    "libbpf_bpf_prog_type_str": (c_char_p, [c_int]),
     # btf, from btf.h
+    "btf__load_vmlinux_btf": (c_void_p, []),
+    "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
     "btf__type_cnt": (c_uint32, [c_void_p]),
     "btf__type_by_id": (c_void_p, [c_void_p, c_uint32]),
     "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),
     "btf__resolve_size": (c_int64, [c_void_p, c_uint32]),
+}
+
+# From the kernel's include/linux/errno.h and libbpf's libbpf_legacy.h: not in Python's table, which
+# calls 95 by its other name.
+_ERRNO_NAMES = {
+    95: "EOPNOTSUPP",
+    524: "ENOTSUPP",
+    4000: "LIBBPF_ERRNO__LIBELF",
+    4001: "LIBBPF_ERRNO__FORMAT",
+    4002: "LIBBPF_ERRNO__KVERSION",
+    4003: "LIBBPF_ERRNO__ENDIAN",
+    4004: "LIBBPF_ERRNO__INTERNAL",
+    4005: "LIBBPF_ERRNO__RELOC",
+    4006: "LIBBPF_ERRNO__LOAD",
+    4007: "LIBBPF_ERRNO__VERIFY",
+    4008: "LIBBPF_ERRNO__PROG2BIG",
+    4009: "LIBBPF_ERRNO__KVER",
+    4010: "LIBBPF_ERRNO__PROGTYPE",
 }
 
 # typedef int (*libbpf_print_fn_t)(enum libbpf_print_level, const char *, va_list), where a va_list
@@ -96,10 +131,10 @@ class LibbpfError(OSError):
 class LoadError(LibbpfError):
     """An object that was refused. `log` is all that libbpf and the verifier said."""
 
-    def __init__(self, errno: int, message: str, log: str) -> None:
+    def __init__(self, number: int, message: str, log: str) -> None:
         """`message` says what was being done; the last lines of `log` are appended to it."""
         last = log.strip().splitlines()[-25:]
-        super().__init__(errno, "\n".join([f"{message}: {os.strerror(errno)}", *last]))
+        super().__init__(number, "\n".join([f"{message}: {os.strerror(number)}", *last]))
         self.log = log
 
 
@@ -115,7 +150,7 @@ def library() -> ctypes.CDLL:
             function = getattr(lib, name)
             function.restype = result
             function.argtypes = arguments
-        lib.libbpf_set_print(_print_callback)
+        lib.libbpf_set_print(print_callback)
     except (OSError, AttributeError) as error:
         raise LibbpfError(0, f"libbpf 1.x is needed in the guest: {error}") from error
     return lib
@@ -131,9 +166,14 @@ def check(result: int, message: str) -> int:
 def check_pointer(result: int | None, message: str) -> int:
     """`result`, unless it is NULL: then LibbpfError says `message`."""
     if not result:
-        errno = ctypes.get_errno()
-        raise LibbpfError(errno, f"{message}: {os.strerror(errno)}")
+        number = ctypes.get_errno()
+        raise LibbpfError(number, f"{message}: {os.strerror(number)}")
     return result
+
+
+def errno_name(number: int) -> str:
+    """`EINVAL` for 22; libbpf's and the kernel's own as well."""
+    return _ERRNO_NAMES.get(number) or errno.errorcode.get(number, str(number))
 
 
 @contextlib.contextmanager
@@ -150,9 +190,28 @@ def captured_messages() -> Iterator[list[str]]:
         _sinks.remove(messages)
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[list[str]]:
+    """Has libbpf not even call here with its messages: each costs, also one that is dropped.
+
+    Hands out no messages.
+    """
+    library().libbpf_set_print(None)
+    try:
+        yield []
+    finally:
+        library().libbpf_set_print(print_callback)
+
+
+@functools.cache
 def raise_memlock_limit() -> None:
-    """Lifts RLIMIT_MEMLOCK, against which kernels before 5.11 count maps and programs."""
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    """Lifts RLIMIT_MEMLOCK, against which kernels before 5.11 count maps and programs.
+
+    Where that is not permitted, the limit stays: newer kernels do not mind.
+    """
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    with contextlib.suppress(ValueError, PermissionError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)
 
 
 def _print(level: int, pattern: bytes, arguments: int) -> int:
@@ -169,4 +228,5 @@ def _print(level: int, pattern: bytes, arguments: int) -> int:
     return length
 
 
-_print_callback = _PrintFunction(_print)  # kept alive: libbpf holds its address
+print_callback = _PrintFunction(_print)
+"""What libbpf calls with its messages; kept alive here, because libbpf holds its address."""

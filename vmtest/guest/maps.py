@@ -14,6 +14,7 @@ TYPE_ARRAY = 2
 TYPE_PROG_ARRAY = 3
 TYPE_SOCKHASH = 18
 TYPE_SK_STORAGE = 24
+TYPE_STRUCT_OPS = 26
 TYPE_RINGBUF = 27
 
 ANY = 0
@@ -52,6 +53,14 @@ class Map:
 
     def __repr__(self) -> str:
         return f"<Map {self.name}: {self.key_size} B -> {self.value_size} B>"
+
+    def id(self) -> int:
+        """Its number in this kernel. Raises LibbpfError."""
+        info = (ctypes.c_uint32 * 2)()  # the beginning of struct bpf_map_info: type, id
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        result = libbpf.library().bpf_obj_get_info_by_fd(self.fd, info, ctypes.byref(size))
+        libbpf.check(result, f"{self.name}: information")
+        return int(info[1])
 
     def lookup(self, key: bytes) -> bytes | None:
         """The value of `key`, or None. Raises LibbpfError for any reason but absence."""

@@ -2,10 +2,13 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import pathlib
+import struct
 from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import NamedTuple
 
 from vmtest.guest import libbpf
 from vmtest.guest.btf import Btf, Variable
@@ -14,8 +17,23 @@ from vmtest.guest.maps import Map
 # From linux/bpf.h: enum bpf_stats_type, and struct bpf_prog_info up to run_cnt (5.1, commit
 # 5f8f8b93aeb8).
 _STATS_RUN_TIME = 0
-_PROG_INFO_RUN_COUNT = 200
-_PROG_INFO_SIZE = 208
+_PROG_INFO = struct.Struct("=16xII176xQ")  # jited_prog_len, xlated_prog_len, run_cnt
+_PROG_INFO_MAP_COUNT = 52  # nr_map_ids, with the address of map_ids behind
+_MOST_MAPS = 64  # MAX_USED_MAPS of the verifier
+
+LogBuffer = ctypes.Array[ctypes.c_char]
+
+
+class ProgramInfo(NamedTuple):
+    """What the kernel tells of a loaded program.
+
+    Sizes in bytes, of the JITed (0 where there is no JIT) and of the translated instructions;
+    `runs` are counted while counted_runs() is in force.
+    """
+
+    jited_size: int
+    translated_size: int
+    runs: int
 
 
 class Program:
@@ -23,74 +41,101 @@ class Program:
 
     def __init__(self, handle: int) -> None:
         """`handle` is a `struct bpf_program *`."""
-        self._handle = handle
-        self._log: ctypes.Array[ctypes.c_char] | None = None
+        self.handle = handle
+        self._log: LogBuffer | None = None
 
     def __repr__(self) -> str:
         return f"<Program {self.name}>"
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """The C function's name."""
-        return _text(libbpf.library().bpf_program__name(self._handle))
+        return _text(libbpf.library().bpf_program__name(self.handle))
 
     @property
     def section(self) -> str:
         """The ELF section, `cgroup/connect4` for instance."""
-        return _text(libbpf.library().bpf_program__section_name(self._handle))
+        return _text(libbpf.library().bpf_program__section_name(self.handle))
 
     @property
     def kind(self) -> int:
         """The type, as in `enum bpf_prog_type`."""
-        return int(libbpf.library().bpf_program__type(self._handle))
+        return int(libbpf.library().bpf_program__type(self.handle))
 
     @property
     def attach_type(self) -> int:
         """What it may be attached to, as in `enum bpf_attach_type`."""
-        return int(libbpf.library().bpf_program__expected_attach_type(self._handle))
+        return int(libbpf.library().bpf_program__expected_attach_type(self.handle))
 
     @property
     def fd(self) -> int:
         """The file descriptor. Raises LibbpfError if the program is not loaded."""
-        result = libbpf.library().bpf_program__fd(self._handle)
+        result = libbpf.library().bpf_program__fd(self.handle)
         return libbpf.check(result, f"{self.name} is not loaded")
 
     def set_kind(self, kind: int, attach_type: int) -> None:
         """Before load: the types, if the section's name does not tell. Raises LibbpfError."""
         lib = libbpf.library()
-        libbpf.check(lib.bpf_program__set_type(self._handle, kind), f"{self.name}: type {kind}")
+        libbpf.check(lib.bpf_program__set_type(self.handle, kind), f"{self.name}: type {kind}")
         libbpf.check(
-            lib.bpf_program__set_expected_attach_type(self._handle, attach_type),
+            lib.bpf_program__set_expected_attach_type(self.handle, attach_type),
             f"{self.name}: attach type {attach_type}",
         )
 
     def set_autoload(self, wanted: bool) -> None:
         """Before load: whether the object's load() includes this program. Raises LibbpfError."""
-        result = libbpf.library().bpf_program__set_autoload(self._handle, wanted)
-        libbpf.check(result, f"{self.name}: autoload")
+        result = libbpf.library().bpf_program__set_autoload(self.handle, wanted)
+        if result < 0:
+            libbpf.check(result, f"{self.name}: autoload")
 
-    def keep_log(self, level: int, size: int = 1 << 20) -> None:
+    @property
+    def autoload(self) -> bool:
+        """Whether the object's load() includes this program."""
+        return bool(libbpf.library().bpf_program__autoload(self.handle))
+
+    @property
+    def instructions(self) -> int:
+        """How many instructions it has, subprograms only once it is loaded."""
+        return int(libbpf.library().bpf_program__insn_cnt(self.handle))
+
+    def keep_log(self, level: int, size: int = 1 << 20, buffer: LogBuffer | None = None) -> None:
         """Before load: has the verifier's log kept for log(), of a success too.
 
-        `level` as in bpf(2), 4 for statistics; `size` in bytes. Raises LibbpfError.
+        `level` as in bpf(2), 4 for statistics; `size` in bytes, which the verifier wants to be at
+        least 128. A `buffer` of at least that size, if given, may serve one program after the
+        other: log() is then that of the last one loaded. Raises LibbpfError.
         """
         lib = libbpf.library()
-        self._log = ctypes.create_string_buffer(size)
-        libbpf.check(lib.bpf_program__set_log_level(self._handle, level), f"{self.name}: log level")
-        result = lib.bpf_program__set_log_buf(self._handle, self._log, size)
+        self._log = buffer if buffer is not None else ctypes.create_string_buffer(size)
+        libbpf.check(lib.bpf_program__set_log_level(self.handle, level), f"{self.name}: log level")
+        result = lib.bpf_program__set_log_buf(self.handle, self._log, size)
         libbpf.check(result, f"{self.name}: log buffer")
 
     def log(self) -> str:
         """What keep_log() kept; empty before load."""
         return self._log.value.decode(errors="replace") if self._log else ""
 
-    def run_count(self) -> int:
-        """How often the kernel ran it while counted_runs() was in force. Raises LibbpfError."""
-        info = ctypes.create_string_buffer(_PROG_INFO_SIZE)
-        size = ctypes.c_uint32(_PROG_INFO_SIZE)
+    def info(self) -> ProgramInfo:
+        """What the kernel tells of it. Raises LibbpfError if it is not loaded."""
+        return ProgramInfo(*_PROG_INFO.unpack(self._info(b"")))
+
+    def map_ids(self) -> list[int]:
+        """The ids of the maps that it uses. Raises LibbpfError if it is not loaded."""
+        ids = (ctypes.c_uint32 * _MOST_MAPS)()
+        asked = struct.pack("=52xIQ", _MOST_MAPS, ctypes.addressof(ids))
+        (count,) = struct.unpack_from("=I", self._info(asked), _PROG_INFO_MAP_COUNT)
+        return ids[:count]
+
+    def _info(self, asked: bytes) -> bytes:
+        info = ctypes.create_string_buffer(asked, _PROG_INFO.size)
+        size = ctypes.c_uint32(_PROG_INFO.size)
         result = libbpf.library().bpf_obj_get_info_by_fd(self.fd, info, ctypes.byref(size))
         libbpf.check(result, f"{self.name}: information")
-        return int.from_bytes(info.raw[_PROG_INFO_RUN_COUNT:_PROG_INFO_SIZE], "little")
+        return info.raw
+
+    def run_count(self) -> int:
+        """How often the kernel ran it while counted_runs() was in force. Raises LibbpfError."""
+        return self.info().runs
 
 
 class BpfObject:
@@ -99,17 +144,19 @@ class BpfObject:
     What programs and maps were used for must have ended before: see vmtest.guest.attach.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
+    def __init__(self, path: pathlib.Path, again: bool = False) -> None:
         """Opens `path`. Raises LoadError if libbpf cannot read it.
 
+        `again`: it could be read before, so that nobody listens to what libbpf says of it.
         Maps that ask to be pinned are not: two loads would share them, and a pin outlives its test.
         Sharing is reuse_maps()'s.
         """
         libbpf.raise_memlock_limit()
         lib = libbpf.library()
         self.path = path
+        self._loaded = False
         self._maps: dict[str, Map] | None = None
-        with libbpf.captured_messages() as messages:
+        with libbpf.silence() if again else libbpf.captured_messages() as messages:
             handle: int | None = lib.bpf_object__open_file(os.fsencode(path), None)
             if not handle:
                 raise libbpf.LoadError(
@@ -120,10 +167,15 @@ class BpfObject:
             # Not on all: with some versions unpinning what has no path is an error.
             if lib.bpf_map__pin_path(found):
                 libbpf.check(lib.bpf_map__set_pin_path(found, None), f"{path.name}: pin path")
-        self.programs = {
-            program.name: program
-            for program in map(Program, _walk(lib.bpf_object__next_program, handle))
-        }
+        # In the file's order. Naming them all costs as much as loading a small one.
+        self.programs_in_order = [
+            Program(found) for found in _walk(lib.bpf_object__next_program, handle)
+        ]
+
+    @functools.cached_property
+    def programs(self) -> dict[str, Program]:
+        """The programs by name."""
+        return {program.name: program for program in self.programs_in_order}
 
     def __enter__(self) -> "BpfObject":
         return self
@@ -152,30 +204,38 @@ class BpfObject:
             result = lib.bpf_object__load(self._open())
         if result < 0:
             raise libbpf.LoadError(-result, f"{self.path.name}: cannot load", "".join(messages))
-        self._maps = {
-            _text(lib.bpf_map__name(handle)): Map(
-                fd=lib.bpf_map__fd(handle),
-                name=_text(lib.bpf_map__name(handle)),
-                kind=lib.bpf_map__type(handle),
-                key_size=lib.bpf_map__key_size(handle),
-                value_size=lib.bpf_map__value_size(handle),
-                max_entries=lib.bpf_map__max_entries(handle),
-                flags=lib.bpf_map__map_flags(handle),
-            )
-            for handle in _walk(lib.bpf_object__next_map, self._open())
-        }
+        self._loaded = True
 
     @property
     def maps(self) -> dict[str, Map]:
         """The maps by name. Raises RuntimeError before load()."""
-        if self._maps is None:
+        if not self._loaded:
             raise RuntimeError(f"{self.path.name} is not loaded: it has no maps yet")
+        if self._maps is None:
+            lib = libbpf.library()
+            self._maps = {
+                _text(lib.bpf_map__name(handle)): Map(
+                    fd=lib.bpf_map__fd(handle),
+                    name=_text(lib.bpf_map__name(handle)),
+                    kind=lib.bpf_map__type(handle),
+                    key_size=lib.bpf_map__key_size(handle),
+                    value_size=lib.bpf_map__value_size(handle),
+                    max_entries=lib.bpf_map__max_entries(handle),
+                    flags=lib.bpf_map__map_flags(handle),
+                )
+                for handle in self._map_handles()
+            }
         return self._maps
 
     def map_names(self) -> list[str]:
         """The names of the maps, loaded or not."""
         lib = libbpf.library()
         return [_text(lib.bpf_map__name(found)) for found in self._map_handles()]
+
+    def map_kinds(self) -> dict[str, int]:
+        """The types of the maps by name, as in `enum bpf_map_type`, loaded or not."""
+        lib = libbpf.library()
+        return {_text(lib.bpf_map__name(h)): int(lib.bpf_map__type(h)) for h in self._map_handles()}
 
     def btf(self) -> Btf:
         """The object's BTF. Raises LibbpfError if it was compiled without (`clang -g` makes it)."""
@@ -186,6 +246,16 @@ class BpfObject:
         """Before load: the size of a map (of a ring buffer in bytes). Raises LibbpfError."""
         result = libbpf.library().bpf_map__set_max_entries(self._map(name), count)
         libbpf.check(result, f"{name}: {count} entries")
+
+    def set_inner_map(self, name: str, template: Map) -> None:
+        """Before load: what the maps inside a map of maps look like. Raises LibbpfError."""
+        result = libbpf.library().bpf_map__set_inner_map_fd(self._map(name), template.fd)
+        libbpf.check(result, f"{name}: inner map")
+
+    def attach_struct_ops(self, name: str) -> int | None:
+        """After load: registers a struct_ops map. Returns a `struct bpf_link *`, as libbpf does."""
+        link: int | None = libbpf.library().bpf_map__attach_struct_ops(self._map(name))
+        return link
 
     def reuse_maps(self, other: "BpfObject", names: Iterable[str] | None = None) -> list[str]:
         """Before load: takes maps of a loaded object instead of making its own.
@@ -219,7 +289,7 @@ class BpfObject:
         """
         variable = self._variable(name)
         new = value.to_bytes(variable.size, "little", signed=value < 0)
-        if self._maps is None:
+        if not self._loaded:
             address, _ = self._initial(variable.section)
             ctypes.memmove(address + variable.offset, new, len(new))
             return
@@ -235,7 +305,7 @@ class BpfObject:
         return variables[name]
 
     def _section(self, section: str) -> bytes:
-        if self._maps is None:
+        if not self._loaded:
             return ctypes.string_at(*self._initial(section))
         value = self._section_map(section).lookup(bytes(4))
         assert value is not None, f"{section}: an array always has its only entry"

@@ -7,11 +7,12 @@ the host knows for certain what had finished and what was running.
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
+
+from vmtest.guest.wire import Wire
 
 OUTPUT_LIMIT = 64 * 1024
 """Characters kept of a test's output and of its failure, from the end."""
@@ -31,25 +32,6 @@ ALTHOUGH = "skipped although the kernel has "
 def not_applicable(reason: str) -> NoReturn:
     """End the test: what it asks was never promised here.  Raises pytest's Skipped."""
     pytest.skip(NOT_APPLICABLE + reason)
-
-
-class Wire:
-    """Two descriptors: lines to the host, single-byte answers from it."""
-
-    def __init__(self, lines: int, answers: int) -> None:
-        self._lines = lines
-        self._answers = answers
-
-    def send(self, event: str, **fields: Any) -> None:
-        """Write one event; blocks while the host does not read."""
-        data = (json.dumps({"event": event, **fields}) + "\n").encode()
-        while data:
-            data = data[os.write(self._lines, data) :]
-
-    def wait(self) -> None:
-        """Block until the host has answered; ends this process when the host is gone."""
-        if not os.read(self._answers, 1):
-            os._exit(pytest.ExitCode.INTERNAL_ERROR)
 
 
 class HostReporter:

@@ -11,15 +11,13 @@ import sys
 
 import pytest
 
-from vmtest.guest.plugin import HostReporter, Wire
+from vmtest.guest.plugin import HostReporter
+from vmtest.guest.wire import Wire
 
 
 def main(arguments: list[str]) -> int:
     """Run pytest with ``arguments``; returns its exit status."""
-    wire = Wire(lines=os.dup(1), answers=os.dup(0))
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(2, 1)
+    wire = Wire.on_standard_streams()
     # The host asks where a silent test hangs before it gives up.
     faulthandler.register(signal.SIGUSR1, file=os.fdopen(os.dup(2), "w"), all_threads=True)
     return int(pytest.main(arguments, plugins=[HostReporter(wire)]))

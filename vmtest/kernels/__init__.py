@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from vmtest.errors import UsageError
 from vmtest.kernels.apt import AptSource
+from vmtest.kernels.locked import LockedSource
+from vmtest.kernels.mainline import MainlineSource
+from vmtest.kernels.package import PackageSource
 from vmtest.kernels.path import PathSource
 from vmtest.kernels.source import Source
 from vmtest.kernels.store import Store, default_cache
-from vmtest.model import AptArchive, AptSpec, Kernel, PathSpec
+from vmtest.kernels.tree import TreeSource
+from vmtest.model import (
+    AptArchive,
+    AptSpec,
+    Kernel,
+    LockedSpec,
+    MainlineSpec,
+    PackageSpec,
+    PathSpec,
+    TreeSpec,
+)
 
 __all__ = ["AptArchive", "Source", "Store", "default_cache", "source_for"]
 
@@ -28,9 +42,18 @@ def _apt(kernel: Kernel, archives: Archives) -> Source:
         ) from None
 
 
+def _locked(kernel: Kernel, archives: Archives) -> Source:
+    assert isinstance(kernel.spec, LockedSpec)
+    return LockedSource(source_for(replace(kernel, spec=kernel.spec.exact), archives))
+
+
 _SOURCES: Mapping[type, Callable[[Kernel, Archives], Source]] = {
     AptSpec: _apt,
     PathSpec: lambda kernel, archives: PathSource(),
+    PackageSpec: lambda kernel, archives: PackageSource(),
+    MainlineSpec: lambda kernel, archives: MainlineSource(),
+    TreeSpec: lambda kernel, archives: TreeSource(),
+    LockedSpec: _locked,
 }
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import tarfile
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vmtest.cache import disk_full, require_tool
+from vmtest.cache import require_tool
 from vmtest.debian import mirrors_of
 from vmtest.errors import (
     InfrastructureError,
@@ -18,15 +17,16 @@ from vmtest.errors import (
     VmtestError,
 )
 from vmtest.kernels.aptstate import Index, SuiteState, SuiteUnreadable
-from vmtest.kernels.assemble import finish, wanted_in_modules
 from vmtest.kernels.candidates import (
     Candidate,
     check_version,
     is_pattern,
     matching,
     nearest,
+    releases,
 )
 from vmtest.kernels.store import Manifest, Resolution, Store
+from vmtest.kernels.unpacking import fill_from
 from vmtest.model import (
     AptArchive,
     AptSpec,
@@ -38,6 +38,21 @@ from vmtest.model import (
 )
 
 _ELF_SPACE = 100 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What suites hold: one candidate a distinct package version, oldest first, bootable or not.
+
+    ``notes`` say which suites could not be read, and which indexes are old.
+    """
+
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...]
+
+    def nearest(self, version: str) -> str:
+        """The bootable neighbours of ``version``, in words."""
+        return _nearest(list(self.candidates), version, "nearest bootable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +73,12 @@ class AptSource:
         suites = self._suites(spec)
         before = store.recall(self._question(spec))
         if before is not None and before.version == spec.version:
-            return _from_store(kernel, before, "")  # pinned to a package: nothing to ask
+            return _from_store(kernel, before, store, "")  # pinned to a package: nothing to ask
         try:
             indexes, failed = self._indexes(suites, store, refresh=True)
         except VmtestError as error:
             if before is not None:
-                return _from_store(kernel, before, f"{error}; the stored kernel is used")
+                return _from_store(kernel, before, store, f"{error}; the stored kernel is used")
             if isinstance(error, UsageError):
                 raise
             raise KernelUnavailable(
@@ -76,10 +91,10 @@ class AptSource:
         if failed and before is not None:
             known = KernelVersion.parse(before.version)
             if best is None or best.missing or known > best.kernel_version:
-                return _from_store(kernel, before, f"{failures}; the stored kernel is used")
+                return _from_store(kernel, before, store, f"{failures}; the stored kernel is used")
         if before is not None and (best is None or best.missing):
             gone = f"{before.version} is no longer in the index; the stored kernel is used"
-            return _from_store(kernel, before, gone)
+            return _from_store(kernel, before, store, gone)
         if best is None:
             raise KernelUnavailable(self._no_match(kernel, spec, suites, offered, failures))
         if best.missing:
@@ -97,6 +112,7 @@ class AptSource:
             size=0 if cached else best.size,
             cached=cached,
             note="; ".join(filter(None, (failures if is_pattern(spec.version) else "", *stale))),
+            digest=best.digest,
         )
         if cached:
             self._remember(resolved, store)
@@ -111,7 +127,7 @@ class AptSource:
         same request led to before is returned, and its note says so.
         """
         kernel = resolved.kernel
-        image = store.get(resolved.key, kernel.name)
+        image = store.take(resolved.key, kernel.name)
         if image is None:
             try:
                 image = self._download(resolved, store, progress)
@@ -136,7 +152,67 @@ class AptSource:
     def _stored_before(self, resolved: Resolved, store: Store) -> KernelImage | None:
         spec = _spec(resolved.kernel)
         before = store.recall(self._question(spec)) if is_pattern(spec.version) else None
-        return None if before is None else store.get(before.key, resolved.kernel.name)
+        return None if before is None else store.take(before.key, resolved.kernel.name)
+
+    # --- what there is ---
+
+    def offer(self, store: Store, suites: tuple[str, ...] = ()) -> Offer:
+        """Every kernel in the archive's suites, or in those of them named ``suites``.
+
+        Raises KernelUnavailable when no suite can be read.
+        """
+        indexes, failed = self._indexes(
+            self._suites(AptSpec(self.archive.name, "*", suites)), store, refresh=True
+        )
+        if not indexes:
+            raise KernelUnavailable(
+                f"[apt.{self.archive.name}]: {_failures(failed)}; check the network, the mirror "
+                f"and the suites in kernels.toml"
+            )
+        notes = [_failures(failed), *(index.note for index in indexes)]
+        found = releases(c for index in indexes for c in index.candidates)
+        return Offer(tuple(found), tuple(filter(None, notes)))
+
+    def pin(self, candidate: Candidate, like: Kernel, name: str = "") -> Kernel:
+        """``like`` with exactly this candidate: its package version and its suite."""
+        spec = AptSpec(self.archive.name, candidate.version.text, (candidate.suite,))
+        return replace(like, name=name or candidate.version.text, spec=spec)
+
+    def between(self, first: str, last: str, like: Kernel, store: Store) -> list[Kernel]:
+        """Every bootable kernel from ``first`` to ``last``, both included, oldest first.
+
+        Both are written as ``version`` in kernels.toml is; a pattern means its newest.
+        Each is ``like`` pinned to a package version and a suite, and called by its upstream
+        version, or by the package's where one upstream version was packaged more than
+        once.  Raises KernelUnavailable, with the nearest, for an end that cannot boot or
+        is not there, and UsageError when the ends are out of order.
+        """
+        offer = self.offer(store)
+        low, high = (self._end(offer, version) for version in (first, last))
+        if high.version < low.version:
+            raise UsageError(
+                f"{first} is {low.version} and {last} is {high.version}: "
+                f"the first of them has to be the older one"
+            )
+        inside = [
+            c
+            for c in offer.candidates
+            if not c.missing and low.version <= c.version <= high.version
+        ]
+        often = Counter(c.version.upstream for c in inside)
+        return [
+            self.pin(c, like, c.version.upstream if often[c.version.upstream] == 1 else "")
+            for c in inside
+        ]
+
+    def _end(self, offer: Offer, version: str) -> Candidate:
+        found = matching(offer.candidates, version)
+        if found and not found[-1].missing:
+            return found[-1]
+        why = found[-1].missing if found else "the suites hold no such kernel"
+        raise KernelUnavailable(
+            "; ".join([f"{version}: {why}", offer.nearest(version), *offer.notes])
+        )
 
     # --- suites ---
 
@@ -249,32 +325,24 @@ class AptSource:
         state: SuiteState,
         progress: Progress | None,
     ) -> Manifest:
-        unpacker = require_tool("dpkg-deb", "dpkg", "to unpack Debian's packages")
         downloads = entry.parent / "download"
         downloads.mkdir()
         files = state.download(candidate.packages, downloads, name, progress)
-        for file in files:
-            _extract(unpacker, file, entry, candidate.release, name)
-            file.unlink()
-        raw = entry / "vmlinuz"
-        if not raw.is_file():
-            raise KernelUnavailable(
-                f"{name}: {candidate.packages[0].name} {candidate.version} holds no kernel image"
-            )
-        config = entry / "config"
-        text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
-        manifest = finish(
+
+        def one_by_one() -> Iterator[Path]:
+            for file in files:
+                yield file
+                file.unlink()
+
+        return fill_from(
+            one_by_one(),
             entry,
-            raw,
-            name=f"{name}: {candidate.packages[0].name}",
-            version=candidate.kernel_version.text,
+            name=name,
             digest=candidate.digest,
             origin=self._origin(candidate),
-            config=text,
+            release=candidate.release,
+            version=candidate.kernel_version.text,
         )
-        raw.unlink()
-        config.unlink(missing_ok=True)
-        return manifest
 
 
 def _spec(kernel: Kernel) -> AptSpec:
@@ -283,7 +351,8 @@ def _spec(kernel: Kernel) -> AptSpec:
     return kernel.spec
 
 
-def _from_store(kernel: Kernel, before: Resolution, note: str) -> Resolved:
+def _from_store(kernel: Kernel, before: Resolution, store: Store, note: str) -> Resolved:
+    image = store.get(before.key)
     return Resolved(
         kernel=kernel,
         version=KernelVersion.parse(before.version),
@@ -292,6 +361,7 @@ def _from_store(kernel: Kernel, before: Resolution, note: str) -> Resolved:
         size=0,
         cached=True,
         note=note,
+        digest="" if image is None else image.digest,
     )
 
 
@@ -312,56 +382,3 @@ def _nearest(offered: list[Candidate], version: str, words: str) -> str:
     if not is_pattern(version) and version.count(".") == 1:
         hint = f'; for the newest of a series write "{version}.*"'
     return f"{words}: {listed}{hint}"
-
-
-def _extract(unpacker: str, deb: Path, entry: Path, release: str, name: str) -> None:
-    """Take out of a package what a guest needs: image, config and modules."""
-    with subprocess.Popen(
-        [unpacker, "--fsys-tarfile", str(deb)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        problem = ""
-        try:
-            with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-                for member in tar:
-                    target = _target(member.name, entry, release) if member.isreg() else None
-                    stream = tar.extractfile(member) if target is not None else None
-                    if target is None or stream is None:
-                        continue
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with target.open("wb") as out:
-                        while chunk := stream.read(1 << 20):
-                            out.write(chunk)
-        except (tarfile.TarError, EOFError) as error:
-            problem = str(error)
-        except BaseException:
-            process.kill()
-            raise
-        # Read the rest, so that dpkg-deb ends by itself.
-        while process.stdout.read(1 << 20):
-            pass
-        complaint = process.stderr.read().decode("utf-8", "replace").strip()
-    if "No space left" in complaint:
-        raise disk_full(entry, f"{name}: unpacking {deb.name}")
-    if process.returncode != 0 or problem:
-        why = complaint.splitlines()[-1] if complaint else problem
-        raise KernelUnavailable(f"{name}: {deb.name} cannot be unpacked: {why}")
-
-
-def _target(member: str, entry: Path, release: str) -> Path | None:
-    """Where a file of a package goes in an entry, None for what is not kept."""
-    parts = [part for part in member.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        return None
-    if parts[:1] == ["usr"]:
-        parts = parts[1:]
-    if parts == ["boot", f"vmlinuz-{release}"] or parts == ["lib", "modules", release, "vmlinuz"]:
-        return entry / "vmlinuz"
-    if parts == ["boot", f"config-{release}"] or parts == ["lib", "modules", release, "config"]:
-        return entry / "config"
-    below = "/".join(parts[3:])
-    if parts[:3] == ["lib", "modules", release] and below and wanted_in_modules(below):
-        return entry.joinpath(*parts)
-    return None

@@ -11,7 +11,7 @@ from itertools import groupby
 from vmtest.cache import sha256_json
 from vmtest.debian import DebianVersion, paragraphs
 from vmtest.errors import UsageError
-from vmtest.model import KernelVersion
+from vmtest.model import KernelVersion, VersionRange
 
 _STANZA = re.compile(
     r"^Package: linux-(?:image|binary|modules|base)-(?:unsigned-)?\d[^\n]*-amd64[^\n]*\n"
@@ -25,6 +25,7 @@ _OTHER_FLAVOUR = re.compile(r"-(cloud|rt|dbg)(-|$)|-signed-template")
 _DEPENDENCY = re.compile(r"\blinux-(image|binary|modules|base)-(\d[^\s,|(]*)")
 _SMALLEST_IMAGE = 5 << 20
 _PATTERN = re.compile(r"^(\d+(?:\.\d+)*)\.\*$")
+_SERIES = re.compile(r"^(\d+(?:\.\d+)*)(?:\.\*)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +190,34 @@ def matching(candidates: Iterable[Candidate], version: str) -> list[Candidate]:
     else:
         found = [c for c in candidates if version in (c.version.text, c.version.upstream)]
     return sorted(found, key=_rank)
+
+
+def releases(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """One candidate a distinct package version, oldest first.
+
+    Of several with one version it is the one that :func:`matching` would take.
+    """
+    ranked = sorted(candidates, key=_rank)
+    return [list(group)[-1] for _, group in groupby(ranked, key=lambda c: c.version)]
+
+
+def selected(candidates: Iterable[Candidate], pattern: str) -> list[Candidate]:
+    """The candidates, bootable or not, that a listing's ``pattern`` shows, in their order.
+
+    A range (``>=6.1,<6.13``), a series (``6.12``, ``6.12.*``), a version, a package
+    version, or ``*``.  Raises UsageError when it is none of these.
+    """
+    if VersionRange.looks_like(pattern):
+        try:
+            wanted = VersionRange.parse(pattern)
+        except ValueError as error:
+            raise UsageError(f"{pattern}: {error}") from error
+        return [c for c in candidates if c.kernel_version in wanted]
+    if series := _SERIES.match(pattern):
+        numbers = tuple(int(number) for number in series.group(1).split("."))
+        return [c for c in candidates if c.kernel_version.numbers[: len(numbers)] == numbers]
+    check_version(pattern)
+    return [c for c in candidates if pattern in ("*", c.version.text, c.version.upstream)]
 
 
 def nearest(candidates: Iterable[Candidate], version: str, count: int = 2) -> list[Candidate]:

@@ -60,6 +60,7 @@ class PathSource:
             size=0,
             cached=cached,
             note="" if modules is not None else "no modules were given",
+            digest=_digest(key),
         )
 
     def fetch(
@@ -68,7 +69,7 @@ class PathSource:
         """Copy what ``resolved`` names into the store; see :class:`Source`."""
         kernel = resolved.kernel
         spec = _spec(kernel)
-        found = store.get(resolved.key, kernel.name)
+        found = store.take(resolved.key, kernel.name)
         if found is None:
             modules = _modules(kernel, spec, resolved.version.text)
             need = spec.image.stat().st_size + _ELF_SPACE
@@ -108,7 +109,7 @@ class PathSource:
             spec.image,
             name=f"{kernel.name}: {spec.image}",
             version=release,
-            digest=hashlib.sha256(resolved.key.encode()).hexdigest(),
+            digest=_digest(resolved.key),
             origin=resolved.origin,
             config=text,
             check=unchanged,
@@ -122,6 +123,10 @@ def _spec(kernel: Kernel) -> PathSpec:
     if not isinstance(kernel.spec, PathSpec):
         raise TypeError(f"{kernel.name}: {kernel.spec!r} is not for this source")
     return kernel.spec
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()  # the key has a digest of all that was read
 
 
 def _version(kernel: Kernel, release: str) -> KernelVersion:

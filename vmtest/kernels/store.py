@@ -14,10 +14,10 @@ from pathlib import Path
 from vmtest.cache import (
     default_cache,
     disk_errors,
+    hold,
     locked,
     publish,
     read_json,
-    remove_tree,
     require_space,
     safe_name,
     scratch,
@@ -106,16 +106,21 @@ class Store:
             note=read.note,
         )
 
+    def take(self, key: str, name: str = "") -> KernelImage | None:
+        """As :meth:`get`, for use: until this process ends it is not pruned."""
+        hold(self.root, f"kernel-{safe_name(key)}")
+        return self.get(key, name)
+
     def add(
         self, key: str, fill: Callable[[Path], Manifest], *, name: str = "", need: int = 0
     ) -> KernelImage:
-        """The kernel ``key``, made by ``fill`` when the store lacks it.
+        """The kernel ``key`` for use, made by ``fill`` when the store lacks it.
 
         ``fill`` is given an empty folder and returns what it put there; ``need`` is
         what it takes, in bytes.  Two runners that want the same kernel make it once.
         Raises what ``fill`` raises, and InfrastructureError for a full disk.
         """
-        found = self.get(key, name)
+        found = self.take(key, name)
         if found is not None:
             return found
         lock = f"kernel-{safe_name(key)}"
@@ -141,7 +146,7 @@ class Store:
                     },
                 )
                 publish(made, self.path(key))
-        found = self.get(key, name)
+        found = self.take(key, name)
         if found is None:
             raise InfrastructureError(f"{self.path(key)}: what was just stored cannot be read back")
         return found
@@ -160,11 +165,6 @@ class Store:
     def size(self) -> int:
         """What the kernels take on the disk, in bytes."""
         return sum(entry.size for entry in self.entries())
-
-    def remove(self, key: str) -> None:
-        """Forget the kernel ``key``; a runner that is booting it loses its files."""
-        with locked(self.root, f"kernel-{safe_name(key)}"):
-            remove_tree(self.path(key))
 
     def remember(self, question: Sequence[object], resolution: Resolution) -> None:
         """Keep the answer to ``question`` for when its source cannot be asked."""

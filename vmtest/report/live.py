@@ -26,6 +26,7 @@ from vmtest.events import (
     Event,
     Fetching,
     KernelFinished,
+    LoadFinished,
     Note,
     Preparing,
     TestFinished,
@@ -109,9 +110,7 @@ class LiveView:
         now = self._clock()
         before = self._state
         self._state = before.apply(event, now)
-        if isinstance(event, Note) or (
-            isinstance(event, TestFinished) and event.result.outcome in WRONG
-        ):
+        if isinstance(event, Note) or _went_wrong(event):
             for line in told(before, event, self._state, now):
                 self._console.print(Text(line), soft_wrap=True)
 
@@ -207,6 +206,12 @@ class PlainView:
             self._printed = now
 
 
+def _went_wrong(event: Event) -> bool:
+    if isinstance(event, LoadFinished):
+        return event.result.verdict.bad
+    return isinstance(event, TestFinished) and event.result.outcome in WRONG
+
+
 def told(before: State, event: Event, after: State, now: float) -> tuple[str, ...]:
     """The lines that say what ``event`` changed; none for what is no news."""
     if isinstance(event, Note):
@@ -241,14 +246,22 @@ def _news(old: KernelState | None, event: Event, new: KernelState) -> Iterable[s
             yield f"{tables.mark_of(result).text} {one_line(result.test)}" + (
                 f": {message}" if message else ""
             )
+        case LoadFinished(result=result) if result.verdict.bad:
+            why = one_line(result.reason.text if result.reason else result.line, _LONGEST)
+            yield f"{result.verdict} {one_line(result.label)}" + (f": {why}" if why else "")
         case KernelFinished(result=result):
             yield _outcome(result)
 
 
 def _outcome(result: KernelResult) -> str:
     reason = f": {one_line(result.reason, _LONGEST)}" if result.reason else ""
-    tests = counted(len(result.tests), "test")
-    return f"{result.status.value}, {tests}, {seconds(result.duration)}{reason}"
+    return f"{result.status.value}, {_work(result)}, {seconds(result.duration)}{reason}"
+
+
+def _work(result: KernelResult) -> str:
+    if result.loads:
+        return counted(len(result.loads), "load")
+    return counted(len(result.tests), "test")
 
 
 def still(state: State, now: float) -> tuple[str, ...]:
@@ -283,6 +296,9 @@ def _bytes(kernel: KernelState) -> str:
 
 
 def _tests(kernel: KernelState) -> str:
+    if kernel.place is not None:
+        place, objects = kernel.place
+        return f"{counted(kernel.finished, kernel.noun)}, object {place} of {objects}"
     if kernel.count is None:
         return counted(kernel.finished, "test") if kernel.finished else "collecting tests"
     return f"{kernel.finished} of {counted(kernel.count, 'test')}"
@@ -335,7 +351,8 @@ def _row(kernel: KernelState, now: float, *, bars: bool) -> tuple[Text, ...]:
             progress = seconds(now - kernel.since)
             detail = "" if kernel.attempt == 1 else f"attempt {kernel.attempt}"
         case Phase.TESTING:
-            bar = _bar(kernel.finished, kernel.count or 0)
+            done, total = kernel.place or (kernel.finished, kernel.count or 0)
+            bar = _bar(done, total)
             progress = _tests(kernel)
             detail = _short(kernel.test or kernel.last)
             took = now - kernel.test_since
@@ -344,7 +361,7 @@ def _row(kernel: KernelState, now: float, *, bars: bool) -> tuple[Text, ...]:
         case Phase.DONE if kernel.result is not None:
             result = kernel.result
             phase = Text(result.status.value, STYLE[tables.tone_of(result.status)])
-            progress = counted(len(result.tests), "test")
+            progress = _work(result)
             detail = result.reason
     wrong = Text(f"{kernel.wrong} failed" if kernel.wrong else "", STYLE[Tone.BAD])
     spent = Text(clock_text(kernel.elapsed(now)) if kernel.began is not None else "")
@@ -373,6 +390,7 @@ def _all(state: State, now: float) -> str:
     parts = ", ".join(f"{n} {word}" for n, word in counts if n)
     finished = sum(kernel.finished for kernel in state.kernels)
     wrong = sum(kernel.wrong for kernel in state.kernels)
-    tests = f"; {counted(finished, 'test')}" + (f", {wrong} failed" if wrong else "")
+    noun = next((kernel.noun for kernel in state.kernels if kernel.finished), "test")
+    tests = f"; {counted(finished, noun)}" + (f", {wrong} failed" if wrong else "")
     head = counted(len(state.kernels), "kernel")
     return f"{clock_text(now - state.started)}  {head}{': ' + parts if parts else ''}{tests}"

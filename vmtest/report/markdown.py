@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from vmtest.model import KernelResult, Matrix, Status
+from vmtest.report import loads
 from vmtest.report import table as tables
+from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Failure, Table, Tone
 from vmtest.report.terminal import CONSOLE
 from vmtest.report.text import counted, last_lines, one_line, visible
@@ -60,11 +62,10 @@ class _Pieces:
 def render(matrix: Matrix, limit: int = LIMIT) -> str:
     """The report in less than ``limit`` bytes of UTF-8."""
     pieces = _Pieces(limit - _RESERVE)
-    pieces.add(f"## {_headline(matrix)}\n\n{_escaped(tables.summary(matrix))}\n", "summary")
-    table = tables.build(matrix)
+    pieces.add(f"## {_headline(matrix)}\n\n{_escaped(_summary(matrix))}\n", "summary")
+    table = loads.with_loads(tables.build(matrix), matrix)
     _add_table(pieces, table, int(limit * (1 - _TABLE_SHARE)))
-    words = tables.legend(table)
-    if words:
+    for words in filter(None, (tables.legend(table), *loads.legend(matrix))):
         pieces.add(f"\n{_escaped(words)}\n", "legend")
     idle = tables.never_ran(matrix)
     if idle:
@@ -76,6 +77,17 @@ def render(matrix: Matrix, limit: int = LIMIT) -> str:
     failures, log = tables.failures(matrix), tables.log_of_tests(matrix)
     for failure in failures:
         pieces.add(_failure(failure, log, open_it=len(failures) == 1), "failure")
+    rejections = loads.rejections(matrix)
+    for rejection in rejections:
+        pieces.add(_rejection(rejection, open_it=len(rejections) == 1), "rejection")
+    for title, lines in (
+        ("Changes since the baseline", [_change(change) for change in loads.changed(matrix)]),
+        ("Close to the instruction limit", [f"\n- {_code(line)}" for line in loads.near(matrix)]),
+    ):
+        if lines and pieces.add(f"\n### {title}\n", "heading"):
+            for line in lines:
+                pieces.add(line, "change")
+            pieces.add("\n", "end")
     excuses = [_excuse(excuse) for excuse in tables.excuses(matrix)]
     end = "\n\n</details>\n"
     head = f"\n{_summary_line(f'{len(excuses)} skipped, xfail or n-a, and why')}\n"
@@ -93,6 +105,10 @@ def _headline(matrix: Matrix) -> str:
     if not bad:
         return f"vmtest: {counted(len(matrix.kernels), 'kernel')} passed"
     return f"vmtest: {len(bad)} of {counted(len(matrix.kernels), 'kernel')} did not pass"
+
+
+def _summary(matrix: Matrix) -> str:
+    return tables.summary(matrix, loads.summary(matrix))
 
 
 def _never_ran(labels: Sequence[str]) -> str:
@@ -176,6 +192,26 @@ def _failure(failure: Failure, log: str, open_it: bool) -> str:
         parts.append(f"\nOutput on {where}:\n{_fence(_after(left_out, lines))}")
     parts += [_log(kernel, log) for kernel in failure.kernels]
     return "".join([*parts, "\n</details>\n"])
+
+
+def _rejection(rejection: Rejection, open_it: bool) -> str:
+    load = rejection.first
+    names = ", ".join(map(html.escape, rejection.kernels))
+    title = f"{_tag(loads.mark_of(load).text, 'b')} {_tag(rejection.label)} on {names}"
+    about = loads.title(load)
+    if about:
+        title += f": {_tag(about)}"
+    parts = [f"\n{_summary_line(title, raw=True, open_it=open_it)}\n"]
+    lines = loads.why(load)
+    if lines:
+        parts.append(_fence(lines))
+    parts += [f"\nLog: {_code(log, 1000)}\n" for log in rejection.logs]
+    return "".join([*parts, "\n</details>\n"])
+
+
+def _change(change: loads.Changed) -> str:
+    where = _escaped(", ".join(change.kernels))
+    return f"\n- {change.mark} {_code(change.text, 1000)} on {where}"
 
 
 def _after(left_out: int, lines: list[str]) -> list[str]:

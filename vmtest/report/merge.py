@@ -19,6 +19,7 @@ from vmtest.model import (
     TestResult,
     unique,
 )
+from vmtest.verdicts import LoadResult, Verdict
 
 _SEVERITY = (
     Status.CANCELLED,
@@ -101,6 +102,8 @@ def _kernel(parts: Sequence[tuple[str, KernelResult]], suites: Sequence[str]) ->
         splats=tuple(splat for r in results for splat in r.splats),
         gate=any(r.gate for r in results),
         objects=_objects(parts),
+        loads=_loads(parts),
+        changes=tuple(dict.fromkeys(change for r in results for change in r.changes)),
     )
 
 
@@ -134,6 +137,23 @@ def _conflict(kernel: str, what: str, known: dict[str, str]) -> UsageError:
         "these are different runs: give shards that ran the same kernels and objects "
         "(pin the version in kernels.toml, build the objects once)"
     )
+
+
+def _loads(parts: Sequence[tuple[str, KernelResult]]) -> tuple[LoadResult, ...]:
+    """All loads; one that a shard did not come to, another may have."""
+    found: dict[tuple[str, str], tuple[str, LoadResult]] = {}
+    for run, result in parts:
+        for load in result.loads:
+            before = found.setdefault((load.object, load.program), (run, load))
+            if before[1].verdict is Verdict.NOT_LOADED:
+                found[load.object, load.program] = (run, load)
+            elif load.verdict not in (before[1].verdict, Verdict.NOT_LOADED):
+                raise UsageError(
+                    f"kernel {result.kernel}: {load.label}: {before[1].verdict} in run "
+                    f"{before[0]}, {load.verdict} in run {run}; shards of one run do not repeat "
+                    "a load: leave one of these runs out"
+                )
+    return tuple(load for _, load in found.values())
 
 
 def _tests(

@@ -17,6 +17,8 @@ from vmtest.events import (
     Fetching,
     KernelFinished,
     KernelQueued,
+    LoadFinished,
+    LoadStarted,
     Note,
     Output,
     Preparing,
@@ -67,6 +69,10 @@ class KernelState:
     test_since: float = 0.0
     last: str = ""
     """The node id of the test that ended last."""
+    noun: str = "test"
+    """What is counted: tests, or loads."""
+    place: tuple[int, int] | None = None
+    """Which object of how many is being loaded."""
     result: KernelResult | None = None
     ended: float = 0.0
 
@@ -150,6 +156,23 @@ def _next(state: KernelState, event: Event, now: float) -> KernelState:
                 wrong=state.wrong + (result.outcome in WRONG),
                 test="",
                 last=result.test,
+            )
+        case LoadStarted(load=load, place=place, objects=objects):
+            return replace(
+                _entered(state, Phase.TESTING, now),
+                noun="load",
+                test=load,
+                test_since=now,
+                place=(place, objects),
+            )
+        case LoadFinished(result=result):
+            return replace(
+                _entered(state, Phase.TESTING, now),
+                noun="load",
+                finished=state.finished + 1,
+                wrong=state.wrong + result.verdict.bad,
+                test="",
+                last=result.label,
             )
         case KernelFinished(result=result):
             return replace(_entered(state, Phase.DONE, now), result=result, test="", ended=now)

@@ -297,13 +297,13 @@ def never_ran(matrix: Matrix) -> tuple[str, ...]:
 def troubled(matrix: Matrix) -> tuple[KernelResult, ...]:
     """Kernels that have something to say beyond their tests: reason, note, splat or console.
 
-    That some of its tests failed is said by the tests themselves.
+    That some of its tests or loads failed is said by these themselves.
     """
 
     def speaks(kernel: KernelResult) -> bool:
         if kernel.note or kernel.splats:
             return True
-        if kernel.status is Status.FAILED and kernel.count(*WRONG):
+        if kernel.status is Status.FAILED and (kernel.count(*WRONG) or kernel.loads):
             return bool(kernel.console_tail)
         return kernel.status is not Status.PASSED
 
@@ -349,11 +349,14 @@ def summary_of_tests(matrix: Matrix) -> str:
     return counted(len(results), "test") + (f" ({', '.join(others)})" if others else "")
 
 
-def summary(matrix: Matrix) -> str:
-    """``4 kernels: 3 passed, 1 failed (exit 1), 212 tests (1 FAILED), 81.3 s, tcg``."""
+def summary(matrix: Matrix, loads: str = "") -> str:
+    """``4 kernels: 3 passed, 1 failed (exit 1), 212 tests (1 FAILED), 81.3 s, tcg``.
+
+    ``loads`` stands in the place of the tests where there were loads and no tests.
+    """
     parts = [
         summary_of_kernels(matrix),
-        summary_of_tests(matrix),
+        loads or summary_of_tests(matrix),
         seconds(matrix.duration),
         accelerators(matrix.kernels),
     ]

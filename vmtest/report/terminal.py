@@ -19,7 +19,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from vmtest.model import KernelResult, Matrix, Status, exit_status
+from vmtest.report import loads
 from vmtest.report import table as tables
+from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Failure, Line, Table, Tone
 from vmtest.report.text import counted, last_lines, one_line, visible, wrapped
 
@@ -42,6 +44,7 @@ _SPLATS = 5
 _SPLAT_LINES = 12
 _EXCUSES = 30
 _NAMES = 30
+_CHANGES = 60
 
 CONSOLE = "console.log"
 """The file in a kernel's folder that holds all its console said."""
@@ -77,14 +80,16 @@ def _tidy(text: str) -> str:
 
 
 def _report(matrix: Matrix, console: Console) -> Iterable[RenderableType]:
-    table = tables.build(matrix)
+    table = loads.with_loads(tables.build(matrix), matrix)
     if matrix.kernels:
         yield from _drawn(table, console)
-        words = tables.legend(table)
-        if words:
+        for words in filter(None, (tables.legend(table), *loads.legend(matrix))):
             yield Text(f"  {words}", STYLE[Tone.QUIET])
         yield Text()
     yield from _failures(tables.failures(matrix), tables.log_of_tests(matrix))
+    yield from _rejections(loads.rejections(matrix))
+    yield from _changes(loads.changed(matrix))
+    yield from _near(loads.near(matrix))
     troubled = tables.troubled(matrix)
     for kernel in troubled:
         if not tables.only_noted(kernel):
@@ -277,6 +282,50 @@ def _failure(failure: Failure, log: str) -> Iterable[RenderableType]:
     yield Text()
 
 
+def _rejections(rejections: Sequence[Rejection]) -> Iterable[RenderableType]:
+    for rejection in rejections[:_IN_FULL]:
+        load = rejection.first
+        mark = loads.mark_of(load)
+        yield _rule(mark.text, rejection.label, mark.tone)
+        about = loads.title(load)
+        yield Text(f"  on {', '.join(rejection.kernels)}{': ' if about else ''}{about}")
+        yield from _quoted(loads.why(load), 0)
+        for log in rejection.logs:
+            yield Text(f"  log: {log}", STYLE[Tone.QUIET])
+        yield Text()
+    others = rejections[_IN_FULL:]
+    if others:
+        yield _rule("REJECTED", f"{len(others)} more, a line each", Tone.BAD)
+        for rejection in others:
+            mark = loads.mark_of(rejection.first)
+            text = Text("  ").append(mark.text, STYLE[mark.tone])
+            what = one_line(next(iter(loads.why(rejection.first)), ""), 120)
+            yield text.append(f" {rejection.label} on {', '.join(rejection.kernels)}: {what}")
+        yield Text()
+
+
+def _changes(found: Sequence[loads.Changed]) -> Iterable[RenderableType]:
+    if not found:
+        return
+    yield _rule("changes", "since the baseline", Tone.WARN)
+    for change in found[:_CHANGES]:
+        text = Text("  ").append(change.mark, STYLE[change.tone])
+        yield text.append(f" {change.text} on {', '.join(change.kernels)}")
+    if len(found) > _CHANGES:
+        more = f"  ... and {len(found) - _CHANGES} more; matrix.json has all"
+        yield Text(more, STYLE[Tone.QUIET])
+    yield Text()
+
+
+def _near(lines: Sequence[str]) -> Iterable[RenderableType]:
+    if not lines:
+        return
+    yield _rule("warning", "close to the instruction limit", Tone.WARN)
+    for line in lines:
+        yield Text(f"  {line}")
+    yield Text()
+
+
 def _joined(lines: Iterable[str]) -> str:
     return " ".join(" ".join(lines).split())
 
@@ -355,4 +404,5 @@ def _never_ran(matrix: Matrix) -> Iterable[RenderableType]:
 
 def _summary(matrix: Matrix) -> Text:
     tone = Tone.GOOD if exit_status(matrix) == 0 else Tone.BAD
-    return Text(tables.summary(matrix), "bold " + STYLE[tone].removeprefix("bold "))
+    words = tables.summary(matrix, loads.summary(matrix))
+    return Text(words, "bold " + STYLE[tone].removeprefix("bold "))

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from vmtest.errors import BootError, DeadlineExceeded, SessionLost, SessionRefused
+from vmtest.kernels.kconfig import share_of
 from vmtest.model import KernelImage, RootImage
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog
@@ -83,6 +84,7 @@ class Machine:
                 cpus=self.spec.cpus,
                 cmdline=self.spec.cmdline,
                 network=self.spec.network,
+                share=share_of(self.spec.image),
             )
             self.started = time.monotonic()
             environment = vng_environment(os.environ, vng, folder)

@@ -50,6 +50,10 @@ class Supervised:
         """Where to read its output; end of file when it has ended."""
         return self._output.fileno()
 
+    def wait(self) -> int:
+        """Its exit status as a shell would give it; when its output has ended, it is about to."""
+        return self._process.wait()
+
     def let_go(self) -> None:
         """Have the supervisor end the command; does not wait."""
         with suppress(OSError):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vmtest.errors import InfrastructureError
-from vmtest.model import Accelerator, KernelImage, RootImage
+from vmtest.model import Accelerator, KernelImage, RootImage, Share
 
 PORT = "vmtest.ssh"
 """Name of the virtio-serial port that carries SSH."""
@@ -78,15 +78,18 @@ def vng_argv(
     cmdline: Sequence[str] = (),
     network: bool = False,
     firmware: str = "",
+    share: Share = "9p",
 ) -> list[str]:
     """The ``vng`` command that boots ``image`` on ``root`` with SSH on the unix socket ``socket``.
 
     QEMU connects to ``socket``; somebody has to listen there.  ``cmdline`` is
     appended to the kernel's command line.  With ``network`` the guest gets a
     user-mode network card, otherwise it has only ``lo``.  ``firmware`` replaces
-    QEMU's own.
+    QEMU's own.  ``share`` virtiofs takes the host's virtiofsd, which has to be there.
     """
-    argv = [str(vng), "--verbose", "--force-9p", "--disable-monitor"]
+    argv = [str(vng), "--verbose", "--disable-monitor"]
+    if share == "9p":
+        argv.append("--force-9p")
     if accelerator is Accelerator.TCG:
         argv.append("--disable-kvm")
     argv += ["--cpus", str(cpus), "--memory", f"{memory_mib}M", "--user", "root"]

@@ -1,0 +1,67 @@
+"""A local HTTP server that gives out files, and can be told to do it badly."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Served:
+    """What the server gives out, and what it was asked.
+
+    ``cut`` has how many bytes the answers to come send before they hang up, one a
+    request; ``statuses`` what they answer instead; ``ranges`` whether it continues files.
+    """
+
+    files: dict[str, bytes]
+    ranges: bool = True
+    cut: list[int] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    url: str = ""
+
+
+@contextmanager
+def serving(served: Served) -> Iterator[Served]:
+    """Serve until left."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range")
+            served.asked.append((self.path, wanted))
+            if served.statuses and (status := served.statuses.pop(0)) != 200:
+                self.send_error(status)
+                return
+            data = served.files.get(self.path)
+            if data is None:
+                self.send_error(404)
+                return
+            begin = 0
+            if wanted and served.ranges:
+                begin = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if begin >= len(data) > 0:
+                self.send_error(416)
+                return
+            self.send_response(206 if begin else 200)
+            self.send_header("Content-Length", str(len(data) - begin))
+            self.end_headers()
+            length = served.cut.pop(0) if served.cut else len(data)
+            self.wfile.write(data[begin : begin + length])
+
+        def log_message(self, format: str, *args: object) -> None:
+            del format, args
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    served.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield served
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

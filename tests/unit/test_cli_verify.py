@@ -1,0 +1,108 @@
+"""``vmtest verify`` through the command line, as far as it gets without a VM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command import vmtest
+
+from vmtest.model import KernelResult, Matrix, Status
+from vmtest.report import matrix_json
+from vmtest.verdicts import Cost, LoadResult, Verdict
+
+TEXT = "no object at all, and long enough to have a header"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a run that found one program of 812 instructions on one kernel."""
+    folder = tmp_path / ".vmtest" / "runs" / "20260101T000000Z-abcdef"
+    folder.mkdir(parents=True)
+    load = LoadResult("x.o", "p", Verdict.ACCEPTED, cost=Cost(instructions=812))
+    kernel = KernelResult(
+        "6.12", Status.PASSED, release="6.12.1", loads=(load,), objects=(("x.o", "aa"),)
+    )
+    matrix = Matrix(1, folder.name, "2026-01-01T00:00:00+00:00", 1.0, (), (kernel,))
+    (folder / "matrix.json").write_text(matrix_json.render(matrix))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "kernels.toml does not exist"),
+        (("none.o",), "none.o: does not exist"),
+        (("text.o",), "text.o is not an ELF file"),
+        (("empty.o",), "empty.o is not an ELF file"),
+        (("text.o", "--kernel", "6.13"), "text.o is not an ELF file"),
+        (("text.o", "--log-level", "3"), "is none of 1, 2, 4"),
+        (("text.o", "--log-limit", "1T"), "from 1K to 256M"),
+        (("text.o", "--fail-on", "anything"), "is none of rejected, regressed"),
+        (("text.o", "--fail-on", "regressed"), "needs --baseline FILE or --against"),
+        (("text.o", "--baseline", "b", "--against", "d"), "compare with one of them"),
+        (("text.o", "--baseline", "b.json"), "b.json does not exist"),
+        (("text.o", "--type", "xdp"), "write PROGRAM=TYPE"),
+        (("text.o", "--accel", "hvf"), "none of auto, kvm, tcg"),
+        (("text.o", "--from-run", "x"), "leave OBJECT and --against out"),
+        (("--from-run", "2020"), 'there is no run "2020"'),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "text.o").write_text(TEXT)
+    (tmp_path / "empty.o").write_bytes(b"")
+    vmtest("verify", *arguments, cwd=tmp_path).refuses(2, said)
+
+
+def test_a_baseline_of_another_schema_version_is_refused_before_anything(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text('{"schema": 7, "kernels": {}}')
+    said = vmtest("verify", "x.o", "--baseline", "b.json", cwd=tmp_path)
+    said.refuses(2, "b.json: schema 7, but this vmtest reads 1", "upgrade vmtest")
+
+
+def test_a_revision_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.o").write_bytes(b"\x7fELF\2\1\1" + bytes(9) + b"\1\0\xf7\0" + bytes(44))
+    said = vmtest("verify", "x.o", "--against", "v0", cwd=tmp_path)
+    said.refuses(2, "--against v0: is no folder, and as a git revision of")
+
+
+def test_an_old_run_is_judged_without_booting(run: Path, tmp_path: Path) -> None:
+    saved = vmtest("verify", "--from-run", str(run), "--save", "b.json", cwd=tmp_path)
+    assert saved.status == 0, saved
+    value = json.loads((tmp_path / "b.json").read_text())
+    load = value["kernels"]["6.12.1"]["objects"]["x.o"]["programs"]["p"]
+    load["costs"]["instructions"] = 400
+    (tmp_path / "b.json").write_text(json.dumps(value))
+    compared = ("verify", "--from-run", str(run), "--baseline", "b.json")
+    assert vmtest(*compared, cwd=tmp_path).status == 0
+    said = vmtest(*compared, "--fail-on", "+20%", cwd=tmp_path)
+    assert said.status == 1, said
+    assert "x.o: p: instructions 400 -> 812 (+103.0%)" in said.out
+
+
+def test_a_run_without_loads_is_none_of_verify(run: Path, tmp_path: Path) -> None:
+    empty = Matrix(1, "r", "2026-01-01T00:00:00+00:00", 1.0, (), ())
+    (run / "matrix.json").write_text(matrix_json.render(empty))
+    vmtest("verify", "--from-run", str(run), cwd=tmp_path).refuses(2, "is no run of vmtest verify")
+
+
+def test_what_a_killed_runner_left_is_read(run: Path, tmp_path: Path) -> None:
+    kernel = KernelResult("6.12", Status.CANCELLED, release="6.12.1")
+    matrix = Matrix(1, "r", "2026-01-01T00:00:00+00:00", 1.0, (), (kernel,))
+    (run / "matrix.json").write_text(matrix_json.render(matrix))
+    (run / "6.12").mkdir()
+    line = '{"object": "x.o", "program": "p", "verdict": "rejected"}\n'
+    (run / "6.12" / "loads.jsonl").write_text(line + line[:20])
+    said = vmtest("report", str(run), cwd=tmp_path)
+    assert "REJECTED" in said.out
+    assert "1 object, 1 program: 1 rejected" in said.out
+
+
+def test_csv_is_a_file_a_kernel(run: Path, tmp_path: Path) -> None:
+    said = vmtest("verify", "--from-run", str(run), "--csv", "out/csv", cwd=tmp_path)
+    assert said.status == 0, said
+    text = (tmp_path / "out" / "csv" / "6.12.csv").read_text()
+    assert text.splitlines()[1] == "x.o,p,success,0,812,0,0"

@@ -1,0 +1,282 @@
+"""The host's side of the loader, against a real process that speaks its protocol."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_session import HostSession
+
+from vmtest.errors import InfrastructureError
+from vmtest.loader import (
+    End,
+    Loader,
+    LoaderStuck,
+    Order,
+    Record,
+    Wanted,
+    Watch,
+    parse_load,
+    read_loads,
+    safe_name,
+)
+from vmtest.verdicts import LoadResult, Verdict
+
+# What a guest's loader does, as far as the host can tell: two programs an object,
+# and a fate for those that `fates` names.
+GUEST = """
+import json, os, signal, sys, time
+plan = json.load(open(sys.argv[1]))
+fates = json.load(open(os.path.join(os.path.dirname(sys.argv[1]), "fates.json")))
+
+def say(event, **fields):
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+def load(key, program):
+    if [key, program] in plan["done"]:
+        return
+    say("start", object=key, program=program)
+    if not os.read(0, 1):
+        sys.exit(9)
+    fate = fates.get(f"{key}/{program}", "accepted")
+    if fate == "die":
+        sys.stderr.write("my last words\\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fate == "hang":
+        time.sleep(600)
+    say("load", object=key, program=program, verdict=fate, errno="", line="", log=fate * 3)
+
+if fates.get("start") == "no":
+    sys.exit("no module named vmtest")
+say("hello", pid=os.getpid())
+for entry in plan["objects"]:
+    if fates.get(f"{entry['key']}/open") == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    say("object", object=entry["key"], programs=[{"name": "a"}, {"name": "b"}], maps=[])
+    for program in ("", "a", "b"):
+        load(entry["key"], program)
+say("probe", text="eBPF helpers supported")
+say("finish", status=0)
+"""
+
+
+class Bench:
+    """A loader over ``names`` whose guest is a folder here."""
+
+    def __init__(self, folder: Path, names: list[str], **options: object) -> None:
+        (folder / "vmtest" / "guest").mkdir(parents=True)
+        (folder / "vmtest" / "guest" / "verify.py").write_text(textwrap.dedent(GUEST))
+        self.folder = folder
+        self.order = replace(
+            Order(tuple(Wanted(name, f"objects/{n:03d}.o") for n, name in enumerate(names))),
+            **options,  # type: ignore[arg-type]  # a test's own choice
+        )
+        self.fates: dict[str, str] = {}
+        self.session = HostSession({"/tmp/vmtest": folder})
+        self.record = Record(folder, self.order).__enter__()
+        self.started: list[str] = []
+        self.loader = Loader(self.order, self.record, Watch(self._started, lambda load: None))
+        self.log = io.BytesIO()
+
+    def _started(self, place: int, wanted: Wanted, program: str) -> None:
+        # Whatever had finished must be on disk before the next load begins.
+        lines = (self.folder / "loads.jsonl").read_text().splitlines()
+        assert len(lines) == len(self.record.loads)
+        self.started.append(f"{place} {wanted.name}/{program}")
+
+    def execute(self) -> End:
+        (self.folder / "fates.json").write_text(json.dumps(self.fates))
+        return self.loader.execute(
+            self.session, sys.executable, self.log, lambda: None, factor=1.0, start_limit=20.0
+        )
+
+    def verdicts(self) -> dict[str, Verdict]:
+        return {f"{load.object}/{load.program}": load.verdict for load in self.record.loads}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[list[Bench]]:
+    benches: list[Bench] = []
+    yield benches
+    for bench in benches:
+        bench.session.close()
+        bench.record.__exit__()
+
+
+def bench(made: list[Bench], folder: Path, *names: str, **options: object) -> Bench:
+    made.append(Bench(folder, list(names), **options))
+    return made[-1]
+
+
+def test_every_load_has_its_verdict_and_is_on_disk(made: list[Bench], tmp_path: Path) -> None:
+    here = bench(made, tmp_path, "x.o", "y.o")
+    here.fates = {"1/a": "rejected"}
+    assert here.execute() is End.FINISHED
+    assert here.verdicts() == {
+        "x.o/": Verdict.ACCEPTED,
+        "x.o/a": Verdict.ACCEPTED,
+        "x.o/b": Verdict.ACCEPTED,
+        "y.o/": Verdict.ACCEPTED,
+        "y.o/a": Verdict.REJECTED,
+        "y.o/b": Verdict.ACCEPTED,
+    }
+    with (tmp_path / "loads.jsonl").open() as lines:
+        assert list(read_loads(lines)) == here.record.loads
+    assert (tmp_path / "verifier/y.o/a.log").read_text() == "rejected" * 3
+    assert (tmp_path / "feature-probe.txt").read_text() == "eBPF helpers supported"
+    assert here.started[0] == "1 x.o/"
+    assert here.loader.left == ()
+
+
+def test_a_loader_that_dies_costs_one_program(made: list[Bench], tmp_path: Path) -> None:
+    here = bench(made, tmp_path, "x.o", "y.o")
+    here.fates = {"0/a": "die"}
+    assert here.execute() is End.DIED
+    assert here.loader.last_words == "my last words"
+    assert here.loader.blame(Verdict.LOADER_CRASHED, "why")
+    assert here.execute() is End.FINISHED
+    assert here.verdicts().pop("x.o/a") is Verdict.LOADER_CRASHED
+    assert len(here.record.loads) == 6
+    assert [v for v in here.verdicts().values() if v is not Verdict.ACCEPTED] == [
+        Verdict.LOADER_CRASHED
+    ]
+
+
+def test_a_loader_that_dies_while_it_opens_an_object_costs_that_object(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o", "y.o", "z.o")
+    here.fates = {"1/open": "die"}
+    assert here.execute() is End.DIED
+    assert here.loader.blame(Verdict.LOADER_CRASHED, "why")
+    assert here.execute() is End.FINISHED
+    found = here.verdicts()
+    assert found["y.o/"] is Verdict.LOADER_CRASHED
+    assert found["z.o/b"] is Verdict.ACCEPTED
+    assert "y.o/a" not in found
+
+
+def test_a_load_over_its_time_is_killed_and_the_rest_goes_on(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o", timeout=2.0)
+    here.fates = {"0/a": "hang"}
+    assert here.execute() is End.KILLED
+    assert here.loader.blame(Verdict.TIMED_OUT, "over 2 s")
+    assert here.execute() is End.FINISHED
+    assert here.verdicts()["x.o/a"] is Verdict.TIMED_OUT
+    assert here.verdicts()["x.o/b"] is Verdict.ACCEPTED
+
+
+def test_a_loader_that_cannot_be_killed_is_stuck(
+    made: list[Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bench(made, tmp_path, "x.o", timeout=1.0)
+    here.fates = {"0/": "hang"}
+    monkeypatch.setattr("vmtest.loader._GRACE", 0.5)
+    monkeypatch.setattr(here.session, "run", lambda argv, check: None)
+    with pytest.raises(LoaderStuck):
+        here.execute()
+
+
+def test_a_loader_that_does_not_start_is_the_machines_fault(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o")
+    here.fates = {"start": "no"}
+    with pytest.raises(InfrastructureError, match="no module named vmtest"):
+        here.execute()
+
+
+def test_what_is_done_is_not_told_to_the_guest_again(made: list[Bench], tmp_path: Path) -> None:
+    here = bench(made, tmp_path, "x.o", "y.o")
+    here.fates = {"1/a": "die"}
+    here.execute()
+    here.loader.blame(Verdict.KERNEL_CRASHED, "why")
+    plan = here.loader.plan()
+    assert [entry["key"] for entry in plan["objects"]] == ["1"]
+    assert plan["done"] == [["1", ""], ["1", "a"]]
+
+
+def test_giving_up_names_what_was_not_loaded(made: list[Bench], tmp_path: Path) -> None:
+    here = bench(made, tmp_path, "x.o", "y.o", programs=("a",))
+    here.fates = {"0/a": "die"}
+    here.execute()
+    here.loader.blame(Verdict.KERNEL_CRASHED, "why")
+    assert here.loader.give_up("no more") == 1
+    assert here.verdicts() == {
+        "x.o/": Verdict.ACCEPTED,
+        "x.o/a": Verdict.KERNEL_CRASHED,
+        "y.o/": Verdict.NOT_LOADED,
+    }
+    assert here.loader.left == ()
+
+
+def test_two_objects_of_one_name_keep_both_logs(made: list[Bench], tmp_path: Path) -> None:
+    here = bench(made, tmp_path, "a/x.o", "a_x.o")
+    here.execute()
+    logs = [load.log for load in here.record.loads]
+    assert len({log.lower() for log in logs}) == 6
+    assert all((tmp_path / log).is_file() for log in logs)
+
+
+def test_other_builds_are_recorded_apart(tmp_path: Path) -> None:
+    order = Order((Wanted("x.o", "objects/000.o"), Wanted("x.o", "objects/001.o", other=True)))
+    with Record(tmp_path, order) as record:
+        for wanted in order.objects:
+            record.add(wanted, LoadResult("", "p", Verdict.ACCEPTED), "log")
+    assert [load.log for load in record.loads] == ["verifier/x.o/p.log"]
+    assert [load.log for load in record.others] == ["against/x.o/p.log"]
+    assert len((tmp_path / "against.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("build/x.bpf.o", "build_x.bpf.o"),
+        ("../../etc/passwd", "_.._.._etc_passwd"),
+        ("a b; rm -rf $HOME`x`.o", "a_b__rm_-rf__HOME_x_.o"),
+        (".hidden", "_.hidden"),
+        ("-x", "_-x"),
+        ("", "_"),
+        ("y" * 300, "y" * 80),
+    ],
+)
+def test_a_log_has_a_name_that_no_shell_and_no_folder_minds(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
+
+
+def test_an_unfinished_last_line_is_left_out(made: list[Bench], tmp_path: Path) -> None:
+    here = bench(made, tmp_path, "x.o")
+    here.execute()
+    text = (tmp_path / "loads.jsonl").read_text()
+    lines = [*text.splitlines(keepends=True)[:-1], text.splitlines()[-1][:10]]
+    assert list(read_loads(lines)) == here.record.loads[:-1]
+
+
+def test_a_load_has_everything_that_the_guest_told() -> None:
+    event = {
+        "object": "0",
+        "program": "p",
+        "verdict": "accepted",
+        "section": "xdp",
+        "type": "xdp",
+        "attach_type": "xdp",
+        "errno": "",
+        "cost": {"instructions": 12, "stack_depth": [8, 16], "jited_size": 99},
+        "line": "last",
+        "log_cut": True,
+        "reason": {"code": "c", "text": "t", "remedy": "r", "evidence": "e"},
+        "attachment": {"attached": False, "place": "lo", "errno": "EINVAL", "reason": None},
+    }
+    load = parse_load(event)
+    assert load.cost.stack_depth == (8, 16)
+    assert load.reason is not None and load.reason.evidence == "e"
+    assert load.attachment is not None and load.attachment.errno == "EINVAL"
+    assert load.log_cut

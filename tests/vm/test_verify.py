@@ -1,0 +1,231 @@
+"""``vmtest verify`` against a real kernel: what goes wrong costs itself and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from command import Said, vmtest
+from conftest import KERNEL
+
+from vmtest.errors import SessionLost
+from vmtest.events import Event, LoadStarted
+from vmtest.loadables import Given, pack
+from vmtest.loader import Order
+from vmtest.model import Kernel, KernelImage, KernelResult, ObjectFile, PathSpec, RootImage, Status
+from vmtest.objects import clang_argv
+from vmtest.tasks import verify
+from vmtest.tasks.verify import VerifyTask
+from vmtest.verdicts import Verdict
+from vmtest.verifier import FailOn, Rules
+from vmtest.vm.accel import Probe
+from vmtest.work import Bench, Guest, Job, run_kernel
+
+GOOD = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#define PROGRAM(name) SEC("xdp") int name(struct xdp_md *ctx) { return ctx ? XDP_PASS : XDP_DROP; }
+PROGRAM(first) PROGRAM(second) PROGRAM(third)
+char _license[] SEC("license") = "GPL";
+"""
+BAD = GOOD.replace(
+    "PROGRAM(first)",
+    'SEC("xdp") int first(struct xdp_md *ctx) { return *(int *)(long)ctx->data; }',
+)
+
+
+def compiled(target: Path, text: str = GOOD) -> Path:
+    source = target.with_suffix(".c")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.write_text(text)
+    subprocess.run(clang_argv(source, target, target.parent), check=True)
+    return target
+
+
+Run = Callable[..., KernelResult]
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path,
+    image: KernelImage,
+    root: RootImage,
+    probe: Probe,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Run:
+    """Loads the objects at ``paths``; at the start of a load that ``fates`` names, a command
+    runs in the guest, before the loader may go on."""
+    guests: list[Guest] = []
+    boot = Bench.guest
+
+    @contextmanager
+    def watched(self: Bench, network: bool = False) -> Iterator[Guest]:
+        with boot(self, network) as guest:
+            guests.append(guest)
+            yield guest
+
+    monkeypatch.setattr(Bench, "guest", watched)
+
+    def made(*paths: Path, fates: dict[str, str], **order: object) -> KernelResult:
+        def heard(event: Event) -> None:
+            if isinstance(event, LoadStarted):
+                fate = fates.get(event.load.split(": ")[-1], fates.get("*"))
+                if fate is not None:
+                    with suppress(SessionLost):
+                        guests[-1].session.run(["sh", "-c", fate])
+
+        given = [Given(ObjectFile(path.name, path), Path(path.name)) for path in paths]
+        load = pack(given, (), image.version, Order((), **order))  # type: ignore[arg-type]  # a test's own choice
+        folder = tmp_path / "run"
+        folder.mkdir()
+        kernel = Kernel(KERNEL, PathSpec(image.image), memory_mib=512)
+        task = VerifyTask(load, Rules(FailOn(rejected=True)))
+        return run_kernel(Job(kernel, image, root, task, probe, folder, 1), heard)
+
+    return made
+
+
+PANIC = "echo c > /proc/sysrq-trigger"
+# By its name: the shell that started it has the same arguments.
+SIGNAL = """for p in /proc/[0-9]*; do
+    if grep -q '^python' $p/comm; then kill -%s ${p#/proc/}; fi
+done"""
+CRASH, STOP = SIGNAL % "SEGV", SIGNAL % "STOP"
+
+
+def verdicts(result: KernelResult) -> dict[str, Verdict]:
+    return {load.program: load.verdict for load in result.loads if load.object == "x.o"}
+
+
+def test_a_crash_of_the_kernel_or_of_the_loader_costs_one_program(run: Run, tmp_path: Path) -> None:
+    paths = compiled(tmp_path / "x.o"), compiled(tmp_path / "y.o")
+    result = run(*paths, fates={"first": PANIC, "third": CRASH})
+    # Both objects have a "first": three boots in all, the last one for what is left of y.o.
+    assert verdicts(result) == {
+        "": Verdict.ACCEPTED,
+        "first": Verdict.KERNEL_CRASHED,
+        "second": Verdict.ACCEPTED,
+        "third": Verdict.LOADER_CRASHED,
+    }
+    assert len(result.loads) == 8
+    assert "Kernel panic" in result.loads[1].line
+    assert result.status is Status.PANICKED
+    assert result.reason == "x.o: first, y.o: first crashed the kernel"
+    assert (tmp_path / "run" / "console-3.log").exists()
+    assert len((tmp_path / "run" / "loads.jsonl").read_text().splitlines()) == 8
+
+
+def test_a_kernel_that_crashes_at_every_program_ends(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "BARREN_BOOTS", 2)
+    result = run(compiled(tmp_path / "x.o"), fates={"*": PANIC})
+    assert list(verdicts(result).values()) == [
+        Verdict.KERNEL_CRASHED,
+        Verdict.KERNEL_CRASHED,
+        Verdict.NOT_LOADED,
+        Verdict.NOT_LOADED,
+    ]
+    assert result.status is Status.PANICKED
+    assert "given up after 2 boots" in result.reason
+
+
+def test_a_load_over_its_time_is_killed_and_the_rest_goes_on(run: Run, tmp_path: Path) -> None:
+    result = run(compiled(tmp_path / "x.o"), fates={"second": STOP}, timeout=15.0)
+    assert verdicts(result) == {
+        "": Verdict.ACCEPTED,
+        "first": Verdict.ACCEPTED,
+        "second": Verdict.TIMED_OUT,
+        "third": Verdict.ACCEPTED,
+    }
+    assert result.loads[2].line == "over 15 s"
+    assert not (tmp_path / "run" / "console-2.log").exists()
+
+
+def test_the_loader_and_what_it_does_not_find_are_told_apart(run: Run, tmp_path: Path) -> None:
+    truncated = compiled(tmp_path / "t.o")
+    truncated.write_bytes(truncated.read_bytes()[:400])
+    result = run(compiled(tmp_path / "x.o"), truncated, fates={})
+    (opened,) = (load for load in result.loads if load.object == "t.o")
+    assert opened.verdict is Verdict.OPEN_FAILED
+    assert set(verdicts(result).values()) == {Verdict.ACCEPTED}
+
+
+def ends(said: Said, status: int, *parts: str) -> None:
+    assert said.status == status, said
+    assert "Traceback" not in said.err, said.err
+    for part in parts:
+        assert part in said.out, f"{part!r} is not in:\n{said.out}"
+
+
+def kernel_of(folder: Path) -> dict[str, object]:
+    matrix = json.loads((folder / ".vmtest" / "latest" / "matrix.json").read_text())
+    (only,) = matrix["kernels"]
+    return dict(only)
+
+
+def test_without_a_configuration_and_with_odd_names(tmp_path: Path) -> None:
+    """The built-in matrix; two objects of one name, and names that a shell would read."""
+    compiled(tmp_path / "x.o")
+    for name in ("a b;$(reboot).o", "d/x.o"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((tmp_path / "x.o").read_bytes())
+    (tmp_path / "text.o").write_text("no object")
+    files = ("--csv", "out", "--json", "out/m.json", "--markdown", "out/m.md")
+    said = vmtest("verify", ".", "--kernel", KERNEL, "--save", "b.json", *files, cwd=tmp_path)
+    ends(said, 1, "a b;$(reboot).o", "d/x.o", "OPEN FAILED", "9 accepted, 1 open failed")
+    assert len((tmp_path / "out" / f"{KERNEL}.csv").read_text().splitlines()) == 10
+    release = str(kernel_of(tmp_path)["release"])
+    assert release in json.loads((tmp_path / "b.json").read_text())["kernels"]
+    again = vmtest("verify", "--from-run", ".vmtest/latest", "--fail-on", "nothing", cwd=tmp_path)
+    ends(again, 0, "9 accepted")
+
+
+def test_other_builds_are_loaded_in_the_same_boot(project: Callable[..., Path]) -> None:
+    folder = project("")
+    compiled(folder / "new" / "x.o", BAD)
+    compiled(folder / "old" / "x.o")
+    said = vmtest("verify", "new", "--against", "old", "--fail-on", "regressed", cwd=folder)
+    ends(said, 1, "REGRESSED new/x.o: first: accepted -> rejected (since old)")
+    assert not (folder / ".vmtest" / "latest" / KERNEL / "console-2.log").exists()
+
+
+def test_120_objects_and_ctrl_c_keeps_what_had_finished(project: Callable[..., Path]) -> None:
+    folder = project("")
+    data = compiled(folder / "x.o").read_bytes()
+    for n in range(120):
+        (folder / "many").mkdir(exist_ok=True)
+        (folder / "many" / f"{n:03d}.o").write_bytes(data)
+    said = vmtest("verify", "many", cwd=folder, timeout=500)
+    ends(said, 0, "120 objects, 360 programs: 360 accepted")
+    runner = subprocess.Popen(
+        [sys.executable, "-m", "vmtest", "verify", "many"],
+        cwd=folder,
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    log = folder / ".vmtest" / "latest" / KERNEL / "loads.jsonl"
+    before = log.resolve()
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if log.resolve() != before and log.exists() and log.read_bytes().count(b"\n") > 20:
+            break
+        time.sleep(0.1)
+    runner.send_signal(signal.SIGINT)
+    out, _ = runner.communicate(timeout=60)
+    assert runner.returncode == 130, out
+    loads = kernel_of(folder)["loads"]
+    assert isinstance(loads, list)
+    accepted = [load for load in loads if load["verdict"] == "accepted"]
+    assert 20 < len(accepted) < 480
+    assert len(loads) - len(accepted) == sum(load["verdict"] == "not loaded" for load in loads)

@@ -1,0 +1,228 @@
+"""The guest's loader against real kernels: tests/verify/*.bpf.c and tests/verify/expected.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PROJECT, image_of
+from verifying import Loading, loads
+
+from vmtest import config as configuration
+from vmtest.model import KernelImage, KernelVersion, RootImage, VersionRange
+from vmtest.objects import build_all
+from vmtest.vm import accel
+from vmtest.vm.deadlines import Scale
+from vmtest.vm.machine import Machine, MachineSpec
+
+SOURCES = PROJECT / "tests" / "verify"
+EXPECTED = tomllib.loads((SOURCES / "expected.toml").read_text())
+WISHES: dict[str, dict[str, Any]] = {
+    "untold": {"types": {"told_by_the_*": "sched_cls"}},
+    "wishes": {
+        "max_entries": {"slots": "cpus"},
+        "globals": {"careful": 1},
+        "inner_maps": {"by_service": {"type": "hash", "key_size": 4, "value_size": 8}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    made = build_all(SOURCES, tmp_path_factory.mktemp("objects"))
+    return {path.name.removesuffix(".bpf.o"): path.read_bytes() for path in made}
+
+
+@pytest.fixture(scope="module", params=["5.10", "6.1", "6.12", "backports"])
+def kernel(
+    request: pytest.FixtureRequest, settings: configuration.Config, cache: Path
+) -> KernelImage:
+    return image_of(request.param, settings, cache)
+
+
+@pytest.fixture(scope="module")
+def loading(
+    kernel: KernelImage,
+    root: RootImage,
+    cache: Path,
+    objects: dict[str, bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Loading]:
+    assert kernel.config is not None
+    probe = accel.choose(kernel.image, cache)
+    spec = MachineSpec(kernel, root, probe, tmp_path_factory.mktemp("vm") / "console.log")
+    with Machine(replace(spec, memory_mib=1024)) as machine:
+        session = machine.connect(30.0 * Scale(probe.seconds, 1).factor)
+        yield Loading(session, objects, kernel.config.read_bytes())
+        session.close()
+
+
+@pytest.fixture(scope="module")
+def events(loading: Loading) -> list[Any]:
+    return loading.run(loading.names, WISHES, attach=True)
+
+
+def holds(entry: dict[str, Any], version: KernelVersion) -> bool:
+    return "kernels" not in entry or version in VersionRange.parse(entry["kernels"])
+
+
+def test_every_program_gets_the_verdict_and_the_reason_that_is_expected(
+    events: list[Any], kernel: KernelImage
+) -> None:
+    told = {
+        name: (load["verdict"], (load["reason"] or {}).get("code", ""))
+        for name, load in loads(events).items()
+        if name[0] not in EXPECTED["accepted"]
+    }
+    entries = [entry for entry in EXPECTED["load"] if holds(entry, kernel.version)]
+    expected = [
+        ((entry["object"], program), (entry["verdict"], entry.get("code", "")))
+        for entry in entries
+        for program in entry["programs"]
+    ]
+    assert sorted(told.items()) == sorted(expected)
+
+
+def test_every_reason_has_its_evidence(events: list[Any], kernel: KernelImage) -> None:
+    told = loads(events)
+    for entry in EXPECTED["load"]:
+        for program in entry["programs"] if holds(entry, kernel.version) else ():
+            reason = told[entry["object"], program]["reason"] or {"evidence": ""}
+            assert entry.get("evidence", "") in reason["evidence"]
+            assert bool(reason["evidence"]) == (entry.get("code", "unknown") != "unknown")
+
+
+def test_plain_programs_are_accepted_in_every_way(events: list[Any]) -> None:
+    told = {n: e["verdict"] for n, e in loads(events).items() if n[0] in EXPECTED["accepted"]}
+    assert len(told) > 20
+    assert set(told.values()) == {"accepted"}
+
+
+def test_what_can_be_attached_is_and_the_rest_says_why(
+    events: list[Any], kernel: KernelImage
+) -> None:
+    told = {
+        program: load["attachment"]
+        for (name, program), load in loads(events).items()
+        if name == "attach" and program
+    }
+    refused = {e["program"]: e for e in EXPECTED["attachment"] if holds(e, kernel.version)}
+    assert {p for p, attachment in told.items() if not attachment["attached"]} == set(refused)
+    for program, entry in refused.items():
+        assert told[program]["reason"]["code"] == entry["code"]
+        assert entry["evidence"] in told[program]["reason"]["evidence"]
+
+
+def test_costs_are_the_verifiers_and_the_jits_own(events: list[Any]) -> None:
+    cost = loads(events)["accepted", "with_subprogram"]["cost"]
+    assert cost["instructions"] == 15
+    assert len(cost["stack_depth"]) == 2
+    assert cost["stack_depth"][0] == 0
+    assert cost["stack_depth"][1] > 0
+    assert cost["translated_size"] == 112
+    assert cost["jited_size"] > 0
+    assert cost["verification_us"] > 0
+    assert cost["peak_states"] == 1
+
+
+def test_a_program_is_named_with_what_libbpf_makes_of_it(events: list[Any]) -> None:
+    load = loads(events)["attach", "on_connect"]
+    told = (load["section"], load["type"], load["attach_type"])
+    assert told == ("cgroup/connect4", "cgroup_sock_addr", "cgroup_inet4_connect")
+
+
+def test_a_log_without_room_does_not_hide_that_a_program_is_accepted(loading: Loading) -> None:
+    told = loads(loading.run(["ringbuf", "packet_bounds"], log_level=7, log_limit=300))
+    reports, beyond = told["ringbuf", "reports"], told["packet_bounds", "reads_beyond"]
+    assert (reports["verdict"], reports["log_cut"]) == ("accepted", True)
+    assert (beyond["verdict"], beyond["log_cut"]) == ("rejected", True)
+    assert beyond["reason"]["code"] == "packet-bounds"
+    assert reports["cost"]["instructions"] == 9
+
+
+def test_the_reason_is_found_in_a_whole_log_too(loading: Loading) -> None:
+    names = ["loop", "packet_bounds", "stack"]
+    told = loads(loading.run(names, log_level=7))
+    reasons = {name: load["reason"]["code"] for name, load in told.items() if name[1]}
+    assert reasons["packet_bounds", "reads_beyond"] == "packet-bounds"
+    assert reasons["stack", "too_deep"] == "stack"
+    assert reasons["loop", "waits_for_chance"] == "loop"
+    assert "R1" in told["packet_bounds", "reads_beyond"]["log"]
+    assert not any(load["log_cut"] for load in told.values())
+
+
+def test_an_object_that_nobody_helps_is_refused(loading: Loading) -> None:
+    told = loads(loading.run(["wishes"]))
+    assert {load["verdict"] for load in told.values()} == {"refused as a whole"}
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        (
+            {"globals": {"careless": 1}},
+            "has no variable careless (there: LICENSE, by_service, careful",
+        ),
+        ({"globals": {"careful": 1 << 40}}, "int too big"),
+        ({"max_entries": {"slotz": 1}}, "map slotz"),
+        ({"inner_maps": {"by_service": {"type": "hashes"}}}, "its type is not one of"),
+        ({"types": {"wants_much": "xpd"}}, 'there is no program type "xpd"'),
+    ],
+)
+def test_a_wish_that_the_object_cannot_grant_is_named(
+    wish: dict[str, Any], said: str, loading: Loading
+) -> None:
+    (load,) = loads(loading.run(["wishes"], {"wishes": wish})).values()
+    assert load["reason"]["code"] == "configuration"
+    assert said in load["reason"]["evidence"]
+
+
+def test_only_what_is_asked_for_is_loaded(loading: Loading) -> None:
+    wishes = {"attach": {"programs": ["on_*e", "never"], "skip": ["on_queue"]}}
+    told = loads(loading.run(["attach"], wishes))
+    assert [program for _, program in told] == ["", "on_message", "on_device"]
+
+
+def test_what_is_done_is_not_done_again(loading: Loading) -> None:
+    done = [["helper", ""], ["helper", "knows_the_time"]]
+    assert list(loads(loading.run(["helper"], done=done))) == [("helper", "overrides")]
+
+
+BAD = {
+    "empty": (b"", "is not a proper ELF object"),
+    "text": (b"not an object\n" * 20, "is not a proper ELF object"),
+    "program": (Path("/bin/true").read_bytes(), "is not a valid eBPF object file"),
+}
+
+
+def test_a_file_that_is_no_object_is_told_in_libbpfs_words(
+    loading: Loading, objects: dict[str, bytes]
+) -> None:
+    big = bytearray(objects["accepted"])
+    big[5] = 2
+    truncated = {"truncated": (objects["accepted"][:700], "failed to get section names")}
+    for name, (data, said) in {**BAD, **truncated, "big": (bytes(big), "")}.items():
+        loading.session.put(data, f"/tmp/vmtest/objects/{name}.o")
+        (load,) = loads(loading.run([name])).values()
+        assert (load["verdict"], load["reason"]["code"]) == ("open failed", "object"), name
+        assert said in load["line"]
+
+
+@pytest.mark.parametrize("limit", [1, 16384], ids=["nothing", "little"])
+def test_a_loader_without_locked_memory_is_told_so_where_it_counts(
+    limit: int, loading: Loading, kernel: KernelImage
+) -> None:
+    dropped = ["setpriv", "--bounding-set=-sys_resource", "prlimit", f"--memlock={limit}:{limit}"]
+    told = loads(loading.run(["ringbuf"], before=dropped))
+    verdicts = {(load["verdict"], (load["reason"] or {}).get("code")) for load in told.values()}
+    old = kernel.version in VersionRange.parse("<5.11")
+    assert verdicts == {("refused as a whole", "memlock") if old else ("accepted", None)}
+
+
+def test_the_features_of_the_kernel_are_told(events: list[Any]) -> None:
+    (text,) = (event["text"] for event in events if event["event"] == "probe")
+    assert "eBPF program_type xdp is available" in text

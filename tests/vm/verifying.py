@@ -1,0 +1,72 @@
+"""Runs the guest's loader without the host's side of `vmtest verify`: files in, events out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import vmtest
+from vmtest.suites import GUEST_ROOT, in_guest_environment
+from vmtest.vm.session import SshSession
+
+Event = Mapping[str, Any]
+
+
+class Loading:
+    """A guest with the loader and the objects in ``folder`` in it."""
+
+    def __init__(self, session: SshSession, objects: Mapping[str, bytes], config: bytes) -> None:
+        self.session = session
+        self.names = tuple(objects)
+        package = Path(vmtest.__file__).parent
+        files = {f"vmtest/guest/{path.name}": path for path in package.glob("guest/*.py")}
+        session.run(["mkdir", "-p", f"{GUEST_ROOT}/vmtest/guest", f"{GUEST_ROOT}/objects"])
+        session.put(b"", f"{GUEST_ROOT}/vmtest/__init__.py")
+        session.put(config, f"{GUEST_ROOT}/config")
+        for name, path in files.items():
+            session.put(path.read_bytes(), f"{GUEST_ROOT}/{name}")
+        for name, data in objects.items():
+            session.put(data, f"{GUEST_ROOT}/objects/{name}.o")
+
+    def run(
+        self,
+        names: Sequence[str],
+        wishes: Mapping[str, Mapping[str, Any]] | None = None,
+        before: Sequence[str] = (),
+        **plan: Any,
+    ) -> list[Event]:
+        """The events of one process over the objects ``names``.
+
+        ``wishes`` are more keys of an object's entry, ``plan`` of the plan, ``before`` words
+        that the command begins with.
+        """
+        entries = [
+            {"key": name, "file": f"objects/{name}.o", **(wishes or {}).get(name, {})}
+            for name in names
+        ]
+        told = {"objects": entries, "config": "config", **plan}
+        self.session.put(json.dumps(told).encode(), f"{GUEST_ROOT}/verify.json")
+        script = [f"{GUEST_ROOT}/vmtest/guest/verify.py", f"{GUEST_ROOT}/verify.json"]
+        stream = self.session.stream(in_guest_environment([*before, "python3", *script]))
+        events: list[Event] = []
+        rest, errors = b"", b""
+        while (got := stream.receive(120)) is not None:
+            assert any(got), "the loader has been silent for two minutes"
+            errors += got[1]
+            *lines, rest = (rest + got[0]).split(b"\n")
+            for line in lines:
+                events.append(json.loads(line))
+                if events[-1]["event"] == "start":
+                    stream.send(b"+")
+        assert stream.status() == 0, errors.decode()
+        return events
+
+
+def loads(events: Sequence[Event]) -> dict[tuple[str, str], Event]:
+    """The ``load`` events by object and program."""
+    found = [event for event in events if event["event"] == "load"]
+    by_name = {(event["object"], event["program"]): event for event in found}
+    assert len(by_name) == len(found), "a load was told twice"
+    return by_name

@@ -1,0 +1,266 @@
+"""``vmtest verify``: what the verifier of every kernel says of BPF objects."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmtest import config as configuration
+from vmtest import loadables, objects, runs, verifier
+from vmtest.cli import common
+from vmtest.cli.report import find_run, read_matrix
+from vmtest.cli.run import (
+    choose_kernels,
+    facts_of,
+    make_room_for_reports,
+    show,
+    what_ran,
+    write_reports,
+)
+from vmtest.config import Config
+from vmtest.errors import UsageError
+from vmtest.kernels import default_cache
+from vmtest.loadables import Given
+from vmtest.loader import Order
+from vmtest.matrix import Plan, run_matrix
+from vmtest.model import Matrix, exit_status
+from vmtest.report import live, matrix_json, veristat
+from vmtest.revision import checked_out
+from vmtest.runs import RunFolder
+from vmtest.tasks.verify import verify_tasks
+from vmtest.verifier import Baseline, FailOn, Rules
+
+EXAMPLE = """Load BPF objects on every kernel: verdict and cost of each program, and is that worse?
+
+Without OBJECT, the objects of kernels.toml, built first.  Works without a kernels.toml.
+
+Example: [bold]vmtest verify build/ --kernel '>=6.1' --baseline baseline.json[/bold]
+"""
+
+_LEVELS = (1, 2, 4)
+_SIZE = re.compile(r"^(\d+)\s*(K|M|KiB|MiB)?$")
+
+
+def verify(
+    object_: Annotated[
+        list[str] | None, typer.Argument(metavar="OBJECT|DIR|GLOB...", help="What to load.")
+    ] = None,
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
+    ] = None,
+    program: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Only these programs.")
+    ] = None,
+    attach: Annotated[bool, typer.Option("--attach", help="Attach and detach too.")] = False,
+    type_: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="PROGRAM=TYPE[:ATTACH]", help="What libbpf cannot guess."),
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the baseline of this run.")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Compare with this baseline.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|REV", help="Compare with other builds in the same boot."),
+    ] = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDS",
+            help="Of rejected, regressed, drift, limit, +N%, nothing; "
+            "default rejected, and regressed where there is something to compare with.",
+        ),
+    ] = None,
+    from_run: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Judge an old run instead of booting.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Markdown.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A CSV a kernel, for veristat.")
+    ] = None,
+    log_level: Annotated[
+        int, typer.Option(help="The verifier's: 1, 2 (every state), 4 (statistics and errors).")
+    ] = 4,
+    log_limit: Annotated[str, typer.Option(metavar="SIZE", help="Of one log.")] = "16M",
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for one load, under KVM.")
+    ] = 60.0,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="VMs at once; default what CPUs and memory allow.")
+    ] = None,
+    accel: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    config: common.ConfigOption = None,
+) -> None:
+    """Load and judge; the module's EXAMPLE is its help."""
+    with common.reported(), ExitStack() as stack:
+        common.clean_up_on_signals()
+        common.check_accelerator(accel)
+        if log_level not in _LEVELS:
+            raise UsageError(f"--log-level {log_level}: is none of 1, 2, 4")
+        if baseline is not None and against is not None:
+            raise UsageError("--baseline and --against: compare with one of them at a time")
+        rules = Rules(
+            _fail_on(fail_on, baseline is not None or against is not None),
+            None if baseline is None else verifier.load(baseline),
+        )
+        before = verifier.load(save) if save is not None and save.exists() else None
+        make_room_for_reports(
+            save, markdown_file, json_file, None if csv is None else csv / "kernel.csv"
+        )
+        if from_run is not None:
+            _no_objects(object_, against)
+            folder = find_run(from_run, config)
+            matrix = _judged(read_matrix(folder), rules, folder)
+        else:
+            settings = common.load_config_or_builtin(config)
+            order = Order(
+                objects=(),
+                programs=tuple(program or ("*",)),
+                types=loadables.parse_types(type_ or []),
+                attach=attach,
+                log_level=log_level,
+                log_limit=_size(log_limit),
+                timeout=timeout,
+            )
+            given = _given(settings, object_ or [])
+            others = _others(settings, given, bool(object_), against, stack)
+            cache = default_cache()
+            kernels, resolved = choose_kernels(settings, kernel or [], cache)
+            folder = runs.create(settings.directory)
+            plan = Plan(
+                config=settings,
+                kernels=kernels,
+                task=verify_tasks(given, others, order, rules, against or ""),
+                cache=cache,
+                folder=folder,
+                build=not object_,
+                jobs=jobs,
+                accelerator=accel,
+                resolved=resolved,
+            )
+            matrix = _run(settings, plan)
+        show(matrix, folder, sys.stdout)
+        write_reports(matrix, None, markdown_file, json_file)
+        if csv is not None:
+            write_csv(matrix, csv)
+        if save is not None:
+            _save(save, matrix, before)
+        raise typer.Exit(exit_status(matrix))
+
+
+def _fail_on(text: str | None, compared: bool) -> FailOn:
+    if text is None:
+        return FailOn(rejected=True, regressed=compared)
+    found = FailOn.parse(text)
+    if found.compares and not compared:
+        raise UsageError(f"--fail-on {text}: needs --baseline FILE or --against DIR|REV")
+    return found
+
+
+def _no_objects(given: Sequence[str] | None, against: str | None) -> None:
+    if given or against:
+        raise UsageError("--from-run judges an old run: leave OBJECT and --against out")
+
+
+def _size(text: str) -> int:
+    match = _SIZE.match(text)
+    factor = {"": 1, "K": 1 << 10, "M": 1 << 20}
+    size = int(match.group(1)) * factor[(match.group(2) or "")[:1]] if match else 0
+    # The verifier's own bounds: kernel/bpf/log.c, bpf_verifier_log_attr_valid().
+    if not 1024 <= size <= 256 << 20:
+        raise UsageError(f"--log-limit {text}: write a size from 1K to 256M, for example 16M")
+    return size
+
+
+def _given(settings: Config, arguments: Sequence[str]) -> tuple[Given, ...]:
+    if arguments:
+        return loadables.expand(arguments, settings.objects, Path.cwd())
+    if not settings.objects:
+        lacks = "has no [[object]]" if settings.file.exists() else "does not exist"
+        raise UsageError(f"name objects, as in: vmtest verify build/*.o ({settings.file} {lacks})")
+    return loadables.configured(settings.objects, settings.directory)
+
+
+def _others(
+    settings: Config,
+    given: Sequence[Given],
+    named: bool,
+    against: str | None,
+    stack: ExitStack,
+) -> tuple[Given, ...]:
+    """The builds to compare with: of another folder, or of a revision of this project, built."""
+    if against is None:
+        return ()
+    if Path(against).is_dir():
+        return loadables.in_folder(given, Path(against).absolute())
+    folder = stack.enter_context(checked_out(settings.directory, against))
+    theirs = configuration.load(folder / settings.file.name)
+    if theirs.build is not None:
+        objects.run_build(theirs.build, theirs.directory)
+    if not named:
+        # What that revision names and does not build, or not with this vmtest, is not there.
+        built = [build for build in theirs.objects if build.path.exists()]
+        if not built:
+            raise UsageError(f"--against {against}: its [build] makes none of its objects")
+        return loadables.configured(built, theirs.directory)
+    here = settings.directory
+    moved = [
+        replace(one, tail=one.build.path.relative_to(here))
+        for one in given
+        if one.build.path.is_relative_to(here)
+    ]
+    if not moved:
+        raise UsageError(f"--against {against}: these objects are not below {here}")
+    return loadables.in_folder(moved, theirs.directory)
+
+
+def _run(settings: Config, plan: Plan) -> Matrix:
+    folder = plan.folder
+    facts = facts_of(settings, plan)
+    folder.describe(facts)
+
+    def save(matrix: Matrix) -> None:
+        folder.write("matrix.json", matrix_json.render(matrix))
+
+    view = live.view(sys.stdout)
+    with view:
+        matrix = run_matrix(plan, view.handle, save)
+    folder.describe({**facts, **what_ran(matrix, settings)})
+    return matrix
+
+
+def _judged(matrix: Matrix, rules: Rules, folder: RunFolder) -> Matrix:
+    if not any(kernel.loads for kernel in matrix.kernels):
+        raise UsageError(f"{folder.path}: is no run of vmtest verify; name one that is")
+    return replace(
+        matrix, kernels=tuple(verifier.judge(kernel, rules) for kernel in matrix.kernels)
+    )
+
+
+def write_csv(matrix: Matrix, folder: Path) -> None:
+    """A file a kernel that has loads, for veristat; raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kernel in matrix.kernels:
+        if kernel.loads:
+            text = veristat.render(kernel)
+            (folder / f"{kernel.kernel}.csv").write_text(text, encoding="utf-8")
+
+
+def _save(file: Path, matrix: Matrix, before: Baseline | None) -> None:
+    file.write_text(
+        verifier.dumps(verifier.baseline_of(matrix, before)), encoding="utf-8", errors="replace"
+    )

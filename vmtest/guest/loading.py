@@ -1,0 +1,370 @@
+"""Loading an object as a whole, and each of its programs alone: verdict, cost and reason."""
+
+import contextlib
+import ctypes
+import dataclasses
+import fnmatch
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from vmtest.guest import kinds, libbpf, verifierlog
+from vmtest.guest.autoattach import Attachment
+from vmtest.guest.maps import TYPE_PROG_ARRAY, OwnMap
+from vmtest.guest.objects import BpfObject, LogBuffer, Program
+from vmtest.guest.reasons import LACKING, Failure, Kernel, Reason, explain, shared_prog_array
+
+STATISTICS = 4
+"""The log level of bpf(2) that asks for figures; errors are in such a log too."""
+# Bytes that a log of figures and errors is given when it did not fit.
+_MORE_ROOM = (1 << 20, 1 << 24)
+_CUT = "\n[the log is cut here; the same at log level 4:]\n"
+
+_PROGRAM_FAILED = re.compile(
+    r"^libbpf: prog '(?P<program>[^']*)': BPF program load failed: ", re.MULTILINE
+)
+_SLOT_FAILED = re.compile(r"^libbpf: map '[^']*': failed to initialize slot ", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wishes:
+    """How an object wants to be loaded.
+
+    `types` has `TYPE[:ATTACH]` by program name or glob, `max_entries` a number or "cpus" by map,
+    `variables` the values of globals, `inner_maps` the templates (type, key_size, value_size,
+    max_entries) by map of maps, `skip` the programs (or globs) that are not to be loaded.
+    """
+
+    types: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    max_entries: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
+    variables: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    inner_maps: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    skip: Sequence[str] = ()
+
+    def skips(self, program: str) -> bool:
+        """Whether `program` is not to be loaded."""
+        return any(fnmatch.fnmatchcase(program, pattern) for pattern in self.skip)
+
+    def type_of(self, program: str) -> str | None:
+        """`TYPE[:ATTACH]` of `program`, if it is told: by its name before any glob."""
+        if program in self.types:
+            return self.types[program]
+        return next((t for g, t in self.types.items() if fnmatch.fnmatchcase(program, g)), None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Described:
+    """A program of an object: libbpf's names, `instructions` without its subprograms."""
+
+    name: str
+    section: str
+    type: str
+    attach_type: str
+    instructions: int
+
+    @property
+    def kind(self) -> str:
+        """Both types in words."""
+        return f"{self.type}:{self.attach_type}".removesuffix(":")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of one load; `program` is "" for the object as a whole.
+
+    `errno` is a name, "" for an accepted one; sizes are bytes, 0 for the whole. `line` is the last
+    meaningful line of the log, `log` all that was said, `log_cut` whether the kernel had more to
+    say than the limit.
+    """
+
+    program: str
+    verdict: str
+    errno: str = ""
+    figures: verifierlog.Statistics = verifierlog.statistics("")  # noqa: RUF009 - immutable
+    translated_size: int = 0
+    jited_size: int = 0
+    line: str = ""
+    log: str = ""
+    log_cut: bool = False
+    reason: Reason | None = None
+    attachment: Attachment | None = None
+
+
+Use = Callable[[BpfObject, Program], Attachment | None]
+"""What is done with an accepted program while it is loaded."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One call of bpf_object__load(): an empty `errno` for success.
+
+    `log` is the verifier's; `cut` is what there was room for of another one, of the level that was
+    asked for, if it did not fit.
+    """
+
+    errno: str
+    log: str
+    messages: str = ""
+    cut: str = ""
+
+    @property
+    def text(self) -> str:
+        """All that the verifier said, as far as it is known."""
+        return self.cut + _CUT + self.log if self.cut else self.log
+
+    @property
+    def program(self) -> str:
+        """The program that was refused, "" where none was to blame."""
+        found = _PROGRAM_FAILED.search(self.messages)
+        return found["program"] if found else ""
+
+    @property
+    def out_of_room(self) -> bool:
+        """Whether the log did not fit: whatever became of the program, this errno hides it."""
+        return self.errno == "ENOSPC" and bool(self.program)
+
+
+class MisconfiguredError(Exception):
+    """The object has not what its configuration names."""
+
+
+class Loader:
+    """Loads one object file in all ways that are asked of it."""
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        wishes: Wishes,
+        kernel: Kernel,
+        buffer: LogBuffer,
+        level: int = STATISTICS,
+    ) -> None:
+        """Opens `path` once, to see what is in it: `programs`, and types of `maps`, by name.
+
+        `buffer` limits a log, and may serve many loaders one after the other. Raises LoadError if
+        libbpf cannot open it, MisconfiguredError if it is to be loaded in a way that it cannot be.
+        """
+        self._path = path
+        self.wishes = wishes
+        self._kernel = kernel
+        self._buffer = buffer
+        self._level = level | STATISTICS
+        with BpfObject(path) as opened, contextlib.ExitStack() as stack:
+            self._adjust(opened, stack)
+            self.programs = {name: _described(p) for name, p in opened.programs.items()}
+            self.maps = {
+                name: kinds.map_type_name(kind) for name, kind in opened.map_kinds().items()
+            }
+            self._default = [name for name, p in opened.programs.items() if p.autoload]
+        self._places = {name: place for place, name in enumerate(self.programs)}
+
+    def whole(self) -> Loaded:
+        """Loads all programs together that the object loads by default, except those to skip."""
+        names = [name for name in self._default if not self.wishes.skips(name)]
+        with self._loaded(names, STATISTICS) as (_, attempt):
+            if not attempt.errno:
+                return Loaded("", "accepted")
+        return self._refused("", attempt, self._shared_prog_array(attempt, names))
+
+    def alone(
+        self,
+        name: str,
+        use: Use = lambda _opened, _program: None,
+        ready: Callable[[], None] = lambda: None,
+    ) -> Loaded:
+        """Loads the program `name` and no other.
+
+        `ready` is called when the kernel is about to see it; `use` gets it, if it is accepted.
+        """
+        with self._loaded([name], self._level, ready) as (opened, attempt):
+            if not attempt.errno:
+                program = opened.programs_in_order[self._places[name]]
+                info = program.info()
+                return Loaded(
+                    name,
+                    "accepted",
+                    figures=verifierlog.statistics(attempt.log),
+                    translated_size=info.translated_size,
+                    jited_size=info.jited_size,
+                    log=attempt.text,
+                    log_cut=bool(attempt.cut),
+                    attachment=self._used(opened, program, use),
+                )
+        if not attempt.program and _SLOT_FAILED.search(attempt.messages):
+            # libbpf fills PROG_ARRAYs once every program is loaded; those of the slots are not.
+            figures = verifierlog.statistics(attempt.log)
+            return Loaded(
+                name, "accepted", figures=figures, log=attempt.text, log_cut=bool(attempt.cut)
+            )
+        return self._refused(name, attempt, None)
+
+    def _used(self, opened: BpfObject, program: Program, use: Use) -> Attachment | None:
+        if program.kind != kinds.program_types()["struct_ops"]:
+            return use(opened, program)
+        # The kernel takes the operations of a map together, as far as they are required.
+        names = [n for n, described in self.programs.items() if described.type == "struct_ops"]
+        with self._loaded(names, STATISTICS) as (together, attempt):
+            return None if attempt.errno else use(together, together.programs[program.name])
+
+    @contextlib.contextmanager
+    def _loaded(
+        self, names: Sequence[str], level: int, ready: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[BpfObject, _Attempt]]:
+        """The object with the programs `names`, and what became of loading it.
+
+        A log that does not fit turns whatever the verifier thought into ENOSPC: then it is loaded
+        again, at a level and with a buffer that leave room.
+        """
+        first = ""
+        for room in (len(self._buffer), *_MORE_ROOM):
+            buffer = self._buffer if not first else ctypes.create_string_buffer(room)
+            with self._opened(names) as (opened, programs):
+                if not first:
+                    ready()
+                attempt = _load(opened, programs, level if not first else STATISTICS, buffer)
+                if attempt.out_of_room and room != _MORE_ROOM[-1]:
+                    first = first or attempt.log
+                    continue
+                yield opened, dataclasses.replace(attempt, cut=first) if first else attempt
+                return
+
+    @contextlib.contextmanager
+    def _opened(self, names: Sequence[str]) -> Iterator[tuple[BpfObject, list[Program]]]:
+        """The object anew, and its programs `names`, which are the only ones to be loaded."""
+        with BpfObject(self._path, again=True) as opened, contextlib.ExitStack() as stack:
+            self._adjust(opened, stack)
+            there = opened.programs_in_order
+            places = [self._places[name] for name in names]
+            for place, program in enumerate(there):
+                program.set_autoload(place in places)
+            yield opened, [there[place] for place in places]
+
+    def _adjust(self, opened: BpfObject, stack: contextlib.ExitStack) -> None:
+        wishes = self.wishes
+        for name, program in opened.programs.items() if wishes.types else ():
+            if (told := wishes.type_of(name)) is not None:
+                _set_type(program, told)
+        try:
+            for name, count in wishes.max_entries.items():
+                opened.set_max_entries(name, _possible_cpus() if count == "cpus" else int(count))
+            for name, value in wishes.variables.items():
+                opened.set_global(name, value)
+            for name, template in wishes.inner_maps.items():
+                inner = stack.enter_context(_inner_map(name, template))
+                opened.set_inner_map(name, inner)
+        except (libbpf.LibbpfError, KeyError, OverflowError) as error:
+            raise MisconfiguredError(str(error.args[-1])) from error
+
+    def _refused(self, program: str, attempt: _Attempt, reason: Reason | None) -> Loaded:
+        concerned = self.programs.get(attempt.program or program)
+        reason = reason or explain(
+            Failure(
+                errno=attempt.errno,
+                messages=attempt.messages,
+                log=attempt.log,
+                program_type=concerned.type if concerned else "",
+                attach_type=concerned.attach_type if concerned else "",
+                map_types=tuple(self.maps.items()),
+            ),
+            self._kernel,
+        )
+        return Loaded(
+            program,
+            _verdict(attempt, reason),
+            errno=attempt.errno,
+            figures=verifierlog.statistics(attempt.log),
+            line=verifierlog.last_line(attempt.log, attempt.messages),
+            log=attempt.messages + attempt.text,
+            log_cut=bool(attempt.cut),
+            reason=reason,
+        )
+
+    def _shared_prog_array(self, attempt: _Attempt, names: Sequence[str]) -> Reason | None:
+        """Shows that the refused program is accepted alone, and not beside another of its array."""
+        name = attempt.program
+        if attempt.errno != "EINVAL" or not name or verifierlog.findings(attempt.log):
+            return None
+        own = self._prog_arrays(name)
+        for partner in names[: names.index(name)] if own else ():
+            arrays = own & self._prog_arrays(partner)
+            if not arrays:
+                continue
+            with self._loaded([partner, name], STATISTICS) as (_, pair):
+                if (pair.program, pair.errno) == (name, attempt.errno):
+                    kinds_of = (self.programs[name].kind, self.programs[partner].kind)
+                    array = min(arrays)
+                    return shared_prog_array(name, partner, array, attempt.errno, kinds_of)
+        return None
+
+    def _prog_arrays(self, name: str) -> set[str]:
+        """The PROG_ARRAYs that a program uses; none if it is refused alone."""
+        with self._loaded([name], STATISTICS) as (opened, attempt):
+            if attempt.errno:
+                return set()
+            used = opened.programs[name].map_ids()
+            arrays = (m for m in opened.maps.values() if m.kind == TYPE_PROG_ARRAY)
+            return {array.name for array in arrays if array.id() in used}
+
+
+def _load(
+    opened: BpfObject, programs: Sequence[Program], level: int, buffer: LogBuffer
+) -> _Attempt:
+    buffer[0] = b"\0"
+    for program in programs:
+        program.keep_log(level, len(buffer), buffer)
+    try:
+        opened.load()
+    except libbpf.LoadError as error:
+        said = error.log
+        return _Attempt(
+            libbpf.errno_name(error.errno or 0), buffer.value.decode(errors="replace"), said
+        )
+    return _Attempt("", buffer.value.decode(errors="replace"))
+
+
+def _verdict(attempt: _Attempt, reason: Reason) -> str:
+    if reason.code in LACKING:
+        return "unsupported"
+    if attempt.program and verifierlog.findings(attempt.log):
+        return "rejected"
+    return "refused as a whole"
+
+
+def _described(program: Program) -> Described:
+    return Described(
+        name=program.name,
+        section=program.section,
+        type=kinds.program_type_name(program.kind),
+        attach_type=kinds.described_attach_type(program.kind, program.attach_type),
+        instructions=program.instructions,
+    )
+
+
+def _set_type(program: Program, told: str) -> None:
+    try:
+        kind, attach_type = kinds.parse_types(told)
+    except ValueError as error:
+        raise MisconfiguredError(f"type of {program.name}: {error}") from error
+    if attach_type is None:
+        attach_type = program.attach_type if program.kind == kind else 0
+    program.set_kind(kind, attach_type)
+
+
+def _inner_map(outer: str, template: Mapping[str, Any]) -> OwnMap:
+    kind = kinds.map_types().get(str(template.get("type", "")))
+    if kind is None:
+        known = ", ".join(kinds.map_types())
+        raise MisconfiguredError(f"inner map of {outer}: its type is not one of {known}")
+    return OwnMap.create(
+        kind,
+        "inner",
+        int(template.get("key_size", 4)),
+        int(template.get("value_size", 4)),
+        int(template.get("max_entries", 1)),
+    )
+
+
+def _possible_cpus() -> int:
+    count: int = libbpf.library().libbpf_num_possible_cpus()
+    return libbpf.check(count, "counting CPUs")

@@ -1,0 +1,89 @@
+"""Reading what the verifier and libbpf wrote: pure functions of text."""
+
+import re
+from typing import NamedTuple
+
+_PROCESSED = re.compile(r"^processed (\d+) insns\b(.*)$", re.MULTILINE)
+_FIGURE = re.compile(r"(\w+) (\d+)")
+_TIME = re.compile(r"^verification time (\d+) usec$", re.MULTILINE)
+_DEPTH = re.compile(r"^stack depth (\d+(?:\+\d+)*)", re.MULTILINE)
+# Seen in 7.3, whose "stack depth max" is of the deepest chain of calls.
+_SUBPROGRAM = re.compile(r"^subprog \d+ \(.*\) \w+ insns_self \d+ .*\bstack (\d+)$", re.MULTILINE)
+
+# Lines that accompany a finding: statistics, source lines, instructions, states, and how the
+# verifier went.
+_NOISE = re.compile(
+    r"^(?:$|;|processed \d+ insns|verification time |stack depth |mark_precise|"
+    r"subprog \d+ \(|"
+    r"\d+: \([0-9a-f]{2}\)|\d+: (?:R\d+|frame\d|safe)|(?:frame\d+: )?R\d+(?:_[a-z]+)?=|"
+    r"from \d+ to \d+|last_idx |regs=|parent |(?:old|cur) state:|"
+    r"func#\d+ @|Live regs|insns? \d+-\d+|"
+    r"returning from callee|to caller at|caller:|callee:|Validating |arg#\d+ reference|"
+    r"-- (?:BEGIN|END) |\s*\d+: [.0-9]+ \([0-9a-f]{2}\)|propagating r)"
+)
+_BANNER = re.compile(
+    r"^(?:$|prog '[^']*': BPF program load failed: |prog '[^']*': failed to load: |"
+    r"prog '[^']*': failed to prepare load attributes: |"
+    r"failed to load object|failed to load BPF skeleton|-- (?:BEGIN|END) PROG LOAD LOG --|"
+    r"prog '[^']*': -- (?:BEGIN|END) PROG LOAD LOG --|failed to perform CO-RE relocations)"
+)
+
+
+class Statistics(NamedTuple):
+    """The figures at a log's end; zeros where this kernel's verifier says nothing."""
+
+    instructions: int
+    total_states: int
+    peak_states: int
+    mark_read: int
+    stack_depth: tuple[int, ...]
+    verification_us: int
+
+
+def statistics(log: str) -> Statistics:
+    """The last figures in `log`, as log level 4 asks for them."""
+    # The last one: text before it can be the program's own source.
+    *_, (instructions, rest) = [("0", ""), *_PROCESSED.findall(log)]
+    figures = dict(_FIGURE.findall(rest))
+    chains = _DEPTH.findall(log)
+    depths = chains[-1].split("+") if chains else _SUBPROGRAM.findall(log)
+    times = _TIME.findall(log)
+    return Statistics(
+        instructions=int(instructions),
+        total_states=int(figures.get("total_states", 0)),
+        peak_states=int(figures.get("peak_states", 0)),
+        mark_read=int(figures.get("mark_read", 0)),
+        stack_depth=tuple(int(depth) for depth in depths),
+        verification_us=int(times[-1]) if times else 0,
+    )
+
+
+def findings(log: str) -> list[str]:
+    """The lines of a verifier's log that say something about the program, in order.
+
+    Not the statistics, nor source lines, instructions and register states.
+    """
+    return [line.strip() for line in log.splitlines() if not _NOISE.match(line)]
+
+
+def words(messages: str) -> list[str]:
+    """What libbpf itself said, without its prefix, verifier logs and lines that add nothing."""
+    said, inside = [], False
+    for line in messages.splitlines():
+        if "-- BEGIN PROG LOAD LOG --" in line:
+            inside = True
+        elif "-- END PROG LOAD LOG --" in line:
+            inside = False
+        elif not inside and line.startswith("libbpf: "):
+            text = line.removeprefix("libbpf: ").strip()
+            if not _BANNER.match(text):
+                said.append(text)
+    return said
+
+
+def last_line(log: str, messages: str) -> str:
+    """The last meaningful line: the verifier's, or libbpf's where the verifier said nothing."""
+    if said := findings(log) or words(messages):
+        return said[-1]
+    banner = next((line for line in messages.splitlines() if line), "")
+    return banner.removeprefix("libbpf: ")

@@ -1,0 +1,226 @@
+"""Loads objects as a plan says, and tells the host what became of each load. A script of its own.
+
+    python3 verify.py PLAN
+
+Standard input carries the host's answers, one byte a `start`; standard output events only, as JSON
+lines: `hello`, then of each object `object`, and `start` and `load` of it as a whole (program "")
+and of each program, then `probe` and `finish`. docs/verify.md describes plan and events.
+"""
+
+import ctypes
+import dataclasses
+import fnmatch
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from vmtest.guest import libbpf, verifierlog
+from vmtest.guest.autoattach import Attachment, try_to_attach
+from vmtest.guest.kernel import RunningKernel, boot_config
+from vmtest.guest.loading import (
+    STATISTICS,
+    Described,
+    Loaded,
+    Loader,
+    MisconfiguredError,
+    Wishes,
+)
+from vmtest.guest.objects import BpfObject, Program
+from vmtest.guest.reasons import Failure, Reason, explain
+from vmtest.guest.wire import Wire
+
+# The verifier takes no smaller buffer.
+_SMALLEST_LOG = 128
+
+
+class Verification:
+    """One run over a plan."""
+
+    def __init__(self, plan: Mapping[str, Any], folder: pathlib.Path, wire: Wire) -> None:
+        """`folder` is what the files of the plan are relative to."""
+        self._plan = plan
+        self._folder = folder
+        self._wire = wire
+        self._done = {(key, program) for key, program in plan.get("done", [])}
+        self._kernel = RunningKernel(_config(plan, folder))
+        limit = max(int(plan.get("log_limit", 1 << 24)), _SMALLEST_LOG)
+        self._buffer = ctypes.create_string_buffer(limit)
+
+    def run(self) -> None:
+        """Every load that is not done yet."""
+        for item in self._plan["objects"]:
+            self._object(item)
+        self._wire.send("probe", text=_feature_probe())
+
+    def _object(self, item: Mapping[str, Any]) -> None:
+        key = item["key"]
+        # Opening it may be what the last process died of: then nothing more is asked of it.
+        if (key, "") in self._done and not _opens(self._folder / item["file"]):
+            self._wire.send("object", object=key, programs=[], maps=[])
+            return
+        if (key, "") not in self._done:
+            self._wire.send("start", object=key, program="")
+            self._wire.wait()
+        if (loader := self.open(item)) is None:
+            return
+        if (key, "") not in self._done:
+            self._tell(key, loader.whole())
+        globs, skips = item.get("programs", ["*"]), loader.wishes.skips
+        for name in loader.programs:
+            wanted = any(fnmatch.fnmatchcase(name, glob) for glob in globs) and not skips(name)
+            if wanted and (key, name) not in self._done:
+                self.load(loader, key, name)
+
+    def open(self, item: Mapping[str, Any]) -> Loader | None:
+        """The loader of an object of the plan; None, and the host knows why, if there is none."""
+        key, level = item["key"], int(self._plan.get("log_level", STATISTICS))
+        path = self._folder / item["file"]
+        try:
+            loader = Loader(path, _wishes(item), self._kernel, self._buffer, level)
+        except libbpf.LoadError as error:
+            self._tell(key, _open_failed(error, self._kernel))
+            return None
+        except MisconfiguredError as error:
+            self._tell(key, _misconfigured(error))
+            return None
+        self._wire.send(
+            "object",
+            object=key,
+            programs=[dataclasses.asdict(program) for program in loader.programs.values()],
+            maps=[list(pair) for pair in loader.maps.items()],
+        )
+        return loader
+
+    def load(self, loader: Loader, key: str, name: str) -> None:
+        """Load the program `name` alone, announced before and told after."""
+        # The host takes it down while the object is opened.
+        self._wire.send("start", object=key, program=name)
+        use = self._attach if self._plan.get("attach") else _leave
+        self._tell(key, loader.alone(name, use, self._wire.wait), loader.programs[name])
+
+    def _attach(self, opened: BpfObject, program: Program) -> Attachment | None:
+        return try_to_attach(opened, program, self._kernel)
+
+    def _tell(self, key: str, result: Loaded, program: Described | None = None) -> None:
+        # With the announcement of the next load, before which nothing can go wrong.
+        self._wire.hold(
+            "load",
+            object=key,
+            program=result.program,
+            verdict=result.verdict,
+            errno=result.errno,
+            section=program.section if program else "",
+            type=program.type if program else "",
+            attach_type=program.attach_type if program else "",
+            cost={
+                **result.figures._asdict(),
+                "translated_size": result.translated_size,
+                "jited_size": result.jited_size,
+            },
+            line=result.line,
+            log=result.log,
+            log_cut=result.log_cut,
+            reason=_reason(result.reason),
+            attachment=_attachment(result.attachment),
+        )
+
+
+def _leave(_opened: BpfObject, _program: Program) -> None:
+    return None
+
+
+def _attachment(attachment: Attachment | None) -> dict[str, Any] | None:
+    if attachment is None:
+        return None
+    return {**attachment._asdict(), "reason": _reason(attachment.reason)}
+
+
+def _reason(reason: Reason | None) -> dict[str, str] | None:
+    return reason._asdict() if reason else None
+
+
+def _wishes(item: Mapping[str, Any]) -> Wishes:
+    return Wishes(
+        types=item.get("types", {}),
+        max_entries=item.get("max_entries", {}),
+        variables=item.get("globals", {}),
+        inner_maps=item.get("inner_maps", {}),
+        skip=item.get("skip", []),
+    )
+
+
+def _open_failed(error: libbpf.LoadError, kernel: RunningKernel) -> Loaded:
+    name = libbpf.errno_name(error.errno or 0)
+    return Loaded(
+        "",
+        "open failed",
+        errno=name,
+        line=verifierlog.last_line("", error.log),
+        log=error.log,
+        reason=explain(Failure(name, error.log), kernel),
+    )
+
+
+def _misconfigured(error: MisconfiguredError) -> Loaded:
+    text = str(error)
+    reason = Reason("configuration", "the object has not what its configuration names", "", text)
+    return Loaded("", "refused as a whole", line=text, log=text, reason=reason)
+
+
+def _opens(path: pathlib.Path) -> bool:
+    """Whether libbpf survives opening `path`, tried in a process of its own."""
+    child = os.fork()
+    if child == 0:
+        try:
+            libbpf.library().bpf_object__open_file(os.fsencode(path), None)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) >= 0
+
+
+def _config(plan: Mapping[str, Any], folder: pathlib.Path) -> pathlib.Path | None:
+    """The kernel's config that came with the plan, laid where libbpf looks for it as well."""
+    if not plan.get("config"):
+        return None
+    config = folder / str(plan["config"])
+    place = boot_config()
+    if not place.exists():
+        if not os.access(place.parent, os.W_OK):
+            # The guest's root is an image; in its /boot is nothing that a test could miss.
+            mount = ["mount", "-t", "tmpfs", "vmtest", str(place.parent)]
+            subprocess.run(mount, check=True, stdout=subprocess.DEVNULL)
+        place.symlink_to(config)
+    return config
+
+
+def _feature_probe() -> str:
+    try:
+        done = subprocess.run(
+            ["bpftool", "feature", "probe"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        return f"bpftool: {error.strerror}\n"
+    return done.stdout
+
+
+def main(plan: str) -> int:
+    """Carry out the plan in the file `plan`; returns the exit status."""
+    wire = Wire.on_standard_streams()
+    wire.send("hello", pid=os.getpid())
+    path = pathlib.Path(plan)
+    Verification(json.loads(path.read_text()), path.parent, wire).run()
+    wire.send("finish", status=0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

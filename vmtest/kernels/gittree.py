@@ -1,0 +1,166 @@
+"""A kernel's git tree of the user's, which is only ever read: revisions, state, own worktrees.
+
+Our repository borrows the user's objects (gitrepository-layout(5), objects/info/alternates)
+and has worktrees of its own: nothing is registered, written or locked in the user's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmtest.cache import ensure, remove_tree, require_tool, sha256_json
+from vmtest.errors import KernelUnavailable
+from vmtest.model import KernelVersion
+
+# The same state gives the same commit, whenever and by whomever.
+_IDENTITY = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (
+        ("NAME", "vmtest"),
+        ("EMAIL", "vmtest@localhost"),
+        ("DATE", "2000-01-01T00:00:00+0000"),
+    )
+}
+
+_NUMBERS = re.compile(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class GitTree:
+    """The tree at ``path``; ``name`` is what errors call the kernel."""
+
+    path: Path
+    name: str
+
+    def commit(self, rev: str | None) -> tuple[str, str]:
+        """The commit that ``rev`` means, HEAD without one, and a note when HEAD is not all.
+
+        Raises KernelUnavailable for what is no repository or has no such revision.
+        """
+        self._check()
+        if rev is not None:
+            return self._resolve(rev), ""
+        head = self._resolve("HEAD")
+        changed = self._git("status", "--porcelain", "--untracked-files=no").splitlines()
+        if not changed:
+            return head, ""
+        return head, f"with {len(changed)} changed files that are not committed"
+
+    def snapshot(self, repository: Path) -> str:
+        """The present state as a commit in our ``repository``; the user's index is not touched.
+
+        It is HEAD with the changes to files that git tracks; other files are not in it.
+        """
+        index = self._git("rev-parse", "--path-format=absolute", "--git-path", "index").strip()
+        with tempfile.TemporaryDirectory(prefix="vmtest-index-") as folder:
+            own = Path(folder) / "index"
+            shutil.copyfile(index, own)
+            environment = {
+                **_IDENTITY,
+                "GIT_INDEX_FILE": str(own),
+                "GIT_OBJECT_DIRECTORY": str(repository / "objects"),
+                "GIT_ALTERNATE_OBJECT_DIRECTORIES": self._objects(),
+            }
+            self._git("add", "--update", ":/", environment=environment)
+            tree = self._git("write-tree", environment=environment).strip()
+            head = self._resolve("HEAD")
+            message = "the present state of the tree"
+            arguments = ("commit-tree", tree, "-p", head, "-m", message)
+            return self._git(*arguments, environment=environment).strip()
+
+    def version(self, commit: str, repository: Path) -> KernelVersion:
+        """The version in the Makefile of ``commit``; raises KernelUnavailable for no kernel."""
+        text = self._run("--git-dir", str(repository), "show", f"{commit}:Makefile", missing="")
+        found = dict(_NUMBERS.findall(text))
+        try:
+            number = f"{found['VERSION']}.{found['PATCHLEVEL']}.{found['SUBLEVEL'] or 0}"
+            return KernelVersion.parse(number + found["EXTRAVERSION"].strip())
+        except (KeyError, ValueError):
+            raise KernelUnavailable(
+                f"{self.name}: {self.path} at {commit[:12]} is no kernel's tree: its Makefile has "
+                f"no VERSION, PATCHLEVEL and SUBLEVEL"
+            ) from None
+
+    def repository(self, folder: Path) -> Path:
+        """Our repository in ``folder``, made when it is not there."""
+        repository = folder / f"repository-{sha256_json(str(self.path.resolve()))[:16]}.git"
+        if not (repository / "HEAD").is_file():
+            ensure(folder)
+            self._run("init", "--quiet", "--bare", str(repository))
+        alternates = repository / "objects" / "info" / "alternates"
+        alternates.write_text(f"{self._objects()}\n", encoding="utf-8")
+        return repository
+
+    def check_out(self, repository: Path, commit: str, worktree: Path) -> None:
+        """Have our ``worktree`` hold ``commit``; files that do not change keep their time."""
+        if (worktree / ".git").is_file():
+            try:
+                self._run("-C", str(worktree), "reset", "--quiet", "--hard", commit)
+                return
+            except KernelUnavailable:  # git was killed in the middle of one
+                remove_tree(worktree)
+        self._run("--git-dir", str(repository), "worktree", "prune")
+        arguments = ("worktree", "add", "--quiet", "--detach", str(worktree), commit)
+        self._run("--git-dir", str(repository), *arguments)
+
+    def _check(self) -> None:
+        if not self.path.is_dir():
+            raise KernelUnavailable(
+                f"{self.name}: {self.path}: no such folder; correct tree.path in kernels.toml"
+            )
+        if not self._git("rev-parse", "--git-dir", missing="").strip():
+            raise KernelUnavailable(
+                f"{self.name}: {self.path} is no git repository; tree.path has to be a clone of a "
+                f"kernel's (for a kernel that is built already see path)"
+            )
+
+    def _resolve(self, rev: str) -> str:
+        arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}")
+        found = self._git(*arguments, missing="").strip()
+        if not found:
+            shallow = (
+                self._git("rev-parse", "--is-shallow-repository", missing="").strip() == "true"
+            )
+            more = " (it is a shallow clone: git fetch --unshallow)" if shallow else ""
+            raise KernelUnavailable(
+                f"{self.name}: {self.path} has no revision {rev}{more}; fetch it there, or correct "
+                f"tree.rev in kernels.toml"
+            )
+        return found
+
+    def _objects(self) -> str:
+        return self._git("rev-parse", "--path-format=absolute", "--git-path", "objects").strip()
+
+    def _git(
+        self, *arguments: str, environment: dict[str, str] | None = None, missing: str | None = None
+    ) -> str:
+        return self._run("-C", str(self.path), *arguments, environment=environment, missing=missing)
+
+    def _run(
+        self, *arguments: str, environment: dict[str, str] | None = None, missing: str | None = None
+    ) -> str:
+        """What git writes; when it fails ``missing``, and without that KernelUnavailable."""
+        tool = require_tool("git", "git", "to read a kernel's tree")
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+        done = subprocess.run(
+            [tool, "--no-optional-locks", *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            env={**clean, "LC_ALL": "C", **(environment or {})},
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode == 0:
+            return done.stdout
+        if missing is not None:
+            return missing
+        words = done.stderr.strip().splitlines() or [f"git ended with status {done.returncode}"]
+        raise KernelUnavailable(f"{self.name}: {self.path}: {words[-1]}")

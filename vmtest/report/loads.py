@@ -1,0 +1,254 @@
+"""What ``vmtest verify`` found, before anyone decides how it looks: rows, findings, words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from vmtest.model import KernelResult, Matrix, unique
+from vmtest.report.table import Cell, Line, Row, SuiteRows, Table, Tone
+from vmtest.report.text import counted, one_line, visible
+from vmtest.verdicts import Change, ChangeKind, LoadResult, Verdict
+from vmtest.verifier import INSTRUCTION_LIMIT, near_limit
+
+_MARKS = {
+    Verdict.ACCEPTED: Line("ok", Tone.GOOD),
+    Verdict.REJECTED: Line("REJECTED", Tone.BAD),
+    Verdict.UNSUPPORTED: Line("UNSUPPORTED", Tone.BAD),
+    Verdict.OPEN_FAILED: Line("OPEN FAILED", Tone.BAD),
+    Verdict.REFUSED: Line("REFUSED", Tone.BAD),
+    Verdict.TIMED_OUT: Line("TIMED OUT", Tone.BAD),
+    Verdict.LOADER_CRASHED: Line("LOADER DIED", Tone.BAD),
+    Verdict.KERNEL_CRASHED: Line("KERNEL DIED", Tone.BAD),
+    Verdict.NOT_LOADED: Line("not loaded", Tone.WARN),
+}
+LEGEND = {
+    "ok": "accepted; the number is the instructions that the verifier processed",
+    "!": f"within a tenth of the limit of {INSTRUCTION_LIMIT:,} instructions",
+    "REFUSED": "the object as a whole, beside the verifier",
+}
+"""What the marks mean that do not speak for themselves."""
+_TONES = {
+    ChangeKind.REGRESSED: Tone.BAD,
+    ChangeKind.DRIFT: Tone.WARN,
+    ChangeKind.CHANGED: Tone.WARN,
+    ChangeKind.FIXED: Tone.GOOD,
+}
+WHOLE = "(as a whole)"
+"""The label of an object's row for its load as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A load that came to nothing in the same way on one kernel or on several."""
+
+    label: str
+    loads: tuple[tuple[KernelResult, LoadResult], ...]
+
+    @property
+    def first(self) -> LoadResult:
+        """The result on the first of its kernels."""
+        return self.loads[0][1]
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Where."""
+        return tuple(visible(kernel.kernel) for kernel, _ in self.loads)
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """The whole logs, relative to the run's folder."""
+        return tuple(
+            f"{visible(kernel.directory).rstrip('/')}/{load.log}"
+            for kernel, load in self.loads
+            if load.log
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A difference from a baseline that several kernels share, in words."""
+
+    mark: str
+    text: str
+    tone: Tone
+    kernels: tuple[str, ...]
+
+
+def objects_of(matrix: Matrix) -> tuple[str, ...]:
+    """The objects of any kernel, in their order."""
+    return unique(load.object for kernel in matrix.kernels for load in kernel.loads)
+
+
+def mark_of(load: LoadResult) -> Line:
+    """``ok 812``, ``REJECTED 1523``: verdict, and instructions where they are known."""
+    mark = _MARKS[load.verdict]
+    number = load.cost.instructions
+    if load.verdict is Verdict.NOT_LOADED or not number:
+        return mark
+    if near_limit(load):
+        return Line(f"{mark.text} {number} !", Tone.WARN)
+    return Line(f"{mark.text} {number}", mark.tone)
+
+
+def with_loads(table: Table, matrix: Matrix) -> Table:
+    """``table`` with the loads: counts by kernel, then objects and their programs down."""
+    if not objects_of(matrix):
+        return table
+    counts = Row("loads", tuple(_counts(kernel.loads) for kernel in matrix.kernels))
+    return replace(
+        table,
+        facts=(*table.facts, counts),
+        suites=(*table.suites, *_groups(matrix)),
+    )
+
+
+def _groups(matrix: Matrix) -> Iterable[SuiteRows]:
+    """One group an object: its counts by kernel, its load as a whole, its programs."""
+    of = [{(load.object, load.program): load for load in k.loads} for k in matrix.kernels]
+    for name in objects_of(matrix):
+        programs = unique(program for found in of for owner, program in found if owner == name)
+        rows = tuple(
+            Row(
+                visible(program) if program else WHOLE,
+                tuple(_cell(found.get((name, program))) for found in of),
+            )
+            for program in sorted(programs, key=bool)
+        )
+        counts = tuple(
+            _counts([load for load in kernel.loads if load.object == name])
+            for kernel in matrix.kernels
+        )
+        yield SuiteRows(Row(visible(name), counts), rows)
+
+
+def _cell(load: LoadResult | None) -> Cell:
+    if load is None:
+        return (Line("-", Tone.QUIET),)
+    lines = [mark_of(load)]
+    if load.attachment is not None:
+        attached = load.attachment.attached
+        how = "attached" if attached else f"not attached {load.attachment.errno}".rstrip()
+        lines.append(Line(how, Tone.GOOD if attached else Tone.WARN))
+    if not load.required and load.verdict.bad:
+        lines.append(Line("not required", Tone.QUIET))
+    return tuple(lines)
+
+
+def _counts(loads: Sequence[LoadResult]) -> Cell:
+    """``3 ok`` and ``1 REJECTED``: the programs, and of the wholes what went wrong."""
+    lines = []
+    for verdict, mark in _MARKS.items():
+        of = [load for load in loads if load.verdict is verdict]
+        if verdict in (Verdict.ACCEPTED, Verdict.NOT_LOADED):
+            of = [load for load in of if load.program]
+        if of:
+            lines.append(Line(f"{len(of)} {mark.text}", mark.tone))
+    return tuple(lines) or (Line("-", Tone.QUIET),)
+
+
+def legend(matrix: Matrix) -> tuple[str, ...]:
+    """What the marks of the table mean, those in use."""
+    used = {word for k in matrix.kernels for load in k.loads for word in mark_of(load).text.split()}
+    return tuple(f"{mark}: {words}" for mark, words in LEGEND.items() if mark in used)
+
+
+def rejections(matrix: Matrix) -> tuple[Rejection, ...]:
+    """What was not accepted, in the order of the rows; kernels that agree are one."""
+    place = {name: n for n, name in enumerate(objects_of(matrix))}
+    found: dict[tuple[object, ...], list[tuple[KernelResult, LoadResult]]] = {}
+    for kernel in matrix.kernels:
+        for load in kernel.loads:
+            if load.verdict.bad:
+                same = (load.object, load.program, load.verdict, load.errno, load.line, load.reason)
+                found.setdefault(same, []).append((kernel, load))
+    ordered = sorted(found.values(), key=lambda some: place[some[0][1].object])
+    return tuple(Rejection(visible(some[0][1].label), tuple(some)) for some in ordered)
+
+
+def why(load: LoadResult) -> tuple[str, ...]:
+    """The lines below a rejection: reason, remedy, evidence, the verifier's own words."""
+    lines = []
+    reason = load.reason
+    if reason is not None:
+        lines.append(f"{reason.code}: {one_line(reason.text, 500)}")
+        if reason.evidence:
+            lines.append(f"evidence: {one_line(reason.evidence, 500)}")
+        if reason.remedy:
+            lines.append(f"remedy: {one_line(reason.remedy, 500)}")
+    if load.line and (reason is None or load.line not in (reason.text, reason.evidence)):
+        lines.append(f"last line: {one_line(load.line, 500)}")
+    if load.log_cut:
+        lines.append("the log was cut: raise --log-limit")
+    return tuple(lines)
+
+
+def title(load: LoadResult) -> str:
+    """``EACCES, xdp`` or the like: what else is known in a word."""
+    return ", ".join(part for part in (load.errno, load.type or load.section) if part)
+
+
+def changed(matrix: Matrix) -> tuple[Changed, ...]:
+    """All changes, verdicts first; kernels that agree word for word are one."""
+    found: dict[tuple[str, str, Tone], list[str]] = {}
+    rank: dict[tuple[str, str, Tone], tuple[bool, int]] = {}
+    for kernel in matrix.kernels:
+        for n, change in enumerate(kernel.changes):
+            key = (_mark(change), _words(change), _TONES.get(change.kind, Tone.QUIET))
+            found.setdefault(key, []).append(visible(kernel.kernel))
+            rank.setdefault(key, (change.cost != "", n))
+    return tuple(
+        Changed(mark, text, tone, tuple(found[mark, text, tone]))
+        for mark, text, tone in sorted(found, key=lambda key: rank[key])
+    )
+
+
+def _mark(change: Change) -> str:
+    if change.cost and change.kind is ChangeKind.COST:
+        return "cost"
+    return change.kind.value.upper() if change.kind is ChangeKind.REGRESSED else change.kind.value
+
+
+def _words(change: Change) -> str:
+    label = visible(change.label)
+    if change.cost:
+        what = f"{change.cost.replace('_', ' ')} {change.old} -> {change.new}"
+        words = f"{label}: {what} ({change.percent:+.1f}%)"
+    elif change.kind is ChangeKind.NEW:
+        words = f"{label}: {change.after}"
+    elif change.kind is ChangeKind.GONE:
+        words = f"{label}: was {change.before}"
+    else:
+        words = f"{label}: {change.before} -> {change.after}"
+    aside = "" if change.required else ", not required"
+    return f"{words} (since {visible(change.since)}{aside})"
+
+
+def near(matrix: Matrix) -> tuple[str, ...]:
+    """A line for every program that is close to the instruction limit."""
+    found: dict[str, list[str]] = {}
+    for kernel in matrix.kernels:
+        for load in kernel.loads:
+            if near_limit(load):
+                part = 100 * load.cost.instructions / INSTRUCTION_LIMIT
+                text = (
+                    f"{visible(load.label)}: {load.cost.instructions} instructions, "
+                    f"{part:.0f}% of the limit"
+                )
+                found.setdefault(text, []).append(visible(kernel.kernel))
+    return tuple(f"{text} on {', '.join(kernels)}" for text, kernels in found.items())
+
+
+def summary(matrix: Matrix) -> str:
+    """``3 objects, 12 programs: 46 accepted, 2 rejected``; "" without any load."""
+    loads = [load for kernel in matrix.kernels for load in kernel.loads]
+    if not loads:
+        return ""
+    programs = {(load.object, load.program) for load in loads if load.program}
+    counts = []
+    for verdict in Verdict:
+        of = [load for load in loads if load.verdict is verdict and (load.program or verdict.bad)]
+        if of:
+            counts.append(f"{len(of)} {verdict}")
+    head = f"{counted(len(objects_of(matrix)), 'object')}, {counted(len(programs), 'program')}"
+    return f"{head}: {', '.join(counts)}"
