@@ -60,7 +60,7 @@ def measure(
     session: SshSession, payload: Payload, programs: dict[str, bytes], numbers: list[int]
 ) -> list[Json]:
     """The lines that the guest's script prints."""
-    install(session, payload, lambda: None)
+    install(session, payload.archive, lambda: None)
     session.run(["mkdir", FOLDER])
     for name, content in programs.items():
         session.put(content, f"{FOLDER}/{name}")

@@ -84,6 +84,15 @@ class TestFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """What a command that is shown live wrote to standard output and standard error."""
+
+    kernel: str
+    out: bytes
+    err: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class LoadStarted:
     """The verifier reads ``load`` now, of the object number ``place`` of ``objects``."""
 
@@ -125,6 +134,7 @@ Event = (
     | Collected
     | TestStarted
     | TestFinished
+    | Output
     | LoadStarted
     | LoadFinished
     | KernelFinished

@@ -52,6 +52,7 @@ class Plan:
 
     ``task`` makes the task of a kernel once it is in the store and the build has
     ended (UsageError ends the run); ``suites`` is the order of the table's rows;
+    ``command`` is what ``vmtest exec`` runs;
     ``resolved`` has kernels whose index was already read; ``jobs`` of None means
     as many VMs as the machine has room for; ``notes`` says what the user should know
     of a whole matrix.
@@ -63,6 +64,7 @@ class Plan:
     cache: Path
     folder: RunFolder
     suites: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
     build: bool = True
     jobs: int | None = None
     accelerator: str = "auto"
@@ -300,6 +302,7 @@ class _Runner:
                 for kernel in self.plan.kernels
             ),
             interrupted=self.interrupted,
+            command=self.plan.command,
         )
 
 

@@ -450,7 +450,8 @@ class KernelResult:
     has the name and sha256 of each object that was copied in, by name;
     ``guest`` is the digest of the guest's root; ``loads`` is what ``vmtest verify`` found,
     ``against`` the loads of other builds in the same boot, ``changes`` how the loads
-    differ from those or from a baseline.
+    differ from those or from a baseline; ``exit_status`` is that of the command that
+    ``vmtest exec`` ran to its end.
     """
 
     kernel: str
@@ -474,6 +475,7 @@ class KernelResult:
     loads: tuple[LoadResult, ...] = ()
     against: LoadSet | None = None
     changes: tuple[Change, ...] = ()
+    exit_status: int | None = None
 
     def count(self, *outcomes: Outcome) -> int:
         """How many tests ended in one of ``outcomes``."""
@@ -485,7 +487,8 @@ class Matrix:
     """All kernels of one run, in the order of kernels.toml.
 
     ``suites`` keeps the order of the rows; ``started`` is UTC, ISO 8601; ``notes``
-    say what the user should know of no kernel in particular, a line each.
+    say what the user should know of no kernel in particular, a line each; ``command``
+    is what ``vmtest exec`` ran, empty for a run of suites.
     """
 
     schema: int
@@ -496,8 +499,11 @@ class Matrix:
     kernels: tuple[KernelResult, ...]
     interrupted: bool = False
     notes: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
 
+OWN_FAULT = 125
+"""Exit status for a fault of vmtest's own where others are the guest's."""
 _EXIT_OF_STATUS = {
     Status.PASSED: 0,
     Status.FAILED: 1,
@@ -515,10 +521,15 @@ _EXIT_OF_STATUS = {
 def exit_status(matrix: Matrix) -> int:
     """The command's exit status for ``matrix``: where several hold, 130, 2, 1, 3, 5.
 
-    A kernel with ``gate = false`` is shown but does not decide.
+    A kernel with ``gate = false`` is shown but does not decide.  The status of a
+    command in a single kernel is passed on, with 125 for faults of the infrastructure.
     """
     if matrix.interrupted:
         return 130
+    if matrix.command and len(matrix.kernels) == 1:
+        (only,) = matrix.kernels
+        own = _EXIT_OF_STATUS[only.status]
+        return only.exit_status or (OWN_FAULT if own == 3 else own)
     found = {_EXIT_OF_STATUS[kernel.status] for kernel in matrix.kernels if kernel.gate}
     return next((code for code in (130, 2, 1, 3, 5) if code in found), 0)
 

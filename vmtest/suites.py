@@ -20,12 +20,11 @@ import vmtest
 from vmtest.cache import sha256_file
 from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, UsageError
 from vmtest.model import Limits, Outcome, Suite, TestResult
+from vmtest.vm.following import follow
 from vmtest.vm.session import Check, Session, Stream
 
 GUEST_ROOT = "/tmp/vmtest"
 """Where the payload lies in the guest (a file system in its memory)."""
-AFTERMATH = 3.0
-"""Seconds that pytest's output may stay open and silent after its last word."""
 PAYLOAD_LIMIT = 64 << 20
 """Bytes of the unpacked payload beyond which it is surely a mistake."""
 
@@ -162,13 +161,13 @@ _UNPACK = (
 )
 
 
-def install(session: Session, payload: Payload, check: Check) -> str:
-    """Copy ``payload`` into the guest by SFTP and unpack it.
+def install(session: Session, archive: bytes, check: Check) -> str:
+    """Copy the payload ``archive`` into the guest by SFTP and unpack it.
 
     Returns the release that the guest itself says it runs.  Raises SessionLost,
     or InfrastructureError when the guest has no room.
     """
-    session.put(payload.archive, f"{GUEST_ROOT}.tar")
+    session.put(archive, f"{GUEST_ROOT}.tar")
     done = session.run(["sh", "-c", _UNPACK], check=check)
     if done.status != 0:
         raise InfrastructureError(
@@ -234,9 +233,10 @@ class Sink:
 class Run:
     """One pytest process in a guest, and everything it has said so far.
 
-    ``tests`` are the collected ids, ``done`` the results in order, ``running``
-    the test that has started and not finished, ``exit_status`` pytest's own
-    (None while it has not ended by itself), ``process_status`` its process's.
+    ``payload`` is what it runs, ``tests`` are the collected ids, ``done`` the
+    results in order, ``running`` the test that has started and not finished,
+    ``exit_status`` pytest's own (None while it has not ended by itself),
+    ``process_status`` its process's.
     """
 
     def __init__(self, payload: Payload, sink: Sink) -> None:
@@ -246,7 +246,7 @@ class Run:
         self.exit_status: int | None = None
         self.process_status = -1
         self.log_tail = b""
-        self._payload = payload
+        self.payload = payload
         self._sink = sink
         self._rest = b""
         self._pid = 0
@@ -265,24 +265,19 @@ class Run:
         spoke (time.monotonic()).  Raises DeadlineExceeded, SessionLost and
         whatever ``check`` raises; what had finished is in ``done`` all the same.
         """
-        started = last_output = time.monotonic()
         stream = session.stream(argv)
-        while (got := stream.receive(0.2)) is not None:
-            now = time.monotonic()
-            if any(got):
-                last_output = now
-                self._take(got, stream)
-            check()
-            if self.exit_status is not None and now - last_output > AFTERMATH:
-                break  # a child of a test still holds the stream open
-            quiet = now - max(last_output, last_console())
-            if quiet > limits.silence or now - started > limits.total:
-                self._where_it_hangs(session, stream)
-                kind, limit = ("silence", limits.silence)
-                if now - started > limits.total:
-                    kind, limit = ("total", limits.total)
-                raise DeadlineExceeded(f"{kind} deadline of {limit:.0f} s passed", kind)
-        self.process_status = stream.status()
+        try:
+            self.process_status = follow(
+                stream,
+                lambda out, err: self._take((out, err), stream),
+                limits,
+                check,
+                last_console,
+                lambda: self.exit_status is not None,
+            )
+        except DeadlineExceeded:
+            self._where_it_hangs(session, stream)
+            raise
 
     def _take(self, got: tuple[bytes, bytes], stream: Stream) -> None:
         out, err = got
@@ -299,7 +294,7 @@ class Run:
             case "collected":
                 self.tests = tuple(event["tests"])
                 self._pid = int(event["pid"])
-                listed = [(test, self._payload.suite_of(test)) for test in self.tests]
+                listed = [(test, self.payload.suite_of(test)) for test in self.tests]
                 self._sink.listing.write_text(json.dumps(listed))
                 self._sink.collected(self.tests)
             case "start":
@@ -307,7 +302,7 @@ class Run:
                 self._sink.started(event["test"])
                 stream.send(b"+")
             case "result":
-                self._record(_result(event, self._payload.suite_of(event["test"])))
+                self._record(_result(event, self.payload.suite_of(event["test"])))
             case "finish":
                 self.exit_status = int(event["status"])
 
@@ -315,17 +310,7 @@ class Run:
         if result.test == self.running:
             self.running = None
         self.done.append(result)
-        line = {
-            "test": result.test,
-            "suite": result.suite,
-            "outcome": result.outcome.value,
-            "duration": result.duration,
-            "message": result.message,
-            "details": result.details,
-            "output": result.output,
-        }
-        self._sink.results.write(json.dumps(line).encode() + b"\n")
-        self._sink.results.flush()
+        write_result(self._sink.results, result)
         self._sink.finished(result)
 
     def _where_it_hangs(self, session: Session, stream: Stream) -> None:
@@ -349,7 +334,7 @@ class Run:
 
     def results(self, reason: str = "") -> tuple[TestResult, ...]:
         """All tests: what had finished, then what was lost (with ``reason``) and not run."""
-        listed = tuple((test, self._payload.suite_of(test)) for test in self.tests)
+        listed = tuple((test, self.payload.suite_of(test)) for test in self.tests)
         return (*self.done, *unfinished(listed, self.done, self.running, reason))
 
 
@@ -363,6 +348,21 @@ def _result(event: Mapping[str, Any], suite: str) -> TestResult:
         details=event["details"],
         output=event["output"],
     )
+
+
+def write_result(file: IO[bytes], result: TestResult) -> None:
+    """Add ``result`` to a ``results.jsonl``, at once."""
+    line = {
+        "test": result.test,
+        "suite": result.suite,
+        "outcome": result.outcome.value,
+        "duration": result.duration,
+        "message": result.message,
+        "details": result.details,
+        "output": result.output,
+    }
+    file.write(json.dumps(line).encode() + b"\n")
+    file.flush()
 
 
 def read_results(lines: Iterable[str]) -> tuple[TestResult, ...]:

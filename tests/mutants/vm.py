@@ -148,6 +148,9 @@ class _Order:
             return True
         return False
 
+    def exited(self) -> bool:
+        return self.ended is not None
+
     def status(self) -> int:
         return -1 if self.ended is None else self.ended
 
@@ -215,7 +218,7 @@ class Judge:
             self._cancellation.watch(self.machine, stack)
             session = self.machine.connect(scale.apply(ground.kernel.limits).boot, scale.factor)
             stack.callback(session.close)
-            install(session, ground.payload, self._check)
+            install(session, ground.payload.archive, self._check)
             session.put(Path(__file__).with_name("guest.py").read_bytes(), GUEST_SCRIPT)
             argv = pytest_argv(ground.payload, ground.root.python, ["-x", "--tb=line", "-q"])
             self._warm = _Warm(session, [_ours(part) for part in argv])

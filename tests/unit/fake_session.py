@@ -36,6 +36,9 @@ class HostStream:
                 self._open.discard(descriptor)
         return got.get(self._stdout.fileno(), b""), got.get(self._stderr.fileno(), b"")
 
+    def exited(self) -> bool:
+        return self._process.poll() is not None
+
     def status(self) -> int:
         code = self._process.poll()
         return -1 if code is None else max(code, -1)

@@ -247,3 +247,43 @@ def test_every_command_has_help_with_an_example(project: Path) -> None:
         said = vmtest(*command, "--help", cwd=project)
         assert said.status == 0
         assert "Example: vmtest" in said.out, command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--results", "xml", "--", "true"], ["--results 'xml'", "gotest, tap, junit:PATH"]),
+        (["--copy", "bpf:/etc", "--", "true"], ["outside of the working folder"]),
+        (["--accel", "xen", "--", "true"], ["--accel xen"]),
+        (["--object", "other=x", "--", "true"], ["--object other", "net"]),
+    ],
+)
+def test_a_command_with_wrong_options(
+    arguments: list[str], parts: list[str], project: Path
+) -> None:
+    vmtest("exec", *arguments, cwd=project).refuses(2, *parts)
+    vmtest("exec", "--kernel", "6.12", *arguments, cwd=project).refuses(125, *parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--copy", "missing", "--", "true"], ["--copy", "missing", "No such file"]),
+        (["./bpf/net.bpf.c"], ["./bpf/net.bpf.c is not in the guest", "--copy ./bpf/net.bpf.c"]),
+    ],
+)
+def test_a_command_whose_files_are_not_there_boots_nothing(
+    arguments: list[str], parts: list[str], project: Path
+) -> None:
+    config = project / "kernels.toml"
+    config.write_text(config.read_text().replace('[build]\ncommand = ["vmtest", "build"]\n', ""))
+    vmtest("exec", *arguments, cwd=project).refuses(2, *parts)
+    assert not (project / ".vmtest").exists()
+
+
+def test_a_command_on_a_kernel_that_is_not_there(project: Path) -> None:
+    vmtest("exec", "--kernel", "6.13", "--", "true", cwd=project).refuses(125, '"6.13"', "6.12")
+
+
+def test_exec_without_a_command(project: Path) -> None:
+    assert "COMMAND" in vmtest("exec", "--kernel", "6.12", cwd=project).err

@@ -13,11 +13,11 @@ ROOT = Path(vmtest.__file__).parent
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS = [
     {"errors", "model", "verdicts"},
-    {"bisect", "events", "cache", "host", "btf", "sections"},
+    {"bisect", "events", "cache", "host", "btf", "sections", "results"},
     {"config", "debian", "kconfig", "known", "objectfile"},
     {"wheels", "bundle", "objects", "runs", "revision", "verifier", "vm"},
     {"kernels", "rootfs", "suites"},
-    {"guestimage", "prune"},
+    {"guestimage", "prune", "commands"},
     {"loader"},
     {"loadables"},
     {"work"},

@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -93,6 +94,34 @@ def test_an_interrupt_goes_before_every_other_exit_status() -> None:
 
 def test_a_kernel_without_gate_does_not_decide() -> None:
     assert exit_status(matrix(Status.FAILED, Status.INFRA_ERROR, gate=False)) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "own", "passed_on"),
+    [
+        (Status.PASSED, 0, 0),
+        (Status.FAILED, 42, 42),
+        (Status.FAILED, 0, 1),  # its tests failed
+        (Status.PANICKED, None, 1),
+        (Status.SPLAT, 0, 1),
+        (Status.NO_TESTS, 0, 5),
+        (Status.BOOT_FAILED, None, 125),
+        (Status.INFRA_ERROR, None, 125),
+    ],
+)
+def test_a_command_in_a_single_kernel_passes_its_status_on(
+    status: Status, own: int | None, passed_on: int
+) -> None:
+    of_one = matrix(status)
+    (kernel,) = of_one.kernels
+    of_one = replace(of_one, command=("x",), kernels=(replace(kernel, exit_status=own),))
+    assert exit_status(of_one) == passed_on
+
+
+def test_a_command_in_several_kernels_has_the_matrix_status() -> None:
+    whole = matrix(Status.PASSED, Status.FAILED)
+    kernels = tuple(replace(kernel, exit_status=42) for kernel in whole.kernels)
+    assert exit_status(replace(whole, command=("x",), kernels=kernels)) == 1
 
 
 def test_results_travel_between_processes() -> None:

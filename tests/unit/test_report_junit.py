@@ -48,7 +48,11 @@ def test_each_kernel_is_a_suite_by_its_name() -> None:
 
 def test_a_suite_carries_the_facts_of_its_kernel() -> None:
     result = kernel(
-        of(Outcome.PASSED), version="6.12.57", release="6.12.57-amd64", accelerator="tcg"
+        of(Outcome.PASSED),
+        version="6.12.57",
+        release="6.12.57-amd64",
+        accelerator="tcg",
+        exit_status=0,
     )
     facts = {p.get("name"): p.get("value") for p in parsed(result).iter("property")}
     wanted = {
@@ -56,6 +60,7 @@ def test_a_suite_carries_the_facts_of_its_kernel() -> None:
         "release": "6.12.57-amd64",
         "accelerator": "tcg",
         "status": "PASSED",
+        "exit_status": "0",
     }
     assert wanted.items() <= facts.items()
 

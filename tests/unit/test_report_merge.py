@@ -130,6 +130,12 @@ def test_one_matrix_is_itself() -> None:
     assert merge([whole()]) == whole()
 
 
+def test_shards_of_one_command_keep_it_and_of_two_have_none() -> None:
+    a, b = (replace(matrix(kernel(name)), command=("x",)) for name in ("6.1", "6.12"))
+    assert merge([a, b]).command == ("x",)
+    assert merge([a, replace(b, command=("y",))]).command == ()
+
+
 def test_a_shard_given_twice_counts_once() -> None:
     assert merge([whole(), whole()]) == whole()
 

@@ -121,6 +121,11 @@ def test_a_failure_names_kernel_test_and_log() -> None:
     assert "log of 6.12: runs/1/6.12/results.jsonl" in drawn
 
 
+def test_a_failure_of_a_command_names_its_log() -> None:
+    drawn = terminal.render(replace(failing(), command=("./x",)))
+    assert "log of 6.12: runs/1/6.12/command.log" in drawn
+
+
 def test_a_failure_shows_assertion_and_output() -> None:
     drawn = terminal.render(failing(details="E   assert 1 == 2", output="what it wrote"))
     assert "      E   assert 1 == 2" in drawn

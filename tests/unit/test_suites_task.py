@@ -11,7 +11,7 @@ import pytest
 
 from vmtest.model import Outcome, Status, Suite, TestResult
 from vmtest.suites import Payload, Run, Sink
-from vmtest.tasks.suites import _verdict
+from vmtest.tasks.suites import SuitesWork
 from vmtest.vm.console import ConsoleLog
 from vmtest.vm.machine import Machine
 
@@ -46,11 +46,11 @@ def machine(tmp_path: Path, console: bytes = b"") -> Machine:
         (run(2, Outcome.PASSED), Status.FAILED, "stopped early (status 2): last words"),
         (run(3), Status.FAILED, "could not run: last words"),
         (run(4), Status.FAILED, "could not run: last words"),
-        (run(None, running="t.py::x"), Status.LOST, "last words; while t.py::x ran"),
+        (run(None, running="t.py::x"), Status.LOST, "last words"),
     ],
 )
 def test_each_end_has_its_status(ended: Run, status: Status, reason: str, tmp_path: Path) -> None:
-    judged, why = _verdict(ended, machine(tmp_path))
+    judged, why = SuitesWork(ended, []).verdict(machine(tmp_path))
     assert judged is status
     assert reason in why
 
@@ -62,10 +62,10 @@ def test_without_a_word_of_pytests_its_process_tells(
     """4: a conftest.py that cannot be imported; 137: killed."""
     ended = run(None)
     ended.process_status = process
-    assert _verdict(ended, machine(tmp_path))[0] is status
+    assert SuitesWork(ended, []).verdict(machine(tmp_path))[0] is status
 
 
 def test_a_pytest_that_was_killed_for_memory_says_so(tmp_path: Path) -> None:
-    status, why = _verdict(run(None), machine(tmp_path, OOM))
+    status, why = SuitesWork(run(None), []).verdict(machine(tmp_path, OOM))
     assert status is Status.LOST
     assert "ran out of memory (512 MiB; raise memory in kernels.toml)" in why

@@ -22,6 +22,7 @@ from vmtest.cli import (
     shell,
     verify,
 )
+from vmtest.cli import exec as exec_command
 
 app = typer.Typer(
     name="vmtest",
@@ -50,6 +51,10 @@ def options(
 
 
 app.command("run", help=run.EXAMPLE)(run.run)
+# Options end where the command begins, so that its own need no "--".
+app.command("exec", help=exec_command.EXAMPLE, context_settings={"allow_interspersed_args": False})(
+    exec_command.exec_
+)
 app.command("shell", help=shell.EXAMPLE)(shell.shell)
 app.command("known", help=known.EXAMPLE)(known.known)
 app.command("build", help=build.EXAMPLE)(build.build)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,7 @@ def merge(
         folder = runs.create(project)
         folder.write("matrix.json", matrix_json.render(merged))
         folder.describe({"merged": run, "started": runs.utc_now()})
-        show(merged, folder)
+        show(merged, folder, sys.stdout)
         write_reports(merged, junit, markdown, json_file)
         raise typer.Exit(exit_status(merged))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +39,7 @@ def report(
     with common.reported():
         folder = find_run(run, config)
         matrix = read_matrix(folder)
-        show(matrix, folder)
+        show(matrix, folder, sys.stdout)
         write_reports(matrix, junit, markdown, json_file)
         raise typer.Exit(exit_status(matrix))
 

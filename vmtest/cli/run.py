@@ -6,9 +6,10 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -18,6 +19,7 @@ from vmtest.cli import common
 from vmtest.cli.terminal import InteractiveHold
 from vmtest.config import Config
 from vmtest.errors import UsageError
+from vmtest.events import Event
 from vmtest.kernels import Store, default_cache, lockfile
 from vmtest.matrix import Plan, resolve_all, run_matrix
 from vmtest.model import (
@@ -30,9 +32,11 @@ from vmtest.model import (
     exit_status,
 )
 from vmtest.report import junit, live, markdown, matrix_json, terminal
+from vmtest.report.live import View
 from vmtest.runs import RunFolder
 from vmtest.tasks.suites import SuitesTasks
 from vmtest.vm.accel import qemu_version
+from vmtest.work import Hold
 
 EXAMPLE = """Boot kernels and run the suites in each.
 
@@ -100,7 +104,6 @@ def run(
         make_room_for_reports(junit_file, markdown_file, json_file)
         view = live.view(sys.stdout)
         hold = InteractiveHold(view) if shell_on_failure else None
-        folder = runs.create(settings.directory)
         tasks = SuitesTasks(
             settings,
             suites,
@@ -116,7 +119,7 @@ def run(
             kernels=kernels,
             task=tasks.task,
             cache=cache,
-            folder=folder,
+            folder=runs.create(settings.directory),
             suites=tuple(chosen.name for chosen in suites),
             build=not (needed and needed <= {build.name for build in given}),
             jobs=1 if shell_on_failure else jobs,
@@ -124,22 +127,38 @@ def run(
             resolved=resolved,
             notes=tasks.notes,
         )
-        facts = {**facts_of(settings, plan), **_suite_facts(settings, builds)}
-        folder.describe(facts)
-
-        def save(matrix: Matrix) -> None:
-            folder.write("matrix.json", matrix_json.render(matrix))
-
-        with view:
-            matrix = run_matrix(plan, view.handle, save, hold=hold)
-        folder.describe({**facts, **what_ran(matrix, settings, builds)})
-        for result in matrix.kernels:
-            (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
+        matrix = carry_out(plan, builds, view, view.handle, hold)
         if collect_only:
             show_collected(matrix, settings, builds)
-        show(matrix, folder)
+        show(matrix, plan.folder, sys.stdout)
         write_reports(matrix, junit_file, markdown_file, json_file)
         raise typer.Exit(exit_status(matrix))
+
+
+def carry_out(
+    plan: Plan,
+    builds: tuple[ObjectFile, ...],
+    view: View,
+    emit: Callable[[Event], None],
+    hold: Hold | None = None,
+) -> Matrix:
+    """Run ``plan`` under ``view``; its folder gets run.json, matrix.json, each junit.xml.
+
+    ``builds`` are those that the kernels' objects are chosen of.
+    """
+    folder, settings = plan.folder, plan.config
+    facts = {**facts_of(settings, plan), **_suite_facts(settings, builds)}
+    folder.describe(facts)
+
+    def save(matrix: Matrix) -> None:
+        folder.write("matrix.json", matrix_json.render(matrix))
+
+    with view:
+        matrix = run_matrix(plan, emit, save, hold=hold)
+    folder.describe({**facts, **what_ran(matrix, settings, builds)})
+    for result in matrix.kernels:
+        (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
+    return matrix
 
 
 def choose_kernels(
@@ -306,11 +325,11 @@ def show_collected(matrix: Matrix, settings: Config, builds: tuple[ObjectFile, .
         print(*(f"  {name}: {path}" for name, path in chosen), "", sep="\n")
 
 
-def show(matrix: Matrix, folder: RunFolder) -> None:
-    """Print the table, as wide and as colourful as the terminal is."""
-    tty = sys.stdout.isatty()
+def show(matrix: Matrix, folder: RunFolder, stream: TextIO) -> None:
+    """Print the table on ``stream``, as wide and as colourful as the terminal is."""
+    tty = stream.isatty()
     width = shutil.get_terminal_size((120, 24)).columns
     text = terminal.render(matrix, width=width, color=tty and "NO_COLOR" not in os.environ)
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
-    print(f"logs: {os.path.relpath(folder.path)}")
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), file=stream)
+    print(f"logs: {os.path.relpath(folder.path)}", file=stream)

@@ -15,7 +15,7 @@ from vmtest.cli.terminal import interact
 from vmtest.errors import SessionLost, UsageError, VmtestError
 from vmtest.guestimage import prepare_root
 from vmtest.kernels import Store, default_cache, source_for
-from vmtest.model import Kernel
+from vmtest.model import OWN_FAULT, Kernel
 from vmtest.runs import STATE, utc_today
 from vmtest.suites import GUEST_ROOT, install, pack, suites_root
 from vmtest.vm import accel
@@ -28,8 +28,6 @@ The payload lies in /tmp/vmtest.  The exit status is the guest's; vmtest's own f
 
 Example: [bold]vmtest shell 6.12 -- bpftool feature probe[/bold]
 """
-
-OWN_FAULT = 125
 
 
 def shell(
@@ -78,7 +76,7 @@ def shell(
             scale = Scale(probe.seconds, wanted.cpus)
             session = machine.connect(scale.apply(wanted.limits).boot, scale.factor)
             stack.callback(session.close)
-            install(session, payload, lambda: None)
+            install(session, payload.archive, lambda: None)
             if not command:
                 print(
                     f"{image.release} on {probe.accelerator}; the payload is in {GUEST_ROOT}",

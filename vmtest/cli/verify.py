@@ -153,7 +153,7 @@ def verify(
                 resolved=resolved,
             )
             matrix = _run(settings, plan)
-        show(matrix, folder)
+        show(matrix, folder, sys.stdout)
         write_reports(matrix, None, markdown_file, json_file)
         if csv is not None:
             write_csv(matrix, csv)

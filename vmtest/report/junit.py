@@ -89,6 +89,7 @@ def _properties(kernel: KernelResult) -> dict[str, str]:
         "digest": kernel.digest,
         "gate": "true" if kernel.gate else "false",
         "directory": kernel.directory,
+        "exit_status": "" if kernel.exit_status is None else str(kernel.exit_status),
     }
     facts.update({f"object.{name}": digest for name, digest in kernel.objects})
     return {_text(name): value for name, value in facts.items() if value}

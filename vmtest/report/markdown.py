@@ -16,7 +16,7 @@ from vmtest.report import loads
 from vmtest.report import table as tables
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Failure, Table, Tone
-from vmtest.report.terminal import CONSOLE, RESULTS
+from vmtest.report.terminal import CONSOLE
 from vmtest.report.text import counted, last_lines, one_line, visible
 
 LIMIT = 1_000_000
@@ -74,9 +74,9 @@ def render(matrix: Matrix, limit: int = LIMIT) -> str:
         pieces.add(f"\nNote: {_code(note, 2000)}\n", "note")
     for kernel in tables.troubled(matrix):
         pieces.add(_kernel(kernel), "kernel's section")
-    failures = tables.failures(matrix)
+    failures, log = tables.failures(matrix), tables.log_of_tests(matrix)
     for failure in failures:
-        pieces.add(_failure(failure, open_it=len(failures) == 1), "failure")
+        pieces.add(_failure(failure, log, open_it=len(failures) == 1), "failure")
     rejections = loads.rejections(matrix)
     for rejection in rejections:
         pieces.add(_rejection(rejection, open_it=len(rejections) == 1), "rejection")
@@ -175,7 +175,7 @@ def _kernel(kernel: KernelResult) -> str:
     return "".join([*parts, "\n</details>\n"])
 
 
-def _failure(failure: Failure, open_it: bool) -> str:
+def _failure(failure: Failure, log: str, open_it: bool) -> str:
     result = failure.first
     names = ", ".join(html.escape(visible(kernel.kernel)) for kernel in failure.kernels)
     title = f"{_tag(tables.mark_of(result).text, 'b')} {_tag(failure.label)} on {names}"
@@ -190,7 +190,7 @@ def _failure(failure: Failure, open_it: bool) -> str:
     if lines:
         where = _escaped(visible(failure.kernels[0].kernel))
         parts.append(f"\nOutput on {where}:\n{_fence(_after(left_out, lines))}")
-    parts += [_log(kernel, RESULTS) for kernel in failure.kernels]
+    parts += [_log(kernel, log) for kernel in failure.kernels]
     return "".join([*parts, "\n</details>\n"])
 
 

@@ -72,6 +72,7 @@ def merge(
         kernels=tuple(_kernel(of[name], suite_order) for name in names),
         interrupted=any(shard.interrupted for shard in shards),
         notes=unique(note for shard in shards for note in shard.notes),
+        command=shards[0].command if len({shard.command for shard in shards}) == 1 else (),
     )
 
 

@@ -20,6 +20,7 @@ from vmtest.events import (
     LoadFinished,
     LoadStarted,
     Note,
+    Output,
     Preparing,
     TestFinished,
     TestStarted,
@@ -124,7 +125,7 @@ class State:
 
 def _next(state: KernelState, event: Event, now: float) -> KernelState:
     match event:
-        case KernelQueued() | Note():
+        case KernelQueued() | Note() | Output():
             return state
         case Fetching(done=done, total=total):
             state = _entered(state, Phase.FETCHING, now)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from vmtest.commands import LOG as COMMAND_LOG
 from vmtest.model import (
     KernelResult,
     Matrix,
@@ -126,7 +127,7 @@ LEGEND = {
     "XPASS": "passed, though known to fail",
     "xfail": "fails, as known",
     "n-a": "not applicable to that kernel",
-    "LOST": "was running when the VM died",
+    "LOST": "did not end, or did not come",
     "flaky": "passed only when repeated",
     "-": "did not run",
 }
@@ -176,6 +177,11 @@ def suites_of(matrix: Matrix) -> tuple[str, ...]:
     return unique([*matrix.suites, *(t.suite for k in matrix.kernels for t in k.tests)])
 
 
+def log_of_tests(matrix: Matrix) -> str:
+    """The file in a kernel's folder that holds what its tests said in full."""
+    return COMMAND_LOG if matrix.command else "results.jsonl"
+
+
 def each_test(matrix: Matrix) -> tuple[tuple[str, str], ...]:
     """Suite and node id of every test of any kernel, in the order of the rows."""
     place = {suite: n for n, suite in enumerate(suites_of(matrix))}
@@ -222,7 +228,7 @@ def marks(table: Table) -> tuple[str, ...]:
 
 
 def legend(table: Table) -> str:
-    """``LOST: was running when the VM died; -: did not run``, of the marks used."""
+    """``LOST: did not end, or did not come; -: did not run``, of the marks used."""
     return "; ".join(f"{mark}: {LEGEND[mark]}" for mark in marks(table))
 
 

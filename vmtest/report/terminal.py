@@ -46,8 +46,6 @@ _EXCUSES = 30
 _NAMES = 30
 _CHANGES = 60
 
-RESULTS = "results.jsonl"
-"""The file in a kernel's folder that holds every result in full."""
 CONSOLE = "console.log"
 """The file in a kernel's folder that holds all its console said."""
 
@@ -88,7 +86,7 @@ def _report(matrix: Matrix, console: Console) -> Iterable[RenderableType]:
         for words in filter(None, (tables.legend(table), *loads.legend(matrix))):
             yield Text(f"  {words}", STYLE[Tone.QUIET])
         yield Text()
-    yield from _failures(tables.failures(matrix))
+    yield from _failures(tables.failures(matrix), tables.log_of_tests(matrix))
     yield from _rejections(loads.rejections(matrix))
     yield from _changes(loads.changed(matrix))
     yield from _near(loads.near(matrix))
@@ -251,9 +249,9 @@ def _rule(mark: str, title: str, tone: Tone) -> Rule:
     return Rule(text, align="left", style=STYLE[tone])
 
 
-def _failures(failures: Sequence[Failure]) -> Iterable[RenderableType]:
+def _failures(failures: Sequence[Failure], log: str) -> Iterable[RenderableType]:
     for failure in failures[:_IN_FULL]:
-        yield from _failure(failure)
+        yield from _failure(failure, log)
     others = failures[_IN_FULL:]
     if others:
         yield _rule("FAIL", f"{counted(len(others), 'more failure')}, a line each", Tone.BAD)
@@ -265,7 +263,7 @@ def _failures(failures: Sequence[Failure]) -> Iterable[RenderableType]:
         yield Text()
 
 
-def _failure(failure: Failure) -> Iterable[RenderableType]:
+def _failure(failure: Failure, log: str) -> Iterable[RenderableType]:
     mark = tables.mark_of(failure.first)
     result = failure.first
     yield _rule(mark.text, failure.label, mark.tone)
@@ -280,7 +278,7 @@ def _failure(failure: Failure) -> Iterable[RenderableType]:
         yield Text(f"  output on {visible(kernel.kernel)}:", STYLE[Tone.QUIET])
         yield from _quoted(*last_lines(result.output, _OUTPUT))
     for kernel in failure.kernels:
-        yield from _log(kernel, RESULTS)
+        yield from _log(kernel, log)
     yield Text()
 
 

@@ -139,7 +139,7 @@ class _Boots:
         job = self._bench.job
         self._bench.emit(Preparing(job.kernel.name, "copying the objects"))
         with self._bench.patience(guest.machine, guest.limits.silence):
-            release = install(guest.session, self._load.payload, self._bench.check)
+            release = install(guest.session, self._load.payload.archive, self._bench.check)
         if release != job.image.release:
             raise UnbootableKernel(
                 f"{job.kernel.name}: the guest runs {release} and not {job.image.release}"

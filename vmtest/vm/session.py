@@ -83,8 +83,12 @@ class Stream(Protocol):
         """What came on stdout and stderr within ``timeout`` seconds; None at the end."""
         ...
 
+    def exited(self) -> bool:
+        """Whether it has ended, though children of it may still write."""
+        ...
+
     def status(self) -> int:
-        """Its exit status, once ``receive`` has returned None; -1 when a signal ended it."""
+        """Its exit status, once it has ended; -1 when a signal ended it."""
         ...
 
 
@@ -266,6 +270,10 @@ class SshStream:
         transport.join(0.5)
         if not transport.is_active():
             raise SessionLost("the SSH session ended while a command ran")
+
+    def exited(self) -> bool:
+        """Whether its exit status has come: sshd sends it at once, the end of file later."""
+        return bool(self._channel.exit_status_ready())
 
     def status(self) -> int:
         """Its exit status; -1 when a signal ended it."""

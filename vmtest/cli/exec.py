@@ -1,0 +1,128 @@
+"""``vmtest exec``: any command, in each kernel of the matrix."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmtest import objects, runs
+from vmtest.cli import common
+from vmtest.cli.run import carry_out, choose_kernels, make_room_for_reports, show, write_reports
+from vmtest.commands import check_program, members, parse_copy, suite_of
+from vmtest.errors import UsageError
+from vmtest.events import Event, Output
+from vmtest.kernels import default_cache
+from vmtest.matrix import Plan
+from vmtest.model import OWN_FAULT, VersionRange, exit_status
+from vmtest.report import live
+from vmtest.results import Format
+from vmtest.tasks.command import command_tasks
+
+EXAMPLE = """Run any command in each kernel: a test binary, a loader, a script.
+
+Its working folder in the guest holds what --copy names; $VMTEST_OBJECTS the kernel's objects.
+In a single kernel its output is shown as it comes and its exit status is passed on
+(125: vmtest's own faults).
+
+Example: [bold]vmtest exec --copy x.test --results gotest -- ./x.test -test.v[/bold]
+"""
+
+
+def exec_(
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND", help="Run in the guest, as it is written.")
+    ],
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
+    ] = None,
+    copy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|DIR[:GUESTPATH]", help="Into the command's working folder."),
+    ] = None,
+    results: Annotated[
+        str | None,
+        typer.Option(metavar="gotest|tap|junit:PATH", help="A row a test, read from its output."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="VMs at once; default what CPUs and memory allow.")
+    ] = None,
+    object_: common.ObjectOption = None,
+    config: common.ConfigOption = None,
+    locked: common.LockedOption = False,
+    accel: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", "--junitxml", metavar="FILE", help="JUnit XML.")
+    ] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Markdown.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")] = None,
+) -> None:
+    """Run the command in the matrix; the module's EXAMPLE is its help."""
+    patterns = kernel or []
+    with common.reported(own=OWN_FAULT if _one_name(patterns) else None):
+        common.clean_up_on_signals()
+        common.check_accelerator(accel)
+        settings = common.load_config_or_builtin(config)
+        copies = [parse_copy(text) for text in copy or []]
+        format = _format(results)
+        given = [objects.parse_given(item) for item in object_ or []]
+        builds = objects.override(settings.objects, given)
+        if settings.build is None:
+            check_program(command, members(copies))  # else the build may yet make them
+        cache = default_cache()
+        kernels, resolved = choose_kernels(settings, patterns, cache, locked)
+        single = len(kernels) == 1
+        with common.reported(own=OWN_FAULT if single else None):
+            make_room_for_reports(junit_file, markdown_file, json_file)
+            plan = Plan(
+                config=settings,
+                kernels=kernels,
+                task=command_tasks(command, copies, builds, format, live=single),
+                cache=cache,
+                folder=runs.create(settings.directory),
+                suites=(suite_of(command),),
+                command=tuple(command),
+                jobs=jobs,
+                accelerator=accel,
+                resolved=resolved,
+            )
+            # In a single kernel, standard output is the command's alone.
+            told = sys.stderr if single else sys.stdout
+            view = live.PlainView(told) if single else live.view(told)
+
+            def handle(event: Event) -> None:
+                if isinstance(event, Output):
+                    _pass_on(event)
+                view.handle(event)
+
+            matrix = carry_out(plan, builds, view, handle)
+            show(matrix, plan.folder, told)
+            write_reports(matrix, junit_file, markdown_file, json_file)
+            raise typer.Exit(exit_status(matrix))
+
+
+def _one_name(patterns: list[str]) -> bool:
+    """Whether ``patterns`` can only mean a single kernel, before kernels.toml is read."""
+    return len(patterns) == 1 and not (
+        patterns[0].startswith("tag:") or VersionRange.looks_like(patterns[0])
+    )
+
+
+def _format(text: str | None) -> Format | None:
+    try:
+        return None if text is None else Format.parse(text)
+    except ValueError as error:
+        raise UsageError(f"--results {error}") from error
+
+
+def _pass_on(event: Output) -> None:
+    for stream, data in ((sys.stdout, event.out), (sys.stderr, event.err)):
+        if data:
+            stream.flush()
+            stream.buffer.write(data)
+            stream.buffer.flush()
