@@ -20,6 +20,7 @@ from layouts import (
     assert_global,
     assert_maps,
     endpoint_key,
+    log_event,
     original_v4,
     original_v6,
     u32,
@@ -56,6 +57,7 @@ from vmtest.guest.payload import object_path
 from vmtest.guest.ringbuf import RingBuffer
 
 SO_NETNS_COOKIE = 71
+LOG_ERROR, LOG_INFO, LOG_DEBUG = 0, 2, 3
 DNS_PORT = 53
 DNS_BACKEND = 0
 DNS_PROGRAMS = ("bpf_redirect_dns_send", "bpf_restore_dns_recv")
@@ -427,6 +429,18 @@ def test_socket_that_gets_no_storage_keeps_its_destination(mesh: Mesh) -> None:
     mesh.assert_leads(mesh.vip, to=mesh.pod(1))
 
 
+@pytest.mark.ours
+@each_family
+def test_socket_that_gets_no_storage_is_logged_as_an_error(
+    mesh: Mesh, cgroup_sock: BpfObject
+) -> None:
+    mesh.serve(mesh.vip)
+    mesh.manage()
+    with logging_at(cgroup_sock, LOG_ERROR) as log, no_memory_for_storage():
+        mesh.assert_leads(mesh.vip, to=mesh.vip)
+        assert_logged(log, "cgroup_sock: no storage for a socket")
+
+
 # What changes while connections live, and maps without room.
 
 
@@ -700,13 +714,27 @@ def test_waypoint_is_reached_where_no_tail_call_is_filled_in(
     mesh.manage()
     mesh.frontend(mesh.vip, SERVICE)
     mesh.service([mesh.pod(1)], waypoint=mesh.waypoint)
-    try:
-        for array, slot, _ in TAIL_CALLS:
-            if array in cgroup_sock.maps:
-                cgroup_sock.maps[array].delete(u32(slot))
+    with tail_calls_emptied(cgroup_sock):
         assert_stored(mesh, mesh.assert_leads(mesh.vip, to=mesh.waypoint), mesh.vip, True)
-    finally:
-        fill_tail_calls(cgroup_sock)
+
+
+@pytest.mark.ours
+@each_family
+def test_tail_call_that_is_not_filled_in_is_a_debug_message(
+    mesh: Mesh, cgroup_sock: BpfObject, tail_call: None
+) -> None:
+    mesh.serve(mesh.waypoint)
+    mesh.manage()
+    mesh.frontend(mesh.vip, SERVICE)
+    mesh.service([mesh.pod(1)], waypoint=mesh.waypoint)
+    with tail_calls_emptied(cgroup_sock):
+        with logging_at(cgroup_sock, LOG_INFO) as log:
+            mesh.assert_leads(mesh.vip, to=mesh.waypoint)
+            assert_logged(log)
+        with logging_at(cgroup_sock, LOG_DEBUG) as log:
+            mesh.assert_leads(mesh.vip, to=mesh.waypoint)
+            hook = "connect4" if mesh.family is V4 else "connect6"
+            assert_logged(log, f"cgroup_sock: {hook} did not resolve a waypoint's address")
 
 
 @each_family
@@ -1112,20 +1140,12 @@ def test_log_record_is_the_length_of_a_text_and_the_text(
     mesh.frontend(mesh.vip, SERVICE)
     mesh.service([mesh.pod(1)])
     mesh.maps["km_endpoint"].delete(endpoint_key(SERVICE, 0, 1))
-    with RingBuffer(cgroup_sock.maps["km_log_event"]) as log:
-        log.drain()
+    with logging_at(cgroup_sock, LOG_ERROR) as log:
         mesh.assert_leads(mesh.vip, to=mesh.vip)
-        records = log.drain()
-        cgroup_sock.set_global("bpf_log_level", 0)
-        try:
-            mesh.assert_leads(mesh.vip, to=mesh.vip)
-        finally:
-            cgroup_sock.set_global("bpf_log_level", 2)
-        silent = log.drain()
-        assert silent == [], f"at log level 0: expected no record, seen {silent}"
-    text = b"cgroup_sock: an endpoint is counted but absent"
-    expected = (u32(len(text) + 1) + text).ljust(260, b"\0")
-    assert records == [expected], f"expected one record of {text!r}, seen {records}"
+        assert_logged(log)
+    with logging_at(cgroup_sock, LOG_INFO) as log:
+        mesh.assert_leads(mesh.vip, to=mesh.vip)
+        assert_logged(log, "cgroup_sock: an endpoint is counted but absent")
 
 
 @pytest.mark.ours
@@ -1222,6 +1242,37 @@ def no_memory_for_storage() -> Iterator[None]:
 def ipv6_that_begins_with(ipv4: str) -> str:
     """An IPv6 address whose first word reads as `ipv4`."""
     return f"{socket.inet_aton(ipv4).hex(':', 2)}::1"
+
+
+@contextlib.contextmanager
+def logging_at(loaded: BpfObject, level: int) -> Iterator[RingBuffer]:
+    """Has messages up to `level` made; their reader, what was there before left out."""
+    with RingBuffer(loaded.maps["km_log_event"]) as log:
+        log.drain()
+        loaded.set_global("bpf_log_level", level)
+        try:
+            yield log
+        finally:
+            loaded.set_global("bpf_log_level", LOG_INFO)
+
+
+def assert_logged(log: RingBuffer, *texts: str) -> None:
+    """These messages were made since the last time, and no others."""
+    records = log.drain()
+    expected = [log_event(text) for text in texts]
+    assert records == expected, f"expected the messages {texts}, seen {records}"
+
+
+@contextlib.contextmanager
+def tail_calls_emptied(loaded: BpfObject) -> Iterator[None]:
+    """Without the programs that the loader puts into the arrays."""
+    try:
+        for array, slot, _ in TAIL_CALLS:
+            if array in loaded.maps:
+                loaded.maps[array].delete(u32(slot))
+        yield
+    finally:
+        fill_tail_calls(loaded)
 
 
 @contextlib.contextmanager
