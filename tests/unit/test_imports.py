@@ -14,14 +14,15 @@ ROOT = Path(vmtest.__file__).parent
 LAYERS = [
     {"errors", "model", "verdicts"},
     {"bisect", "events", "cache", "host", "btf", "sections"},
-    {"config", "debian", "known", "objectfile"},
+    {"config", "debian", "known", "objectfile", "observations"},
     {"wheels", "bundle", "kernels", "rootfs", "objects", "runs", "revision", "verifier", "vm"},
-    {"guestimage", "prune", "suites"},
+    {"bisection", "guestimage", "prune", "suites"},
     {"loader"},
     {"loadables"},
     {"work"},
     {"tasks"},
     {"matrix", "report"},
+    {"probes"},
     {"cli"},
 ]
 
