@@ -76,8 +76,12 @@ def test_the_end_shows_both_verdicts_side_by_side(said: Said) -> None:
     assert re.search(r"\n    6\.12\.\d+ +accepted, \d+ instructions", said.out)
 
 
-def test_a_bisect_is_a_run_that_can_be_reported(folder: Path, said: Said) -> None:
+def test_a_bisect_is_a_run_that_can_be_reported_with_all_its_rounds(
+    folder: Path, journal: list[dict[str, Any]]
+) -> None:
     shown = vmtest("report", cwd=folder)
+    told = {line["kernel"] for line in journal if line["event"] == "told"}
+    assert [name for name in told if name not in shown.out] == []
     assert "UNSUPPORTED" in shown.out
     assert shown.status == 1
 
