@@ -12,7 +12,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -286,6 +286,8 @@ class Config:
     guest: GuestSpec
     build: tuple[str, ...] | None
     known_failures: tuple[KnownFailure, ...] = ()
+    defaults: Kernel = field(default_factory=lambda: Kernel("", AptSpec("", "*")))
+    """What ``[defaults]`` makes of a kernel that says nothing itself: no source, no name."""
 
     @property
     def directory(self) -> Path:
@@ -401,6 +403,17 @@ def _convert(parsed: _File, file: Path) -> Config:
         known_failures=tuple(
             KnownFailure(known.test, known.reason, known.kernels, known.until)
             for known in parsed.known_failure
+        ),
+        defaults=Kernel(
+            name="",
+            spec=AptSpec("", "*"),
+            memory_mib=parsed.defaults.memory,
+            cpus=parsed.defaults.cpus,
+            limits=Limits(
+                boot=parsed.defaults.boot_timeout,
+                silence=parsed.defaults.silence_timeout,
+                total=parsed.defaults.suite_timeout,
+            ),
         ),
     )
 
@@ -624,6 +637,22 @@ def _matching(
             f'--kernel {pattern}: there is no kernel "{pattern}"{suggestion(pattern, names)}'
         )
     return {pattern}
+
+
+def packaged(config: Config, pattern: str) -> Kernel | None:
+    """The kernel that ``--kernel ARCHIVE/VERSION`` means, or None when ``pattern`` is not that.
+
+    It need not be in the file; it has its ``[defaults]``.  Raises UsageError for an archive
+    that is not there.
+    """
+    archive, separator, version = pattern.partition("/")
+    if not separator or pattern.startswith("tag:"):
+        return None
+    if archive not in config.archives:
+        raise UsageError(
+            f"--kernel {pattern}: there is no [apt.{archive}]{suggestion(archive, config.archives)}"
+        )
+    return replace(config.defaults, name=version, spec=AptSpec(archive, version))
 
 
 def needs_versions(patterns: Sequence[str]) -> bool:

@@ -426,12 +426,33 @@ def test_an_offer_of_suites_that_cannot_be_read_is_an_error(mirror: Path, store:
 
 def test_between_two_versions_are_the_bootable_ones_in_order(mirror: Path, store: Store) -> None:
     found = AptSource(archive(mirror)).between("6.1.9", "*", kernel("*"), store)
-    assert [k.name for k in found] == ["6.1.9", "6.1.10", "7.2.6"]
+    assert [k.name for k in found.kernels] == ["6.1.9", "6.1.10", "7.2.6"]
+
+
+def test_between_two_versions_those_that_cannot_boot_are_known(mirror: Path, store: Store) -> None:
+    found = AptSource(archive(mirror)).between("6.1.9", "*", kernel("*"), store)
+    assert [k.name for k in found.gone] == ["7.1.13-1"]
+
+
+def test_between_two_versions_in_the_cache_are_only_those(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror))
+    for version in ("6.1.9", "7.2.6"):
+        source.fetch(source.resolve(kernel(version), store), store)
+    found = source.between("6.1.9", "*", kernel("*"), store, cached=True)
+    assert [k.name for k in found.kernels] == ["6.1.9", "7.2.6"]
+    assert [k.name for k in found.left_out] == ["6.1.10-1"]
+
+
+def test_an_end_that_is_not_in_the_cache_is_refused(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror))
+    source.fetch(source.resolve(kernel("6.1.9"), store), store)
+    with pytest.raises(KernelUnavailable, match=r"7\.2\.6: the cache holds no such kernel"):
+        source.between("6.1.9", "7.2.6", kernel("*"), store, cached=True)
 
 
 def test_between_two_versions_each_resolves_to_exactly_itself(mirror: Path, store: Store) -> None:
     source = AptSource(archive(mirror, "good", "expired", check_valid_until=False))
-    found = source.between("6.1.9", "6.1.10", kernel("*"), store)
+    found = source.between("6.1.9", "6.1.10", kernel("*"), store).kernels
     resolved = [source.resolve(k, store) for k in found]
     assert [r.version.text for r in resolved] == ["6.1.9-1", "6.1.10-1"]
     # Both suites hold both: a kernel is asked of the one that it was found in.

@@ -14,15 +14,16 @@ ROOT = Path(vmtest.__file__).parent
 LAYERS = [
     {"errors", "model", "verdicts"},
     {"bisect", "events", "cache", "host", "btf", "sections", "results"},
-    {"config", "debian", "kconfig", "known", "objectfile"},
+    {"config", "debian", "kconfig", "known", "objectfile", "observations"},
     {"wheels", "bundle", "objects", "runs", "revision", "verifier", "vm"},
     {"kernels", "rootfs", "suites"},
-    {"guestimage", "prune", "commands"},
+    {"bisection", "guestimage", "prune", "commands"},
     {"loader"},
     {"loadables"},
     {"work"},
     {"tasks"},
     {"matrix", "report"},
+    {"probes"},
     {"cli"},
 ]
 

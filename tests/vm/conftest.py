@@ -7,19 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from real_kernels import KERNEL, PROJECT, image_of, kernel_of
 
 from vmtest import config as configuration
 from vmtest.guestimage import prepare_root
-from vmtest.kernels import Store, default_cache, source_for
+from vmtest.kernels import default_cache
 from vmtest.model import Kernel, KernelImage, RootImage
 from vmtest.vm import accel
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import SshSession
-
-PROJECT = Path(__file__).parents[2]
-KERNEL = "6.12"
 
 
 @pytest.fixture(scope="session")
@@ -30,17 +28,6 @@ def cache() -> Path:
 @pytest.fixture(scope="session")
 def settings() -> configuration.Config:
     return configuration.load(PROJECT / "kernels.toml")
-
-
-def kernel_of(name: str, settings: configuration.Config) -> Kernel:
-    (kernel,) = (kernel for kernel in settings.kernels if kernel.name == name)
-    return kernel
-
-
-def image_of(name: str, settings: configuration.Config, cache: Path) -> KernelImage:
-    kernel = kernel_of(name, settings)
-    source, store = source_for(kernel, settings.archives), Store(cache)
-    return source.fetch(source.resolve(kernel, store), store)
 
 
 @pytest.fixture(scope="session")

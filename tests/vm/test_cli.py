@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from command import Said, vmtest
-from conftest import KERNEL
+from real_kernels import KERNEL
 
 from vmtest.cache import find_tool
 from vmtest.model import KernelImage

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command import Said, vmtest
-from conftest import KERNEL
+from real_kernels import KERNEL
 
 from vmtest.model import KernelImage
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command import Said, vmtest
-from conftest import image_of
+from real_kernels import image_of
 
 from vmtest.config import Config
 from vmtest.model import KernelImage, Outcome, RootImage, TestResult

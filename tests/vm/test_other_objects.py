@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command import vmtest
-from conftest import KERNEL, PROJECT
+from real_kernels import KERNEL, PROJECT
 
 MISSING = ("bpf_redirect_dns_send", "bpf_restore_dns_recv", "km_cgr_tail6")
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conftest import KERNEL
+from real_kernels import KERNEL
 
 Make = Callable[..., Path]
 

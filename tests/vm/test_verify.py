@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from command import Said, vmtest
-from conftest import KERNEL
+from real_kernels import KERNEL
 
 from vmtest.errors import SessionLost
 from vmtest.events import Event, LoadStarted

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT, image_of
+from real_kernels import PROJECT, image_of
 from verifying import Loading, loads
 
 from vmtest import config as configuration

@@ -8,6 +8,7 @@ import typer
 
 from vmtest.cli import (
     available,
+    bisect,
     build,
     doctor,
     image,
@@ -60,6 +61,7 @@ app.command("known", help=known.EXAMPLE)(known.known)
 app.command("build", help=build.EXAMPLE)(build.build)
 app.command("report", help=report.EXAMPLE)(report.report)
 app.command("verify", help=verify.EXAMPLE)(verify.verify)
+app.command("bisect", help=bisect.EXAMPLE)(bisect.bisect)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
 kernels.app.command("available", help=available.AVAILABLE)(available.available)

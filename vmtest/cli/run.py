@@ -21,6 +21,7 @@ from vmtest.config import Config
 from vmtest.errors import UsageError
 from vmtest.events import Event
 from vmtest.kernels import Store, default_cache, lockfile
+from vmtest.kernels.candidates import check_version, is_pattern
 from vmtest.matrix import Plan, resolve_all, run_matrix
 from vmtest.model import (
     Kernel,
@@ -53,7 +54,9 @@ def run(
     ] = None,
     kernel: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
+        typer.Option(
+            metavar="NAME|RANGE|tag:TAG|ARCHIVE/VERSION", help="Which kernels; default tag:default."
+        ),
     ] = None,
     suite: Annotated[list[str] | None, typer.Option(help="Which suites; default all.")] = None,
     expression: Annotated[str | None, typer.Option("-k", help="As in pytest.")] = None,
@@ -166,6 +169,8 @@ def choose_kernels(
 ) -> tuple[tuple[Kernel, ...], dict[str, Resolved]]:
     """The kernels that ``patterns`` mean; the index is read only where a range asks for it.
 
+    ``ARCHIVE/VERSION`` is a kernel that need not be in kernels.toml; such follow the others.
+
     With ``locked`` they are those of kernels.lock; raises UsageError when it does not fit.
     """
     if locked:
@@ -173,11 +178,22 @@ def choose_kernels(
         known = {name: entry.kernel_version for name, entry in lock.items()}
         chosen = configuration.select_kernels(settings.kernels, patterns, known)
         return lockfile.pin(chosen, lock, settings.directory), {}
+    own = [configuration.packaged(settings, pattern) for pattern in patterns]
+    extra = tuple({k.name: k for k in own if k is not None}.values())
+    patterns = [p for p, kernel in zip(patterns, own, strict=True) if kernel is None]
+    for kernel in extra:
+        check_version(kernel.name)
+        if is_pattern(kernel.name):
+            raise UsageError(f"--kernel .../{kernel.name}: write one version, such as 6.12.117-1")
     resolved: dict[str, Resolved] = {}
+    if extra and not patterns:
+        return extra, resolved
     if configuration.needs_versions(patterns):
         resolved, _ = resolve_all(settings, settings.kernels, Store(cache))
     versions = {name: found.version for name, found in resolved.items()}
-    return configuration.select_kernels(settings.kernels, patterns, versions), resolved
+    chosen = configuration.select_kernels(settings.kernels, patterns, versions)
+    names = {kernel.name for kernel in chosen}
+    return (*chosen, *(kernel for kernel in extra if kernel.name not in names)), resolved
 
 
 def _passed_on(options: list[str]) -> list[str]:

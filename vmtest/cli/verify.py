@@ -54,7 +54,9 @@ def verify(
     ] = None,
     kernel: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
+        typer.Option(
+            metavar="NAME|RANGE|tag:TAG|ARCHIVE/VERSION", help="Which kernels; default tag:default."
+        ),
     ] = None,
     program: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Only these programs.")

@@ -56,6 +56,19 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """The kernels between two versions, oldest first, each pinned to a package and a suite.
+
+    ``gone`` are those that the indexes have and that cannot boot, ``left_out`` those that only a
+    download would bring, where none was wanted.
+    """
+
+    kernels: tuple[Kernel, ...]
+    gone: tuple[Kernel, ...]
+    left_out: tuple[Kernel, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class AptSource:
     """The suites of one archive."""
 
@@ -178,38 +191,46 @@ class AptSource:
         spec = AptSpec(self.archive.name, candidate.version.text, (candidate.suite,))
         return replace(like, name=name or candidate.version.text, spec=spec)
 
-    def between(self, first: str, last: str, like: Kernel, store: Store) -> list[Kernel]:
+    def between(
+        self, first: str, last: str, like: Kernel, store: Store, *, cached: bool = False
+    ) -> Span:
         """Every bootable kernel from ``first`` to ``last``, both included, oldest first.
 
         Both are written as ``version`` in kernels.toml is; a pattern means its newest.
         Each is ``like`` pinned to a package version and a suite, and called by its upstream
         version, or by the package's where one upstream version was packaged more than
-        once.  Raises KernelUnavailable, with the nearest, for an end that cannot boot or
+        once.  With ``cached`` there are none but those of the store.  Raises
+        KernelUnavailable, with the nearest, for an end that cannot boot or
         is not there, and UsageError when the ends are out of order.
         """
-        offer = self.offer(store)
-        low, high = (self._end(offer, version) for version in (first, last))
+        everything = self.offer(store)
+        offer = everything
+        if cached:
+            here = (c for c in offer.candidates if store.get(c.key) is not None)
+            offer = Offer(tuple(here), offer.notes)
+        low, high = (self._end(offer, version, cached) for version in (first, last))
         if high.version < low.version:
             raise UsageError(
                 f"{first} is {low.version} and {last} is {high.version}: "
                 f"the first of them has to be the older one"
             )
-        inside = [
-            c
-            for c in offer.candidates
-            if not c.missing and low.version <= c.version <= high.version
-        ]
-        often = Counter(c.version.upstream for c in inside)
-        return [
+        inside = [c for c in everything.candidates if low.version <= c.version <= high.version]
+        there = [c for c in inside if not c.missing and c in offer.candidates]
+        often = Counter(c.version.upstream for c in there)
+        kernels = [
             self.pin(c, like, c.version.upstream if often[c.version.upstream] == 1 else "")
-            for c in inside
+            for c in there
         ]
+        gone = [self.pin(c, like) for c in inside if c.missing]
+        rest = [self.pin(c, like) for c in inside if not c.missing and c not in there]
+        return Span(tuple(kernels), tuple(gone), tuple(rest))
 
-    def _end(self, offer: Offer, version: str) -> Candidate:
+    def _end(self, offer: Offer, version: str, cached: bool) -> Candidate:
         found = matching(offer.candidates, version)
         if found and not found[-1].missing:
             return found[-1]
-        why = found[-1].missing if found else "the suites hold no such kernel"
+        place = "cache holds" if cached else "suites hold"
+        why = found[-1].missing if found else f"the {place} no such kernel"
         raise KernelUnavailable(
             "; ".join([f"{version}: {why}", offer.nearest(version), *offer.notes])
         )

@@ -1,0 +1,287 @@
+"""The bisect's driver over kernels that only answer: ends, rounds, journal, resuming."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from vmtest.bisect import Verdict
+from vmtest.bisection import (
+    JOURNAL,
+    Journal,
+    Outcome,
+    Point,
+    Question,
+    Recorded,
+    Standing,
+    Told,
+    Watch,
+    begin,
+    bisect,
+    find_interrupted,
+    read,
+)
+from vmtest.errors import InfrastructureError, UsageError
+from vmtest.observations import Observation
+
+GOOD, BAD, SKIP, FLAKY = Verdict.GOOD, Verdict.BAD, Verdict.SKIP, Verdict.FLAKY
+
+
+def question(count: int, **changes: object) -> Question:
+    points = tuple(Point(f"6.{n}", f"6.{n}-1", "trixie") for n in range(count))
+    return Question({"good": "a", "sha256": "1"}, points, **changes)  # type: ignore[arg-type]  # by name
+
+
+class Kernels:
+    """Answers with ``verdicts``, one a point or, where it differs, one an attempt."""
+
+    def __init__(self, *verdicts: Verdict | tuple[Verdict, ...], faulty: bool = False) -> None:
+        self.verdicts = verdicts
+        self.faulty = faulty
+        self.asked: list[tuple[tuple[int, ...], int]] = []
+        self.interrupt_before: int | None = None
+
+    def __call__(self, points: tuple[int, ...], attempt: int, told: Told) -> None:
+        self.asked.append((points, attempt))
+        for n in points:
+            if n == self.interrupt_before:
+                raise KeyboardInterrupt
+            verdict = self.verdicts[n]
+            if isinstance(verdict, tuple):
+                verdict = verdict[attempt - 1]
+            why = f"it was {verdict}"
+            faulty = self.faulty and verdict is SKIP
+            told(n, Observation(verdict, why, (("test", why),), "6-amd64", f"6.{n}", faulty))
+
+    @property
+    def order(self) -> list[int]:
+        return [n for points, _ in self.asked for n in points]
+
+
+class Run:
+    """One project's runs folder; each bisect has a folder of its own there."""
+
+    def __init__(self, runs: Path) -> None:
+        self.folder = runs / "20260101T000000Z-abcdef"
+        self.folder.mkdir(parents=True)
+        self.standings: list[Standing] = []
+
+    def __call__(
+        self, asked: Question, kernels: Kernels, slots: int = 1, recorded: Recorded | None = None
+    ) -> Outcome:
+        watch = Watch(self.standings.append, lambda place, attempt, one: None)
+        with closing(Journal.open(self.folder)) as journal:
+            if recorded is None:
+                begin(journal, asked)
+            return bisect(recorded or Recorded(asked), slots, kernels, journal, watch)
+
+    @property
+    def events(self) -> list[str]:
+        lines = (self.folder / JOURNAL).read_text().splitlines()
+        return [json.loads(line)["event"] for line in lines]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+def test_both_ends_are_asked_before_anything_else(run: Run) -> None:
+    kernels = Kernels(*[GOOD] * 5, *[BAD] * 5)
+    run(question(10), kernels)
+    assert kernels.asked[0] == ((0, 9), 1)
+
+
+def test_the_answer_is_found_and_no_kernel_is_asked_twice(run: Run) -> None:
+    kernels = Kernels(*[GOOD] * 6, *[BAD] * 10)
+    outcome = run(question(16), kernels)
+    assert (outcome.answer.last, outcome.answer.first) == (5, 6)
+    assert len(kernels.order) == len(set(kernels.order)) <= 2 + 4
+
+
+def test_two_slots_ask_two_points_a_round(run: Run) -> None:
+    kernels = Kernels(*[GOOD] * 6, *[BAD] * 10)
+    outcome = run(question(16), kernels, slots=2)
+    assert [len(points) for points, _ in kernels.asked[1:]] == [2, 2, 1]
+    assert outcome.answer.first == 6
+
+
+def test_what_fixed_it_is_found_from_bad_to_good(run: Run) -> None:
+    outcome = run(question(6, find_fixed=True), Kernels(*[BAD] * 4, *[GOOD] * 2))
+    assert (outcome.answer.last, outcome.answer.first) == (3, 4)
+
+
+def test_a_kernel_that_cannot_tell_narrows_the_answer_to_a_range(run: Run) -> None:
+    outcome = run(question(5), Kernels(GOOD, GOOD, SKIP, BAD, BAD))
+    assert outcome.answer.between == (2,)
+    assert outcome.verdicts[2] is SKIP
+
+
+def test_a_kernel_that_disagrees_with_itself_is_flaky_and_is_not_gone_by(run: Run) -> None:
+    kernels = Kernels(GOOD, (GOOD, BAD, GOOD), BAD)
+    outcome = run(question(3, repeat=3), kernels)
+    assert outcome.verdicts[1] is FLAKY
+    assert outcome.answer.between == (1,)
+
+
+def test_a_kernel_is_not_asked_again_once_it_has_disagreed(run: Run) -> None:
+    kernels = Kernels(GOOD, (GOOD, BAD, GOOD), BAD)
+    run(question(3, repeat=3), kernels)
+    assert kernels.order.count(1) == 2
+
+
+def test_each_kernel_is_asked_as_often_as_it_is_to_be_repeated(run: Run) -> None:
+    kernels = Kernels(GOOD, GOOD, BAD)
+    run(question(3, repeat=3), kernels)
+    assert [kernels.order.count(n) for n in range(3)] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ((GOOD, GOOD), "nothing changes between them"),
+        ((BAD, BAD), "nothing changes between them"),
+        ((BAD, GOOD), "did you mean --find fixed"),
+        ((SKIP, BAD), "an end that cannot tell is no end"),
+    ],
+)
+def test_ends_that_are_none_are_refused_with_what_each_said(
+    run: Run, ends: tuple[Verdict, Verdict], said: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        run(question(2), Kernels(*ends))
+    assert said in str(caught.value)
+    assert f"6.0: it was {ends[0]}\n6.1: it was {ends[1]}" in str(caught.value)
+
+
+def test_refused_ends_leave_nothing_to_resume(run: Run) -> None:
+    asked = question(2)
+    with pytest.raises(UsageError):
+        run(asked, Kernels(GOOD, GOOD))
+    assert run.events[-1] == "error"
+    with pytest.raises(UsageError, match="asked this and came to its end"):
+        find_interrupted(run.folder.parent, asked.asked)
+
+
+def test_an_end_that_the_machine_kept_from_telling_is_the_machines_fault(run: Run) -> None:
+    with pytest.raises(InfrastructureError, match=r"6\.0: it was skip; an end has to tell"):
+        run(question(2), Kernels(SKIP, BAD, faulty=True))
+
+
+def test_what_the_machine_kept_from_telling_is_asked_again_when_resumed(run: Run) -> None:
+    asked = question(2)
+    with pytest.raises(InfrastructureError):
+        run(asked, Kernels(SKIP, BAD, faulty=True))
+    kernels = Kernels(GOOD, BAD)
+    run(asked, kernels, recorded=read(run.folder))
+    assert kernels.order == [0]
+
+
+@pytest.mark.parametrize("done", range(6))
+def test_an_interrupted_bisect_is_resumed_without_repeating(run: Run, done: int) -> None:
+    asked = question(16)
+    whole = Kernels(*[GOOD] * 11, *[BAD] * 5)
+    Run(run.folder / "other")(asked, whole)
+    kernels = Kernels(*whole.verdicts)
+    kernels.interrupt_before = whole.order[done]
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, kernels)
+    kernels.interrupt_before, kernels.asked = None, []
+    outcome = run(asked, kernels, recorded=find_interrupted(run.folder.parent, asked.asked)[1])
+    assert outcome.answer.first == 11
+    assert kernels.order == whole.order[done:]
+
+
+def test_a_repetition_goes_on_where_it_was_interrupted(run: Run) -> None:
+    asked = question(3, repeat=2)
+    kernels = Kernels(GOOD, GOOD, BAD)
+
+    def interrupted(points: tuple[int, ...], attempt: int, told: Told) -> None:
+        if attempt == 2 and 1 in points:
+            raise KeyboardInterrupt
+        kernels(points, attempt, told)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, interrupted)  # type: ignore[arg-type]  # a probe as good as Kernels
+    kernels.asked = []
+    run(asked, kernels, recorded=read(run.folder))
+    assert kernels.asked == [((1,), 2)]
+
+
+def test_every_step_is_in_the_journal_before_the_next_begins(run: Run) -> None:
+    lengths: list[int] = []
+    kernels = Kernels(*[GOOD] * 3, *[BAD] * 3)
+
+    def probe(points: tuple[int, ...], attempt: int, told: Told) -> None:
+        lengths.append(len(run.events))
+        kernels(points, attempt, told)
+
+    run(question(6), probe)  # type: ignore[arg-type]  # a probe as good as Kernels
+    # question, round | 2 told, round | told, round ...
+    assert lengths == [2, 5, 7, 9][: len(lengths)]
+    assert len(lengths) >= 3
+
+
+def test_a_line_that_was_cut_short_is_as_if_it_had_not_been_begun(run: Run) -> None:
+    asked = question(3)
+    kernels = Kernels(GOOD, GOOD, BAD)
+    kernels.interrupt_before = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, kernels)
+    short = '{"event": "told", "kern'
+    with (run.folder / JOURNAL).open("a") as file:
+        file.write(short)
+    kernels.interrupt_before, kernels.asked = None, []
+    assert run(asked, kernels, recorded=read(run.folder)).answer.first == 2
+    assert kernels.order == [1]
+    lines = (run.folder / JOURNAL).read_text().splitlines()
+    assert [line for line in lines if not line.endswith("}")] == [short]
+
+
+def test_a_round_that_was_interrupted_before_it_told_anything_is_not_counted_twice(
+    run: Run,
+) -> None:
+    asked = question(3)
+    kernels = Kernels(GOOD, GOOD, BAD)
+    kernels.interrupt_before = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, kernels)
+    kernels.interrupt_before = None
+    assert run(asked, kernels, recorded=read(run.folder)).rounds == 2
+
+
+def test_another_question_is_not_resumed_and_says_what_differs(run: Run) -> None:
+    asked = question(3)
+    kernels = Kernels(GOOD, GOOD, BAD)
+    kernels.interrupt_before = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, kernels)
+    with pytest.raises(UsageError, match=f"{run.folder.name} differs in sha256"):
+        find_interrupted(run.folder.parent, {"good": "a", "sha256": "2"})
+
+
+def test_a_bisect_that_still_runs_is_not_resumed(run: Run) -> None:
+    with (
+        closing(Journal.open(run.folder)),
+        pytest.raises(UsageError, match="still running"),
+    ):
+        Journal.open(run.folder)
+
+
+def test_rounds_tell_between_what_the_change_lies(run: Run) -> None:
+    run(question(4), Kernels(GOOD, GOOD, BAD, BAD))
+    assert run.standings[0] == Standing(1, (0, 3))
+    assert run.standings[1] == Standing(2, (2,), last=0, first=3, rounds=2)
+    assert run.standings[2] == Standing(3, (1,), last=0, first=2, rounds=1)
+
+
+def test_what_was_never_booted_is_known(run: Run) -> None:
+    outcome = run(question(16), Kernels(*[GOOD] * 6, *[BAD] * 10))
+    asked = set(outcome.seen)
+    assert {point.name for point in outcome.unasked} == {f"6.{n}" for n in range(16)} - {
+        f"6.{n}" for n in asked
+    }
+    assert outcome.unasked

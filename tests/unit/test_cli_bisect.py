@@ -1,0 +1,142 @@
+"""``vmtest bisect`` as far as it gets without a VM: bad input, against a tiny signed archive."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import signed_archive
+from command import vmtest
+
+from vmtest.bisection import JOURNAL
+from vmtest.cache import find_tool
+from vmtest.objects import clang_argv
+
+pytestmark = pytest.mark.skipif(
+    find_tool("apt-get") is None or find_tool("dpkg-deb") is None or find_tool("depmod") is None,
+    reason="apt-get, dpkg-deb or depmod is not installed on this host",
+)
+
+CONFIG = """
+schema = 1
+[apt.debian]
+suites = ["good"]
+mirror = "file:{archive}"
+keyring = "{archive}/keyring.gpg"
+[[kernel]]
+name = "old"
+apt = "debian"
+version = "6.1.*"
+[[kernel]]
+name = "mine"
+path = "bzImage"
+[[suite]]
+name = "net"
+tests = "test_net.py"
+"""
+PROGRAM = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int passes(struct xdp_md *ctx) { return ctx ? XDP_PASS : XDP_DROP; }
+"""
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    signed_archive.make(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("program")
+    (folder / "it.c").write_text(PROGRAM)
+    subprocess.run(clang_argv(folder / "it.c", folder / "it.o", folder), check=True)
+    return (folder / "it.o").read_bytes()
+
+
+@pytest.fixture
+def project(archive: Path, built: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VMTEST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("VMTEST_DEBIAN_MIRROR", raising=False)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "kernels.toml").write_text(CONFIG.format(archive=archive))
+    (folder / "test_net.py").write_text("def test_it(): pass\n")
+    (folder / "it.o").write_bytes(built)
+    return folder
+
+
+ENDS = ("--good", "6.1.9", "--bad", "7.2.6")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("--good", "6.1.9"), 2, "Missing option '--bad'"),
+        (("--good", "newest", "--bad", "7.2.6"), 2, "is neither a version"),
+        (("--good", "5.5.5", "--bad", "7.2.6"), 3, "5.5.5: the suites hold no such kernel"),
+        (("--good", "6.1.9", "--bad", "7.1.13"), 3, "no longer in the index; nearest bootable"),
+        (("--good", "7.2.6", "--bad", "6.1"), 2, "did you mean --find fixed?"),
+        ((*ENDS, "--find", "fixed"), 2, "did you mean --find broken?"),
+        (("--good", "6.1.9", "--bad", "6.1.9-1"), 2, "both are 6.1.9; choose another end"),
+        (("--good", "old", "--bad", "6.1.10"), 2, "both are 6.1.10; choose another end"),
+        (("--good", "mine", "--bad", "7.2.6"), 2, 'kernel "mine" is no package'),
+        ((*ENDS, "--cached"), 3, "6.1.9: the cache holds no such kernel"),
+        ((*ENDS, "--suite", "ent"), 2, 'there is no suite "ent"'),
+        ((*ENDS, "--verify", "none.o"), 2, "none.o: does not exist"),
+        ((*ENDS, "--verify", "it.o:pass"), 2, 'has no program "pass" (did you mean "passes"?)'),
+        ((*ENDS, "--verify", "it.o", "-k", "x"), 2, "leave --suite and -k out"),
+        ((*ENDS, "--archive", "debain"), 2, 'did you mean "debian"?'),
+        ((*ENDS, "--repeat", "0"), 2, "Invalid value for '--repeat'"),
+        ((*ENDS, "--accel", "hvf"), 2, "none of auto, kvm, tcg"),
+        ((*ENDS, "--resume"), 2, "there is no interrupted bisect of this question"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_a_run_begins(
+    project: Path, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    vmtest("bisect", *arguments, cwd=project).refuses(status, said)
+    assert not (project / ".vmtest").exists()
+
+
+def test_without_an_archive_there_is_nothing_to_go_through(project: Path) -> None:
+    text = '[[kernel]]\nname = "a"\npath = "x"\n[[suite]]\nname = "n"\ntests = "test_net.py"\n'
+    (project / "kernels.toml").write_text(f"schema = 1\n{text}")
+    vmtest("bisect", *ENDS, cwd=project).refuses(2, "there is no [apt.NAME]")
+
+
+def test_with_several_archives_one_has_to_be_chosen(project: Path) -> None:
+    with (project / "kernels.toml").open("a") as file:
+        file.write('[apt.other]\nsuites = ["x"]\n')
+    vmtest("bisect", *ENDS, cwd=project).refuses(2, "choose one with --archive NAME")
+
+
+def test_a_changed_test_is_another_question(project: Path) -> None:
+    asked = {"good": "6.1.9", "bad": "7.2.6", "archive": "debian", "find": "broken", "repeat": 1}
+    asked |= {"cached": False, "suites": ["net"], "tests": None, "payload": "1", "objects": []}
+    folder = project / ".vmtest" / "runs" / "20260101T000000Z-abcdef"
+    folder.mkdir(parents=True)
+    question = {"event": "question", "asked": asked, "points": [], "gone": [], "left_out": []}
+    line = json.dumps({**question, "find_fixed": False, "repeat": 1})
+    (folder / JOURNAL).write_text(line + "\n")
+    vmtest("bisect", *ENDS, "--resume", cwd=project).refuses(
+        2, "20260101T000000Z-abcdef differs in payload"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said"),
+    [
+        ("other/6.1.9", "there is no [apt.other]"),
+        ("debian/newest", "is neither a version"),
+        ("debian/6.1.*", "write one version"),
+    ],
+)
+def test_a_kernel_of_an_archive_has_to_be_one_version(
+    project: Path, kernel: str, said: str
+) -> None:
+    vmtest("run", "--kernel", kernel, cwd=project).refuses(2, said)

@@ -1,0 +1,111 @@
+"""What a kernel's result tells a bisect."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmtest.bisect import Verdict
+from vmtest.model import KernelResult, Outcome, Status, TestResult
+from vmtest.observations import Observation, combined, of_load, of_suites
+from vmtest.verdicts import Cost, LoadResult, Reason
+from vmtest.verdicts import Verdict as Load
+
+GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP
+PASSED = TestResult("test_a.py::test_it", "a", Outcome.PASSED)
+
+
+def suites(status: Status, *outcomes: Outcome, reason: str = "") -> Observation:
+    tests = tuple(TestResult(f"t.py::test_{n}", "t", o) for n, o in enumerate(outcomes))
+    return of_suites(KernelResult("6.12", status, tests=tests, reason=reason), "6.12")
+
+
+@pytest.mark.parametrize(
+    ("status", "outcomes", "verdict"),
+    [
+        (Status.PASSED, (Outcome.PASSED, Outcome.SKIPPED), GOOD),
+        (Status.PASSED, (Outcome.SKIPPED,), SKIP),
+        (Status.PASSED, (Outcome.NOT_APPLICABLE,), SKIP),
+        (Status.NO_TESTS, (), SKIP),
+        (Status.FAILED, (Outcome.PASSED, Outcome.FAILED), BAD),
+        (Status.FAILED, (Outcome.ERROR,), BAD),
+        (Status.FAILED, (), SKIP),  # pytest could not run
+        (Status.PANICKED, (Outcome.LOST, Outcome.NOT_RUN), BAD),
+        (Status.PANICKED, (Outcome.NOT_RUN,), SKIP),
+        (Status.TIMED_OUT, (Outcome.LOST,), BAD),
+        (Status.LOST, (Outcome.PASSED, Outcome.LOST), BAD),
+        (Status.SPLAT, (Outcome.PASSED,), BAD),
+        (Status.BOOT_FAILED, (), SKIP),
+        (Status.INFRA_ERROR, (), SKIP),
+        (Status.INFRA_ERROR, (Outcome.FAILED,), SKIP),
+    ],
+)
+def test_what_ran_under_a_test_tells_and_nothing_else_does(
+    status: Status, outcomes: tuple[Outcome, ...], verdict: Verdict
+) -> None:
+    assert suites(status, *outcomes).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("status", "faulty"), [(Status.INFRA_ERROR, True), (Status.BOOT_FAILED, False)]
+)
+def test_only_the_machines_fault_is_worth_asking_again(status: Status, faulty: bool) -> None:
+    assert suites(status).faulty is faulty
+
+
+def test_a_failure_is_named_with_its_message() -> None:
+    failed = TestResult("t.py::test_x", "t", Outcome.FAILED, message="assert 1\n == 2")
+    one = of_suites(KernelResult("k", Status.FAILED, tests=(PASSED, failed), reason="1 failed"), "")
+    assert one.why == "FAILED: 1 failed; t.py::test_x: failed: assert 1 == 2"
+
+
+def loaded(verdict: Load, program: str = "p") -> KernelResult:
+    reason = (
+        Reason("helper", "no such helper", evidence="log: unknown func") if verdict.bad else None
+    )
+    cost = Cost(instructions=812, total_states=40)
+    loads = (
+        LoadResult("x.o", "", Load.ACCEPTED),
+        LoadResult("x.o", program, verdict, cost=cost, reason=reason),
+    )
+    return KernelResult("k", Status.FAILED, loads=loads)
+
+
+@pytest.mark.parametrize("verdict", Load)
+def test_a_load_is_good_when_it_was_accepted_and_tells_unless_it_was_left_out(
+    verdict: Load,
+) -> None:
+    wanted = {Load.ACCEPTED: GOOD, Load.NOT_LOADED: SKIP}.get(verdict, BAD)
+    assert of_load(loaded(verdict), "", "x.o", "p").verdict is wanted
+
+
+def test_without_a_program_the_object_as_a_whole_tells() -> None:
+    assert of_load(loaded(Load.REJECTED), "", "x.o", "").verdict is GOOD
+
+
+def test_a_program_that_was_not_loaded_tells_nothing() -> None:
+    assert of_load(loaded(Load.REJECTED), "", "x.o", "q").verdict is SKIP
+
+
+def test_a_load_says_its_reason_its_evidence_and_its_instructions() -> None:
+    one = of_load(loaded(Load.REJECTED), "", "x.o", "p")
+    said = "rejected (helper): no such helper; log: unknown func; after 812 instructions"
+    assert dict(one.facts)["x.o: p"] == one.why == said
+
+
+def test_an_accepted_load_says_its_instructions_and_states() -> None:
+    assert of_load(loaded(Load.ACCEPTED), "", "x.o", "p").why == (
+        "accepted, 812 instructions, 40 states"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        ((GOOD, GOOD), GOOD),
+        ((GOOD, SKIP), GOOD),
+        ((SKIP, SKIP), SKIP),
+        ((GOOD, SKIP, BAD), Verdict.FLAKY),
+    ],
+)
+def test_several_attempts_make_one_verdict(seen: tuple[Verdict, ...], verdict: Verdict) -> None:
+    assert combined([Observation(one, "") for one in seen]) is verdict

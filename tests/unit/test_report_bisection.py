@@ -1,0 +1,153 @@
+"""The words of a bisect."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmtest.bisect import Answer, Verdict
+from vmtest.bisection import Outcome, Point, Question, Seen, Standing
+from vmtest.observations import Observation
+from vmtest.report.bisection import changelog, observed, render, standing
+
+GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP
+VERSIONS = ("6.12.90", "6.12.94", "6.12.95", "6.12.96", "6.16.3")
+POINTS = tuple(Point(version, f"{version}-1", "trixie") for version in VERSIONS)
+
+
+def one(verdict: Verdict, n: int, *facts: tuple[str, str]) -> Observation:
+    return Observation(verdict, f"why {n}", facts, f"{VERSIONS[n]}-amd64", VERSIONS[n])
+
+
+def words(answer: Answer, seen: Seen, **changes: object) -> str:
+    question = Question({}, POINTS, **changes)  # type: ignore[arg-type]  # by name
+    commands = {answer.last: "vmtest run LAST", answer.first: "vmtest run FIRST"}
+    return render(Outcome(question, answer, seen, 3), commands, "runs/x")
+
+
+SEEN = {
+    0: [one(GOOD, 0, ("x.o: p", "accepted, 812 instructions"), ("x.o: q", "accepted"))],
+    2: [one(BAD, 2, ("x.o: p", "rejected (stack): too deep"), ("x.o: q", "accepted"))],
+    4: [one(BAD, 4)],
+}
+
+
+def test_first_and_last_are_named_with_package_and_suite() -> None:
+    said = words(Answer(0, 2, (1,)), {**SEEN, 1: [one(SKIP, 1)]})
+    assert "last good: 6.12.90 (package 6.12.90-1, trixie)" in said
+    assert "first seen bad: 6.12.95 (package 6.12.95-1, trixie)" in said
+
+
+def test_a_range_names_the_kernels_that_could_not_tell_and_why() -> None:
+    said = words(Answer(0, 2, (1,)), {**SEEN, 1: [one(SKIP, 1)]})
+    assert "first bad: one of 6.12.94 to 6.12.95: 1 kernel between could not tell" in said
+    assert "  6.12.94: skip: why 1" in said
+
+
+def test_an_exact_answer_speaks_of_no_range() -> None:
+    seen = {1: SEEN[0], 2: SEEN[2]}
+    said = words(Answer(1, 2), seen)
+    assert said.startswith("first bad: 6.12.95 (package")
+    assert "could not tell" not in said
+
+
+def test_flaky_is_named_as_such_with_every_verdict() -> None:
+    flaky = [one(GOOD, 1), one(BAD, 1)]
+    assert "  6.12.94: flaky: good, bad" in words(Answer(0, 2, (1,)), {**SEEN, 1: flaky})
+
+
+def test_what_could_not_tell_outside_of_the_answer_is_named_too() -> None:
+    said = words(Answer(1, 2), {1: SEEN[0], 2: SEEN[2], 3: [one(SKIP, 3)]})
+    assert "could not tell elsewhere: 6.12.96 (skip: why 3)" in said
+
+
+def test_only_what_differs_stands_side_by_side() -> None:
+    lines = words(Answer(0, 2), SEEN).splitlines()
+    place = lines.index("what differs")
+    assert lines[place + 1 : place + 5] == [
+        "  x.o: p",
+        "    6.12.90  accepted, 812 instructions",
+        "    6.12.95  rejected (stack): too deep",
+        "",
+    ]
+
+
+def test_without_facts_that_differ_the_reasons_stand_side_by_side() -> None:
+    seen = {0: [one(GOOD, 0)], 2: [one(BAD, 2)]}
+    lines = words(Answer(0, 2), seen).splitlines()
+    place = lines.index("what differs")
+    assert lines[place + 1 : place + 3] == ["  6.12.90  why 0", "  6.12.95  why 2"]
+
+
+def test_each_end_has_its_command_and_its_logs() -> None:
+    said = words(Answer(0, 2), SEEN)
+    assert "  6.12.90 (good): vmtest run LAST" in said
+    assert "  6.12.95 (bad): vmtest run FIRST" in said
+    assert "  logs of 6.12.95: runs/x/6.12.95" in said
+
+
+def test_looking_for_what_fixed_it_the_words_change_sides() -> None:
+    said = words(Answer(0, 2), {0: [one(BAD, 0)], 2: [one(GOOD, 2)]}, find_fixed=True)
+    assert said.startswith("first good: 6.12.95")
+    assert "last bad: 6.12.90" in said
+
+
+def test_what_was_never_booted_is_listed() -> None:
+    assert words(Answer(0, 2), SEEN).splitlines()[-1] == (
+        "3 of 5 kernels asked in 3 rounds; never booted: 6.12.94, 6.12.96"
+    )
+
+
+def test_a_contradiction_is_said() -> None:
+    said = words(Answer(0, 2, contradictions=(3,)), {**SEEN, 3: [one(GOOD, 3)]})
+    assert "contradiction: 6.12.96 behind it is good again" in said
+
+
+@pytest.mark.parametrize(
+    ("which", "said"),
+    [
+        ("gone", "released between them and no longer to be had: 6.12.93-1"),
+        ("left_out", "between them and not in the cache"),
+    ],
+)
+def test_versions_that_were_not_asked_are_named_where_the_answer_may_lie(
+    which: str, said: str
+) -> None:
+    points = (Point("6.12.93-1", "6.12.93-1", "t"), Point("6.12.99-1", "6.12.99-1", "t"))
+    text = words(Answer(0, 2), SEEN, **{which: points})
+    assert said in text
+    assert "6.12.99" not in text
+
+
+@pytest.mark.parametrize(
+    ("versions", "said"),
+    [
+        (("6.12.90-1", "6.12.90-2"), "both are packages of one upstream version"),
+        (("6.12.90-1", "6.12.95-1"), "git log --oneline v6.12.90..v6.12.95"),
+        (("6.12.90-1", "6.16.3-1~bpo13+1"), "git log --oneline v6.12..v6.16.3"),
+    ],
+)
+def test_the_changelog_is_where_the_two_versions_differ(
+    versions: tuple[str, str], said: str
+) -> None:
+    last, first = (Point(version, version, "s") for version in versions)
+    lines = changelog(last, first, one(BAD, 0))
+    assert f"down to {versions[0]}" in lines[0]
+    assert "linux-image-6.12.90-amd64" in lines[0]
+    assert said in " ".join(lines[1:])
+
+
+def test_a_round_says_what_is_known_what_runs_and_how_long_it_takes() -> None:
+    now = Standing(3, (2,), last=0, first=4, rounds=2)
+    assert standing(now, VERSIONS, False, 45.0) == (
+        "round 3: 6.12.95 (good 6.12.90, bad 6.16.3, 3 between; at most 2 rounds, about 1:30 min)"
+    )
+
+
+def test_the_round_of_the_ends_says_so() -> None:
+    assert standing(Standing(1, (0, 4)), VERSIONS, False, 0.0) == (
+        "round 1: the ends, 6.12.90, 6.16.3, of 5 kernels"
+    )
+
+
+def test_an_observation_counts_its_repetitions() -> None:
+    assert observed("6.1", 2, 3, one(BAD, 0)) == "6.1 (2 of 3): bad: why 0"
