@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from conftest import Needed
 from layouts import CLOSED, ESTABLISHED, INBOUND, OUTBOUND, Probe, packed, tuple_v4, tuple_v6, u32
 from mesh import FILLED_MAPS, MANAGE, SERVICE, SERVICE_PORT, TARGET_PORT, UNMANAGE, Mesh
 from records import TcpInfo, assert_bytes, assert_counters, taken
@@ -143,7 +144,9 @@ def routes_to_the_control_addresses() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def objects(v6_hosts: None, clock_is_past_the_interval: None) -> Iterator[dict[str, BpfObject]]:
+def objects(
+    needed: Needed, v6_hosts: None, clock_is_past_the_interval: None
+) -> Iterator[dict[str, BpfObject]]:
     """The four objects by name, their maps shared, their switches on, their tail calls filled."""
     with contextlib.ExitStack() as stack:
         opened = {
@@ -151,6 +154,9 @@ def objects(v6_hosts: None, clock_is_past_the_interval: None) -> Iterator[dict[s
             for name in ("cgroup_sock", "cgroup_skb", "sockops", "sendmsg")
         }
         opened["sendmsg"].programs["sendmsg_prog"].set_kind(SK_MSG, SK_MSG_VERDICT)
+        for name, program in CGROUP_PROGRAMS:
+            needed(opened[name], program)
+        needed(opened["cgroup_sock"], "km_cgr_tailcall", "km_cgr_tail6")
         load_sharing(opened.values())
         opened["cgroup_skb"].set_global("enable_periodic_report", 1)
         sock = opened["cgroup_sock"]
