@@ -25,6 +25,9 @@ MAPS = {
     "km_cgr_tailcall": (PROG_ARRAY, 4, 4, 8),
     "km_cgr_tail6": (PROG_ARRAY, 4, 4, 8),
     "km_log_event": (RINGBUF, 0, 0, 256 * 1024),
+    "km_socket": (SOCKHASH, 36, 4, 8192),
+    "km_auth_req": (RINGBUF, 0, 0, 4096),
+    "km_auth_res": (HASH, 36, 4, 8192),
 }
 BPF_F_NO_PREALLOC = 1
 FLAGS = {

@@ -51,12 +51,12 @@ from traffic import (
 
 from vmtest.guest.attach import attached_to_cgroup
 from vmtest.guest.cgroup import Cgroup
+from vmtest.guest.features import SO_NETNS_COOKIE
 from vmtest.guest.libbpf import LibbpfError
 from vmtest.guest.objects import BpfObject
 from vmtest.guest.payload import object_path
 from vmtest.guest.ringbuf import RingBuffer
 
-SO_NETNS_COOKIE = 71
 LOG_ERROR, LOG_INFO, LOG_DEBUG = 0, 2, 3
 DNS_PORT = 53
 DNS_BACKEND = 0
@@ -932,6 +932,26 @@ def test_dns_over_tcp_is_not_balanced(mesh: Mesh, dns_programs: None) -> None:
     mesh.service([mesh.pod(1)], ports=[(DNS_PORT, TARGET_PORT), (SERVICE_PORT, TARGET_PORT)])
     assert_none(mesh.assert_leads(asked, to=asked))
     mesh.assert_leads(mesh.vip, to=mesh.pod(1))
+
+
+@pytest.mark.ours
+def test_dns_over_tcp_keeps_the_first_server_that_the_socket_asked(
+    mesh: Mesh, dns_programs: None
+) -> None:
+    server = (mesh.pod(1)[0], DNS_PORT)
+    first, second = ((V4.host(number), DNS_PORT) for number in (8, 9))
+    mesh.backend(DNS_BACKEND, server)
+    mesh.manage()
+    with mesh.client() as client:
+        client.setblocking(True)  # or the refusal would be told to the second connect(2) once more
+        code = client.connect_ex(first)
+        assert code == errno.ECONNREFUSED, f"nobody listens at {server} yet; dialling gave {code}"
+        assert_stored(mesh, mesh.storage(client), first, False)
+        client.settimeout(SECONDS)
+        mesh.serve(server)
+        with mesh.dial(second, client) as met:
+            assert_reached(met, mesh.family, server)
+            assert_stored(mesh, mesh.storage(client), first, False)
 
 
 @v6_and_mapped

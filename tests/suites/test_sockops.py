@@ -11,13 +11,11 @@ import pytest
 from layouts import (
     CLOSED,
     ESTABLISHED,
-    HASH,
     INBOUND,
-    MAPS,
     OUTBOUND,
-    RINGBUF,
     Probe,
     Storage,
+    assert_maps,
     auth_request,
     ip_addr,
     log_event,
@@ -51,22 +49,11 @@ from traffic import (
 
 from vmtest.guest.attach import attached_to_cgroup
 from vmtest.guest.cgroup import Cgroup
-from vmtest.guest.maps import TYPE_SOCKHASH
 from vmtest.guest.objects import BpfObject
 from vmtest.guest.payload import object_path
 from vmtest.guest.ringbuf import RingBuffer
 from vmtest.guest.tracing import TracePipe
 
-SHAPES = {
-    # type, bytes of a key, bytes of a value, entries (of a ring: bytes)
-    "km_manage": MAPS["km_manage"],
-    "km_sockstorage": MAPS["km_sockstorage"],
-    "km_tcp_probe": MAPS["km_tcp_probe"],
-    "km_socket": (TYPE_SOCKHASH, 36, 4, 8192),
-    "km_auth_req": (RINGBUF, 0, 0, 4096),
-    "km_auth_res": (HASH, 36, 4, 8192),
-    "km_log_event": (RINGBUF, 0, 0, 256 * 1024),
-}
 IPV4, IPV6 = 0, 1  # tcp_probe_info.type
 DUAL_STACK = Family("mapped", socket.AF_INET, socket.AF_INET6, "127.96.0.", "0.0.0.2")
 """An IPv4 client of a server that listens on an AF_INET6 socket."""
@@ -213,12 +200,7 @@ def with_small_maps(group: Cgroup, **entries: int) -> Iterator[Turns]:
 
 
 def test_maps_have_the_sizes_of_the_abi(sockops: BpfObject) -> None:
-    seen = {
-        name: (found.kind, found.key_size, found.value_size, found.max_entries)
-        for name, found in sockops.maps.items()
-        if name in SHAPES
-    }
-    assert seen == SHAPES
+    assert_maps(sockops.maps)
 
 
 def test_monitoring_is_on_and_no_peer_is_skipped_by_default() -> None:

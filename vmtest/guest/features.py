@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from vmtest.guest import kinds, libbpf
 
-_SO_NETNS_COOKIE = 71  # asm-generic/socket.h, 5.14, commit e8b9eab99232
+SO_NETNS_COOKIE = 71  # asm-generic/socket.h, 5.14, commit e8b9eab99232
 
 # From linux/bpf.h, enum bpf_func_id: libbpf 1.1 does not know helpers by their names.
 HELPERS = {
@@ -64,7 +64,7 @@ def _so_netns_cookie() -> Answer:
     asked = "getsockopt(SOL_SOCKET, SO_NETNS_COOKIE)"
     with socket.socket() as any_socket:
         try:
-            cookie = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+            cookie = any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
         except OSError as error:
             if error.errno != errno.ENOPROTOOPT:
                 raise

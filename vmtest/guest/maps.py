@@ -9,13 +9,9 @@ from types import TracebackType
 from vmtest.guest import libbpf
 
 # From linux/bpf.h, enum bpf_map_type.
-TYPE_HASH = 1
-TYPE_ARRAY = 2
 TYPE_PROG_ARRAY = 3
 TYPE_SOCKHASH = 18
-TYPE_SK_STORAGE = 24
 TYPE_STRUCT_OPS = 26
-TYPE_RINGBUF = 27
 
 ANY = 0
 NOEXIST = 1
