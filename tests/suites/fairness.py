@@ -25,8 +25,9 @@ def chance_of_range(low: int, high: int, weights: tuple[int, int]) -> float:
     `weights`: of the first and of the second, (3, 2) for 60 to 40.
     """
     first, second = weights
-    ways = sum(
+    ways: int = sum(
         math.comb(TIMES, count) * first**count * second ** (TIMES - count)
         for count in range(low, high + 1)
     )
-    return ways / (first + second) ** TIMES
+    all_ways: int = (first + second) ** TIMES
+    return ways / all_ways

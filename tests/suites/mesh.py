@@ -95,8 +95,10 @@ class Mesh:
         """The host of `place` is the address of a service or of a backend."""
         self.maps["km_frontend"].update(ip_addr(place[0]), u32(upstream))
 
-    def backend(self, backend: int, place: Address, waypoint: Address | None = None) -> None:
-        """A pod on the host of `place`."""
+    def backend(
+        self, backend: int, place: Address, waypoint: tuple[str | None, int] | None = None
+    ) -> None:
+        """A pod on the host of `place`; a waypoint's host may be left unset."""
         self.maps["km_backend"].update(u32(backend), backend_value(place[0], waypoint))
 
     def service(

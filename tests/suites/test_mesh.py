@@ -96,7 +96,7 @@ class Plane(Mesh):
         with self._group.entered():
             return self.family.client(self.host)
 
-    def control(self, port: int, host: int = CLIENT) -> None:
+    def control_from(self, host: int, port: int) -> None:
         """Dials the control address from `host`: the namespace and the host are the mesh's."""
         family = V6 if self.family is V6 else V4
         with (
@@ -187,7 +187,7 @@ def plane(
             )
         )
         made = Plane(objects, group, getattr(request, "param", V4), stack)
-        made.control(MANAGE)
+        made.control_from(CLIENT, MANAGE)
         made.serve(made.waypoint)
         made.frontend(made.vip, SERVICE)
         made.service([made.pod(1)], waypoint=made.waypoint)
@@ -299,14 +299,14 @@ def test_unmanaged_client_reaches_the_address_it_dialled_and_nothing_is_reported
     plane: Plane,
 ) -> None:
     plane.serve(plane.vip)
-    plane.control(UNMANAGE)
+    plane.control_from(CLIENT, UNMANAGE)
     with plane.dial(plane.vip) as met:
         assert met.server_address() == plane.vip
         assert plane.storage(met.client) is None
         stream = sent(met, lambda client: client.sendall(b"bare"))
     assert_stream(stream, b"", b"bare")
     assert plane.records() == []
-    plane.control(MANAGE)
+    plane.control_from(CLIENT, MANAGE)
     with plane.dial(plane.vip) as met:
         assert met.server_address() == plane.waypoint
         assert len(plane.records()) == 1
@@ -401,7 +401,7 @@ def test_connection_to_a_pod_is_reported_with_the_services_address(plane: Plane)
 @v4_and_v6
 def test_waypoint_within_the_mesh_is_reported_from_both_ends(plane: Plane) -> None:
     inside = (plane.family.host(6), TARGET_PORT)
-    plane.control(MANAGE, host=6)
+    plane.control_from(6, MANAGE)
     plane.serve_inside(inside)
     plane.service([], waypoint=inside)
     with plane.dial(plane.vip) as met:

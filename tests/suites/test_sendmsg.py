@@ -6,6 +6,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from conftest import Needed
@@ -175,7 +176,7 @@ def test_socket_without_storage_sends_its_payload_bare_and_gets_none(
 )
 @to_waypoint
 def test_socket_that_needs_no_header_sends_its_payload_bare(
-    sender: Sender, family: Family, storage: Storage, header: bytes, unlike: dict[str, bool]
+    sender: Sender, family: Family, storage: Storage, header: bytes, unlike: dict[str, Any]
 ) -> None:
     bare = dataclasses.replace(storage, **unlike)
     with sender.connection(family, bare) as met:

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import signed_archive
@@ -39,14 +40,14 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
 
 
-def archive(mirror: Path, *suites: str, **changes: object) -> AptArchive:
+def archive(mirror: Path, *suites: str, **changes: Any) -> AptArchive:
     options: dict[str, object] = {
         "suites": suites or ("good",),
         "mirror": f"file:{mirror}",
         "security_mirror": f"file:{mirror}",
         "keyring": mirror / "keyring.gpg",
     }
-    return AptArchive("debian", **{**options, **changes})  # type: ignore[arg-type]  # by name
+    return AptArchive("debian", **{**options, **changes})
 
 
 def kernel(version: str, *suites: str) -> Kernel:
@@ -390,7 +391,8 @@ def test_a_newer_kernel_that_cannot_be_downloaded_leaves_the_stored_one(
     stored(store, "6.1.9-1")
     resolved = source.resolve(wanted, store)
     older = Resolution(store.entries()[0].key, "6.1.9-1", "the store")
-    store.remember(source._question(wanted.spec), older)  # type: ignore[arg-type]
+    assert isinstance(wanted.spec, AptSpec)
+    store.remember(source._question(wanted.spec), older)
     shutil.rmtree(mirror / "pool")
     image = source.fetch(resolved, store)
     assert image.version.text == "6.1.9-1"

@@ -1,7 +1,9 @@
+from typing import Any
+
 from datapath import summary, table
 
 
-def measured(ns: list[int], voluntary: list[int], involuntary: list[int]) -> dict:
+def measured(ns: list[int], voluntary: list[int], involuntary: list[int]) -> dict[str, Any]:
     return {
         "peer": "127.0.0.1:1",
         "voluntary": voluntary,
@@ -12,7 +14,7 @@ def measured(ns: list[int], voluntary: list[int], involuntary: list[int]) -> dic
     }
 
 
-def lines(way: str, *rounds: dict) -> list[dict]:
+def lines(way: str, *rounds: dict[str, Any]) -> list[dict[str, Any]]:
     counts = {"system calls": {"client": 2.0, "server": 3.0}, "segments": {"sent": 2.0}, "runs": {}}
     about = {"way": way, "mode": "requests"}
     return [{**about, "counts": counts}, *({**about, "client": one} for one in rounds)]
@@ -26,17 +28,17 @@ THREE_ROUNDS = (
 )
 
 
-def test_a_figure_is_the_median_of_the_rounds():
+def test_a_figure_is_the_median_of_the_rounds() -> None:
     of = summary(lines("direct", *THREE_ROUNDS))["requests"]["direct"]
     assert (of["p50"], of["p99"]) == (2.0, 2.0)
 
 
-def test_switches_are_those_of_all_processes_divided_by_the_operations():
+def test_switches_are_those_of_all_processes_divided_by_the_operations() -> None:
     of = summary(lines("direct", *THREE_ROUNDS))["requests"]["direct"]
     assert (of["switches"], of["involuntary"], of["system switches"]) == (3.0, 1.0, 3.0)
 
 
-def test_the_table_compares_with_the_first_way():
+def test_the_table_compares_with_the_first_way() -> None:
     ways = summary(
         lines("direct", measured(STEADY, [10], [10]))
         + lines("proxy", measured([2500] * 10, [40], [10]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,9 +31,9 @@ from vmtest.observations import Observation
 GOOD, BAD, SKIP, FLAKY = Verdict.GOOD, Verdict.BAD, Verdict.SKIP, Verdict.FLAKY
 
 
-def question(count: int, **changes: object) -> Question:
+def question(count: int, **changes: Any) -> Question:
     points = tuple(Point(f"6.{n}", f"6.{n}-1", "trixie") for n in range(count))
-    return Question({"good": "a", "sha256": "1"}, points, **changes)  # type: ignore[arg-type]  # by name
+    return Question({"good": "a", "sha256": "1"}, points, **changes)
 
 
 class Kernels:

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_session import HostSession
@@ -69,13 +70,13 @@ say("finish", status=0)
 class Bench:
     """A loader over ``names`` whose guest is a folder here."""
 
-    def __init__(self, folder: Path, names: list[str], **options: object) -> None:
+    def __init__(self, folder: Path, names: list[str], **options: Any) -> None:
         (folder / "vmtest" / "guest").mkdir(parents=True)
         (folder / "vmtest" / "guest" / "verify.py").write_text(textwrap.dedent(GUEST))
         self.folder = folder
         self.order = replace(
             Order(tuple(Wanted(name, f"objects/{n:03d}.o") for n, name in enumerate(names))),
-            **options,  # type: ignore[arg-type]  # a test's own choice
+            **options,
         )
         self.fates: dict[str, str] = {}
         self.session = HostSession({"/tmp/vmtest": folder})
@@ -109,7 +110,7 @@ def made(tmp_path: Path) -> Iterator[list[Bench]]:
         bench.record.__exit__()
 
 
-def bench(made: list[Bench], folder: Path, *names: str, **options: object) -> Bench:
+def bench(made: list[Bench], folder: Path, *names: str, **options: Any) -> Bench:
     made.append(Bench(folder, list(names), **options))
     return made[-1]
 

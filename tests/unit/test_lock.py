@@ -229,7 +229,8 @@ def test_a_request_is_written_as_kernels_toml_has_it(
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
-    kernel = Kernel("mine", PathSpec(BASE / "vmlinuz"))
+    spec = PathSpec(BASE / "vmlinuz")
+    kernel = Kernel("mine", spec)
     version = KernelVersion.parse("6.1")
     resolved = Resolved(kernel, version, "key", f"path {BASE}/vmlinuz", digest="d")
     entry = lockfile.entry_of(resolved, BASE)
@@ -237,7 +238,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     lockfile.write(tmp_path / "kernels.lock", {"mine": entry})
     assert lockfile.read(tmp_path / "kernels.lock") == {"mine": entry}
     (pinned,) = lockfile.pin([kernel], {"mine": entry}, BASE)
-    assert pinned.spec == LockedSpec(kernel.spec, "key", "6.1", "path vmlinuz", "d")
+    assert pinned.spec == LockedSpec(spec, "key", "6.1", "path vmlinuz", "d")
 
 
 @pytest.mark.parametrize(
@@ -260,8 +261,9 @@ def test_a_lock_that_cannot_be_read_is_the_users_to_mend(
 
 
 def test_a_branch_is_locked_at_its_commit() -> None:
-    kernel = Kernel("next", TreeSpec(Path("/linux"), "main"))
-    request = lockfile.request_of(kernel.spec, BASE)  # type: ignore[arg-type]  # it is no LockedSpec
+    spec = TreeSpec(Path("/linux"), "main")
+    kernel = Kernel("next", spec)
+    request = lockfile.request_of(spec, BASE)
     entry = LockEntry(request, "6.1.9", "key", "d" * 64, "tree linux 0123abcd")
     (pinned,) = lockfile.pin([kernel], {"next": entry}, BASE)
     assert isinstance(pinned.spec, LockedSpec)

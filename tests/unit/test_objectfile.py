@@ -294,7 +294,7 @@ def test_sections_mean_what_libbpf_says_they_mean() -> None:
 
 def test_map_types_are_called_as_libbpf_calls_them() -> None:
     lib = libbpf()
-    names = []
+    names: list[str] = []
     while (name := lib.libbpf_bpf_map_type_str(len(names))) is not None:
         names.append(name.decode())
     shared = min(len(names), len(MAP_TYPES))

@@ -90,7 +90,7 @@ def failure(record: dict[str, Any]) -> Failure:
     )
 
 
-def program_refused(errno: str = "EINVAL", **more: str) -> Failure:
+def program_refused(errno: str = "EINVAL", **more: Any) -> Failure:
     said = "libbpf: prog 'p': BPF program load failed: Invalid argument\n"
     return replace(Failure(errno, said, program_type="kprobe"), **more)
 

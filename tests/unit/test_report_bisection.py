@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from vmtest.bisect import Answer, Verdict
@@ -18,8 +20,8 @@ def one(verdict: Verdict, n: int, *facts: tuple[str, str]) -> Observation:
     return Observation(verdict, f"why {n}", facts, f"{VERSIONS[n]}-amd64", VERSIONS[n])
 
 
-def words(answer: Answer, seen: Seen, **changes: object) -> str:
-    question = Question({}, POINTS, **changes)  # type: ignore[arg-type]  # by name
+def words(answer: Answer, seen: Seen, **changes: Any) -> str:
+    question = Question({}, POINTS, **changes)
     commands = {answer.last: "vmtest run LAST", answer.first: "vmtest run FIRST"}
     return render(Outcome(question, answer, seen, 3), commands, "runs/x")
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -20,16 +21,14 @@ def recorded() -> Matrix:
     return matrix_json.loads((DATA / "matrix.json").read_text(encoding="utf-8"))
 
 
-def of(outcome: Outcome, **more: str) -> model.TestResult:
+def of(outcome: Outcome, **more: Any) -> model.TestResult:
     plain = model.TestResult("test_sendmsg.py::test_x[ipv4]", "sendmsg", outcome, 0.25)
-    return replace(plain, **more)  # type: ignore[arg-type]
+    return replace(plain, **more)
 
 
-def kernel(
-    *tests: model.TestResult, status: Status = Status.PASSED, **more: object
-) -> KernelResult:
+def kernel(*tests: model.TestResult, status: Status = Status.PASSED, **more: Any) -> KernelResult:
     plain = KernelResult("6.12", status, tests=tests)
-    return replace(plain, **more)  # type: ignore[arg-type]
+    return replace(plain, **more)
 
 
 def parsed(result: KernelResult) -> ET.Element:

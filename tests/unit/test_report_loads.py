@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,15 +27,15 @@ A, R = Verdict.ACCEPTED, Verdict.REJECTED
 REASON = Reason("helper", "helper bpf_x is not in this kernel", "probe for it", "unknown func 212")
 
 
-def load(program: str, verdict: Verdict = A, instructions: int = 0, **more: object) -> LoadResult:
+def load(program: str, verdict: Verdict = A, instructions: int = 0, **more: Any) -> LoadResult:
     made = LoadResult("build/x.o", program, verdict, cost=Cost(instructions=instructions))
-    return replace(made, **more)  # type: ignore[arg-type]  # a test's own choice
+    return replace(made, **more)
 
 
-def kernel(name: str, *found: LoadResult, **more: object) -> KernelResult:
+def kernel(name: str, *found: LoadResult, **more: Any) -> KernelResult:
     status = Status.FAILED if any(one.verdict.bad for one in found) else Status.PASSED
     made = KernelResult(name, status, f"{name}.1", f"{name}.1-amd64", "tcg", directory=name)
-    return replace(made, loads=found, **more)  # type: ignore[arg-type]  # a test's own choice
+    return replace(made, loads=found, **more)
 
 
 def matrix(*kernels: KernelResult) -> Matrix:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,14 +19,14 @@ def recorded() -> Matrix:
     return matrix_json.loads((DATA / "matrix.json").read_text(encoding="utf-8"))
 
 
-def failing(**more: str) -> Matrix:
+def failing(**more: Any) -> Matrix:
     test = model.TestResult("test_s.py::test_x", "s", Outcome.FAILED, message="assert 1 == 2")
-    test = replace(test, **more)  # type: ignore[arg-type]
+    test = replace(test, **more)
     kernel = KernelResult("6.12", Status.FAILED, tests=(test,), directory="runs/1/6.12")
     return Matrix(model.SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (kernel,))
 
 
-def many(count: int, **more: str) -> Matrix:
+def many(count: int, **more: Any) -> Matrix:
     test = failing(**more).kernels[0].tests[0]
     tests = tuple(replace(test, test=f"test_s.py::test_{n}") for n in range(count))
     kernel = replace(failing().kernels[0], tests=tests)

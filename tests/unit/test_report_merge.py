@@ -1,6 +1,7 @@
 """Shards of a run become the matrix of the run in one piece."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ def of(suite: str, name: str = "test_x", outcome: Outcome = Outcome.PASSED) -> m
     return model.TestResult(f"test_{suite}.py::{name}", suite, outcome)
 
 
-def kernel(name: str, *tests: model.TestResult, **more: object) -> KernelResult:
+def kernel(name: str, *tests: model.TestResult, **more: Any) -> KernelResult:
     plain = KernelResult(
         name,
         Status.PASSED,
@@ -31,7 +32,7 @@ def kernel(name: str, *tests: model.TestResult, **more: object) -> KernelResult:
         digest="d" * 64,
         objects=(("sendmsg", "a" * 64),),
     )
-    return replace(plain, **more)  # type: ignore[arg-type]
+    return replace(plain, **more)
 
 
 def matrix(*kernels: KernelResult, run: str = "r", suites: tuple[str, ...] = SUITES) -> Matrix:
@@ -240,7 +241,8 @@ def test_a_test_that_two_shards_judge_differently_is_a_conflict() -> None:
 @pytest.mark.parametrize("field", ["version", "release", "digest"])
 def test_another_exact_kernel_is_a_conflict(field: str) -> None:
     first = kernel("6.12", of("sendmsg"))
-    said = complaint(first, replace(first, **{field: "other"}))  # type: ignore[arg-type]
+    other: dict[str, Any] = {field: "other"}
+    said = complaint(first, replace(first, **other))
     assert said.startswith(f"kernel 6.12: {field} differs between shards: ")
 
 

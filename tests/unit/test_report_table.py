@@ -1,6 +1,7 @@
 """What the reports say: rows, marks, findings and the summary."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,9 +10,9 @@ from vmtest.model import KernelResult, Matrix, Outcome, Status
 from vmtest.report import table
 
 
-def result(name: str, outcome: Outcome = Outcome.PASSED, **more: str | bool) -> model.TestResult:
+def result(name: str, outcome: Outcome = Outcome.PASSED, **more: Any) -> model.TestResult:
     plain = model.TestResult(f"test_{name}.py::test_it", name, outcome)
-    return replace(plain, **more)  # type: ignore[arg-type]
+    return replace(plain, **more)
 
 
 def one(test: str, outcome: Outcome = Outcome.PASSED, suite: str = "s") -> model.TestResult:

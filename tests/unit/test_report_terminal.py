@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -17,16 +18,16 @@ def recorded() -> Matrix:
     return matrix_json.loads((DATA / "matrix.json").read_text(encoding="utf-8"))
 
 
-def failing(**more: str) -> Matrix:
+def failing(**more: Any) -> Matrix:
     test = model.TestResult("test_s.py::test_x", "s", Outcome.FAILED, message="assert 1 == 2")
-    test = replace(test, **more)  # type: ignore[arg-type]
+    test = replace(test, **more)
     kernel = KernelResult("6.12", Status.FAILED, tests=(test,), directory="runs/1/6.12")
     return Matrix(model.SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (kernel,))
 
 
-def with_kernel(**more: object) -> Matrix:
+def with_kernel(**more: Any) -> Matrix:
     kernel = KernelResult("6.12", Status.PANICKED, reason="it panicked", directory="runs/1/6.12")
-    kernel = replace(kernel, **more)  # type: ignore[arg-type]
+    kernel = replace(kernel, **more)
     return Matrix(model.SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (kernel,))
 
 

@@ -2,6 +2,7 @@ import base64
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ DISK = RootImage("disk", Path("/cache/root.sqfs"), "", "/usr/bin/python3")
 HOST = RootImage("host", None, "", "/venv/bin/python")
 
 
-def argv(root: RootImage = DISK, accelerator: Accelerator = Accelerator.TCG, **more: object) -> str:
+def argv(root: RootImage = DISK, accelerator: Accelerator = Accelerator.TCG, **more: Any) -> str:
     command = vng_argv(
         Path("/venv/bin/vng"),
         IMAGE,
@@ -32,7 +33,7 @@ def argv(root: RootImage = DISK, accelerator: Accelerator = Accelerator.TCG, **m
         memory_mib=1024,
         cpus=1,
         cmdline=("quiet",),
-        **more,  # type: ignore[arg-type]  # by name
+        **more,
     )
     return " ".join(command)
 

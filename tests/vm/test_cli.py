@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import Said, vmtest
@@ -19,18 +20,18 @@ from vmtest.cache import find_tool
 from vmtest.model import KernelImage
 
 
-def matrix(project: Path) -> dict[str, object]:
+def matrix(project: Path) -> dict[str, Any]:
     return dict(json.loads((project / ".vmtest" / "latest" / "matrix.json").read_text()))
 
 
-def kernel_of(project: Path) -> dict[str, object]:
-    (only,) = matrix(project)["kernels"]  # type: ignore[misc]
+def kernel_of(project: Path) -> dict[str, Any]:
+    (only,) = matrix(project)["kernels"]
     return dict(only)
 
 
 def outcomes(project: Path) -> dict[str, str]:
     tests = kernel_of(project)["tests"]
-    return {t["test"].split("::")[-1]: t["outcome"] for t in tests}  # type: ignore[attr-defined]
+    return {t["test"].split("::")[-1]: t["outcome"] for t in tests}
 
 
 def ends(said: Said, status: int, *parts: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import Said, vmtest
@@ -32,14 +33,14 @@ def bare(project: Make) -> Make:
     return make
 
 
-def kernel_of(folder: Path) -> dict[str, object]:
+def kernel_of(folder: Path) -> dict[str, Any]:
     (only,) = json.loads((folder / ".vmtest" / "latest" / "matrix.json").read_text())["kernels"]
     return dict(only)
 
 
 def outcomes(folder: Path) -> dict[str, str]:
     tests = kernel_of(folder)["tests"]
-    return {test["test"]: test["outcome"] for test in tests}  # type: ignore[attr-defined]
+    return {test["test"]: test["outcome"] for test in tests}
 
 
 def log(folder: Path) -> str:
@@ -85,7 +86,7 @@ def test_copies_and_objects_are_there_and_reports_are_written(bare: Make) -> Non
     said = vmtest("exec", *copies, *files, "--", "./bin/run", cwd=folder)
     ends(said, 0, "PASSED", "1 passed")
     assert said.out == "from the host\n"
-    assert [name for name, _ in kernel_of(folder)["objects"]] == ["own"]  # type: ignore[attr-defined]
+    assert [name for name, _ in kernel_of(folder)["objects"]] == ["own"]
     assert 'name="./bin/run"' in (folder / "j.xml").read_text()
     assert "1 passed" in (folder / "m.md").read_text()
     assert json.loads((folder / "m.json").read_text())["command"] == ["./bin/run"]
