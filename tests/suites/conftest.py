@@ -71,7 +71,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if nextitem is not None and nextitem.path == item.path:
         return
     left = left_since(item.config.stash[WAS_THERE])
-    item.config.stash[WAS_THERE] |= frozenset(left)
+    item.config.stash[WAS_THERE] |= inventory()
     assert not left, f"left behind by {item.path.name}: {', '.join(left)}"
 
 
