@@ -87,12 +87,6 @@ class Program:
             f"{self.name}: attach type {attach_type}",
         )
 
-    def set_autoload(self, wanted: bool) -> None:
-        """Before load: whether the object's load() includes this program. Raises LibbpfError."""
-        result = libbpf.library().bpf_program__set_autoload(self.handle, wanted)
-        if result < 0:
-            libbpf.check(result, f"{self.name}: autoload")
-
     @property
     def autoload(self) -> bool:
         """Whether the object's load() includes this program."""
