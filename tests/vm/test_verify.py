@@ -114,7 +114,7 @@ def test_a_crash_of_the_kernel_or_of_the_loader_costs_one_program(run: Run, tmp_
     paths = compiled(tmp_path / "x.o"), compiled(tmp_path / "y.o")
     result = run(*paths, fates={"first": PANIC, "third": CRASH})
     # Both objects have a "first", and the kernel dies twice of each: under the three programs that
-    # were announced together, and under it alone. The fifth boot is for what is left of y.o.
+    # were announced together, and under it alone: five boots at least.
     assert verdicts(result) == {
         "": Verdict.ACCEPTED,
         "first": Verdict.KERNEL_CRASHED,
