@@ -235,9 +235,9 @@ def main() -> None:
                 flush=True,
             )
         result["boot"] = boots
-    options.json.parent.mkdir(exist_ok=True)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"raw samples: {options.json.relative_to(PROJECT)}")
+    print(f"raw samples: {options.json}")
 
 
 if __name__ == "__main__":

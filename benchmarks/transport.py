@@ -97,9 +97,9 @@ def main() -> None:
             measured[name] = told
             shown = ", ".join(f"{key} {value:.3g}" for key, value in told.items())
             print(f"{name}: {shown}", flush=True)
-    options.json.parent.mkdir(exist_ok=True)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(measured, indent=1) + "\n")
-    print(f"figures: {options.json.relative_to(PROJECT)}")
+    print(f"figures: {options.json}")
 
 
 if __name__ == "__main__":

@@ -17,23 +17,29 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A Debian package (or its names elsewhere, best first) and what it is for."""
+    """A Debian package (or its names elsewhere, best first) and what it is for.
+
+    ``command`` is what shows that it is there, where a run needs it.
+    """
 
     packages: tuple[str, ...]
     purpose: str
+    command: str = ""
 
 
 REQUIREMENTS = (
     Requirement(("qemu-system-x86",), "runs the virtual machines"),
-    Requirement(("busybox-static",), "virtme-ng's initramfs"),
-    Requirement(("kmod",), "depmod, for the kernels' modules"),
-    Requirement(("file",), "virtme-ng reads a kernel's version with it"),
-    Requirement(("binutils",), "strings, for the version of an unpacked kernel"),
-    Requirement(("mmdebstrap",), "builds the guest image"),
-    Requirement(("squashfs-tools",), "packs the guest image"),
-    Requirement(("uidmap",), "builds the guest image without root"),
+    Requirement(("busybox-static",), "virtme-ng's initramfs", "busybox"),
+    Requirement(("kmod",), "for the kernels' modules", "depmod"),
+    Requirement(("file",), "virtme-ng reads a kernel's version with it", "file"),
+    Requirement(("binutils",), "for the version of an unpacked kernel", "strings"),
+    Requirement(("mmdebstrap",), "builds the guest image", "mmdebstrap"),
+    Requirement(("squashfs-tools",), "packs the guest image", "sqfstar"),
+    Requirement(("uidmap",), "builds the guest image without root", "newuidmap"),
+    Requirement(("apt",), "fetches kernels from Debian's suites", "apt-get"),
+    Requirement(("dpkg",), "unpacks kernels", "dpkg-deb"),
     Requirement(("debian-archive-keyring",), "checks the signatures of Debian's suites"),
-    Requirement(("clang",), "compiles bpf/"),
+    Requirement(("clang",), "compiles bpf/", "clang"),
     Requirement(("llvm",), "inspects BPF objects"),
     Requirement(("libbpf-dev",), "bpf_helpers.h for bpf/"),
     Requirement(("linux-libc-dev",), "the kernel's headers for bpf/"),
@@ -54,18 +60,10 @@ class Tool:
     purpose: str
 
 
-TOOLS = (
-    Tool("busybox", "busybox-static", "virtme-ng's initramfs"),
-    Tool("depmod", "kmod", "for the kernels' modules"),
-    Tool("file", "file", "virtme-ng reads a kernel's version with it"),
-    Tool("strings", "binutils", "for the version of an unpacked kernel"),
-    Tool("mmdebstrap", "mmdebstrap", "builds the guest image"),
-    Tool("sqfstar", "squashfs-tools", "packs the guest image"),
-    Tool("newuidmap", "uidmap", "builds the guest image without root"),
-    Tool("apt-get", "apt", "fetches kernels from Debian's suites"),
-    Tool("dpkg-deb", "dpkg", "unpacks kernels"),
-    Tool("clang", "clang", "compiles bpf/"),
+TOOLS = tuple(
+    Tool(need.command, need.packages[0], need.purpose) for need in REQUIREMENTS if need.command
 )
+"""What every run needs."""
 
 OPTIONAL_TOOLS = (
     Tool("bsdtar", "libarchive-tools", "unpacks kernels from .rpm packages"),

@@ -1,9 +1,10 @@
 """The loader process of ``vmtest verify`` in a guest, and the record of what it said.
 
 The guest's side is ``vmtest/guest/verify.py``: it tells as JSON lines what it is about to
-load and what came of it, and waits for an answer before each load.  The answer goes
-out once everything before it is on disk: when a load takes the kernel along, the
-record is complete and names the load.
+load and what came of it, and waits for an answer before.  The answer goes out once
+everything before it is on disk: when a load takes the kernel along, the record is
+complete and names the load.  Several programs may be announced together; when the
+kernel dies under one of those, the next process loads them one by one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from vmtest.errors import InfrastructureError
+from vmtest.guest.verifierlog import statistics
 from vmtest.model import Loading
 from vmtest.suites import GUEST_ROOT, in_guest_environment
 from vmtest.verdicts import Attachment, Cost, LoadResult, Reason, Verdict
@@ -158,23 +160,25 @@ class Watch:
 class Loader:
     """Has the objects of an ``Order`` loaded, by as many processes and boots as it takes.
 
-    ``finished`` counts the loads that came to an end by themselves.
+    ``progress`` grows with every load that came to an end by itself, and with every
+    group of programs of which it is not known which one was the last.
     """
 
     def __init__(self, order: Order, record: Record, watch: Watch) -> None:
-        self.finished = 0
+        self.progress = 0
         self.last_words = ""
         self._order = order
         self._record = record
         self._watch = watch
-        self._programs: dict[int, tuple[str, ...]] = {}
+        self._programs: dict[int, dict[str, Mapping[str, Any]]] = {}
         self._done: set[tuple[int, str]] = set()
         self._complete: set[int] = set()
         self._begin()
 
     def _begin(self) -> None:
         """Forget what belongs to one process."""
-        self._running: tuple[int, str] | None = None
+        # What was announced and has not come to its end, as far as is known here.
+        self._running: list[tuple[int, str]] = []
         self._opened: list[int] = []
         self._pid = 0
         self._ended = False
@@ -279,18 +283,21 @@ class Loader:
             case "object":
                 number = int(event["object"])
                 self._open(number)
-                self._programs[number] = tuple(p["name"] for p in event["programs"])
+                self._programs[number] = {p["name"]: p for p in event["programs"]}
             case "start":
-                number, program = int(event["object"]), event["program"]
+                number = int(event["object"])
                 self._open(number)
-                self._running = number, program
-                self._watch.started(number + 1, self._order.objects[number], program)
+                self._running = [(number, program) for program in event["programs"]]
+                for program in event["programs"]:
+                    self._watch.started(number + 1, self._order.objects[number], program)
                 stream.send(b"+")
             case "load":
-                self._open(int(event["object"]))
-                self._running = None
-                self.finished += 1
-                self._add(int(event["object"]), parse_load(event), str(event.get("log") or ""))
+                number, program = int(event["object"]), event["program"]
+                self._open(number)
+                self._running = [load for load in self._running if load != (number, program)]
+                self.progress += 1
+                described = self._programs.get(number, {}).get(program, {})
+                self._add(number, parse_load(event, described), event["log"])
             case "probe":
                 self._record.keep_probe(event["text"])
             case "finish":
@@ -313,11 +320,16 @@ class Loader:
     def blame(self, verdict: Verdict, line: str) -> bool:
         """Give ``verdict`` to the load that ran, or the object that was being opened.
 
+        To none of several that were announced together: they are left for the next process.
         Returns whether there was one.
         """
-        if self._running is not None:
-            number, program = self._running
-            self._running = None
+        if len(self._running) > 1:
+            self._running.clear()
+            self.progress += 1
+            return True
+        if self._running:
+            ((number, program),) = self._running
+            self._running.clear()
         else:
             unopened = [n for n in self.left if n not in self._opened]
             if not unopened:
@@ -331,7 +343,7 @@ class Loader:
         """Note what is left as not loaded, because of ``why``; returns how many loads."""
         before = len(self._done)
         for number in self.left:
-            names = self._programs.get(number, ())
+            names = self._programs.get(number, {})
             chosen = [
                 name
                 for name in names
@@ -346,22 +358,28 @@ class Loader:
 _LOAD = TypeAdapter(LoadResult)
 
 
-def parse_load(event: Mapping[str, Any]) -> LoadResult:
-    """The result in a ``load`` event of the guest's; raises KeyError and ValueError."""
-    reason, attachment, cost = event.get("reason"), event.get("attachment"), event.get("cost")
+def parse_load(event: Mapping[str, Any], described: Mapping[str, Any]) -> LoadResult:
+    """The result in a ``load`` event of the guest's; raises KeyError and ValueError.
+
+    ``described`` is the program as the object's event has it, empty for the whole.
+    """
+    reason, attachment = event.get("reason"), event.get("attachment")
+    figures = statistics(event["log"])
     return LoadResult(
         object=event["object"],
         program=event["program"],
         verdict=Verdict(event["verdict"]),
-        section=event.get("section") or "",
-        type=event.get("type") or "",
-        attach_type=event.get("attach_type") or "",
-        errno=event.get("errno") or "",
-        cost=Cost(**{**cost, "stack_depth": tuple(cost.get("stack_depth", ()))})
-        if cost
-        else Cost(),
-        line=event.get("line") or "",
-        log_cut=bool(event.get("log_cut")),
+        section=described.get("section", ""),
+        type=described.get("type", ""),
+        attach_type=described.get("attach_type", ""),
+        errno=event.get("errno", ""),
+        cost=Cost(
+            **figures._asdict(),
+            translated_size=event["translated_size"],
+            jited_size=event["jited_size"],
+        ),
+        line=event.get("line", ""),
+        log_cut=event["log_cut"],
         reason=Reason(**reason) if reason else None,
         attachment=_attachment(attachment) if attachment else None,
     )

@@ -161,6 +161,8 @@ class _Runner:
         config_note = kconfig.check(image, guest.kind)
         self._post(Preparing(kernel.name, "choosing the accelerator"))
         probe = accel.choose(image.image, self.plan.cache, self.plan.accelerator)
+        if not built.done():
+            self._post(Preparing(kernel.name, "waiting for the build"))
         built.result()
         return Job(
             kernel=kernel,
@@ -270,6 +272,8 @@ class _Runner:
         except (InfrastructureError, OSError) as error:
             self._finish(refused(kernel, error))
             return
+        if self._here:
+            self._emit(Preparing(kernel.name, "waiting for a VM"))
         running = self._submit(vms, job)
         running.add_done_callback(partial(self._ran, kernel))
 

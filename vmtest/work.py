@@ -64,8 +64,8 @@ class Job:
 
     @property
     def scale(self) -> Scale:
-        """How much the deadlines stretch here."""
-        return Scale(self.probe.seconds, self.vcpus)
+        """How much the deadlines stretch here, at this moment."""
+        return Scale.now(self.probe.seconds, self.vcpus)
 
 
 class Cancellation:

@@ -67,7 +67,7 @@ class Ground:
 
     def scale(self) -> Scale:
         """How much deadlines stretch with ``jobs`` VMs at once."""
-        return Scale(self.probe.seconds, self.jobs * self.kernel.cpus)
+        return Scale.now(self.probe.seconds, self.jobs * self.kernel.cpus)
 
 
 @dataclass(slots=True)

@@ -18,5 +18,18 @@ def test_the_factor_grows_with_slowness_and_crowd_up_to_ten(
     assert Scale(seconds, crowd * CPUS).factor == pytest.approx(factor)
 
 
+@pytest.mark.parametrize(("load", "factor"), [(0.5, 2.0), (1.0, 2.0), (3.0, 6.0), (50.0, 10.0)])
+def test_a_busy_host_stretches_what_a_calm_probe_said(load: float, factor: float) -> None:
+    assert Scale(6.0, 1, load * CPUS).factor == pytest.approx(factor)
+
+
+def test_our_own_vcpus_are_not_counted_on_top_of_the_load() -> None:
+    assert Scale(3.0, 2 * CPUS, 2.0 * CPUS).factor == pytest.approx(2.0)
+
+
+def test_the_load_of_this_moment_is_the_hosts() -> None:
+    assert Scale.now(3.0, 1).load == pytest.approx(os.getloadavg()[0], abs=5.0)
+
+
 def test_every_limit_is_scaled() -> None:
     assert Scale(6.0, 1).apply(Limits(30, 60, 300)) == Limits(60, 120, 600)

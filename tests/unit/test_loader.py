@@ -27,10 +27,10 @@ from vmtest.loader import (
     read_loads,
     safe_name,
 )
-from vmtest.verdicts import LoadResult, Verdict
+from vmtest.verdicts import Cost, LoadResult, Verdict
 
-# What a guest's loader does, as far as the host can tell: two programs an object,
-# and a fate for those that `fates` names.
+# What a guest's loader does, as far as the host can tell: two programs an object, announced
+# together once the whole was loaded, and a fate for those that `fates` names.
 GUEST = """
 import json, os, signal, sys, time
 plan = json.load(open(sys.argv[1]))
@@ -39,19 +39,19 @@ fates = json.load(open(os.path.join(os.path.dirname(sys.argv[1]), "fates.json"))
 def say(event, **fields):
     print(json.dumps({"event": event, **fields}), flush=True)
 
-def load(key, program):
-    if [key, program] in plan["done"]:
-        return
-    say("start", object=key, program=program)
+def load(key, programs):
+    say("start", object=key, programs=programs)
     if not os.read(0, 1):
         sys.exit(9)
-    fate = fates.get(f"{key}/{program}", "accepted")
-    if fate == "die":
-        sys.stderr.write("my last words\\n")
-        os.kill(os.getpid(), signal.SIGKILL)
-    if fate == "hang":
-        time.sleep(600)
-    say("load", object=key, program=program, verdict=fate, errno="", line="", log=fate * 3)
+    for program in programs:
+        fate = fates.get(f"{key}/{program}", "accepted")
+        if fate == "die":
+            sys.stderr.write("my last words\\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fate == "hang":
+            time.sleep(600)
+        say("load", object=key, program=program, verdict=fate, log=fate * 3, log_cut=False,
+            translated_size=0, jited_size=0)
 
 if fates.get("start") == "no":
     sys.exit("no module named vmtest")
@@ -60,8 +60,13 @@ for entry in plan["objects"]:
     if fates.get(f"{entry['key']}/open") == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     say("object", object=entry["key"], programs=[{"name": "a"}, {"name": "b"}], maps=[])
-    for program in ("", "a", "b"):
-        load(entry["key"], program)
+    left = [name for name in ("", "a", "b") if [entry["key"], name] not in plan["done"]]
+    if "" in left:
+        load(entry["key"], [""])
+        load(entry["key"], ["a", "b"])
+    else:
+        for name in left:
+            load(entry["key"], [name])
 say("probe", text="eBPF helpers supported")
 say("finish", status=0)
 """
@@ -138,15 +143,44 @@ def test_every_load_has_its_verdict_and_is_on_disk(made: list[Bench], tmp_path: 
 def test_a_loader_that_dies_costs_one_program(made: list[Bench], tmp_path: Path) -> None:
     here = bench(made, tmp_path, "x.o", "y.o")
     here.fates = {"0/a": "die"}
-    assert here.execute() is End.DIED
-    assert here.loader.last_words == "my last words"
-    assert here.loader.blame(Verdict.LOADER_CRASHED, "why")
+    # First among programs that were announced together, then by itself.
+    for _ in range(2):
+        assert here.execute() is End.DIED
+        assert here.loader.last_words == "my last words"
+        assert here.loader.blame(Verdict.LOADER_CRASHED, "why")
     assert here.execute() is End.FINISHED
     assert here.verdicts().pop("x.o/a") is Verdict.LOADER_CRASHED
     assert len(here.record.loads) == 6
     assert [v for v in here.verdicts().values() if v is not Verdict.ACCEPTED] == [
         Verdict.LOADER_CRASHED
     ]
+
+
+def test_nobody_is_blamed_as_long_as_several_may_be_guilty(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o", "y.o")
+    here.fates = {"0/a": "die"}
+    here.execute()
+    before = here.loader.progress
+    assert here.loader.blame(Verdict.KERNEL_CRASHED, "why")
+    assert here.loader.progress > before
+    assert here.verdicts() == {"x.o/": Verdict.ACCEPTED}
+    assert here.loader.left == (0, 1)
+
+
+def test_the_only_one_of_a_group_that_did_not_end_is_blamed(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o")
+    here.fates = {"0/b": "die"}
+    here.execute()
+    assert here.loader.blame(Verdict.KERNEL_CRASHED, "why")
+    assert here.verdicts() == {
+        "x.o/": Verdict.ACCEPTED,
+        "x.o/a": Verdict.ACCEPTED,
+        "x.o/b": Verdict.KERNEL_CRASHED,
+    }
 
 
 def test_a_loader_that_dies_while_it_opens_an_object_costs_that_object(
@@ -168,8 +202,9 @@ def test_a_load_over_its_time_is_killed_and_the_rest_goes_on(
 ) -> None:
     here = bench(made, tmp_path, "x.o", timeout=2.0)
     here.fates = {"0/a": "hang"}
-    assert here.execute() is End.KILLED
-    assert here.loader.blame(Verdict.TIMED_OUT, "over 2 s")
+    for _ in range(2):
+        assert here.execute() is End.KILLED
+        assert here.loader.blame(Verdict.TIMED_OUT, "over 2 s")
     assert here.execute() is End.FINISHED
     assert here.verdicts()["x.o/a"] is Verdict.TIMED_OUT
     assert here.verdicts()["x.o/b"] is Verdict.ACCEPTED
@@ -198,8 +233,9 @@ def test_a_loader_that_does_not_start_is_the_machines_fault(
 def test_what_is_done_is_not_told_to_the_guest_again(made: list[Bench], tmp_path: Path) -> None:
     here = bench(made, tmp_path, "x.o", "y.o")
     here.fates = {"1/a": "die"}
-    here.execute()
-    here.loader.blame(Verdict.KERNEL_CRASHED, "why")
+    for _ in range(2):
+        here.execute()
+        here.loader.blame(Verdict.KERNEL_CRASHED, "why")
     plan = here.loader.plan()
     assert [entry["key"] for entry in plan["objects"]] == ["1"]
     assert plan["done"] == [["1", ""], ["1", "a"]]
@@ -208,8 +244,9 @@ def test_what_is_done_is_not_told_to_the_guest_again(made: list[Bench], tmp_path
 def test_giving_up_names_what_was_not_loaded(made: list[Bench], tmp_path: Path) -> None:
     here = bench(made, tmp_path, "x.o", "y.o", programs=("a",))
     here.fates = {"0/a": "die"}
-    here.execute()
-    here.loader.blame(Verdict.KERNEL_CRASHED, "why")
+    for _ in range(2):
+        here.execute()
+        here.loader.blame(Verdict.KERNEL_CRASHED, "why")
     assert here.loader.give_up("no more") == 1
     assert here.verdicts() == {
         "x.o/": Verdict.ACCEPTED,
@@ -266,18 +303,18 @@ def test_a_load_has_everything_that_the_guest_told() -> None:
         "object": "0",
         "program": "p",
         "verdict": "accepted",
-        "section": "xdp",
-        "type": "xdp",
-        "attach_type": "xdp",
         "errno": "",
-        "cost": {"instructions": 12, "stack_depth": [8, 16], "jited_size": 99},
+        "translated_size": 16,
+        "jited_size": 99,
         "line": "last",
+        "log": "stack depth 8+16\nprocessed 12 insns (limit 1000000)\n",
         "log_cut": True,
         "reason": {"code": "c", "text": "t", "remedy": "r", "evidence": "e"},
         "attachment": {"attached": False, "place": "lo", "errno": "EINVAL", "reason": None},
     }
-    load = parse_load(event)
-    assert load.cost.stack_depth == (8, 16)
+    load = parse_load(event, {"section": "xdp/x", "type": "xdp", "attach_type": "xdp_devmap"})
+    assert (load.section, load.type, load.attach_type) == ("xdp/x", "xdp", "xdp_devmap")
+    assert load.cost == Cost(12, stack_depth=(8, 16), translated_size=16, jited_size=99)
     assert load.reason is not None and load.reason.evidence == "e"
     assert load.attachment is not None and load.attachment.errno == "EINVAL"
     assert load.log_cut

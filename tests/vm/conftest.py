@@ -52,7 +52,7 @@ def probe(image: KernelImage, cache: Path) -> Probe:
 
 @pytest.fixture
 def boot_limit(probe: Probe) -> float:
-    return 30.0 * Scale(probe.seconds, 1).factor
+    return 30.0 * Scale.now(probe.seconds, 1).factor
 
 
 @pytest.fixture

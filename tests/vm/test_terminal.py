@@ -20,6 +20,9 @@ from real_kernels import KERNEL
 
 Make = Callable[..., Path]
 
+# Only so that a defect ends: the command has deadlines of its own, which stretch where it is slow.
+PATIENCE = 600.0
+
 
 class Typist:
     """A command on a terminal of ours, with everything that it has shown."""
@@ -29,9 +32,9 @@ class Typist:
         self._terminal = terminal
         self.shown = ""
 
-    def expect(self, pattern: str, seconds: float = 60.0) -> str:
+    def expect(self, pattern: str) -> str:
         """Read until ``pattern`` was shown; returns it and forgets what came before."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE
         while (match := re.search(pattern, self.shown)) is None:
             left = deadline - time.monotonic()
             assert left > 0, f"{pattern!r} was not shown:\n{self.shown[-2000:]}"
@@ -52,9 +55,9 @@ class Typist:
         """What a terminal does when its window changes, the signal included."""
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    def ends(self, seconds: float = 60.0) -> int:
+    def ends(self) -> int:
         """The command's exit status, its output read to the end."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None and time.monotonic() < deadline:
             if select.select([self._terminal], [], [], 0.1)[0]:
                 try:

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from command import Said, vmtest
-from real_kernels import KERNEL
+from real_kernels import KERNEL, PROJECT
 
 from vmtest.errors import SessionLost
 from vmtest.events import Event, LoadStarted
@@ -49,6 +50,10 @@ def compiled(target: Path, text: str = GOOD) -> Path:
     subprocess.run(clang_argv(source, target, target.parent), check=True)
     return target
 
+
+# The million instructions that the verifier looks at before it gives up: seconds, or a minute.
+SLOW = (PROJECT / "tests" / "verify" / "instruction_limit.bpf.c").read_text()
+SLOW = SLOW.replace("program.h", str(PROJECT / "tests" / "verify" / "include" / "program.h"))
 
 Run = Callable[..., KernelResult]
 
@@ -108,7 +113,8 @@ def verdicts(result: KernelResult) -> dict[str, Verdict]:
 def test_a_crash_of_the_kernel_or_of_the_loader_costs_one_program(run: Run, tmp_path: Path) -> None:
     paths = compiled(tmp_path / "x.o"), compiled(tmp_path / "y.o")
     result = run(*paths, fates={"first": PANIC, "third": CRASH})
-    # Both objects have a "first": three boots in all, the last one for what is left of y.o.
+    # Both objects have a "first", and the kernel dies twice of each: under the three programs that
+    # were announced together, and under it alone: five boots at least.
     assert verdicts(result) == {
         "": Verdict.ACCEPTED,
         "first": Verdict.KERNEL_CRASHED,
@@ -119,7 +125,7 @@ def test_a_crash_of_the_kernel_or_of_the_loader_costs_one_program(run: Run, tmp_
     assert "Kernel panic" in result.loads[1].line
     assert result.status is Status.PANICKED
     assert result.reason == "x.o: first, y.o: first crashed the kernel"
-    assert (tmp_path / "run" / "console-3.log").exists()
+    assert (tmp_path / "run" / "console-5.log").exists()
     assert len((tmp_path / "run" / "loads.jsonl").read_text().splitlines()) == 8
 
 
@@ -204,28 +210,32 @@ def test_120_objects_and_ctrl_c_keeps_what_had_finished(project: Callable[..., P
     for n in range(120):
         (folder / "many").mkdir(exist_ok=True)
         (folder / "many" / f"{n:03d}.o").write_bytes(data)
-    said = vmtest("verify", "many", cwd=folder, timeout=500)
+    said = vmtest("verify", "many", cwd=folder, timeout=1200)
     ends(said, 0, "120 objects, 360 programs: 360 accepted")
-    runner = subprocess.Popen(
-        [sys.executable, "-m", "vmtest", "verify", "many"],
-        cwd=folder,
-        env=os.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    log = folder / ".vmtest" / "latest" / KERNEL / "loads.jsonl"
-    before = log.resolve()
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        if log.resolve() != before and log.exists() and log.read_bytes().count(b"\n") > 20:
-            break
-        time.sleep(0.1)
-    runner.send_signal(signal.SIGINT)
-    out, _ = runner.communicate(timeout=60)
-    assert runner.returncode == 130, out
+    # What comes last takes the verifier so long that nobody is late to interrupt it.
+    slow = [compiled(folder / "slow" / f"{n}.o", SLOW) for n in range(8)]
+    with (folder / "said.txt").open("w") as said_by_runner:
+        runner = subprocess.Popen(
+            [sys.executable, "-m", "vmtest", "verify", "many", "slow"],
+            cwd=folder,
+            env=os.environ,
+            stdout=said_by_runner,
+            stderr=subprocess.STDOUT,
+        )
+        log = folder / ".vmtest" / "latest" / KERNEL / "loads.jsonl"
+        before = log.resolve()
+        # Not for a time: a runner that cannot go on ends by its own deadlines.
+        while runner.poll() is None:
+            if log.resolve() != before and log.exists() and log.read_bytes().count(b"\n") > 20:
+                runner.send_signal(signal.SIGINT)
+                break
+            time.sleep(0.1)
+        status = runner.wait()
+    assert status == 130, (folder / "said.txt").read_text()
     loads = kernel_of(folder)["loads"]
     assert isinstance(loads, list)
-    accepted = [load for load in loads if load["verdict"] == "accepted"]
-    assert 20 < len(accepted) < 480
-    assert len(loads) - len(accepted) == sum(load["verdict"] == "not loaded" for load in loads)
+    verdicts = Counter(load["verdict"] for load in loads)
+    assert verdicts["accepted"] > 20
+    assert verdicts["not loaded"] > 0
+    # Each object has its line, whether it was opened or not.
+    assert {load["object"] for load in loads} >= {str(path.relative_to(folder)) for path in slow}

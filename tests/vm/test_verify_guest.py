@@ -56,7 +56,7 @@ def loading(
     probe = accel.choose(kernel.image, cache)
     spec = MachineSpec(kernel, root, probe, tmp_path_factory.mktemp("vm") / "console.log")
     with Machine(replace(spec, memory_mib=1024)) as machine:
-        session = machine.connect(30.0 * Scale(probe.seconds, 1).factor)
+        session = machine.connect(30.0 * Scale.now(probe.seconds, 1).factor)
         yield Loading(session, objects, kernel.config.read_bytes())
         session.close()
 
@@ -106,10 +106,11 @@ def test_what_can_be_attached_is_and_the_rest_says_why(
     events: list[Any], kernel: KernelImage
 ) -> None:
     told = {
-        program: load["attachment"]
+        f"{name}: {program}": load["attachment"]
         for (name, program), load in loads(events).items()
-        if name == "attach" and program
+        if load["attachment"]
     }
+    assert {"attach: on_entry", "core: reads_a_field", "struct_ops: ssthresh"} <= set(told)
     refused = {e["program"]: e for e in EXPECTED["attachment"] if holds(e, kernel.version)}
     assert {p for p, attachment in told.items() if not attachment["attached"]} == set(refused)
     for program, entry in refused.items():
@@ -133,6 +134,12 @@ def test_a_program_is_named_with_what_libbpf_makes_of_it(events: list[Any]) -> N
     load = loads(events)["attach", "on_connect"]
     told = (load["section"], load["type"], load["attach_type"])
     assert told == ("cgroup/connect4", "cgroup_sock_addr", "cgroup_inet4_connect")
+
+
+def test_a_struct_ops_program_has_no_attach_type(events: list[Any]) -> None:
+    told = {name[1]: load for name, load in loads(events).items() if name[0] == "struct_ops"}
+    kinds = {(told[p]["type"], told[p]["attach_type"]) for p in ("ssthresh", "undo_cwnd")}
+    assert kinds == {("struct_ops", "")}
 
 
 def test_a_log_without_room_does_not_hide_that_a_program_is_accepted(loading: Loading) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import vmtest
+from vmtest.loader import parse_load
 from vmtest.suites import GUEST_ROOT, in_guest_environment
 from vmtest.vm.session import SshSession
 
@@ -65,8 +67,17 @@ class Loading:
 
 
 def loads(events: Sequence[Event]) -> dict[tuple[str, str], Event]:
-    """The ``load`` events by object and program."""
+    """What the host makes of the ``load`` events, by object and program, with the log's text."""
+    described = {
+        (event["object"], program["name"]): program
+        for event in events
+        if event["event"] == "object"
+        for program in event["programs"]
+    }
     found = [event for event in events if event["event"] == "load"]
-    by_name = {(event["object"], event["program"]): event for event in found}
+    by_name = {}
+    for event in found:
+        name = event["object"], event["program"]
+        by_name[name] = {**asdict(parse_load(event, described.get(name, {}))), "log": event["log"]}
     assert len(by_name) == len(found), "a load was told twice"
     return by_name

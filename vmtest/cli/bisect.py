@@ -89,7 +89,7 @@ def bisect(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the last interrupted one that asked this.")
     ] = False,
-    accel: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    accel: common.AccelOption = "auto",
     config: common.ConfigOption = None,
 ) -> None:
     """Search; the module's EXAMPLE is its help."""

@@ -36,6 +36,22 @@ ObjectOption = Annotated[
     ),
 ]
 
+JobsOption = Annotated[
+    int | None, typer.Option(min=1, help="VMs at once; default what CPUs and memory allow.")
+]
+
+AccelOption = Annotated[str, typer.Option(help="auto, kvm or tcg.")]
+
+JunitOption = Annotated[
+    Path | None, typer.Option("--junit", "--junitxml", metavar="FILE", help="JUnit XML.")
+]
+
+MarkdownOption = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", help="Markdown.")
+]
+
+JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")]
+
 LockedOption = Annotated[
     bool, typer.Option("--locked", help="Use exactly what kernels.lock names.")
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,20 +46,14 @@ def exec_(
         str | None,
         typer.Option(metavar="gotest|tap|junit:PATH", help="A row a test, read from its output."),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="VMs at once; default what CPUs and memory allow.")
-    ] = None,
+    jobs: common.JobsOption = None,
     object_: common.ObjectOption = None,
     config: common.ConfigOption = None,
     locked: common.LockedOption = False,
-    accel: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
-    junit_file: Annotated[
-        Path | None, typer.Option("--junit", "--junitxml", metavar="FILE", help="JUnit XML.")
-    ] = None,
-    markdown_file: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Markdown.")
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")] = None,
+    accel: common.AccelOption = "auto",
+    junit_file: common.JunitOption = None,
+    markdown_file: common.MarkdownOption = None,
+    json_file: common.JsonOption = None,
 ) -> None:
     """Run the command in the matrix; the module's EXAMPLE is its help."""
     patterns = kernel or []

@@ -25,11 +25,9 @@ Example: [bold]vmtest merge shard-1/matrix.json shard-2/matrix.json --junit all.
 
 def merge(
     run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs or matrix.json files.")],
-    junit: Annotated[
-        Path | None, typer.Option("--junit", "--junitxml", metavar="FILE", help="JUnit XML.")
-    ] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Markdown.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")] = None,
+    junit: common.JunitOption = None,
+    markdown: common.MarkdownOption = None,
+    json_file: common.JsonOption = None,
     config: common.ConfigOption = None,
 ) -> None:
     """Merge; exits with the status of the whole."""

@@ -28,11 +28,9 @@ Example: [bold]vmtest report 20260101T --markdown summary.md[/bold]
 
 def report(
     run: Annotated[str | None, typer.Argument(help="Which run; default the latest.")] = None,
-    junit: Annotated[
-        Path | None, typer.Option("--junit", "--junitxml", metavar="FILE", help="JUnit XML.")
-    ] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Markdown.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")] = None,
+    junit: common.JunitOption = None,
+    markdown: common.MarkdownOption = None,
+    json_file: common.JsonOption = None,
     config: common.ConfigOption = None,
 ) -> None:
     """Render; exits with the status that the run had."""

@@ -64,19 +64,13 @@ def run(
     maxfail: Annotated[int | None, typer.Option(help="As in pytest, in each kernel.")] = None,
     durations: Annotated[int | None, typer.Option(help="As in pytest; see pytest.log.")] = None,
     collect_only: Annotated[bool, typer.Option("--collect-only", help="As in pytest.")] = False,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="VMs at once; default what CPUs and memory allow.")
-    ] = None,
+    jobs: common.JobsOption = None,
     object_: common.ObjectOption = None,
     config: common.ConfigOption = None,
-    accel: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
-    junit_file: Annotated[
-        Path | None, typer.Option("--junit", "--junitxml", metavar="FILE", help="JUnit XML.")
-    ] = None,
-    markdown_file: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Markdown.")
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")] = None,
+    accel: common.AccelOption = "auto",
+    junit_file: common.JunitOption = None,
+    markdown_file: common.MarkdownOption = None,
+    json_file: common.JsonOption = None,
     shell_on_failure: Annotated[
         bool, typer.Option(help="Open a shell in a kernel that failed; one VM at a time.")
     ] = False,
@@ -140,17 +134,20 @@ def run(
 
 def carry_out(
     plan: Plan,
-    builds: tuple[ObjectFile, ...],
+    builds: tuple[ObjectFile, ...] | None,
     view: View,
     emit: Callable[[Event], None],
     hold: Hold | None = None,
 ) -> Matrix:
-    """Run ``plan`` under ``view``; its folder gets run.json, matrix.json, each junit.xml.
+    """Run ``plan`` under ``view``; its folder gets run.json and matrix.json.
 
-    ``builds`` are those that the kernels' objects are chosen of.
+    ``builds`` are those that the kernels' objects are chosen of; None for a plan without
+    tests, else each kernel gets its junit.xml.
     """
     folder, settings = plan.folder, plan.config
-    facts = {**facts_of(settings, plan), **_suite_facts(settings, builds)}
+    facts = facts_of(settings, plan)
+    if builds is not None:
+        facts |= _suite_facts(settings, builds)
     folder.describe(facts)
 
     def save(matrix: Matrix) -> None:
@@ -158,8 +155,8 @@ def carry_out(
 
     with view:
         matrix = run_matrix(plan, emit, save, hold=hold)
-    folder.describe({**facts, **what_ran(matrix, settings, builds)})
-    for result in matrix.kernels:
+    folder.describe({**facts, **_what_ran(matrix, settings, builds or ())})
+    for result in matrix.kernels if builds is not None else ():
         (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
     return matrix
 
@@ -281,8 +278,8 @@ def _builds_of(
     return {name: os.path.relpath(chosen[name], settings.directory) for name, _ in result.objects}
 
 
-def what_ran(
-    matrix: Matrix, settings: Config, builds: tuple[ObjectFile, ...] = ()
+def _what_ran(
+    matrix: Matrix, settings: Config, builds: tuple[ObjectFile, ...]
 ) -> dict[str, object]:
     """The digests and the accelerator of what did run, by kernel."""
     return {

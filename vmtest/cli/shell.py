@@ -73,7 +73,7 @@ def shell(
                 network=any(suite.network for suite in settings.suites),
             )
             machine = stack.enter_context(Machine(spec))
-            scale = Scale(probe.seconds, wanted.cpus)
+            scale = Scale.now(probe.seconds, wanted.cpus)
             session = machine.connect(scale.apply(wanted.limits).boot, scale.factor)
             stack.callback(session.close)
             install(session, payload.archive, lambda: None)

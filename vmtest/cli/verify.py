@@ -16,22 +16,15 @@ from vmtest import config as configuration
 from vmtest import loadables, objects, runs, verifier
 from vmtest.cli import common
 from vmtest.cli.report import find_run, read_matrix
-from vmtest.cli.run import (
-    choose_kernels,
-    facts_of,
-    make_room_for_reports,
-    show,
-    what_ran,
-    write_reports,
-)
+from vmtest.cli.run import carry_out, choose_kernels, make_room_for_reports, show, write_reports
 from vmtest.config import Config
 from vmtest.errors import UsageError
 from vmtest.kernels import default_cache
 from vmtest.loadables import Given
 from vmtest.loader import Order
-from vmtest.matrix import Plan, run_matrix
+from vmtest.matrix import Plan
 from vmtest.model import Matrix, exit_status
-from vmtest.report import live, matrix_json, veristat
+from vmtest.report import live, veristat
 from vmtest.revision import checked_out
 from vmtest.runs import RunFolder
 from vmtest.tasks.verify import verify_tasks
@@ -87,10 +80,8 @@ def verify(
     from_run: Annotated[
         str | None, typer.Option(metavar="RUN", help="Judge an old run instead of booting.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")] = None,
-    markdown_file: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Markdown.")
-    ] = None,
+    json_file: common.JsonOption = None,
+    markdown_file: common.MarkdownOption = None,
     csv: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A CSV a kernel, for veristat.")
     ] = None,
@@ -101,10 +92,8 @@ def verify(
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds for one load, under KVM.")
     ] = 60.0,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="VMs at once; default what CPUs and memory allow.")
-    ] = None,
-    accel: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    jobs: common.JobsOption = None,
+    accel: common.AccelOption = "auto",
     config: common.ConfigOption = None,
 ) -> None:
     """Load and judge; the module's EXAMPLE is its help."""
@@ -154,7 +143,8 @@ def verify(
                 accelerator=accel,
                 resolved=resolved,
             )
-            matrix = _run(settings, plan)
+            view = live.view(sys.stdout)
+            matrix = carry_out(plan, None, view, view.handle)
         show(matrix, folder, sys.stdout)
         write_reports(matrix, None, markdown_file, json_file)
         if csv is not None:
@@ -228,21 +218,6 @@ def _others(
     if not moved:
         raise UsageError(f"--against {against}: these objects are not below {here}")
     return loadables.in_folder(moved, theirs.directory)
-
-
-def _run(settings: Config, plan: Plan) -> Matrix:
-    folder = plan.folder
-    facts = facts_of(settings, plan)
-    folder.describe(facts)
-
-    def save(matrix: Matrix) -> None:
-        folder.write("matrix.json", matrix_json.render(matrix))
-
-    view = live.view(sys.stdout)
-    with view:
-        matrix = run_matrix(plan, view.handle, save)
-    folder.describe({**facts, **what_ran(matrix, settings)})
-    return matrix
 
 
 def _judged(matrix: Matrix, rules: Rules, folder: RunFolder) -> Matrix:

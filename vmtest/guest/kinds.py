@@ -34,8 +34,11 @@ def program_type_name(number: int) -> str:
 def described_attach_type(program_type: int, number: int) -> str:
     """libbpf's name of what a program may be attached to; "" where nothing is said.
 
-    Of most types the number 0 says nothing; a cgroup_skb program is for ingress with it.
+    Of most types the number 0 says nothing; a cgroup_skb program is for ingress with it. That of a
+    struct_ops program is libbpf's number of the member, and no attach type at all.
     """
+    if program_type == program_types()["struct_ops"]:
+        return ""
     if number or program_type == program_types()["cgroup_skb"]:
         return _name(libbpf.library().libbpf_bpf_attach_type_str(number), number)
     return ""

@@ -140,7 +140,7 @@ class LoadError(LibbpfError):
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """libbpf.so.1, its functions typed and its messages redirected to captured_messages().
+    """libbpf.so.1, its functions typed, and silent but for captured_messages().
 
     Raises LibbpfError if it is not installed or too old.
     """
@@ -150,7 +150,8 @@ def library() -> ctypes.CDLL:
             function = getattr(lib, name)
             function.restype = result
             function.argtypes = arguments
-        lib.libbpf_set_print(print_callback)
+        # Not a callback that drops them: a load has a hundred, and each call into Python costs.
+        lib.libbpf_set_print(None)
     except (OSError, AttributeError) as error:
         raise LibbpfError(0, f"libbpf 1.x is needed in the guest: {error}") from error
     return lib
@@ -184,23 +185,13 @@ def captured_messages() -> Iterator[list[str]]:
     """
     messages: list[str] = []
     _sinks.append(messages)
+    library().libbpf_set_print(_print_callback)
     try:
         yield messages
     finally:
-        _sinks.remove(messages)
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[list[str]]:
-    """Has libbpf not even call here with its messages: each costs, also one that is dropped.
-
-    Hands out no messages.
-    """
-    library().libbpf_set_print(None)
-    try:
-        yield []
-    finally:
-        library().libbpf_set_print(print_callback)
+        _sinks.pop()
+        if not _sinks:
+            library().libbpf_set_print(None)
 
 
 @functools.cache
@@ -215,7 +206,7 @@ def raise_memlock_limit() -> None:
 
 
 def _print(level: int, pattern: bytes, arguments: int) -> int:
-    if not _sinks or level > _PRINT_INFO:
+    if level > _PRINT_INFO:
         return 0
     libc = ctypes.CDLL(None)
     text = c_char_p()
@@ -228,5 +219,5 @@ def _print(level: int, pattern: bytes, arguments: int) -> int:
     return length
 
 
-print_callback = _PrintFunction(_print)
-"""What libbpf calls with its messages; kept alive here, because libbpf holds its address."""
+# Kept alive here, because libbpf holds its address.
+_print_callback = _PrintFunction(_print)

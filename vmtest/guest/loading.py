@@ -7,7 +7,7 @@ import fnmatch
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from vmtest.guest import kinds, libbpf, verifierlog
 from vmtest.guest.autoattach import Attachment
@@ -69,19 +69,17 @@ class Described:
         return f"{self.type}:{self.attach_type}".removesuffix(":")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """What became of one load; `program` is "" for the object as a whole.
 
     `errno` is a name, "" for an accepted one; sizes are bytes, 0 for the whole. `line` is the last
-    meaningful line of the log, `log` all that was said, `log_cut` whether the kernel had more to
-    say than the limit.
+    meaningful line of the log, `log` all that was said, the verifier's words last; `log_cut`
+    whether the kernel had more to say than the limit.
     """
 
     program: str
     verdict: str
     errno: str = ""
-    figures: verifierlog.Statistics = verifierlog.statistics("")  # noqa: RUF009 - immutable
     translated_size: int = 0
     jited_size: int = 0
     line: str = ""
@@ -91,20 +89,25 @@ class Loaded:
     attachment: Attachment | None = None
 
 
+def go_on() -> None:
+    """Nothing has to be waited for."""
+
+
 Use = Callable[[BpfObject, Program], Attachment | None]
 """What is done with an accepted program while it is loaded."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Attempt:
+class _Attempt(NamedTuple):
     """One call of bpf_object__load(): an empty `errno` for success.
 
-    `log` is the verifier's; `cut` is what there was room for of another one, of the level that was
+    `program` is the one that was refused, "" where none was to blame; `log` is the verifier's,
+    `messages` are libbpf's; `cut` is what there was room for of another log, of the level that was
     asked for, if it did not fit.
     """
 
     errno: str
     log: str
+    program: str = ""
     messages: str = ""
     cut: str = ""
 
@@ -114,15 +117,14 @@ class _Attempt:
         return self.cut + _CUT + self.log if self.cut else self.log
 
     @property
-    def program(self) -> str:
-        """The program that was refused, "" where none was to blame."""
-        found = _PROGRAM_FAILED.search(self.messages)
-        return found["program"] if found else ""
-
-    @property
     def out_of_room(self) -> bool:
         """Whether the log did not fit: whatever became of the program, this errno hides it."""
         return self.errno == "ENOSPC" and bool(self.program)
+
+    @property
+    def unexplained(self) -> bool:
+        """Whether it was refused and the verifier said nothing of it."""
+        return bool(self.errno) and not verifierlog.findings(self.log)
 
 
 class MisconfiguredError(Exception):
@@ -157,12 +159,13 @@ class Loader:
                 name: kinds.map_type_name(kind) for name, kind in opened.map_kinds().items()
             }
             self._default = [name for name, p in opened.programs.items() if p.autoload]
+        self._first = opened
         self._places = {name: place for place, name in enumerate(self.programs)}
 
     def whole(self) -> Loaded:
         """Loads all programs together that the object loads by default, except those to skip."""
         names = [name for name in self._default if not self.wishes.skips(name)]
-        with self._loaded(names, STATISTICS) as (_, attempt):
+        with self._loaded(names, STATISTICS) as (_, _, attempt):
             if not attempt.errno:
                 return Loaded("", "accepted")
         return self._refused("", attempt, self._shared_prog_array(attempt, names))
@@ -171,20 +174,18 @@ class Loader:
         self,
         name: str,
         use: Use = lambda _opened, _program: None,
-        ready: Callable[[], None] = lambda: None,
+        ready: Callable[[], None] = go_on,
     ) -> Loaded:
         """Loads the program `name` and no other.
 
         `ready` is called when the kernel is about to see it; `use` gets it, if it is accepted.
         """
-        with self._loaded([name], self._level, ready) as (opened, attempt):
+        with self._loaded([name], self._level, ready) as (opened, (program,), attempt):
             if not attempt.errno:
-                program = opened.programs_in_order[self._places[name]]
                 info = program.info()
                 return Loaded(
                     name,
                     "accepted",
-                    figures=verifierlog.statistics(attempt.log),
                     translated_size=info.translated_size,
                     jited_size=info.jited_size,
                     log=attempt.text,
@@ -193,52 +194,52 @@ class Loader:
                 )
         if not attempt.program and _SLOT_FAILED.search(attempt.messages):
             # libbpf fills PROG_ARRAYs once every program is loaded; those of the slots are not.
-            figures = verifierlog.statistics(attempt.log)
-            return Loaded(
-                name, "accepted", figures=figures, log=attempt.text, log_cut=bool(attempt.cut)
-            )
+            return Loaded(name, "accepted", log=attempt.text, log_cut=bool(attempt.cut))
         return self._refused(name, attempt, None)
 
     def _used(self, opened: BpfObject, program: Program, use: Use) -> Attachment | None:
-        if program.kind != kinds.program_types()["struct_ops"]:
+        if self.programs[program.name].type != "struct_ops":
             return use(opened, program)
         # The kernel takes the operations of a map together, as far as they are required.
         names = [n for n, described in self.programs.items() if described.type == "struct_ops"]
-        with self._loaded(names, STATISTICS) as (together, attempt):
+        with self._loaded(names, STATISTICS) as (together, _, attempt):
             return None if attempt.errno else use(together, together.programs[program.name])
 
     @contextlib.contextmanager
     def _loaded(
-        self, names: Sequence[str], level: int, ready: Callable[[], None] = lambda: None
-    ) -> Iterator[tuple[BpfObject, _Attempt]]:
-        """The object with the programs `names`, and what became of loading it.
+        self, names: Sequence[str], level: int, ready: Callable[[], None] = go_on
+    ) -> Iterator[tuple[BpfObject, list[Program], _Attempt]]:
+        """The object, its programs `names`, and what became of loading these.
+
+        Listening to libbpf costs as much as loading something small. So a single program is loaded
+        in silence, and again to hear what libbpf says only if the verifier did not say why not.
 
         A log that does not fit turns whatever the verifier thought into ENOSPC: then it is loaded
         again, at a level and with a buffer that leave room.
         """
-        first = ""
-        for room in (len(self._buffer), *_MORE_ROOM):
-            buffer = self._buffer if not first else ctypes.create_string_buffer(room)
+        buffer, rooms = self._buffer, iter(_MORE_ROOM)
+        listening, cut = len(names) != 1, ""
+        while True:
             with self._opened(names) as (opened, programs):
-                if not first:
-                    ready()
-                attempt = _load(opened, programs, level if not first else STATISTICS, buffer)
-                if attempt.out_of_room and room != _MORE_ROOM[-1]:
-                    first = first or attempt.log
-                    continue
-                yield opened, dataclasses.replace(attempt, cut=first) if first else attempt
-                return
+                ready()
+                ready = go_on
+                load = _load if listening else _load_in_silence
+                attempt = load(opened, programs, level, buffer)
+                if attempt.out_of_room and (room := next(rooms, 0)):
+                    cut = cut or attempt.log
+                    level, buffer = STATISTICS, ctypes.create_string_buffer(room)
+                elif attempt.unexplained and not listening:
+                    listening = True
+                else:
+                    yield opened, programs, attempt._replace(cut=cut) if cut else attempt
+                    return
 
     @contextlib.contextmanager
     def _opened(self, names: Sequence[str]) -> Iterator[tuple[BpfObject, list[Program]]]:
         """The object anew, and its programs `names`, which are the only ones to be loaded."""
-        with BpfObject(self._path, again=True) as opened, contextlib.ExitStack() as stack:
+        with BpfObject(self._path, self._first) as opened, contextlib.ExitStack() as stack:
             self._adjust(opened, stack)
-            there = opened.programs_in_order
-            places = [self._places[name] for name in names]
-            for place, program in enumerate(there):
-                program.set_autoload(place in places)
-            yield opened, [there[place] for place in places]
+            yield opened, opened.choose([self._places[name] for name in names])
 
     def _adjust(self, opened: BpfObject, stack: contextlib.ExitStack) -> None:
         wishes = self.wishes
@@ -273,7 +274,6 @@ class Loader:
             program,
             _verdict(attempt, reason),
             errno=attempt.errno,
-            figures=verifierlog.statistics(attempt.log),
             line=verifierlog.last_line(attempt.log, attempt.messages),
             log=attempt.messages + attempt.text,
             log_cut=bool(attempt.cut),
@@ -290,7 +290,7 @@ class Loader:
             arrays = own & self._prog_arrays(partner)
             if not arrays:
                 continue
-            with self._loaded([partner, name], STATISTICS) as (_, pair):
+            with self._loaded([partner, name], STATISTICS) as (_, _, pair):
                 if (pair.program, pair.errno) == (name, attempt.errno):
                     kinds_of = (self.programs[name].kind, self.programs[partner].kind)
                     array = min(arrays)
@@ -299,10 +299,10 @@ class Loader:
 
     def _prog_arrays(self, name: str) -> set[str]:
         """The PROG_ARRAYs that a program uses; none if it is refused alone."""
-        with self._loaded([name], STATISTICS) as (opened, attempt):
+        with self._loaded([name], STATISTICS) as (opened, (program,), attempt):
             if attempt.errno:
                 return set()
-            used = opened.programs[name].map_ids()
+            used = program.map_ids()
             arrays = (m for m in opened.maps.values() if m.kind == TYPE_PROG_ARRAY)
             return {array.name for array in arrays if array.id() in used}
 
@@ -310,17 +310,40 @@ class Loader:
 def _load(
     opened: BpfObject, programs: Sequence[Program], level: int, buffer: LogBuffer
 ) -> _Attempt:
-    buffer[0] = b"\0"
-    for program in programs:
-        program.keep_log(level, len(buffer), buffer)
+    _keep_logs(programs, level, buffer)
     try:
         opened.load()
     except libbpf.LoadError as error:
-        said = error.log
+        found = _PROGRAM_FAILED.search(error.log)
         return _Attempt(
-            libbpf.errno_name(error.errno or 0), buffer.value.decode(errors="replace"), said
+            libbpf.errno_name(error.errno or 0),
+            _text(buffer),
+            found["program"] if found else "",
+            error.log,
         )
-    return _Attempt("", buffer.value.decode(errors="replace"))
+    return _Attempt("", _text(buffer))
+
+
+def _load_in_silence(
+    opened: BpfObject, programs: Sequence[Program], level: int, buffer: LogBuffer
+) -> _Attempt:
+    """The same for one program, which is to blame when its verifier said something."""
+    _keep_logs(programs, level, buffer)
+    number = opened.load_in_silence()
+    log = _text(buffer)
+    if not number:
+        return _Attempt("", log)
+    return _Attempt(libbpf.errno_name(number), log, programs[0].name if log else "")
+
+
+def _keep_logs(programs: Sequence[Program], level: int, buffer: LogBuffer) -> None:
+    buffer[0] = b"\0"
+    for program in programs:
+        program.keep_log(level, len(buffer), buffer)
+
+
+def _text(buffer: LogBuffer) -> str:
+    return buffer.value.decode(errors="replace")
 
 
 def _verdict(attempt: _Attempt, reason: Reason) -> str:

@@ -6,7 +6,7 @@ import functools
 import os
 import pathlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from types import TracebackType
 from typing import NamedTuple
 
@@ -37,7 +37,10 @@ class ProgramInfo(NamedTuple):
 
 
 class Program:
-    """A program of an object that is open."""
+    """A program of an object that is open.
+
+    What is called at every load asks for the name only where something failed.
+    """
 
     def __init__(self, handle: int) -> None:
         """`handle` is a `struct bpf_program *`."""
@@ -70,8 +73,10 @@ class Program:
     @property
     def fd(self) -> int:
         """The file descriptor. Raises LibbpfError if the program is not loaded."""
-        result = libbpf.library().bpf_program__fd(self.handle)
-        return libbpf.check(result, f"{self.name} is not loaded")
+        result: int = libbpf.library().bpf_program__fd(self.handle)
+        if result < 0:
+            libbpf.check(result, f"{self.name} is not loaded")
+        return result
 
     def set_kind(self, kind: int, attach_type: int) -> None:
         """Before load: the types, if the section's name does not tell. Raises LibbpfError."""
@@ -81,12 +86,6 @@ class Program:
             lib.bpf_program__set_expected_attach_type(self.handle, attach_type),
             f"{self.name}: attach type {attach_type}",
         )
-
-    def set_autoload(self, wanted: bool) -> None:
-        """Before load: whether the object's load() includes this program. Raises LibbpfError."""
-        result = libbpf.library().bpf_program__set_autoload(self.handle, wanted)
-        if result < 0:
-            libbpf.check(result, f"{self.name}: autoload")
 
     @property
     def autoload(self) -> bool:
@@ -107,9 +106,12 @@ class Program:
         """
         lib = libbpf.library()
         self._log = buffer if buffer is not None else ctypes.create_string_buffer(size)
-        libbpf.check(lib.bpf_program__set_log_level(self.handle, level), f"{self.name}: log level")
+        result = lib.bpf_program__set_log_level(self.handle, level)
+        if result < 0:
+            libbpf.check(result, f"{self.name}: log level")
         result = lib.bpf_program__set_log_buf(self.handle, self._log, size)
-        libbpf.check(result, f"{self.name}: log buffer")
+        if result < 0:
+            libbpf.check(result, f"{self.name}: log buffer")
 
     def log(self) -> str:
         """What keep_log() kept; empty before load."""
@@ -130,7 +132,8 @@ class Program:
         info = ctypes.create_string_buffer(asked, _PROG_INFO.size)
         size = ctypes.c_uint32(_PROG_INFO.size)
         result = libbpf.library().bpf_obj_get_info_by_fd(self.fd, info, ctypes.byref(size))
-        libbpf.check(result, f"{self.name}: information")
+        if result < 0:
+            libbpf.check(result, f"{self.name}: information")
         return info.raw
 
     def run_count(self) -> int:
@@ -144,10 +147,12 @@ class BpfObject:
     What programs and maps were used for must have ended before: see vmtest.guest.attach.
     """
 
-    def __init__(self, path: pathlib.Path, again: bool = False) -> None:
+    def __init__(self, path: pathlib.Path, like: "BpfObject | None" = None) -> None:
         """Opens `path`. Raises LoadError if libbpf cannot read it.
 
-        `again`: it could be read before, so that nobody listens to what libbpf says of it.
+        `like`: the same file as it was opened before; what is known of it is not asked again, and
+        nobody listens to what libbpf says of it.
+
         Maps that ask to be pinned are not: two loads would share them, and a pin outlives its test.
         Sharing is reuse_maps()'s.
         """
@@ -156,26 +161,47 @@ class BpfObject:
         self.path = path
         self._loaded = False
         self._maps: dict[str, Map] | None = None
-        with libbpf.silence() if again else libbpf.captured_messages() as messages:
-            handle: int | None = lib.bpf_object__open_file(os.fsencode(path), None)
-            if not handle:
+        self._handle: int | None = None
+        if like is not None:
+            self._handle = lib.bpf_object__open_file(os.fsencode(path), None)
+        if self._handle is None:
+            with libbpf.captured_messages() as messages:
+                self._handle = lib.bpf_object__open_file(os.fsencode(path), None)
+            if not self._handle:
                 raise libbpf.LoadError(
                     ctypes.get_errno(), f"{path.name}: cannot open", "".join(messages)
                 )
-        self._handle: int | None = handle
-        for found in self._map_handles():
-            # Not on all: with some versions unpinning what has no path is an error.
-            if lib.bpf_map__pin_path(found):
-                libbpf.check(lib.bpf_map__set_pin_path(found, None), f"{path.name}: pin path")
-        # In the file's order. Naming them all costs as much as loading a small one.
-        self.programs_in_order = [
-            Program(found) for found in _walk(lib.bpf_object__next_program, handle)
-        ]
+        # Not all: with some versions unpinning what has no path is an error.
+        self._pinned: list[int] = like._pinned if like else self._places_of_pinned_maps()
+        there = self._map_handles() if self._pinned else []
+        for place in self._pinned:
+            libbpf.check(lib.bpf_map__set_pin_path(there[place], None), f"{path.name}: pin path")
 
     @functools.cached_property
     def programs(self) -> dict[str, Program]:
-        """The programs by name."""
-        return {program.name: program for program in self.programs_in_order}
+        """The programs by name, in the file's order."""
+        handles = _walk(libbpf.library().bpf_object__next_program, self._open())
+        return {program.name: program for program in map(Program, handles)}
+
+    def choose(self, places: Collection[int]) -> list[Program]:
+        """Before load: has load() include the programs at these places of the file, no others.
+
+        Returns them, in the file's order. Raises LibbpfError.
+        """
+        # As plain as can be: of an object with many programs this runs often.
+        lib = libbpf.library()
+        following, set_autoload = lib.bpf_object__next_program, lib.bpf_program__set_autoload
+        outer, chosen, place = self._open(), [], 0
+        handle: int | None = following(outer, None)
+        while handle:
+            wanted = place in places
+            if (result := set_autoload(handle, wanted)) < 0:
+                libbpf.check(result, f"{Program(handle).name}: autoload")
+            if wanted:
+                chosen.append(Program(handle))
+            handle = following(outer, handle)
+            place += 1
+        return chosen
 
     def __enter__(self) -> "BpfObject":
         return self
@@ -193,6 +219,15 @@ class BpfObject:
         if self._handle:
             libbpf.library().bpf_object__close(self._handle)
             self._handle = None
+
+    def load_in_silence(self) -> int:
+        """As load(), with nobody listening to what libbpf says. Returns the errno, 0 for success.
+
+        What was refused cannot be loaded again.
+        """
+        result: int = libbpf.library().bpf_object__load(self._open())
+        self._loaded = result >= 0
+        return max(-result, 0)
 
     def load(self) -> None:
         """Makes the maps and has every program verified.
@@ -327,6 +362,10 @@ class BpfObject:
     def _map(self, name: str) -> int:
         handle = libbpf.library().bpf_object__find_map_by_name(self._open(), name.encode())
         return libbpf.check_pointer(handle, f"{self.path.name}: map {name}")
+
+    def _places_of_pinned_maps(self) -> list[int]:
+        pin_path = libbpf.library().bpf_map__pin_path
+        return [place for place, found in enumerate(self._map_handles()) if pin_path(found)]
 
     def _map_handles(self) -> list[int]:
         return list(_walk(libbpf.library().bpf_object__next_map, self._open()))

@@ -4,7 +4,8 @@
 
 Standard input carries the host's answers, one byte a `start`; standard output events only, as JSON
 lines: `hello`, then of each object `object`, and `start` and `load` of it as a whole (program "")
-and of each program, then `probe` and `finish`. docs/verify.md describes plan and events.
+and of each program, then `probe` and `finish`. A `start` names several programs where the object
+was taken as a whole: see `GROUP`. docs/verify.md describes plan and events.
 """
 
 import ctypes
@@ -15,7 +16,8 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vmtest.guest import libbpf, verifierlog
@@ -23,11 +25,11 @@ from vmtest.guest.autoattach import Attachment, try_to_attach
 from vmtest.guest.kernel import RunningKernel, boot_config
 from vmtest.guest.loading import (
     STATISTICS,
-    Described,
     Loaded,
     Loader,
     MisconfiguredError,
     Wishes,
+    go_on,
 )
 from vmtest.guest.objects import BpfObject, Program
 from vmtest.guest.reasons import Failure, Reason, explain
@@ -35,6 +37,13 @@ from vmtest.guest.wire import Wire
 
 # The verifier takes no smaller buffer.
 _SMALLEST_LOG = 128
+
+# An answer of the host costs the guest as much as loading something small. So the programs of an
+# object that was taken as a whole, and quickly, are announced together: this many, after no more
+# than these seconds. If one of them takes the process or the kernel along all the same, the next
+# process finds the whole done and announces what is left of the object one by one.
+GROUP = 16
+_QUICK = 5.0
 
 
 class Verification:
@@ -63,17 +72,28 @@ class Verification:
             self._wire.send("object", object=key, programs=[], maps=[])
             return
         if (key, "") not in self._done:
-            self._wire.send("start", object=key, program="")
+            self._wire.send("start", object=key, programs=[""])
             self._wire.wait()
         if (loader := self.open(item)) is None:
             return
+        size = 1
         if (key, "") not in self._done:
-            self._tell(key, loader.whole())
+            began = time.monotonic()
+            whole = loader.whole()
+            self._tell(key, whole)
+            quick = time.monotonic() - began < _QUICK
+            if whole.verdict == "accepted" and quick and not self._plan.get("attach"):
+                size = GROUP
         globs, skips = item.get("programs", ["*"]), loader.wishes.skips
-        for name in loader.programs:
-            wanted = any(fnmatch.fnmatchcase(name, glob) for glob in globs) and not skips(name)
-            if wanted and (key, name) not in self._done:
-                self.load(loader, key, name)
+        names = [
+            name
+            for name in loader.programs
+            if any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+            and not skips(name)
+            and (key, name) not in self._done
+        ]
+        for first in range(0, len(names), size):
+            self.load(loader, key, names[first : first + size])
 
     def open(self, item: Mapping[str, Any]) -> Loader | None:
         """The loader of an object of the plan; None, and the host knows why, if there is none."""
@@ -95,37 +115,37 @@ class Verification:
         )
         return loader
 
-    def load(self, loader: Loader, key: str, name: str) -> None:
-        """Load the program `name` alone, announced before and told after."""
-        # The host takes it down while the object is opened.
-        self._wire.send("start", object=key, program=name)
+    def load(self, loader: Loader, key: str, names: Sequence[str]) -> None:
+        """Load each of the programs `names` alone, announced before all and told after each."""
+        self._wire.send("start", object=key, programs=names)
         use = self._attach if self._plan.get("attach") else _leave
-        self._tell(key, loader.alone(name, use, self._wire.wait), loader.programs[name])
+        # The host takes it down while the first object is opened.
+        ready: Callable[[], None] = self._wire.wait
+        for name in names:
+            self._tell(key, loader.alone(name, use, ready))
+            ready = go_on
 
     def _attach(self, opened: BpfObject, program: Program) -> Attachment | None:
         return try_to_attach(opened, program, self._kernel)
 
-    def _tell(self, key: str, result: Loaded, program: Described | None = None) -> None:
-        # With the announcement of the next load, before which nothing can go wrong.
+    def _tell(self, key: str, result: Loaded) -> None:
+        # With the announcement of the next load, before which nothing can go wrong; the host reads
+        # the figures in the log.
+        told: dict[str, Any] = {}
+        if result.errno or result.reason:
+            told = {"errno": result.errno, "line": result.line, "reason": _reason(result.reason)}
+        if result.attachment:
+            told["attachment"] = _attachment(result.attachment)
         self._wire.hold(
             "load",
             object=key,
             program=result.program,
             verdict=result.verdict,
-            errno=result.errno,
-            section=program.section if program else "",
-            type=program.type if program else "",
-            attach_type=program.attach_type if program else "",
-            cost={
-                **result.figures._asdict(),
-                "translated_size": result.translated_size,
-                "jited_size": result.jited_size,
-            },
-            line=result.line,
+            translated_size=result.translated_size,
+            jited_size=result.jited_size,
             log=result.log,
             log_cut=result.log_cut,
-            reason=_reason(result.reason),
-            attachment=_attachment(result.attachment),
+            **told,
         )
 
 
@@ -133,9 +153,7 @@ def _leave(_opened: BpfObject, _program: Program) -> None:
     return None
 
 
-def _attachment(attachment: Attachment | None) -> dict[str, Any] | None:
-    if attachment is None:
-        return None
+def _attachment(attachment: Attachment) -> dict[str, Any]:
     return {**attachment._asdict(), "reason": _reason(attachment.reason)}
 
 

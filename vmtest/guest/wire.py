@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any
 
 _HOST_GONE = 3
+_MOST_HELD = 1 << 20  # bytes
+_LONGEST_HELD = 0.5  # seconds
 
 
 class Wire:
@@ -15,7 +18,9 @@ class Wire:
     def __init__(self, lines: int, answers: int) -> None:
         self._lines = lines
         self._answers = answers
-        self._held = b""
+        self._held: list[bytes] = []
+        self._size = 0
+        self._sent = 0.0
 
     @classmethod
     def on_standard_streams(cls) -> Wire:
@@ -32,14 +37,30 @@ class Wire:
 
     def send(self, event: str, **fields: Any) -> None:
         """Write one event, and those held before it; blocks while the host does not read."""
-        self.hold(event, **fields)
-        data, self._held = self._held, b""
-        while data:
-            data = data[os.write(self._lines, data) :]
+        self._add(event, fields)
+        self._write()
 
     def hold(self, event: str, **fields: Any) -> None:
-        """Have one event written together with the next one sent: waking the host costs time."""
-        self._held += (json.dumps({"event": event, **fields}) + "\n").encode()
+        """Have one event written together with the next one sent: waking the host costs time.
+
+        Not for longer than half a second, or until there is a megabyte, as far as anybody calls.
+        """
+        self._add(event, fields)
+        if self._size > _MOST_HELD or time.monotonic() - self._sent > _LONGEST_HELD:
+            self._write()
+
+    def _add(self, event: str, fields: dict[str, Any]) -> None:
+        line = (json.dumps({"event": event, **fields}) + "\n").encode()
+        self._held.append(line)
+        self._size += len(line)
+
+    def _write(self) -> None:
+        data = b"".join(self._held)
+        self._held.clear()
+        self._size = 0
+        while data:
+            data = data[os.write(self._lines, data) :]
+        self._sent = time.monotonic()
 
     def wait(self) -> None:
         """Block until the host has answered; ends this process when the host is gone."""

@@ -93,7 +93,7 @@ class _Boots:
         """Boot until every load is done with; status and reason of the whole."""
         loader, barren = self._loader, 0
         while loader.left:
-            before = loader.finished
+            before = loader.progress
             try:
                 with self._bench.guest() as guest:
                     self._one(guest)
@@ -105,7 +105,7 @@ class _Boots:
                     return Status.CANCELLED, f"interrupted; {left} loads were not made"
                 loader.give_up(str(error))
                 return Status.INFRA_ERROR, f"{error}; the results so far are kept"
-            barren = 0 if loader.finished > before else barren + 1
+            barren = 0 if loader.progress > before else barren + 1
             if barren >= BARREN_BOOTS and loader.left:
                 why = f"given up after {barren} boots in a row without a verdict"
                 left = loader.give_up(why)

@@ -18,16 +18,24 @@ class Scale:
     """How much slower than expected this machine is.
 
     ``probe_seconds`` is what the accelerator's probe boot took, ``vcpus`` how
-    many virtual CPUs run at once.
+    many virtual CPUs run at once, ``load`` the host's load average: the probe's
+    seconds are remembered and may be of a calm moment.
     """
 
     probe_seconds: float
     vcpus: int
+    load: float = 0.0
+
+    @classmethod
+    def now(cls, probe_seconds: float, vcpus: int) -> Scale:
+        """With the load average of the last minute."""
+        return cls(probe_seconds, vcpus, os.getloadavg()[0])
 
     @property
     def factor(self) -> float:
         """What every configured limit is multiplied with; 1.0 to 10.0."""
-        crowding = self.vcpus / len(os.sched_getaffinity(0))
+        # Not their sum: our own virtual CPUs are part of the load.
+        crowding = max(self.vcpus, self.load) / len(os.sched_getaffinity(0))
         slowness = self.probe_seconds / REFERENCE_BOOT
         return min(MAX_FACTOR, max(1.0, slowness) * max(1.0, crowding))
 
