@@ -20,7 +20,6 @@ from layouts import (
     assert_global,
     assert_maps,
     endpoint_key,
-    log_event,
     original_v4,
     original_v6,
     u32,
@@ -36,6 +35,7 @@ from mesh import (
     Mesh,
     backend_id,
 )
+from messages import LOG_DEBUG, LOG_ERROR, LOG_INFO, assert_logged, logging_at
 from traffic import (
     MAPPED,
     SECONDS,
@@ -55,9 +55,7 @@ from vmtest.guest.features import SO_NETNS_COOKIE
 from vmtest.guest.libbpf import LibbpfError
 from vmtest.guest.objects import BpfObject
 from vmtest.guest.payload import object_path
-from vmtest.guest.ringbuf import RingBuffer
 
-LOG_ERROR, LOG_INFO, LOG_DEBUG = 0, 2, 3
 DNS_PORT = 53
 DNS_BACKEND = 0
 DNS_PROGRAMS = ("bpf_redirect_dns_send", "bpf_restore_dns_recv")
@@ -244,8 +242,11 @@ def test_datagram_to_the_control_address_manages_and_unmanages(
     mesh: Mesh, dns_programs: None
 ) -> None:
     for port, entries in ((MANAGE, 1), (UNMANAGE, 0)):
-        with mesh.udp_client() as client, contextlib.suppress(OSError):  # There is no route.
-            client.sendto(b"control", (V4.control_host, port))
+        with mesh.udp_client() as client:
+            try:
+                client.sendto(b"control", (V4.control_host, port))
+            except OSError as error:  # There is no route; the programs have nothing against it.
+                assert error.errno != errno.EPERM, f"sending to port {port} was forbidden"
         assert_managed(mesh, entries)
 
 
@@ -1117,6 +1118,33 @@ def test_answer_of_a_stranger_keeps_its_source(dns: Dns) -> None:
 
 
 @pytest.mark.ours
+def test_datagram_of_another_name_server_keeps_its_source(dns: Dns) -> None:
+    dns.mesh.manage()
+    with dns.mesh.udp_client() as client:
+        client.bind((V4.host(8), 0))
+        dns.query(client, dns.asked, taken_by=dns.server)
+        dns.send(dns.second, client.getsockname())
+        received = client.recvfrom(64)
+        assert received == (b"answer", dns.second), f"expected it of {dns.second}, seen {received}"
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("storage", [None, Storage(connect_ns=1)], ids=["no storage", "storage"])
+def test_datagram_to_a_socket_without_an_original_changes_neither_source_nor_storage(
+    dns: Dns, storage: Storage | None
+) -> None:
+    dns.mesh.manage()
+    with dns.mesh.udp_client() as client:
+        client.bind((V4.host(8), 0))
+        if storage is not None:
+            dns.mesh.maps["km_sockstorage"].update(u32(client.fileno()), storage.pack())
+        dns.send(dns.server, client.getsockname())
+        received = client.recvfrom(64)
+        assert received == (b"answer", dns.server), f"expected it of {dns.server}, seen {received}"
+        assert dns.mesh.storage(client) == storage
+
+
+@pytest.mark.ours
 @pytest.mark.parametrize("port", [DNS_PORT, 5353], ids=["port 53", "another port"])
 def test_datagram_of_the_meshs_server_that_answers_no_query_keeps_its_source(
     dns: Dns, port: int
@@ -1261,25 +1289,6 @@ def no_memory_for_storage() -> Iterator[None]:
 def ipv6_that_begins_with(ipv4: str) -> str:
     """An IPv6 address whose first word reads as `ipv4`."""
     return f"{socket.inet_aton(ipv4).hex(':', 2)}::1"
-
-
-@contextlib.contextmanager
-def logging_at(loaded: BpfObject, level: int) -> Iterator[RingBuffer]:
-    """Has messages up to `level` made; their reader, what was there before left out."""
-    with RingBuffer(loaded.maps["km_log_event"]) as log:
-        log.drain()
-        loaded.set_global("bpf_log_level", level)
-        try:
-            yield log
-        finally:
-            loaded.set_global("bpf_log_level", LOG_INFO)
-
-
-def assert_logged(log: RingBuffer, *texts: str) -> None:
-    """These messages were made since the last time, and no others."""
-    records = log.drain()
-    expected = [log_event(text) for text in texts]
-    assert records == expected, f"expected the messages {texts}, seen {records}"
 
 
 @contextlib.contextmanager

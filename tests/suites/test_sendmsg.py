@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import Needed
 from layouts import Storage, assert_maps, backend_value, ip_addr, original_v4, original_v6, u32
+from messages import LOG_ERROR, assert_logged, logging_at
 from traffic import (
     MAPPED,
     V4,
@@ -265,9 +266,14 @@ def test_every_socket_carries_its_own_original_destination(sender: Sender) -> No
 def test_message_whose_push_fails_goes_out_bare_and_no_push_is_tried_again(
     mock: Sender, family: Family, storage: Storage, header: bytes
 ) -> None:
-    with befallen(mock, push=PUSH_REFUSED, pushes=0), mock.connection(family, storage) as met:
+    with (
+        befallen(mock, push=PUSH_REFUSED, pushes=0),
+        mock.connection(family, storage) as met,
+        logging_at(mock.loaded, LOG_ERROR) as log,
+    ):
         met.client.sendall(b"first")
         assert_stream(receive(met.server, len(b"first")), b"first")
+        assert_logged(log, "sendmsg: no room for the original destination")
         assert_storage(mock.storage(met), dataclasses.replace(storage, has_encoded=True))
         mock.loaded.set_global("push", PUSH_REAL)
         met.client.sendall(b"second")
@@ -284,10 +290,15 @@ def test_message_whose_push_fails_goes_out_bare_and_no_push_is_tried_again(
 def test_message_whose_room_is_out_of_reach_goes_out_bare(
     mock: Sender, family: Family, storage: Storage, header: bytes
 ) -> None:
-    with befallen(mock, push=PUSH_OUT_OF_REACH), mock.connection(family, storage) as met:
+    with (
+        befallen(mock, push=PUSH_OUT_OF_REACH),
+        mock.connection(family, storage) as met,
+        logging_at(mock.loaded, LOG_ERROR) as log,
+    ):
         met.client.sendall(b"first")
         met.client.sendall(b"second")
         assert_stream(receive_all(met), b"firstsecond")
+        assert_logged(log, "sendmsg: the room for the original destination is out of reach")
     with mock.connection(family, storage) as met:
         met.client.sendall(b"control")
         assert_stream(receive_all(met), header + b"control")
