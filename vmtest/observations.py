@@ -7,7 +7,7 @@ did not run under the test is SKIP.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vmtest.bisect import Verdict
 from vmtest.model import KernelResult, Outcome, Status, TestResult
@@ -24,6 +24,7 @@ _ENDED_BADLY = (
     Status.SPLAT,
 )
 _MACHINES_FAULT = (Status.INFRA_ERROR, Status.CANCELLED)
+_CANNOT_TELL = 125
 _LONGEST = 400
 
 
@@ -62,7 +63,11 @@ def of_suites(result: KernelResult, folder: str) -> Observation:
         verdict = Verdict.GOOD
     elif result.status in _ENDED_BADLY and ran:
         verdict = Verdict.BAD
-        failed = [f"{t.test}: {_test(t)}" for t in ran if t.outcome in _BAD]
+        failed = [
+            f"{t.test}: {_test(t)}"
+            for t in ran
+            if t.outcome in _BAD and not (t.message and t.message in why)
+        ]
         why = "; ".join([f"{result.status}: {why}", *failed[:1]])
     else:
         verdict = Verdict.SKIP
@@ -70,6 +75,16 @@ def of_suites(result: KernelResult, folder: str) -> Observation:
             why = "every test was skipped"
         why = f"{result.status}: {why}"
     return _observation(result, folder, verdict, why, facts)
+
+
+def of_command(result: KernelResult, folder: str) -> Observation:
+    """As of suites; a command that ends with 125 tells nothing, as under ``git bisect run``."""
+    one = of_suites(result, folder)
+    if result.status is Status.FAILED and result.exit_status == _CANNOT_TELL:
+        return replace(one, verdict=Verdict.SKIP)
+    if one.verdict is Verdict.GOOD and len(result.tests) == 1:
+        return replace(one, why=_line(result.tests[0].message or one.why))
+    return one
 
 
 def of_load(result: KernelResult, folder: str, object_: str, program: str) -> Observation:

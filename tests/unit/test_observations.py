@@ -6,7 +6,7 @@ import pytest
 
 from vmtest.bisect import Verdict
 from vmtest.model import KernelResult, Outcome, Status, TestResult
-from vmtest.observations import Observation, combined, of_load, of_suites
+from vmtest.observations import Observation, combined, of_command, of_load, of_suites
 from vmtest.verdicts import Cost, LoadResult, Reason
 from vmtest.verdicts import Verdict as Load
 
@@ -56,6 +56,36 @@ def test_a_failure_is_named_with_its_message() -> None:
     failed = TestResult("t.py::test_x", "t", Outcome.FAILED, message="assert 1\n == 2")
     one = of_suites(KernelResult("k", Status.FAILED, tests=(PASSED, failed), reason="1 failed"), "")
     assert one.why == "FAILED: 1 failed; t.py::test_x: failed: assert 1 == 2"
+
+
+def command(status: Status, exit_status: int, message: str, outcome: Outcome) -> Observation:
+    row = TestResult("./check -v", "check", outcome, message=message)
+    reason = "" if status is Status.PASSED else message
+    result = KernelResult("k", status, tests=(row,), reason=reason, exit_status=exit_status)
+    return of_command(result, "k")
+
+
+def test_a_command_is_good_when_it_ends_with_zero_and_says_its_last_line() -> None:
+    one = command(Status.PASSED, 0, "exit status 0: all taken", Outcome.PASSED)
+    assert (one.verdict, one.why) == (GOOD, "exit status 0: all taken")
+
+
+def test_a_commands_failure_is_said_once() -> None:
+    one = command(Status.FAILED, 3, "exit status 3: refused", Outcome.FAILED)
+    assert (one.verdict, one.why) == (BAD, "FAILED: exit status 3: refused")
+
+
+def test_what_a_command_came_to_can_stand_side_by_side() -> None:
+    one = command(Status.FAILED, 3, "exit status 3: refused", Outcome.FAILED)
+    assert one.facts == (("./check -v", "failed: exit status 3: refused"),)
+
+
+def test_a_command_that_ends_with_125_cannot_tell() -> None:
+    assert command(Status.FAILED, 125, "exit status 125: x", Outcome.FAILED).verdict is SKIP
+
+
+def test_a_panic_under_a_command_is_bad_whatever_its_status_was() -> None:
+    assert command(Status.PANICKED, 125, "panic", Outcome.LOST).verdict is BAD
 
 
 def loaded(verdict: Load, program: str = "p") -> KernelResult:

@@ -30,6 +30,10 @@ version = "6.1.*"
 suites = ["bookworm-security"]
 """
 KFUNC = "kfunc.bpf.o:reads_by_pointer"
+CHECK = """#!/bin/sh
+test ! -e /proc/sys/net/ipv4/tcp_plb_enabled && echo "no tcp_plb_enabled" && exit 0
+echo "tcp_plb_enabled is there"; exit 1
+"""
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +96,37 @@ def test_the_command_that_it_names_reproduces_an_end(folder: Path, said: Said) -
     again = vmtest(*shlex.split(named.group(1)), cwd=folder, timeout=600)
     assert again.status == 1, again
     assert "has no kfunc bpf_dynptr_from_skb" in again.out
+
+
+@pytest.fixture(scope="module")
+def checked(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of its own, so that the runs of ``folder`` are those of its one bisect."""
+    made = tmp_path_factory.mktemp("checked")
+    (made / "kernels.toml").write_bytes((folder / "kernels.toml").read_bytes())
+    script = made / "check.sh"
+    script.write_text(CHECK)
+    script.chmod(0o755)
+    return made
+
+
+@pytest.fixture(scope="module")
+def ran(checked: Path) -> Said:
+    command = ("--exec", "./check.sh 'a word'", "--copy", "check.sh", "--jobs", "1", "--cached")
+    return vmtest("bisect", "--good", "6.1", "--bad", "6.12", *command, cwd=checked, timeout=900)
+
+
+def test_a_commands_exit_status_finds_the_first_kernel_too(ran: Said) -> None:
+    # net.ipv4.tcp_plb_enabled: 6.2, commit bd456f283b66; the suites hold nothing before 6.12.
+    assert ran.status == 0, ran
+    assert re.search(r"^first bad: 6\.12\.", ran.out, re.MULTILINE)
+    assert re.search(r"^    6\.1\.\S+ +passed: exit status 0: no tcp_plb_enabled$", ran.out, re.M)
+    assert re.search(r"^    6\.12\.\S+ +failed: exit status 1: tcp_plb_enabled is", ran.out, re.M)
+
+
+def test_the_vmtest_exec_that_it_names_reproduces_the_commands_end(
+    checked: Path, ran: Said
+) -> None:
+    named = re.search(r"^  6\.12\.\S+ \(bad\): vmtest (.*)$", ran.out, re.MULTILINE)
+    assert named is not None, ran
+    again = vmtest(*shlex.split(named.group(1)), cwd=checked, timeout=600)
+    assert (again.status, again.out) == (1, "tcp_plb_enabled is there\n"), again

@@ -24,8 +24,10 @@ from vmtest import config as configuration
 from vmtest.bisection import Outcome, Point, Question, Recorded, Standing, Watch
 from vmtest.cache import sha256_file
 from vmtest.cli import common
+from vmtest.cli.exec import parse_format
 from vmtest.cli.report import read_matrix
 from vmtest.cli.run import facts_of
+from vmtest.commands import check_program, members, parse_copy, suite_of
 from vmtest.config import Config, suggestion
 from vmtest.errors import UsageError
 from vmtest.events import Event
@@ -42,13 +44,15 @@ from vmtest.report import bisection as words
 from vmtest.report import live, matrix_json
 from vmtest.runs import RunFolder
 from vmtest.suites import pack
+from vmtest.tasks.command import command_tasks
 from vmtest.tasks.suites import SuitesTasks
 from vmtest.tasks.verify import verify_tasks
 from vmtest.verifier import FailOn, Rules
 
-EXAMPLE = """Find the first packaged kernel that breaks a test or refuses a program, or mends it.
+EXAMPLE = """Find the first packaged kernel that breaks a test or a command, or refuses a program.
 
-A and B are versions (6.12.117, a package version, 6.12 for its newest) or kernels of kernels.toml.
+With --find fixed, the first that mends it.  A and B are versions (6.12.117, a package version,
+6.12 for its newest) or kernels of kernels.toml.
 
 Example: [bold]vmtest bisect --good 6.1 --bad 6.12 --suite sendmsg -k ipv4[/bold]
 """
@@ -71,6 +75,18 @@ def bisect(
     verify: Annotated[
         str | None,
         typer.Option(metavar="OBJECT[:PROGRAM]", help="Does this load? Instead of suites."),
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option("--exec", metavar="CMD", help="Does this end with status 0? As vmtest exec."),
+    ] = None,
+    copy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|DIR[:GUESTPATH]", help="With --exec: into its working folder."),
+    ] = None,
+    results: Annotated[
+        str | None,
+        typer.Option(metavar="gotest|tap|junit:PATH", help="With --exec: tests in its output."),
     ] = None,
     find: Annotated[Find, typer.Option(help="What broke it, or what fixed it.")] = Find.BROKEN,
     repeat: Annotated[
@@ -96,16 +112,19 @@ def bisect(
     with common.reported():
         common.clean_up_on_signals()
         common.check_accelerator(accel)
-        if verify is not None and (suite or expression is not None):
-            raise UsageError("--verify: loads an object; leave --suite and -k out")
-        read = common.load_config if verify is None else common.load_config_or_builtin
+        tests = bool(suite) or expression is not None
+        _check_one_question(tests, verify, command, bool(copy) or results is not None)
+        bare = verify is None and command is None
+        read = common.load_config if bare else common.load_config_or_builtin
         # What is expected to fail somewhere is what a bisect is about: only outcomes count.
         settings = replace(read(config), known_failures=())
         apt = _archive(settings, archive)
-        if verify is None:
-            work = _suites(settings, suite or [], expression)
-        else:
+        if verify is not None:
             work = _load(settings, verify)
+        elif command is not None:
+            work = _command(settings, command, copy or [], results)
+        else:
+            work = _suites(settings, suite or [], expression)
         asked: dict[str, Any] = {
             "good": good,
             "bad": bad,
@@ -133,6 +152,7 @@ def bisect(
             cache=cache,
             folder=folder,
             suites=work.suites,
+            command=work.ran,
             build=False,
             jobs=slots,
             accelerator=accel,
@@ -157,7 +177,7 @@ def bisect(
                 _say(f"to go on: {again}")
                 raise
         _say("")
-        commands = _commands(outcome, apt, work.command, config)
+        commands = _commands(outcome, apt, work, config)
         _say(words.render(outcome, commands, os.path.relpath(folder.path)))
 
 
@@ -170,6 +190,18 @@ class _Work:
     judge: Judge
     command: tuple[str, ...]
     suites: tuple[str, ...] = ()
+    ran: tuple[str, ...] = ()
+
+
+def _check_one_question(
+    tests: bool, verify: str | None, command: str | None, exec_options: bool
+) -> None:
+    if verify is not None and tests:
+        raise UsageError("--verify: loads an object; leave --suite and -k out")
+    if command is not None and (tests or verify is not None):
+        raise UsageError("--exec: runs a command; leave --suite, -k and --verify out")
+    if command is None and exec_options:
+        raise UsageError("--copy, --results: are for a command; name it with --exec CMD")
 
 
 def _suites(settings: Config, names: Sequence[str], expression: str | None) -> _Work:
@@ -213,6 +245,40 @@ def _load(settings: Config, wanted: str) -> _Work:
         verify_tasks([given], (), order, Rules(FailOn(rejected=True))),
         partial(observations.of_load, object_=given.build.name, program=program),
         ("verify", given.build.name, *(("--program", program) if program else ())),
+    )
+
+
+def _command(settings: Config, line: str, copy: Sequence[str], results: str | None) -> _Work:
+    try:
+        argv = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"--exec {line}: {error}; quote it as for a shell") from error
+    copies, format = [parse_copy(text) for text in copy], parse_format(results)
+    if settings.build is not None:
+        objects.run_build(settings.build, settings.directory)  # once, not in every round
+    there = members(copies)
+    check_program(argv, there)
+    for build in settings.objects:
+        objects.check_object(build.name, build.path)
+    files = {str(place): path for place, path in sorted(there.items())}
+    asked = {
+        "command": argv,
+        "results": results,
+        "copied": [
+            [place, path.lstat().st_mode, sha256_file(path) if path.is_file() else ""]
+            for place, path in files.items()
+        ],
+        "objects": sorted([b.name, sha256_file(b.path)] for b in settings.objects),
+    }
+    options = [word for text in copy for word in ("--copy", text)]
+    options += [] if results is None else ["--results", results]
+    return _Work(
+        asked,
+        command_tasks(argv, copies, settings.objects, format),
+        observations.of_command,
+        ("exec", *options),
+        (suite_of(argv),),
+        tuple(argv),
     )
 
 
@@ -362,14 +428,15 @@ def _without_resume(arguments: Sequence[str]) -> list[str]:
 
 
 def _commands(
-    outcome: Outcome, archive: AptArchive, command: Sequence[str], config: Path | None
+    outcome: Outcome, archive: AptArchive, work: _Work, config: Path | None
 ) -> dict[int, str]:
     """The command that asks each of the two kernels again, by place."""
     more = [] if config is None else ["--config", str(config)]
     found = {}
     for place in (outcome.answer.last, outcome.answer.first):
         version = outcome.question.points[place].version
-        words_of = ["vmtest", *command, "--kernel", f"{archive.name}/{version}", *more]
+        words_of = ["vmtest", *work.command, "--kernel", f"{archive.name}/{version}", *more]
+        words_of += ["--", *work.ran] if work.ran else []
         found[place] = shlex.join(words_of)
     return found
 
