@@ -25,6 +25,7 @@ _ENDED_BADLY = (
 )
 _MACHINES_FAULT = (Status.INFRA_ERROR, Status.CANCELLED)
 _CANNOT_TELL = 125
+_UNKNOWN = "unknown"  # docs/verify.md: no evidence for any reason; the log's last line says more
 _LONGEST = 400
 
 
@@ -119,7 +120,7 @@ def _load(load: LoadResult) -> str:
         counts = ((cost.instructions, "instructions"), (cost.total_states, "states"))
         return ", ".join([load.verdict.value, *(f"{n} {word}" for n, word in counts if n)])
     words = load.verdict.value
-    if load.reason is not None:
+    if load.reason is not None and not (load.reason.code == _UNKNOWN and load.line):
         words += f" ({load.reason.code}): {load.reason.text}"
         if load.reason.evidence:
             words += f"; {load.reason.evidence}"

@@ -122,6 +122,13 @@ def test_a_load_says_its_reason_its_evidence_and_its_instructions() -> None:
     assert dict(one.facts)["x.o: p"] == one.why == said
 
 
+def test_where_no_reason_is_known_the_logs_last_line_stands_for_it() -> None:
+    nothing = Reason("unknown", "neither the log nor a probe shows why")
+    load = LoadResult("x.o", "p", Load.REJECTED, line="cannot use this", reason=nothing)
+    one = of_load(KernelResult("k", Status.FAILED, loads=(load,)), "", "x.o", "p")
+    assert one.why == "rejected: cannot use this"
+
+
 def test_an_accepted_load_says_its_instructions_and_states() -> None:
     assert of_load(loaded(Load.ACCEPTED), "", "x.o", "p").why == (
         "accepted, 812 instructions, 40 states"

@@ -32,7 +32,8 @@ from vmtest.config import Config, suggestion
 from vmtest.errors import UsageError
 from vmtest.events import Event
 from vmtest.kernels import Store, default_cache
-from vmtest.kernels.apt import AptSource
+from vmtest.kernels.apt import AptSource, OutOfOrder
+from vmtest.kernels.candidates import check_version
 from vmtest.loadables import Given
 from vmtest.loader import Order
 from vmtest.matrix import Plan, memory_available_mib
@@ -322,13 +323,18 @@ def _question(
     source, fixed = AptSource(archive), asked["find"] == Find.FIXED
     good, bad = asked["good"], asked["bad"]
     older, newer = (bad, good) if fixed else (good, bad)
-    first, last = (_version(settings, archive, store, end) for end in (older, newer))
+    words_of = ("--bad", "--good") if fixed else ("--good", "--bad")
+    first, last = (
+        _version(settings, archive, store, word, end)
+        for word, end in zip(words_of, (older, newer), strict=True)
+    )
     try:
         span = source.between(first, last, settings.defaults, store, cached=asked["cached"])
-    except UsageError as error:
+    except OutOfOrder as error:
         other = Find.BROKEN if fixed else Find.FIXED
         raise UsageError(
-            f"--good {good} --bad {bad}: {error}; or did you mean --find {other.value}?"
+            f"{error}: with --find {asked['find']}, --{'bad' if fixed else 'good'} is the older "
+            f"end; swap them, or did you mean --find {other.value}?"
         ) from error
     if len(span.kernels) < 2:
         raise UsageError(
@@ -344,11 +350,20 @@ def _question(
     )
 
 
-def _version(settings: Config, archive: AptArchive, store: Store, written: str) -> str:
+def _version(settings: Config, archive: AptArchive, store: Store, word: str, written: str) -> str:
     """What an end as it was written asks the archive for: a version or a pattern."""
     named = [kernel for kernel in settings.kernels if kernel.name == written]
     if not named:
-        return f"{written}.*" if _SERIES.fullmatch(written) else written
+        version = f"{written}.*" if _SERIES.fullmatch(written) else written
+        try:
+            check_version(version)
+        except UsageError:
+            names = {kernel.name for kernel in settings.kernels}
+            raise UsageError(
+                f"{word} {written}: is no version (6.12.117, 6.12.117-1, 6.12 for its newest), "
+                f"and no kernel of {settings.file.name}{suggestion(written, names)}"
+            ) from None
+        return version
     spec = named[0].spec
     if not isinstance(spec, AptSpec) or spec.archive != archive.name:
         raise UsageError(
