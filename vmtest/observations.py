@@ -96,7 +96,11 @@ def of_load(result: KernelResult, folder: str, object_: str, program: str) -> Ob
         why = f"{result.status}: {result.reason or 'it was not loaded'}"
         return _observation(result, folder, Verdict.SKIP, why, facts)
     verdict = Verdict.BAD if found[0].verdict.bad else Verdict.GOOD
-    return _observation(result, folder, verdict, _load(found[0]), facts)
+    why = _load(found[0])
+    if result.splats:
+        complaint = f'the kernel complained: "{result.splats[0]}"'
+        why, facts = f"{why}; {complaint}", (*facts, ("the kernel's log", complaint))
+    return _observation(result, folder, verdict, why, facts)
 
 
 def _observation(

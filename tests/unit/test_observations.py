@@ -129,6 +129,15 @@ def test_where_no_reason_is_known_the_logs_last_line_stands_for_it() -> None:
     assert one.why == "rejected: cannot use this"
 
 
+def test_a_kernel_that_complained_under_a_load_is_quoted() -> None:
+    load = LoadResult("x.o", "p", Load.REJECTED, line="BUG regs 1")
+    splat = "WARNING: CPU: 0 PID: 9 at kernel/bpf/verifier.c:4067"
+    result = KernelResult("k", Status.SPLAT, loads=(load,), splats=(splat,))
+    one = of_load(result, "", "x.o", "p")
+    assert one.why == f'rejected: BUG regs 1; the kernel complained: "{splat}"'
+    assert one.facts[-1] == ("the kernel's log", f'the kernel complained: "{splat}"')
+
+
 def test_an_accepted_load_says_its_instructions_and_states() -> None:
     assert of_load(loaded(Load.ACCEPTED), "", "x.o", "p").why == (
         "accepted, 812 instructions, 40 states"

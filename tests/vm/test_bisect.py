@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +114,13 @@ def checked(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+EXEC = ("--exec", "./check.sh 'a word'", "--copy", "check.sh", "--jobs", "1", "--cached")
+ASKED = ("bisect", "--good", "6.1", "--bad", "6.12", *EXEC)
+
+
 @pytest.fixture(scope="module")
 def ran(checked: Path) -> Said:
-    command = ("--exec", "./check.sh 'a word'", "--copy", "check.sh", "--jobs", "1", "--cached")
-    return vmtest("bisect", "--good", "6.1", "--bad", "6.12", *command, cwd=checked, timeout=900)
+    return vmtest(*ASKED, cwd=checked, timeout=900)
 
 
 def test_a_commands_exit_status_finds_the_first_kernel_too(ran: Said) -> None:
@@ -130,3 +138,58 @@ def test_the_vmtest_exec_that_it_names_reproduces_the_commands_end(
     assert named is not None, ran
     again = vmtest(*shlex.split(named.group(1)), cwd=checked, timeout=600)
     assert (again.status, again.out) == (1, "tcp_plb_enabled is there\n"), again
+
+
+def started(folder: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "vmtest", *ASKED, *more],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A test run in the background of a script has SIGINT ignored, and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def journals(folder: Path) -> list[list[dict[str, Any]]]:
+    """Every bisect's lines, the oldest bisect first."""
+    files = sorted(folder.glob(f".vmtest/runs/*/{JOURNAL}"))
+    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+
+
+def wait_for_event(event: str, folder: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 600
+    while not any(f'"{event}"' in f.read_text() for f in folder.glob(f".vmtest/runs/*/{JOURNAL}")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_interrupted_and_resumed_beside_another_one_each_kernel_is_asked_once(
+    checked: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "kernels.toml").write_bytes((checked / "kernels.toml").read_bytes())
+    (tmp_path / "check.sh").write_text(CHECK)
+    (tmp_path / "check.sh").chmod(0o755)
+    first = started(tmp_path)
+    wait_for_event("round", tmp_path, first)
+    vmtest(*ASKED, "--resume", cwd=tmp_path).refuses(2, "this bisect is still running")
+    wait_for_event("told", tmp_path, first)
+    first.send_signal(signal.SIGINT)
+    said, _ = first.communicate(timeout=60)
+    assert first.returncode == 130, said
+    assert re.search(r"^to go on: vmtest bisect .* --resume$", said, re.MULTILINE)
+
+    both = [started(tmp_path, *more) for more in (("--resume",), ())]
+    for one, begins in zip(both, ("; resumed, 1 of them known\n", "\n"), strict=True):
+        said, _ = one.communicate(timeout=900)
+        assert one.returncode == 0, said
+        assert re.search(rf"at a time; \.vmtest/runs/[\w-]+{begins}", said), said
+    resumed, fresh = journals(tmp_path)
+    for lines in (resumed, fresh):
+        told = [line["kernel"] for line in lines if line["event"] == "told"]
+        assert len(told) == len(set(told))
+    assert [resumed[-1][end] for end in ("last", "first")] == [
+        fresh[-1][end] for end in ("last", "first")
+    ]

@@ -162,10 +162,8 @@ def bisect(
             if not resume:
                 folder.describe(facts_of(settings, plan))
                 bisection.begin(journal, recorded.question)
-            _say(
-                f"{recorded.question.names[0]} to {recorded.question.names[-1]}: "
-                f"{len(kernels)} kernels, {slots} at a time; {os.path.relpath(folder.path)}"
-            )
+            names, place = recorded.question.names, os.path.relpath(folder.path)
+            _say(words.opening(names, slots, place, len(recorded.seen)))
             display = _Display(recorded.question, slots)
             probe = Matrices(plan, work.judge, display.handle, _save, _before(folder, resume))
             watch = Watch(display.begins, display.told)
