@@ -98,8 +98,8 @@ def of_load(result: KernelResult, folder: str, object_: str, program: str) -> Ob
     verdict = Verdict.BAD if found[0].verdict.bad else Verdict.GOOD
     why = _load(found[0])
     if result.splats:
-        complaint = f'the kernel complained: "{result.splats[0]}"'
-        why, facts = f"{why}; {complaint}", (*facts, ("the kernel's log", complaint))
+        why = f'{why}; the kernel complained: "{result.splats[0]}"'
+        facts = (*facts, ("the kernel's complaint", result.splats[0]))
     return _observation(result, folder, verdict, why, facts)
 
 

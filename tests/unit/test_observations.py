@@ -135,7 +135,7 @@ def test_a_kernel_that_complained_under_a_load_is_quoted() -> None:
     result = KernelResult("k", Status.SPLAT, loads=(load,), splats=(splat,))
     one = of_load(result, "", "x.o", "p")
     assert one.why == f'rejected: BUG regs 1; the kernel complained: "{splat}"'
-    assert one.facts[-1] == ("the kernel's log", f'the kernel complained: "{splat}"')
+    assert one.facts[-1] == ("the kernel's complaint", splat)
 
 
 def test_an_accepted_load_says_its_instructions_and_states() -> None:
