@@ -95,6 +95,10 @@ def of_load(result: KernelResult, folder: str, object_: str, program: str) -> Ob
     if not found or found[0].verdict is LoadVerdict.NOT_LOADED:
         why = f"{result.status}: {result.reason or 'it was not loaded'}"
         return _observation(result, folder, Verdict.SKIP, why, facts)
+    if found[0].verdict is LoadVerdict.TIMED_OUT:
+        # The verifier did not answer: a busy machine does that to any program.
+        one = _observation(result, folder, Verdict.SKIP, _load(found[0]), facts)
+        return replace(one, faulty=True)
     verdict = Verdict.BAD if found[0].verdict.bad else Verdict.GOOD
     why = _load(found[0])
     if result.splats:

@@ -104,8 +104,13 @@ def loaded(verdict: Load, program: str = "p") -> KernelResult:
 def test_a_load_is_good_when_it_was_accepted_and_tells_unless_it_was_left_out(
     verdict: Load,
 ) -> None:
-    wanted = {Load.ACCEPTED: GOOD, Load.NOT_LOADED: SKIP}.get(verdict, BAD)
+    silent = dict.fromkeys((Load.NOT_LOADED, Load.TIMED_OUT), SKIP)
+    wanted = {Load.ACCEPTED: GOOD, **silent}.get(verdict, BAD)
     assert of_load(loaded(verdict), "", "x.o", "p").verdict is wanted
+
+
+def test_a_verifier_that_did_not_answer_in_time_is_worth_asking_again() -> None:
+    assert of_load(loaded(Load.TIMED_OUT), "", "x.o", "p").faulty
 
 
 def test_without_a_program_the_object_as_a_whole_tells() -> None:
