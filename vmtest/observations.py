@@ -7,7 +7,7 @@ did not run under the test is SKIP.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vmtest.bisect import Verdict
 from vmtest.model import KernelResult, Outcome, Status, TestResult
@@ -24,6 +24,8 @@ _ENDED_BADLY = (
     Status.SPLAT,
 )
 _MACHINES_FAULT = (Status.INFRA_ERROR, Status.CANCELLED)
+_CANNOT_TELL = 125
+_UNKNOWN = "unknown"  # docs/verify.md: no evidence for any reason; the log's last line says more
 _LONGEST = 400
 
 
@@ -62,7 +64,11 @@ def of_suites(result: KernelResult, folder: str) -> Observation:
         verdict = Verdict.GOOD
     elif result.status in _ENDED_BADLY and ran:
         verdict = Verdict.BAD
-        failed = [f"{t.test}: {_test(t)}" for t in ran if t.outcome in _BAD]
+        failed = [
+            f"{t.test}: {_test(t)}"
+            for t in ran
+            if t.outcome in _BAD and not (t.message and t.message in why)
+        ]
         why = "; ".join([f"{result.status}: {why}", *failed[:1]])
     else:
         verdict = Verdict.SKIP
@@ -72,6 +78,16 @@ def of_suites(result: KernelResult, folder: str) -> Observation:
     return _observation(result, folder, verdict, why, facts)
 
 
+def of_command(result: KernelResult, folder: str) -> Observation:
+    """As of suites; a command that ends with 125 tells nothing, as under ``git bisect run``."""
+    one = of_suites(result, folder)
+    if result.status is Status.FAILED and result.exit_status == _CANNOT_TELL:
+        return replace(one, verdict=Verdict.SKIP)
+    if one.verdict is Verdict.GOOD and len(result.tests) == 1:
+        return replace(one, why=_line(result.tests[0].message or one.why))
+    return one
+
+
 def of_load(result: KernelResult, folder: str, object_: str, program: str) -> Observation:
     """GOOD when the load of ``program`` ("": of ``object_`` as a whole) was accepted."""
     facts = tuple((load.label, _load(load)) for load in result.loads)
@@ -79,8 +95,16 @@ def of_load(result: KernelResult, folder: str, object_: str, program: str) -> Ob
     if not found or found[0].verdict is LoadVerdict.NOT_LOADED:
         why = f"{result.status}: {result.reason or 'it was not loaded'}"
         return _observation(result, folder, Verdict.SKIP, why, facts)
+    if found[0].verdict is LoadVerdict.TIMED_OUT:
+        # The verifier did not answer: a busy machine does that to any program.
+        one = _observation(result, folder, Verdict.SKIP, _load(found[0]), facts)
+        return replace(one, faulty=True)
     verdict = Verdict.BAD if found[0].verdict.bad else Verdict.GOOD
-    return _observation(result, folder, verdict, _load(found[0]), facts)
+    why = _load(found[0])
+    if result.splats:
+        why = f'{why}; the kernel complained: "{result.splats[0]}"'
+        facts = (*facts, ("the kernel's complaint", result.splats[0]))
+    return _observation(result, folder, verdict, why, facts)
 
 
 def _observation(
@@ -104,7 +128,7 @@ def _load(load: LoadResult) -> str:
         counts = ((cost.instructions, "instructions"), (cost.total_states, "states"))
         return ", ".join([load.verdict.value, *(f"{n} {word}" for n, word in counts if n)])
     words = load.verdict.value
-    if load.reason is not None:
+    if load.reason is not None and not (load.reason.code == _UNKNOWN and load.line):
         words += f" ({load.reason.code}): {load.reason.text}"
         if load.reason.evidence:
             words += f"; {load.reason.evidence}"

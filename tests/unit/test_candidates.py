@@ -106,6 +106,11 @@ def test_the_nearest_to_a_pattern_are_the_newest_of_the_neighbouring_series() ->
     assert [c.version.upstream for c in near] == ["6.1.192", "6.12.117", "6.18.15", "7.2.12"]
 
 
+def test_the_nearest_to_a_packages_version_are_packages() -> None:
+    near = nearest(offered("bookworm-security"), "6.1.192-7")
+    assert [c.version.text for c in near][:2] == ["6.1.192-1", "6.1.192-2"]
+
+
 @pytest.mark.parametrize("version", ["6.1*", "6.*.3", "newest", "", ">=6.1"])
 def test_what_is_neither_version_nor_pattern_is_refused(version: str) -> None:
     with pytest.raises(UsageError, match="neither a version"):

@@ -77,11 +77,14 @@ ENDS = ("--good", "6.1.9", "--bad", "7.2.6")
     ("arguments", "status", "said"),
     [
         (("--good", "6.1.9"), 2, "Missing option '--bad'"),
-        (("--good", "newest", "--bad", "7.2.6"), 2, "is neither a version"),
+        (("--good", "newest", "--bad", "7.2.6"), 2, "--good newest: is no version (6.12.117, "),
+        (("--good", "6.1.9", "--bad", "odl"), 2, 'no kernel of kernels.toml (did you mean "old"?)'),
+        (("--good", "6.1.9-2", "--bad", "7.2.6"), 3, "nearest bootable: 6.1.9-1 (good), 6.1.10"),
         (("--good", "5.5.5", "--bad", "7.2.6"), 3, "5.5.5: the suites hold no such kernel"),
         (("--good", "6.1.9", "--bad", "7.1.13"), 3, "no longer in the index; nearest bootable"),
-        (("--good", "7.2.6", "--bad", "6.1"), 2, "did you mean --find fixed?"),
-        ((*ENDS, "--find", "fixed"), 2, "did you mean --find broken?"),
+        (("--good", "7.2.6", "--bad", "6.1"), 2, "swap them, or did you mean --find fixed?"),
+        ((*ENDS, "--find", "fixed"), 2, "7.2.6 (7.2.6-1) is newer than 6.1.9 (6.1.9-1): with"),
+        ((*ENDS, "--find", "fixed"), 2, "--bad is the older end; swap them, or did you mean --f"),
         (("--good", "6.1.9", "--bad", "6.1.9-1"), 2, "both are 6.1.9; choose another end"),
         (("--good", "old", "--bad", "6.1.10"), 2, "both are 6.1.10; choose another end"),
         (("--good", "mine", "--bad", "7.2.6"), 2, 'kernel "mine" is no package'),
@@ -90,6 +93,15 @@ ENDS = ("--good", "6.1.9", "--bad", "7.2.6")
         ((*ENDS, "--verify", "none.o"), 2, "none.o: does not exist"),
         ((*ENDS, "--verify", "it.o:pass"), 2, 'has no program "pass" (did you mean "passes"?)'),
         ((*ENDS, "--verify", "it.o", "-k", "x"), 2, "leave --suite and -k out"),
+        ((*ENDS, "--exec", "true", "-k", "x"), 2, "leave --suite, -k and --verify out"),
+        ((*ENDS, "--exec", "true", "--verify", "it.o"), 2, "leave --suite, -k and --verify out"),
+        ((*ENDS, "--copy", "it.o"), 2, "name it with --exec CMD"),
+        ((*ENDS, "--results", "tap"), 2, "name it with --exec CMD"),
+        ((*ENDS, "--exec", "it 'x"), 2, "No closing quotation; quote it as for a shell"),
+        ((*ENDS, "--exec", " "), 2, "the command is empty"),
+        ((*ENDS, "--exec", "./it.o"), 2, "write --copy ./it.o"),
+        ((*ENDS, "--exec", "true", "--results", "xml"), 2, "--results"),
+        ((*ENDS, "--exec", "true", "--copy", "none"), 2, "none: No such file"),
         ((*ENDS, "--archive", "debain"), 2, 'did you mean "debian"?'),
         ((*ENDS, "--repeat", "0"), 2, "Invalid value for '--repeat'"),
         ((*ENDS, "--accel", "hvf"), 2, "none of auto, kvm, tcg"),
@@ -125,6 +137,24 @@ def test_a_changed_test_is_another_question(project: Path) -> None:
     (folder / JOURNAL).write_text(line + "\n")
     vmtest("bisect", *ENDS, "--resume", cwd=project).refuses(
         2, "20260101T000000Z-abcdef differs in payload"
+    )
+
+
+def test_a_changed_copy_is_another_question(project: Path) -> None:
+    script = project / "check.sh"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    asked = {"good": "6.1.9", "bad": "7.2.6", "archive": "debian", "find": "broken", "repeat": 1}
+    asked |= {"cached": False, "command": ["./check.sh"], "results": None, "objects": []}
+    asked |= {"copied": [["check.sh", script.stat().st_mode, "another digest"]]}
+    folder = project / ".vmtest" / "runs" / "20260101T000000Z-abcdef"
+    folder.mkdir(parents=True)
+    question = {"event": "question", "asked": asked, "points": [], "gone": [], "left_out": []}
+    line = json.dumps({**question, "find_fixed": False, "repeat": 1})
+    (folder / JOURNAL).write_text(line + "\n")
+    command = ("--exec", "./check.sh", "--copy", "check.sh")
+    vmtest("bisect", *ENDS, *command, "--resume", cwd=project).refuses(
+        2, "20260101T000000Z-abcdef differs in copied\n"
     )
 
 

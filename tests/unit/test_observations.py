@@ -6,7 +6,7 @@ import pytest
 
 from vmtest.bisect import Verdict
 from vmtest.model import KernelResult, Outcome, Status, TestResult
-from vmtest.observations import Observation, combined, of_load, of_suites
+from vmtest.observations import Observation, combined, of_command, of_load, of_suites
 from vmtest.verdicts import Cost, LoadResult, Reason
 from vmtest.verdicts import Verdict as Load
 
@@ -58,6 +58,36 @@ def test_a_failure_is_named_with_its_message() -> None:
     assert one.why == "FAILED: 1 failed; t.py::test_x: failed: assert 1 == 2"
 
 
+def command(status: Status, exit_status: int, message: str, outcome: Outcome) -> Observation:
+    row = TestResult("./check -v", "check", outcome, message=message)
+    reason = "" if status is Status.PASSED else message
+    result = KernelResult("k", status, tests=(row,), reason=reason, exit_status=exit_status)
+    return of_command(result, "k")
+
+
+def test_a_command_is_good_when_it_ends_with_zero_and_says_its_last_line() -> None:
+    one = command(Status.PASSED, 0, "exit status 0: all taken", Outcome.PASSED)
+    assert (one.verdict, one.why) == (GOOD, "exit status 0: all taken")
+
+
+def test_a_commands_failure_is_said_once() -> None:
+    one = command(Status.FAILED, 3, "exit status 3: refused", Outcome.FAILED)
+    assert (one.verdict, one.why) == (BAD, "FAILED: exit status 3: refused")
+
+
+def test_what_a_command_came_to_can_stand_side_by_side() -> None:
+    one = command(Status.FAILED, 3, "exit status 3: refused", Outcome.FAILED)
+    assert one.facts == (("./check -v", "failed: exit status 3: refused"),)
+
+
+def test_a_command_that_ends_with_125_cannot_tell() -> None:
+    assert command(Status.FAILED, 125, "exit status 125: x", Outcome.FAILED).verdict is SKIP
+
+
+def test_a_panic_under_a_command_is_bad_whatever_its_status_was() -> None:
+    assert command(Status.PANICKED, 125, "panic", Outcome.LOST).verdict is BAD
+
+
 def loaded(verdict: Load, program: str = "p") -> KernelResult:
     reason = (
         Reason("helper", "no such helper", evidence="log: unknown func") if verdict.bad else None
@@ -74,8 +104,13 @@ def loaded(verdict: Load, program: str = "p") -> KernelResult:
 def test_a_load_is_good_when_it_was_accepted_and_tells_unless_it_was_left_out(
     verdict: Load,
 ) -> None:
-    wanted = {Load.ACCEPTED: GOOD, Load.NOT_LOADED: SKIP}.get(verdict, BAD)
+    silent = dict.fromkeys((Load.NOT_LOADED, Load.TIMED_OUT), SKIP)
+    wanted = {Load.ACCEPTED: GOOD, **silent}.get(verdict, BAD)
     assert of_load(loaded(verdict), "", "x.o", "p").verdict is wanted
+
+
+def test_a_verifier_that_did_not_answer_in_time_is_worth_asking_again() -> None:
+    assert of_load(loaded(Load.TIMED_OUT), "", "x.o", "p").faulty
 
 
 def test_without_a_program_the_object_as_a_whole_tells() -> None:
@@ -90,6 +125,22 @@ def test_a_load_says_its_reason_its_evidence_and_its_instructions() -> None:
     one = of_load(loaded(Load.REJECTED), "", "x.o", "p")
     said = "rejected (helper): no such helper; log: unknown func; after 812 instructions"
     assert dict(one.facts)["x.o: p"] == one.why == said
+
+
+def test_where_no_reason_is_known_the_logs_last_line_stands_for_it() -> None:
+    nothing = Reason("unknown", "neither the log nor a probe shows why")
+    load = LoadResult("x.o", "p", Load.REJECTED, line="cannot use this", reason=nothing)
+    one = of_load(KernelResult("k", Status.FAILED, loads=(load,)), "", "x.o", "p")
+    assert one.why == "rejected: cannot use this"
+
+
+def test_a_kernel_that_complained_under_a_load_is_quoted() -> None:
+    load = LoadResult("x.o", "p", Load.REJECTED, line="BUG regs 1")
+    splat = "WARNING: CPU: 0 PID: 9 at kernel/bpf/verifier.c:4067"
+    result = KernelResult("k", Status.SPLAT, loads=(load,), splats=(splat,))
+    one = of_load(result, "", "x.o", "p")
+    assert one.why == f'rejected: BUG regs 1; the kernel complained: "{splat}"'
+    assert one.facts[-1] == ("the kernel's complaint", splat)
 
 
 def test_an_accepted_load_says_its_instructions_and_states() -> None:

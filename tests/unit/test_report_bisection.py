@@ -9,7 +9,7 @@ import pytest
 from vmtest.bisect import Answer, Verdict
 from vmtest.bisection import Outcome, Point, Question, Seen, Standing
 from vmtest.observations import Observation
-from vmtest.report.bisection import changelog, observed, render, standing
+from vmtest.report.bisection import changelog, observed, opening, render, standing
 
 GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP
 VERSIONS = ("6.12.90", "6.12.94", "6.12.95", "6.12.96", "6.16.3")
@@ -136,6 +136,12 @@ def test_the_changelog_is_where_the_two_versions_differ(
     assert f"down to {versions[0]}" in lines[0]
     assert "linux-image-6.12.90-amd64" in lines[0]
     assert said in " ".join(lines[1:])
+
+
+def test_a_resumed_bisect_says_how_much_is_known() -> None:
+    said = opening(VERSIONS, 2, "runs/x", 3)
+    assert said == "6.12.90 to 6.16.3: 5 kernels, 2 at a time; runs/x; resumed, 3 of them known"
+    assert opening(VERSIONS, 2, "runs/x", 0).endswith("; runs/x")
 
 
 def test_a_round_says_what_is_known_what_runs_and_how_long_it_takes() -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,10 @@ version = "6.1.*"
 suites = ["bookworm-security"]
 """
 KFUNC = "kfunc.bpf.o:reads_by_pointer"
+CHECK = """#!/bin/sh
+test ! -e /proc/sys/net/ipv4/tcp_plb_enabled && echo "no tcp_plb_enabled" && exit 0
+echo "tcp_plb_enabled is there"; exit 1
+"""
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +101,95 @@ def test_the_command_that_it_names_reproduces_an_end(folder: Path, said: Said) -
     again = vmtest(*shlex.split(named.group(1)), cwd=folder, timeout=600)
     assert again.status == 1, again
     assert "has no kfunc bpf_dynptr_from_skb" in again.out
+
+
+@pytest.fixture(scope="module")
+def checked(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of its own, so that the runs of ``folder`` are those of its one bisect."""
+    made = tmp_path_factory.mktemp("checked")
+    (made / "kernels.toml").write_bytes((folder / "kernels.toml").read_bytes())
+    script = made / "check.sh"
+    script.write_text(CHECK)
+    script.chmod(0o755)
+    return made
+
+
+EXEC = ("--exec", "./check.sh 'a word'", "--copy", "check.sh", "--jobs", "1", "--cached")
+ASKED = ("bisect", "--good", "6.1", "--bad", "6.12", *EXEC)
+
+
+@pytest.fixture(scope="module")
+def ran(checked: Path) -> Said:
+    return vmtest(*ASKED, cwd=checked, timeout=900)
+
+
+def test_a_commands_exit_status_finds_the_first_kernel_too(ran: Said) -> None:
+    # net.ipv4.tcp_plb_enabled: 6.2, commit bd456f283b66; the suites hold nothing before 6.12.
+    assert ran.status == 0, ran
+    assert re.search(r"^first bad: 6\.12\.", ran.out, re.MULTILINE)
+    assert re.search(r"^    6\.1\.\S+ +passed: exit status 0: no tcp_plb_enabled$", ran.out, re.M)
+    assert re.search(r"^    6\.12\.\S+ +failed: exit status 1: tcp_plb_enabled is", ran.out, re.M)
+
+
+def test_the_vmtest_exec_that_it_names_reproduces_the_commands_end(
+    checked: Path, ran: Said
+) -> None:
+    named = re.search(r"^  6\.12\.\S+ \(bad\): vmtest (.*)$", ran.out, re.MULTILINE)
+    assert named is not None, ran
+    again = vmtest(*shlex.split(named.group(1)), cwd=checked, timeout=600)
+    assert (again.status, again.out) == (1, "tcp_plb_enabled is there\n"), again
+
+
+def started(folder: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "vmtest", *ASKED, *more],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A test run in the background of a script has SIGINT ignored, and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def journals(folder: Path) -> list[list[dict[str, Any]]]:
+    """Every bisect's lines, the oldest bisect first."""
+    files = sorted(folder.glob(f".vmtest/runs/*/{JOURNAL}"))
+    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+
+
+def wait_for_event(event: str, folder: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 600
+    while not any(f'"{event}"' in f.read_text() for f in folder.glob(f".vmtest/runs/*/{JOURNAL}")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_interrupted_and_resumed_beside_another_one_each_kernel_is_asked_once(
+    checked: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "kernels.toml").write_bytes((checked / "kernels.toml").read_bytes())
+    (tmp_path / "check.sh").write_text(CHECK)
+    (tmp_path / "check.sh").chmod(0o755)
+    first = started(tmp_path)
+    wait_for_event("round", tmp_path, first)
+    vmtest(*ASKED, "--resume", cwd=tmp_path).refuses(2, "this bisect is still running")
+    wait_for_event("told", tmp_path, first)
+    first.send_signal(signal.SIGINT)
+    said, _ = first.communicate(timeout=60)
+    assert first.returncode == 130, said
+    assert re.search(r"^to go on: vmtest bisect .* --resume$", said, re.MULTILINE)
+
+    both = [started(tmp_path, *more) for more in (("--resume",), ())]
+    for one, begins in zip(both, ("; resumed, 1 of them known\n", "\n"), strict=True):
+        said, _ = one.communicate(timeout=900)
+        assert one.returncode == 0, said
+        assert re.search(rf"at a time; \.vmtest/runs/[\w-]+{begins}", said), said
+    resumed, fresh = journals(tmp_path)
+    for lines in (resumed, fresh):
+        told = [line["kernel"] for line in lines if line["event"] == "told"]
+        assert len(told) == len(set(told))
+    assert [resumed[-1][end] for end in ("last", "first")] == [
+        fresh[-1][end] for end in ("last", "first")
+    ]

@@ -24,13 +24,16 @@ from vmtest import config as configuration
 from vmtest.bisection import Outcome, Point, Question, Recorded, Standing, Watch
 from vmtest.cache import sha256_file
 from vmtest.cli import common
+from vmtest.cli.exec import parse_format
 from vmtest.cli.report import read_matrix
 from vmtest.cli.run import facts_of
+from vmtest.commands import check_program, members, parse_copy, suite_of
 from vmtest.config import Config, suggestion
 from vmtest.errors import UsageError
 from vmtest.events import Event
 from vmtest.kernels import Store, default_cache
-from vmtest.kernels.apt import AptSource
+from vmtest.kernels.apt import AptSource, OutOfOrder
+from vmtest.kernels.candidates import check_version
 from vmtest.loadables import Given
 from vmtest.loader import Order
 from vmtest.matrix import Plan, memory_available_mib
@@ -42,13 +45,15 @@ from vmtest.report import bisection as words
 from vmtest.report import live, matrix_json
 from vmtest.runs import RunFolder
 from vmtest.suites import pack
+from vmtest.tasks.command import command_tasks
 from vmtest.tasks.suites import SuitesTasks
 from vmtest.tasks.verify import verify_tasks
 from vmtest.verifier import FailOn, Rules
 
-EXAMPLE = """Find the first packaged kernel that breaks a test or refuses a program, or mends it.
+EXAMPLE = """Find the first packaged kernel that breaks a test or a command, or refuses a program.
 
-A and B are versions (6.12.117, a package version, 6.12 for its newest) or kernels of kernels.toml.
+With --find fixed, the first that mends it.  A and B are versions (6.12.117, a package version,
+6.12 for its newest) or kernels of kernels.toml.
 
 Example: [bold]vmtest bisect --good 6.1 --bad 6.12 --suite sendmsg -k ipv4[/bold]
 """
@@ -71,6 +76,18 @@ def bisect(
     verify: Annotated[
         str | None,
         typer.Option(metavar="OBJECT[:PROGRAM]", help="Does this load? Instead of suites."),
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option("--exec", metavar="CMD", help="Does this end with status 0? As vmtest exec."),
+    ] = None,
+    copy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|DIR[:GUESTPATH]", help="With --exec: into its working folder."),
+    ] = None,
+    results: Annotated[
+        str | None,
+        typer.Option(metavar="gotest|tap|junit:PATH", help="With --exec: tests in its output."),
     ] = None,
     find: Annotated[Find, typer.Option(help="What broke it, or what fixed it.")] = Find.BROKEN,
     repeat: Annotated[
@@ -96,16 +113,19 @@ def bisect(
     with common.reported():
         common.clean_up_on_signals()
         common.check_accelerator(accel)
-        if verify is not None and (suite or expression is not None):
-            raise UsageError("--verify: loads an object; leave --suite and -k out")
-        read = common.load_config if verify is None else common.load_config_or_builtin
+        tests = bool(suite) or expression is not None
+        _check_one_question(tests, verify, command, bool(copy) or results is not None)
+        bare = verify is None and command is None
+        read = common.load_config if bare else common.load_config_or_builtin
         # What is expected to fail somewhere is what a bisect is about: only outcomes count.
         settings = replace(read(config), known_failures=())
         apt = _archive(settings, archive)
-        if verify is None:
-            work = _suites(settings, suite or [], expression)
-        else:
+        if verify is not None:
             work = _load(settings, verify)
+        elif command is not None:
+            work = _command(settings, command, copy or [], results)
+        else:
+            work = _suites(settings, suite or [], expression)
         asked: dict[str, Any] = {
             "good": good,
             "bad": bad,
@@ -133,6 +153,7 @@ def bisect(
             cache=cache,
             folder=folder,
             suites=work.suites,
+            command=work.ran,
             build=False,
             jobs=slots,
             accelerator=accel,
@@ -141,10 +162,8 @@ def bisect(
             if not resume:
                 folder.describe(facts_of(settings, plan))
                 bisection.begin(journal, recorded.question)
-            _say(
-                f"{recorded.question.names[0]} to {recorded.question.names[-1]}: "
-                f"{len(kernels)} kernels, {slots} at a time; {os.path.relpath(folder.path)}"
-            )
+            names, place = recorded.question.names, os.path.relpath(folder.path)
+            _say(words.opening(names, slots, place, len(recorded.seen)))
             display = _Display(recorded.question, slots)
             probe = Matrices(plan, work.judge, display.handle, _save, _before(folder, resume))
             watch = Watch(display.begins, display.told)
@@ -157,7 +176,7 @@ def bisect(
                 _say(f"to go on: {again}")
                 raise
         _say("")
-        commands = _commands(outcome, apt, work.command, config)
+        commands = _commands(outcome, apt, work, config)
         _say(words.render(outcome, commands, os.path.relpath(folder.path)))
 
 
@@ -170,6 +189,18 @@ class _Work:
     judge: Judge
     command: tuple[str, ...]
     suites: tuple[str, ...] = ()
+    ran: tuple[str, ...] = ()
+
+
+def _check_one_question(
+    tests: bool, verify: str | None, command: str | None, exec_options: bool
+) -> None:
+    if verify is not None and tests:
+        raise UsageError("--verify: loads an object; leave --suite and -k out")
+    if command is not None and (tests or verify is not None):
+        raise UsageError("--exec: runs a command; leave --suite, -k and --verify out")
+    if command is None and exec_options:
+        raise UsageError("--copy, --results: are for a command; name it with --exec CMD")
 
 
 def _suites(settings: Config, names: Sequence[str], expression: str | None) -> _Work:
@@ -216,6 +247,40 @@ def _load(settings: Config, wanted: str) -> _Work:
     )
 
 
+def _command(settings: Config, line: str, copy: Sequence[str], results: str | None) -> _Work:
+    try:
+        argv = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"--exec {line}: {error}; quote it as for a shell") from error
+    copies, format = [parse_copy(text) for text in copy], parse_format(results)
+    if settings.build is not None:
+        objects.run_build(settings.build, settings.directory)  # once, not in every round
+    there = members(copies)
+    check_program(argv, there)
+    for build in settings.objects:
+        objects.check_object(build.name, build.path)
+    files = {str(place): path for place, path in sorted(there.items())}
+    asked = {
+        "command": argv,
+        "results": results,
+        "copied": [
+            [place, path.lstat().st_mode, sha256_file(path) if path.is_file() else ""]
+            for place, path in files.items()
+        ],
+        "objects": sorted([b.name, sha256_file(b.path)] for b in settings.objects),
+    }
+    options = [word for text in copy for word in ("--copy", text)]
+    options += [] if results is None else ["--results", results]
+    return _Work(
+        asked,
+        command_tasks(argv, copies, settings.objects, format),
+        observations.of_command,
+        ("exec", *options),
+        (suite_of(argv),),
+        tuple(argv),
+    )
+
+
 def _given(settings: Config, wanted: str) -> tuple[Given, str]:
     """The object, and the program or ""; the path itself may have a colon."""
     path, _, program = (wanted, "", "") if Path(wanted).exists() else wanted.rpartition(":")
@@ -256,13 +321,18 @@ def _question(
     source, fixed = AptSource(archive), asked["find"] == Find.FIXED
     good, bad = asked["good"], asked["bad"]
     older, newer = (bad, good) if fixed else (good, bad)
-    first, last = (_version(settings, archive, store, end) for end in (older, newer))
+    words_of = ("--bad", "--good") if fixed else ("--good", "--bad")
+    first, last = (
+        _version(settings, archive, store, word, end)
+        for word, end in zip(words_of, (older, newer), strict=True)
+    )
     try:
         span = source.between(first, last, settings.defaults, store, cached=asked["cached"])
-    except UsageError as error:
+    except OutOfOrder as error:
         other = Find.BROKEN if fixed else Find.FIXED
         raise UsageError(
-            f"--good {good} --bad {bad}: {error}; or did you mean --find {other.value}?"
+            f"{error}: with --find {asked['find']}, --{'bad' if fixed else 'good'} is the older "
+            f"end; swap them, or did you mean --find {other.value}?"
         ) from error
     if len(span.kernels) < 2:
         raise UsageError(
@@ -278,11 +348,20 @@ def _question(
     )
 
 
-def _version(settings: Config, archive: AptArchive, store: Store, written: str) -> str:
+def _version(settings: Config, archive: AptArchive, store: Store, word: str, written: str) -> str:
     """What an end as it was written asks the archive for: a version or a pattern."""
     named = [kernel for kernel in settings.kernels if kernel.name == written]
     if not named:
-        return f"{written}.*" if _SERIES.fullmatch(written) else written
+        version = f"{written}.*" if _SERIES.fullmatch(written) else written
+        try:
+            check_version(version)
+        except UsageError:
+            names = {kernel.name for kernel in settings.kernels}
+            raise UsageError(
+                f"{word} {written}: is no version (6.12.117, 6.12.117-1, 6.12 for its newest), "
+                f"and no kernel of {settings.file.name}{suggestion(written, names)}"
+            ) from None
+        return version
     spec = named[0].spec
     if not isinstance(spec, AptSpec) or spec.archive != archive.name:
         raise UsageError(
@@ -362,14 +441,15 @@ def _without_resume(arguments: Sequence[str]) -> list[str]:
 
 
 def _commands(
-    outcome: Outcome, archive: AptArchive, command: Sequence[str], config: Path | None
+    outcome: Outcome, archive: AptArchive, work: _Work, config: Path | None
 ) -> dict[int, str]:
     """The command that asks each of the two kernels again, by place."""
     more = [] if config is None else ["--config", str(config)]
     found = {}
     for place in (outcome.answer.last, outcome.answer.first):
         version = outcome.question.points[place].version
-        words_of = ["vmtest", *command, "--kernel", f"{archive.name}/{version}", *more]
+        words_of = ["vmtest", *work.command, "--kernel", f"{archive.name}/{version}", *more]
+        words_of += ["--", *work.ran] if work.ran else []
         found[place] = shlex.join(words_of)
     return found
 

@@ -62,7 +62,7 @@ def exec_(
         common.check_accelerator(accel)
         settings = common.load_config_or_builtin(config)
         copies = [parse_copy(text) for text in copy or []]
-        format = _format(results)
+        format = parse_format(results)
         given = [objects.parse_given(item) for item in object_ or []]
         builds = objects.override(settings.objects, given)
         if settings.build is None:
@@ -106,7 +106,8 @@ def _one_name(patterns: list[str]) -> bool:
     )
 
 
-def _format(text: str | None) -> Format | None:
+def parse_format(text: str | None) -> Format | None:
+    """Read ``--results``; raises UsageError."""
     try:
         return None if text is None else Format.parse(text)
     except ValueError as error:

@@ -55,6 +55,10 @@ class Offer:
         return _nearest(list(self.candidates), version, "nearest bootable")
 
 
+class OutOfOrder(UsageError):
+    """The first of two versions is the newer one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """The kernels between two versions, oldest first, each pinned to a package and a suite.
@@ -201,7 +205,7 @@ class AptSource:
         version, or by the package's where one upstream version was packaged more than
         once.  With ``cached`` there are none but those of the store.  Raises
         KernelUnavailable, with the nearest, for an end that cannot boot or
-        is not there, and UsageError when the ends are out of order.
+        is not there, UsageError for what is no version, and OutOfOrder.
         """
         everything = self.offer(store)
         offer = everything
@@ -210,10 +214,7 @@ class AptSource:
             offer = Offer(tuple(here), offer.notes)
         low, high = (self._end(offer, version, cached) for version in (first, last))
         if high.version < low.version:
-            raise UsageError(
-                f"{first} is {low.version} and {last} is {high.version}: "
-                f"the first of them has to be the older one"
-            )
+            raise OutOfOrder(f"{_written(first, low)} is newer than {_written(last, high)}")
         inside = [c for c in everything.candidates if low.version <= c.version <= high.version]
         there = [c for c in inside if not c.missing and c in offer.candidates]
         often = Counter(c.version.upstream for c in there)
@@ -394,11 +395,18 @@ def _failures(failed: dict[str, str]) -> str:
     return "; ".join(f"{', '.join(s)} cannot be read ({why})" for why, s in causes.items())
 
 
+def _written(version: str, found: Candidate) -> str:
+    return version if version == found.version.text else f"{version} ({found.version.text})"
+
+
 def _nearest(offered: list[Candidate], version: str, words: str) -> str:
     near = nearest(offered, version)
     if not near:
         return "there is none near it"
-    listed = ", ".join(f"{c.version.upstream} ({c.suite})" for c in near)
+    package = "-" in version
+    listed = ", ".join(
+        f"{c.version.text if package else c.version.upstream} ({c.suite})" for c in near
+    )
     hint = ""
     if not is_pattern(version) and version.count(".") == 1:
         hint = f'; for the newest of a series write "{version}.*"'

@@ -223,9 +223,14 @@ def selected(candidates: Iterable[Candidate], pattern: str) -> list[Candidate]:
 def nearest(candidates: Iterable[Candidate], version: str, count: int = 2) -> list[Candidate]:
     """The bootable candidates next to ``version``, below and above, oldest first.
 
-    Next to a pattern stand the newest of the neighbouring series.
+    Next to a pattern stand the newest of the neighbouring series, next to a package's version
+    packages, else the newest package of each upstream version.
     """
     ranked: Sequence[Candidate] = sorted((c for c in candidates if not c.missing), key=_rank)
+    if "-" in version:
+        ranked = [list(group)[-1] for _, group in groupby(ranked, key=lambda c: c.version.text)]
+        at = bisect.bisect_left([c.version for c in ranked], DebianVersion(version))
+        return list(ranked[max(0, at - count) : at + count])
     numbers = [int(n) for n in re.findall(r"\d+", version.partition("-")[0])[:3]]
     if is_pattern(version):
         width = max(1, len(numbers))

@@ -14,6 +14,14 @@ from vmtest.report.text import clock, counted, one_line
 _MOST_FACTS = 10
 
 
+def opening(names: Sequence[str], slots: int, folder: str, known: int) -> str:
+    """What is gone through, and where; ``known`` kernels told before it was interrupted."""
+    text = (
+        f"{names[0]} to {names[-1]}: {counted(len(names), 'kernel')}, {slots} at a time; {folder}"
+    )
+    return f"{text}; resumed, {known} of them known" if known else text
+
+
 def standing(now: Standing, names: Sequence[str], find_fixed: bool, per_round: float) -> str:
     """What is known, what runs, and how long it takes; ``per_round`` is seconds, 0 if unknown."""
     asked = ", ".join(names[n] for n in now.points)

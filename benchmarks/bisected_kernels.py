@@ -1,0 +1,151 @@
+"""How many rounds and boots a bisect takes, and whether asking every kernel answers the same.
+
+    python benchmarks/bisected_kernels.py [CASE...] [--jobs 1 2] [--folder DIR] [--json FILE]
+
+Each case has a program of `tests/bisect/` whose verdict changes between two packaged kernels. It
+is bisected with each number of slots, then put to every kernel between the ends; what the first
+kernel with the other verdict is has to be the same each time. The kernels are downloaded first
+(about 110 MB each), so that the seconds are those of boots. Runs and logs stay in the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vmtest.bisection import JOURNAL
+from vmtest.objects import build_all
+
+PROJECT = Path(__file__).parents[1]
+PROGRAMS = PROJECT / "tests" / "bisect"
+# A busy machine is not to be taken for a kernel that does not boot.
+PATIENT = '\n[defaults]\nboot_timeout = "2m"\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """``ends`` and ``question`` are words of `vmtest bisect`, ``each`` asks one kernel the same."""
+
+    ends: str
+    question: tuple[str, ...]
+    each: tuple[str, ...]
+    command: tuple[str, ...] = ()
+
+
+CHECK = ("--copy", str(PROGRAMS / "tls_in_sockmap.py"))
+CASES = {
+    "negation": Case(
+        "--bad 6.12.111-1 --good 7.3.4 --find fixed",
+        ("--verify", "negation.bpf.o:reads"),
+        ("verify", "negation.bpf.o"),
+    ),
+    "callback_load": Case(
+        "--good 6.12.90-1 --bad 6.12.117-1",
+        ("--verify", "callback_load.bpf.o:sums"),
+        ("verify", "callback_load.bpf.o"),
+    ),
+    "tls_in_sockmap": Case(
+        "--good 6.12.90-1 --bad 6.12.117-1",
+        (*CHECK, "--exec", "python3 tls_in_sockmap.py"),
+        ("exec", *CHECK),
+        ("--", "python3", "tls_in_sockmap.py"),
+    ),
+}
+
+
+def vmtest(folder: Path, *words: str) -> float:
+    """Run the real command in ``folder``; its seconds."""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "vmtest", *words], cwd=folder, check=False)
+    if done.returncode not in (0, 1):
+        sys.exit(f"vmtest {' '.join(words)}: ended with {done.returncode}")
+    return time.monotonic() - began
+
+
+def bisected(folder: Path, case: Case, jobs: int) -> tuple[dict[str, Any], list[str]]:
+    """The figures of one bisect, and the package versions that it was about."""
+    seconds = vmtest(folder, "bisect", *case.ends.split(), *case.question, "--jobs", str(jobs))
+    text = (folder / ".vmtest" / "latest" / JOURNAL).read_text()
+    events = [json.loads(line) for line in text.splitlines()]
+    question, answer = events[0], events[-1]
+    versions = {point["name"]: point["version"] for point in question["points"]}
+    figures = {
+        "slots": jobs,
+        "kernels": len(versions),
+        "rounds": sum(event["event"] == "round" for event in events),
+        "booted": len({e["kernel"] for e in events if e["event"] == "told"}),
+        "change": [versions[answer["last"]], versions[answer["first"]]],
+        "never booted": [versions[name] for name in answer["unasked"]],
+        "seconds": round(seconds),
+    }
+    return figures, list(versions.values())
+
+
+def exhaustive(folder: Path, case: Case, versions: Sequence[str], jobs: int) -> dict[str, Any]:
+    """The same of asking every kernel; ``changes`` are all neighbours that differ.
+
+    Those that did not come up (a boot that took too long on a busy machine) tell nothing.
+    """
+    kernels = [word for version in versions for word in ("--kernel", f"debian/{version}")]
+    command = (*case.each, *kernels, "--jobs", str(jobs), *case.command)
+    seconds = vmtest(folder, *command)
+    matrix = json.loads((folder / ".vmtest" / "latest" / "matrix.json").read_text())
+    status = {kernel["kernel"]: kernel["status"] for kernel in matrix["kernels"]}
+    silent = [v for v in versions if status[v] in ("BOOT_FAILED", "INFRA_ERROR")]
+    order = [(v, status[v] == "PASSED") for v in versions if v not in silent]
+    changes = [
+        [one, other]
+        for (one, before), (other, after) in itertools.pairwise(order)
+        if before != after
+    ]
+    return {
+        "slots": jobs,
+        "booted": len(versions),
+        "did not come up": silent,
+        "changes": changes,
+        "seconds": round(seconds),
+    }
+
+
+def main() -> None:
+    """Measure, print, save; ends with status 1 when answers differ or rounds are too many."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", choices=CASES, default=list(CASES), metavar="CASE")
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="vmtest-bisect-"))
+    build_all(PROGRAMS, folder)
+    matrix = (PROJECT / "vmtest" / "default_kernels.toml").read_text()
+    (folder / "kernels.toml").write_text(matrix + PATIENT)
+    print(f"runs and logs: {folder}", flush=True)
+    found, good = {}, True
+    for name in options.cases:
+        case = CASES[name]
+        tries = [bisected(folder, case, jobs) for jobs in options.jobs]
+        every = exhaustive(folder, case, tries[0][1], max(options.jobs))
+        found[name] = {"bisected": [figures for figures, _ in tries], "every kernel": every}
+        for figures, versions in tries:
+            most = math.ceil(math.log2(len(versions))) + 2
+            same = every["changes"] == [figures["change"]]
+            good = good and same and figures["rounds"] <= most
+    text = json.dumps(found, indent=1)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n")
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
