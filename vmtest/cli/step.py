@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -72,7 +75,7 @@ def step(
     config: common.ConfigOption = None,
 ) -> None:
     """Answer; the module's EXAMPLE is its help."""
-    with common.reported(own=STOP):
+    with _never_bad_by_accident(), common.reported(own=STOP):
         common.clean_up_on_signals()
         common.check_accelerator(accel)
         written = Written(
@@ -92,6 +95,18 @@ def step(
         logs = os.path.relpath(folder.path / one.folder)
         say(f"vmtest bisect step: {words.answered(seen)}; logs: {logs}")
     raise typer.Exit(_STATUS[verdict])
+
+
+@contextmanager
+def _never_bad_by_accident() -> Iterator[None]:
+    """Have git stop at a bug of ours: Python ends with 1, which would say that a commit is bad."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception:
+        traceback.print_exc()
+        raise typer.Exit(STOP) from None
 
 
 def _asked(
