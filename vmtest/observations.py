@@ -49,7 +49,8 @@ class Observation:
 
 def unbuilt(error: BuildFailed) -> Observation:
     """SKIP: what does not build tells nothing."""
-    return Observation(Verdict.SKIP, _line(f"does not build: {error}"))
+    why = str(error).partition(": ")[2]  # without the name, which stands before it already
+    return Observation(Verdict.SKIP, _line(f"does not build: {why}"))
 
 
 def combined(seen: Sequence[Observation]) -> Verdict:

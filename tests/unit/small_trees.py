@@ -39,7 +39,7 @@ case $1 in
     mkdir -p "$2"
     { echo CONFIG_X86_64=y; echo CONFIG_MODULE=m; } > "$2/.config" ;;
 all)
-    [ ! -e broken ] || { echo "net/core/sock.c:7:1: error: expected ;"; exit 2; }
+    [ ! -e broken ] || { echo "$PWD/net/core/sock.c:7:1: error: expected ;"; exit 2; }
     mkdir -p "$2/arch/x86/boot"
     echo "  CC      a.o"
     echo "  CC      b.o"

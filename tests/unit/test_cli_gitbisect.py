@@ -192,7 +192,7 @@ def test_a_step_that_does_not_build_cannot_tell(project: Path, tree: Path) -> No
     said = step(project, tree)
     assert said.status == 125, said
     assert "vmtest bisect step: skip: does not build: " in said.out
-    assert "net/core/sock.c:7:1: error: expected ;" in said.out
+    assert "status 1: net/core/sock.c:7:1: error: expected ;" in said.out
 
 
 def test_a_step_builds_what_is_there_and_not_what_is_committed(project: Path, tree: Path) -> None:

@@ -143,7 +143,9 @@ def test_a_symbol_that_vanished_is_told_before_anything_is_compiled(
 
 def test_a_revision_that_does_not_compile_names_error_and_log(tree: Path, store: Store) -> None:
     commit(tree, "broken")
-    with pytest.raises(BuildFailed, match=r"net/core/sock\.c:7:1: error: expected ;.*log is ") as e:
+    with pytest.raises(
+        BuildFailed, match=r"status \d+: net/core/sock\.c:7:1: error: expected ;.*log is "
+    ) as e:
         fetch(kernel(tree), store)
     log = Path(str(e.value).rpartition("log is ")[2])
     assert "expected ;" in log.read_text()

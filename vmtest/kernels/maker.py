@@ -118,8 +118,9 @@ class Maker:
                 f"{what}: the compiler was killed, as is done where memory runs out; end "
                 f"something else, then try again; the whole log is {self.log}"
             )
+        error = first_error(text).replace(f"{self.source}/", "")
         raise BuildFailed(
-            f"{self.name}: the build ended with status {status}: {first_error(text)}; "
+            f"{self.name}: the build ended with status {status}: {error}; "
             f"the whole log is {self.log}"
         )
 
