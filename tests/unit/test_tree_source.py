@@ -214,7 +214,7 @@ def test_a_progress_is_told_how_many_files_were_made(tree: Path, store: Store) -
     source = source_for(kernel(tree), {})
     fetched = source.resolve(kernel(tree), store)
     source.fetch(fetched, store, lambda done, total: told.append(done))
-    assert max(told) == 2
+    assert told[-1] == 2  # also while modules are installed
 
 
 def test_a_commit_without_a_symbol_does_not_cost_the_next_one_that_symbol(

@@ -25,15 +25,19 @@ _LOCAL_VERSION = "LOCALVERSION=-virtme"  # as vng --build has it
 _ERROR_MARKS = (" error: ", "error: ", "Error ", "*** ")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Maker:
-    """Runs the build of ``source`` in ``folder``; everything it says goes to ``log``."""
+    """Runs the build of ``source`` in ``folder``; everything it says goes to ``log``.
+
+    ``made`` is how many files it has made so far.
+    """
 
     name: str
     source: Path
     folder: Path
     log: Path
     progress: Progress | None
+    made: int = 0
 
     def configure(self, text: str) -> None:
         """Have the .config hold what ``text`` asks for; raises BuildFailed when it cannot."""
@@ -82,12 +86,14 @@ class Maker:
         under_way = self.folder / _UNDER_WAY
         under_way.touch()
         process = Supervised.start([*command, f"O={self.folder}"], environment, temporary)
-        made, last = 0, b"\n"
+        last = b"\n"
         try:
             with self.log.open("ab") as log:
                 while True:
                     if self.progress is not None:
-                        self.progress(made, 0)  # how much is to come nobody knows; it may end us
+                        self.progress(
+                            self.made, 0
+                        )  # how much is to come nobody knows; it may end us
                     if not select.select([process.descriptor], [], [], 0.5)[0]:
                         continue
                     data = os.read(process.descriptor, 1 << 16)
@@ -95,7 +101,7 @@ class Maker:
                         break
                     log.write(data)
                     # As in "  CC      net/core/sock.o"; a line seldom comes with the one before.
-                    made += (last + data).count(b"\n  ")
+                    self.made += (last + data).count(b"\n  ")
                     last = data[-2:]
             status = process.wait()
             under_way.unlink()
