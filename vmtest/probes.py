@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from vmtest.bisection import Told
+from vmtest.bisection import Probe, Told
 from vmtest.errors import BuildFailed, InfrastructureError
 from vmtest.events import Event, KernelFinished, KernelQueued, coming
 from vmtest.kernels import Store, source_for
@@ -84,7 +84,7 @@ class Builds:
     """
 
     def __init__(
-        self, kernels: Callable[[], tuple[Kernel, ...]], store: Store, ask: Matrices, emit: Emit
+        self, kernels: Callable[[], tuple[Kernel, ...]], store: Store, ask: Probe, emit: Emit
     ) -> None:
         self._kernels = kernels
         self._store = store
@@ -103,17 +103,22 @@ class Builds:
             if n in self._unbuilt:
                 told(n, self._unbuilt[n])
                 continue
-            faults: list[Observation] = []
-
-            def tell(place: int, one: Observation, faults: list[Observation] = faults) -> None:
-                if one.faulty:
-                    faults.append(one)
-                else:
-                    told(place, one)
-
-            self._ask((n,), attempt, tell)
-            for one in faults:
+            one = self._asked(n, attempt)
+            if one.faulty:
                 raise InfrastructureError(f"{self._kernels()[n].name}: {one.why}")
+            told(n, one)
+
+    def _asked(self, n: int, attempt: int) -> Observation:
+        """What the point said; one that cannot tell is asked twice.
+
+        On a busy machine a kernel does not always boot in time, and a build costs far more.
+        """
+        said: list[Observation] = []
+        for _ in range(2):
+            self._ask((n,), attempt, lambda place, one: said.append(one))
+            if said[-1].verdict.tells or said[-1].faulty:
+                break
+        return said[-1]
 
     def _build(self, kernel: Kernel) -> None:
         source = source_for(kernel, {})
