@@ -51,6 +51,11 @@ class Answer:
     contradictions: tuple[int, ...] = ()
 
     @property
+    def places(self) -> tuple[int, ...]:
+        """The points one of which the change came with."""
+        return (*self.between, self.first)
+
+    @property
     def exact(self) -> bool:
         """Whether one point is the answer."""
         return not self.between

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -33,11 +34,20 @@ JOURNAL = "bisect.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A kernel of the list: its name, its package version, and the suite that has it."""
+    """A kernel of the list: its name, its package version, and the suite that has it.
+
+    A commit's ``version`` is its full id; it has a ``subject`` in place of a suite.
+    """
 
     name: str
     version: str
-    suite: str
+    suite: str = ""
+    subject: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is called where people read it."""
+        return f'{self.name} "{self.subject}"' if self.subject else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,8 @@ class Question:
     ``asked`` is everything that has to be the same for verdicts to be comparable, as JSON holds
     it: the ends as written, the tests or the program, digests.  ``points`` are in version order;
     ``gone`` are the versions between them that are in the index and cannot boot, ``left_out`` those
-    that would have to be downloaded (``--cached``).
+    that would have to be downloaded (``--cached``).  Of a git tree ``points`` are the ends and
+    then the commits that git asked for, in that order.
     """
 
     asked: Mapping[str, Any]
@@ -72,8 +83,8 @@ class Standing:
     """Where a bisect stands when a round begins.
 
     ``points`` are asked now; ``last`` and ``first`` are the places between which the change
-    lies, None while the ends are asked; ``rounds`` is how many more rounds it takes at most,
-    this one included.
+    lies, None while the ends are asked, ``between`` how many points lie between them; ``rounds``
+    is how many more rounds it takes at most, this one included.
     """
 
     number: int
@@ -81,6 +92,7 @@ class Standing:
     last: int | None = None
     first: int | None = None
     rounds: int = 0
+    between: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +176,11 @@ class Recorded:
     rounds: int = 0
     ended: str = ""
 
+    def add(self, point: Point) -> int:
+        """Add a point that was not known when it began; returns its place."""
+        self.question = replace(self.question, points=(*self.question.points, point))
+        return len(self.question.points) - 1
+
 
 def read(folder: Path) -> Recorded | None:
     """The journal in ``folder``, or None when there is none with a question in it.
@@ -185,6 +202,8 @@ def read(folder: Path) -> Recorded | None:
         match value["event"]:
             case "question":
                 recorded = Recorded(_question(value))
+            case "commit" if recorded is not None:
+                recorded.add(_point(value["point"]))
             case "round" if recorded is not None:
                 begun = value["number"]
             case "told" if recorded is not None:
@@ -220,17 +239,66 @@ def find_interrupted(runs: Path, asked: Mapping[str, Any]) -> tuple[Path, Record
 def _question(value: Mapping[str, Any]) -> Question:
     return Question(
         asked=value["asked"],
-        points=tuple(Point(**point) for point in value["points"]),
+        points=tuple(map(_point, value["points"])),
         find_fixed=value["find_fixed"],
         repeat=value["repeat"],
-        gone=tuple(Point(**point) for point in value["gone"]),
-        left_out=tuple(Point(**point) for point in value["left_out"]),
+        gone=tuple(map(_point, value["gone"])),
+        left_out=tuple(map(_point, value["left_out"])),
     )
+
+
+def _point(value: Mapping[str, Any]) -> Point:
+    return Point(**value)
 
 
 def _observation(value: Mapping[str, Any]) -> Observation:
     facts = tuple((label, words) for label, words in value["facts"])
     return Observation(**{**value, "verdict": Verdict(value["verdict"]), "facts": facts})
+
+
+class Asking:
+    """Asks the points of ``recorded``'s question; what they say is in ``journal`` at once.
+
+    What ``recorded`` has already is not asked again, and what is told is added to it.
+    """
+
+    def __init__(self, recorded: Recorded, probe: Probe, journal: Journal, watch: Watch) -> None:
+        self._recorded = recorded
+        self._probe = probe
+        self._journal = journal
+        self._watch = watch
+
+    def settled(self) -> dict[int, Verdict]:
+        """The verdicts of the points that were asked as often as they are to be, by place."""
+        seen, repeat = self._recorded.seen, self._recorded.question.repeat
+        return {n: combined(told) for n, told in seen.items() if not _due(told, repeat)}
+
+    def ask(self, standing: Standing) -> dict[int, Verdict]:
+        """The verdicts of ``standing``'s points, asked in a round of their own."""
+        recorded, points = self._recorded, standing.points
+        question, recorded.rounds = recorded.question, standing.number
+        names = [question.names[n] for n in points]
+        self._journal.write("round", number=standing.number, points=names)
+        self._watch.begins(standing)
+        for attempt in range(1, question.repeat + 1):
+            due = tuple(n for n in points if _due(recorded.seen.get(n, ()), attempt))
+            if due:
+                self._probe(due, attempt, partial(self._tell, attempt))
+        return {n: combined(recorded.seen[n]) for n in points}
+
+    def _tell(self, attempt: int, place: int, one: Observation) -> None:
+        self._recorded.seen.setdefault(place, []).append(one)
+        name = self._recorded.question.names[place]
+        self._journal.write("told", kernel=name, attempt=attempt, observation=asdict(one))
+        self._watch.told(place, attempt, one)
+
+    def ask_ends(self, last: int) -> None:
+        """Ask the points 0 and ``last``; raises as :func:`bisect` when they are no ends."""
+        settled = self.settled()
+        ends = tuple(n for n in (0, last) if n not in settled)
+        if ends:
+            self.ask(Standing(self._recorded.rounds + 1, ends))
+        _check_ends(self._recorded.question, self._recorded.seen, last)
 
 
 def bisect(recorded: Recorded, slots: int, probe: Probe, journal: Journal, watch: Watch) -> Outcome:
@@ -242,55 +310,52 @@ def bisect(recorded: Recorded, slots: int, probe: Probe, journal: Journal, watch
     """
     question, seen = recorded.question, recorded.seen
     names, count = question.names, len(question.points)
-    rounds = recorded.rounds
-
-    def ask_all(points: tuple[int, ...], standing: Standing) -> Known:
-        journal.write("round", number=standing.number, points=[names[n] for n in points])
-        watch.begins(standing)
-        for attempt in range(1, question.repeat + 1):
-            due = tuple(n for n in points if _due(seen.get(n, ()), attempt))
-            if due:
-                probe(due, attempt, partial(tell, attempt))
-        return {n: combined(seen[n]) for n in points}
-
-    def tell(attempt: int, place: int, one: Observation) -> None:
-        seen.setdefault(place, []).append(one)
-        journal.write("told", kernel=names[place], attempt=attempt, observation=asdict(one))
-        watch.told(place, attempt, one)
-
-    def settled() -> dict[int, Verdict]:
-        full = (n for n, told in seen.items() if not _due(told, question.repeat))
-        return {n: combined(seen[n]) for n in full}
+    asking = Asking(recorded, probe, journal, watch)
 
     def ask(points: tuple[int, ...]) -> Known:
-        nonlocal rounds
-        rounds += 1
-        known = settled()
-        if 0 not in known or count - 1 not in known:
-            return ask_all(points, Standing(rounds, points))
+        known = asking.settled()
         answer = conclude(known, count)
-        left = rounds_left(known, count, slots)
-        return ask_all(points, Standing(rounds, points, answer.last, answer.first, left))
+        standing = Standing(
+            recorded.rounds + 1,
+            points,
+            answer.last,
+            answer.first,
+            rounds_left(known, count, slots),
+            len(answer.between),
+        )
+        return asking.ask(standing)
 
+    with ending(journal):
+        asking.ask_ends(count - 1)
+        search(ask, asking.settled(), count, slots)
+    answer = conclude(asking.settled(), count)
+    conclusion(
+        journal, question, answer, unasked=[name for n, name in enumerate(names) if n not in seen]
+    )
+    return Outcome(question, answer, seen, recorded.rounds)
+
+
+@contextmanager
+def ending(journal: Journal) -> Iterator[None]:
+    """Write down that a bisect ended without an answer, where its question has none."""
     try:
-        ends = tuple(n for n in (0, count - 1) if n not in settled())
-        if ends:
-            ask(ends)
-        _check_ends(question, seen)
-        search(ask, settled(), count, slots)
+        yield
     except UsageError as error:
         journal.write("error", text=str(error))
         raise
-    answer = conclude(settled(), count)
+
+
+def conclusion(journal: Journal, question: Question, answer: Answer, **facts: Any) -> None:
+    """Write the answer: the last line."""
+    names = question.names
     journal.write(
         "answer",
         last=names[answer.last],
         first=names[answer.first],
         between=[names[n] for n in answer.between],
         contradictions=[names[n] for n in answer.contradictions],
-        unasked=[name for n, name in enumerate(names) if n not in seen],
+        **facts,
     )
-    return Outcome(question, answer, seen, rounds)
 
 
 def _due(seen: Sequence[Observation], attempt: int) -> bool:
@@ -298,8 +363,8 @@ def _due(seen: Sequence[Observation], attempt: int) -> bool:
     return len(seen) < attempt and combined(seen) is not Verdict.FLAKY
 
 
-def _check_ends(question: Question, seen: Seen) -> None:
-    names, last = question.names, len(question.points) - 1
+def _check_ends(question: Question, seen: Seen, last: int) -> None:
+    names = question.names
     lines = [f"{names[n]}: {seen[n][-1].why}" for n in (0, last)]
     for n in (0, last):
         if all(one.faulty for one in seen[n]):
@@ -307,8 +372,8 @@ def _check_ends(question: Question, seen: Seen) -> None:
                 f"{names[n]}: {seen[n][-1].why}; an end has to tell: mend that, or choose a "
                 "neighbour of it"
             )
-    known = {n: combined(seen[n]) for n in (0, last)}
+    known = {0: combined(seen[0]), 1: combined(seen[last])}
     try:
-        check_ends(known, last + 1, find_fixed=question.find_fixed, names=names)
+        check_ends(known, 2, find_fixed=question.find_fixed, names=(names[0], names[last]))
     except UsageError as error:
         raise UsageError("\n".join([str(error), *lines])) from None

@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +31,7 @@ from vmtest.host import search_path
 ENVIRONMENT = "VMTEST_CACHE"
 """The environment variable that moves the cache somewhere else."""
 
+_PATIENCE = 0.5
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+_~-]")
 
 
@@ -65,11 +66,25 @@ def _lock(root: Path, name: str, timeout: float = -1) -> FileLock:
 
 
 @contextmanager
-def locked(root: Path, name: str) -> Iterator[None]:
-    """Hold the lock ``name`` of the cache ``root``; it ends with its process, however that ends."""
+def locked(root: Path, name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock ``name`` of the cache ``root``; it ends with its process, however that ends.
+
+    ``waiting`` is called twice a second while another has it; what it raises ends the waiting.
+    """
+    lock = _lock(root, name)
     try:
-        with _lock(root, name):
+        while True:
+            try:
+                lock.acquire(timeout=-1 if waiting is None else _PATIENCE)
+            except Timeout:
+                assert waiting is not None
+                waiting()
+            else:
+                break
+        try:
             yield
+        finally:
+            lock.release()
     except PermissionError as error:
         if error.filename is None or str(root / "locks") not in str(error.filename):
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vmtest.model import KernelResult, TestResult
+from vmtest.model import Kernel, KernelResult, LockedSpec, TestResult, TreeSpec
 from vmtest.verdicts import LoadResult
 
 
@@ -27,6 +27,14 @@ class Fetching:
     kernel: str
     done: int
     total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Building:
+    """Its tree is being built: ``done`` files are made, how many are to come nobody knows."""
+
+    kernel: str
+    done: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,7 @@ class Note:
 Event = (
     KernelQueued
     | Fetching
+    | Building
     | Preparing
     | Booting
     | Booted
@@ -141,3 +150,11 @@ Event = (
     | Note
 )
 """Every event a view handles."""
+
+
+def coming(kernel: Kernel, done: int, total: int) -> Fetching | Building:
+    """How far ``kernel`` is on its way into the store, as its source's ``Progress`` was told."""
+    spec = kernel.spec.exact if isinstance(kernel.spec, LockedSpec) else kernel.spec
+    if isinstance(spec, TreeSpec):
+        return Building(kernel.name, done)
+    return Fetching(kernel.name, done, total)

@@ -19,7 +19,7 @@ from pathlib import Path
 from vmtest import kconfig
 from vmtest.config import Config
 from vmtest.errors import InfrastructureError, SessionLost, VmtestError
-from vmtest.events import Event, Fetching, KernelFinished, KernelQueued, Note, Preparing
+from vmtest.events import Event, KernelFinished, KernelQueued, Note, Preparing, coming
 from vmtest.guestimage import prepare_root
 from vmtest.kernels import Store, source_for
 from vmtest.model import (
@@ -180,12 +180,12 @@ class _Runner:
         self._post(Preparing(kernel.name, "reading the index"))
         resolved = self.plan.resolved.get(kernel.name) or source.resolve(kernel, self.store)
         if not resolved.cached:
-            self._post(Fetching(kernel.name, 0, resolved.size))
+            self._post(coming(kernel, 0, resolved.size))
 
         def progress(done: int, total: int) -> None:
             if self.cancellation.requested:
                 raise SessionLost("cancelled")
-            self._post(Fetching(kernel.name, done, total))
+            self._post(coming(kernel, done, total))
 
         return source.fetch(resolved, self.store, progress), resolved.note
 

@@ -540,4 +540,5 @@ def unique(values: Iterable[str]) -> tuple[str, ...]:
 
 
 Progress = Callable[[int, int], None]
-"""Called with bytes done and bytes in all while something is fetched."""
+"""Called with bytes done and bytes in all while something is fetched; of a tree that is built,
+with files made and 0."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vmtest.bisect import Verdict
+from vmtest.errors import BuildFailed
 from vmtest.model import KernelResult, Outcome, Status, TestResult
 from vmtest.verdicts import LoadResult
 from vmtest.verdicts import Verdict as LoadVerdict
@@ -44,6 +45,12 @@ class Observation:
     release: str = ""
     folder: str = ""
     faulty: bool = False
+
+
+def unbuilt(error: BuildFailed) -> Observation:
+    """SKIP: what does not build tells nothing."""
+    why = str(error).partition(": ")[2]  # without the name, which stands before it already
+    return Observation(Verdict.SKIP, _line(f"does not build: {why}"))
 
 
 def combined(seen: Sequence[Observation]) -> Verdict:

@@ -1,15 +1,17 @@
-"""Asking kernels for a bisect: a round of points is a matrix of pinned kernels."""
+"""Asking kernels for a bisect: a round is a matrix of pinned kernels, built where need be."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from vmtest.bisection import Told
-from vmtest.events import Event, KernelFinished
+from vmtest.bisection import Probe, Told
+from vmtest.errors import BuildFailed, InfrastructureError
+from vmtest.events import Event, KernelFinished, KernelQueued, coming
+from vmtest.kernels import Store, source_for
 from vmtest.matrix import Plan, run_matrix
-from vmtest.model import KernelResult, Matrix, Status
-from vmtest.observations import Observation
+from vmtest.model import Kernel, KernelResult, Matrix, Status
+from vmtest.observations import Observation, unbuilt
 from vmtest.runs import RunFolder
 
 Judge = Callable[[KernelResult, str], Observation]
@@ -20,10 +22,10 @@ Emit = Callable[[Event], None]
 class Matrices:
     """A ``vmtest.bisection.Probe`` whose points are the kernels of ``plan``, in their order.
 
-    A first attempt keeps its logs in the plan's folder, a repetition in ``repeat-N`` below
-    it.  ``emit`` hears the events of every round; ``save`` is given a folder and the matrix of
-    all that was asked there, in version order.  ``before`` are results of first attempts that
-    an interrupted bisect left.
+    ``kernels`` gives them where they become more on the way.  A first attempt keeps its logs in
+    the plan's folder, a repetition in ``repeat-N`` below it.  ``emit`` hears the events of every
+    round; ``save`` is given a folder and the matrix of all that was asked there, in their order.
+    ``before`` are results of first attempts that an interrupted bisect left.
     """
 
     def __init__(
@@ -33,11 +35,13 @@ class Matrices:
         emit: Emit,
         save: Callable[[RunFolder, Matrix], None],
         before: Iterable[KernelResult] = (),
+        kernels: Callable[[], tuple[Kernel, ...]] | None = None,
     ) -> None:
         self._plan = plan
         self._judge = judge
         self._emit = emit
         self._save = save
+        self._kernels = kernels or (lambda: plan.kernels)
         self._results = {result.kernel: result for result in before}
 
     def __call__(self, points: tuple[int, ...], attempt: int, told: Told) -> None:
@@ -47,7 +51,8 @@ class Matrices:
         if attempt > 1:
             below = f"repeat-{attempt}/"
             folder = RunFolder(folder.kernel(f"repeat-{attempt}"))
-        kernels = tuple(plan.kernels[n] for n in points)
+        every = self._kernels()
+        kernels = tuple(every[n] for n in points)
         places = {kernel.name: n for kernel, n in zip(kernels, points, strict=True)}
 
         def emit(event: Event) -> None:
@@ -66,6 +71,58 @@ class Matrices:
     def _merged(self, matrix: Matrix) -> Matrix:
         """``matrix`` with what earlier rounds found, in version order."""
         self._results |= {result.kernel: result for result in matrix.kernels}
-        order = [kernel.name for kernel in self._plan.kernels]
+        order = [kernel.name for kernel in self._kernels()]
         found = tuple(self._results[name] for name in order if name in self._results)
         return replace(matrix, kernels=found)
+
+
+class Builds:
+    """A ``vmtest.bisection.Probe`` that builds each point's kernel, then has ``ask`` ask it.
+
+    What does not build tells nothing.  A fault of the machine, while building or later, is
+    raised as InfrastructureError and never told: it says nothing of a commit.
+    """
+
+    def __init__(
+        self, kernels: Callable[[], tuple[Kernel, ...]], store: Store, ask: Probe, emit: Emit
+    ) -> None:
+        self._kernels = kernels
+        self._store = store
+        self._ask = ask
+        self._emit = emit
+        self._unbuilt: dict[int, Observation] = {}
+
+    def __call__(self, points: tuple[int, ...], attempt: int, told: Told) -> None:
+        """Build and ask ``points``, one after the other."""
+        for n in points:
+            if n not in self._unbuilt:
+                try:
+                    self._build(self._kernels()[n])
+                except BuildFailed as error:
+                    self._unbuilt[n] = unbuilt(error)
+            if n in self._unbuilt:
+                told(n, self._unbuilt[n])
+                continue
+            one = self._asked(n, attempt)
+            if one.faulty:
+                raise InfrastructureError(f"{self._kernels()[n].name}: {one.why}")
+            told(n, one)
+
+    def _asked(self, n: int, attempt: int) -> Observation:
+        """What the point said; one that cannot tell is asked twice.
+
+        On a busy machine a kernel does not always boot in time, and a build costs far more.
+        """
+        said: list[Observation] = []
+        for _ in range(2):
+            self._ask((n,), attempt, lambda place, one: said.append(one))
+            if said[-1].verdict.tells or said[-1].faulty:
+                break
+        return said[-1]
+
+    def _build(self, kernel: Kernel) -> None:
+        source = source_for(kernel, {})
+        resolved = source.resolve(kernel, self._store)
+        if not resolved.cached:
+            self._emit(KernelQueued(kernel.name))
+            source.fetch(resolved, self._store, lambda *far: self._emit(coming(kernel, *far)))

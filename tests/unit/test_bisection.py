@@ -275,8 +275,8 @@ def test_a_bisect_that_still_runs_is_not_resumed(run: Run) -> None:
 def test_rounds_tell_between_what_the_change_lies(run: Run) -> None:
     run(question(4), Kernels(GOOD, GOOD, BAD, BAD))
     assert run.standings[0] == Standing(1, (0, 3))
-    assert run.standings[1] == Standing(2, (2,), last=0, first=3, rounds=2)
-    assert run.standings[2] == Standing(3, (1,), last=0, first=2, rounds=1)
+    assert run.standings[1] == Standing(2, (2,), last=0, first=3, rounds=2, between=2)
+    assert run.standings[2] == Standing(3, (1,), last=0, first=2, rounds=1, between=1)
 
 
 def test_what_was_never_booted_is_known(run: Run) -> None:

@@ -17,7 +17,7 @@ LAYERS = [
     {"config", "debian", "kconfig", "known", "objectfile", "observations"},
     {"wheels", "bundle", "objects", "runs", "revision", "verifier", "vm"},
     {"kernels", "rootfs", "suites"},
-    {"bisection", "guestimage", "prune", "commands"},
+    {"bisection", "gitbisect", "guestimage", "prune", "commands"},
     {"loader"},
     {"loadables"},
     {"work"},

@@ -139,20 +139,20 @@ def test_the_changelog_is_where_the_two_versions_differ(
 
 
 def test_a_resumed_bisect_says_how_much_is_known() -> None:
-    said = opening(VERSIONS, 2, "runs/x", 3)
+    said = opening("6.12.90", "6.16.3", "5 kernels, 2 at a time", "runs/x", 3)
     assert said == "6.12.90 to 6.16.3: 5 kernels, 2 at a time; runs/x; resumed, 3 of them known"
-    assert opening(VERSIONS, 2, "runs/x", 0).endswith("; runs/x")
+    assert opening("6.12.90", "6.16.3", "5 kernels", "runs/x", 0).endswith("; runs/x")
 
 
 def test_a_round_says_what_is_known_what_runs_and_how_long_it_takes() -> None:
-    now = Standing(3, (2,), last=0, first=4, rounds=2)
-    assert standing(now, VERSIONS, False, 45.0) == (
+    now = Standing(3, (2,), last=0, first=4, rounds=2, between=3)
+    assert standing(now, VERSIONS, False, 45.0, "5 kernels") == (
         "round 3: 6.12.95 (good 6.12.90, bad 6.16.3, 3 between; at most 2 rounds, about 1:30 min)"
     )
 
 
 def test_the_round_of_the_ends_says_so() -> None:
-    assert standing(Standing(1, (0, 4)), VERSIONS, False, 0.0) == (
+    assert standing(Standing(1, (0, 4)), VERSIONS, False, 0.0, "5 kernels") == (
         "round 1: the ends, 6.12.90, 6.16.3, of 5 kernels"
     )
 

@@ -16,6 +16,7 @@ from vmtest import events, model
 from vmtest.events import (
     Booted,
     Booting,
+    Building,
     Collected,
     Event,
     Fetching,
@@ -99,6 +100,7 @@ def written(console: Console) -> str:
     [
         ((Fetching("6.12", 0, 98 * MIB),), "6.12: fetching 98.0 MiB"),
         ((Fetching("6.12", 0, 0),), "6.12: fetching"),
+        ((Building("6.12", 0),), "6.12: building"),
         ((Preparing("6.12", "unpacking modules"),), "6.12: unpacking modules"),
         ((Booting("6.12"),), "6.12: booting"),
         ((Booting("6.12", 2),), "6.12: booting, attempt 2"),
@@ -131,6 +133,17 @@ def test_a_download_is_announced_once() -> None:
     assert lines(*(Fetching("6.12", n * MIB, 9 * MIB) for n in range(9))) == [
         "6.12: fetching 9.0 MiB"
     ]
+
+
+def test_a_build_is_announced_once_and_says_how_many_files_it_made() -> None:
+    said = lines(*(Building("6.12", n) for n in range(9)), Booting("6.12"))
+    assert said == ["6.12: building", "6.12: built 8 files in 0.0 s", "6.12: booting"]
+
+
+def test_a_build_that_failed_is_not_said_to_be_done() -> None:
+    result = KernelResult("6.12", Status.INFRA_ERROR, reason="it does not compile")
+    said = lines(Building("6.12", 9), KernelFinished("6.12", result))
+    assert said[1:] == ["6.12: INFRA_ERROR, 0 tests, 0.0 s: it does not compile"]
 
 
 def test_a_download_that_ended_says_how_much_it_was() -> None:

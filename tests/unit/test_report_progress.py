@@ -6,6 +6,7 @@ from vmtest import events, model
 from vmtest.events import (
     Booted,
     Booting,
+    Building,
     Collected,
     Event,
     Fetching,
@@ -46,6 +47,7 @@ def done() -> Event:
     [
         (KernelQueued("k"), Phase.QUEUED),
         (Fetching("k", 0, 10), Phase.FETCHING),
+        (Building("k", 10), Phase.BUILDING),
         (Preparing("k", "unpacking"), Phase.PREPARING),
         (Booting("k"), Phase.BOOTING),
         (Booted("k", 4.0), Phase.TESTING),

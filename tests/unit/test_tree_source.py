@@ -1,24 +1,23 @@
-"""Kernels from a git tree: real git, the real vng --build and make, a tree as small as it gets.
-
-Its Makefile knows the targets that a kernel's has: a config that drops what it does not know,
-an image that is committed, modules that are no modules.
-"""
+"""Kernels from a git tree: real git, the real vng --build and make, a tree as small as it gets."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_kernels import bzimage
+from small_trees import BUILD, RELEASE, commit, everything, git, make_tree
 
-from vmtest.cache import find_tool
+from vmtest.cache import find_tool, locked
 from vmtest.errors import BuildFailed, InfrastructureError, KernelUnavailable
 from vmtest.host import BUILD_TOOLS
 from vmtest.kernels import source_for
+from vmtest.kernels.maker import differences, first_error
 from vmtest.kernels.store import Store
-from vmtest.kernels.tree import differences, first_error
 from vmtest.model import Kernel, KernelImage, TreeSpec
 
 pytestmark = pytest.mark.skipif(
@@ -26,71 +25,11 @@ pytestmark = pytest.mark.skipif(
     reason="git, make or depmod is not installed on this host",
 )
 
-RELEASE = "6.1.9-virtme"
-MAKEFILE = """
-VERSION = 6
-PATCHLEVEL = 1
-SUBLEVEL = 9
-EXTRAVERSION =
-all:
-%:
-\tsh build.sh $@ "$(O)" "$(INSTALL_MOD_PATH)"
-all:
-\tsh build.sh all "$(O)"
-Makefile: ;
-"""
-# olddefconfig: of a symbol that stands more than once the last holds, as in a kernel's.
-BUILD = """
-set -e
-case $1 in
-*olddefconfig)
-    { echo NONE; cat unknown || true; } > "$2/dropped" 2> /dev/null
-    grep -o "CONFIG_[A-Z0-9_]*.*" "$2/.config" | sed "s/ is not set/=n/" |
-    awk -F= 'NR==FNR { drop[$1]; next } !($1 in drop) { v[$1]=$2 }
-        END { for (k in v) if (v[k] != "n") print k "=" v[k] }' "$2/dropped" - > "$2/new"
-    mv "$2/new" "$2/.config"
-    echo configured >> "$2/steps" ;;
-*defconfig)
-    mkdir -p "$2"
-    echo CONFIG_X86_64=y > "$2/.config" ;;
-all)
-    [ ! -e broken ] || { echo "net/core/sock.c:7:1: error: expected ;"; exit 2; }
-    mkdir -p "$2/arch/x86/boot"
-    cp image "$2/arch/x86/boot/bzImage"
-    echo built >> "$2/steps" ;;
-modules_install)
-    mkdir -p "$3/lib/modules/RELEASE/kernel"
-    cp state "$3/lib/modules/RELEASE/kernel/"
-    touch "$3/lib/modules/RELEASE/modules.order" "$3/lib/modules/RELEASE/modules.builtin" ;;
-esac
-""".replace("RELEASE", RELEASE)
-
-
-def git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
-    done = subprocess.run([*command, *arguments], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-def commit(folder: Path, name: str, content: str | bytes = "") -> str:
-    data = content if isinstance(content, bytes) else content.encode()
-    (folder / name).write_bytes(data)
-    git(folder, "add", name)
-    git(folder, "commit", "--quiet", "-m", name)
-    return git(folder, "rev-parse", "HEAD")
-
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("vmtest.host.BUILD_TOOLS", BUILD_TOOLS[:2])  # the rest is for real trees
-    folder = tmp_path / "linux"
-    folder.mkdir()
-    git(folder, "init", "--quiet", "-b", "main")
-    commit(folder, "Makefile", MAKEFILE)
-    commit(folder, "build.sh", BUILD)
-    commit(folder, "image", bzimage(RELEASE))
-    commit(folder, "state", "first")
-    return folder
+    return make_tree(tmp_path / "linux")
 
 
 @pytest.fixture
@@ -118,25 +57,22 @@ def steps(store: Store) -> list[str]:
     return file.read_text().split()
 
 
-def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file of a folder with its time and content, git's own included.
-
-    Not the time of objects: git, when it would write one that is there, notes its use by that.
-    """
-    found = {}
-    for path in folder.rglob("*"):
-        if path.is_file():
-            place = str(path.relative_to(folder))
-            time = 0 if place.startswith(".git/objects/") else path.stat().st_mtime_ns
-            found[place] = (time, path.read_bytes())
-    return found
-
-
 def test_a_tree_becomes_a_kernel_with_modules_and_config(tree: Path, store: Store) -> None:
     image = fetch(kernel(tree), store)
     assert (image.release, str(image.version), state(image)) == (RELEASE, "6.1.9", "first")
     assert image.config is not None and "CONFIG_DEBUG_INFO_BTF=y" in image.config.read_text()
     assert image.origin == f"tree linux {git(tree, 'rev-parse', 'HEAD')}"
+
+
+def test_a_kernel_without_modules_knows_what_is_built_in(
+    tree: Path, store: Store, tmp_path: Path
+) -> None:
+    fragment = tmp_path / "my.config"
+    fragment.write_text("# CONFIG_MODULE is not set\n")
+    image = fetch(kernel(tree, config=fragment), store)
+    assert image.release == RELEASE and image.modules is not None
+    assert (image.modules / "modules.builtin").read_text() == "kernel/net/built-in.ko\n"
+    assert list(image.modules.rglob("*.ko")) == [] and not (image.modules / "kernel").exists()
 
 
 def test_the_users_checkout_is_not_changed_in_any_way(tree: Path, store: Store) -> None:
@@ -207,7 +143,9 @@ def test_a_symbol_that_vanished_is_told_before_anything_is_compiled(
 
 def test_a_revision_that_does_not_compile_names_error_and_log(tree: Path, store: Store) -> None:
     commit(tree, "broken")
-    with pytest.raises(BuildFailed, match=r"net/core/sock\.c:7:1: error: expected ;.*log is ") as e:
+    with pytest.raises(
+        BuildFailed, match=r"status \d+: net/core/sock\.c:7:1: error: expected ;.*log is "
+    ) as e:
         fetch(kernel(tree), store)
     log = Path(str(e.value).rpartition("log is ")[2])
     assert "expected ;" in log.read_text()
@@ -243,7 +181,7 @@ def test_of_a_shallow_clone_that_is_said(tree: Path, store: Store, tmp_path: Pat
 
 
 def test_a_folder_without_git_is_named(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(KernelUnavailable, match=r"is no git repository; tree\.path has to be"):
+    with pytest.raises(KernelUnavailable, match=r"is no git repository; tree\.path in "):
         fetch(kernel(tmp_path), store)
     with pytest.raises(KernelUnavailable, match=r"no such folder; correct tree\.path"):
         fetch(kernel(tmp_path / "absent"), store)
@@ -269,6 +207,158 @@ def test_a_progress_that_raises_ends_the_build_and_leaves_nothing(tree: Path, st
         source.fetch(source.resolve(kernel(tree), store), store, stop)
     assert store.entries() == [] and list((store.root / "tmp").iterdir()) == []
     assert fetch(kernel(tree), store).release == RELEASE
+
+
+def test_a_progress_is_told_how_many_files_were_made(tree: Path, store: Store) -> None:
+    told: list[int] = []
+    source = source_for(kernel(tree), {})
+    fetched = source.resolve(kernel(tree), store)
+    source.fetch(fetched, store, lambda done, total: told.append(done))
+    assert told[-1] == 2  # also while modules are installed
+
+
+def test_a_commit_without_a_symbol_does_not_cost_the_next_one_that_symbol(
+    tree: Path, store: Store, tmp_path: Path
+) -> None:
+    fragment = tmp_path / "my.config"
+    fragment.write_text("CONFIG_MINE=y\n")
+    fetch(kernel(tree, config=fragment), store)
+    commit(tree, "unknown", "CONFIG_MINE\n")
+    with pytest.raises(BuildFailed, match="CONFIG_MINE=y was asked for"):
+        fetch(kernel(tree, config=fragment), store)
+    git(tree, "rm", "--quiet", "unknown")
+    git(tree, "commit", "--quiet", "-m", "known again")
+    image = fetch(kernel(tree, config=fragment), store)
+    assert image.config is not None and "CONFIG_MINE=y" in image.config.read_text()
+
+
+def test_what_a_commits_config_is_does_not_depend_on_the_one_before(
+    tree: Path, store: Store
+) -> None:
+    fetch(kernel(tree), store)
+    commit(tree, "unknown", "CONFIG_MODULE\n")
+    fetch(kernel(tree), store)
+    commit(tree, "unknown", "CONFIG_OTHER\n")
+    image = fetch(kernel(tree), store)
+    assert image.config is not None and "CONFIG_MODULE=m" in image.config.read_text()
+
+
+def build_folder(store: Store) -> Path:
+    (folder,) = store.root.glob("trees/build-*")
+    return folder
+
+
+def half_made(store: Store) -> tuple[Path, Path]:
+    """Objects as a killed build leaves them: one made long before, one it was busy with."""
+    done, half = (build_folder(store) / name for name in ("done.o", "half.o"))
+    for file, age in ((done, 3600), (half, 0)):
+        file.write_text("x")
+        os.utime(file, (time.time() - age, time.time() - age))
+    return done, half
+
+
+def test_what_a_killed_build_was_busy_with_is_made_again(tree: Path, store: Store) -> None:
+    fetch(kernel(tree), store)
+    done, half = half_made(store)
+    (build_folder(store) / "under-way").touch()
+    commit(tree, "state", "second")
+    fetch(kernel(tree), store)
+    assert done.exists() and not half.exists()
+
+
+def test_nothing_is_made_again_after_a_build_that_ended_by_itself(tree: Path, store: Store) -> None:
+    fetch(kernel(tree), store)
+    done, half = half_made(store)
+    commit(tree, "broken")
+    with pytest.raises(BuildFailed):
+        fetch(kernel(tree), store)
+    git(tree, "rm", "--quiet", "broken")
+    git(tree, "commit", "--quiet", "-m", "mended")
+    fetch(kernel(tree), store)
+    assert done.exists() and half.exists()
+
+
+def test_a_build_that_is_ended_is_known_as_such(tree: Path, store: Store) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    source = source_for(kernel(tree), {})
+    with pytest.raises(KeyboardInterrupt):
+        source.fetch(source.resolve(kernel(tree), store), store, stop)
+    assert (build_folder(store) / "under-way").exists()
+
+
+def test_after_a_killed_git_the_files_that_do_not_change_stay(tree: Path, store: Store) -> None:
+    fetch(kernel(tree), store)
+    (makefile,) = store.root.glob("trees/source-*/Makefile")
+    (own,) = store.root.glob("trees/repository-*/worktrees/*")
+    (own / "index.lock").touch()
+    before = makefile.stat()
+    commit(tree, "state", "second")
+    assert state(fetch(kernel(tree), store)) == "second"
+    after = makefile.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_whoever_waits_for_another_build_in_the_tree_can_be_ended(tree: Path, store: Store) -> None:
+    fetch(kernel(tree), store)
+    commit(tree, "state", "second")
+    (name,) = (lock.stem for lock in store.root.glob("locks/tree-*.lock"))
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    source = source_for(kernel(tree), {})
+    resolved = source.resolve(kernel(tree), store)
+    with locked(store.root, name), pytest.raises(KeyboardInterrupt):
+        source.fetch(resolved, store, stop)
+    assert steps(store).count("built") == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 3 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.parametrize("silently", [False, True])
+def test_a_disk_that_fills_up_in_a_build_is_no_fault_of_the_commit(
+    tree: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, silently: bool
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.tree._SPACE", 0)
+    if silently:
+        commit(tree, "build.sh", "exec 2> /dev/null\n" + BUILD)
+    commit(tree, "image", bzimage(RELEASE) + b"x" * (2 << 20))
+    with pytest.raises(InfrastructureError, match="building the kernel: no space left in") as e:
+        fetch(kernel(tree), Store(small_disk / "cache"))
+    assert not isinstance(e.value, BuildFailed)
+
+
+def test_a_full_disk_that_only_the_compiler_met_is_no_fault_of_the_commit(
+    tree: Path, store: Store
+) -> None:
+    words = "as: /tmp/cc1.o: No space left on device"
+    commit(tree, "build.sh", BUILD.replace("[ ! -e broken ]", f"echo '{words}'; exit 2;\n    true"))
+    with pytest.raises(InfrastructureError, match="building the kernel: no space left in"):
+        fetch(kernel(tree), store)
+
+
+def test_too_little_space_is_told_before_anything_is_built(tree: Path, small_disk: Path) -> None:
+    with pytest.raises(InfrastructureError, match="8590 MB are needed; make room there"):
+        fetch(kernel(tree), Store(small_disk / "cache"))
+
+
+def test_a_compiler_that_was_killed_is_no_fault_of_the_commit(tree: Path, store: Store) -> None:
+    words = "gcc: fatal error: Killed signal terminated program cc1"
+    commit(tree, "build.sh", BUILD.replace("[ ! -e broken ]", f"echo '{words}'; exit 2;\n    true"))
+    with pytest.raises(InfrastructureError, match=r"the compiler was killed, .* memory runs out"):
+        fetch(kernel(tree), store)
 
 
 @pytest.mark.parametrize(

@@ -1,36 +1,50 @@
-"""``vmtest bisect``: the first packaged kernel that breaks a test or rejects a program."""
+"""``vmtest bisect``: the first kernel, packaged or of a tree, that breaks a test."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from vmtest import bisection, loadables, objectfile, objects, observations, runs
 from vmtest import config as configuration
-from vmtest.bisection import Outcome, Point, Question, Recorded, Standing, Watch
+from vmtest.bisection import Outcome, Point, Question, Recorded, Watch
 from vmtest.cache import sha256_file
-from vmtest.cli import common
+from vmtest.cli import common, gitbisect
+from vmtest.cli.bisecting import (
+    CopyOption,
+    Display,
+    ExecOption,
+    KconfigOption,
+    RepeatOption,
+    ResultsOption,
+    SuiteOption,
+    TestsOption,
+    VerifyOption,
+    Work,
+    Written,
+    results_before,
+    save,
+    say,
+    without_resume,
+)
 from vmtest.cli.exec import parse_format
-from vmtest.cli.report import read_matrix
 from vmtest.cli.run import facts_of
 from vmtest.commands import check_program, members, parse_copy, suite_of
 from vmtest.config import Config, suggestion
 from vmtest.errors import UsageError
-from vmtest.events import Event
 from vmtest.kernels import Store, default_cache
 from vmtest.kernels.apt import AptSource, OutOfOrder
 from vmtest.kernels.candidates import check_version
@@ -38,11 +52,10 @@ from vmtest.loadables import Given
 from vmtest.loader import Order
 from vmtest.matrix import Plan, memory_available_mib
 from vmtest.matrix import slots as slots_of
-from vmtest.model import AptArchive, AptSpec, Kernel, KernelResult, Matrix, Status
-from vmtest.observations import Observation
-from vmtest.probes import Judge, Matrices
+from vmtest.model import AptArchive, AptSpec, Kernel
+from vmtest.probes import Matrices
 from vmtest.report import bisection as words
-from vmtest.report import live, matrix_json
+from vmtest.report.text import counted
 from vmtest.runs import RunFolder
 from vmtest.suites import pack
 from vmtest.tasks.command import command_tasks
@@ -55,10 +68,18 @@ EXAMPLE = """Find the first packaged kernel that breaks a test or a command, or 
 With --find fixed, the first that mends it.  A and B are versions (6.12.117, a package version,
 6.12 for its newest) or kernels of kernels.toml.
 
+With --source tree it is the first commit, and A and B are revisions of the kernel's tree at PATH.
+
 Example: [bold]vmtest bisect --good 6.1 --bad 6.12 --suite sendmsg -k ipv4[/bold]
+
+Example: [bold]vmtest bisect --source tree ../linux --good v6.1 --bad HEAD --suite sendmsg[/bold]
 """
 
 _SERIES = re.compile(r"\d+\.\d+")
+
+
+TREE = "--tree"
+"""The option that the second word of ``--source tree PATH`` becomes."""
 
 
 class Find(StrEnum):
@@ -68,31 +89,56 @@ class Find(StrEnum):
     FIXED = "fixed"
 
 
+class Source(StrEnum):
+    """Where the kernels come from."""
+
+    APT = "apt"
+    TREE = "tree"
+
+
+class BisectGroup(TyperGroup):
+    """``vmtest bisect`` itself takes options, and ``--source tree`` has a second word."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own class of context
+        """Have the path after ``--source tree`` parsed as the option ``TREE``."""
+        return super().parse_args(ctx, with_tree(args))
+
+
+def with_tree(arguments: Sequence[str]) -> list[str]:
+    """``--source tree PATH`` as ``--source tree --tree PATH``; without a path it is ``.``."""
+    found = list(arguments)
+    for n, word in enumerate(found):
+        end = n + 1 if word == "--source=tree" else n + 2
+        if word == "--source=tree" or found[n:end] == ["--source", "tree"]:
+            if end < len(found) and not found[end].startswith("-"):
+                found.insert(end, TREE)
+            break
+    return found
+
+
+app = typer.Typer(
+    cls=BisectGroup, help=EXAMPLE, invoke_without_command=True, rich_markup_mode="rich"
+)
+
+
 def bisect(
-    good: Annotated[str, typer.Option(metavar="A", help="A kernel that is good.")],
-    bad: Annotated[str, typer.Option(metavar="B", help="A kernel that is bad.")],
-    suite: Annotated[list[str] | None, typer.Option(help="Which suites; default all.")] = None,
-    expression: Annotated[str | None, typer.Option("-k", help="As in pytest.")] = None,
-    verify: Annotated[
-        str | None,
-        typer.Option(metavar="OBJECT[:PROGRAM]", help="Does this load? Instead of suites."),
-    ] = None,
-    command: Annotated[
-        str | None,
-        typer.Option("--exec", metavar="CMD", help="Does this end with status 0? As vmtest exec."),
-    ] = None,
-    copy: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE|DIR[:GUESTPATH]", help="With --exec: into its working folder."),
-    ] = None,
-    results: Annotated[
-        str | None,
-        typer.Option(metavar="gotest|tap|junit:PATH", help="With --exec: tests in its output."),
-    ] = None,
+    context: typer.Context,
+    good: Annotated[str, typer.Option(metavar="A", help="A kernel that is good.")] = "",
+    bad: Annotated[str, typer.Option(metavar="B", help="A kernel that is bad.")] = "",
+    suite: SuiteOption = None,
+    expression: TestsOption = None,
+    verify: VerifyOption = None,
+    command: ExecOption = None,
+    copy: CopyOption = None,
+    results: ResultsOption = None,
+    source: Annotated[
+        Source,
+        typer.Option(metavar="apt|tree [PATH]", help="Packages, or commits of a kernel's tree."),
+    ] = Source.APT,
+    tree: Annotated[Path | None, typer.Option(TREE, hidden=True)] = None,
+    kconfig: KconfigOption = None,
     find: Annotated[Find, typer.Option(help="What broke it, or what fixed it.")] = Find.BROKEN,
-    repeat: Annotated[
-        int, typer.Option(min=1, help="Ask each kernel so often; one that disagrees is flaky.")
-    ] = 1,
+    repeat: RepeatOption = 1,
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Kernels asked at once; default what CPUs and memory allow."),
@@ -110,22 +156,28 @@ def bisect(
     config: common.ConfigOption = None,
 ) -> None:
     """Search; the module's EXAMPLE is its help."""
+    if context.invoked_subcommand is not None:
+        return
     with common.reported():
+        for name, end in (("--good", good), ("--bad", bad)):
+            if not end:
+                raise UsageError(f"Missing option '{name}': both ends have to be known")
         common.clean_up_on_signals()
         common.check_accelerator(accel)
-        tests = bool(suite) or expression is not None
-        _check_one_question(tests, verify, command, bool(copy) or results is not None)
-        bare = verify is None and command is None
-        read = common.load_config if bare else common.load_config_or_builtin
-        # What is expected to fail somewhere is what a bisect is about: only outcomes count.
-        settings = replace(read(config), known_failures=())
+        written = Written(
+            tuple(suite or ()), expression, verify, command, tuple(copy or ()), results
+        )
+        settings = settings_for(written, config)
+        if source is Source.TREE:
+            _check_tree_options(jobs, cached, archive)
+            ends = gitbisect.Ends(tree or Path(), good, bad, find is Find.FIXED, kconfig)
+            gitbisect.search(
+                settings, lambda: work_of(settings, written), ends, repeat, resume, accel, config
+            )
+            return
+        _check_apt_options(tree, kconfig)
         apt = _archive(settings, archive)
-        if verify is not None:
-            work = _load(settings, verify)
-        elif command is not None:
-            work = _command(settings, command, copy or [], results)
-        else:
-            work = _suites(settings, suite or [], expression)
+        work = work_of(settings, written)
         asked: dict[str, Any] = {
             "good": good,
             "bad": bad,
@@ -162,48 +214,44 @@ def bisect(
             if not resume:
                 folder.describe(facts_of(settings, plan))
                 bisection.begin(journal, recorded.question)
+            many = counted(len(kernels), "kernel")
             names, place = recorded.question.names, os.path.relpath(folder.path)
-            _say(words.opening(names, slots, place, len(recorded.seen)))
-            display = _Display(recorded.question, slots)
-            probe = Matrices(plan, work.judge, display.handle, _save, _before(folder, resume))
+            among = f"{many}, {slots} at a time"
+            say(words.opening(names[0], names[-1], among, place, len(recorded.seen)))
+            display = Display(recorded, slots, many)
+            probe = Matrices(plan, work.judge, display.handle, save, results_before(folder, resume))
             watch = Watch(display.begins, display.told)
             try:
                 outcome = bisection.bisect(
                     recorded, slots, partial(display.during, probe), journal, watch
                 )
             except KeyboardInterrupt:
-                again = shlex.join(["vmtest", *_without_resume(sys.argv[1:]), "--resume"])
-                _say(f"to go on: {again}")
+                again = shlex.join(["vmtest", *without_resume(sys.argv[1:]), "--resume"])
+                say(f"to go on: {again}")
                 raise
-        _say("")
+        say("")
         commands = _commands(outcome, apt, work, config)
-        _say(words.render(outcome, commands, os.path.relpath(folder.path)))
+        say(words.render(outcome, commands, os.path.relpath(folder.path)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What each kernel is asked: ``asked`` is it as JSON, ``command`` reproduces it."""
-
-    asked: dict[str, Any]
-    task: Callable[[Any], Any]
-    judge: Judge
-    command: tuple[str, ...]
-    suites: tuple[str, ...] = ()
-    ran: tuple[str, ...] = ()
+def settings_for(written: Written, config: Path | None) -> Config:
+    """The configuration, which only suites cannot do without; raises UsageError."""
+    written.check()
+    read = common.load_config if written.suites_asked else common.load_config_or_builtin
+    # What is expected to fail somewhere is what a bisect is about: only outcomes count.
+    return replace(read(config), known_failures=())
 
 
-def _check_one_question(
-    tests: bool, verify: str | None, command: str | None, exec_options: bool
-) -> None:
-    if verify is not None and tests:
-        raise UsageError("--verify: loads an object; leave --suite and -k out")
-    if command is not None and (tests or verify is not None):
-        raise UsageError("--exec: runs a command; leave --suite, -k and --verify out")
-    if command is None and exec_options:
-        raise UsageError("--copy, --results: are for a command; name it with --exec CMD")
+def work_of(settings: Config, written: Written) -> Work:
+    """What each kernel is asked; raises UsageError."""
+    if written.verify is not None:
+        return _load(settings, written.verify)
+    if written.command is not None:
+        return _command(settings, written.command, written.copy, written.results)
+    return _suites(settings, written.suite, written.expression)
 
 
-def _suites(settings: Config, names: Sequence[str], expression: str | None) -> _Work:
+def _suites(settings: Config, names: Sequence[str], expression: str | None) -> Work:
     suites = configuration.select_suites(settings.suites, names)
     if not suites:
         raise UsageError(f"{settings.file}: there is no [[suite]]; add one, or give --verify")
@@ -225,29 +273,31 @@ def _suites(settings: Config, names: Sequence[str], expression: str | None) -> _
         ),
     }
     words_of = [word for name in names for word in ("--suite", name)]
-    return _Work(
+    return Work(
         asked,
         tasks.task,
         observations.of_suites,
         ("run", *words_of, *options),
+        (*words_of, *options),
         tuple(suite.name for suite in suites),
     )
 
 
-def _load(settings: Config, wanted: str) -> _Work:
+def _load(settings: Config, wanted: str) -> Work:
     given, program = _given(settings, wanted)
     path = given.build.path
     order = Order(objects=(), programs=(program or "*",))
     asked = {"object": given.build.name, "program": program, "sha256": sha256_file(path)}
-    return _Work(
+    return Work(
         asked,
         verify_tasks([given], (), order, Rules(FailOn(rejected=True))),
         partial(observations.of_load, object_=given.build.name, program=program),
         ("verify", given.build.name, *(("--program", program) if program else ())),
+        ("--verify", wanted),
     )
 
 
-def _command(settings: Config, line: str, copy: Sequence[str], results: str | None) -> _Work:
+def _command(settings: Config, line: str, copy: Sequence[str], results: str | None) -> Work:
     try:
         argv = shlex.split(line)
     except ValueError as error:
@@ -271,11 +321,12 @@ def _command(settings: Config, line: str, copy: Sequence[str], results: str | No
     }
     options = [word for text in copy for word in ("--copy", text)]
     options += [] if results is None else ["--results", results]
-    return _Work(
+    return Work(
         asked,
         command_tasks(argv, copies, settings.objects, format),
         observations.of_command,
         ("exec", *options),
+        ("--exec", line, *options),
         (suite_of(argv),),
         tuple(argv),
     )
@@ -296,6 +347,20 @@ def _given(settings: Config, wanted: str) -> tuple[Given, str]:
                 f'--verify {wanted}: {path} has no program "{program}"{suggestion(program, names)}'
             )
     return found[0], program
+
+
+def _check_tree_options(jobs: int | None, cached: bool, archive: str | None) -> None:
+    given = [("--jobs", jobs is not None), ("--cached", cached), ("--archive", archive is not None)]
+    for name, there in given:
+        if there:
+            raise UsageError(
+                f"{name}: is for packages; git chooses one commit after the other, leave it out"
+            )
+
+
+def _check_apt_options(tree: Path | None, kconfig: Path | None) -> None:
+    if tree is not None or kconfig is not None:
+        raise UsageError("--kconfig: is for a tree that is built; add --source tree PATH")
 
 
 def _archive(settings: Config, name: str | None) -> AptArchive:
@@ -381,67 +446,8 @@ def _pinned(settings: Config, archive: AptArchive, point: Point) -> Kernel:
     return replace(settings.defaults, name=point.name, spec=spec)
 
 
-class _Display:
-    """Prints where a bisect stands, and each round's VMs live."""
-
-    def __init__(self, question: Question, slots: int) -> None:
-        self._question = question
-        self._slots = slots
-        self._view: live.View | None = None
-        self._told: list[str] = []
-        self._took: list[float] = []
-
-    def begins(self, standing: Standing) -> None:
-        """Say what a round asks."""
-        question, took = self._question, self._took
-        per_round = question.repeat * sum(took) / len(took) if took else 0.0
-        _say(words.standing(standing, question.names, question.find_fixed, per_round))
-
-    def told(self, place: int, attempt: int, one: Observation) -> None:
-        """Keep what a point said until the live view is gone."""
-        question = self._question
-        self._told.append(words.observed(question.names[place], attempt, question.repeat, one))
-
-    def handle(self, event: Event) -> None:
-        """Show an event of the round that runs."""
-        assert self._view is not None
-        self._view.handle(event)
-
-    def during(
-        self, probe: Matrices, points: tuple[int, ...], attempt: int, told: bisection.Told
-    ) -> None:
-        """Ask ``points`` by ``probe`` with a live view of its own."""
-        began = time.monotonic()
-        self._view = live.view(sys.stdout)
-        try:
-            with self._view:
-                probe(points, attempt, told)
-        finally:
-            for line in self._told:
-                _say(f"  {line}")
-            self._told.clear()
-        # The ends may have had to wait for each other.
-        self._took.append((time.monotonic() - began) / math.ceil(len(points) / self._slots))
-
-
-def _save(folder: RunFolder, matrix: Matrix) -> None:
-    folder.write("matrix.json", matrix_json.render(matrix))
-
-
-def _before(folder: RunFolder, resume: bool) -> tuple[KernelResult, ...]:
-    """The results that an interrupted bisect left; one that it was busy with is none."""
-    if not resume or not (folder.path / "matrix.json").exists():
-        return ()
-    found = read_matrix(folder).kernels
-    return tuple(result for result in found if result.status is not Status.CANCELLED)
-
-
-def _without_resume(arguments: Sequence[str]) -> list[str]:
-    return [word for word in arguments if word != "--resume"]
-
-
 def _commands(
-    outcome: Outcome, archive: AptArchive, work: _Work, config: Path | None
+    outcome: Outcome, archive: AptArchive, work: Work, config: Path | None
 ) -> dict[int, str]:
     """The command that asks each of the two kernels again, by place."""
     more = [] if config is None else ["--config", str(config)]
@@ -452,8 +458,3 @@ def _commands(
         words_of += ["--", *work.ran] if work.ran else []
         found[place] = shlex.join(words_of)
     return found
-
-
-def _say(text: str) -> None:
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), flush=True)

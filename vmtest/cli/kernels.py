@@ -19,7 +19,7 @@ from vmtest.cli import common
 from vmtest.cli.report import dump
 from vmtest.cli.run import choose_kernels
 from vmtest.errors import InfrastructureError, VmtestError
-from vmtest.events import Fetching, Note
+from vmtest.events import Note, coming
 from vmtest.kernels import Store, default_cache, source_for
 from vmtest.kernels.package import file_name
 from vmtest.matrix import resolve_all
@@ -162,7 +162,7 @@ def fetch(
 
                 def progress(done: int, total: int) -> None:
                     with turn:
-                        view.handle(Fetching(wanted.name, done, total))
+                        view.handle(coming(wanted, done, total))
 
                 return source.fetch(found, store, progress)
 

@@ -21,6 +21,7 @@ from vmtest.cli import (
     report,
     run,
     shell,
+    step,
     verify,
 )
 from vmtest.cli import exec as exec_command
@@ -61,13 +62,15 @@ app.command("known", help=known.EXAMPLE)(known.known)
 app.command("build", help=build.EXAMPLE)(build.build)
 app.command("report", help=report.EXAMPLE)(report.report)
 app.command("verify", help=verify.EXAMPLE)(verify.verify)
-app.command("bisect", help=bisect.EXAMPLE)(bisect.bisect)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
 kernels.app.command("available", help=available.AVAILABLE)(available.available)
 kernels.app.command("outdated", help=available.OUTDATED)(available.outdated)
 kernels.app.command("lock", help=lock.EXAMPLE)(lock.lock)
 kernels.app.command("prune", help=prune.EXAMPLE)(prune.prune)
+bisect.app.callback()(bisect.bisect)
+bisect.app.command("step", help=step.EXAMPLE)(step.step)
+app.add_typer(bisect.app, name="bisect")
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(objects.app, name="objects")
 app.add_typer(image.app, name="image")

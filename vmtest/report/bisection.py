@@ -8,31 +8,34 @@ from vmtest.bisect import Verdict
 from vmtest.bisection import Outcome, Point, Standing
 from vmtest.debian import DebianVersion
 from vmtest.model import KernelVersion
-from vmtest.observations import Observation
+from vmtest.observations import Observation, combined
 from vmtest.report.text import clock, counted, one_line
 
 _MOST_FACTS = 10
+_LONGEST = 400
 
 
-def opening(names: Sequence[str], slots: int, folder: str, known: int) -> str:
-    """What is gone through, and where; ``known`` kernels told before it was interrupted."""
-    text = (
-        f"{names[0]} to {names[-1]}: {counted(len(names), 'kernel')}, {slots} at a time; {folder}"
-    )
+def opening(first: str, last: str, among: str, folder: str, known: int) -> str:
+    """What is gone through, and where; ``known`` of it told before it was interrupted."""
+    text = f"{first} to {last}: {among}; {folder}"
     return f"{text}; resumed, {known} of them known" if known else text
 
 
-def standing(now: Standing, names: Sequence[str], find_fixed: bool, per_round: float) -> str:
-    """What is known, what runs, and how long it takes; ``per_round`` is seconds, 0 if unknown."""
+def standing(
+    now: Standing, names: Sequence[str], find_fixed: bool, per_round: float, among: str
+) -> str:
+    """What is known, what runs, and how long it takes.
+
+    ``per_round`` is seconds, 0 if unknown; ``among`` is what the ends are ends of.
+    """
     asked = ", ".join(names[n] for n in now.points)
     if now.last is None or now.first is None:
         both = "the ends" if len(now.points) > 1 else "an end"
-        return f"round {now.number}: {both}, {asked}, of {counted(len(names), 'kernel')}"
-    old, new = _words(find_fixed)
-    between = now.first - now.last - 1
+        return f"round {now.number}: {both}, {asked}, of {among}"
+    old, new = ends_words(find_fixed)
     text = (
         f"round {now.number}: {asked} ({old} {names[now.last]}, {new} {names[now.first]}, "
-        f"{between} between; at most {counted(now.rounds, 'round')}"
+        f"{now.between} between; at most {counted(now.rounds, 'round')}"
     )
     return text + (f", about {clock(now.rounds * per_round)} min)" if per_round else ")")
 
@@ -47,7 +50,7 @@ def render(outcome: Outcome, commands: Mapping[int, str], folder: str) -> str:
     """The end of a bisect in ``folder``; ``commands`` reproduce the points that they are of."""
     answer, question, seen = outcome.answer, outcome.question, outcome.seen
     last, first = question.points[answer.last], question.points[answer.first]
-    old, new = _words(question.find_fixed)
+    old, new = ends_words(question.find_fixed)
     names = question.names
     lines = []
     if answer.exact:
@@ -60,7 +63,7 @@ def render(outcome: Outcome, commands: Mapping[int, str], folder: str) -> str:
         lines.append(f"first seen {new}: {_point(first)}")
     lines.append(f"last {old}: {_point(last)}")
     for n in answer.between:
-        lines.append(f"  {names[n]}: {_cannot_tell(outcome.verdicts[n], seen[n])}")
+        lines.append(f"  {names[n]}: {cannot_tell(outcome.verdicts[n], seen[n])}")
     for points, what in (
         (question.gone, "released between them and no longer to be had"),
         (question.left_out, "between them and not in the cache (leave --cached out to ask them)"),
@@ -75,15 +78,15 @@ def render(outcome: Outcome, commands: Mapping[int, str], folder: str) -> str:
             f"this is the earliest change that was seen"
         )
     elsewhere = [
-        f"{names[n]} ({_cannot_tell(verdict, seen[n])})"
+        f"{names[n]} ({cannot_tell(verdict, seen[n])})"
         for n, verdict in outcome.verdicts.items()
         if not verdict.tells and n not in answer.between
     ]
     if elsewhere:
         lines.append(f"could not tell elsewhere: {'; '.join(elsewhere)}")
     ends = ((answer.last, old), (answer.first, new))
-    one, other = (_telling(seen[n], outcome.verdicts[n]) for n, _ in ends)
-    lines += ["", "what differs", *_differences(one, other, last.name, first.name)]
+    one, other = (telling(seen[n], outcome.verdicts[n]) for n, _ in ends)
+    lines += ["", "what differs", *differences(one, other, last.name, first.name)]
     lines += ["", "where to read what changed", *(f"  {t}" for t in changelog(last, first, other))]
     lines += ["", "to reproduce"]
     lines += [f"  {names[n]} ({word}): {commands[n]}" for n, word in ends]
@@ -125,7 +128,8 @@ def changelog(last: Point, first: Point, seen: Observation) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _words(find_fixed: bool) -> tuple[str, str]:
+def ends_words(find_fixed: bool) -> tuple[str, str]:
+    """What the older end is and what the newer."""
     return ("bad", "good") if find_fixed else ("good", "bad")
 
 
@@ -138,17 +142,27 @@ def _between(last: Point, point: Point, first: Point) -> bool:
     return low < version < high
 
 
-def _cannot_tell(verdict: Verdict, seen: Sequence[Observation]) -> str:
+def answered(seen: Sequence[Observation]) -> str:
+    """``bad: FAILED: ...``: what came of asking once or several times."""
+    verdict = combined(seen)
+    if not verdict.tells:
+        return cannot_tell(verdict, seen)
+    return one_line(f"{verdict}: {telling(seen, verdict).why}", _LONGEST)
+
+
+def cannot_tell(verdict: Verdict, seen: Sequence[Observation]) -> str:
+    """Why a point is gone past."""
     if verdict is Verdict.FLAKY:
         return f"flaky: {', '.join(one.verdict.value for one in seen)}"
     return one_line(f"{verdict}: {seen[-1].why}")
 
 
-def _telling(seen: Sequence[Observation], verdict: Verdict) -> Observation:
+def telling(seen: Sequence[Observation], verdict: Verdict) -> Observation:
+    """The observation that a verdict goes by."""
     return next(one for one in seen if one.verdict is verdict)
 
 
-def _differences(one: Observation, other: Observation, last: str, first: str) -> Iterable[str]:
+def differences(one: Observation, other: Observation, last: str, first: str) -> Iterable[str]:
     """What became of each test or load on both sides, where that is not the same."""
     before, after = dict(one.facts), dict(other.facts)
     labels = [label for label in {**before, **after} if before.get(label) != after.get(label)]

@@ -22,6 +22,7 @@ from rich.text import Text
 from vmtest.events import (
     Booted,
     Booting,
+    Building,
     Collected,
     Event,
     Fetching,
@@ -45,6 +46,7 @@ Clock = Callable[[], float]
 _BAR = 12
 _WIDE = 100  # columns from which on there is room for bars
 _LONGEST = 300
+_NOT_BUILT = (Phase.BUILDING, Phase.DONE)
 
 
 class View(Protocol):
@@ -223,6 +225,8 @@ def told(before: State, event: Event, after: State, now: float) -> tuple[str, ..
     lines = []
     if old is not None and old.phase is Phase.FETCHING and new.phase is not Phase.FETCHING:
         lines.append(f"fetched {mebibytes(old.done)} in {seconds(now - old.since)}")
+    if old is not None and old.phase is Phase.BUILDING and new.phase not in _NOT_BUILT:
+        lines.append(f"built {_files(old)} in {seconds(now - old.since)}")
     lines += _news(old, event, new)
     return tuple(f"{one_line(event.kernel)}: {line}" for line in lines)
 
@@ -231,6 +235,8 @@ def _news(old: KernelState | None, event: Event, new: KernelState) -> Iterable[s
     match event:
         case Fetching(total=total) if old is None or old.phase is not Phase.FETCHING:
             yield f"fetching {mebibytes(total)}" if total else "fetching"
+        case Building() if old is None or old.phase is not Phase.BUILDING:
+            yield "building"
         case Preparing(what=what) if new is not old:
             yield one_line(what, _LONGEST)
         case Booting(attempt=attempt):
@@ -278,6 +284,8 @@ def _doing(kernel: KernelState, now: float) -> str:
     match kernel.phase:
         case Phase.FETCHING:
             return f"fetching {_bytes(kernel)}, {mebibytes(kernel.rate(now))}/s"
+        case Phase.BUILDING:
+            return f"building for {took}, {_files(kernel)}"
         case Phase.PREPARING:
             return f"{one_line(kernel.what)} for {took}"
         case Phase.TESTING if kernel.test:
@@ -293,6 +301,10 @@ def _bytes(kernel: KernelState) -> str:
     if not kernel.total:
         return mebibytes(kernel.done)
     return f"{mebibytes(kernel.done).removesuffix(' MiB')} of {mebibytes(kernel.total)}"
+
+
+def _files(kernel: KernelState) -> str:
+    return counted(kernel.done, "file")
 
 
 def _tests(kernel: KernelState) -> str:
@@ -345,6 +357,8 @@ def _row(kernel: KernelState, now: float, *, bars: bool) -> tuple[Text, ...]:
             bar = _bar(kernel.done, kernel.total)
             progress = _bytes(kernel)
             detail = f"{mebibytes(kernel.rate(now))}/s"
+        case Phase.BUILDING:
+            progress = _files(kernel)
         case Phase.PREPARING:
             detail = kernel.what
         case Phase.BOOTING:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from vmtest.events import (
     Booted,
     Booting,
+    Building,
     Collected,
     Event,
     Fetching,
@@ -37,6 +38,7 @@ class Phase(StrEnum):
 
     QUEUED = "waiting"
     FETCHING = "fetching"
+    BUILDING = "building"
     PREPARING = "preparing"
     BOOTING = "booting"
     TESTING = "testing"
@@ -120,7 +122,7 @@ class State:
     @property
     def active(self) -> tuple[KernelState, ...]:
         """The kernels that something is being done for."""
-        return self.within(Phase.FETCHING, Phase.PREPARING, Phase.BOOTING, Phase.TESTING)
+        return tuple(s for s in self.kernels if s.phase not in (Phase.QUEUED, Phase.DONE))
 
 
 def _next(state: KernelState, event: Event, now: float) -> KernelState:
@@ -132,6 +134,8 @@ def _next(state: KernelState, event: Event, now: float) -> KernelState:
             return replace(
                 state, done=done, total=total, samples=_sampled(state.samples, now, done)
             )
+        case Building(done=done):
+            return replace(_entered(state, Phase.BUILDING, now), done=done)
         case Preparing(what=what):
             if (state.phase, state.what) == (Phase.PREPARING, what):
                 return state

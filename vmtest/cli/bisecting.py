@@ -1,0 +1,176 @@
+"""What every bisect shows on the command line, be it over packages or over commits."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vmtest import bisection
+from vmtest.bisection import Recorded, Standing
+from vmtest.cli.report import read_matrix
+from vmtest.errors import UsageError
+from vmtest.events import Event
+from vmtest.model import KernelResult, Matrix, Status
+from vmtest.observations import Observation
+from vmtest.probes import Judge
+from vmtest.report import bisection as words
+from vmtest.report import live, matrix_json
+from vmtest.runs import RunFolder
+
+SuiteOption = Annotated[list[str] | None, typer.Option(help="Which suites; default all.")]
+TestsOption = Annotated[str | None, typer.Option("-k", help="As in pytest.")]
+VerifyOption = Annotated[
+    str | None,
+    typer.Option(metavar="OBJECT[:PROGRAM]", help="Does this load? Instead of suites."),
+]
+ExecOption = Annotated[
+    str | None,
+    typer.Option("--exec", metavar="CMD", help="Does this end with status 0? As vmtest exec."),
+]
+CopyOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE|DIR[:GUESTPATH]", help="With --exec: into its working folder."),
+]
+ResultsOption = Annotated[
+    str | None,
+    typer.Option(metavar="gotest|tap|junit:PATH", help="With --exec: tests in its output."),
+]
+RepeatOption = Annotated[
+    int, typer.Option(min=1, help="Ask each kernel so often; one that disagrees is flaky.")
+]
+KconfigOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Of a tree: a config fragment on top of ours."),
+]
+
+
+def check_kconfig(file: Path | None) -> None:
+    """Raise UsageError when the fragment is not there."""
+    if file is not None and not file.is_file():
+        raise UsageError(f"--kconfig {file}: there is no such file")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What each kernel is to be asked, as the options above have it."""
+
+    suite: tuple[str, ...]
+    expression: str | None
+    verify: str | None
+    command: str | None
+    copy: tuple[str, ...]
+    results: str | None
+
+    @property
+    def suites_asked(self) -> bool:
+        """Whether it is the suites of kernels.toml."""
+        return self.verify is None and self.command is None
+
+    def check(self) -> None:
+        """Raise UsageError when they are options of two questions."""
+        tests = bool(self.suite) or self.expression is not None
+        if self.verify is not None and tests:
+            raise UsageError("--verify: loads an object; leave --suite and -k out")
+        if self.command is not None and (tests or self.verify is not None):
+            raise UsageError("--exec: runs a command; leave --suite, -k and --verify out")
+        if self.command is None and (self.copy or self.results is not None):
+            raise UsageError("--copy, --results: are for a command; name it with --exec CMD")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What each kernel is asked: ``asked`` is it as JSON, ``command`` reproduces it.
+
+    ``options`` are those of a bisect that ask it.
+    """
+
+    asked: dict[str, Any]
+    task: Callable[[Any], Any]
+    judge: Judge
+    command: tuple[str, ...]
+    options: tuple[str, ...]
+    suites: tuple[str, ...] = ()
+    ran: tuple[str, ...] = ()
+
+
+class Display:
+    """Prints where a bisect stands, and each round's VMs live.
+
+    ``slots`` points are asked at once, ``among`` is what the ends are ends of.
+    """
+
+    def __init__(self, recorded: Recorded, slots: int, among: str) -> None:
+        self._recorded = recorded
+        self._slots = slots
+        self._among = among
+        self._view: live.View | None = None
+        self._told: list[str] = []
+        self._took: list[float] = []
+
+    def begins(self, standing: Standing) -> None:
+        """Say what a round asks."""
+        question = self._recorded.question
+        # The first of a tree takes many times as long as the others.
+        per_round = question.repeat * statistics.median(self._took) if self._took else 0.0
+        labels = [point.label for point in question.points]
+        say(words.standing(standing, labels, question.find_fixed, per_round, self._among))
+
+    def told(self, place: int, attempt: int, one: Observation) -> None:
+        """Keep what a point said until the live view is gone."""
+        question = self._recorded.question
+        self._told.append(
+            words.observed(question.points[place].label, attempt, question.repeat, one)
+        )
+
+    def handle(self, event: Event) -> None:
+        """Show an event of the round that runs."""
+        assert self._view is not None
+        self._view.handle(event)
+
+    def during(
+        self, probe: bisection.Probe, points: tuple[int, ...], attempt: int, told: bisection.Told
+    ) -> None:
+        """Ask ``points`` by ``probe`` with a live view of its own."""
+        began = time.monotonic()
+        self._view = live.view(sys.stdout)
+        try:
+            with self._view:
+                probe(points, attempt, told)
+        finally:
+            for line in self._told:
+                say(f"  {line}")
+            self._told.clear()
+        # The ends may have had to wait for each other.
+        self._took.append((time.monotonic() - began) / math.ceil(len(points) / self._slots))
+
+
+def save(folder: RunFolder, matrix: Matrix) -> None:
+    """Write the matrix of all that was asked."""
+    folder.write("matrix.json", matrix_json.render(matrix))
+
+
+def results_before(folder: RunFolder, resume: bool) -> tuple[KernelResult, ...]:
+    """The results that an interrupted bisect left; one that it was busy with is none."""
+    if not resume or not (folder.path / "matrix.json").exists():
+        return ()
+    found = read_matrix(folder).kernels
+    return tuple(result for result in found if result.status is not Status.CANCELLED)
+
+
+def without_resume(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a bisect that is to be gone on with."""
+    return [word for word in arguments if word != "--resume"]
+
+
+def say(text: str) -> None:
+    """Print ``text`` as far as the terminal knows its letters."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), flush=True)
