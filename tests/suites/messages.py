@@ -8,7 +8,7 @@ from layouts import log_event
 from vmtest.guest.objects import BpfObject
 from vmtest.guest.ringbuf import RingBuffer
 
-LOG_ERROR, LOG_INFO, LOG_DEBUG = 0, 2, 3
+LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG = range(4)
 
 
 @contextlib.contextmanager

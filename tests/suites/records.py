@@ -12,11 +12,15 @@ INTERVAL_NS = 5_000_000_000
 """A connection is not reported again before this."""
 
 
+TCPI_OPT_ECN = 8
+
+
 class TcpInfo:
     """What getsockopt(TCP_INFO) says: struct tcp_info of linux/tcp.h."""
 
     def __init__(self, connection: socket.socket) -> None:
         value = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 152)
+        self.ecn = bool(value[5] & TCPI_OPT_ECN)
         (self.lost,) = struct.unpack_from("=I", value, 32)
         (self.srtt_us,) = struct.unpack_from("=I", value, 68)
         (self.total_retrans,) = struct.unpack_from("=I", value, 100)

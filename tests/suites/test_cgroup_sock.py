@@ -35,7 +35,7 @@ from mesh import (
     Mesh,
     backend_id,
 )
-from messages import LOG_DEBUG, LOG_ERROR, LOG_INFO, assert_logged, logging_at
+from messages import LOG_DEBUG, LOG_ERROR, LOG_INFO, LOG_WARN, assert_logged, logging_at
 from traffic import (
     MAPPED,
     SECONDS,
@@ -1190,7 +1190,7 @@ def test_log_record_is_the_length_of_a_text_and_the_text(
     with logging_at(cgroup_sock, LOG_ERROR) as log:
         mesh.assert_leads(mesh.vip, to=mesh.vip)
         assert_logged(log)
-    with logging_at(cgroup_sock, LOG_INFO) as log:
+    with logging_at(cgroup_sock, LOG_WARN) as log:
         mesh.assert_leads(mesh.vip, to=mesh.vip)
         assert_logged(log, "cgroup_sock: an endpoint is counted but absent")
 

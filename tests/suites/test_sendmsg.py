@@ -46,7 +46,7 @@ HEADER_V6 = bytes.fromhex("01 00000012 20010db8000000000000000000080007 0355 fe 
 HEADER_MAPPED = bytes.fromhex("01 00000012 00000000000000000000ffff08080808 0035 fe 00000000")
 
 
-PUSH_REAL, PUSH_REFUSED, PUSH_OUT_OF_REACH = 0, 1, 2  # of bpf/mocks/sendmsg.bpf.c
+PUSH_REAL, PUSH_REFUSED, PUSH_OUT_OF_REACH, PUSH_DIRTY = 0, 1, 2, 3  # of bpf/mocks/sendmsg.bpf.c
 
 to_waypoint = pytest.mark.parametrize(
     ("family", "storage", "header"),
@@ -302,6 +302,16 @@ def test_message_whose_room_is_out_of_reach_goes_out_bare(
     with mock.connection(family, storage) as met:
         met.client.sendall(b"control")
         assert_stream(receive_all(met), header + b"control")
+
+
+@pytest.mark.ours
+@to_waypoint
+def test_header_covers_whatever_the_new_page_held(
+    mock: Sender, family: Family, storage: Storage, header: bytes
+) -> None:
+    with befallen(mock, push=PUSH_DIRTY), mock.connection(family, storage) as met:
+        met.client.sendall(b"first")
+        assert_stream(receive_all(met), header + b"first")
 
 
 @pytest.mark.ours

@@ -27,6 +27,7 @@ from layouts import (
     u32,
 )
 from mesh import MANAGE, UNMANAGE
+from messages import LOG_ERROR, LOG_WARN
 from records import TcpInfo, assert_bytes, assert_counters, only, taken
 from traffic import (
     MAPPED,
@@ -62,6 +63,8 @@ LAST_SECONDS = 0.2
 """How long whatever must not happen gets to happen, beyond the packets that would make it."""
 
 PEERS = ("node_ip", "pod_gateway")
+
+RTT_CB, STATE_CB = 1 << 3, 1 << 2  # BPF_SOCK_OPS_*_CB_FLAG of linux/bpf.h
 
 BEGUN = Storage(connect_ns=1)
 """Of a socket that connect4 or connect6 has seen."""
@@ -207,6 +210,12 @@ def test_monitoring_is_on_and_no_peer_is_skipped_by_default() -> None:
     with BpfObject(object_path("sockops")) as fresh:
         seen = {name: fresh.get_global(name) for name in ("enable_monitoring", *PEERS)}
     assert seen == {"enable_monitoring": 1, "node_ip": 0, "pod_gateway": 0}
+
+
+def test_peers_to_skip_are_addresses_of_16_bytes() -> None:
+    with BpfObject(object_path("sockops")) as fresh:
+        variables = fresh.btf().variables()
+    assert {name: variables[name].size for name in PEERS} == dict.fromkeys(PEERS, 16)
 
 
 # Control connections.
@@ -786,6 +795,7 @@ def test_socket_that_does_not_go_via_a_waypoint_is_not_in_km_socket(turns: Turns
 def test_socket_for_which_km_socket_has_no_room_is_logged_and_works(group: Cgroup) -> None:
     via_waypoint = Storage(connect_ns=1, via_waypoint=True)
     with with_small_maps(group, km_socket=1) as turns:
+        turns.loaded.set_global("bpf_log_level", LOG_ERROR)
         turns.manage(V4.host(3))
         with turns.outbound(storage=via_waypoint):
             keys = turns.maps["km_socket"].keys()
@@ -851,6 +861,7 @@ def test_authorization_is_deleted_with_the_connection_and_no_other_is(
 def test_request_for_which_there_is_no_room_is_logged_and_the_connection_works(
     turns: Turns,
 ) -> None:
+    turns.loaded.set_global("bpf_log_level", LOG_WARN)
     turns.manage(V4.host(2))
     with contextlib.ExitStack() as stack:
         made = 0
@@ -894,11 +905,48 @@ def test_what_another_program_wants_to_be_told_it_is_told(
 
 
 @pytest.mark.ours
+def test_answer_of_another_program_counts(sockops: BpfObject, group: Cgroup) -> None:
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(BpfObject(object_path("round_trips")))
+        other.load()
+        turns = stack.enter_context(following(sockops, group))
+        turns.manage(V4.host(3))
+        with group.entered():  # Both ends have to be willing.
+            listening = stack.enter_context(listener(V4, V4.host(2)))
+        to = address(listening.getsockname())
+        with meeting(turns.client(V4, BEGUN), to, listening) as met:
+            assert not TcpInfo(met.client).ecn
+        program = other.programs["count_round_trips"]
+        stack.enter_context(attached_to_cgroup(program, group))
+        with meeting(turns.client(V4, BEGUN), to, listening) as met:
+            assert TcpInfo(met.client).ecn
+
+
+@pytest.mark.ours
+def test_changes_of_state_are_all_that_the_program_wants_to_be_told(
+    sockops: BpfObject, group: Cgroup
+) -> None:
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(BpfObject(object_path("round_trips")))
+        other.load()
+        program = other.programs["count_round_trips"]
+        stack.enter_context(attached_to_cgroup(program, group))
+        turns = stack.enter_context(following(sockops, group))
+        turns.manage(V4.host(3))
+        with turns.outbound() as met:
+            met.client.shutdown(socket.SHUT_WR)
+            receive_all(met)
+        seen = other.get_global("callbacks")
+        assert seen == RTT_CB | STATE_CB, f"expected the other program's and states, {seen=}"
+
+
+@pytest.mark.ours
 def test_inbound_connection_for_which_there_is_no_storage_is_logged_and_authorized(
     mock_sockops: BpfObject, group: Cgroup
 ) -> None:
     with following(mock_sockops, group) as turns:
         turns.manage(V4.host(2))
+        mock_sockops.set_global("bpf_log_level", LOG_ERROR)
         with failing(mock_sockops, "no_storage"), turns.inbound() as met:
             assert turns.messages() == [log_event("sockops: no storage for a socket")]
             result = names(*ends(met), order=">")
@@ -908,6 +956,22 @@ def test_inbound_connection_for_which_there_is_no_storage_is_logged_and_authoriz
             receive_all(met)
         assert_no_record(turns)
         assert turns.maps["km_auth_res"].items() == {}
+        with turns.inbound():
+            only(turns.records())
+
+
+@pytest.mark.ours
+def test_close_of_a_socket_without_storage_is_not_reported(
+    mock_sockops: BpfObject, group: Cgroup
+) -> None:
+    with following(mock_sockops, group) as turns:
+        turns.manage(V4.host(2))
+        with contextlib.ExitStack() as stack:
+            with failing(mock_sockops, "no_storage"):
+                met = stack.enter_context(turns.inbound())
+            met.server.shutdown(socket.SHUT_WR)
+            receive_all(met)
+        assert_no_record(turns)
         with turns.inbound():
             only(turns.records())
 

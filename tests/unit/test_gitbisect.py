@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_trees import commit, everything, git
@@ -279,7 +280,7 @@ def test_two_bisects_of_one_tree_do_not_disturb_each_other(tree: Path, tmp_path:
         folder.mkdir()
     outer, inner = (Search(tree, folder) for folder in folders)
     inner.history = outer.history  # one repository of ours for one tree
-    found = []
+    found: list[Any] = []
 
     def says(subject: str) -> Verdict:
         if not found:

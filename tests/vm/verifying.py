@@ -75,7 +75,7 @@ def loads(events: Sequence[Event]) -> dict[tuple[str, str], Event]:
         for program in event["programs"]
     }
     found = [event for event in events if event["event"] == "load"]
-    by_name = {}
+    by_name: dict[tuple[str, str], Event] = {}
     for event in found:
         name = event["object"], event["program"]
         by_name[name] = {**asdict(parse_load(event, described.get(name, {}))), "log": event["log"]}
