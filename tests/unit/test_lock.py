@@ -126,7 +126,7 @@ def test_a_locked_version_that_is_gone_names_the_nearest_and_the_cure(project: P
     file.write_text(file.read_text().replace("6.1.10-1", "6.1.8-1"))
     fetch(project, "old").refuses(
         3,
-        "old: no kernel 6.1.8-1 in good; nearest: 6.1.9 (good)",
+        "old: no kernel 6.1.8-1 in good; nearest: 6.1.9-1 (good)",
         "kernels.lock pins it",
         "vmtest kernels lock --kernel old",
     )
