@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from vmtest.bisection import Probe, Told
 from vmtest.errors import BuildFailed, InfrastructureError
@@ -76,6 +77,31 @@ class Matrices:
         return replace(matrix, kernels=found)
 
 
+class Twice:
+    """A ``vmtest.bisection.Probe`` that has ``ask`` ask a point again that could not tell.
+
+    On a busy machine a kernel does not always boot in time, and passing it over costs rounds and
+    perhaps the answer.  A fault of the machine is told at once.
+    """
+
+    def __init__(self, ask: Probe) -> None:
+        self._ask = ask
+
+    def __call__(self, points: tuple[int, ...], attempt: int, told: Told) -> None:
+        """Ask ``points``, and once more those that could not tell."""
+        silent: list[int] = []
+
+        def heard(n: int, one: Observation) -> None:
+            if one.verdict.tells or one.faulty:
+                told(n, one)
+            else:
+                silent.append(n)
+
+        self._ask(points, attempt, heard)
+        if silent:
+            self._ask(tuple(sorted(silent)), attempt, told)
+
+
 class Builds:
     """A ``vmtest.bisection.Probe`` that builds each point's kernel, then has ``ask`` ask it.
 
@@ -103,22 +129,12 @@ class Builds:
             if n in self._unbuilt:
                 told(n, self._unbuilt[n])
                 continue
-            one = self._asked(n, attempt)
-            if one.faulty:
-                raise InfrastructureError(f"{self._kernels()[n].name}: {one.why}")
-            told(n, one)
+            self._ask((n,), attempt, partial(self._judged, told))
 
-    def _asked(self, n: int, attempt: int) -> Observation:
-        """What the point said; one that cannot tell is asked twice.
-
-        On a busy machine a kernel does not always boot in time, and a build costs far more.
-        """
-        said: list[Observation] = []
-        for _ in range(2):
-            self._ask((n,), attempt, lambda place, one: said.append(one))
-            if said[-1].verdict.tells or said[-1].faulty:
-                break
-        return said[-1]
+    def _judged(self, told: Told, n: int, one: Observation) -> None:
+        if one.faulty:
+            raise InfrastructureError(f"{self._kernels()[n].name}: {one.why}")
+        told(n, one)
 
     def _build(self, kernel: Kernel) -> None:
         source = source_for(kernel, {})

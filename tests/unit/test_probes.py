@@ -15,7 +15,7 @@ from vmtest.host import BUILD_TOOLS
 from vmtest.kernels import Store
 from vmtest.model import Kernel, TreeSpec
 from vmtest.observations import Observation
-from vmtest.probes import Builds
+from vmtest.probes import Builds, Twice
 
 BAD, SKIP = Verdict.BAD, Verdict.SKIP
 
@@ -49,15 +49,51 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
 
 
-def test_a_kernel_that_does_not_boot_once_is_not_skipped(tree: Path, store: Store) -> None:
-    assert Asked(tree, store, Observation(SKIP, "no session"), Observation(BAD, "1 failed"))() == [
-        BAD
-    ]
+class Kernels:
+    """Kernels that say ``answers``, each its own one after the other; what was ``asked``."""
+
+    def __init__(self, *answers: list[Observation]) -> None:
+        self._answers = [list(own) for own in answers]
+        self.asked: list[tuple[int, ...]] = []
+        self.told: dict[int, Verdict] = {}
+
+    def __call__(self) -> dict[int, Verdict]:
+        def told(n: int, one: Observation) -> None:
+            assert n not in self.told
+            self.told[n] = one.verdict
+
+        Twice(self._round)(tuple(range(len(self._answers))), 1, told)
+        return self.told
+
+    def _round(self, points: tuple[int, ...], attempt: int, told: Told) -> None:
+        self.asked.append(points)
+        for n in points:
+            told(n, self._answers[n].pop(0))
 
 
-def test_a_kernel_that_does_not_boot_twice_is_skipped(tree: Path, store: Store) -> None:
-    asked = Asked(tree, store, *[Observation(SKIP, "no session")] * 2)
-    assert asked() == [SKIP] and asked.answers == []
+SILENT, FAILED = Observation(SKIP, "no session"), Observation(BAD, "1 failed")
+
+
+def test_a_kernel_that_does_not_boot_once_is_not_skipped() -> None:
+    kernels = Kernels([FAILED], [SILENT, FAILED])
+    assert kernels() == {0: BAD, 1: BAD}
+    assert kernels.asked == [(0, 1), (1,)]
+
+
+def test_a_kernel_that_does_not_boot_twice_is_skipped() -> None:
+    kernels = Kernels([SILENT, SILENT], [FAILED])
+    assert kernels() == {0: SKIP, 1: BAD}
+    assert kernels.asked == [(0, 1), (0,)]
+
+
+def test_a_fault_of_the_machine_is_told_at_once() -> None:
+    kernels = Kernels([Observation(SKIP, "no QEMU", faulty=True)])
+    assert kernels() == {0: SKIP}
+    assert kernels.asked == [(0,)]
+
+
+def test_what_a_built_kernel_says_is_told(tree: Path, store: Store) -> None:
+    assert Asked(tree, store, FAILED)() == [BAD]
 
 
 def test_a_fault_of_the_machine_is_raised_and_never_told(tree: Path, store: Store) -> None:

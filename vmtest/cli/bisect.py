@@ -53,7 +53,7 @@ from vmtest.loader import Order
 from vmtest.matrix import Plan, memory_available_mib
 from vmtest.matrix import slots as slots_of
 from vmtest.model import AptArchive, AptSpec, Kernel
-from vmtest.probes import Matrices
+from vmtest.probes import Matrices, Twice
 from vmtest.report import bisection as words
 from vmtest.report.text import counted
 from vmtest.runs import RunFolder
@@ -219,7 +219,8 @@ def bisect(
             among = f"{many}, {slots} at a time"
             say(words.opening(names[0], names[-1], among, place, len(recorded.seen)))
             display = Display(recorded, slots, many)
-            probe = Matrices(plan, work.judge, display.handle, save, results_before(folder, resume))
+            before = results_before(folder, resume)
+            probe = Twice(Matrices(plan, work.judge, display.handle, save, before))
             watch = Watch(display.begins, display.told)
             try:
                 outcome = bisection.bisect(

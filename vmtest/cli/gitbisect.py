@@ -33,7 +33,7 @@ from vmtest.kernels.gittree import GitTree
 from vmtest.kernels.tree import trees_folder
 from vmtest.matrix import Plan
 from vmtest.model import Kernel, TreeSpec
-from vmtest.probes import Builds, Matrices
+from vmtest.probes import Builds, Matrices, Twice
 from vmtest.report import bisection as common_words
 from vmtest.report import commits as words
 from vmtest.report.text import counted
@@ -118,7 +118,7 @@ def search(
         display = Display(recorded, 1, many)
         before = results_before(folder, resume)
         asking = Matrices(plan, work.judge, display.handle, save, before, kernels)
-        probe = Builds(kernels, store, asking, display.handle)
+        probe = Builds(kernels, store, Twice(asking), display.handle)
         watch = Watch(display.begins, display.told)
         try:
             outcome = gitbisect.bisect(

@@ -40,7 +40,7 @@ from vmtest.kernels import Store, default_cache
 from vmtest.matrix import Plan
 from vmtest.model import Kernel, TreeSpec
 from vmtest.observations import Observation, combined
-from vmtest.probes import Builds, Matrices
+from vmtest.probes import Builds, Matrices, Twice
 from vmtest.report import bisection as words
 from vmtest.runs import RunFolder
 
@@ -129,7 +129,7 @@ def _asked(
     recorded = Recorded(Question(work.asked, (Point(kernel.name, ""),), repeat=repeat))
     display = Display(recorded, 1, kernel.name)
     asking = Matrices(plan, work.judge, display.handle, save)
-    probe = Builds(lambda: plan.kernels, Store(plan.cache), asking, display.handle)
+    probe = Builds(lambda: plan.kernels, Store(plan.cache), Twice(asking), display.handle)
     seen: list[Observation] = []
     for attempt in range(1, repeat + 1):
         if combined(seen) is not Verdict.FLAKY:
