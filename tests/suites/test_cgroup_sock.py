@@ -360,6 +360,20 @@ def test_frontend_of_an_unknown_upstream_keeps_its_destination(mesh: Mesh) -> No
     mesh.assert_leads(mesh.vip, to=mesh.pod(1))
 
 
+@pytest.mark.parametrize(
+    "host", ["fd00::ffff:7f60:2", "0:0:1::ffff:7f60:2", "::1:7f60:2"], ids=["0", "1", "2"]
+)
+@pytest.mark.parametrize("mesh", [V6], indirect=True, ids=lambda f: f.name)
+def test_address_that_differs_from_a_mapped_one_in_one_word_is_itself(
+    mesh: Mesh, host: str
+) -> None:
+    mesh.serve(mesh.pod(1))
+    mesh.manage()
+    mesh.frontend((host, SERVICE_PORT), SERVICE)
+    mesh.service([mesh.pod(1)])
+    mesh.assert_leads((host, SERVICE_PORT), to=mesh.pod(1))
+
+
 @each_family
 def test_pod_without_waypoint_is_reached_and_remembered_as_the_original(mesh: Mesh) -> None:
     mesh.serve(mesh.pod(1), mesh.waypoint)
