@@ -643,6 +643,20 @@ def test_ipv6_waypoint_is_nowhere_an_ipv4_connection_can_go(mesh: Mesh) -> None:
     mesh.assert_leads(mesh.vip, to=mesh.waypoint)
 
 
+@pytest.mark.parametrize("host", ["1::", "0:0:1::", "::1:0:0:0", "::0.1.0.0"])
+@pytest.mark.parametrize("mesh", [V6], indirect=True, ids=lambda f: f.name)
+def test_waypoint_of_a_service_may_have_any_address_but_zero(mesh: Mesh, host: str) -> None:
+    waypoint = (host, WAYPOINT_PORT)
+    with loopback_addresses(f"{host}/128"):
+        mesh.serve(waypoint, mesh.pod(1))
+        mesh.manage()
+        mesh.frontend(mesh.vip, SERVICE)
+        mesh.service([mesh.pod(1)], waypoint=waypoint)
+        mesh.assert_leads(mesh.vip, to=waypoint)
+        mesh.service([mesh.pod(1)], waypoint=("::", WAYPOINT_PORT))
+        mesh.assert_leads(mesh.vip, to=mesh.pod(1))
+
+
 @v4_and_v6
 def test_waypoint_of_a_pod_counts_by_its_port_alone(mesh: Mesh) -> None:
     # Who dials the unspecified address reaches this machine.
