@@ -134,14 +134,14 @@ def counted_system_calls() -> Iterator[dict[int, int]]:
 
 
 def loaded_objects(stack: contextlib.ExitStack) -> dict[str, BpfObject]:
-    """All objects of the payload by name, sharing their maps as a mesh's loader has them do."""
+    """A mesh's objects by name (no mock), sharing their maps as its loader has them do."""
     loaded: dict[str, BpfObject] = {}
-    for path in sorted(object_path("cgroup_sock").parent.glob("*.o")):
-        made = stack.enter_context(BpfObject(path))
+    for name in ("cgroup_skb", "cgroup_sock", "sockops"):
+        made = stack.enter_context(BpfObject(object_path(name)))
         for other in loaded.values():
             made.reuse_maps(other)
         made.load()
-        loaded[path.stem] = made
+        loaded[name] = made
     return loaded
 
 
