@@ -11,13 +11,9 @@ import signed_archive
 from command import vmtest
 
 from vmtest.bisection import JOURNAL
-from vmtest.cache import find_tool
 from vmtest.objects import clang_argv
 
-pytestmark = pytest.mark.skipif(
-    find_tool("apt-get") is None or find_tool("dpkg-deb") is None or find_tool("depmod") is None,
-    reason="apt-get, dpkg-deb or depmod is not installed on this host",
-)
+pytestmark = signed_archive.needed
 
 CONFIG = """
 schema = 1
@@ -44,13 +40,6 @@ SEC("xdp") int passes(struct xdp_md *ctx) { return ctx ? XDP_PASS : XDP_DROP; }
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive")
-    signed_archive.make(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("program")
     (folder / "it.c").write_text(PROGRAM)
@@ -59,12 +48,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def project(archive: Path, built: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(made: Path, built: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VMTEST_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("VMTEST_DEBIAN_MIRROR", raising=False)
     folder = tmp_path / "project"
     folder.mkdir()
-    (folder / "kernels.toml").write_text(CONFIG.format(archive=archive))
+    (folder / "kernels.toml").write_text(CONFIG.format(archive=made))
     (folder / "test_net.py").write_text("def test_it(): pass\n")
     (folder / "it.o").write_bytes(built)
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shlex
@@ -18,10 +17,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vmtest import bisection, loadables, objectfile, objects, observations, runs
-from vmtest import config as configuration
+from vmtest import bisection, runs
 from vmtest.bisection import Outcome, Point, Question, Recorded, Watch
-from vmtest.cache import sha256_file
 from vmtest.cli import common, gitbisect
 from vmtest.cli.bisecting import (
     CopyOption,
@@ -33,23 +30,18 @@ from vmtest.cli.bisecting import (
     SuiteOption,
     TestsOption,
     VerifyOption,
-    Work,
-    Written,
     results_before,
     save,
     say,
     without_resume,
 )
-from vmtest.cli.exec import parse_format
+from vmtest.cli.questions import Work, Written, settings_for, work_of
 from vmtest.cli.run import facts_of
-from vmtest.commands import check_program, members, parse_copy, suite_of
 from vmtest.config import Config, suggestion
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache
 from vmtest.kernels.apt import AptSource, OutOfOrder
 from vmtest.kernels.candidates import check_version
-from vmtest.loadables import Given
-from vmtest.loader import Order
 from vmtest.matrix import Plan, memory_available_mib
 from vmtest.matrix import slots as slots_of
 from vmtest.model import AptArchive, AptSpec, Kernel
@@ -57,11 +49,6 @@ from vmtest.probes import Matrices, Twice
 from vmtest.report import bisection as words
 from vmtest.report.text import counted
 from vmtest.runs import RunFolder
-from vmtest.suites import pack
-from vmtest.tasks.command import command_tasks
-from vmtest.tasks.suites import SuitesTasks
-from vmtest.tasks.verify import verify_tasks
-from vmtest.verifier import FailOn, Rules
 
 EXAMPLE = """Find the first packaged kernel that breaks a test or a command, or refuses a program.
 
@@ -147,7 +134,8 @@ def bisect(
         bool, typer.Option("--cached", help="Only kernels in the cache: no downloads.")
     ] = False,
     archive: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which [apt.NAME], where there are several.")
+        str | None,
+        typer.Option(metavar="NAME", help=r"Which \[apt.NAME], where there are several."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the last interrupted one that asked this.")
@@ -233,121 +221,6 @@ def bisect(
         say("")
         commands = _commands(outcome, apt, work, config)
         say(words.render(outcome, commands, os.path.relpath(folder.path)))
-
-
-def settings_for(written: Written, config: Path | None) -> Config:
-    """The configuration, which only suites cannot do without; raises UsageError."""
-    written.check()
-    read = common.load_config if written.suites_asked else common.load_config_or_builtin
-    # What is expected to fail somewhere is what a bisect is about: only outcomes count.
-    return replace(read(config), known_failures=())
-
-
-def work_of(settings: Config, written: Written) -> Work:
-    """What each kernel is asked; raises UsageError."""
-    if written.verify is not None:
-        return _load(settings, written.verify)
-    if written.command is not None:
-        return _command(settings, written.command, written.copy, written.results)
-    return _suites(settings, written.suite, written.expression)
-
-
-def _suites(settings: Config, names: Sequence[str], expression: str | None) -> Work:
-    suites = configuration.select_suites(settings.suites, names)
-    if not suites:
-        raise UsageError(f"{settings.file}: there is no [[suite]]; add one, or give --verify")
-    needed = {name for suite in suites for name in suite.objects}
-    if needed and settings.build is not None:
-        objects.run_build(settings.build, settings.directory)  # once, not in every round
-    for build in settings.objects:
-        if build.name in needed:
-            objects.check_object(build.name, build.path)
-    options = () if expression is None else ("-k", expression)
-    bare = tuple(replace(suite, objects=()) for suite in suites)
-    tasks = SuitesTasks(settings, suites, settings.objects, options, narrowed=True)
-    asked = {
-        "suites": [suite.name for suite in suites],
-        "tests": expression,
-        "payload": hashlib.sha256(pack(settings.suites, bare, {}).archive).hexdigest(),
-        "objects": sorted(
-            [b.name, sha256_file(b.path)] for b in settings.objects if b.name in needed
-        ),
-    }
-    words_of = [word for name in names for word in ("--suite", name)]
-    return Work(
-        asked,
-        tasks.task,
-        observations.of_suites,
-        ("run", *words_of, *options),
-        (*words_of, *options),
-        tuple(suite.name for suite in suites),
-    )
-
-
-def _load(settings: Config, wanted: str) -> Work:
-    given, program = _given(settings, wanted)
-    path = given.build.path
-    order = Order(objects=(), programs=(program or "*",))
-    asked = {"object": given.build.name, "program": program, "sha256": sha256_file(path)}
-    return Work(
-        asked,
-        verify_tasks([given], (), order, Rules(FailOn(rejected=True))),
-        partial(observations.of_load, object_=given.build.name, program=program),
-        ("verify", given.build.name, *(("--program", program) if program else ())),
-        ("--verify", wanted),
-    )
-
-
-def _command(settings: Config, line: str, copy: Sequence[str], results: str | None) -> Work:
-    try:
-        argv = shlex.split(line)
-    except ValueError as error:
-        raise UsageError(f"--exec {line}: {error}; quote it as for a shell") from error
-    copies, format = [parse_copy(text) for text in copy], parse_format(results)
-    if settings.build is not None:
-        objects.run_build(settings.build, settings.directory)  # once, not in every round
-    there = members(copies)
-    check_program(argv, there)
-    for build in settings.objects:
-        objects.check_object(build.name, build.path)
-    files = {str(place): path for place, path in sorted(there.items())}
-    asked = {
-        "command": argv,
-        "results": results,
-        "copied": [
-            [place, path.lstat().st_mode, sha256_file(path) if path.is_file() else ""]
-            for place, path in files.items()
-        ],
-        "objects": sorted([b.name, sha256_file(b.path)] for b in settings.objects),
-    }
-    options = [word for text in copy for word in ("--copy", text)]
-    options += [] if results is None else ["--results", results]
-    return Work(
-        asked,
-        command_tasks(argv, copies, settings.objects, format),
-        observations.of_command,
-        ("exec", *options),
-        ("--exec", line, *options),
-        (suite_of(argv),),
-        tuple(argv),
-    )
-
-
-def _given(settings: Config, wanted: str) -> tuple[Given, str]:
-    """The object, and the program or ""; the path itself may have a colon."""
-    path, _, program = (wanted, "", "") if Path(wanted).exists() else wanted.rpartition(":")
-    if not path:
-        path, program = program, ""
-    found = loadables.expand([path], settings.objects, Path.cwd())
-    if len(found) != 1:
-        raise UsageError(f"--verify {wanted}: means {len(found)} objects; name one")
-    if program:
-        names = {info.name for info in objectfile.inspect(found[0].build.path).programs}
-        if program not in names:
-            raise UsageError(
-                f'--verify {wanted}: {path} has no program "{program}"{suggestion(program, names)}'
-            )
-    return found[0], program
 
 
 def _check_tree_options(jobs: int | None, cached: bool, archive: str | None) -> None:

@@ -6,10 +6,9 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,7 +19,6 @@ from vmtest.errors import UsageError
 from vmtest.events import Event
 from vmtest.model import KernelResult, Matrix, Status
 from vmtest.observations import Observation
-from vmtest.probes import Judge
 from vmtest.report import bisection as words
 from vmtest.report import live, matrix_json
 from vmtest.runs import RunFolder
@@ -56,49 +54,6 @@ def check_kconfig(file: Path | None) -> None:
     """Raise UsageError when the fragment is not there."""
     if file is not None and not file.is_file():
         raise UsageError(f"--kconfig {file}: there is no such file")
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What each kernel is to be asked, as the options above have it."""
-
-    suite: tuple[str, ...]
-    expression: str | None
-    verify: str | None
-    command: str | None
-    copy: tuple[str, ...]
-    results: str | None
-
-    @property
-    def suites_asked(self) -> bool:
-        """Whether it is the suites of kernels.toml."""
-        return self.verify is None and self.command is None
-
-    def check(self) -> None:
-        """Raise UsageError when they are options of two questions."""
-        tests = bool(self.suite) or self.expression is not None
-        if self.verify is not None and tests:
-            raise UsageError("--verify: loads an object; leave --suite and -k out")
-        if self.command is not None and (tests or self.verify is not None):
-            raise UsageError("--exec: runs a command; leave --suite, -k and --verify out")
-        if self.command is None and (self.copy or self.results is not None):
-            raise UsageError("--copy, --results: are for a command; name it with --exec CMD")
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What each kernel is asked: ``asked`` is it as JSON, ``command`` reproduces it.
-
-    ``options`` are those of a bisect that ask it.
-    """
-
-    asked: dict[str, Any]
-    task: Callable[[Any], Any]
-    judge: Judge
-    command: tuple[str, ...]
-    options: tuple[str, ...]
-    suites: tuple[str, ...] = ()
-    ran: tuple[str, ...] = ()
 
 
 class Display:

@@ -17,13 +17,13 @@ from vmtest.bisection import Outcome, Question, Recorded, Watch
 from vmtest.cache import sha256_file
 from vmtest.cli.bisecting import (
     Display,
-    Work,
     check_kconfig,
     results_before,
     save,
     say,
     without_resume,
 )
+from vmtest.cli.questions import Work
 from vmtest.cli.run import facts_of
 from vmtest.config import Config
 from vmtest.errors import InfrastructureError, UsageError

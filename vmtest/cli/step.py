@@ -16,7 +16,6 @@ from vmtest import runs
 from vmtest.bisect import Verdict
 from vmtest.bisection import Point, Question, Recorded
 from vmtest.cli import common
-from vmtest.cli.bisect import settings_for, work_of
 from vmtest.cli.bisecting import (
     CopyOption,
     Display,
@@ -27,13 +26,12 @@ from vmtest.cli.bisecting import (
     SuiteOption,
     TestsOption,
     VerifyOption,
-    Work,
-    Written,
     check_kconfig,
     save,
     say,
 )
 from vmtest.cli.gitbisect import tree_at
+from vmtest.cli.questions import Work, Written, settings_for, work_of
 from vmtest.cli.run import facts_of
 from vmtest.config import Config
 from vmtest.kernels import Store, default_cache
@@ -71,7 +69,7 @@ def step(
     results: ResultsOption = None,
     kconfig: KconfigOption = None,
     repeat: RepeatOption = 1,
-    accel: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    accel: common.AccelOption = "auto",
     config: common.ConfigOption = None,
 ) -> None:
     """Answer; the module's EXAMPLE is its help."""
