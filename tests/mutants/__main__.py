@@ -64,7 +64,7 @@ def main(
     resume: Annotated[bool, typer.Option(help="Keep the verdicts of the run before.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")] = None,
     config: common.ConfigOption = None,
-    accelerator: Annotated[str, typer.Option("--accel", help="auto, kvm or tcg.")] = "auto",
+    accelerator: common.AccelOption = "auto",
 ) -> None:
     """Make, compile, judge and report; the module's EXAMPLE is its help."""
     with common.reported():

@@ -40,7 +40,7 @@ JobsOption = Annotated[
     int | None, typer.Option(min=1, help="VMs at once; default what CPUs and memory allow.")
 ]
 
-AccelOption = Annotated[str, typer.Option(help="auto, kvm or tcg.")]
+AccelOption = Annotated[str, typer.Option("--accel", help="auto, kvm or tcg.")]
 
 JunitOption = Annotated[
     Path | None, typer.Option("--junit", "--junitxml", metavar="FILE", help="JUnit XML.")

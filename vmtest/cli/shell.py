@@ -34,7 +34,7 @@ def shell(
     kernel: Annotated[str, typer.Argument(help="A kernel of kernels.toml.")],
     command: Annotated[list[str] | None, typer.Argument(help="A command; default a shell.")] = None,
     object_: common.ObjectOption = None,
-    accelerator: Annotated[str, typer.Option("--accel", help="auto, kvm or tcg.")] = "auto",
+    accelerator: common.AccelOption = "auto",
     config: common.ConfigOption = None,
 ) -> None:
     """Boot, install, hand over the terminal, pass the status on."""

@@ -4,9 +4,9 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
-from types import TracebackType
 
 from vmtest.guest import libbpf
+from vmtest.guest.closing import Closing
 
 # From linux/bpf.h, enum bpf_map_type.
 TYPE_PROG_ARRAY = 3
@@ -113,7 +113,7 @@ class Map:
         return key
 
 
-class OwnMap(Map):
+class OwnMap(Map, Closing):
     """A map that no object defines; a context manager that closes it."""
 
     @classmethod
@@ -136,14 +136,3 @@ class OwnMap(Map):
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-    def __enter__(self) -> "OwnMap":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -7,11 +7,11 @@ import os
 import pathlib
 import struct
 from collections.abc import Collection, Iterable, Iterator
-from types import TracebackType
 from typing import NamedTuple
 
 from vmtest.guest import libbpf
 from vmtest.guest.btf import Btf, Variable
+from vmtest.guest.closing import Closing
 from vmtest.guest.maps import Map
 
 # From linux/bpf.h: enum bpf_stats_type, and struct bpf_prog_info up to run_cnt (5.1, commit
@@ -141,7 +141,7 @@ class Program:
         return self.info().runs
 
 
-class BpfObject:
+class BpfObject(Closing):
     """An object file, opened and perhaps loaded; a context manager that closes it.
 
     What programs and maps were used for must have ended before: see vmtest.guest.attach.
@@ -202,17 +202,6 @@ class BpfObject:
             handle = following(outer, handle)
             place += 1
         return chosen
-
-    def __enter__(self) -> "BpfObject":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes all programs and maps of the object; a second time it does nothing."""

@@ -2,16 +2,16 @@
 
 import ctypes
 import time
-from types import TracebackType
 
 from vmtest.guest import libbpf
+from vmtest.guest.closing import Closing
 from vmtest.guest.maps import Map
 
 # typedef int (*ring_buffer_sample_fn)(void *ctx, void *data, size_t size)
 _SampleFunction = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
-class RingBuffer:
+class RingBuffer(Closing):
     """The reader of a ring buffer map; a context manager that frees it, not the map.
 
     A record is handed out once, whichever reader asks for it.
@@ -26,17 +26,6 @@ class RingBuffer:
             libbpf.library().ring_buffer__new(source.fd, self._callback, None, None),
             f"{source.name}: reading",
         )
-
-    def __enter__(self) -> "RingBuffer":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Frees the reader; a second time it does nothing."""

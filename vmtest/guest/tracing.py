@@ -5,7 +5,8 @@ import os
 import pathlib
 import re
 import subprocess
-from types import TracebackType
+
+from vmtest.guest.closing import Closing
 
 _USUAL_PLACE = pathlib.Path("/sys/kernel/tracing")
 # "python3-71  [000] d..31  12.345678: bpf_trace_printk: the text"
@@ -13,7 +14,7 @@ _PRINTED = re.compile(r": bpf_trace_printk: (.*)")
 _READ_SIZE = 1 << 16
 
 
-class TracePipe:
+class TracePipe(Closing):
     """The reader of trace_pipe; a context manager that closes it.
 
     bpf_trace_printk() always prints to the kernel's only global buffer, which anybody may write to
@@ -30,17 +31,6 @@ class TracePipe:
         self._fd = os.open(folder / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
         self._rest = b""
         self.lines()
-
-    def __enter__(self) -> "TracePipe":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes it; a second time it does nothing."""
