@@ -122,6 +122,18 @@ class Mesh:
                     u32(backend_id(priority, index, service)),
                 )
 
+    def offer(
+        self,
+        *endpoints: Sequence[Address],
+        policy: int = RANDOM,
+        ports: Sequence[tuple[int, int]] = ((SERVICE_PORT, TARGET_PORT),),
+        waypoint: Address | None = None,
+    ) -> None:
+        """Has the network namespace managed, and the VIP lead to a service of these endpoints."""
+        self.manage()
+        self.frontend(self.vip, SERVICE)
+        self.service(*endpoints, policy=policy, ports=ports, waypoint=waypoint)
+
     # What the application does.
 
     def client(self) -> socket.socket:

@@ -389,9 +389,7 @@ def test_pod_without_waypoint_is_reached_and_remembered_as_the_original(mesh: Me
 def test_port_that_the_service_does_not_have_keeps_its_destination(mesh: Mesh) -> None:
     other = (mesh.vip[0], SERVICE_PORT + 1)
     mesh.serve(mesh.vip, other, mesh.pod(1))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     assert_not_stored(mesh.assert_leads(other, to=other))
     mesh.assert_leads(mesh.vip, to=mesh.pod(1))
 
@@ -399,9 +397,7 @@ def test_port_that_the_service_does_not_have_keeps_its_destination(mesh: Mesh) -
 @each_family
 def test_endpoint_that_is_counted_but_absent_keeps_the_destination(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     mesh.maps["km_endpoint"].delete(endpoint_key(SERVICE, 0, 1))
     assert_not_stored(mesh.assert_leads(mesh.vip, to=mesh.vip))
     mesh.service([mesh.pod(1)])
@@ -411,9 +407,7 @@ def test_endpoint_that_is_counted_but_absent_keeps_the_destination(mesh: Mesh) -
 @each_family
 def test_endpoint_whose_backend_is_absent_keeps_the_destination(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     mesh.maps["km_backend"].delete(u32(backend_id(0, 1)))
     assert_not_stored(mesh.assert_leads(mesh.vip, to=mesh.vip))
     mesh.service([mesh.pod(1)])
@@ -423,9 +417,7 @@ def test_endpoint_whose_backend_is_absent_keeps_the_destination(mesh: Mesh) -> N
 @each_family
 def test_endpoint_that_dangles_is_not_failed_over(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1), mesh.pod(2))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)], [mesh.pod(2)], policy=LOCALITY_FAILOVER)
+    mesh.offer([mesh.pod(1)], [mesh.pod(2)], policy=LOCALITY_FAILOVER)
     mesh.maps["km_endpoint"].delete(endpoint_key(SERVICE, 0, 1))
     assert_not_stored(mesh.assert_leads(mesh.vip, to=mesh.vip))
     mesh.service([], [mesh.pod(2)], policy=LOCALITY_FAILOVER)
@@ -436,9 +428,7 @@ def test_endpoint_that_dangles_is_not_failed_over(mesh: Mesh) -> None:
 @each_family
 def test_socket_that_gets_no_storage_keeps_its_destination(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     with no_memory_for_storage():
         assert_none(mesh.assert_leads(mesh.vip, to=mesh.vip))
     mesh.assert_leads(mesh.vip, to=mesh.pod(1))
@@ -465,9 +455,7 @@ def test_connection_outlives_what_led_to_it_and_the_next_one_keeps_its_destinati
     mesh: Mesh, removed: str
 ) -> None:
     mesh.serve(mesh.vip, mesh.pod(1))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     with mesh.dial(mesh.vip) as met:
         assert_reached(met, mesh.family, mesh.pod(1))
         entries = mesh.maps[removed].items()
@@ -484,9 +472,7 @@ def test_connection_outlives_what_led_to_it_and_the_next_one_keeps_its_destinati
 def test_several_connections_at_once_go_each_its_own_way(mesh: Mesh) -> None:
     second, untouched = (mesh.family.host(7), SERVICE_PORT), (mesh.family.host(8), SERVICE_PORT)
     mesh.serve(mesh.vip, second, untouched, mesh.pod(1), mesh.pod(2), mesh.pod(3), mesh.waypoint)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     mesh.frontend(second, SERVICE + 1)
     mesh.service([mesh.pod(2)], waypoint=mesh.waypoint, service=SERVICE + 1)
     mesh.frontend(mesh.pod(3), 1)
@@ -551,9 +537,7 @@ def test_full_maps_lead_where_their_entries_say(small_mesh: Mesh) -> None:
     mesh = small_mesh
     second = (mesh.family.host(7), SERVICE_PORT)
     mesh.serve(mesh.vip, second, mesh.pod(1))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     full = {name: mesh.maps[name].items() for name in FILLED_MAPS}
     for name, entries in full.items():
         [(key, value)] = entries.items()
@@ -581,18 +565,14 @@ def test_pod_with_waypoint_leads_to_the_waypoint(mesh: Mesh) -> None:
 @each_family
 def test_service_with_waypoint_leads_to_the_waypoint(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1), mesh.waypoint)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)], waypoint=mesh.waypoint)
+    mesh.offer([mesh.pod(1)], waypoint=mesh.waypoint)
     assert_stored(mesh, mesh.assert_leads(mesh.vip, to=mesh.waypoint), mesh.vip, True)
 
 
 @each_family
 def test_endpoint_with_waypoint_leads_to_the_waypoint(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1), mesh.waypoint)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     mesh.backend(backend_id(0, 1), mesh.pod(1), mesh.waypoint)
     assert_stored(mesh, mesh.assert_leads(mesh.vip, to=mesh.waypoint), mesh.vip, True)
 
@@ -600,9 +580,7 @@ def test_endpoint_with_waypoint_leads_to_the_waypoint(mesh: Mesh) -> None:
 @each_family
 def test_waypoint_without_port_is_none(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1), mesh.waypoint)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)], waypoint=(mesh.waypoint[0], 0))
+    mesh.offer([mesh.pod(1)], waypoint=(mesh.waypoint[0], 0))
     mesh.assert_leads(mesh.vip, to=mesh.pod(1))
     mesh.service([mesh.pod(1)], waypoint=mesh.waypoint)
     mesh.assert_leads(mesh.vip, to=mesh.waypoint)
@@ -610,9 +588,7 @@ def test_waypoint_without_port_is_none(mesh: Mesh) -> None:
 
 def test_waypoint_without_address_is_none(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1), mesh.waypoint)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)], waypoint=("0.0.0.0", mesh.waypoint[1]))
+    mesh.offer([mesh.pod(1)], waypoint=("0.0.0.0", mesh.waypoint[1]))
     mesh.assert_leads(mesh.vip, to=mesh.pod(1))
     mesh.service([mesh.pod(1)], waypoint=mesh.waypoint)
     mesh.assert_leads(mesh.vip, to=mesh.waypoint)
@@ -623,9 +599,7 @@ def test_waypoint_without_address_is_none(mesh: Mesh) -> None:
 def test_waypoint_whose_address_begins_with_a_zero_word_is_one(mesh: Mesh) -> None:
     waypoint = ("::1", mesh.waypoint[1])
     mesh.serve(mesh.vip, mesh.pod(1), waypoint)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)], waypoint=waypoint)
+    mesh.offer([mesh.pod(1)], waypoint=waypoint)
     mesh.assert_leads(mesh.vip, to=waypoint)
 
 
@@ -649,9 +623,7 @@ def test_waypoint_of_a_service_may_have_any_address_but_zero(mesh: Mesh, host: s
     waypoint = (host, WAYPOINT_PORT)
     with loopback_addresses(f"{host}/128"):
         mesh.serve(waypoint, mesh.pod(1))
-        mesh.manage()
-        mesh.frontend(mesh.vip, SERVICE)
-        mesh.service([mesh.pod(1)], waypoint=waypoint)
+        mesh.offer([mesh.pod(1)], waypoint=waypoint)
         mesh.assert_leads(mesh.vip, to=waypoint)
         mesh.service([mesh.pod(1)], waypoint=("::", WAYPOINT_PORT))
         mesh.assert_leads(mesh.vip, to=mesh.pod(1))
@@ -673,9 +645,7 @@ def test_waypoint_of_a_pod_counts_by_its_port_alone(mesh: Mesh) -> None:
 @each_family
 def test_waypoint_of_an_endpoint_without_port_is_none(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1), mesh.waypoint)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     mesh.backend(backend_id(0, 1), mesh.pod(1), (mesh.waypoint[0], 0))
     assert_stored(mesh, mesh.assert_leads(mesh.vip, to=mesh.pod(1)), mesh.vip, False)
     mesh.backend(backend_id(0, 1), mesh.pod(1), mesh.waypoint)
@@ -697,9 +667,7 @@ def test_waypoint_of_a_service_comes_before_its_policy_ports_and_endpoints(mesh:
 def test_waypoint_of_an_endpoint_comes_before_the_services_ports(mesh: Mesh) -> None:
     other = (mesh.vip[0], SERVICE_PORT + 1)
     mesh.serve(other, mesh.waypoint)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     mesh.backend(backend_id(0, 1), mesh.pod(1), mesh.waypoint)
     assert_stored(mesh, mesh.assert_leads(other, to=mesh.waypoint), other, True)
 
@@ -713,9 +681,7 @@ def test_virtual_address_of_a_waypoint_leads_to_the_waypoints_endpoint(
 ) -> None:
     behind = mesh.pod(2)
     mesh.serve(mesh.vip, mesh.pod(1), mesh.waypoint, behind)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)], waypoint=mesh.waypoint)
+    mesh.offer([mesh.pod(1)], waypoint=mesh.waypoint)
     mesh.frontend(mesh.waypoint, SERVICE + 1)
     mesh.service([behind], ports=[(mesh.waypoint[1], behind[1])], service=SERVICE + 1)
     # The original is what the application dialled, and not the waypoint in between.
@@ -728,9 +694,7 @@ def test_waypoint_whose_virtual_address_leads_to_itself_is_reached(
 ) -> None:
     waypoint = (mesh.vip[0], WAYPOINT_PORT)
     mesh.serve(mesh.vip, mesh.pod(1), waypoint)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)], waypoint=waypoint)
+    mesh.offer([mesh.pod(1)], waypoint=waypoint)
     assert_stored(mesh, mesh.assert_leads(mesh.vip, to=waypoint), mesh.vip, True)
 
 
@@ -739,9 +703,7 @@ def test_waypoint_is_reached_where_no_tail_call_is_filled_in(
     mesh: Mesh, cgroup_sock: BpfObject, tail_call: None
 ) -> None:
     mesh.serve(mesh.vip, mesh.pod(1), mesh.waypoint)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)], waypoint=mesh.waypoint)
+    mesh.offer([mesh.pod(1)], waypoint=mesh.waypoint)
     with tail_calls_emptied(cgroup_sock):
         assert_stored(mesh, mesh.assert_leads(mesh.vip, to=mesh.waypoint), mesh.vip, True)
 
@@ -752,9 +714,7 @@ def test_tail_call_that_is_not_filled_in_is_a_debug_message(
     mesh: Mesh, cgroup_sock: BpfObject, tail_call: None
 ) -> None:
     mesh.serve(mesh.waypoint)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)], waypoint=mesh.waypoint)
+    mesh.offer([mesh.pod(1)], waypoint=mesh.waypoint)
     with tail_calls_emptied(cgroup_sock):
         with logging_at(cgroup_sock, LOG_INFO) as log:
             mesh.assert_leads(mesh.vip, to=mesh.waypoint)
@@ -813,9 +773,7 @@ def test_tail_call_follows_a_waypoint_and_nothing_else(
 @each_family
 def test_service_leads_to_its_endpoint_on_the_target_port(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     assert_stored(mesh, mesh.assert_leads(mesh.vip, to=mesh.pod(1)), mesh.vip, False)
 
 
@@ -825,9 +783,7 @@ def test_every_port_of_a_service_leads_to_its_own_target_port(mesh: Mesh) -> Non
     ports = [(8000 + index, 18000 + index) for index in range(10)]
     mesh.serve(*((mesh.vip[0], dialled) for dialled, _ in ports))
     mesh.serve(*((host, target) for _, target in ports))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)], ports=ports)
+    mesh.offer([mesh.pod(1)], ports=ports)
     for dialled, target in ports:
         mesh.assert_leads((mesh.vip[0], dialled), to=(host, target))
 
@@ -835,18 +791,14 @@ def test_every_port_of_a_service_leads_to_its_own_target_port(mesh: Mesh) -> Non
 @each_family
 def test_random_policy_knows_the_endpoints_of_priority_0_only(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1), mesh.pod(2))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)], [mesh.pod(2)], policy=RANDOM)
+    mesh.offer([mesh.pod(1)], [mesh.pod(2)], policy=RANDOM)
     assert_taken_by_all(mesh, mesh.pod(1))
 
 
 @each_family
 def test_random_policy_without_endpoints_keeps_and_remembers_the_destination(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([], [mesh.pod(1)], policy=RANDOM)
+    mesh.offer([], [mesh.pod(1)], policy=RANDOM)
     assert_stored(mesh, mesh.assert_leads(mesh.vip, to=mesh.vip), mesh.vip, False)
     mesh.service([mesh.pod(1)], policy=RANDOM)
     mesh.assert_leads(mesh.vip, to=mesh.pod(1))
@@ -855,9 +807,7 @@ def test_random_policy_without_endpoints_keeps_and_remembers_the_destination(mes
 @each_family
 def test_strict_policy_never_leaves_the_local_priority(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1), mesh.pod(2))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([], [mesh.pod(2)], policy=LOCALITY_STRICT)
+    mesh.offer([], [mesh.pod(2)], policy=LOCALITY_STRICT)
     assert_not_stored(mesh.assert_leads(mesh.vip, to=mesh.vip))
     mesh.service([mesh.pod(1)], [mesh.pod(2)], policy=LOCALITY_STRICT)
     assert_taken_by_all(mesh, mesh.pod(1))
@@ -886,9 +836,7 @@ def test_failover_policy_leads_to_the_first_priority_with_endpoints(mesh: Mesh, 
 def test_every_endpoint_of_a_priority_is_reached(mesh: Mesh, policy: int, priority: int) -> None:
     pods = [mesh.pod(number) for number in (1, 2, 3)]
     mesh.serve(mesh.vip, *pods)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service(*[[]] * priority, pods, policy=policy)
+    mesh.offer(*[[]] * priority, pods, policy=policy)
     # One of three is missed by 64 connections less often than once in 10**10 runs.
     assert_taken_by_all(mesh, *pods, times=64)
 
@@ -896,9 +844,7 @@ def test_every_endpoint_of_a_priority_is_reached(mesh: Mesh, policy: int, priori
 @each_family
 def test_failover_policy_without_any_endpoint_keeps_the_destination(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service(policy=LOCALITY_FAILOVER)
+    mesh.offer(policy=LOCALITY_FAILOVER)
     assert_not_stored(mesh.assert_leads(mesh.vip, to=mesh.vip))
     mesh.service([mesh.pod(1)], policy=LOCALITY_FAILOVER)
     mesh.assert_leads(mesh.vip, to=mesh.pod(1))
@@ -907,9 +853,7 @@ def test_failover_policy_without_any_endpoint_keeps_the_destination(mesh: Mesh) 
 @each_family
 def test_unknown_policy_keeps_the_destination(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)], policy=3)
+    mesh.offer([mesh.pod(1)], policy=3)
     assert_not_stored(mesh.assert_leads(mesh.vip, to=mesh.vip))
     mesh.service([mesh.pod(1)])
     mesh.assert_leads(mesh.vip, to=mesh.pod(1))
@@ -929,9 +873,7 @@ def test_storage_says_when_the_connection_was_dialled(mesh: Mesh) -> None:
 @each_family
 def test_udp_is_not_balanced(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1))
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     with mesh.udp_client() as client:
         client.connect((mesh.family.dialled(mesh.vip[0]), mesh.vip[1]))
         seen, expected = address(client.getpeername()), mesh.family.dialled(mesh.vip[0])
@@ -1211,9 +1153,7 @@ def test_log_record_is_the_length_of_a_text_and_the_text(
     mesh: Mesh, cgroup_sock: BpfObject
 ) -> None:
     mesh.serve(mesh.vip)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service([mesh.pod(1)])
+    mesh.offer([mesh.pod(1)])
     mesh.maps["km_endpoint"].delete(endpoint_key(SERVICE, 0, 1))
     with logging_at(cgroup_sock, LOG_ERROR) as log:
         mesh.assert_leads(mesh.vip, to=mesh.vip)
@@ -1280,9 +1220,7 @@ def test_the_fairness_test_is_as_sharp_as_it_has_to_be() -> None:
 def test_random_policy_takes_two_endpoints_equally_often(mesh: Mesh) -> None:
     pods = [mesh.pod(1), mesh.pod(2)]
     mesh.serve(mesh.vip, *pods)
-    mesh.manage()
-    mesh.frontend(mesh.vip, SERVICE)
-    mesh.service(pods, policy=RANDOM)
+    mesh.offer(pods, policy=RANDOM)
     taken = mesh.tally(mesh.vip, TIMES)
     assert set(taken) == set(pods), f"expected {pods}, seen {dict(taken)}"
     low, high = fair_range()
