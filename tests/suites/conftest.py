@@ -1,5 +1,6 @@
 """What the suites share: a control group a test, the objects, counted runs, order, leftovers."""
 
+import pathlib
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from vmtest.guest.plugin import not_applicable
 
 Needed = Callable[..., None]
 """`needed(loaded, *names)`: goes on if the object has all these programs and maps."""
+
+RESERVED_PORTS = pathlib.Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 
 WAS_THERE = pytest.StashKey[frozenset[str]]()
 
@@ -99,6 +102,18 @@ def needed(request: pytest.FixtureRequest) -> Needed:
             pytest.fail(f"{loaded.path.name} has no {name} (there: {', '.join(sorted(there))})")
 
     return check
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ports_show_their_byte_order() -> Iterator[None]:
+    """No port that the kernel chooses reads the same in the other byte order, as 0x8181 does.
+
+    One in 256 would, and a program that has its bytes the wrong way round would pass for once.
+    """
+    before = RESERVED_PORTS.read_text()
+    RESERVED_PORTS.write_text(",".join(str(0x101 * byte) for byte in range(1, 256)))
+    yield
+    RESERVED_PORTS.write_text(before)
 
 
 @pytest.fixture

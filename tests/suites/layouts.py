@@ -54,7 +54,7 @@ _STORAGE = struct.Struct("<QQBB???3x36s4x")
 _SERVICE = struct.Struct("<7I I 40s 40s 16s 4s")
 _ENDPOINT = struct.Struct("<III")
 _BACKEND = struct.Struct("<16s I 40s 16s 4s")
-_PROBE = struct.Struct("<I 36s 20s 5I 3Q 5I 4x")
+_PROBE = struct.Struct("<I 36s 20s 5I 3Q 5I 4s")
 
 
 def assert_maps(maps: Mapping[str, Map]) -> None:
@@ -201,6 +201,7 @@ class Probe:
     rtt_min: int
     total_retrans: int
     lost_out: int
+    padding: bytes
 
     @classmethod
     def unpack(cls, record: bytes) -> "Probe":

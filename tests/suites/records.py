@@ -1,11 +1,15 @@
 """Records of connections, held against what the kernel itself says of them."""
 
+import contextlib
+import select
 import socket
 import struct
+from collections.abc import Iterator
 
 from layouts import Probe
 from traffic import SECONDS
 
+from vmtest.guest.maps import Map
 from vmtest.guest.ringbuf import RingBuffer
 
 INTERVAL_NS = 5_000_000_000
@@ -26,6 +30,16 @@ class TcpInfo:
         (self.total_retrans,) = struct.unpack_from("=I", value, 100)
         self.bytes_acked, self.bytes_received = struct.unpack_from("=QQ", value, 120)
         (self.min_rtt_us,) = struct.unpack_from("=I", value, 148)
+
+
+@contextlib.contextmanager
+def waking_its_reader(ring: Map) -> Iterator[None]:
+    """Who sleeps until an empty ring has a record is woken by what the block has made."""
+    with select.epoll() as sleeper:
+        sleeper.register(ring.fd, select.EPOLLIN)
+        assert not sleeper.poll(0), f"{ring.name}: there was a record before"
+        yield
+        assert sleeper.poll(SECONDS), f"{ring.name}: nobody was woken within {SECONDS} s"
 
 
 def taken(ring: RingBuffer, count: int = 0) -> list[Probe]:

@@ -26,7 +26,7 @@ from layouts import (
     tuple_v6,
     u32,
 )
-from records import INTERVAL_NS, TcpInfo, assert_bytes, assert_counters, only
+from records import INTERVAL_NS, TcpInfo, assert_bytes, assert_counters, only, waking_its_reader
 from traffic import (
     MAPPED,
     SECONDS,
@@ -270,6 +270,16 @@ def test_managed_and_stale_connection_is_reported_once(watch: Watch, family: Fam
         watch.seed(met.client, STALE)
         watch.report(met)
         watch.assert_silent(met)
+
+
+@either_way
+def test_report_wakes_its_reader(watch: Watch) -> None:
+    watch.manage(V4.host(3))
+    with watch.outbound() as met:
+        watch.seed(met.client, STALE)
+        with waking_its_reader(watch.loaded.maps["km_tcp_probe"]):
+            round_trip(met)
+        only(watch.records())
 
 
 @every_family
@@ -663,6 +673,25 @@ def test_record_shows_nothing_of_the_records_before(
                 assert_bytes("tuple", record.tuple, ends if direction else bytes(36))
                 assert_bytes("orig_dst", record.orig_dst, bytes(20))
                 assert record.protocol == socket.IPPROTO_TCP, f"protocol: seen {record.protocol}"
+
+
+@pytest.mark.ours
+def test_padding_of_a_record_is_zero_whatever_the_ring_held(
+    runs_are_counted: None, clock_is_past_the_interval: None, needed: Needed, group: Cgroup
+) -> None:
+    ring = 2 * SMALL_RING
+    with (
+        switched_on(needed, "cgroup_skb", ring) as loaded,
+        watching(loaded, group, [EGRESS]) as watch,
+        watch.outbound() as met,
+    ):
+        watch.manage(V4.host(3))
+        # The second time round a record's padding lies where the last byte of start_ns lay.
+        for _ in range(2 * ring // 136):
+            watch.seed(met.client, dataclasses.replace(STALE, connect_ns=2**64 - 1))
+            record = watch.report(met)
+            assert record.start_ns == 2**64 - 1
+            assert record.padding == bytes(4), f"padding: seen {record.padding.hex(' ')}"
 
 
 # What the checks above are made of.

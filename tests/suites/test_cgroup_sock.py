@@ -315,6 +315,36 @@ def test_control_ports_of_another_host_manage_nothing(mesh: Mesh) -> None:
     assert_managed(mesh, 1)
 
 
+@pytest.mark.ours
+@pytest.mark.parametrize("mesh", [V6], indirect=True, ids=["v6"])
+@pytest.mark.parametrize("host", ["0:2::1", "0:2:0:0:0:1::", "0:2:0:1::", "::1:0:0:2", "1::2"])
+def test_control_address_is_so_in_every_word(mesh: Mesh, host: str) -> None:
+    mesh.control(MANAGE, host=host)
+    assert_managed(mesh, 0)
+    mesh.manage()
+    mesh.control(UNMANAGE, host=host)
+    assert_managed(mesh, 1)
+
+
+@v4_and_v6
+def test_managing_again_sets_the_value_to_0(mesh: Mesh) -> None:
+    mesh.manage()
+    [key] = assert_managed(mesh, 1)
+    mesh.maps["km_manage"].update(key, u32(1))
+    mesh.manage()
+    value = assert_managed(mesh, 1)[key]
+    assert value == bytes(4), f"expected the value 0, seen {value.hex(' ')}"
+
+
+@v4_and_v6
+def test_control_connection_is_not_taken_for_one_of_the_mesh(mesh: Mesh) -> None:
+    with mesh.client() as client:
+        mesh.dial_control(client, MANAGE)
+        assert_none(mesh.storage(client))
+    mesh.serve(mesh.vip)
+    assert_not_stored(mesh.assert_leads(mesh.vip, to=mesh.vip))
+
+
 @each_family
 def test_other_ports_of_the_control_address_change_nothing(mesh: Mesh) -> None:
     for port in (928, 931):
@@ -605,12 +635,13 @@ def test_waypoint_whose_address_begins_with_a_zero_word_is_one(mesh: Mesh) -> No
 
 @pytest.mark.ours
 @pytest.mark.parametrize("mesh", [V4, MAPPED], indirect=True, ids=lambda f: f.name)
-def test_ipv6_waypoint_is_nowhere_an_ipv4_connection_can_go(mesh: Mesh) -> None:
+@pytest.mark.parametrize("rest", [":0:1::", ":0:0:0:1::", "::1"])
+def test_ipv6_waypoint_is_nowhere_an_ipv4_connection_can_go(mesh: Mesh, rest: str) -> None:
     mesh.serve(mesh.vip, mesh.pod(1), mesh.waypoint)
     mesh.manage()
     mesh.frontend(mesh.vip, SERVICE)
     # Its first word reads 127.96.0.9, an address somebody listens on.
-    waypoint = (ipv6_that_begins_with(mesh.waypoint[0]), mesh.waypoint[1])
+    waypoint = (ipv6_that_begins_with(mesh.waypoint[0], rest), mesh.waypoint[1])
     mesh.service([mesh.pod(1)], waypoint=waypoint)
     mesh.assert_leads(mesh.vip, to=mesh.vip)
     mesh.service([mesh.pod(1)], waypoint=mesh.waypoint)
@@ -789,6 +820,15 @@ def test_every_port_of_a_service_leads_to_its_own_target_port(mesh: Mesh) -> Non
 
 
 @each_family
+def test_target_port_of_a_service_is_not_a_port_of_the_service(mesh: Mesh) -> None:
+    target = (mesh.vip[0], TARGET_PORT)
+    mesh.serve(mesh.vip, target, mesh.pod(1))
+    mesh.offer([mesh.pod(1)])
+    assert_not_stored(mesh.assert_leads(target, to=target))
+    mesh.assert_leads(mesh.vip, to=mesh.pod(1))
+
+
+@each_family
 def test_random_policy_knows_the_endpoints_of_priority_0_only(mesh: Mesh) -> None:
     mesh.serve(mesh.vip, mesh.pod(1), mesh.pod(2))
     mesh.offer([mesh.pod(1)], [mesh.pod(2)], policy=RANDOM)
@@ -825,6 +865,18 @@ def test_failover_policy_leads_to_the_first_priority_with_endpoints(mesh: Mesh, 
     priorities[first] = [near]
     mesh.service(*priorities, policy=LOCALITY_FAILOVER)
     assert_taken_by_all(mesh, near)
+
+
+@each_family
+def test_failover_policy_knows_seven_priorities(mesh: Mesh) -> None:
+    mesh.serve(mesh.vip, mesh.pod(1))
+    mesh.offer(policy=LOCALITY_FAILOVER)
+    mesh.backend(1, mesh.pod(1))
+    for index in range(1, 4):
+        mesh.maps["km_endpoint"].update(endpoint_key(SERVICE, 7, index), u32(1))
+    assert_not_stored(mesh.assert_leads(mesh.vip, to=mesh.vip))
+    mesh.service(*[[]] * 6, [mesh.pod(1)], policy=LOCALITY_FAILOVER)
+    mesh.assert_leads(mesh.vip, to=mesh.pod(1))
 
 
 @pytest.mark.parametrize(
@@ -1164,6 +1216,18 @@ def test_log_record_is_the_length_of_a_text_and_the_text(
 
 
 @pytest.mark.ours
+@pytest.mark.parametrize("policy", [LOCALITY_STRICT, LOCALITY_FAILOVER])
+def test_service_that_counts_no_endpoint_is_no_warning(
+    mesh: Mesh, cgroup_sock: BpfObject, policy: int
+) -> None:
+    mesh.serve(mesh.vip)
+    mesh.offer(policy=policy)
+    with logging_at(cgroup_sock, LOG_WARN) as log:
+        assert_not_stored(mesh.assert_leads(mesh.vip, to=mesh.vip))
+        assert_logged(log)
+
+
+@pytest.mark.ours
 def test_btf_of_the_map_values_says_what_the_abi_says(cgroup_sock: BpfObject) -> None:
     btf = cgroup_sock.btf()
     seen = {
@@ -1252,9 +1316,9 @@ def no_memory_for_storage() -> Iterator[None]:
         limit.write_text(before)
 
 
-def ipv6_that_begins_with(ipv4: str) -> str:
+def ipv6_that_begins_with(ipv4: str, rest: str = "::1") -> str:
     """An IPv6 address whose first word reads as `ipv4`."""
-    return f"{socket.inet_aton(ipv4).hex(':', 2)}::1"
+    return f"{socket.inet_aton(ipv4).hex(':', 2)}{rest}"
 
 
 @contextlib.contextmanager

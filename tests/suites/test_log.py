@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from layouts import log_event
+from records import waking_its_reader
 from traffic import V4, address, listener, meeting
 
 from vmtest.guest.attach import attached_to_cgroup
@@ -21,6 +22,7 @@ NAMES = "abcdefghij"
 ERROR, WARN, INFO, DEBUG = range(4)
 LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
 SMALL_RING = 4096  # bytes, one page
+LONGEST = log_event(4 * ("12" + 7 * "12345678") + f" a={LOWEST}")
 RECORD_SIZE = 8 + 264  # a header, and 260 B rounded up to 8
 
 
@@ -138,12 +140,18 @@ def test_number_is_shown_in_decimal(log: BpfObject, group: Cgroup, value: int) -
     assert (records, lines) == ([log_event(expected)], [expected])
 
 
+def test_message_wakes_its_reader(log: BpfObject, group: Cgroup) -> None:
+    with running(log, group, "of_0") as messages:
+        with waking_its_reader(log.maps["km_log_event"]):
+            messages.run()
+        assert messages.drain() == [log_event("log: of_0")]
+
+
 def test_longest_message_fills_a_record(log: BpfObject, group: Cgroup) -> None:
     with running(log, group, "of_a_whole_record") as messages:
         records, _ = messages.show(LOWEST)
-    expected = log_event(4 * ("12" + 7 * "12345678") + f" a={LOWEST}")
-    assert expected[:4] == (256).to_bytes(4, "little")
-    assert records == [expected]
+    assert LONGEST[:4] == (256).to_bytes(4, "little")
+    assert records == [LONGEST]
 
 
 def test_level_is_2_by_default() -> None:
@@ -174,6 +182,17 @@ def test_full_ring_loses_messages_and_nothing_else(group: Cgroup) -> None:
             assert messages.drain() == [log_event("log: of_0")] * fit
             messages.run()
             assert messages.drain() == [log_event("log: of_0")]
+
+
+def test_record_shows_nothing_of_what_the_ring_held_before(group: Cgroup) -> None:
+    with BpfObject(object_path("mock_log")) as loaded:
+        loaded.set_max_entries("km_log_event", SMALL_RING)
+        loaded.load()
+        with running(loaded, group, "of_a_whole_record") as messages:
+            # A ring is no multiple of a record: each time round a record's end lies elsewhere.
+            for _ in range(2 * SMALL_RING // RECORD_SIZE):
+                records, _ = messages.show(LOWEST)
+                assert records == [LONGEST]
 
 
 def test_every_traced_line_is_a_line_of_its_own(log: BpfObject, group: Cgroup) -> None:

@@ -28,7 +28,7 @@ from layouts import (
 )
 from mesh import MANAGE, UNMANAGE
 from messages import LOG_ERROR, LOG_WARN
-from records import TcpInfo, assert_bytes, assert_counters, only, taken
+from records import TcpInfo, assert_bytes, assert_counters, only, taken, waking_its_reader
 from traffic import (
     MAPPED,
     SECONDS,
@@ -828,6 +828,13 @@ def test_authorization_of_an_inbound_connection_is_requested(turns: Turns, famil
     assert_bytes("request", requests[0], expected)
 
 
+def test_request_for_authorization_wakes_its_reader(turns: Turns) -> None:
+    turns.manage(V4.host(2))
+    with waking_its_reader(turns.maps["km_auth_req"]), turns.inbound():
+        pass
+    assert len(turns.requests()) == 1
+
+
 def test_authorization_of_an_outbound_connection_is_not_requested(turns: Turns) -> None:
     for host in (2, 3):
         turns.manage(V4.host(host))
@@ -871,6 +878,9 @@ def test_request_for_which_there_is_no_room_is_logged_and_the_connection_works(
             met = stack.enter_context(turns.inbound())
         (_, remote_port), (_, local_port) = ends(met)
         exchange(met)
+        turns.loaded.set_global("bpf_log_level", LOG_ERROR)
+        stack.enter_context(turns.inbound())
+        assert turns.messages() == []
         requests = turns.requests()
     text = f"auth: no room for a request remote_port={remote_port} local_port={local_port}"
     assert messages == [log_event(text)], f"expected {text!r}, seen {messages}"
