@@ -44,6 +44,15 @@ def test_a_command_brings_status_and_both_streams(session: SshSession) -> None:
     assert (done.status, done.stdout, done.stderr) == (7, b"in", b"err\n")
 
 
+def test_what_is_sent_to_a_command_that_has_ended_is_dropped(session: SshSession) -> None:
+    stream = session.stream(["true"])
+    while stream.receive(1.0) is not None:
+        pass
+    stream.send(b"too late")
+    assert stream.status() == 0
+    assert session.run(["cat"], stdin=b"the session lives").stdout == b"the session lives"
+
+
 def test_arguments_arrive_as_they_are(session: SshSession) -> None:
     odd = ["a b", "$HOME", "'", "*", "\n", ""]
     done = session.run(["python3", "-c", "import sys; print(sys.argv[1:])", *odd])

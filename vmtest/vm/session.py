@@ -72,7 +72,7 @@ class Stream(Protocol):
     """A running command."""
 
     def send(self, data: bytes) -> None:
-        """Write to its standard input."""
+        """Write to its standard input; nothing becomes of it once the command has ended."""
         ...
 
     def end_input(self) -> None:
@@ -235,9 +235,13 @@ class SshStream:
         self._poll.register(channel.fileno(), select.POLLIN)
 
     def send(self, data: bytes) -> None:
-        """Write ``data`` to its standard input."""
+        """Write ``data`` to its standard input; nothing becomes of it once it has ended."""
         with _lost("sending"):
-            self._channel.sendall(data)
+            try:
+                self._channel.sendall(data)
+            except OSError:
+                # The channel closes with its command as well: receive() tells of its end.
+                self._raise_if_lost()
 
     def end_input(self) -> None:
         """Close its standard input."""
