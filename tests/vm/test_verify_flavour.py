@@ -86,6 +86,7 @@ def test_an_object_is_accepted_where_the_flavour_has_what_it_needs(
     spec = MachineSpec(flavour, root, probe, tmp_path / "console.log")
     with Machine(spec) as machine:
         session = machine.connect(30.0 * Scale.now(probe.seconds, 1).factor)
+        assert session.run(["uname", "-r"]).stdout.decode().strip() == flavour.release
         objects = {entry["object"]: path.read_bytes()}
         loading = Loading(session, objects, flavour.config.read_bytes())
         told = loads(loading.run(loading.names))
