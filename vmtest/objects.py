@@ -39,6 +39,9 @@ def clang_argv(source: Path, target: Path, include: Path) -> list[str]:
         "-MMD",
         "-MF",
         f"{target}.d",
+        # The same bytes in every clone: a baseline and a bisect tell objects by their digest.
+        f"-ffile-prefix-map={include.parent}={include.parent.name}",
+        "-fdebug-compilation-dir=.",
         "-I",
         str(include),
         # <asm/types.h> of Debian and Ubuntu; clang's bpf target does not look there.

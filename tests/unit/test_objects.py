@@ -1,6 +1,7 @@
 """Building with the real clang, and choosing builds."""
 
 import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def test_a_program_in_a_folder_is_built_into_that_folder_with_the_same_headers(
     built = [path.relative_to(tmp_path / "build").as_posix() for path in made]
     assert sorted(built) == ["mocks/one.bpf.o", "one.bpf.o"]
     assert all(path.is_file() for path in made)
+
+
+def test_an_object_is_the_same_wherever_it_is_built(source: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "another clone" / "bpf"
+    shutil.copytree(source, elsewhere)
+    (made,) = build_all(source, tmp_path / "build")
+    (again,) = build_all(elsewhere, elsewhere.parent / "build")
+    assert again.read_bytes() == made.read_bytes()
 
 
 def test_nothing_is_built_twice(source: Path, tmp_path: Path) -> None:
