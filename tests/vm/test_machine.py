@@ -53,6 +53,17 @@ def test_what_is_sent_to_a_command_that_has_ended_is_dropped(session: SshSession
     assert session.run(["cat"], stdin=b"the session lives").stdout == b"the session lives"
 
 
+def test_what_is_typed_at_a_terminal_whose_command_has_ended_is_dropped(
+    session: SshSession,
+) -> None:
+    terminal = session.terminal(["false"], "dumb", (80, 24))
+    while terminal.receive():
+        pass
+    assert terminal.status() == 1
+    terminal.send(b"too late")
+    assert session.run(["true"]).status == 0
+
+
 def test_arguments_arrive_as_they_are(session: SshSession) -> None:
     odd = ["a b", "$HOME", "'", "*", "\n", ""]
     done = session.run(["python3", "-c", "import sys; print(sys.argv[1:])", *odd])

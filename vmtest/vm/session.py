@@ -226,6 +226,25 @@ class SshSession:
         return buffer.getvalue()
 
 
+def _send(channel: paramiko.Channel, data: bytes) -> None:
+    with _lost("sending"):
+        try:
+            channel.sendall(data)
+        except OSError:
+            # The channel closes with its command as well: receive() tells of its end.
+            _raise_if_lost(channel)
+
+
+def _raise_if_lost(channel: paramiko.Channel) -> None:
+    if channel.exit_status != -1:
+        return
+    # paramiko wakes readers before it calls a dying transport inactive.
+    transport = channel.get_transport()
+    transport.join(0.5)
+    if not transport.is_active():
+        raise SessionLost("the SSH session ended while a command ran")
+
+
 class SshStream:
     """A command running in the guest."""
 
@@ -236,12 +255,7 @@ class SshStream:
 
     def send(self, data: bytes) -> None:
         """Write ``data`` to its standard input; nothing becomes of it once it has ended."""
-        with _lost("sending"):
-            try:
-                self._channel.sendall(data)
-            except OSError:
-                # The channel closes with its command as well: receive() tells of its end.
-                self._raise_if_lost()
+        _send(self._channel, data)
 
     def end_input(self) -> None:
         """Close its standard input."""
@@ -257,7 +271,7 @@ class SshStream:
                 # The exit status follows the end of file in a message of its own.
                 if not channel.status_event.wait(max(0.0, left)):
                     return b"", b""
-                self._raise_if_lost()
+                _raise_if_lost(channel)
                 return None
             if left <= 0:
                 return b"", b""
@@ -299,9 +313,8 @@ class Terminal:
         return bytes(self._channel.recv(_CHUNK))
 
     def send(self, data: bytes) -> None:
-        """Type ``data``."""
-        with _lost("sending"):
-            self._channel.sendall(data)
+        """Type ``data``; nothing becomes of it once the command has ended."""
+        _send(self._channel, data)
 
     def end_input(self) -> None:
         """Hang up the keyboard."""
