@@ -687,7 +687,7 @@ def test_padding_of_a_record_is_zero_whatever_the_ring_held(
     ):
         watch.manage(V4.host(3))
         # The second time round a record's padding lies where the last byte of start_ns lay.
-        for _ in range(2 * ring // 136):
+        for _ in range(2 * ring // (128 + 8)):
             watch.seed(met.client, dataclasses.replace(STALE, connect_ns=2**64 - 1))
             record = watch.report(met)
             assert record.start_ns == 2**64 - 1
