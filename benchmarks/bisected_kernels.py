@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmtest.bisection import JOURNAL
-from vmtest.objects import build_all
+from vmtest.bisect.rounds import JOURNAL
+from vmtest.objects.builds import build_all
 
 PROJECT = Path(__file__).parents[1]
 PROGRAMS = PROJECT / "tests" / "bisect"

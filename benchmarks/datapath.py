@@ -28,13 +28,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from vmtest import config as configuration
-from vmtest.guestimage import prepare_root
+from vmtest.config import file as configuration
 from vmtest.kernels import Store, default_cache, source_for
-from vmtest.model import KernelImage
-from vmtest.objects import build_all
-from vmtest.rootfs import GUEST_PYTHON
-from vmtest.suites import GUEST_ROOT, Payload, in_guest_environment, install, pack
+from vmtest.model.kernels import KernelImage
+from vmtest.objects.builds import build_all
+from vmtest.rootfs.image import GUEST_PYTHON
+from vmtest.rootfs.prepare import prepare_root
+from vmtest.suites.process import GUEST_ROOT, Payload, in_guest_environment, install, pack
 from vmtest.vm import accel
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import SshSession

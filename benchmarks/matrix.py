@@ -33,10 +33,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from vmtest import config as configuration
-from vmtest.guestimage import prepare_root
+from vmtest.config import file as configuration
 from vmtest.kernels import Store, default_cache, source_for
-from vmtest.model import Accelerator, KernelImage, RootImage
+from vmtest.model.kernels import Accelerator, KernelImage, RootImage
+from vmtest.rootfs.prepare import prepare_root
 from vmtest.vm import accel
 from vmtest.vm.accel import Probe
 from vmtest.vm.machine import Machine, MachineSpec

@@ -19,9 +19,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from vmtest import config as configuration
-from vmtest.guestimage import prepare_root
+from vmtest.config import file as configuration
 from vmtest.kernels import Store, default_cache, source_for
+from vmtest.rootfs.prepare import prepare_root
 from vmtest.vm import accel
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import SshSession

@@ -28,12 +28,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vmtest import config as configuration
-from vmtest.guestimage import prepare_root
+from vmtest.config import file as configuration
 from vmtest.kernels import Store, default_cache, source_for
-from vmtest.objectfile import inspect
-from vmtest.objects import build_all
-from vmtest.suites import GUEST_ROOT, in_guest_environment
+from vmtest.objects.builds import build_all
+from vmtest.objects.inspect import inspect
+from vmtest.rootfs.prepare import prepare_root
+from vmtest.suites.process import GUEST_ROOT, in_guest_environment
 from vmtest.vm import accel
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import Session

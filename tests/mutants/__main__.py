@@ -22,17 +22,17 @@ from tests.mutants.operators import Mutant
 from tests.mutants.record import Record, row
 from tests.mutants.verdicts import Judged, Killers, Tally, Verdict, compare, good
 from tests.mutants.vm import Board, Case, Ground, run_fleet
-from vmtest import config as configuration
 from vmtest.cli import common
-from vmtest.config import Config
+from vmtest.config import file as configuration
+from vmtest.config.file import Config
 from vmtest.errors import UsageError
-from vmtest.guestimage import prepare_root
 from vmtest.kernels import Store, default_cache, source_for
-from vmtest.matrix import memory_available_mib, slots
-from vmtest.runs import STATE
-from vmtest.suites import pack
+from vmtest.matrix.job import Cancellation
+from vmtest.matrix.runner import memory_available_mib, slots
+from vmtest.rootfs.prepare import prepare_root
+from vmtest.runs.folder import STATE
+from vmtest.suites.process import pack
 from vmtest.vm import accel
-from vmtest.work import Cancellation
 
 SURVIVED = 1
 """Exit status: too few were killed, or a survivor is not listed."""

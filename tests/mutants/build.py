@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.mutants import code
 from tests.mutants.operators import Mutant
-from vmtest import objects
 from vmtest.errors import BuildError, UsageError
+from vmtest.objects import builds as objects
 
 _HANG = 60.0
 """Seconds after which clang will not come back."""

@@ -13,10 +13,10 @@ from tests.mutants.operators import OPERATORS, Mutant, mutants
 from tests.mutants.source import read_vocabulary
 from tests.mutants.verdicts import Judged, Verdict
 from tests.mutants.vm import Case
-from vmtest.config import Config
+from vmtest.config.file import Config
 from vmtest.errors import UsageError
-from vmtest.model import KernelImage
-from vmtest.objects import choose
+from vmtest.model.kernels import KernelImage
+from vmtest.objects.builds import choose
 
 
 def make(programs: Path) -> list[Mutant]:

@@ -19,20 +19,13 @@ from tests.mutants.build import Built
 from tests.mutants.operators import Mutant
 from tests.mutants.verdicts import Judged, Killers, Verdict, judge
 from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, UsageError
-from vmtest.model import Kernel, KernelImage, Limits, RootImage, Suite
-from vmtest.suites import (
-    GUEST_ROOT,
-    Payload,
-    Run,
-    Sink,
-    install,
-    pytest_argv,
-)
+from vmtest.matrix.job import Cancellation
+from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage, Suite
+from vmtest.suites.process import GUEST_ROOT, Payload, Run, Sink, install, pytest_argv
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import Check, Completed, Session, Stream
-from vmtest.work import Cancellation
 
 GUEST_SCRIPT = f"{GUEST_ROOT}/mutants_guest.py"
 LIMITS = Limits(boot=0.0, silence=30.0, total=600.0)

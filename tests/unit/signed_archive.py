@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fake_kernels import bzimage, modules_tree
 
-from vmtest.cache import find_tool
+from vmtest.host.cache import find_tool
 
 CONFIG = "CONFIG_X86_64=y\nCONFIG_BPF_SYSCALL=y\n"
 

@@ -18,10 +18,10 @@ import signed_archive
 
 from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError
 from vmtest.kernels import source_for
-from vmtest.kernels.apt import AptSource, OutOfOrder
-from vmtest.kernels.aptstate import _reason
-from vmtest.kernels.store import Manifest, Resolution, Store
-from vmtest.model import AptArchive, AptSpec, Kernel
+from vmtest.kernels.debian.source import AptSource, OutOfOrder
+from vmtest.kernels.debian.suite import _reason
+from vmtest.kernels.store.store import Manifest, Resolution, Store
+from vmtest.model.kernels import AptArchive, AptSpec, Kernel
 
 pytestmark = signed_archive.needed
 
@@ -31,7 +31,7 @@ def mirror(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """A copy of the archive that a test may break."""
     monkeypatch.delenv("VMTEST_DEBIAN_MIRROR", raising=False)
     monkeypatch.delenv("VMTEST_DEBIAN_SECURITY_MIRROR", raising=False)
-    monkeypatch.setattr("vmtest.kernels.aptstate._PAUSE", 0.0)
+    monkeypatch.setattr("vmtest.kernels.debian.suite._PAUSE", 0.0)
     yield Path(shutil.copytree(made, tmp_path / "mirror"))
 
 
@@ -323,7 +323,7 @@ def test_without_a_mirror_the_error_is_the_users_to_mend(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VMTEST_DEBIAN_MIRROR", raising=False)
-    monkeypatch.setattr("vmtest.debian.host_is_debian", lambda os_release: False)
+    monkeypatch.setattr("vmtest.host.debian.host_is_debian", lambda os_release: False)
     with pytest.raises(UsageError, match="no Debian mirror is known"):
         AptSource(AptArchive("debian", ("good",))).resolve(kernel("*"), store)
 
@@ -331,7 +331,7 @@ def test_without_a_mirror_the_error_is_the_users_to_mend(
 def test_without_apt_the_error_names_the_kernel_and_two_cures(
     mirror: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmtest.cache.find_tool", lambda name: None)
+    monkeypatch.setattr("vmtest.host.cache.find_tool", lambda name: None)
     with pytest.raises(KernelUnavailable) as caught:
         AptSource(archive(mirror)).resolve(kernel("*"), store)
     assert str(caught.value).startswith("under-test: apt-get is not installed")
@@ -343,7 +343,7 @@ def test_without_apt_a_stored_kernel_goes_on_working(
 ) -> None:
     source = AptSource(archive(mirror))
     source.fetch(source.resolve(kernel("*"), store), store)
-    monkeypatch.setattr("vmtest.cache.find_tool", lambda name: None)
+    monkeypatch.setattr("vmtest.host.cache.find_tool", lambda name: None)
     resolved = source.resolve(kernel("*"), store)
     assert resolved.cached and "apt-get is not installed" in resolved.note
 
@@ -351,7 +351,7 @@ def test_without_apt_a_stored_kernel_goes_on_working(
 def test_a_suite_without_a_mirror_fails_alone(
     mirror: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmtest.debian.host_is_debian", lambda os_release: False)
+    monkeypatch.setattr("vmtest.host.debian.host_is_debian", lambda os_release: False)
     monkeypatch.delenv("VMTEST_DEBIAN_SECURITY_MIRROR", raising=False)
     source = AptSource(archive(mirror, "good", "good-security", security_mirror=None))
     resolved = source.resolve(kernel("*"), store)

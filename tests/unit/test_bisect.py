@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from vmtest.bisect import (
+from vmtest.bisect.search import (
     Answer,
     Known,
     Verdict,

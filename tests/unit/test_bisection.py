@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from vmtest.bisect import Verdict
-from vmtest.bisection import (
+from vmtest.bisect.observe import Observation
+from vmtest.bisect.rounds import (
     JOURNAL,
     Journal,
     Outcome,
@@ -25,8 +25,8 @@ from vmtest.bisection import (
     find_interrupted,
     read,
 )
+from vmtest.bisect.search import Verdict
 from vmtest.errors import InfrastructureError, UsageError
-from vmtest.observations import Observation
 
 GOOD, BAD, SKIP, FLAKY = Verdict.GOOD, Verdict.BAD, Verdict.SKIP, Verdict.FLAKY
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from test_store import KEY, fill
 
-from vmtest.cache import write_json
 from vmtest.errors import ImageError, InfrastructureError
-from vmtest.kernels.store import Resolution, Store
-from vmtest.model import GuestSpec, KernelImage, RootImage
-from vmtest.rootfs import export_bundle, image_key, import_bundle, prepare
+from vmtest.host.cache import write_json
+from vmtest.kernels.store.store import Resolution, Store
+from vmtest.model.kernels import GuestSpec, KernelImage, RootImage
+from vmtest.rootfs.image import export_bundle, image_key, import_bundle, prepare
 
 QUESTION = ["apt", "debian", "6.1.*", ["good"]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import UsageError
-from vmtest.kernels.candidates import (
+from vmtest.kernels.debian.index import (
     Candidate,
     find_candidates,
     matching,

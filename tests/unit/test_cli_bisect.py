@@ -10,8 +10,8 @@ import pytest
 import signed_archive
 from command import vmtest
 
-from vmtest.bisection import JOURNAL
-from vmtest.objects import clang_argv
+from vmtest.bisect.rounds import JOURNAL
+from vmtest.objects.builds import clang_argv
 
 pytestmark = signed_archive.needed
 

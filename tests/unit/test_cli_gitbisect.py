@@ -13,11 +13,11 @@ from command import Said, vmtest
 from small_trees import commit, everything, git, make_tree
 from typer.testing import CliRunner
 
-from vmtest.bisection import JOURNAL
-from vmtest.cache import find_tool
-from vmtest.cli.bisect import with_tree
+from vmtest.bisect.rounds import JOURNAL
+from vmtest.cli.bisect.packages import with_tree
 from vmtest.cli.main import app
-from vmtest.host import BUILD_TOOLS, missing_for_builds
+from vmtest.host.cache import find_tool
+from vmtest.host.requirements import BUILD_TOOLS, missing_for_builds
 
 pytestmark = pytest.mark.skipif(
     bool(missing_for_builds()) or find_tool("depmod") is None,
@@ -221,7 +221,7 @@ def test_a_step_that_is_not_configured_rightly_stops_git(
 def test_a_bug_of_ours_stops_git_and_makes_no_commit_bad(
     project: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmtest.cli.step.tree_at", lambda path: path / 1)
+    monkeypatch.setattr("vmtest.cli.bisect.step.tree_at", lambda path: path / 1)
     monkeypatch.chdir(tree)
     config = ["--config", str(project / "kernels.toml")]
     assert CliRunner().invoke(app, ["bisect", "step", *config]).exit_code == 128

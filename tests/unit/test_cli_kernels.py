@@ -9,8 +9,8 @@ import pytest
 import signed_archive
 from command import vmtest
 
-from vmtest.model import SCHEMA, KernelResult, Matrix, Status
-from vmtest.report import matrix_json
+from vmtest.model.kernels import SCHEMA, KernelResult, Matrix, Status
+from vmtest.runs import matrix_json
 
 pytestmark = signed_archive.needed
 

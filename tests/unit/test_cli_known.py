@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from command import vmtest
 
-from vmtest import runs
-from vmtest.model import KernelResult, Matrix, Outcome, Status, TestResult
-from vmtest.report import matrix_json
+from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.runs import folder as runs
+from vmtest.runs import matrix_json
 
 CONFIG = """
 schema = 1

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from command import vmtest
 
-from vmtest.model import KernelResult, Matrix, Status
-from vmtest.report import matrix_json
-from vmtest.verdicts import Cost, LoadResult, Verdict
+from vmtest.model.kernels import KernelResult, Matrix, Status
+from vmtest.model.loads import Cost, LoadResult, Verdict
+from vmtest.runs import matrix_json
 
 TEXT = "no object at all, and long enough to have a header"
 

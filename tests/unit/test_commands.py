@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 from fake_session import HostSession
 
-from vmtest import commands
-from vmtest.commands import (
+from vmtest.command import process as commands
+from vmtest.command.formats.format import Format
+from vmtest.command.process import (
     Command,
     CommandRun,
     CommandSink,
@@ -26,11 +27,10 @@ from vmtest.commands import (
     parse_copy,
     status_words,
 )
+from vmtest.command.task import CommandWork
 from vmtest.errors import DeadlineExceeded, UsageError
-from vmtest.model import Limits, Outcome, Status, TestResult
-from vmtest.results import Format
-from vmtest.suites import read_results
-from vmtest.tasks.command import CommandWork
+from vmtest.model.kernels import Limits, Outcome, Status, TestResult
+from vmtest.suites.process import read_results
 
 LIMITS = Limits(boot=10, silence=20, total=60)
 

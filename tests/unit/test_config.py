@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.config import (
+from vmtest.config.file import (
     Config,
     builtin,
     find,
@@ -14,7 +14,7 @@ from vmtest.config import (
     select_suites,
 )
 from vmtest.errors import ConfigError, UsageError
-from vmtest.model import (
+from vmtest.model.kernels import (
     AptSpec,
     KernelVersion,
     Loading,

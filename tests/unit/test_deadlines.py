@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from vmtest.model import Limits
+from vmtest.model.kernels import Limits
 from vmtest.vm.deadlines import Scale
 
 CPUS = len(os.sched_getaffinity(0))

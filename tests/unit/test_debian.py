@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.debian import (
+from vmtest.errors import UsageError
+from vmtest.host.debian import (
     DebianVersion,
     find_mirrors,
     host_mirrors,
@@ -14,7 +15,6 @@ from vmtest.debian import (
     paragraphs,
     sources_text,
 )
-from vmtest.errors import UsageError
 
 
 @pytest.mark.parametrize(

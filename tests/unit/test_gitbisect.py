@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from small_trees import commit, everything, git
 
-from vmtest.bisect import Verdict
-from vmtest.bisection import (
+from vmtest.bisect.commits import History, Span, bisect
+from vmtest.bisect.observe import Observation
+from vmtest.bisect.rounds import (
     JOURNAL,
     Journal,
     Outcome,
@@ -24,10 +25,9 @@ from vmtest.bisection import (
     begin,
     read,
 )
+from vmtest.bisect.search import Verdict
 from vmtest.errors import UsageError
-from vmtest.gitbisect import History, Span, bisect
-from vmtest.kernels.gittree import GitTree
-from vmtest.observations import Observation
+from vmtest.kernels.tree.repository import GitTree
 
 GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vmtest import host
+from vmtest.host import requirements as host
 
 
 @pytest.fixture

@@ -10,58 +10,103 @@ import vmtest
 
 ROOT = Path(vmtest.__file__).parent
 
-# From the bottom up; a module may import its own layer and those before it.
+# From the bottom up: folders and modules; a module may import its own layer and those before it.
 LAYERS = [
-    {"errors", "model", "verdicts"},
-    {"bisect", "events", "cache", "host", "btf", "sections", "results"},
-    {"config", "debian", "kconfig", "known", "objectfile", "observations"},
-    {"wheels", "bundle", "objects", "runs", "revision", "verifier", "vm"},
-    {"kernels", "rootfs", "suites"},
-    {"bisection", "gitbisect", "guestimage", "prune", "commands"},
-    {"loader"},
-    {"loadables"},
-    {"work"},
-    {"tasks"},
-    {"matrix", "report"},
-    {"probes"},
-    {"cli"},
+    {"errors", "model.kernels", "model.loads"},
+    {
+        "bisect.search",
+        "command.formats",
+        "host.cache",
+        "host.requirements",
+        "model.events",
+        "objects.btf",
+        "objects.sections",
+    },
+    {
+        "bisect.observe",
+        "config.file",
+        "host.debian",
+        "kernels.kconfig",
+        "objects.inspect",
+        "suites.known",
+    },
+    {
+        "host.process",
+        "host.supervisor",
+        "matrix.follow",
+        "objects.builds",
+        "rootfs.wheels",
+        "runs",
+        "storage.transfer",
+        "verify.baseline",
+        "verify.revision",
+        "vm",
+    },
+    {"kernels", "rootfs.image", "suites.process"},
+    {"bisect.commits", "bisect.rounds", "command.process", "rootfs.prepare", "storage.prune"},
+    {"verify.process"},
+    {"verify.objects"},
+    {"matrix.job"},
+    {"matrix.judge"},
+    {"command.task", "suites.task", "verify.task"},
+    {"bisect.render", "matrix.runner", "report", "verify.veristat"},
+    {"bisect.probes"},
+    {"cli", "host.__main__"},
 ]
+PLACES = {place: number for number, places in enumerate(LAYERS) for place in places}
 
 
-def place(path: Path) -> str:
-    return path.relative_to(ROOT).with_suffix("").parts[0]
+def dotted(path: Path) -> str:
+    """The module below vmtest, such as ``vm.machine``."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def layer(module: str) -> int | None:
+    """The layer of ``module``: its own entry's, else that of the nearest folder with one."""
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        if (number := PLACES.get(".".join(parts[:length]))) is not None:
+            return number
+    return None
 
 
 def imported(path: Path) -> set[str]:
-    """The names right below vmtest that ``path`` imports."""
+    """The modules below vmtest that ``path`` imports."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
-            if node.module == "vmtest":
-                found.update(f"vmtest.{alias.name}" for alias in node.names)
-    return {name.split(".")[1] for name in found if name.startswith("vmtest.")}
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return {name.removeprefix("vmtest.") for name in found if name.startswith("vmtest.")}
 
 
-MODULES = [path for path in sorted(ROOT.rglob("*.py")) if place(path) != "guest"]
-PLACED = [path for path in MODULES if not place(path).startswith("__")]
+MODULES = [path for path in sorted(ROOT.rglob("*.py")) if not dotted(path).startswith("guest")]
+PLACED = [path for path in MODULES if path.parent != ROOT and path.name != "__init__.py"]
+PLACED += [ROOT / "errors.py", ROOT / "kernels" / "__init__.py"]
 
 
 @pytest.mark.parametrize("path", PLACED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_down_only(path: Path) -> None:
-    (layer,) = [n for n, names in enumerate(LAYERS) if place(path) in names]
-    above = set().union(*LAYERS[layer + 1 :])
-    assert imported(path) & above == set()
+    own = layer(dotted(path).removesuffix(".__init__"))
+    assert own is not None, f"{dotted(path)} has no layer"
+    above = {name for name in imported(path) if (other := layer(name)) is not None and other > own}
+    assert above == set()
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES}), ids=str)
+def test_every_folder_says_what_lives_there(folder: Path) -> None:
+    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
 
 
 def test_report_and_matrix_do_not_know_each_other() -> None:
     for path in MODULES:
-        if place(path) == "report":
-            assert "matrix" not in imported(path), path
-        if place(path) == "matrix":
-            assert "report" not in imported(path), path
+        folders = {name.split(".")[0] for name in imported(path)}
+        if dotted(path).startswith("report."):
+            assert "matrix" not in folders, path
+        if dotted(path).startswith("matrix."):
+            assert "report" not in folders, path
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "guest").rglob("*.py")), ids=lambda p: p.name)
@@ -97,6 +142,10 @@ def test_only_the_command_line_prints_or_exits() -> None:
         return any(ast.unparse(call.func) in ("print", "sys.exit", "exit") for call in calls)
 
     # Scripts of their own: the supervisor, and the host's setup.
-    scripts = {"vm/supervisor.py", "host.py"}
-    talking = {p.relative_to(ROOT).as_posix() for p in PLACED if talks(p) and place(p) != "cli"}
+    scripts = {"host/supervisor.py", "host/requirements.py", "host/__main__.py"}
+    talking = {
+        path.relative_to(ROOT).as_posix()
+        for path in PLACED
+        if talks(path) and not dotted(path).startswith("cli.")
+    }
     assert talking <= scripts

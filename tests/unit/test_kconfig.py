@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import UnbootableKernel
-from vmtest.kconfig import check, missing, parse, share_of
-from vmtest.model import KernelImage, KernelVersion
+from vmtest.kernels.kconfig import check, missing, parse, share_of
+from vmtest.model.kernels import KernelImage, KernelVersion
 
 DEBIAN = parse((Path(__file__).parent / "data" / "config-6.12-excerpt").read_text())
 
@@ -107,7 +107,7 @@ def test_a_kernel_of_unknown_config_is_booted_with_9p() -> None:
 def test_a_kernel_without_9p_is_refused_where_no_virtiofsd_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmtest.kconfig.find_virtiofsd", lambda: None)
+    monkeypatch.setattr("vmtest.kernels.kconfig.find_virtiofsd", lambda: None)
     with pytest.raises(UnbootableKernel, match=r"it has no 9P.*install one \(package virtiofsd\)"):
         check(image(config_file(tmp_path, CLOUD)))
 
@@ -115,5 +115,5 @@ def test_a_kernel_without_9p_is_refused_where_no_virtiofsd_is_installed(
 def test_a_kernel_without_9p_boots_where_one_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmtest.kconfig.find_virtiofsd", lambda: "/usr/libexec/virtiofsd")
+    monkeypatch.setattr("vmtest.kernels.kconfig.find_virtiofsd", lambda: "/usr/libexec/virtiofsd")
     assert check(image(config_file(tmp_path, CLOUD))) == ""

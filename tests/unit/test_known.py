@@ -8,8 +8,7 @@ from datetime import date
 import pytest
 
 from vmtest.guest.patterns import matches
-from vmtest.known import notes
-from vmtest.model import (
+from vmtest.model.kernels import (
     KernelResult,
     KnownFailure,
     Matrix,
@@ -18,6 +17,7 @@ from vmtest.model import (
     TestResult,
     VersionRange,
 )
+from vmtest.suites.known import notes
 
 ROOT = "/home/me/project/tests/suites"
 TODAY = date(2026, 7, 1)

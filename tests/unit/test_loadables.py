@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from vmtest import loadables
 from vmtest.errors import UsageError
-from vmtest.loader import Order
-from vmtest.model import KernelVersion, Loading, ObjectFile, VersionRange
-from vmtest.revision import checked_out
-from vmtest.verdicts import Verdict
+from vmtest.model.kernels import KernelVersion, Loading, ObjectFile, VersionRange
+from vmtest.model.loads import Verdict
+from vmtest.verify import objects as loadables
+from vmtest.verify.process import Order
+from vmtest.verify.revision import checked_out
 
 ORDER = Order(())
 V6 = KernelVersion.parse("6.12.1")

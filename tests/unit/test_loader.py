@@ -15,7 +15,8 @@ import pytest
 from fake_session import HostSession
 
 from vmtest.errors import InfrastructureError
-from vmtest.loader import (
+from vmtest.model.loads import Cost, LoadResult, Verdict
+from vmtest.verify.process import (
     End,
     Loader,
     LoaderStuck,
@@ -27,7 +28,6 @@ from vmtest.loader import (
     read_loads,
     safe_name,
 )
-from vmtest.verdicts import Cost, LoadResult, Verdict
 
 # What a guest's loader does, as far as the host can tell: two programs an object, announced
 # together once the whole was loaded, and a fate for those that `fates` names.
@@ -215,7 +215,7 @@ def test_a_loader_that_cannot_be_killed_is_stuck(
 ) -> None:
     here = bench(made, tmp_path, "x.o", timeout=1.0)
     here.fates = {"0/": "hang"}
-    monkeypatch.setattr("vmtest.loader._GRACE", 0.5)
+    monkeypatch.setattr("vmtest.verify.process._GRACE", 0.5)
     monkeypatch.setattr(here.session, "run", lambda argv, check: None)
     with pytest.raises(LoaderStuck):
         here.execute()

@@ -12,11 +12,11 @@ import signed_archive
 from command import Said, vmtest
 
 from vmtest.errors import KernelUnavailable, UsageError
-from vmtest.kernels import lockfile
-from vmtest.kernels.locked import LockedSource
-from vmtest.kernels.lockfile import LockEntry
-from vmtest.kernels.store import Manifest, Store
-from vmtest.model import (
+from vmtest.kernels.lock import file as lockfile
+from vmtest.kernels.lock.file import LockEntry
+from vmtest.kernels.lock.source import LockedSource
+from vmtest.kernels.store.store import Manifest, Store
+from vmtest.model.kernels import (
     AptSpec,
     Kernel,
     KernelImage,

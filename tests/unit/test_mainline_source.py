@@ -11,12 +11,13 @@ import signed_archive
 from command import vmtest
 from http_files import Served, serving
 
-from vmtest.cache import find_tool
 from vmtest.errors import KernelUnavailable
-from vmtest.kernels import lockfile, source_for
+from vmtest.host.cache import find_tool
+from vmtest.kernels import source_for
+from vmtest.kernels.lock import file as lockfile
 from vmtest.kernels.mainline import _reason
-from vmtest.kernels.store import Store
-from vmtest.model import Kernel, KernelImage, MainlineSpec
+from vmtest.kernels.store.store import Store
+from vmtest.model.kernels import Kernel, KernelImage, MainlineSpec
 
 pytestmark = pytest.mark.skipif(
     find_tool("dpkg-deb") is None or find_tool("depmod") is None,
@@ -52,7 +53,7 @@ def served(pool: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     links = "".join(f'<a href="{name}">{name}</a>\n' for name in files)
     sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {n}\n" for n, data in files.items())
     pages = {PLACE: links.encode(), f"{PLACE}/CHECKSUMS": f"# sha256\n{sums}".encode()}
-    monkeypatch.setattr("vmtest.kernels.download._PAUSE", 0.0)
+    monkeypatch.setattr("vmtest.kernels.files.download._PAUSE", 0.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serving(Served({**{f"{PLACE}/{n}": d for n, d in files.items()}, **pages})) as server:
         monkeypatch.setenv("VMTEST_MAINLINE_MIRROR", server.url)

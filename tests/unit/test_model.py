@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from vmtest.model import (
+from vmtest.model.kernels import (
     SCHEMA,
     KernelResult,
     KernelVersion,

@@ -17,9 +17,9 @@ from command import vmtest
 from elftools.elf.elffile import ELFFile
 
 from vmtest.errors import UsageError
-from vmtest.objectfile import LIMIT, GlobalInfo, MapInfo, ObjectInfo, ProgramInfo, inspect
-from vmtest.objects import clang_argv
-from vmtest.sections import MAP_TYPES, SECTIONS, map_flags, types_of
+from vmtest.objects.builds import clang_argv
+from vmtest.objects.inspect import LIMIT, GlobalInfo, MapInfo, ObjectInfo, ProgramInfo, inspect
+from vmtest.objects.sections import MAP_TYPES, SECTIONS, map_flags, types_of
 
 SOURCE = """
 #include <linux/bpf.h>

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import BuildError, UsageError
-from vmtest.model import KernelVersion, ObjectFile, VersionRange
-from vmtest.objects import (
+from vmtest.model.kernels import KernelVersion, ObjectFile, VersionRange
+from vmtest.objects.builds import (
     build_all,
     check_builds,
     check_object,

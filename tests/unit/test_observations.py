@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from vmtest.bisect import Verdict
-from vmtest.model import KernelResult, Outcome, Status, TestResult
-from vmtest.observations import Observation, combined, of_command, of_load, of_suites
-from vmtest.verdicts import Cost, LoadResult, Reason
-from vmtest.verdicts import Verdict as Load
+from vmtest.bisect.observe import Observation, combined, of_command, of_load, of_suites
+from vmtest.bisect.search import Verdict
+from vmtest.model.kernels import KernelResult, Outcome, Status, TestResult
+from vmtest.model.loads import Cost, LoadResult, Reason
+from vmtest.model.loads import Verdict as Load
 
 GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP
 PASSED = TestResult("test_a.py::test_it", "a", Outcome.PASSED)

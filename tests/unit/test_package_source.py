@@ -13,12 +13,12 @@ import small_rpm
 from fake_kernels import bzimage
 from http_files import Served, serving
 
-from vmtest.cache import find_tool
 from vmtest.errors import InfrastructureError, KernelUnavailable
+from vmtest.host.cache import find_tool
 from vmtest.kernels import source_for
-from vmtest.kernels.store import Store
-from vmtest.kernels.unpacking import target_of
-from vmtest.model import Kernel, KernelImage, PackageFile, PackageSpec
+from vmtest.kernels.files.unpack import target_of
+from vmtest.kernels.store.store import Store
+from vmtest.model.kernels import Kernel, KernelImage, PackageFile, PackageSpec
 
 pytestmark = pytest.mark.skipif(
     find_tool("dpkg-deb") is None or find_tool("depmod") is None,
@@ -56,7 +56,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def served(pool: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    monkeypatch.setattr("vmtest.kernels.download._PAUSE", 0.0)
+    monkeypatch.setattr("vmtest.kernels.files.download._PAUSE", 0.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serving(Served({f"/{f.name}": f.read_bytes() for f in pool.iterdir()})) as server:
         yield server
@@ -346,6 +346,6 @@ def test_a_truncated_rpm_is_refused(tmp_path: Path, store: Store) -> None:
 def test_without_bsdtar_an_rpm_names_the_package_to_install(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmtest.cache.find_tool", lambda name: None)
+    monkeypatch.setattr("vmtest.host.cache.find_tool", lambda name: None)
     with pytest.raises(InfrastructureError, match=r"bsdtar is not.*apt-get install libarchive-to"):
         fetch(kernel(*(PackageFile(file) for file in rpms(tmp_path))), store)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from fake_kernels import bzimage, elf, modules_tree
 
-from vmtest.cache import find_tool
 from vmtest.errors import KernelUnavailable
+from vmtest.host.cache import find_tool
 from vmtest.kernels import source_for
-from vmtest.kernels.path import PathSource
-from vmtest.kernels.store import Store
-from vmtest.model import Kernel, KernelImage, PathSpec
+from vmtest.kernels.files.path import PathSource
+from vmtest.kernels.store.store import Store
+from vmtest.model.kernels import Kernel, KernelImage, PathSpec
 
 RELEASE = "6.9.1-mine"
 SOURCE = PathSource()

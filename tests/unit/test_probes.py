@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from small_trees import commit, make_tree
 
-from vmtest.bisect import Verdict
-from vmtest.bisection import Told
+from vmtest.bisect.observe import Observation
+from vmtest.bisect.probes import Builds, Twice
+from vmtest.bisect.rounds import Told
+from vmtest.bisect.search import Verdict
 from vmtest.errors import InfrastructureError
-from vmtest.events import Event
-from vmtest.host import BUILD_TOOLS
+from vmtest.host.requirements import BUILD_TOOLS
 from vmtest.kernels import Store
-from vmtest.model import Kernel, TreeSpec
-from vmtest.observations import Observation
-from vmtest.probes import Builds, Twice
+from vmtest.model.events import Event
+from vmtest.model.kernels import Kernel, TreeSpec
 
 BAD, SKIP = Verdict.BAD, Verdict.SKIP
 
@@ -40,7 +40,9 @@ class Asked:
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("vmtest.host.BUILD_TOOLS", BUILD_TOOLS[:2])  # the rest is for real trees
+    monkeypatch.setattr(
+        "vmtest.host.requirements.BUILD_TOOLS", BUILD_TOOLS[:2]
+    )  # the rest is for real trees
     return make_tree(tmp_path / "linux")
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from command import vmtest
 
-from vmtest.cache import in_use, last_used, remove_unused, write_json
-from vmtest.kernels.store import Manifest, Store
-from vmtest.model import GuestSpec
-from vmtest.prune import Item, items, remove, superfluous
-from vmtest.rootfs import image_key, prepare
+from vmtest.host.cache import in_use, last_used, remove_unused, write_json
+from vmtest.kernels.store.store import Manifest, Store
+from vmtest.model.kernels import GuestSpec
+from vmtest.rootfs.image import image_key, prepare
+from vmtest.storage.prune import Item, items, remove, superfluous
 
 DAY = 86400.0
 NOW = 1000 * DAY
@@ -58,7 +58,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from test_prune import fill
-from vmtest.kernels.store import Store
+from vmtest.kernels.store.store import Store
 
 Store(Path(sys.argv[1])).add(sys.argv[2], fill)
 print("taken", flush=True)

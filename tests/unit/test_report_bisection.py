@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from vmtest.bisect import Answer, Verdict
-from vmtest.bisection import Outcome, Point, Question, Seen, Standing
-from vmtest.observations import Observation
-from vmtest.report.bisection import changelog, observed, opening, render, standing
+from vmtest.bisect.observe import Observation
+from vmtest.bisect.render import changelog, observed, opening, render, standing
+from vmtest.bisect.rounds import Outcome, Point, Question, Seen, Standing
+from vmtest.bisect.search import Answer, Verdict
 
 GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP
 VERSIONS = ("6.12.90", "6.12.94", "6.12.95", "6.12.96", "6.16.3")

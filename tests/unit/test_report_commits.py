@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vmtest.bisect import Answer, Verdict
-from vmtest.bisection import Outcome, Question
-from vmtest.gitbisect import Commit, Span
-from vmtest.observations import Observation
+from vmtest.bisect.commits import Commit, Span
+from vmtest.bisect.observe import Observation
+from vmtest.bisect.rounds import Outcome, Question
+from vmtest.bisect.search import Answer, Verdict
 from vmtest.report.commits import render
 
 GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP

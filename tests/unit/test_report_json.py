@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vmtest import model
 from vmtest.errors import UsageError
-from vmtest.model import KernelResult, Matrix, Outcome, Status
-from vmtest.report import matrix_json
+from vmtest.model import kernels as model
+from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status
+from vmtest.runs import matrix_json
 
 DATA = Path(__file__).parent / "data" / "report"
 ALPHABET = 'aZ09 \t\n\r\x00\x07\x1b\x7f\x9b"\\/<&|`[]éж漢🐝\u2028\ufffe\uffff'

@@ -10,9 +10,10 @@ import pytest
 from junitparser import JUnitXml
 from junitparser import TestSuite as Suite
 
-from vmtest import model
-from vmtest.model import KernelResult, Matrix, Outcome, Status
-from vmtest.report import junit, matrix_json
+from vmtest.model import kernels as model
+from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status
+from vmtest.report import junit
+from vmtest.runs import matrix_json
 
 DATA = Path(__file__).parent / "data" / "report"
 

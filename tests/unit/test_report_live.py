@@ -12,8 +12,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from vmtest import events, model
-from vmtest.events import (
+from vmtest.model import events
+from vmtest.model import kernels as model
+from vmtest.model.events import (
     Booted,
     Booting,
     Building,
@@ -27,10 +28,10 @@ from vmtest.events import (
     Note,
     Preparing,
 )
-from vmtest.model import KernelResult, Outcome, Status
+from vmtest.model.kernels import KernelResult, Outcome, Status
+from vmtest.model.loads import LoadResult, Verdict
 from vmtest.report import live
 from vmtest.report.progress import State
-from vmtest.verdicts import LoadResult, Verdict
 
 TEST = "test_s.py::test_x[ipv4]"
 MIB = 1 << 20

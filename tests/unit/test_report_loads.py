@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from vmtest.model import KernelResult, Matrix, Status
-from vmtest.report import loads, markdown, matrix_json, terminal, veristat
-from vmtest.verdicts import (
+from vmtest.model.kernels import KernelResult, Matrix, Status
+from vmtest.model.loads import (
     Attachment,
     Change,
     ChangeKind,
@@ -22,6 +21,9 @@ from vmtest.verdicts import (
     Reason,
     Verdict,
 )
+from vmtest.report import loads, markdown, terminal
+from vmtest.runs import matrix_json
+from vmtest.verify import veristat
 
 A, R = Verdict.ACCEPTED, Verdict.REJECTED
 REASON = Reason("helper", "helper bpf_x is not in this kernel", "probe for it", "unknown func 212")

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from vmtest import model
 from vmtest.errors import UsageError
-from vmtest.model import KernelResult, Matrix, Outcome, Status, exit_status
+from vmtest.model import kernels as model
+from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status, exit_status
+from vmtest.model.loads import LoadResult, Verdict
 from vmtest.report.merge import merge
-from vmtest.verdicts import LoadResult, Verdict
 
 SUITES = ("sendmsg", "cgroup_skb", "cgroup_sock")
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from vmtest import events, model
-from vmtest.events import (
+from vmtest.model import events
+from vmtest.model import kernels as model
+from vmtest.model.events import (
     Booted,
     Booting,
     Building,
@@ -15,7 +16,7 @@ from vmtest.events import (
     Note,
     Preparing,
 )
-from vmtest.model import KernelResult, Outcome, Status
+from vmtest.model.kernels import KernelResult, Outcome, Status
 from vmtest.report.progress import KernelState, Phase, State
 
 TEST = "test_s.py::test_x"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from vmtest import model
-from vmtest.model import KernelResult, Matrix, Outcome, Status
+from vmtest.model import kernels as model
+from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status
 from vmtest.report import table
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from vmtest import model
-from vmtest.model import KernelResult, Matrix, Outcome, Status
-from vmtest.report import matrix_json, terminal
+from vmtest.model import kernels as model
+from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status
+from vmtest.report import terminal
+from vmtest.runs import matrix_json
 
 DATA = Path(__file__).parent / "data" / "report"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.model import Outcome, TestResult
-from vmtest.results.gotest import GoTest
+from vmtest.command.formats.gotest import GoTest
+from vmtest.model.kernels import Outcome, TestResult
 
 DATA = Path(__file__).parent / "data" / "results"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.model import TestResult
-from vmtest.results import Format
-from vmtest.results.junit import read
+from vmtest.command.formats.format import Format
+from vmtest.command.formats.junit import read
+from vmtest.model.kernels import TestResult
 
 DATA = Path(__file__).parent / "data" / "results"
 

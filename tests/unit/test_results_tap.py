@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.model import Outcome, TestResult
-from vmtest.results.tap import Tap
+from vmtest.command.formats.tap import Tap
+from vmtest.model.kernels import Outcome, TestResult
 
 DATA = Path(__file__).parent / "data" / "results"
 

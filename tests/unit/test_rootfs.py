@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from vmtest import rootfs
-from vmtest.cache import find_tool
-from vmtest.debian import Mirror, Mirrors
 from vmtest.errors import ImageError
-from vmtest.model import GuestSpec
-from vmtest.rootfs import image_key, images, prepare
+from vmtest.host.cache import find_tool
+from vmtest.host.debian import Mirror, Mirrors
+from vmtest.model.kernels import GuestSpec
+from vmtest.rootfs import image as rootfs
+from vmtest.rootfs.image import image_key, images, prepare
 
 MIRRORS = Mirrors(Mirror("http://mirror.example/debian", "/keys.gpg", "a test"), None)
 needs_squashfs = pytest.mark.skipif(
@@ -143,7 +143,7 @@ def test_without_a_mirror_an_image_can_still_be_imported(tmp_path: Path) -> None
 def test_a_missing_tool_is_named_with_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmtest.cache.find_tool", lambda name: None)
+    monkeypatch.setattr("vmtest.host.cache.find_tool", lambda name: None)
     with pytest.raises(
         ImageError, match=r"mmdebstrap is not installed.*apt-get install mmdebstrap"
     ):
@@ -236,7 +236,7 @@ def test_hooks_delete_nothing_below_what_mmdebstrap_mounts_there() -> None:
 def test_an_ordinary_user_without_ids_to_map_is_told_how_to_get_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmtest.cache.find_tool", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("vmtest.host.cache.find_tool", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr("os.geteuid", lambda: 65534)
     with pytest.raises(ImageError, match=r"has no range of ids in /etc/subuid.*--add-subuids"):
         prepare(GuestSpec(), tmp_path, MIRRORS)

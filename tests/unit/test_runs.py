@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import InfrastructureError, UsageError
-from vmtest.runs import create, find
+from vmtest.runs.folder import create, find
 
 
 def test_latest_points_to_the_newest_run(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import InfrastructureError
-from vmtest.kernels.store import Manifest, Resolution, Store
+from vmtest.kernels.store.store import Manifest, Resolution, Store
 
 KEY = "6.1.10-amd64_6.1.10-1-0123456789ab"
 
@@ -31,7 +31,7 @@ import os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from test_store import KEY, fill
-from vmtest.kernels.store import Store
+from vmtest.kernels.store.store import Store
 
 root, mark, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 

@@ -18,8 +18,7 @@ from fake_session import HostSession
 
 from vmtest.errors import DeadlineExceeded, SessionLost, UsageError
 from vmtest.guest.features import probe
-from vmtest.known import for_guest
-from vmtest.model import (
+from vmtest.model.kernels import (
     KernelVersion,
     KnownFailure,
     Limits,
@@ -28,7 +27,8 @@ from vmtest.model import (
     TestResult,
     VersionRange,
 )
-from vmtest.suites import (
+from vmtest.suites.known import for_guest
+from vmtest.suites.process import (
     Payload,
     Run,
     Sink,

@@ -9,9 +9,9 @@ from typing import cast
 
 import pytest
 
-from vmtest.model import Outcome, Status, Suite, TestResult
-from vmtest.suites import Payload, Run, Sink
-from vmtest.tasks.suites import SuitesWork
+from vmtest.model.kernels import Outcome, Status, Suite, TestResult
+from vmtest.suites.process import Payload, Run, Sink
+from vmtest.suites.task import SuitesWork
 from vmtest.vm.console import ConsoleLog
 from vmtest.vm.machine import Machine
 

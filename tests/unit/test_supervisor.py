@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from vmtest.vm.process import Supervised
+from vmtest.host.process import Supervised
 
 # A tree as vng's: a shell that starts a shell that starts the long-lived process.
 TREE = "sh -c 'sleep 300 & echo $! >PID; echo started; wait' & wait"
@@ -41,7 +41,8 @@ def test_sigkill_of_the_runner_ends_the_whole_tree_and_its_folder(tmp_path: Path
     folder = tmp_path / "vm"
     folder.mkdir()
     runner = (
-        "import os, sys, time; from pathlib import Path; from vmtest.vm.process import Supervised;"
+        "import os, sys, time; from pathlib import Path;"
+        "from vmtest.host.process import Supervised;"
         f"p = Supervised.start(['sh', '-c', {TREE!r}], os.environ, Path({str(folder)!r}));"
         "os.read(p.descriptor, 100); print(flush=True); time.sleep(300)"
     )

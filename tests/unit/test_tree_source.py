@@ -12,13 +12,13 @@ import pytest
 from fake_kernels import bzimage
 from small_trees import BUILD, RELEASE, commit, everything, git, make_tree
 
-from vmtest.cache import find_tool, locked
 from vmtest.errors import BuildFailed, InfrastructureError, KernelUnavailable
-from vmtest.host import BUILD_TOOLS
+from vmtest.host.cache import find_tool, locked
+from vmtest.host.requirements import BUILD_TOOLS
 from vmtest.kernels import source_for
-from vmtest.kernels.maker import differences, first_error
-from vmtest.kernels.store import Store
-from vmtest.model import Kernel, KernelImage, TreeSpec
+from vmtest.kernels.store.store import Store
+from vmtest.kernels.tree.kbuild import differences, first_error
+from vmtest.model.kernels import Kernel, KernelImage, TreeSpec
 
 pytestmark = pytest.mark.skipif(
     find_tool("git") is None or find_tool("make") is None or find_tool("depmod") is None,
@@ -28,7 +28,9 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("vmtest.host.BUILD_TOOLS", BUILD_TOOLS[:2])  # the rest is for real trees
+    monkeypatch.setattr(
+        "vmtest.host.requirements.BUILD_TOOLS", BUILD_TOOLS[:2]
+    )  # the rest is for real trees
     return make_tree(tmp_path / "linux")
 
 
@@ -158,9 +160,9 @@ def test_a_revision_that_does_not_compile_names_error_and_log(tree: Path, store:
 def test_a_build_without_a_compiler_names_the_package(
     tree: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmtest.host.BUILD_TOOLS", BUILD_TOOLS)
+    monkeypatch.setattr("vmtest.host.requirements.BUILD_TOOLS", BUILD_TOOLS)
     monkeypatch.setattr(
-        "vmtest.cache.find_tool", lambda name: None if name == "gcc" else find_tool(name)
+        "vmtest.host.cache.find_tool", lambda name: None if name == "gcc" else find_tool(name)
     )
     with pytest.raises(InfrastructureError, match=r"gcc is not installed .*apt-get install gcc"):
         fetch(kernel(tree), store)
@@ -331,7 +333,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up_in_a_build_is_no_fault_of_the_commit(
     tree: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, silently: bool
 ) -> None:
-    monkeypatch.setattr("vmtest.kernels.tree._SPACE", 0)
+    monkeypatch.setattr("vmtest.kernels.tree.source._SPACE", 0)
     if silently:
         commit(tree, "build.sh", "exec 2> /dev/null\n" + BUILD)
     commit(tree, "image", bzimage(RELEASE) + b"x" * (2 << 20))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from vmtest import verifier
 from vmtest.errors import UsageError
-from vmtest.model import KernelResult, Matrix, Status
-from vmtest.verdicts import ChangeKind, Cost, LoadResult, LoadSet, Verdict
-from vmtest.verifier import Baseline, FailOn, Rules
+from vmtest.model.kernels import KernelResult, Matrix, Status
+from vmtest.model.loads import ChangeKind, Cost, LoadResult, LoadSet, Verdict
+from vmtest.verify import baseline as verifier
+from vmtest.verify.baseline import Baseline, FailOn, Rules
 
 A, R = Verdict.ACCEPTED, Verdict.REJECTED
 

@@ -6,7 +6,7 @@ import pytest
 from fake_kernels import COMPRESSORS, bzimage, elf
 
 from vmtest.errors import KernelUnavailable
-from vmtest.kernels.vmlinux import decompress, has_pvh_entry, unpack
+from vmtest.kernels.store.vmlinux import decompress, has_pvh_entry, unpack
 
 RELEASE = "6.1.0-56-amd64"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vmtest.model import Accelerator, KernelImage, KernelVersion, RootImage
+from vmtest.model.kernels import Accelerator, KernelImage, KernelVersion, RootImage
 from vmtest.vm.vng import BOOTSTRAP, agent_line, vng_argv, vng_environment
 
 IMAGE = KernelImage(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import ImageError
-from vmtest.wheels import stage_wheels
+from vmtest.rootfs.wheels import stage_wheels
 
 SITE = "usr/lib/python3/dist-packages"
 

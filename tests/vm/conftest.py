@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from real_kernels import KERNEL, PROJECT, image_of, kernel_of
 
-from vmtest import config as configuration
-from vmtest.guestimage import prepare_root
+from vmtest.config import file as configuration
 from vmtest.kernels import default_cache
-from vmtest.model import Kernel, KernelImage, RootImage
+from vmtest.model.kernels import Kernel, KernelImage, RootImage
+from vmtest.rootfs.prepare import prepare_root
 from vmtest.vm import accel
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale

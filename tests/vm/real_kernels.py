@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vmtest import config as configuration
+from vmtest.config import file as configuration
 from vmtest.kernels import Store, source_for
-from vmtest.model import Kernel, KernelImage
+from vmtest.model.kernels import Kernel, KernelImage
 
 PROJECT = Path(__file__).parents[2]
 KERNEL = "6.12"

@@ -17,10 +17,10 @@ import pytest
 from command import Said, vmtest
 from real_kernels import PROJECT, image_of
 
-from vmtest import config as configuration
-from vmtest.bisection import JOURNAL
-from vmtest.model import RootImage
-from vmtest.objects import build_all
+from vmtest.bisect.rounds import JOURNAL
+from vmtest.config import file as configuration
+from vmtest.model.kernels import RootImage
+from vmtest.objects.builds import build_all
 
 CONFIG = """
 schema = 1

@@ -16,8 +16,8 @@ import pytest
 from command import Said, vmtest
 from real_kernels import KERNEL
 
-from vmtest.cache import find_tool
-from vmtest.model import KernelImage
+from vmtest.host.cache import find_tool
+from vmtest.model.kernels import KernelImage
 
 
 def matrix(project: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from command import Said, vmtest
 from real_kernels import KERNEL
 
-from vmtest.model import KernelImage
+from vmtest.model.kernels import KernelImage
 
 Make = Callable[..., Path]
 

@@ -22,11 +22,11 @@ from command import Said, vmtest
 from real_kernels import PROJECT, image_of
 from small_trees import BUILD, MAKEFILE, commit, git
 
-from vmtest import config as configuration
-from vmtest.bisection import JOURNAL
-from vmtest.host import missing_for_builds
-from vmtest.model import KernelImage, RootImage
-from vmtest.objects import build_all
+from vmtest.bisect.rounds import JOURNAL
+from vmtest.config import file as configuration
+from vmtest.host.requirements import missing_for_builds
+from vmtest.model.kernels import KernelImage, RootImage
+from vmtest.objects.builds import build_all
 
 pytestmark = pytest.mark.skipif(
     bool(missing_for_builds()), reason="what building a kernel needs is not installed on this host"

@@ -8,8 +8,8 @@ import pytest
 from command import Said, vmtest
 from real_kernels import KERNEL
 
-from vmtest.model import KernelImage, RootImage
-from vmtest.objects import build_all
+from vmtest.model.kernels import KernelImage, RootImage
+from vmtest.objects.builds import build_all
 
 CONFIG = """
 schema = 1

@@ -9,10 +9,10 @@ import pytest
 from command import Said, vmtest
 from real_kernels import image_of
 
-from vmtest.config import Config
-from vmtest.model import KernelImage, Outcome, RootImage, TestResult
-from vmtest.objects import build_all
-from vmtest.report import matrix_json
+from vmtest.config.file import Config
+from vmtest.model.kernels import KernelImage, Outcome, RootImage, TestResult
+from vmtest.objects.builds import build_all
+from vmtest.runs import matrix_json
 
 OLD = "5.10"
 """Has neither SO_NETNS_COOKIE (5.14) nor bpf_snprintf (5.13)."""

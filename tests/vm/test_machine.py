@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import BootError, SessionLost
-from vmtest.model import Accelerator, KernelImage
+from vmtest.model.kernels import Accelerator, KernelImage
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import Keys, SshSession
 

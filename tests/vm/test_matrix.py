@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from vmtest import runs
-from vmtest.config import Config, parse
-from vmtest.events import Event, KernelFinished
-from vmtest.matrix import Plan, run_matrix
-from vmtest.model import KernelImage, Matrix, RootImage, Status
-from vmtest.tasks.suites import SuitesTasks
+from vmtest.config.file import Config, parse
+from vmtest.matrix.runner import Plan, run_matrix
+from vmtest.model.events import Event, KernelFinished
+from vmtest.model.kernels import KernelImage, Matrix, RootImage, Status
+from vmtest.runs import folder as runs
+from vmtest.suites.task import SuitesTasks
 
 CONFIG = """
 schema = 1

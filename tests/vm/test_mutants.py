@@ -15,10 +15,10 @@ from tests.mutants.operators import Mutant
 from tests.mutants.verdicts import Judged, Killers, Verdict
 from tests.mutants.vm import Board, Case, Ground, run_fleet
 from vmtest.errors import InfrastructureError
-from vmtest.model import Kernel, KernelImage, Limits, RootImage, Suite
-from vmtest.suites import pack
+from vmtest.matrix.job import Cancellation
+from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage, Suite
+from vmtest.suites.process import pack
 from vmtest.vm.accel import Probe
-from vmtest.work import Cancellation
 
 # The objects are words, which say what becomes of whoever reads them.
 SUITE = """

@@ -18,17 +18,25 @@ from command import Said, vmtest
 from real_kernels import KERNEL, PROJECT
 
 from vmtest.errors import SessionLost
-from vmtest.events import Event, LoadStarted
-from vmtest.loadables import Given, pack
-from vmtest.loader import Order
-from vmtest.model import Kernel, KernelImage, KernelResult, ObjectFile, PathSpec, RootImage, Status
-from vmtest.objects import clang_argv
-from vmtest.tasks import verify
-from vmtest.tasks.verify import VerifyTask
-from vmtest.verdicts import Verdict
-from vmtest.verifier import FailOn, Rules
+from vmtest.matrix.job import Bench, Guest, Job, run_kernel
+from vmtest.model.events import Event, LoadStarted
+from vmtest.model.kernels import (
+    Kernel,
+    KernelImage,
+    KernelResult,
+    ObjectFile,
+    PathSpec,
+    RootImage,
+    Status,
+)
+from vmtest.model.loads import Verdict
+from vmtest.objects.builds import clang_argv
+from vmtest.verify import task as verify
+from vmtest.verify.baseline import FailOn, Rules
+from vmtest.verify.objects import Given, pack
+from vmtest.verify.process import Order
+from vmtest.verify.task import VerifyTask
 from vmtest.vm.accel import Probe
-from vmtest.work import Bench, Guest, Job, run_kernel
 
 GOOD = """
 #include <linux/bpf.h>

@@ -10,13 +10,13 @@ import pytest
 from real_kernels import KERNEL, PROJECT, image_of, kernel_of
 from verifying import Loading, loads
 
-from vmtest import config as configuration
-from vmtest.debian import mirrors_of, paragraphs
+from vmtest.config import file as configuration
+from vmtest.host.debian import mirrors_of, paragraphs
 from vmtest.kernels import Store
-from vmtest.kernels.aptstate import SuiteState
-from vmtest.kernels.package import PackageSource
-from vmtest.model import AptSpec, Kernel, KernelImage, PackageFile, PackageSpec, RootImage
-from vmtest.objects import build_all
+from vmtest.kernels.debian.suite import SuiteState
+from vmtest.kernels.files.package import PackageSource
+from vmtest.model.kernels import AptSpec, Kernel, KernelImage, PackageFile, PackageSpec, RootImage
+from vmtest.objects.builds import build_all
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec

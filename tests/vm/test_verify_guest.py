@@ -12,9 +12,9 @@ import pytest
 from real_kernels import PROJECT, image_of
 from verifying import Loading, loads
 
-from vmtest import config as configuration
-from vmtest.model import KernelImage, KernelVersion, RootImage, VersionRange
-from vmtest.objects import build_all
+from vmtest.config import file as configuration
+from vmtest.model.kernels import KernelImage, KernelVersion, RootImage, VersionRange
+from vmtest.objects.builds import build_all
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import vmtest
-from vmtest.loader import parse_load
-from vmtest.suites import GUEST_ROOT, in_guest_environment
+from vmtest.suites.process import GUEST_ROOT, in_guest_environment
+from vmtest.verify.process import parse_load
 from vmtest.vm.session import SshSession
 
 Event = Mapping[str, Any]

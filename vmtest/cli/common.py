@@ -14,8 +14,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from vmtest import config as configuration
-from vmtest.config import Config
+from vmtest.config import file as configuration
+from vmtest.config.file import Config
 from vmtest.errors import InfrastructureError, UsageError, VmtestError
 
 USAGE, INFRASTRUCTURE, INTERRUPTED = 2, 3, 130

@@ -12,13 +12,13 @@ from typing import Annotated
 
 import typer
 
-from vmtest import host
-from vmtest.cache import find_tool, megabytes
 from vmtest.cli import common
 from vmtest.cli.report import dump
 from vmtest.errors import VmtestError
+from vmtest.host import requirements as host
+from vmtest.host.cache import find_tool, megabytes
 from vmtest.kernels import Store, default_cache
-from vmtest.matrix import memory_available_mib
+from vmtest.matrix.runner import memory_available_mib
 from vmtest.vm import accel
 from vmtest.vm.vng import find_vng
 

@@ -7,18 +7,19 @@ from typing import Annotated
 
 import typer
 
-from vmtest import objects, runs
 from vmtest.cli import common
 from vmtest.cli.run import carry_out, choose_kernels, make_room_for_reports, show, write_reports
-from vmtest.commands import check_program, members, parse_copy, suite_of
+from vmtest.command.formats.format import Format
+from vmtest.command.process import check_program, members, parse_copy, suite_of
+from vmtest.command.task import command_tasks
 from vmtest.errors import UsageError
-from vmtest.events import Event, Output
 from vmtest.kernels import default_cache
-from vmtest.matrix import Plan
-from vmtest.model import OWN_FAULT, VersionRange, exit_status
+from vmtest.matrix.runner import Plan
+from vmtest.model.events import Event, Output
+from vmtest.model.kernels import OWN_FAULT, VersionRange, exit_status
+from vmtest.objects import builds as objects
 from vmtest.report import live
-from vmtest.results import Format
-from vmtest.tasks.command import command_tasks
+from vmtest.runs import folder as runs
 
 EXAMPLE = """Run any command in each kernel: a test binary, a loader, a script.
 

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cache import megabytes
 from vmtest.cli import common
-from vmtest.cli.kernels import cached_images
+from vmtest.cli.kernels.list import cached_images
 from vmtest.cli.run import choose_kernels
-from vmtest.guestimage import prepare_root
+from vmtest.host.cache import megabytes
 from vmtest.kernels import default_cache
-from vmtest.rootfs import export_bundle, import_bundle
+from vmtest.rootfs.image import export_bundle, import_bundle
+from vmtest.rootfs.prepare import prepare_root
 
 app = typer.Typer(
     help="Carry the guest image and kernels to a host without apt or network.",

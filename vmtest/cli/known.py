@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vmtest import known as known_failures
-from vmtest import runs
 from vmtest.cli import common
 from vmtest.cli.report import dump, read_matrix
-from vmtest.config import Config
+from vmtest.config.file import Config
 from vmtest.errors import UsageError
-from vmtest.model import AptSpec, Kernel, KernelVersion, KnownFailure, Matrix, VersionRange
+from vmtest.model.kernels import AptSpec, Kernel, KernelVersion, KnownFailure, Matrix, VersionRange
 from vmtest.report.text import visible
-from vmtest.runs import utc_today
-from vmtest.suites import suites_root
+from vmtest.runs import folder as runs
+from vmtest.runs.folder import utc_today
+from vmtest.suites import known as known_failures
+from vmtest.suites.process import suites_root
 
 EXAMPLE = """List the known failures of kernels.toml, and what the last run showed of them.
 

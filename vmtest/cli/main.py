@@ -6,25 +6,12 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import (
-    available,
-    bisect,
-    build,
-    doctor,
-    image,
-    kernels,
-    known,
-    lock,
-    merge,
-    objects,
-    prune,
-    report,
-    run,
-    shell,
-    step,
-    verify,
-)
+from vmtest.cli import build, doctor, image, known, merge, objects, report, run, shell, verify
 from vmtest.cli import exec as exec_command
+from vmtest.cli.bisect import packages as bisect
+from vmtest.cli.bisect import step
+from vmtest.cli.kernels import available, lock, prune
+from vmtest.cli.kernels import list as kernels
 
 app = typer.Typer(
     name="vmtest",

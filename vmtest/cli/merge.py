@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from vmtest import runs
 from vmtest.cli import common
 from vmtest.cli.report import read_any
 from vmtest.cli.run import show, write_reports
 from vmtest.errors import VmtestError
-from vmtest.model import exit_status
-from vmtest.report import matrix_json
+from vmtest.model.kernels import exit_status
 from vmtest.report.merge import merge as merge_matrices
+from vmtest.runs import folder as runs
+from vmtest.runs import matrix_json
 
 EXAMPLE = """Make one matrix of the runs of shards (other kernels, or other suites of the same).
 

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vmtest.btf import Member
 from vmtest.cli import common
 from vmtest.cli.report import dump
-from vmtest.objectfile import GlobalInfo, MapInfo, ObjectInfo, inspect
+from vmtest.objects.btf import Member
+from vmtest.objects.inspect import GlobalInfo, MapInfo, ObjectInfo, inspect
+from vmtest.objects.sections import map_flags
 from vmtest.report.text import counted, one_line
-from vmtest.sections import map_flags
 
 app = typer.Typer(help="What object files hold.", no_args_is_help=True, rich_markup_mode="rich")
 

@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
-from vmtest import runs
 from vmtest.cli import common
 from vmtest.cli.run import show, write_reports
 from vmtest.errors import UsageError
-from vmtest.loader import LOADS, read_loads
-from vmtest.model import Matrix, Status, exit_status
-from vmtest.report import matrix_json
-from vmtest.runs import RunFolder
-from vmtest.suites import read_collected, read_results, unfinished
+from vmtest.model.kernels import Matrix, Status, exit_status
+from vmtest.runs import folder as runs
+from vmtest.runs import matrix_json
+from vmtest.runs.folder import RunFolder
+from vmtest.suites.process import read_collected, read_results, unfinished
+from vmtest.verify.process import LOADS, read_loads
 
 EXAMPLE = """Render a run again: the latest, or one by its name, its beginning or its folder.
 

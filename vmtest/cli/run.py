@@ -13,17 +13,18 @@ from typing import Annotated, TextIO
 
 import typer
 
-from vmtest import config as configuration
-from vmtest import objects, runs
 from vmtest.cli import common
 from vmtest.cli.terminal import InteractiveHold
-from vmtest.config import Config
+from vmtest.config import file as configuration
+from vmtest.config.file import Config
 from vmtest.errors import UsageError
-from vmtest.events import Event
-from vmtest.kernels import Store, default_cache, lockfile
-from vmtest.kernels.candidates import check_version, is_pattern
-from vmtest.matrix import Plan, resolve_all, run_matrix
-from vmtest.model import (
+from vmtest.kernels import Store, default_cache
+from vmtest.kernels.debian.index import check_version, is_pattern
+from vmtest.kernels.lock import file as lockfile
+from vmtest.matrix.job import Hold
+from vmtest.matrix.runner import Plan, resolve_all, run_matrix
+from vmtest.model.events import Event
+from vmtest.model.kernels import (
     Kernel,
     KernelResult,
     KernelVersion,
@@ -32,12 +33,14 @@ from vmtest.model import (
     Resolved,
     exit_status,
 )
-from vmtest.report import junit, live, markdown, matrix_json, terminal
+from vmtest.objects import builds as objects
+from vmtest.report import junit, live, markdown, terminal
 from vmtest.report.live import View
-from vmtest.runs import RunFolder
-from vmtest.tasks.suites import SuitesTasks
+from vmtest.runs import folder as runs
+from vmtest.runs import matrix_json
+from vmtest.runs.folder import RunFolder
+from vmtest.suites.task import SuitesTasks
 from vmtest.vm.accel import qemu_version
-from vmtest.work import Hold
 
 EXAMPLE = """Boot kernels and run the suites in each.
 

@@ -8,16 +8,17 @@ from typing import Annotated
 
 import typer
 
-from vmtest import config as configuration
-from vmtest import kconfig, known, objects
 from vmtest.cli import common
 from vmtest.cli.terminal import interact
+from vmtest.config import file as configuration
 from vmtest.errors import SessionLost, UsageError, VmtestError
-from vmtest.guestimage import prepare_root
-from vmtest.kernels import Store, default_cache, source_for
-from vmtest.model import OWN_FAULT, Kernel
-from vmtest.runs import STATE, utc_today
-from vmtest.suites import GUEST_ROOT, install, pack, suites_root
+from vmtest.kernels import Store, default_cache, kconfig, source_for
+from vmtest.model.kernels import OWN_FAULT, Kernel
+from vmtest.objects import builds as objects
+from vmtest.rootfs.prepare import prepare_root
+from vmtest.runs.folder import STATE, utc_today
+from vmtest.suites import known
+from vmtest.suites.process import GUEST_ROOT, install, pack, suites_root
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec

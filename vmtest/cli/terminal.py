@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from vmtest.errors import SessionLost, UsageError
-from vmtest.model import KernelResult
+from vmtest.model.kernels import KernelResult
 from vmtest.report.live import View
-from vmtest.suites import GUEST_ROOT, guest_environment
+from vmtest.suites.process import GUEST_ROOT, guest_environment
 from vmtest.vm.session import Session, SshSession, Terminal
 
 

@@ -12,23 +12,27 @@ from typing import Annotated
 
 import typer
 
-from vmtest import config as configuration
-from vmtest import loadables, objects, runs, verifier
 from vmtest.cli import common
 from vmtest.cli.report import find_run, read_matrix
 from vmtest.cli.run import carry_out, choose_kernels, make_room_for_reports, show, write_reports
-from vmtest.config import Config
+from vmtest.config import file as configuration
+from vmtest.config.file import Config
 from vmtest.errors import UsageError
 from vmtest.kernels import default_cache
-from vmtest.loadables import Given
-from vmtest.loader import Order
-from vmtest.matrix import Plan
-from vmtest.model import Matrix, exit_status
-from vmtest.report import live, veristat
-from vmtest.revision import checked_out
-from vmtest.runs import RunFolder
-from vmtest.tasks.verify import verify_tasks
-from vmtest.verifier import Baseline, FailOn, Rules
+from vmtest.matrix.runner import Plan
+from vmtest.model.kernels import Matrix, exit_status
+from vmtest.objects import builds as objects
+from vmtest.report import live
+from vmtest.runs import folder as runs
+from vmtest.runs.folder import RunFolder
+from vmtest.verify import baseline as verifier
+from vmtest.verify import objects as loadables
+from vmtest.verify import veristat
+from vmtest.verify.baseline import Baseline, FailOn, Rules
+from vmtest.verify.objects import Given
+from vmtest.verify.process import Order
+from vmtest.verify.revision import checked_out
+from vmtest.verify.task import verify_tasks
 
 EXAMPLE = """Load BPF objects on every kernel: verdict and cost of each program, and is that worse?
 

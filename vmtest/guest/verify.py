@@ -23,14 +23,7 @@ from typing import Any
 from vmtest.guest import libbpf, verifierlog
 from vmtest.guest.autoattach import Attachment, try_to_attach
 from vmtest.guest.kernel import RunningKernel, boot_config
-from vmtest.guest.loading import (
-    STATISTICS,
-    Loaded,
-    Loader,
-    MisconfiguredError,
-    Wishes,
-    go_on,
-)
+from vmtest.guest.loading import STATISTICS, Loaded, Loader, MisconfiguredError, Wishes, go_on
 from vmtest.guest.objects import BpfObject, Program
 from vmtest.guest.reasons import Failure, Reason, explain
 from vmtest.guest.wire import Wire

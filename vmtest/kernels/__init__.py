@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from vmtest.errors import UsageError
-from vmtest.kernels.apt import AptSource
-from vmtest.kernels.locked import LockedSource
+from vmtest.kernels.debian.source import AptSource
+from vmtest.kernels.files.package import PackageSource
+from vmtest.kernels.files.path import PathSource
+from vmtest.kernels.lock.source import LockedSource
 from vmtest.kernels.mainline import MainlineSource
-from vmtest.kernels.package import PackageSource
-from vmtest.kernels.path import PathSource
 from vmtest.kernels.source import Source
-from vmtest.kernels.store import Store, default_cache
-from vmtest.kernels.tree import TreeSource
-from vmtest.model import (
+from vmtest.kernels.store.store import Store, default_cache
+from vmtest.kernels.tree.source import TreeSource
+from vmtest.model.kernels import (
     AptArchive,
     AptSpec,
     Kernel,

@@ -15,12 +15,19 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vmtest.cache import disk_full, require_tool, sha256_file, sha256_json
 from vmtest.errors import KernelUnavailable
-from vmtest.kernels.download import download
-from vmtest.kernels.store import Manifest, Store
-from vmtest.kernels.unpacking import fill_from
-from vmtest.model import Kernel, KernelImage, KernelVersion, MainlineSpec, Progress, Resolved
+from vmtest.host.cache import disk_full, require_tool, sha256_file, sha256_json
+from vmtest.kernels.files.download import download
+from vmtest.kernels.files.unpack import fill_from
+from vmtest.kernels.store.store import Manifest, Store
+from vmtest.model.kernels import (
+    Kernel,
+    KernelImage,
+    KernelVersion,
+    MainlineSpec,
+    Progress,
+    Resolved,
+)
 
 MIRROR_VARIABLE = "VMTEST_MAINLINE_MIRROR"
 """The environment variable that names another place than virtme-ng's."""

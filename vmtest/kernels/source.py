@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from vmtest.kernels.store import Store
-from vmtest.model import Kernel, KernelImage, Progress, Resolved
+from vmtest.kernels.store.store import Store
+from vmtest.model.kernels import Kernel, KernelImage, Progress, Resolved
 
 
 class Source(Protocol):

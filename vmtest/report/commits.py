@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vmtest.bisection import Outcome
-from vmtest.gitbisect import Commit, Span
-from vmtest.report.bisection import cannot_tell, differences, ends_words, telling
+from vmtest.bisect.commits import Commit, Span
+from vmtest.bisect.render import cannot_tell, differences, ends_words, telling
+from vmtest.bisect.rounds import Outcome
 from vmtest.report.text import counted, one_line
 
 

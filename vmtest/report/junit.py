@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from vmtest.model import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.report.table import split_node_id
 from vmtest.report.text import one_line, visible
 

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vmtest.events import (
+from vmtest.model.events import (
     Booted,
     Booting,
     Building,
@@ -32,7 +32,7 @@ from vmtest.events import (
     Preparing,
     TestFinished,
 )
-from vmtest.model import KernelResult
+from vmtest.model.kernels import KernelResult
 from vmtest.report import table as tables
 from vmtest.report.progress import KernelState, Phase, State
 from vmtest.report.table import WRONG, Tone

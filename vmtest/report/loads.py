@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from vmtest.model import KernelResult, Matrix, unique
+from vmtest.model.kernels import KernelResult, Matrix, unique
+from vmtest.model.loads import Change, ChangeKind, LoadResult, Verdict
 from vmtest.report.table import Cell, Line, Row, SuiteRows, Table, Tone
 from vmtest.report.text import counted, one_line, visible
-from vmtest.verdicts import Change, ChangeKind, LoadResult, Verdict
-from vmtest.verifier import INSTRUCTION_LIMIT, near_limit
+from vmtest.verify.baseline import INSTRUCTION_LIMIT, near_limit
 
 _MARKS = {
     Verdict.ACCEPTED: Line("ok", Tone.GOOD),

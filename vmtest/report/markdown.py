@@ -11,7 +11,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from vmtest.model import KernelResult, Matrix, Status
+from vmtest.model.kernels import KernelResult, Matrix, Status
 from vmtest.report import loads
 from vmtest.report import table as tables
 from vmtest.report.loads import Rejection

@@ -10,16 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from vmtest.errors import UsageError
-from vmtest.model import (
-    SCHEMA,
-    KernelResult,
-    Matrix,
-    Outcome,
-    Status,
-    TestResult,
-    unique,
-)
-from vmtest.verdicts import LoadResult, Verdict
+from vmtest.model.kernels import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult, unique
+from vmtest.model.loads import LoadResult, Verdict
 
 _SEVERITY = (
     Status.CANCELLED,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from vmtest.events import (
+from vmtest.model.events import (
     Booted,
     Booting,
     Building,
@@ -26,7 +26,7 @@ from vmtest.events import (
     TestFinished,
     TestStarted,
 )
-from vmtest.model import KernelResult
+from vmtest.model.kernels import KernelResult
 from vmtest.report.table import WRONG
 
 _WINDOW = 5.0  # seconds that a download's rate is taken over

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vmtest.commands import LOG as COMMAND_LOG
-from vmtest.model import (
+from vmtest.command.process import LOG as COMMAND_LOG
+from vmtest.model.kernels import (
     KernelResult,
     Matrix,
     Outcome,

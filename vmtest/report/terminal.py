@@ -18,7 +18,7 @@ from rich.rule import Rule
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vmtest.model import KernelResult, Matrix, Status, exit_status
+from vmtest.model.kernels import KernelResult, Matrix, Status, exit_status
 from vmtest.report import loads
 from vmtest.report import table as tables
 from vmtest.report.loads import Rejection

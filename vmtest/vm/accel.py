@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vmtest.cache import locked, read_json, sha256_json, write_json
 from vmtest.errors import InfrastructureError, UsageError
-from vmtest.model import Accelerator
-from vmtest.vm.process import Supervised
+from vmtest.host.cache import locked, read_json, sha256_json, write_json
+from vmtest.host.process import Supervised
+from vmtest.model.kernels import Accelerator
 
 QEMU = "qemu-system-x86_64"
 KVM_DEVICE = Path("/dev/kvm")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from vmtest.model import Limits
+from vmtest.model.kernels import Limits
 
 REFERENCE_BOOT = 3.0
 """Seconds of a probe boot up to which no deadline is stretched."""

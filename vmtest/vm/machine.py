@@ -23,11 +23,11 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from vmtest.errors import BootError, DeadlineExceeded, SessionLost, SessionRefused
-from vmtest.kconfig import share_of
-from vmtest.model import KernelImage, RootImage
+from vmtest.host.process import Supervised
+from vmtest.kernels.kconfig import share_of
+from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog
-from vmtest.vm.process import Supervised
 from vmtest.vm.session import Keys, SshSession
 from vmtest.vm.vng import agent_line, find_vng, vng_argv, vng_environment
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vmtest.errors import InfrastructureError
-from vmtest.model import Accelerator, KernelImage, RootImage, Share
+from vmtest.model.kernels import Accelerator, KernelImage, RootImage, Share
 
 PORT = "vmtest.ssh"
 """Name of the virtio-serial port that carries SSH."""

@@ -1,0 +1,182 @@
+"""A bisect in words: where it stands, and its end.  Pure functions of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from vmtest.bisect.observe import Observation, combined
+from vmtest.bisect.rounds import Outcome, Point, Standing
+from vmtest.bisect.search import Verdict
+from vmtest.host.debian import DebianVersion
+from vmtest.model.kernels import KernelVersion
+from vmtest.report.text import clock, counted, one_line
+
+_MOST_FACTS = 10
+_LONGEST = 400
+
+
+def opening(first: str, last: str, among: str, folder: str, known: int) -> str:
+    """What is gone through, and where; ``known`` of it told before it was interrupted."""
+    text = f"{first} to {last}: {among}; {folder}"
+    return f"{text}; resumed, {known} of them known" if known else text
+
+
+def standing(
+    now: Standing, names: Sequence[str], find_fixed: bool, per_round: float, among: str
+) -> str:
+    """What is known, what runs, and how long it takes.
+
+    ``per_round`` is seconds, 0 if unknown; ``among`` is what the ends are ends of.
+    """
+    asked = ", ".join(names[n] for n in now.points)
+    if now.last is None or now.first is None:
+        both = "the ends" if len(now.points) > 1 else "an end"
+        return f"round {now.number}: {both}, {asked}, of {among}"
+    old, new = ends_words(find_fixed)
+    text = (
+        f"round {now.number}: {asked} ({old} {names[now.last]}, {new} {names[now.first]}, "
+        f"{now.between} between; at most {counted(now.rounds, 'round')}"
+    )
+    return text + (f", about {clock(now.rounds * per_round)} min)" if per_round else ")")
+
+
+def observed(name: str, attempt: int, repeat: int, one: Observation) -> str:
+    """``6.12.117: bad: rejected ...``."""
+    which = f" ({attempt} of {repeat})" if repeat > 1 else ""
+    return one_line(f"{name}{which}: {one.verdict}: {one.why}")
+
+
+def render(outcome: Outcome, commands: Mapping[int, str], folder: str) -> str:
+    """The end of a bisect in ``folder``; ``commands`` reproduce the points that they are of."""
+    answer, question, seen = outcome.answer, outcome.question, outcome.seen
+    last, first = question.points[answer.last], question.points[answer.first]
+    old, new = ends_words(question.find_fixed)
+    names = question.names
+    lines = []
+    if answer.exact:
+        lines.append(f"first {new}: {_point(first)}")
+    else:
+        lines.append(
+            f"first {new}: one of {names[answer.last + 1]} to {names[answer.first]}: "
+            f"{counted(len(answer.between), 'kernel')} between could not tell"
+        )
+        lines.append(f"first seen {new}: {_point(first)}")
+    lines.append(f"last {old}: {_point(last)}")
+    for n in answer.between:
+        lines.append(f"  {names[n]}: {cannot_tell(outcome.verdicts[n], seen[n])}")
+    for points, what in (
+        (question.gone, "released between them and no longer to be had"),
+        (question.left_out, "between them and not in the cache (leave --cached out to ask them)"),
+    ):
+        inside = [point.version for point in points if _between(last, point, first)]
+        if inside:
+            lines.append(f"{what}: {', '.join(inside)}")
+    if answer.contradictions:
+        again = ", ".join(names[n] for n in answer.contradictions)
+        lines.append(
+            f"contradiction: {again} behind it is {old} again: it changed more than once, and "
+            f"this is the earliest change that was seen"
+        )
+    elsewhere = [
+        f"{names[n]} ({cannot_tell(verdict, seen[n])})"
+        for n, verdict in outcome.verdicts.items()
+        if not verdict.tells and n not in answer.between
+    ]
+    if elsewhere:
+        lines.append(f"could not tell elsewhere: {'; '.join(elsewhere)}")
+    ends = ((answer.last, old), (answer.first, new))
+    one, other = (telling(seen[n], outcome.verdicts[n]) for n, _ in ends)
+    lines += ["", "what differs", *differences(one, other, last.name, first.name)]
+    lines += ["", "where to read what changed", *(f"  {t}" for t in changelog(last, first, other))]
+    lines += ["", "to reproduce"]
+    lines += [f"  {names[n]} ({word}): {commands[n]}" for n, word in ends]
+    lines += [f"  logs of {names[n]}: {_folders(seen[n], folder)}" for n, _ in ends]
+    never = ", ".join(point.name for point in outcome.unasked) or "none"
+    asked = f"{len(seen)} of {counted(len(names), 'kernel')} asked"
+    lines += ["", f"{asked} in {counted(outcome.rounds, 'round')}; never booted: {never}"]
+    return "\n".join(lines)
+
+
+def changelog(last: Point, first: Point, seen: Observation) -> tuple[str, ...]:
+    """Where the changes between two packages are written down, without any host's name."""
+    old, new = (
+        KernelVersion.parse(DebianVersion(point.version).upstream) for point in (last, first)
+    )
+    package = f"linux-image-{seen.release}" if seen.release else "its linux-image package"
+    lines = [
+        f"the package's: `apt changelog {package}`, or changelog.Debian.gz in it, "
+        f"down to {last.version}"
+    ]
+    paths = "-- kernel/bpf net include/uapi/linux/bpf.h"
+    if old == new:
+        lines.append("upstream's: none, both are packages of one upstream version")
+    elif old.numbers[:2] == new.numbers[:2]:
+        lines.append(
+            f"upstream's: ChangeLog-{new} and those before it down to {old}, or in a clone of the "
+            f"stable tree: git log --oneline v{old}..v{new} {paths}"
+        )
+    else:
+        series = tuple(f"v{v.major}.{v.minor}" for v in (old, new))
+        lines.append(
+            f"upstream's, in a clone of the stable tree: "
+            f"git log --oneline {series[0]}..v{new} {paths}"
+        )
+        lines.append(
+            f"two series: it came between {series[0]} and {series[1]}, or within one of the "
+            f"stable series"
+        )
+    return tuple(lines)
+
+
+def ends_words(find_fixed: bool) -> tuple[str, str]:
+    """What the older end is and what the newer."""
+    return ("bad", "good") if find_fixed else ("good", "bad")
+
+
+def _point(point: Point) -> str:
+    return f"{point.name} (package {point.version}, {point.suite})"
+
+
+def _between(last: Point, point: Point, first: Point) -> bool:
+    low, version, high = (DebianVersion(p.version) for p in (last, point, first))
+    return low < version < high
+
+
+def answered(seen: Sequence[Observation]) -> str:
+    """``bad: FAILED: ...``: what came of asking once or several times."""
+    verdict = combined(seen)
+    if not verdict.tells:
+        return cannot_tell(verdict, seen)
+    return one_line(f"{verdict}: {telling(seen, verdict).why}", _LONGEST)
+
+
+def cannot_tell(verdict: Verdict, seen: Sequence[Observation]) -> str:
+    """Why a point is gone past."""
+    if verdict is Verdict.FLAKY:
+        return f"flaky: {', '.join(one.verdict.value for one in seen)}"
+    return one_line(f"{verdict}: {seen[-1].why}")
+
+
+def telling(seen: Sequence[Observation], verdict: Verdict) -> Observation:
+    """The observation that a verdict goes by."""
+    return next(one for one in seen if one.verdict is verdict)
+
+
+def differences(one: Observation, other: Observation, last: str, first: str) -> Iterable[str]:
+    """What became of each test or load on both sides, where that is not the same."""
+    before, after = dict(one.facts), dict(other.facts)
+    labels = [label for label in {**before, **after} if before.get(label) != after.get(label)]
+    width = max(len(last), len(first))
+    for label in labels[:_MOST_FACTS]:
+        yield f"  {one_line(label)}"
+        for name, facts in ((last, before), (first, after)):
+            yield f"    {name:<{width}}  {one_line(facts.get(label, '(not there)'))}"
+    if len(labels) > _MOST_FACTS:
+        yield f"  ... and {len(labels) - _MOST_FACTS} more"
+    if not labels:
+        yield f"  {last:<{width}}  {one_line(one.why)}"
+        yield f"  {first:<{width}}  {one_line(other.why)}"
+
+
+def _folders(seen: Sequence[Observation], folder: str) -> str:
+    return ", ".join(dict.fromkeys(f"{folder}/{one.folder}" for one in seen))

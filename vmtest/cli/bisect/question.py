@@ -1,0 +1,189 @@
+"""What each kernel of a bisect is asked, from the options that ask it."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vmtest.bisect import observe as observations
+from vmtest.bisect.probes import Judge
+from vmtest.cli import common
+from vmtest.cli.exec import parse_format
+from vmtest.command.process import check_program, members, parse_copy, suite_of
+from vmtest.command.task import command_tasks
+from vmtest.config import file as configuration
+from vmtest.config.file import Config, suggestion
+from vmtest.errors import UsageError
+from vmtest.host.cache import sha256_file
+from vmtest.objects import builds as objects
+from vmtest.objects import inspect as objectfile
+from vmtest.suites.process import pack
+from vmtest.suites.task import SuitesTasks
+from vmtest.verify import objects as loadables
+from vmtest.verify.baseline import FailOn, Rules
+from vmtest.verify.objects import Given
+from vmtest.verify.process import Order
+from vmtest.verify.task import verify_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What each kernel is to be asked, as the options have it."""
+
+    suite: tuple[str, ...]
+    expression: str | None
+    verify: str | None
+    command: str | None
+    copy: tuple[str, ...]
+    results: str | None
+
+    @property
+    def suites_asked(self) -> bool:
+        """Whether it is the suites of kernels.toml."""
+        return self.verify is None and self.command is None
+
+    def check(self) -> None:
+        """Raise UsageError when they are options of two questions."""
+        tests = bool(self.suite) or self.expression is not None
+        if self.verify is not None and tests:
+            raise UsageError("--verify: loads an object; leave --suite and -k out")
+        if self.command is not None and (tests or self.verify is not None):
+            raise UsageError("--exec: runs a command; leave --suite, -k and --verify out")
+        if self.command is None and (self.copy or self.results is not None):
+            raise UsageError("--copy, --results: are for a command; name it with --exec CMD")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What each kernel is asked: ``asked`` is it as JSON, ``command`` reproduces it.
+
+    ``options`` are those of a bisect that ask it.
+    """
+
+    asked: dict[str, Any]
+    task: Callable[[Any], Any]
+    judge: Judge
+    command: tuple[str, ...]
+    options: tuple[str, ...]
+    suites: tuple[str, ...] = ()
+    ran: tuple[str, ...] = ()
+
+
+def settings_for(written: Written, config: Path | None) -> Config:
+    """The configuration, which only suites cannot do without; raises UsageError."""
+    written.check()
+    read = common.load_config if written.suites_asked else common.load_config_or_builtin
+    # What is expected to fail somewhere is what a bisect is about: only outcomes count.
+    return replace(read(config), known_failures=())
+
+
+def work_of(settings: Config, written: Written) -> Work:
+    """What each kernel is asked; raises UsageError."""
+    if written.verify is not None:
+        return _load(settings, written.verify)
+    if written.command is not None:
+        return _command(settings, written.command, written.copy, written.results)
+    return _suites(settings, written.suite, written.expression)
+
+
+def _suites(settings: Config, names: Sequence[str], expression: str | None) -> Work:
+    suites = configuration.select_suites(settings.suites, names)
+    if not suites:
+        raise UsageError(f"{settings.file}: there is no [[suite]]; add one, or give --verify")
+    needed = {name for suite in suites for name in suite.objects}
+    if needed and settings.build is not None:
+        objects.run_build(settings.build, settings.directory)  # once, not in every round
+    for build in settings.objects:
+        if build.name in needed:
+            objects.check_object(build.name, build.path)
+    options = () if expression is None else ("-k", expression)
+    bare = tuple(replace(suite, objects=()) for suite in suites)
+    tasks = SuitesTasks(settings, suites, settings.objects, options, narrowed=True)
+    asked = {
+        "suites": [suite.name for suite in suites],
+        "tests": expression,
+        "payload": hashlib.sha256(pack(settings.suites, bare, {}).archive).hexdigest(),
+        "objects": sorted(
+            [b.name, sha256_file(b.path)] for b in settings.objects if b.name in needed
+        ),
+    }
+    words_of = [word for name in names for word in ("--suite", name)]
+    return Work(
+        asked,
+        tasks.task,
+        observations.of_suites,
+        ("run", *words_of, *options),
+        (*words_of, *options),
+        tuple(suite.name for suite in suites),
+    )
+
+
+def _load(settings: Config, wanted: str) -> Work:
+    given, program = _given(settings, wanted)
+    path = given.build.path
+    order = Order(objects=(), programs=(program or "*",))
+    asked = {"object": given.build.name, "program": program, "sha256": sha256_file(path)}
+    return Work(
+        asked,
+        verify_tasks([given], (), order, Rules(FailOn(rejected=True))),
+        partial(observations.of_load, object_=given.build.name, program=program),
+        ("verify", given.build.name, *(("--program", program) if program else ())),
+        ("--verify", wanted),
+    )
+
+
+def _command(settings: Config, line: str, copy: Sequence[str], results: str | None) -> Work:
+    try:
+        argv = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"--exec {line}: {error}; quote it as for a shell") from error
+    copies, format = [parse_copy(text) for text in copy], parse_format(results)
+    if settings.build is not None:
+        objects.run_build(settings.build, settings.directory)  # once, not in every round
+    there = members(copies)
+    check_program(argv, there)
+    for build in settings.objects:
+        objects.check_object(build.name, build.path)
+    files = {str(place): path for place, path in sorted(there.items())}
+    asked = {
+        "command": argv,
+        "results": results,
+        "copied": [
+            [place, path.lstat().st_mode, sha256_file(path) if path.is_file() else ""]
+            for place, path in files.items()
+        ],
+        "objects": sorted([b.name, sha256_file(b.path)] for b in settings.objects),
+    }
+    options = [word for text in copy for word in ("--copy", text)]
+    options += [] if results is None else ["--results", results]
+    return Work(
+        asked,
+        command_tasks(argv, copies, settings.objects, format),
+        observations.of_command,
+        ("exec", *options),
+        ("--exec", line, *options),
+        (suite_of(argv),),
+        tuple(argv),
+    )
+
+
+def _given(settings: Config, wanted: str) -> tuple[Given, str]:
+    """The object, and the program or ""; the path itself may have a colon."""
+    path, _, program = (wanted, "", "") if Path(wanted).exists() else wanted.rpartition(":")
+    if not path:
+        path, program = program, ""
+    found = loadables.expand([path], settings.objects, Path.cwd())
+    if len(found) != 1:
+        raise UsageError(f"--verify {wanted}: means {len(found)} objects; name one")
+    if program:
+        names = {info.name for info in objectfile.inspect(found[0].build.path).programs}
+        if program not in names:
+            raise UsageError(
+                f'--verify {wanted}: {path} has no program "{program}"{suggestion(program, names)}'
+            )
+    return found[0], program

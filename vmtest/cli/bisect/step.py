@@ -1,0 +1,135 @@
+"""``vmtest bisect step``: one answer for the user's own ``git bisect run``."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmtest.bisect import render as words
+from vmtest.bisect.observe import Observation, combined
+from vmtest.bisect.probes import Builds, Matrices, Twice
+from vmtest.bisect.rounds import Point, Question, Recorded
+from vmtest.bisect.search import Verdict
+from vmtest.cli import common
+from vmtest.cli.bisect.question import Work, Written, settings_for, work_of
+from vmtest.cli.bisect.shared import (
+    CopyOption,
+    Display,
+    ExecOption,
+    KconfigOption,
+    RepeatOption,
+    ResultsOption,
+    SuiteOption,
+    TestsOption,
+    VerifyOption,
+    check_kconfig,
+    save,
+    say,
+)
+from vmtest.cli.bisect.tree import tree_at
+from vmtest.cli.run import facts_of
+from vmtest.config.file import Config
+from vmtest.kernels import Store, default_cache
+from vmtest.matrix.runner import Plan
+from vmtest.model.kernels import Kernel, TreeSpec
+from vmtest.runs import folder as runs
+from vmtest.runs.folder import RunFolder
+
+STOP = 128
+"""From here on ``git bisect run`` gives up (git-bisect(1))."""
+_STATUS = {Verdict.GOOD: 0, Verdict.BAD: 1, Verdict.SKIP: 125, Verdict.FLAKY: 125}
+
+EXAMPLE = """Build the tree as it is now, boot it, judge: for git bisect run.
+
+Ends with 0 (good), 1 (bad), 125 (cannot tell: git skips it), 128 (git stops: configuration, host).
+
+Example: [bold]git bisect run vmtest bisect step --config ~/mesh/kernels.toml --suite sendmsg[/bold]
+"""
+
+
+def step(
+    path: Annotated[
+        Path, typer.Argument(metavar="[PATH]", help="The kernel's tree; else the current folder's.")
+    ] = Path(),
+    rev: Annotated[
+        str | None, typer.Option(metavar="REV", help="This revision in place of what is there.")
+    ] = None,
+    suite: SuiteOption = None,
+    expression: TestsOption = None,
+    verify: VerifyOption = None,
+    command: ExecOption = None,
+    copy: CopyOption = None,
+    results: ResultsOption = None,
+    kconfig: KconfigOption = None,
+    repeat: RepeatOption = 1,
+    accel: common.AccelOption = "auto",
+    config: common.ConfigOption = None,
+) -> None:
+    """Answer; the module's EXAMPLE is its help."""
+    with _never_bad_by_accident(), common.reported(own=STOP):
+        common.clean_up_on_signals()
+        common.check_accelerator(accel)
+        written = Written(
+            tuple(suite or ()), expression, verify, command, tuple(copy or ()), results
+        )
+        settings = settings_for(written, config)
+        check_kconfig(kconfig)
+        tree = tree_at(path)
+        work = work_of(settings, written)
+        kernel = replace(
+            settings.defaults, name=tree.path.name, spec=TreeSpec(tree.path, rev, kconfig)
+        )
+        folder = runs.create(settings.directory)
+        seen = _asked(settings, work, kernel, repeat, accel, folder)
+        verdict = combined(seen)
+        one = seen[-1]
+        logs = os.path.relpath(folder.path / one.folder)
+        say(f"vmtest bisect step: {words.answered(seen)}; logs: {logs}")
+    raise typer.Exit(_STATUS[verdict])
+
+
+@contextmanager
+def _never_bad_by_accident() -> Iterator[None]:
+    """Have git stop at a bug of ours: Python ends with 1, which would say that a commit is bad."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception:
+        traceback.print_exc()
+        raise typer.Exit(STOP) from None
+
+
+def _asked(
+    settings: Config, work: Work, kernel: Kernel, repeat: int, accelerator: str, folder: RunFolder
+) -> list[Observation]:
+    """What the kernel said, each time that it was asked."""
+    plan = Plan(
+        config=settings,
+        kernels=(kernel,),
+        task=work.task,
+        cache=default_cache(),
+        folder=folder,
+        suites=work.suites,
+        command=work.ran,
+        build=False,
+        jobs=1,
+        accelerator=accelerator,
+    )
+    folder.describe(facts_of(settings, plan))
+    recorded = Recorded(Question(work.asked, (Point(kernel.name, ""),), repeat=repeat))
+    display = Display(recorded, 1, kernel.name)
+    asking = Matrices(plan, work.judge, display.handle, save)
+    probe = Builds(lambda: plan.kernels, Store(plan.cache), Twice(asking), display.handle)
+    seen: list[Observation] = []
+    for attempt in range(1, repeat + 1):
+        if combined(seen) is not Verdict.FLAKY:
+            display.during(probe, (0,), attempt, lambda place, one: seen.append(one))
+    return seen

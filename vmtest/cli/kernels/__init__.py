@@ -1,0 +1,1 @@
+"""``vmtest kernels``: list, fetch, available, outdated, lock, prune."""

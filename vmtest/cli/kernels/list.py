@@ -1,0 +1,193 @@
+"""``vmtest kernels``: what is asked for, what it resolves to, what is here."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vmtest.cli import common
+from vmtest.cli.report import dump
+from vmtest.cli.run import choose_kernels
+from vmtest.config import file as configuration
+from vmtest.errors import InfrastructureError, VmtestError
+from vmtest.host.cache import megabytes
+from vmtest.kernels import Store, default_cache, source_for
+from vmtest.kernels.files.package import file_name
+from vmtest.matrix.runner import resolve_all
+from vmtest.model.events import Note, coming
+from vmtest.model.kernels import (
+    AptSpec,
+    Kernel,
+    KernelImage,
+    KernelSpec,
+    LockedSpec,
+    MainlineSpec,
+    PackageSpec,
+    PathSpec,
+    Resolved,
+    TreeSpec,
+)
+from vmtest.report import live
+
+app = typer.Typer(
+    help="What kernels.toml asks for, what that is today, what is in the store.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+
+@app.command(
+    "list",
+    help="List all kernels of kernels.toml.\n\nExample: [bold]vmtest kernels list --json[/bold]",
+)
+def list_kernels(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    config: common.ConfigOption = None,
+) -> None:
+    """Resolve every kernel and show it with its size and whether it is cached."""
+    with common.reported():
+        settings = common.load_config(config)
+        store = Store(default_cache())
+        found, failed = resolve_all(settings, settings.kernels, store)
+        sizes = {entry.key: entry.size for entry in store.entries()}
+        rows = [_row(k, found.get(k.name), failed.get(k.name), sizes) for k in settings.kernels]
+        if as_json:
+            print(dump({"store": str(store.root), "kernels": rows}))
+        else:
+            _print_table(rows)
+            print(f"store: {store.root} ({megabytes(store.size())} of kernels)")
+        unusable = [k for k in settings.kernels if k.gate and k.name in failed]
+        raise typer.Exit(common.INFRASTRUCTURE if unusable else 0)
+
+
+def _row(
+    kernel: Kernel, found: Resolved | None, error: VmtestError | None, sizes: dict[str, int]
+) -> dict[str, object]:
+    return {
+        "name": kernel.name,
+        "tags": list(kernel.tags),
+        "gate": kernel.gate,
+        "asked": _asked(kernel.spec),
+        "version": str(found.version) if found else None,
+        "origin": found.origin if found else None,
+        "cached": bool(found and found.cached),
+        "download_bytes": found.size if found else None,
+        "stored_bytes": sizes.get(found.key) if found else None,
+        "note": found.note if found else None,
+        "error": str(error) if error else None,
+    }
+
+
+def _asked(spec: KernelSpec | LockedSpec) -> str:
+    match spec:
+        case LockedSpec():
+            return _asked(spec.exact)
+        case AptSpec() | MainlineSpec():
+            return spec.version
+        case PathSpec():
+            return str(spec.image)
+        case TreeSpec():
+            return f"{spec.path.name} {spec.rev or '(its present state)'}"
+        case PackageSpec():
+            return ", ".join(file_name(file) for file in spec.files)
+
+
+def _print_table(rows: list[dict[str, object]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("kernel", "asked", "is now", "from", "cached", "size", "tags"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        size = row["stored_bytes"] or row["download_bytes"]
+        table.add_row(
+            *(
+                Text(str(value))
+                for value in (
+                    row["name"],
+                    row["asked"],
+                    row["version"] or "-",
+                    row["origin"] or "-",
+                    "yes" if row["cached"] else "no",
+                    megabytes(size) if isinstance(size, int) else "-",
+                    " ".join(map(str, row["tags"])) if isinstance(row["tags"], list) else "",
+                )
+            )
+        )
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    for row in rows:
+        for key in ("note", "error"):
+            if row[key]:
+                console.print(Text(_named(str(row["name"]), str(row[key]))))
+
+
+def _named(name: str, text: str) -> str:
+    return text if text.startswith(f"{name}: ") else f"{name}: {text}"
+
+
+@app.command(
+    "fetch",
+    help="Bring kernels into the store.\n\n"
+    "Example: [bold]vmtest kernels fetch --kernel tag:extended[/bold]",
+)
+def fetch(
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
+    ] = None,
+    locked: common.LockedOption = False,
+    config: common.ConfigOption = None,
+) -> None:
+    """Fetch; exits 3 when one of them cannot be had, after having fetched the others."""
+    with common.reported():
+        common.clean_up_on_signals()
+        settings = common.load_config(config)
+        cache = default_cache()
+        kernels, resolved = choose_kernels(settings, kernel or [], cache, locked)
+        store = Store(cache)
+        failures = []
+        turn = Lock()  # a view takes one event at a time
+        with live.view(sys.stdout) as view, ThreadPoolExecutor(len(kernels)) as pool:
+
+            def one(wanted: Kernel) -> KernelImage:
+                source = source_for(wanted, settings.archives)
+                found = resolved.get(wanted.name) or source.resolve(wanted, store)
+
+                def progress(done: int, total: int) -> None:
+                    with turn:
+                        view.handle(coming(wanted, done, total))
+
+                return source.fetch(found, store, progress)
+
+            futures = [(wanted, pool.submit(one, wanted)) for wanted in kernels]
+            for wanted, future in futures:
+                try:
+                    image = future.result()
+                except InfrastructureError as error:
+                    failures.append(str(error))
+                else:
+                    with turn:
+                        view.handle(
+                            Note(f"{wanted.name}: {image.release} ({image.version}) is here")
+                        )
+        if failures:
+            raise InfrastructureError("\n".join(failures))
+
+
+def cached_images(
+    kernels: tuple[Kernel, ...], config: configuration.Config, cache: Path
+) -> list[KernelImage]:
+    """The images of ``kernels``, fetched where they are not in the store yet."""
+    store = Store(cache)
+    images = []
+    for kernel in kernels:
+        source = source_for(kernel, config.archives)
+        images.append(source.fetch(source.resolve(kernel, store), store))
+    return images

@@ -1,0 +1,80 @@
+"""``vmtest kernels prune``: make room in the cache."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Annotated
+
+import typer
+
+from vmtest.cli import common
+from vmtest.errors import UsageError
+from vmtest.host.cache import default_cache, megabytes
+from vmtest.storage import prune as pruning
+from vmtest.storage.prune import Item
+
+EXAMPLE = """Remove kernels and guest images that have not been used for long, or are too much.
+
+Never what a running vmtest has taken. Without an option: what was not used for 30 days.
+
+Example: [bold]vmtest kernels prune --older-than 30d --max-size 2G --dry-run[/bold]
+"""
+
+_UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_SIZES = {"M": 1 << 20, "G": 1 << 30}
+
+
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Unused for longer: 12h, 30d, 8w.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="All together at the most: 500M, 2G.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Choose, remove, say what went and what is left."""
+    with common.reported():
+        if older_than is None and max_size is None:
+            older_than = "30d"
+        age = None if older_than is None else parse_age(older_than)
+        size = None if max_size is None else parse_size(max_size)
+        cache, now = default_cache(), time.time()
+        found = pruning.items(cache)
+        chosen = pruning.superfluous(found, now, age, size)
+        gone = chosen if dry_run else pruning.remove(cache, chosen)
+        for item in gone:
+            print(f"{'would remove' if dry_run else 'removed'} {_words(item, now)}")
+        left = [item for item in found if item not in gone]
+        busy = sum(item.busy for item in left)
+        print(
+            f"{'to gain' if dry_run else 'gained'}: {_sum(gone)}; "
+            f"left: {_sum(left)}, {busy} of them in use"
+        )
+
+
+def _sum(found: list[Item]) -> str:
+    return f"{megabytes(sum(item.size for item in found))} in {len(found)}"
+
+
+def _words(item: Item, now: float) -> str:
+    days = (now - item.used) / 86400
+    why = "broken" if item.broken else f"last used {days:.0f} days ago"
+    return f"{item.kind} {item.name} ({megabytes(item.size)}, {why})"
+
+
+def parse_age(text: str) -> float:
+    """``30d`` as seconds; raises UsageError."""
+    match = re.fullmatch(r"(\d+)([hdw])", text)
+    if match is None:
+        raise UsageError(f"--older-than {text}: is no age; write for example 12h, 30d or 8w")
+    return int(match.group(1)) * _UNITS[match.group(2)]
+
+
+def parse_size(text: str) -> int:
+    """``2G`` as bytes; raises UsageError."""
+    match = re.fullmatch(r"(\d+)([MG])", text)
+    if match is None:
+        raise UsageError(f"--max-size {text}: is no size; write for example 500M or 2G")
+    return int(match.group(1)) * _SIZES[match.group(2)]

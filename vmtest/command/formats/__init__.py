@@ -1,0 +1,1 @@
+"""Tests as other tools report them, read into test results (pure)."""

@@ -1,0 +1,69 @@
+"""Rows of tests: unique names, texts of a bounded length."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from vmtest.model.kernels import Outcome, TestResult
+
+LONGEST = 64 * 1024
+"""Characters kept of one text, from its end."""
+_LONGEST_NAME = 500
+
+
+def bounded(text: str) -> str:
+    """``text``, or its end when it is too long, saying so."""
+    if len(text) <= LONGEST:
+        return text
+    return f"[{len(text) - LONGEST} characters left out]\n{text[-LONGEST:]}"
+
+
+def seconds(value: Any) -> float:
+    """``value`` as a duration: 0.0 for what is no number, negative or without end."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return number if math.isfinite(number) and number >= 0 else 0.0
+
+
+def last_line(text: str) -> str:
+    """The last line of ``text`` that is not blank, "" without any."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+class Rows:
+    """The tests of one suite, in order; a name that comes again gets a number.
+
+    ``done`` has them.
+    """
+
+    def __init__(self, suite: str) -> None:
+        self.done: list[TestResult] = []
+        self._suite = suite
+        self._uses: dict[str, int] = {}
+
+    def add(
+        self,
+        test: str,
+        outcome: Outcome,
+        message: str = "",
+        details: str = "",
+        duration: float = 0.0,
+        flaky: bool = False,
+    ) -> None:
+        """Add a test; its second run (``-count=2``) is ``NAME (2)``."""
+        test = test[:_LONGEST_NAME]
+        uses = self._uses[test] = self._uses.get(test, 0) + 1
+        self.done.append(
+            TestResult(
+                test if uses == 1 else f"{test} ({uses})",
+                self._suite,
+                outcome,
+                duration=round(duration, 4),
+                message=message[:1000],
+                details=bounded(details),
+                flaky=flaky,
+            )
+        )

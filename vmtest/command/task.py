@@ -1,0 +1,159 @@
+"""The task of ``vmtest exec``: one command in one guest, and the verdict on it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from vmtest.command.formats.format import Format
+from vmtest.command.process import (
+    JUNIT_COPY,
+    LOG,
+    Command,
+    CommandRun,
+    CommandSink,
+    Copy,
+    pack,
+    signal_of,
+    status_words,
+)
+from vmtest.matrix.job import Bench, Guest
+from vmtest.matrix.judge import count_bad, out_of_memory, watch
+from vmtest.model.events import Collected, Output, TestFinished, TestStarted
+from vmtest.model.kernels import KernelImage, KernelResult, ObjectFile, Outcome, Status, TestResult
+from vmtest.objects.builds import check_object, choose
+from vmtest.vm.machine import Machine
+from vmtest.vm.session import Check
+
+
+@dataclass(frozen=True, slots=True)
+class CommandTask:
+    """``command`` run once; ``live`` has its output told as it comes (``events.Output``)."""
+
+    command: Command
+    live: bool = False
+
+    @property
+    def objects(self) -> tuple[tuple[str, str], ...]:
+        """Name and sha256 of each BPF object that goes along."""
+        return self.command.objects
+
+    def run(self, bench: Bench, result: KernelResult) -> KernelResult:
+        """Boot once and run it; raises BootError, InfrastructureError, OSError."""
+        folder, name = bench.job.directory, bench.job.kernel.name
+
+        def output(out: bytes, err: bytes) -> None:
+            if self.live:
+                bench.emit(Output(name, out, err))
+
+        with (
+            bench.guest() as guest,
+            (folder / "results.jsonl").open("wb") as results,
+            (folder / LOG).open("wb") as log,
+        ):
+            sink = CommandSink(
+                results,
+                log,
+                folder / JUNIT_COPY,
+                expected=lambda count: bench.emit(Collected(name, count)),
+                started=lambda test: bench.emit(TestStarted(name, test)),
+                finished=lambda test: bench.emit(TestFinished(name, test)),
+                output=output,
+            )
+            run = CommandRun(self.command, sink)
+            result = watch(bench, guest, result, CommandWork(run))
+            known = run.status is not None and run.status >= 0
+            return replace(result, exit_status=run.status if known else None)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandWork:
+    """One command as work to watch."""
+
+    process: CommandRun
+
+    @property
+    def archive(self) -> bytes:
+        """The command's files."""
+        return self.process.command.archive
+
+    @property
+    def name(self) -> str:
+        """Whose work it is."""
+        return "the command"
+
+    @property
+    def begun(self) -> bool:
+        """Whether it was started."""
+        return self.process.begun
+
+    @property
+    def running(self) -> str | None:
+        """The test that runs, or the command itself."""
+        return self.process.running
+
+    def run(self, guest: Guest, check: Check) -> None:
+        """Run it to its end; raises DeadlineExceeded, SessionLost."""
+        console = guest.machine.console
+        self.process.execute(guest.session, guest.limits, check, lambda: console.last_activity)
+
+    def verdict(self, machine: Machine) -> tuple[Status, str]:
+        """Status and reason of a command that has ended."""
+        run = self.process
+        status = -1 if run.status is None else run.status
+        killed = status < 0 or signal_of(status) != ""
+        starved = out_of_memory(machine)
+        if killed and starved:
+            return Status.LOST, starved
+        tests = run.end(status_words(status) if killed else "")
+        if run.problem:
+            return Status.FAILED, f"{run.problem}; {run.ending}"
+        if run.own is not None:
+            return (Status.PASSED, "") if status == 0 else (Status.FAILED, _why(run))
+        bad = [test for test in tests if test.outcome.bad]
+        lost = sum(test.outcome is Outcome.LOST for test in tests)
+        parts = [count_bad(bad)] if bad else []
+        parts += [f"{lost} lost"] if lost else []
+        if parts:
+            return Status.FAILED, ", ".join([*parts, status_words(status)])
+        if not tests:
+            assert run.command.format is not None
+            what = f"the command told no test that --results {run.command.format.kind} reads"
+            return Status.NO_TESTS, f"{what}; see {LOG}"
+        return (Status.PASSED, "") if status == 0 else (Status.FAILED, _why(run))
+
+    def results(self, reason: str) -> tuple[TestResult, ...]:
+        """All tests; what ran when the VM or the command died is lost with ``reason``."""
+        return self.process.end(reason, lost=True)
+
+
+def _why(run: CommandRun) -> str:
+    return f"{run.ending}; {run.help}" if run.help else run.ending
+
+
+def command_tasks(
+    argv: Sequence[str],
+    copies: Sequence[Copy],
+    objects: Sequence[ObjectFile],
+    format: Format | None = None,
+    live: bool = False,
+) -> Callable[[KernelImage], CommandTask]:
+    """What makes a kernel's task: ``argv`` with ``copies`` and that kernel's ``objects``.
+
+    It raises UsageError for a file or object that is missing or none.
+    """
+    lock = threading.Lock()
+    packed: dict[tuple[tuple[str, str], ...], Command] = {}
+
+    def make(image: KernelImage) -> CommandTask:
+        chosen = choose(objects, image.version)
+        for name, path in chosen.items():
+            check_object(name, path)
+        same = tuple((name, str(path)) for name, path in sorted(chosen.items()))
+        with lock:  # kernels with the same objects share one archive of up to 128 MiB
+            if same not in packed:
+                packed[same] = pack(argv, copies, chosen, format)
+        return CommandTask(packed[same], live)
+
+    return make

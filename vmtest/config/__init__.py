@@ -1,0 +1,1 @@
+"""kernels.toml: read, checked, and chosen from."""

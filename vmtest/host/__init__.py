@@ -1,0 +1,1 @@
+"""The host: what it needs, its cache folder and locks, its mirrors, its processes."""

@@ -1,0 +1,329 @@
+"""The folder vmtest keeps things in: locks, scratch space, publishing by rename.
+
+Everything below the root follows one rule: an entry is complete or absent.  It
+is made in a scratch folder next to its place, under a lock, and renamed.  A
+writer that dies leaves a scratch folder behind, which nobody reads and which the
+next writer removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from vmtest.errors import InfrastructureError
+from vmtest.host.requirements import search_path
+
+ENVIRONMENT = "VMTEST_CACHE"
+"""The environment variable that moves the cache somewhere else."""
+
+_PATIENCE = 0.5
+_UNSAFE = re.compile(r"[^A-Za-z0-9.+_~-]")
+
+
+def default_cache() -> Path:
+    """Where kernels and guest images are kept: $VMTEST_CACHE or the user's cache folder."""
+    configured = os.environ.get(ENVIRONMENT)
+    if configured:
+        return Path(configured).expanduser().absolute()
+    return platformdirs.user_cache_path("vmtest")
+
+
+def safe_name(text: str) -> str:
+    """``text`` as a single file name."""
+    name = _UNSAFE.sub("_", text)
+    return name if name.strip(".") else f"_{name}"
+
+
+def ensure(directory: Path) -> Path:
+    """Make ``directory``; raises InfrastructureError naming it when that fails."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InfrastructureError(
+            f"{directory}: cannot make this folder: {error.strerror}; "
+            f"set {ENVIRONMENT} to a folder you may write to"
+        ) from error
+    return directory
+
+
+def _lock(root: Path, name: str, timeout: float = -1) -> FileLock:
+    return FileLock(ensure(root / "locks") / f"{safe_name(name)}.lock", timeout=timeout)
+
+
+@contextmanager
+def locked(root: Path, name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock ``name`` of the cache ``root``; it ends with its process, however that ends.
+
+    ``waiting`` is called twice a second while another has it; what it raises ends the waiting.
+    """
+    lock = _lock(root, name)
+    try:
+        while True:
+            try:
+                lock.acquire(timeout=-1 if waiting is None else _PATIENCE)
+            except Timeout:
+                assert waiting is not None
+                waiting()
+            else:
+                break
+        try:
+            yield
+        finally:
+            lock.release()
+    except PermissionError as error:
+        if error.filename is None or str(root / "locks") not in str(error.filename):
+            raise
+        raise InfrastructureError(
+            f"{error.filename}: cannot lock: {error.strerror}; "
+            f"set {ENVIRONMENT} to a folder you may write to"
+        ) from error
+
+
+_held: dict[Path, IO[bytes]] = {}
+_holding = threading.Lock()
+
+
+def _mark(root: Path, name: str) -> Path:
+    return root / "used" / safe_name(name)
+
+
+def hold(root: Path, name: str) -> None:
+    """Keep the entry ``name`` from being pruned until this process ends, and note its use.
+
+    A shared lock, which ends with its process, on a file whose time of change is that of the
+    last use.  Waits for one who is removing the entry.  In a cache that can only be read it
+    does nothing: nobody prunes there.
+    """
+    path = _mark(root, name)
+    with _holding, suppress(OSError, InfrastructureError):
+        if path not in _held:
+            ensure(path.parent)
+            handle = path.open("ab")
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            _held[path] = handle
+        os.utime(path)
+
+
+def last_used(root: Path, name: str) -> float | None:
+    """When ``name`` was last held, in seconds since the epoch; None when it never was."""
+    try:
+        return _mark(root, name).stat().st_mtime
+    except OSError:
+        return None
+
+
+def in_use(root: Path, name: str) -> bool:
+    """Whether a process holds ``name`` now."""
+    if last_used(root, name) is None:
+        return False
+    with unused(root, name) as free:
+        return not free
+
+
+@contextmanager
+def unused(root: Path, name: str) -> Iterator[bool]:
+    """Whether nobody holds ``name``; if so, nobody can until this is left."""
+    path = _mark(root, name)
+    ensure(path.parent)
+    with path.open("ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@contextmanager
+def scratch(root: Path, name: str) -> Iterator[Path]:
+    """An empty folder on the same file system as the cache, gone afterwards.
+
+    The caller holds the lock ``name``: whatever scratch of that name is there
+    was left by a writer that died.
+    """
+    parent = ensure(root / "tmp")
+    sweep(root, held=name)
+    try:
+        path = Path(tempfile.mkdtemp(prefix=f"{safe_name(name)}@", dir=parent))
+    except OSError as error:
+        raise InfrastructureError(
+            f"{parent}: cannot make a folder here: {error.strerror}; "
+            f"set {ENVIRONMENT} to a folder you may write to"
+        ) from error
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        remove_tree(path)
+
+
+def sweep(root: Path, held: str | None = None) -> list[Path]:
+    """Remove scratch folders whose writer is gone; returns those removed.
+
+    ``held`` names a lock that the caller holds.
+    """
+    removed = []
+    for left in sorted((root / "tmp").glob("*@*")):
+        name = left.name.rpartition("@")[0]
+        if held is not None and name == safe_name(held):
+            remove_tree(left)
+            removed.append(left)
+            continue
+        with suppress(Timeout, OSError), _lock(root, name, timeout=0):
+            remove_tree(left)
+            removed.append(left)
+    return removed
+
+
+def remove_tree(path: Path) -> None:
+    """Remove ``path`` and what is in it, whatever its permissions; missing is fine."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    for folder, _, _ in os.walk(path):
+        with suppress(OSError):
+            Path(folder).chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_unused(root: Path, name: str, place: Path) -> bool:
+    """Remove the entry ``name`` at ``place``; False, and it stays, when a process holds it.
+
+    It is renamed first: whoever dies in the middle leaves no half entry behind.
+    """
+    with unused(root, name) as free:
+        if free:
+            with locked(root, name), scratch(root, name) as folder, suppress(FileNotFoundError):
+                place.rename(folder / "old")
+        return free
+
+
+def publish(made: Path, place: Path) -> None:
+    """Rename ``made`` to ``place``; what is broken there already makes room first."""
+    ensure(place.parent)
+    if place.exists():
+        old = made.with_name(f"{made.name}.old")
+        place.rename(old)
+        made.rename(place)
+        remove_tree(old)
+        return
+    made.rename(place)
+
+
+def require_space(directory: Path, need: int, what: str) -> None:
+    """Raise InfrastructureError when ``directory`` has less than ``need`` bytes free."""
+    free = shutil.disk_usage(ensure(directory)).free
+    if free < need:
+        raise InfrastructureError(
+            f"{what}: {directory} has {megabytes(free)} free and {megabytes(need)} are needed; "
+            f"make room there or set {ENVIRONMENT} to a folder on another disk"
+        )
+
+
+@contextmanager
+def disk_errors(directory: Path, what: str) -> Iterator[None]:
+    """Turn a full disk met on the way into an InfrastructureError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise disk_full(directory, what) from error
+
+
+def disk_full(directory: Path, what: str) -> InfrastructureError:
+    """The error for a disk that filled while ``what`` was being written."""
+    free = shutil.disk_usage(directory).free if directory.exists() else 0
+    return InfrastructureError(
+        f"{what}: no space left in {directory} ({megabytes(free)} free); nothing was published; "
+        f"make room there or set {ENVIRONMENT} to a folder on another disk"
+    )
+
+
+def megabytes(size: int) -> str:
+    """``size`` in bytes, for people."""
+    return f"{size / 1e6:.0f} MB" if size >= 10_000_000 else f"{size / 1e6:.1f} MB"
+
+
+def tree_size(path: Path) -> int:
+    """What ``path`` takes on the disk, in bytes; hard links once."""
+    seen: set[tuple[int, int]] = set()
+    total = 0
+    for folder, _, files in os.walk(path):
+        for name in files:
+            with suppress(OSError):
+                status = (Path(folder) / name).lstat()
+                if (status.st_dev, status.st_ino) not in seen:
+                    seen.add((status.st_dev, status.st_ino))
+                    total += status.st_blocks * 512
+    return total
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """The SHA-256 of a JSON value in its canonical form, in hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` to ``path`` as :func:`write_text` writes."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write ``text`` to ``path`` so that a reader sees all of it or the old one."""
+    ensure(path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(name).chmod(mode)
+        Path(name).rename(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """What :func:`write_json` wrote, or None when there is nothing readable."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def find_tool(name: str) -> str | None:
+    """The path of a program, looked for in PATH and in the administrator's folders."""
+    return shutil.which(name, path=search_path())
+
+
+def require_tool(name: str, package: str, purpose: str) -> str:
+    """The path of a program; raises InfrastructureError with its package when it is missing."""
+    found = find_tool(name)
+    if found is None:
+        raise InfrastructureError(
+            f"{name} is not installed and is needed {purpose}; "
+            f"install the package {package} (on Debian: apt-get install {package})"
+        )
+    return found

@@ -1,0 +1,364 @@
+"""Debian's archive as seen from this host: where it is, whom it trusts, how versions sort.
+
+Kernels and guest images come from the mirror this host already uses.  No mirror is
+named here: it is read from the host's apt configuration, from kernels.toml or
+from the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import total_ordering
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from vmtest.errors import UsageError
+from vmtest.host.cache import find_tool
+from vmtest.model.kernels import AptArchive
+
+MIRROR_VARIABLE = "VMTEST_DEBIAN_MIRROR"
+SECURITY_MIRROR_VARIABLE = "VMTEST_DEBIAN_SECURITY_MIRROR"
+
+_KEYRINGS = (
+    Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
+    Path("/usr/share/keyrings/debian-archive-keyring.pgp"),
+)
+_HOST_OPTIONS = re.compile(
+    r"Acquire::(https?|socks5?h?|ftp|ForceIPv4|ForceIPv6|Proxy[\w-]*|Queue-Mode)(::|\s)",
+    re.IGNORECASE,
+)
+
+
+# --- versions ---------------------------------------------------------------------------
+
+
+def _order(character: str) -> int:
+    if character == "~":
+        return -1
+    if character.isalpha():
+        return ord(character)
+    return ord(character) + 256
+
+
+def _compare_part(left: str, right: str) -> int:
+    while left or right:
+        left_text, right_text = re.match(r"\D*", left), re.match(r"\D*", right)
+        assert left_text is not None and right_text is not None
+        a, b = left_text.group(), right_text.group()
+        for index in range(max(len(a), len(b))):
+            one = _order(a[index]) if index < len(a) else 0
+            two = _order(b[index]) if index < len(b) else 0
+            if one != two:
+                return one - two
+        left, right = left[len(a) :], right[len(b) :]
+        left_digits, right_digits = re.match(r"\d*", left), re.match(r"\d*", right)
+        assert left_digits is not None and right_digits is not None
+        difference = int(left_digits.group() or 0) - int(right_digits.group() or 0)
+        if difference:
+            return difference
+        left, right = left[left_digits.end() :], right[right_digits.end() :]
+    return 0
+
+
+@total_ordering
+@dataclass(frozen=True, slots=True, eq=False)
+class DebianVersion:
+    """A package version, ordered as dpkg orders them (deb-version(7))."""
+
+    text: str
+
+    @property
+    def epoch(self) -> int:
+        """The number before the colon, 0 without one."""
+        head, colon, _ = self.text.partition(":")
+        return int(head) if colon and head.isdigit() else 0
+
+    @property
+    def upstream(self) -> str:
+        """The upstream version: ``6.12.117`` of ``6.12.117-1``."""
+        rest = self.text.partition(":")[2] if ":" in self.text else self.text
+        return rest.rpartition("-")[0] if "-" in rest else rest
+
+    @property
+    def revision(self) -> str:
+        """Debian's revision: ``1~deb12u1`` of ``6.12.117-1~deb12u1``."""
+        return self.text.rpartition("-")[2] if "-" in self.text else ""
+
+    def compare(self, other: DebianVersion) -> int:
+        """Negative, zero or positive, as dpkg --compare-versions decides."""
+        return (
+            self.epoch - other.epoch
+            or _compare_part(self.upstream, other.upstream)
+            or _compare_part(self.revision, other.revision)
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DebianVersion) and self.compare(other) == 0
+
+    def __lt__(self, other: DebianVersion) -> bool:
+        return self.compare(other) < 0
+
+    def __hash__(self) -> int:
+        # 1.0 equals 1.00: leading zeros must not count.
+        return hash(re.sub(r"(?<!\d)0+(?=\d)", "", self.text))
+
+    def __str__(self) -> str:
+        return self.text
+
+
+# --- package indexes --------------------------------------------------------------------
+
+
+def paragraphs(text: str) -> Iterator[dict[str, str]]:
+    """The paragraphs of a deb822 text; keys in lower case, continuation lines joined by newline."""
+    fields: dict[str, str] = {}
+    key = ""
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        if not line.strip():
+            if fields:
+                yield fields
+            fields, key = {}, ""
+        elif line[0] in " \t" and key:
+            fields[key] += "\n" + line[1:]
+        else:
+            name, colon, value = line.partition(":")
+            if colon:
+                key = name.strip().lower()
+                fields[key] = value.strip()
+    if fields:
+        yield fields
+
+
+# --- the host's mirrors -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A place to fetch suites from, and the keys that sign them.
+
+    ``signed_by`` is what apt's ``Signed-By`` takes: a path, a fingerprint or a key
+    block; ``source`` says where this was read, for error messages.
+    """
+
+    uri: str
+    signed_by: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrors:
+    """The archive of the releases and that of their security updates, where known."""
+
+    main: Mirror | None
+    security: Mirror | None
+
+    def of(self, suite: str) -> Mirror | None:
+        """The mirror that holds ``suite``."""
+        return self.security if is_security(suite) else self.main
+
+
+def is_security(suite: str) -> bool:
+    """Whether ``suite`` lives on the security mirror."""
+    return suite.endswith("-security") or suite.endswith("/updates")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    uri: str
+    suites: tuple[str, ...]
+    components: tuple[str, ...]
+    signed_by: str
+    origin: str
+
+
+def _deb822_sources(text: str, origin: str) -> Iterator[_Source]:
+    for fields in paragraphs(text):
+        if fields.get("enabled", "yes").lower() in ("no", "false", "0", "off"):
+            continue
+        if "deb" not in fields.get("types", "").split():
+            continue
+        for uri in fields.get("uris", "").split():
+            yield _Source(
+                uri,
+                tuple(fields.get("suites", "").split()),
+                tuple(fields.get("components", "").split()),
+                fields.get("signed-by", "").strip(),
+                origin,
+            )
+
+
+_ONE_LINE = re.compile(r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<rest>\S.*)$")
+
+
+def _one_line_sources(text: str, origin: str) -> Iterator[_Source]:
+    for raw in text.splitlines():
+        match = _ONE_LINE.match(raw.partition("#")[0].strip())
+        if match is None:
+            continue
+        uri, *rest = match["rest"].split()
+        if not rest:
+            continue
+        options = dict(
+            (key.lower(), value)
+            for key, equals, value in (o.partition("=") for o in (match["options"] or "").split())
+            if equals
+        )
+        signed_by = options.get("signed-by", "").replace(",", " ")
+        yield _Source(uri, (rest[0],), tuple(rest[1:]), signed_by, origin)
+
+
+def _sources(etc: Path) -> Iterator[_Source]:
+    files = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        if file.suffix == ".sources":
+            yield from _deb822_sources(text, str(file))
+        elif file.suffix == ".list":
+            yield from _one_line_sources(text, str(file))
+
+
+def _is_debian(source: _Source) -> bool:
+    """Whether this is Debian's own archive and not a third party's for Debian."""
+    if "main" not in source.components or source.uri.startswith("cdrom:"):
+        return False
+    tail = urlsplit(source.uri).path.rstrip("/").rpartition("/")[2]
+    by_name = re.fullmatch(r"debian(-security)?(\.list)?", tail) is not None
+    return by_name or "debian-archive" in source.signed_by
+
+
+def _default_keyring() -> str:
+    return next((str(path) for path in _KEYRINGS if path.is_file()), "")
+
+
+def host_is_debian(os_release: Path = Path("/etc/os-release")) -> bool:
+    """Whether this host is Debian itself (a derivative has archives of its own)."""
+    try:
+        lines = os_release.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    return any(line.replace('"', "").replace("'", "").strip() == "ID=debian" for line in lines)
+
+
+def host_mirrors(etc: Path = Path("/etc/apt")) -> Mirrors:
+    """The mirrors that this host's apt fetches Debian from, each None when it has none."""
+    main: Mirror | None = None
+    security: Mirror | None = None
+    for source in _sources(etc):
+        if not _is_debian(source) or not source.suites:
+            continue
+        mirror = Mirror(source.uri, source.signed_by or _default_keyring(), source.origin)
+        if all(is_security(suite) for suite in source.suites):
+            security = security or mirror
+        elif not any(is_security(suite) for suite in source.suites):
+            main = main or mirror
+        else:
+            main, security = main or mirror, security or mirror
+    return Mirrors(main, security)
+
+
+def find_mirrors(
+    archive: str,
+    mirror: str | None = None,
+    security_mirror: str | None = None,
+    keyring: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    etc: Path = Path("/etc/apt"),
+    os_release: Path = Path("/etc/os-release"),
+) -> Mirrors:
+    """The mirrors of the archive called ``archive`` in kernels.toml.
+
+    The environment goes before kernels.toml, and that before the configuration of a
+    Debian host.  Raises UsageError with the cure when none of them names one, or
+    when there are no keys to check signatures with.
+    """
+    env = os.environ if environment is None else environment
+    host = host_mirrors(etc) if host_is_debian(os_release) else Mirrors(None, None)
+    keys = str(keyring) if keyring is not None else ""
+    if keys and not Path(keys).is_file():
+        raise UsageError(f"kernels.toml: [apt.{archive}] keyring: {keys}: no such file")
+
+    def choose(
+        variable: str, key: str, configured: str | None, known: Mirror | None
+    ) -> Mirror | None:
+        fallback = keys or (known.signed_by if known else "") or _default_keyring()
+        if env.get(variable):
+            return Mirror(env[variable], fallback, f"${variable}")
+        if configured:
+            return Mirror(configured, fallback, f"kernels.toml: [apt.{archive}] {key}")
+        if known is not None:
+            return Mirror(known.uri, keys or known.signed_by or _default_keyring(), known.source)
+        return None
+
+    found = Mirrors(
+        choose(MIRROR_VARIABLE, "mirror", mirror, host.main),
+        choose(SECURITY_MIRROR_VARIABLE, "security_mirror", security_mirror, host.security),
+    )
+    if found.main is None and found.security is None:
+        raise UsageError(
+            f"kernels.toml: [apt.{archive}]: no Debian mirror is known on this host; "
+            f"set mirror and security_mirror there, or {MIRROR_VARIABLE} and "
+            f"{SECURITY_MIRROR_VARIABLE} in the environment"
+        )
+    if any(one is not None and not one.signed_by for one in (found.main, found.security)):
+        raise UsageError(
+            f"kernels.toml: [apt.{archive}]: no keyring to check Debian's signatures with; "
+            f"install the package debian-archive-keyring or set keyring there"
+        )
+    for one in (found.main, found.security):
+        if one is not None and (not one.uri.strip() or any(c.isspace() for c in one.uri)):
+            raise UsageError(f"{one.source}: {one.uri!r} is no mirror's address")
+    return found
+
+
+def mirrors_of(archive: AptArchive) -> Mirrors:
+    """The mirrors of an archive on this host; raises what :func:`find_mirrors` raises."""
+    return find_mirrors(archive.name, archive.mirror, archive.security_mirror, archive.keyring)
+
+
+def sources_text(mirror: Mirror, suite: str) -> str:
+    """A deb822 source for one suite: main only, amd64 only."""
+    signed_by = mirror.signed_by
+    if "\n" in signed_by:  # a key block: its lines are continuation lines
+        signed_by = "\n " + "\n ".join(signed_by.strip().split("\n"))
+    return (
+        f"Types: deb\nURIs: {mirror.uri}\nSuites: {suite}\nComponents: main\n"
+        f"Architectures: amd64\nSigned-By: {signed_by}\n"
+    )
+
+
+# --- the host's apt options -------------------------------------------------------------
+
+
+def host_options(dump: str | None = None) -> list[str]:
+    """The lines of the host's apt configuration that say how to reach a network.
+
+    Proxies, certificates, address families: no hooks, no sources, nothing that
+    weakens the checks of signatures.  ``dump`` is the output of ``apt-config dump``, read
+    from the host when None.
+    """
+    if dump is None:
+        tool = find_tool("apt-config")
+        if tool is None:
+            return []
+        done = subprocess.run(
+            [tool, "dump"], capture_output=True, text=True, check=False, env=clean_environment()
+        )
+        dump = done.stdout
+    return [line for line in dump.splitlines() if _HOST_OPTIONS.match(line)]
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for apt and its kin: English messages, no configuration from outside."""
+    env = {k: v for k, v in os.environ.items() if k != "APT_CONFIG" and not k.startswith("LC_")}
+    env |= {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    return env | dict(extra or {})

@@ -1,0 +1,1 @@
+"""Kernels from archives of Debian packages, by an isolated apt state."""

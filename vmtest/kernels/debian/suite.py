@@ -1,0 +1,357 @@
+"""One suite of one mirror, read by an apt of its own.
+
+Every suite has its own apt state, so that one which is gone, expired or badly
+signed fails alone.  apt checks the chain from the signed InRelease to the package;
+the host's sources, lists, hooks and installed packages take no part.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from vmtest.errors import InfrastructureError, KernelUnavailable
+from vmtest.host.cache import (
+    disk_full,
+    ensure,
+    locked,
+    read_json,
+    require_space,
+    require_tool,
+    safe_name,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_text,
+)
+from vmtest.host.debian import Mirror, clean_environment, host_options, sources_text
+from vmtest.kernels.debian.index import Candidate, Package, find_candidates, read_packages
+from vmtest.model.kernels import Progress
+
+_FAILURE_KEPT = 60.0
+_ATTEMPTS = 3
+_PAUSE = 1.0
+_POLL = 0.1
+_UPDATE_LIMIT = 600.0
+_INDEX_SPACE = 100 << 20
+
+_TRANSIENT = re.compile(
+    r"Could not resolve|Temporary failure|Could not connect|Cannot initiate the connection|"
+    r"[Cc]onnection (?:timed out|failed|refused|reset)|[Nn]etwork is unreachable|"
+    r"No route to host|Unable to connect|Connection closed|Error reading from server|"
+    r"Operation too slow|5\d\d  ?\w|Hash Sum mismatch|unexpected size|Undetermined Error|"
+    r"Data socket|timed out"
+)
+
+
+class SuiteUnreadable(InfrastructureError):
+    """A suite cannot be read; ``transient`` when the network and not the suite is to blame."""
+
+    def __init__(self, reason: str, transient: bool) -> None:
+        super().__init__(reason)
+        self.transient = transient
+
+    def __reduce__(self) -> tuple[type[SuiteUnreadable], tuple[str, bool]]:
+        return SuiteUnreadable, (str(self), self.transient)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A suite's package index that has been checked; ``note`` says when it is not fresh."""
+
+    suite: str
+    candidates: tuple[Candidate, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteState:
+    """The apt state of one suite; making one does no I/O."""
+
+    cache: Path
+    suite: str
+    mirror: Mirror
+    check_valid_until: bool = True
+
+    @property
+    def directory(self) -> Path:
+        """Where it keeps its state."""
+        made_of = sha256_json([self.mirror.uri, self.mirror.signed_by, self.check_valid_until])
+        return self.cache / "apt" / f"{safe_name(self.suite)}-{made_of[:12]}"
+
+    def index(self, max_age: float, *, refresh: bool = True) -> Index:
+        """The suite's index, fetched when it is older than ``max_age`` seconds.
+
+        Without a network an older one is used, and the note says so.  With ``refresh``
+        False whatever is there is used.  Raises SuiteUnreadable.
+        """
+        if (age := self._age()) is not None and (age <= max_age or not refresh):
+            return self._read("")
+        with locked(self.cache, f"apt-{self.directory.name}"):
+            if (age := self._age()) is not None and age <= max_age:  # another runner was faster
+                return self._read("")
+            try:
+                self._known_failure()
+                self._update()
+            except SuiteUnreadable as error:
+                age = self._age()
+                if not error.transient or age is None:
+                    raise
+                return self._read(
+                    f"{self.suite}: its index is {_hours(age)} old and could not be "
+                    f"refreshed: {error}"
+                )
+        return self._read("")
+
+    def download(
+        self,
+        packages: tuple[Package, ...],
+        into: Path,
+        name: str,
+        progress: Progress | None = None,
+    ) -> list[Path]:
+        """Download ``packages`` into the empty folder ``into``, checked against the index.
+
+        Raises KernelUnavailable, and InfrastructureError for a full disk.
+        """
+        total = sum(package.size for package in packages)
+        for attempt in range(1, _ATTEMPTS + 1):
+            done, errors = self._download_once(packages, into, total, progress)
+            files = [self._downloaded(package, into) for package in packages]
+            if done and all(file is not None for file in files):
+                return [file for file in files if file is not None]
+            # A disk that is full may have kept apt from saying so.
+            if "No space left" in errors or "enough free space" in errors or _full(into):
+                raise disk_full(into, f"{name}: downloading {packages[0].name}")
+            if attempt == _ATTEMPTS or not _TRANSIENT.search(errors):
+                break
+            time.sleep(_PAUSE * attempt)
+        broken = ", ".join(
+            f"{package.name} {package.version}"
+            for package, file in zip(packages, files, strict=True)
+            if file is None
+        )
+        why = _reason(errors) or "it arrived incomplete"
+        raise KernelUnavailable(
+            f"{name}: downloading {broken} from {self.suite} failed: {why}; "
+            f"nothing was stored: check the network and the mirror "
+            f"({self.mirror.source}) and try again"
+        )
+
+    # --- apt ---
+
+    def _apt(self, *arguments: str) -> list[str]:
+        tool = require_tool("apt-get", "apt", "to read Debian's archive")
+        return [tool, "-q=2", *arguments]
+
+    def _environment(self) -> dict[str, str]:
+        return clean_environment({"APT_CONFIG": str(self.directory / "apt.conf")})
+
+    def _prepare(self) -> None:
+        root = ensure(self.directory)
+        for folder in ("etc/apt.conf.d", "etc/preferences.d", "lists/partial", "cache/archives"):
+            ensure(root / folder)
+        (root / "status").touch()
+        write_text(root / "suite.sources", sources_text(self.mirror, self.suite))
+        options = {
+            "Dir": str(root),
+            "Dir::Etc": str(root / "etc"),
+            "Dir::Etc::main": "/dev/null",
+            "Dir::Etc::parts": str(root / "etc/apt.conf.d"),
+            "Dir::Etc::sourcelist": str(root / "suite.sources"),
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::Etc::preferences": "/dev/null",
+            "Dir::Etc::preferencesparts": str(root / "etc/preferences.d"),
+            "Dir::Etc::trusted": "/dev/null",
+            "Dir::Etc::trustedparts": "/dev/null",
+            "Dir::Etc::netrc": "/etc/apt/auth.conf",
+            "Dir::Etc::netrcparts": "/etc/apt/auth.conf.d",
+            "Dir::State": str(root),
+            "Dir::State::status": str(root / "status"),
+            "Dir::State::lists": str(root / "lists"),
+            "Dir::Cache": str(root / "cache"),
+            "Dir::Cache::pkgcache": "",
+            "Dir::Cache::srcpkgcache": "",
+            "APT::Architecture": "amd64",
+            "APT::Architectures": "amd64",
+            "APT::Update::Error-Mode": "any",
+            "Acquire::Languages": "none",
+            "Acquire::Retries": "1",
+            "Acquire::http::Timeout": "20",
+            "Acquire::https::Timeout": "20",
+            "Acquire::AllowInsecureRepositories": "false",
+            "Acquire::Check-Valid-Until": "true" if self.check_valid_until else "false",
+        }
+        read_by_apt = [root, *(Path(p) for p in self.mirror.signed_by.split() if p[0] == "/")]
+        if os.geteuid() == 0 and not all(_open_to_all(path) for path in read_by_apt):
+            options["APT::Sandbox::User"] = "root"  # the user _apt could not reach them
+        lines = [*host_options(), *(f'{key} "{value}";' for key, value in options.items())]
+        # By rename: an apt that read half of it would work on the host's own state.
+        # For the owner alone: a proxy may carry a password.
+        write_text(root / "apt.conf", "\n".join(lines) + "\n", 0o600)
+
+    def _update(self) -> None:
+        self._prepare()
+        require_space(self.cache, _INDEX_SPACE, f"{self.suite}: reading the index")
+        try:
+            done = subprocess.run(
+                self._apt("update"),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                env=self._environment(),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                timeout=_UPDATE_LIMIT,
+            )
+        except subprocess.TimeoutExpired:
+            reason = f"reading its index took over {_UPDATE_LIMIT / 60:.0f} min"
+            raise self._failure(reason, transient=True) from None
+        if done.returncode == 0 and self._lists():
+            write_json(self.directory / "refreshed.json", {"when": time.time()})
+            (self.directory / "failed.json").unlink(missing_ok=True)
+            return
+        output = done.stderr + done.stdout
+        if "No space left" in output:
+            raise disk_full(self.directory, f"{self.suite}: reading the index")
+        reason = _reason(output) or f"apt-get update ended with status {done.returncode}"
+        transient = _TRANSIENT.search(output) is not None and not _EXPIRED.search(output)
+        raise self._failure(reason, transient)
+
+    def _failure(self, reason: str, transient: bool) -> SuiteUnreadable:
+        write_json(
+            self.directory / "failed.json",
+            {"when": time.time(), "reason": reason, "transient": transient},
+        )
+        return SuiteUnreadable(reason, transient)
+
+    def _known_failure(self) -> None:
+        """Raise what failed a moment ago: kernels of one suite do not wait one by one."""
+        failed = read_json(self.directory / "failed.json")
+        if isinstance(failed, dict) and 0 <= time.time() - failed["when"] < _FAILURE_KEPT:
+            raise SuiteUnreadable(str(failed["reason"]), bool(failed["transient"]))
+
+    def _download_once(
+        self, packages: tuple[Package, ...], into: Path, total: int, progress: Progress | None
+    ) -> tuple[bool, str]:
+        self._prepare()
+        wanted = [f"{package.name}={package.version}" for package in packages]
+        log = into / "apt.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                self._apt("download", *wanted),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=self._environment(),
+                cwd=into,
+            )
+            try:
+                while True:
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(_POLL if progress else None)
+                    if progress is not None:
+                        progress(min(_bytes_in(into), total), total)
+                    if process.returncode is not None:
+                        break
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+        text = log.read_text(encoding="utf-8", errors="replace")
+        log.unlink()
+        return process.returncode == 0, text
+
+    @staticmethod
+    def _downloaded(package: Package, into: Path) -> Path | None:
+        """The file of ``package``, None when it is missing or not what the index promises."""
+        for file in into.glob(f"{package.name}_*.deb"):
+            whole = file.stat().st_size == package.size
+            if whole and package.sha256 in ("", sha256_file(file)):
+                return file
+            file.unlink()
+        return None
+
+    # --- what apt left ---
+
+    def _lists(self) -> list[Path]:
+        return sorted((self.directory / "lists").glob("*_Packages"))
+
+    def _age(self) -> float | None:
+        """Seconds since the index was fetched, None when there is none."""
+        stamp = read_json(self.directory / "refreshed.json")
+        if not isinstance(stamp, dict) or not self._lists():
+            return None
+        return max(0.0, time.time() - float(stamp["when"]))
+
+    def _read(self, note: str) -> Index:
+        found: list[Candidate] = []
+        for file in self._lists():
+            status = file.stat()
+            found += _candidates(file, self.suite, status.st_mtime_ns, status.st_size)
+        return Index(self.suite, tuple(found), note)
+
+
+@lru_cache(maxsize=32)
+def _candidates(file: Path, suite: str, mtime: int, size: int) -> tuple[Candidate, ...]:
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return tuple(find_candidates(read_packages(text), suite))
+
+
+def _open_to_all(path: Path) -> bool:
+    if not path.exists():
+        return True
+    readable = path.stat().st_mode & (stat.S_IXOTH if path.is_dir() else stat.S_IROTH)
+    return bool(readable) and all(one.stat().st_mode & stat.S_IXOTH for one in path.parents)
+
+
+def _full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < 1 << 20
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for entry in folder.rglob("*"):
+        try:
+            if entry.name != "apt.log" and entry.is_file():
+                total += entry.stat().st_size
+        except OSError:
+            continue  # renamed while we looked
+    return total
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
+
+
+_EXPIRED = re.compile(r"Release file for \S+ is expired \(invalid since ([^)]*)\)")
+_SIGNATURE = re.compile(r"(NO_PUBKEY|BADSIG|EXPKEYSIG|REVKEYSIG)[^\n]*|is not signed")
+_SAYS_NOTHING = re.compile(r"Some index files failed|Download is performed unsandboxed")
+_FETCH = re.compile(r"^Failed to fetch \S+\s+")
+
+
+def _reason(output: str) -> str:
+    """What went wrong, from apt's output, in a line."""
+    if expired := _EXPIRED.search(output):
+        return f"its Release file expired {expired.group(1)} ago"
+    if signature := _SIGNATURE.search(output):
+        return f"its signature cannot be trusted: {signature.group().strip()}"
+    errors = [
+        _FETCH.sub("", line.partition(":")[2].strip())
+        for line in output.splitlines()
+        if line.startswith(("E:", "W:"))
+    ]
+    telling = [line for line in errors if not _SAYS_NOTHING.match(line)]
+    first = (telling or errors or [""])[0]
+    if "have a Release file" in first or re.match(r"404\b", first):
+        return "the mirror does not have it"
+    return first

@@ -1,0 +1,1 @@
+"""Kernels from files: paths, .deb and .rpm packages, downloads."""

@@ -1,0 +1,202 @@
+"""From packages (.deb, .rpm) to a store entry: image, config and modules out of them.
+
+dpkg-deb and bsdtar turn a package into a tar stream; nothing of it is executed, and only
+regular files in the places that are known are written.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from vmtest.errors import KernelUnavailable
+from vmtest.host.cache import disk_full, require_tool
+from vmtest.host.debian import DebianVersion
+from vmtest.kernels.store.entry import finish, wanted_in_modules
+from vmtest.kernels.store.store import Manifest
+from vmtest.model.kernels import KernelVersion
+
+_DEB = b"!<arch>\n"
+_RPM = b"\xed\xab\xee\xdb"
+_RELEASE = re.compile(r"\d+\.\d+[^/]*")
+
+
+def fill_from(
+    packages: Iterable[Path],
+    entry: Path,
+    *,
+    name: str,
+    digest: str,
+    origin: str,
+    release: str | None = None,
+    version: str | None = None,
+) -> Manifest:
+    """Complete the store entry ``entry`` from ``packages``, each read when it comes.
+
+    Without ``release`` they have to hold exactly one kernel; without ``version`` it is
+    that of the Debian package that holds the image, else the release.  Raises
+    KernelUnavailable for what is no package, damaged, or no kernel with its modules.
+    """
+    read = []
+    for package in packages:
+        before = _images(entry)
+        extract(package, entry, release, name)
+        read.append(package.name)
+        if version is None and _images(entry) - before:
+            version = _package_version(package)
+    listed = ", ".join(read)
+    release = _only_image(entry, release, name, listed)
+    modules = entry / "lib" / "modules"
+    if not (modules / release).is_dir() and modules.is_dir():
+        others = ", ".join(sorted(place.name for place in modules.iterdir()))
+        raise KernelUnavailable(
+            f"{name}: the image in {listed} is {release} and the modules are for {others}; "
+            f"name the packages of one kernel"
+        )
+    raw, config = entry / f"vmlinuz-{release}", entry / f"config-{release}"
+    text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
+
+    def same(found: str) -> None:
+        if found != release:
+            raise KernelUnavailable(
+                f"{name}: the image in {listed} is called {release} and says that it is {found}; "
+                f"the package is damaged"
+            )
+
+    manifest = finish(
+        entry,
+        raw,
+        name=f"{name}: {listed}",
+        version=_fitting(version, release),
+        digest=digest,
+        origin=origin,
+        config=text,
+        check=same,
+    )
+    raw.unlink()
+    config.unlink(missing_ok=True)
+    return manifest
+
+
+def extract(package: Path, entry: Path, release: str | None, name: str) -> None:
+    """Write what a guest needs of ``package`` into ``entry``, of the kernel ``release`` or of all.
+
+    The image goes to ``vmlinuz-RELEASE``, the config to ``config-RELEASE``, modules to
+    ``lib/modules/RELEASE``.  Raises KernelUnavailable, and InfrastructureError for a
+    full disk or a missing program.
+    """
+    with subprocess.Popen(
+        _as_tar(package, name), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        problem = ""
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+                for member in tar:
+                    target = target_of(member.name, entry, release) if member.isreg() else None
+                    stream = tar.extractfile(member) if target is not None else None
+                    if target is None or stream is None:
+                        continue
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with target.open("wb") as out:
+                        while chunk := stream.read(1 << 20):
+                            out.write(chunk)
+        except (tarfile.TarError, EOFError) as error:
+            problem = str(error)
+        except BaseException:
+            process.kill()
+            raise
+        # Read the rest, so that the unpacker ends by itself.
+        while process.stdout.read(1 << 20):
+            pass
+        complaint = process.stderr.read().decode("utf-8", "replace").strip()
+    if "No space left" in complaint:
+        raise disk_full(entry, f"{name}: unpacking {package.name}")
+    if process.returncode != 0 or problem:
+        why = complaint.splitlines()[-1] if complaint else problem
+        raise KernelUnavailable(f"{name}: {package.name} cannot be unpacked: {why}")
+
+
+def _as_tar(package: Path, name: str) -> list[str]:
+    """The command that writes the files of ``package`` as a tar stream."""
+    with package.open("rb") as stream:
+        magic = stream.read(8)
+    if magic == _DEB:
+        tool = require_tool("dpkg-deb", "dpkg", "to unpack Debian's packages")
+        return [tool, "--fsys-tarfile", str(package)]
+    if magic.startswith(_RPM):
+        tool = require_tool("bsdtar", "libarchive-tools", "to unpack .rpm packages")
+        return [tool, "--create", "--format", "pax", "--file", "-", f"@{package}"]
+    begins = f"begins with {magic.hex(' ')}" if magic else "is empty"
+    raise KernelUnavailable(f"{name}: {package.name} is neither a .deb nor a .rpm: it {begins}")
+
+
+def target_of(member: str, entry: Path, release: str | None) -> Path | None:
+    """Where a file of a package goes in an entry, None for what is not kept."""
+    parts = [part for part in member.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        return None
+    if parts[:1] == ["usr"]:
+        parts = parts[1:]
+    if len(parts) == 2 and parts[0] == "boot":
+        kind, _, found = parts[1].partition("-")
+        kept = kind in ("vmlinuz", "config") and _wanted(found, release)
+        return entry / parts[1] if kept else None
+    if parts[:2] != ["lib", "modules"] or len(parts) < 4 or not _wanted(parts[2], release):
+        return None
+    below = "/".join(parts[3:])
+    if below in ("vmlinuz", "config"):
+        return entry / f"{below}-{parts[2]}"
+    return entry.joinpath(*parts) if wanted_in_modules(below) else None
+
+
+def _wanted(found: str, release: str | None) -> bool:
+    return found == release if release is not None else _RELEASE.fullmatch(found) is not None
+
+
+def _images(entry: Path) -> set[str]:
+    return {path.name.removeprefix("vmlinuz-") for path in entry.glob("vmlinuz-*")}
+
+
+def _only_image(entry: Path, release: str | None, name: str, listed: str) -> str:
+    images = _images(entry)
+    if len(images) == 1:
+        return images.pop()
+    if images:
+        raise KernelUnavailable(
+            f"{name}: {listed} hold {len(images)} kernels: {', '.join(sorted(images))}; "
+            f"name the packages of one"
+        )
+    wanted = f"no kernel image of {release}" if release else "no kernel image"
+    raise KernelUnavailable(
+        f"{name}: {listed} hold {wanted} (boot/vmlinuz-RELEASE or lib/modules/RELEASE/vmlinuz)"
+    )
+
+
+def _package_version(package: Path) -> str | None:
+    """The version of a .deb, None for any other; the index of a .rpm is in its release."""
+    with package.open("rb") as stream:
+        if stream.read(8) != _DEB:
+            return None
+    tool = require_tool("dpkg-deb", "dpkg", "to unpack Debian's packages")
+    done = subprocess.run(
+        [tool, "--field", str(package), "Version"], capture_output=True, text=True, check=False
+    )
+    text = done.stdout.strip()
+    # An epoch is no part of a kernel's version.
+    return text.removeprefix(f"{DebianVersion(text).epoch}:") or None
+
+
+def _fitting(version: str | None, release: str) -> str:
+    """``version`` when it is of the series that ``release`` is of, else ``release``.
+
+    Debian's 6.1.192 calls itself 6.1.0-56; elsewhere a package may count in its own way.
+    """
+    try:
+        found = KernelVersion.parse(version or "")
+    except ValueError:
+        return release
+    return found.text if found.numbers[:2] == KernelVersion.parse(release).numbers[:2] else release

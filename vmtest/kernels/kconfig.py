@@ -1,0 +1,141 @@
+"""Whether a kernel's config has what a guest needs, known before it is booted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vmtest.errors import UnbootableKernel
+from vmtest.host.requirements import find_virtiofsd
+from vmtest.model.kernels import KernelImage, Share
+
+Root = Literal["disk", "directory", "host"]
+"""What the guest's user space is: a squashfs image, a folder, or the host's own root."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    symbol: str
+    why: str
+    module: bool = True
+    roots: tuple[str, ...] = ("disk", "directory", "host")
+    share: Share | None = None
+
+
+_NEEDS = (
+    _Need("X86_64", "it is a kernel for another machine", module=False),
+    _Need("PCI", "QEMU's devices are on PCI", module=False),
+    _Need("BINFMT_ELF", "nothing in the guest can be executed", module=False),
+    _Need("BINFMT_SCRIPT", "no script in the guest can be executed"),
+    _Need("SERIAL_8250_CONSOLE", "there would be no console", module=False),
+    _Need("DEVTMPFS", "there would be no /dev", module=False),
+    _Need("PROC_FS", "there would be no /proc", module=False),
+    _Need("SYSFS", "there would be no /sys", module=False),
+    _Need("TMPFS", "the guest could not write anywhere", module=False),
+    _Need("UNIX", "sshd needs unix sockets"),
+    _Need("UNIX98_PTYS", "there would be no terminals for sessions", module=False),
+    _Need("VIRTIO", "QEMU's devices are virtio"),
+    _Need("VIRTIO_PCI", "QEMU's devices are virtio over PCI"),
+    _Need("VIRTIO_CONSOLE", "SSH runs over a virtio-serial port"),
+    _Need("VIRTIO_BLK", "the root is a virtio disk", roots=("disk",)),
+    _Need("SQUASHFS", "the root is a squashfs", roots=("disk",)),
+    _Need("SQUASHFS_LZ4", "the root is compressed with lz4", module=False, roots=("disk",)),
+    _Need("NET_9P", "no 9P: nothing of the host's can be mounted", share="9p"),
+    _Need("NET_9P_VIRTIO", "no 9P over virtio: nothing of the host's can be mounted", share="9p"),
+    _Need("9P_FS", "no 9P: nothing of the host's can be mounted", share="9p"),
+    _Need("FUSE_FS", "no virtiofs: nothing of the host's can be mounted", share="virtiofs"),
+    _Need("VIRTIO_FS", "no virtiofs: nothing of the host's can be mounted", share="virtiofs"),
+    _Need("OVERLAY_FS", "the guest's root could not be made writable"),
+    _Need("CGROUPS", "cgroup programs have nothing to attach to", module=False),
+    _Need("BPF_SYSCALL", "BPF programs cannot be loaded", module=False),
+    _Need("CGROUP_BPF", "cgroup programs cannot be attached", module=False),
+)
+_BEFORE_MODULES: Mapping[Share, tuple[str, ...]] = {
+    "9p": ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK", "SQUASHFS", "NET_9P", "9P_FS"),
+    "virtiofs": ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK", "SQUASHFS", "FUSE_FS", "VIRTIO_FS"),
+}
+
+
+def parse(text: str) -> dict[str, str]:
+    """A kernel's config as symbol (without CONFIG_) to value; what is not set is absent."""
+    config = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().partition("=")
+        if equals and name.startswith("CONFIG_"):
+            config[name.removeprefix("CONFIG_")] = value.strip().strip('"')
+    return config
+
+
+def missing(
+    config: Mapping[str, str], *, root: Root = "disk", modules: bool = True, share: Share = "9p"
+) -> list[str]:
+    """What a guest needs and ``config`` lacks, one reason each, most telling first.
+
+    ``modules`` says whether the kernel's modules are at hand: without them, ``=m``
+    is as good as not set.  ``share`` is how the host's files are to be mounted.
+    """
+    reasons = []
+    for need in _NEEDS:
+        if root in need.roots and need.share in (None, share):
+            reasons += _lack(need, config, modules)
+    as_modules = [s for s in _BEFORE_MODULES[share] if config.get(s) == "m"]
+    if as_modules and modules and config.get("BLK_DEV_INITRD") != "y":
+        reasons.append(
+            f"CONFIG_BLK_DEV_INITRD is not set: CONFIG_{as_modules[0]} is a module "
+            f"and could not be loaded in time"
+        )
+    return reasons
+
+
+def _lack(need: _Need, config: Mapping[str, str], modules: bool) -> list[str]:
+    value = config.get(need.symbol, "n")
+    if value == "y" or (value == "m" and need.module and modules):
+        return []
+    state = "is a module and there are no modules" if value == "m" else "is not set"
+    return [f"CONFIG_{need.symbol} {state}: {need.why}"]
+
+
+def share_of(image: KernelImage) -> Share:
+    """How ``image`` mounts the host's files: by virtiofs only where it has that and no 9P."""
+    if image.config is None:
+        return "9p"
+    config = _read(image.config)
+
+    def can(share: Share) -> bool:
+        wanted = [need for need in _NEEDS if need.share == share]
+        return not any(_lack(need, config, image.modules is not None) for need in wanted)
+
+    return "virtiofs" if can("virtiofs") and not can("9p") else "9p"
+
+
+def _read(config: Path) -> dict[str, str]:
+    return parse(config.read_text(encoding="utf-8", errors="replace"))
+
+
+def check(image: KernelImage, root: Root = "disk") -> str:
+    """Look at the config of ``image``; returns a note for the user, empty when all is known.
+
+    Raises UnbootableKernel with a one-line reason when something is missing, on the
+    host (a virtiofsd for a kernel without 9P) or in the kernel.
+    """
+    if image.config is None:
+        return "its config is unknown: not checked before booting"
+    share = share_of(image)
+    reasons = missing(
+        _read(image.config), root=root, modules=image.modules is not None, share=share
+    )
+    if not reasons:
+        if share == "virtiofs" and find_virtiofsd() is None:
+            raise UnbootableKernel(
+                f"{image.name}: {image.release} cannot boot as a guest here: it has no 9P "
+                f"(CONFIG_NET_9P, CONFIG_9P_FS), and for its virtiofs no virtiofsd in Rust is "
+                f"installed; install one (package virtiofsd), or use a kernel with 9P"
+            )
+        return ""
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    raise UnbootableKernel(
+        f"{image.name}: {image.release} cannot boot as a guest: {reasons[0]}{more}; "
+        f"use Debian's generic flavour or enable it and build again"
+    )

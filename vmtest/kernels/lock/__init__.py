@@ -1,0 +1,1 @@
+"""kernels.lock: written, read, and a source of its own."""

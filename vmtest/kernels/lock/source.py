@@ -1,0 +1,73 @@
+"""Kernels as kernels.lock pins them: exactly that one, or an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from vmtest.errors import KernelUnavailable
+from vmtest.kernels.source import Source
+from vmtest.kernels.store.store import Store
+from vmtest.model.kernels import Kernel, KernelImage, KernelVersion, LockedSpec, Progress, Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class LockedSource:
+    """The source that a locked kernel comes from, held to what was locked."""
+
+    source: Source
+
+    def resolve(self, kernel: Kernel, store: Store) -> Resolved:
+        """What was locked: from the store, without asking anybody, or as its source has it.
+
+        Raises KernelUnavailable, with the nearest where there are any, when it is gone from
+        both, or is another thing by now.
+        """
+        spec = _spec(kernel)
+        stored = store.get(spec.key)
+        if stored is not None and stored.digest == spec.digest:
+            return Resolved(
+                kernel=kernel,
+                version=KernelVersion.parse(spec.version),
+                key=spec.key,
+                origin=spec.origin,
+                cached=True,
+                digest=spec.digest,
+            )
+        try:
+            found = self.source.resolve(replace(kernel, spec=spec.exact), store)
+        except KernelUnavailable as error:
+            raise KernelUnavailable(f"{error}; kernels.lock pins it: {_cure(kernel)}") from error
+        if found.digest:  # else only fetching it tells
+            _compare(kernel, found.digest, found.origin)
+        return replace(found, kernel=kernel)
+
+    def fetch(
+        self, resolved: Resolved, store: Store, progress: Progress | None = None
+    ) -> KernelImage:
+        """Bring it into the store; raises KernelUnavailable when it is not what was locked."""
+        kernel = resolved.kernel
+        unlocked = replace(resolved, kernel=replace(kernel, spec=_spec(kernel).exact))
+        image = store.take(resolved.key, kernel.name)
+        if image is None:
+            image = self.source.fetch(unlocked, store, progress)
+        _compare(kernel, image.digest, image.origin)
+        return image
+
+
+def _spec(kernel: Kernel) -> LockedSpec:
+    if not isinstance(kernel.spec, LockedSpec):
+        raise TypeError(f"{kernel.name}: {kernel.spec!r} is not for this source")
+    return kernel.spec
+
+
+def _compare(kernel: Kernel, digest: str, origin: str) -> None:
+    spec = _spec(kernel)
+    if digest != spec.digest:
+        raise KernelUnavailable(
+            f"{kernel.name}: kernels.lock pins {spec.version} ({spec.origin}) with the sha256 "
+            f"{spec.digest[:12]}, and {origin} has {digest[:12]} by now; {_cure(kernel)}"
+        )
+
+
+def _cure(kernel: Kernel) -> str:
+    return f"lock another with: vmtest kernels lock --kernel {kernel.name}"

@@ -1,0 +1,1 @@
+"""The store of kernels: each complete or absent, ready to boot."""

@@ -1,0 +1,246 @@
+"""What is inside a kernel file: its release, its payload, its PVH entry, its config.
+
+Layouts: Documentation/arch/x86/boot.rst (the setup header of a bzImage), elf(5), and
+include/xen/interface/elfnote.h (the PVH entry note).
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import re
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import zstandard
+
+from vmtest.errors import KernelUnavailable
+from vmtest.host.cache import find_tool
+
+_ELF = b"\x7fELF"
+_MACHINE_X86_64 = 62
+_PT_NOTE = 4
+_PHYS32_ENTRY = 18  # XEN_ELFNOTE_PHYS32_ENTRY
+_BANNER = re.compile(rb"Linux version (\S{3,})")
+_LARGEST = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A kernel file, looked into.
+
+    ``data`` is what to boot: the ELF with a PVH entry where there is one, else the
+    compressed image; ``elf`` tells which.  ``config`` is the embedded config, None
+    without CONFIG_IKCONFIG.
+    """
+
+    release: str
+    data: bytes
+    elf: bool
+    config: str | None
+    note: str = ""
+
+
+def unpack(data: bytes, name: str) -> Unpacked:
+    """Look into a vmlinuz, bzImage or ELF kernel for x86-64.
+
+    ``name`` is what errors call it.  Raises KernelUnavailable when it is none.
+    """
+    if data.startswith(_ELF):
+        return _from_elf(data, name)
+    if len(data) < 0x260 or data[0x202:0x206] != b"HdrS":
+        raise KernelUnavailable(
+            f"{name}: is no Linux kernel for x86-64 ({_looks_like(data)}); "
+            f"give a vmlinuz, a bzImage or an ELF vmlinux"
+        )
+    release = _setup_release(data)
+    elf, why = _payload(data, name)
+    if elf is None:
+        if not release:
+            raise KernelUnavailable(f"{name}: its header names no release, and {why}")
+        return Unpacked(release, data, False, None, f"booted compressed: {why}")
+    release = release or _banner_release(elf)
+    if not release:
+        raise KernelUnavailable(f"{name}: names no kernel release")
+    if not has_pvh_entry(elf):
+        return Unpacked(
+            release, data, False, embedded_config(elf), "booted compressed: no PVH entry"
+        )
+    return Unpacked(release, elf, True, embedded_config(elf))
+
+
+def _from_elf(data: bytes, name: str) -> Unpacked:
+    if len(data) < 64 or data[4] != 2 or struct.unpack_from("<H", data, 18)[0] != _MACHINE_X86_64:
+        raise KernelUnavailable(f"{name}: is an ELF file for another machine than x86-64")
+    release = _banner_release(data)
+    if not release:
+        raise KernelUnavailable(
+            f"{name}: is an ELF file but no Linux kernel (it holds no version banner); "
+            f"give a vmlinuz, a bzImage or an ELF vmlinux"
+        )
+    if not has_pvh_entry(data):
+        raise KernelUnavailable(
+            f"{name}: is an ELF kernel without a PVH entry, which QEMU cannot boot; "
+            f"set CONFIG_PVH=y or give its bzImage instead"
+        )
+    return Unpacked(release, data, True, embedded_config(data))
+
+
+def _looks_like(data: bytes) -> str:
+    if not data:
+        return "it is empty"
+    if data[56:60] == b"ARM\x64":
+        return "an arm64 image"
+    if data.startswith(b"!<arch>\n"):
+        return "a .deb package or an archive"
+    if data.startswith(b"\x1f\x8b"):
+        return "gzip data"
+    return f"{len(data)} bytes that begin with {data[:8].hex(' ')}"
+
+
+def _setup_release(data: bytes) -> str:
+    offset = struct.unpack_from("<H", data, 0x20E)[0]
+    if offset == 0 or offset + 0x200 >= len(data):
+        return ""
+    text = data[offset + 0x200 : offset + 0x200 + 256].split(b"\0", 1)[0]
+    return text.decode("ascii", "replace").split(" ", 1)[0]
+
+
+def _banner_release(elf: bytes) -> str:
+    match = _BANNER.search(elf)
+    return match.group(1).decode("ascii", "replace") if match else ""
+
+
+def _zstd(payload: bytes) -> bytes:
+    # decompressobj stops at the end of the frame: the build appends the size, 4 bytes.
+    return zstandard.ZstdDecompressor().decompressobj().decompress(payload)
+
+
+def _xz(payload: bytes) -> bytes:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(payload, _LARGEST)
+
+
+def _lzma(payload: bytes) -> bytes:
+    return lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(payload, _LARGEST)
+
+
+def _gzip(payload: bytes) -> bytes:
+    return zlib.decompressobj(31).decompress(payload, _LARGEST)
+
+
+def _bzip2(payload: bytes) -> bytes:
+    return bz2.BZ2Decompressor().decompress(payload, _LARGEST)
+
+
+def _lz4(payload: bytes) -> bytes:
+    tool = find_tool("lz4")
+    if tool is None:
+        raise ValueError("its payload is lz4 and the program lz4 is not installed")
+    # The 4 bytes of size at the end are not part of the stream.
+    done = subprocess.run([tool, "-dc"], input=payload[:-4], capture_output=True, check=False)
+    if not done.stdout.startswith(_ELF):
+        raise ValueError("its lz4 payload cannot be unpacked")
+    return done.stdout
+
+
+_FORMATS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
+    (b"\x28\xb5\x2f\xfd", _zstd),
+    (b"\xfd7zXZ\0", _xz),
+    (b"\x1f\x8b", _gzip),
+    (b"BZh", _bzip2),
+    (b"\x5d\x00\x00", _lzma),
+    (b"\x02\x21\x4c\x18", _lz4),
+    (_ELF, lambda payload: payload),
+)
+
+
+def decompress(data: bytes, name: str) -> bytes:
+    """A module's file, unpacked whatever it was packed with; as it is when with nothing.
+
+    Raises KernelUnavailable when ``name`` is damaged.
+    """
+    for magic, unpacker in _FORMATS:
+        if data.startswith(magic):
+            try:
+                return unpacker(data)
+            except (ValueError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+                raise KernelUnavailable(f"{name}: is damaged: {error}") from error
+    return data
+
+
+def _payload(data: bytes, name: str) -> tuple[bytes | None, str]:
+    """The ELF inside a bzImage, or None and why there is none."""
+    if struct.unpack_from("<H", data, 0x206)[0] < 0x208:
+        return None, "its boot protocol is older than 2.08"
+    setup_sectors = data[0x1F1] or 4
+    offset, length = struct.unpack_from("<II", data, 0x248)
+    start = (setup_sectors + 1) * 512 + offset
+    payload = data[start : start + length]
+    if len(payload) < length or length == 0:
+        raise KernelUnavailable(
+            f"{name}: is truncated: its payload ends at byte {start + length}, "
+            f"the file at {len(data)}"
+        )
+    for magic, unpacker in _FORMATS:
+        if payload.startswith(magic):
+            try:
+                elf = unpacker(payload)
+            except ValueError as error:
+                return None, str(error)
+            except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+                raise KernelUnavailable(
+                    f"{name}: is damaged: its payload cannot be unpacked: {error}"
+                ) from error
+            if elf.startswith(_ELF):
+                return elf, ""
+            return None, "its payload is no ELF file"
+    return None, f"its payload is compressed in an unknown way ({payload[:6].hex(' ')})"
+
+
+def has_pvh_entry(elf: bytes) -> bool:
+    """Whether a 64-bit ELF carries the note by which QEMU boots it directly."""
+    offset, size, count = _program_headers(elf)
+    for index in range(count):
+        at = offset + index * size
+        if at + 56 > len(elf):
+            return False
+        kind, _, begin, _, _, length = struct.unpack_from("<IIQQQQ", elf, at)
+        if kind == _PT_NOTE and _PHYS32_ENTRY in _xen_notes(elf[begin : begin + length]):
+            return True
+    return False
+
+
+def _program_headers(elf: bytes) -> tuple[int, int, int]:
+    if len(elf) < 64 or not elf.startswith(_ELF) or elf[4] != 2:
+        return (0, 0, 0)
+    offset = struct.unpack_from("<Q", elf, 32)[0]
+    size, count = struct.unpack_from("<HH", elf, 54)
+    return (offset, size, count)
+
+
+def _xen_notes(notes: bytes) -> set[int]:
+    """The types of the notes named Xen."""
+    found = set()
+    at = 0
+    while at + 12 <= len(notes):
+        name_size, value_size, kind = struct.unpack_from("<III", notes, at)
+        if notes[at + 12 : at + 12 + name_size].rstrip(b"\0") == b"Xen":
+            found.add(kind)
+        at += 12 + (name_size + 3) // 4 * 4 + (value_size + 3) // 4 * 4
+    return found
+
+
+def embedded_config(data: bytes) -> str | None:
+    """The config in a kernel built with CONFIG_IKCONFIG=y, None without."""
+    begin = data.find(b"IKCFG_ST")
+    end = data.find(b"IKCFG_ED", begin)
+    if begin < 0 or end < 0:
+        return None
+    try:
+        return gzip.decompress(data[begin + 8 : end]).decode("utf-8", "replace")
+    except (OSError, EOFError, zlib.error):
+        return None

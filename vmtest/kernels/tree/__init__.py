@@ -1,0 +1,1 @@
+"""Kernels built from a git tree."""

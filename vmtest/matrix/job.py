@@ -1,0 +1,270 @@
+"""One kernel's work: boot it, have a task done in it, and say what happened.
+
+``run_kernel`` is what an executor's worker does.  It takes and returns values
+that can be pickled; what happens meanwhile goes to files and to a callback.
+What is done in a guest is a ``Task``'s business; how a guest comes and goes is
+the ``Bench``'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event as Flag
+from threading import Lock, Timer
+from typing import Protocol
+
+from vmtest.errors import BootError, InfrastructureError, SessionLost, VmtestError
+from vmtest.model.events import Booted, Booting, Event
+from vmtest.model.kernels import Kernel, KernelImage, KernelResult, Limits, RootImage, Status
+from vmtest.vm.accel import Probe
+from vmtest.vm.console import Sign
+from vmtest.vm.deadlines import Scale
+from vmtest.vm.machine import Machine, MachineSpec
+from vmtest.vm.session import Session, SshSession
+
+Emit = Callable[[Event], None]
+Hold = Callable[[Session, KernelResult], None]
+"""Called with a failed kernel's session before its VM ends (``--shell-on-failure``)."""
+
+
+class Task(Protocol):
+    """What is done in one kernel: a value that can be pickled.
+
+    ``objects`` has name and sha256 of each BPF object it takes along.
+    """
+
+    @property
+    def objects(self) -> tuple[tuple[str, str], ...]:
+        """Name and sha256 of each BPF object."""
+
+    def run(self, bench: Bench, result: KernelResult) -> KernelResult:
+        """Do it, and return ``result`` completed.
+
+        A VmtestError or an OSError that it raises becomes the kernel's
+        BOOT_FAILED or INFRA_ERROR.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that running one kernel takes; ``directory`` exists and is its own."""
+
+    kernel: Kernel
+    image: KernelImage
+    root: RootImage
+    task: Task
+    probe: Probe
+    directory: Path
+    vcpus: int
+    note: str = ""
+
+    @property
+    def scale(self) -> Scale:
+        """How much the deadlines stretch here, at this moment."""
+        return Scale.now(self.probe.seconds, self.vcpus)
+
+
+class Cancellation:
+    """A switch that ends every machine running in this process, once."""
+
+    def __init__(self) -> None:
+        self._flag = Flag()
+        self._lock = Lock()
+        self._machines: set[Machine] = set()
+
+    @property
+    def requested(self) -> bool:
+        """Whether it was thrown."""
+        return self._flag.is_set()
+
+    def cancel(self) -> None:
+        """End every machine, and every one that would still start."""
+        with self._lock:
+            self._flag.set()
+            for machine in tuple(self._machines):
+                machine.cancel()
+
+    def watch(self, machine: Machine, stack: ExitStack) -> None:
+        """Have ``machine`` end with the others, until ``stack`` is left; raises SessionLost."""
+        with self._lock:
+            if self._flag.is_set():
+                raise SessionLost("cancelled")
+            self._machines.add(machine)
+        stack.callback(self._forget, machine)
+
+    def _forget(self, machine: Machine) -> None:
+        with self._lock:
+            self._machines.discard(machine)
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A booted guest.
+
+    ``limits`` are real seconds; ``complaints`` is how many the kernel had made
+    when it was up: those are no task's fault.
+    """
+
+    machine: Machine
+    session: SshSession
+    limits: Limits
+    complaints: int
+
+
+class Bench:
+    """Where a task works: boots guests of its job's kernel, one after the other.
+
+    ``boot_seconds`` is what the first boot took to its session (0.0 before),
+    ``console_tail`` the last machine's last lines.
+    """
+
+    def __init__(self, job: Job, emit: Emit, cancellation: Cancellation, hold: Hold | None) -> None:
+        self.job = job
+        self.emit = emit
+        self.boot_seconds = 0.0
+        self.console_tail: tuple[str, ...] = ()
+        self._boots = 0
+        self._cancellation = cancellation
+        self._hold = hold
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was interrupted."""
+        return self._cancellation.requested
+
+    def check(self) -> None:
+        """Raise SessionLost once the run was interrupted."""
+        if self.cancelled:
+            raise SessionLost("cancelled")
+
+    @contextmanager
+    def guest(self, network: bool = False) -> Iterator[Guest]:
+        """Boot the kernel, and end its VM behind; raises BootError, SessionLost.
+
+        The first guest's console is ``console.log``, the second's ``console-2.log``.
+        """
+        job = self.job
+        self._boots += 1
+        log = "console.log" if self._boots == 1 else f"console-{self._boots}.log"
+        spec = MachineSpec(
+            image=job.image,
+            root=job.root,
+            probe=job.probe,
+            log=job.directory / log,
+            memory_mib=job.kernel.memory_mib,
+            cpus=job.kernel.cpus,
+            cmdline=job.kernel.cmdline,
+            network=network,
+        )
+        limits = job.scale.apply(job.kernel.limits)
+        with ExitStack() as stack:
+            self.emit(Booting(job.kernel.name, self._boots))
+            machine = stack.enter_context(Machine(spec))
+            stack.callback(self._remember, machine)
+            self._cancellation.watch(machine, stack)
+            session = machine.connect(limits.boot, job.scale.factor)
+            stack.callback(session.close)
+            seconds = round(time.monotonic() - machine.started, 2)
+            self.boot_seconds = self.boot_seconds or seconds
+            self.emit(
+                Booted(job.kernel.name, seconds, job.image.release, job.probe.accelerator.value)
+            )
+            complaints = len(machine.console.findings(Sign.SPLAT))
+            yield Guest(machine, session, limits, complaints)
+
+    def _remember(self, machine: Machine) -> None:
+        self.console_tail = machine.console.tail
+
+    @contextmanager
+    def patience(self, machine: Machine, seconds: float) -> Iterator[None]:
+        """Hang up on a guest that neither answers nor dies within ``seconds``."""
+        timer = Timer(seconds, machine.hang_up)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def keep_dmesg(self, guest: Guest) -> bool:
+        """Write dmesg.log; whether the guest was still there to give its log."""
+        with self.patience(guest.machine, 10 * self.job.scale.factor):
+            try:
+                text = guest.session.run(["dmesg"]).stdout
+            except SessionLost:
+                return False
+        (self.job.directory / "dmesg.log").write_bytes(text)
+        return True
+
+    def show(self, session: SshSession, result: KernelResult) -> KernelResult:
+        """Let somebody look at a guest that failed; whatever comes of it, the result stands."""
+        if self._hold is None or self.cancelled or not session.alive:
+            return result
+        if result.status is Status.PASSED:
+            return result
+        try:
+            self._hold(session, result)
+        except (VmtestError, OSError) as error:
+            return replace(result, note=f"{result.note}; no shell: {error}".removeprefix("; "))
+        return result
+
+
+def base_result(kernel: Kernel, status: Status, reason: str) -> KernelResult:
+    """The result of a kernel that came to no tests."""
+    return KernelResult(kernel.name, status, reason=reason, gate=kernel.gate, directory=kernel.name)
+
+
+def _unheard(event: Event) -> None:
+    del event
+
+
+def run_kernel(
+    job: Job,
+    emit: Emit = _unheard,
+    cancellation: Cancellation | None = None,
+    hold: Hold | None = None,
+) -> KernelResult:
+    """Have the task of ``job`` done in its kernel, and judge.  Never raises a VmtestError."""
+    cancellation = cancellation or Cancellation()
+    started = time.monotonic()
+    scale = job.scale
+    result = KernelResult(
+        kernel=job.kernel.name,
+        status=Status.INFRA_ERROR,
+        version=str(job.image.version),
+        release=job.image.release,
+        accelerator=job.probe.accelerator.value,
+        note="; ".join(part for part in (job.image.note, job.note) if part),
+        factor=round(scale.factor, 2),
+        directory=job.directory.name,
+        digest=job.image.digest,
+        gate=job.kernel.gate,
+        objects=job.task.objects,
+        guest=job.root.digest,
+    )
+    bench = Bench(job, emit, cancellation, hold)
+    try:
+        result = job.task.run(bench, result)
+    except (VmtestError, OSError) as error:
+        if cancellation.requested:
+            result = replace(result, status=Status.CANCELLED, reason="interrupted")
+        elif isinstance(error, BootError):
+            result = replace(
+                result,
+                status=Status.BOOT_FAILED,
+                reason=str(error),
+                console_tail=bench.console_tail,
+            )
+        else:
+            result = replace(result, status=Status.INFRA_ERROR, reason=str(error))
+    duration = round(time.monotonic() - started, 2)
+    return replace(result, boot_seconds=bench.boot_seconds, duration=duration)
+
+
+def refused(kernel: Kernel, error: Exception) -> KernelResult:
+    """The result of a kernel that could not even be prepared."""
+    assert isinstance(error, InfrastructureError | OSError)
+    return base_result(kernel, Status.INFRA_ERROR, str(error))

@@ -1,0 +1,151 @@
+"""Work in a guest, watched: what of an end is the work's own, the VM's, the kernel's.
+
+Shared by the tasks that have one process run in one guest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from vmtest.errors import DeadlineExceeded, SessionLost, UnbootableKernel
+from vmtest.matrix.job import Bench, Guest
+from vmtest.model.events import Preparing
+from vmtest.model.kernels import KernelResult, Outcome, Status, TestResult
+from vmtest.suites.process import install
+from vmtest.vm.console import Finding, Sign
+from vmtest.vm.machine import Machine
+from vmtest.vm.session import Check
+
+KILLED = 128
+"""A shell's status for a process that a signal ended is this and the signal's number."""
+
+
+class Work(Protocol):
+    """A process in a guest, and what it comes to."""
+
+    @property
+    def archive(self) -> bytes:
+        """What goes into the guest, a tar."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a reason, such as ``pytest``."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether it had said anything: before that, an end is the machinery's fault."""
+
+    @property
+    def running(self) -> str | None:
+        """The test that runs."""
+
+    def run(self, guest: Guest, check: Check) -> None:
+        """Run it to its end; raises DeadlineExceeded, SessionLost."""
+
+    def verdict(self, machine: Machine) -> tuple[Status, str]:
+        """Status and reason once ``run`` has returned."""
+
+    def results(self, reason: str) -> tuple[TestResult, ...]:
+        """All tests; ``reason`` is why one that still ran was lost."""
+
+
+def watch(bench: Bench, guest: Guest, result: KernelResult, work: Work) -> KernelResult:
+    """Have ``work`` done in ``guest``, and judge; returns ``result`` completed.
+
+    Raises UnbootableKernel when the guest runs another kernel, InfrastructureError
+    when the payload does not fit in.
+    """
+    name, machine = bench.job.kernel.name, guest.machine
+    status, reason = Status.PASSED, ""
+    try:
+        bench.emit(Preparing(name, "copying the payload"))
+        with bench.patience(machine, guest.limits.silence):
+            release = install(guest.session, work.archive, bench.check)
+        if release != bench.job.image.release:
+            raise UnbootableKernel(
+                f"{name}: the guest runs {release} and not {bench.job.image.release}"
+            )
+        work.run(guest, bench.check)
+        status, reason = work.verdict(machine)
+        if status is Status.LOST:
+            reason = _while(work, reason)
+        if not bench.keep_dmesg(guest) and not bench.cancelled:
+            # After the last test: where programs and maps are freed.
+            status, reason = Status.LOST, f"{machine.cause_of_death()} after the last test"
+    except DeadlineExceeded as error:
+        starved = out_of_memory(machine)
+        status = Status.LOST if starved else Status.TIMED_OUT
+        reason = _while(work, starved or str(error))
+    except SessionLost as error:
+        status, reason = _broken(bench, machine, work, error)
+    except OSError as error:
+        status, reason = Status.INFRA_ERROR, f"{error}; the results so far are kept"
+    if machine.console.panic and status is not Status.PANICKED:
+        status, reason = Status.PANICKED, machine.cause_of_death()
+    splats = machine.console.findings(Sign.SPLAT)[guest.complaints :]
+    if status is Status.PASSED and splats:
+        status, reason = Status.SPLAT, f'the kernel complained: "{splats[0].text}"'
+    return replace(
+        result,
+        status=status,
+        reason=reason,
+        tests=work.results(reason),
+        splats=_texts(splats),
+        note=_with_boot_splats(result.note, machine, guest.complaints),
+        console_tail=() if status in (Status.PASSED, Status.FAILED) else machine.console.tail,
+    )
+
+
+def _broken(bench: Bench, machine: Machine, work: Work, error: SessionLost) -> tuple[Status, str]:
+    if bench.cancelled:
+        return Status.CANCELLED, _while(work, "interrupted")
+    cause = machine.cause_of_death()
+    if machine.console.panic:
+        return Status.PANICKED, _while(work, cause)
+    if not work.begun:
+        return Status.INFRA_ERROR, f"before {work.name} had begun: {error}; {cause}"
+    return Status.LOST, _while(work, out_of_memory(machine) or cause)
+
+
+def _while(work: Work, what: str) -> str:
+    return f"{what}; while {work.running} ran" if work.running else what
+
+
+def _texts(findings: Sequence[Finding]) -> tuple[str, ...]:
+    return tuple(finding.text for finding in findings)
+
+
+def _with_boot_splats(note: str, machine: Machine, count: int) -> str:
+    if not count:
+        return note
+    first = machine.console.findings(Sign.SPLAT)[0].text
+    boot = f'{count} complaint(s) of the kernel while booting, the first: "{first}"'
+    return f"{note}; {boot}" if note else boot
+
+
+def out_of_memory(machine: Machine) -> str:
+    """What the console says of the guest's memory, "" when it had enough."""
+    killed = machine.console.findings(Sign.OUT_OF_MEMORY)
+    if not killed:
+        return ""
+    return (
+        f"the guest ran out of memory ({machine.spec.memory_mib} MiB; raise memory in "
+        f'kernels.toml): "{killed[-1].text}"'
+    )
+
+
+def count_bad(bad: Sequence[TestResult]) -> str:
+    """``2 failed, 1 with errors``."""
+    errors = sum(test.outcome is Outcome.ERROR for test in bad)
+    failed = len(bad) - errors
+    parts = [f"{failed} failed"] if failed else []
+    parts += [f"{errors} with errors"] if errors else []
+    return ", ".join(parts)
+
+
+def last_line(log: bytes) -> str:
+    """The last line of ``log`` that is not blank."""
+    lines = [line for line in log.decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "nothing was printed"

@@ -1,0 +1,353 @@
+"""Kernels x work on an executor: fetches, boots, gathers, and decides nothing about display.
+
+Everything that changes runs on the main thread: workers put events into a queue
+and return values.  Preparation (index, download, guest image, build) runs
+beside the VMs, so that the first kernel boots while the last is fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from vmtest.config.file import Config
+from vmtest.errors import InfrastructureError, SessionLost, VmtestError
+from vmtest.kernels import Store, kconfig, source_for
+from vmtest.matrix.job import Cancellation, Hold, Job, Task, base_result, refused, run_kernel
+from vmtest.model.events import Event, KernelFinished, KernelQueued, Note, Preparing, coming
+from vmtest.model.kernels import (
+    SCHEMA,
+    Kernel,
+    KernelImage,
+    KernelResult,
+    Matrix,
+    Resolved,
+    RootImage,
+    Status,
+)
+from vmtest.objects.builds import run_build
+from vmtest.rootfs.prepare import prepare_root
+from vmtest.runs.folder import RunFolder, utc_now
+from vmtest.vm import accel
+
+QEMU_OVERHEAD_MIB = 200
+"""What QEMU takes beside the guest's memory, translated code included."""
+
+
+def _no_notes(matrix: Matrix) -> tuple[str, ...]:
+    del matrix
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run: what, on what.
+
+    ``task`` makes the task of a kernel once it is in the store and the build has
+    ended (UsageError ends the run); ``suites`` is the order of the table's rows;
+    ``command`` is what ``vmtest exec`` runs;
+    ``resolved`` has kernels whose index was already read; ``jobs`` of None means
+    as many VMs as the machine has room for; ``notes`` says what the user should know
+    of a whole matrix.
+    """
+
+    config: Config
+    kernels: tuple[Kernel, ...]
+    task: Callable[[KernelImage], Task]
+    cache: Path
+    folder: RunFolder
+    suites: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    build: bool = True
+    jobs: int | None = None
+    accelerator: str = "auto"
+    resolved: Mapping[str, Resolved] = field(default_factory=dict)
+    notes: Callable[[Matrix], tuple[str, ...]] = _no_notes
+
+
+def memory_available_mib() -> int:
+    """What the kernel says is available, in MiB."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) // 1024
+    raise InfrastructureError("/proc/meminfo has no MemAvailable; vmtest needs Linux 3.14 or later")
+
+
+def slots(kernels: Sequence[Kernel], cpus: int, memory_mib: int) -> int:
+    """How many of ``kernels`` may run at once: by vCPUs and by memory, one at least."""
+    vcpus = max(kernel.cpus for kernel in kernels)
+    need = max(kernel.memory_mib for kernel in kernels) + QEMU_OVERHEAD_MIB
+    # A fifth stays free: the guests' page caches are not all that lives here.
+    room = int(memory_mib * 0.8) // need
+    return max(1, min(len(kernels), cpus // vcpus, room))
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """The objects are there, or do not compile."""
+
+    future: Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A kernel is ready to boot, or never will be."""
+
+    kernel: Kernel
+    future: Future[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """A kernel's work has ended."""
+
+    kernel: Kernel
+    future: Future[KernelResult]
+
+
+def _outcome(ran: _Ran) -> KernelResult:
+    """A worker's result; a worker that broke is its kernel's fault of infrastructure."""
+    error = ran.future.exception()
+    if error is None:
+        return ran.future.result()
+    reason = f"its worker broke: {type(error).__name__}: {error}"
+    return base_result(ran.kernel, Status.INFRA_ERROR, reason)
+
+
+class _Runner:
+    """The state of one run; only the main thread touches it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        emit: Callable[[Event], None],
+        save: Callable[[Matrix], None],
+        hold: Hold | None,
+    ) -> None:
+        self.plan = plan
+        self.save = save
+        self.store = Store(plan.cache)
+        self.cancellation = Cancellation()
+        self.results: dict[str, KernelResult] = {}
+        self.started = time.monotonic()
+        self.stamp = utc_now()
+        self.interrupted = False
+        self._here = True
+        # Kernels that are here and wait for the guest image: they tell how far it is.
+        self._waiting: set[str] = set()
+        self._told = False
+        self._emit = emit
+        self._hold = hold
+        self._queue: queue.SimpleQueue[Event | _Built | _Prepared | _Ran] = queue.SimpleQueue()
+        cpus = len(os.sched_getaffinity(0))
+        self.jobs = plan.jobs or slots(plan.kernels, cpus, memory_available_mib())
+
+    def _post(self, event: Event) -> None:
+        self._queue.put(event)
+
+    def _prepare(self, kernel: Kernel, root: Future[RootImage], built: Future[None]) -> Job:
+        """On a worker: everything that has to be there before ``kernel`` can boot."""
+        image, note = self._image(kernel)
+        self._waiting.add(kernel.name)
+        guest = root.result()
+        self._waiting.discard(kernel.name)
+        config_note = kconfig.check(image, guest.kind)
+        self._post(Preparing(kernel.name, "choosing the accelerator"))
+        probe = accel.choose(image.image, self.plan.cache, self.plan.accelerator)
+        if not built.done():
+            self._post(Preparing(kernel.name, "waiting for the build"))
+        built.result()
+        return Job(
+            kernel=kernel,
+            image=image,
+            root=guest,
+            task=self.plan.task(image),
+            probe=probe,
+            directory=self.plan.folder.kernel(kernel.name),
+            vcpus=self.jobs * kernel.cpus,
+            note="; ".join(part for part in (note, config_note) if part),
+        )
+
+    def _image(self, kernel: Kernel) -> tuple[KernelImage, str]:
+        source = source_for(kernel, self.plan.config.archives)
+        self._post(Preparing(kernel.name, "reading the index"))
+        resolved = self.plan.resolved.get(kernel.name) or source.resolve(kernel, self.store)
+        if not resolved.cached:
+            self._post(coming(kernel, 0, resolved.size))
+
+        def progress(done: int, total: int) -> None:
+            if self.cancellation.requested:
+                raise SessionLost("cancelled")
+            self._post(coming(kernel, done, total))
+
+        return source.fetch(resolved, self.store, progress), resolved.note
+
+    def _root(self) -> RootImage:
+        def log(line: str) -> None:
+            if self.cancellation.requested:
+                raise SessionLost("cancelled")
+            if not self._told:
+                self._told = True
+                self._post(Note(line))
+            for name in sorted(self._waiting):
+                self._post(Preparing(name, f"guest image: {line}"))
+
+        return prepare_root(self.plan.config, self.plan.cache, log)
+
+    def _build(self) -> None:
+        if self.plan.build and self.plan.config.build is not None:
+            run_build(self.plan.config.build, self.plan.config.directory)
+
+    def run(self, executor: Executor | None) -> Matrix:
+        """Run everything; an interrupt ends the VMs and keeps what had finished."""
+        plan = self.plan
+        self.save(self.matrix())
+        for kernel in plan.kernels:
+            self._emit(KernelQueued(kernel.name))
+        self._here = executor is None
+        vms = executor or ThreadPoolExecutor(self.jobs, thread_name_prefix="vm")
+        # Two more than kernels: the guest image and the build, on which the others wait.
+        helpers = ThreadPoolExecutor(len(plan.kernels) + 2, thread_name_prefix="prepare")
+        try:
+            built = helpers.submit(self._build)
+            built.add_done_callback(lambda future: self._queue.put(_Built(future)))
+            root = helpers.submit(self._root)
+            for kernel in plan.kernels:
+                future = helpers.submit(self._prepare, kernel, root, built)
+                future.add_done_callback(partial(self._prepared, kernel))
+            self._loop(vms)
+        except BaseException as error:
+            self.interrupted = isinstance(error, KeyboardInterrupt)
+            self.cancellation.cancel()
+            vms.shutdown(wait=True, cancel_futures=True)
+            helpers.shutdown(wait=True, cancel_futures=True)
+            self._drain()
+            if not self.interrupted:
+                raise
+        else:
+            vms.shutdown(wait=True)
+            helpers.shutdown(wait=True)
+        matrix = self.matrix()
+        matrix = replace(matrix, notes=self.plan.notes(matrix))
+        self.save(matrix)
+        return matrix
+
+    def _prepared(self, kernel: Kernel, future: Future[Job]) -> None:
+        self._queue.put(_Prepared(kernel, future))
+
+    def _ran(self, kernel: Kernel, future: Future[KernelResult]) -> None:
+        self._queue.put(_Ran(kernel, future))
+
+    def _submit(self, vms: Executor, job: Job) -> Future[KernelResult]:
+        if self._here:
+            return vms.submit(run_kernel, job, self._post, self.cancellation, self._hold)
+        # A worker elsewhere: the job is pickled, its files and its result are the record.
+        return vms.submit(run_kernel, job)
+
+    def _loop(self, vms: Executor) -> None:
+        built = False
+        while len(self.results) < len(self.plan.kernels) or not built:
+            item = self._queue.get()
+            if isinstance(item, _Built):
+                item.future.result()  # a program that does not compile ends the run
+                built = True
+            elif isinstance(item, _Ran):
+                self._finish(_outcome(item))
+            elif isinstance(item, _Prepared):
+                self._boot(vms, item)
+            else:
+                self._emit(item)
+
+    def _boot(self, vms: Executor, prepared: _Prepared) -> None:
+        kernel = prepared.kernel
+        try:
+            job = prepared.future.result()
+        except (InfrastructureError, OSError) as error:
+            self._finish(refused(kernel, error))
+            return
+        if self._here:
+            self._emit(Preparing(kernel.name, "waiting for a VM"))
+        running = self._submit(vms, job)
+        running.add_done_callback(partial(self._ran, kernel))
+
+    def _drain(self) -> None:
+        """After an interrupt: take what the workers still said."""
+        while not self._queue.empty():
+            item = self._queue.get()
+            if isinstance(item, _Ran):
+                if not item.future.cancelled():
+                    self._finish(_outcome(item))
+            elif not isinstance(item, _Prepared | _Built):
+                self._emit(item)
+
+    def _finish(self, result: KernelResult) -> None:
+        self.results[result.kernel] = result
+        self._emit(KernelFinished(result.kernel, result))
+        self.save(self.matrix())
+
+    def matrix(self) -> Matrix:
+        """The matrix as it stands; kernels without a result yet are CANCELLED."""
+        return Matrix(
+            schema=SCHEMA,
+            run=self.plan.folder.name,
+            started=self.stamp,
+            duration=round(time.monotonic() - self.started, 2),
+            suites=self.plan.suites,
+            kernels=tuple(
+                self.results.get(kernel.name)
+                or base_result(kernel, Status.CANCELLED, "not finished")
+                for kernel in self.plan.kernels
+            ),
+            interrupted=self.interrupted,
+            command=self.plan.command,
+        )
+
+
+def run_matrix(
+    plan: Plan,
+    emit: Callable[[Event], None],
+    save: Callable[[Matrix], None],
+    *,
+    hold: Hold | None = None,
+    executor: Executor | None = None,
+) -> Matrix:
+    """Run ``plan`` and return its matrix.
+
+    ``emit`` and ``save`` are called on this thread, ``save`` with the matrix as
+    it stands: at the start, after every kernel, at the end.  ``executor`` defaults
+    to threads, one a VM slot; to any other the jobs are given as values that can
+    be pickled, and a kernel's events between start and end are not heard of.
+
+    Raises UsageError (nothing was booted that the user did not describe rightly);
+    an infrastructure fault of one kernel is that kernel's result;
+    KeyboardInterrupt becomes an interrupted matrix.
+    """
+    return _Runner(plan, emit, save, hold).run(executor)
+
+
+def resolve_all(
+    config: Config, kernels: Sequence[Kernel], store: Store
+) -> tuple[dict[str, Resolved], dict[str, VmtestError]]:
+    """What every kernel of ``kernels`` means today, and why the others mean nothing."""
+    found: dict[str, Resolved] = {}
+    failed: dict[str, VmtestError] = {}
+
+    def one(kernel: Kernel) -> Resolved | VmtestError:
+        try:
+            return source_for(kernel, config.archives).resolve(kernel, store)
+        except InfrastructureError as error:
+            return error
+
+    with ThreadPoolExecutor(8) as pool:
+        for kernel, answer in zip(kernels, pool.map(one, kernels), strict=True):
+            if isinstance(answer, Resolved):
+                found[kernel.name] = answer
+            else:
+                failed[kernel.name] = answer
+    return found, failed

@@ -1,0 +1,1 @@
+"""Values only: kernels, projects, results, loads, events."""

@@ -1,0 +1,1 @@
+"""BPF object files: compiled, chosen for a kernel, and read without libbpf."""

@@ -1,0 +1,287 @@
+"""What an object file holds: programs, maps, globals and layouts, read without loading it.
+
+By pyelftools and the bytes of `.BTF`, not by libbpf: that refuses what it could not load (legacy
+maps, no BTF), names no variable without BTF, and is C code on anybody's bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import Section, SymbolTableSection
+
+from vmtest.errors import UsageError
+from vmtest.objects.btf import Btf, BtfError, Kind, Member
+from vmtest.objects.sections import map_type, types_of
+
+LIMIT = 32 << 20
+"""Bytes of a file beyond which it is surely no BPF object."""
+_INSTRUCTION = 8
+_LEGACY_MAP = "IIIII"  # struct bpf_map_def of libbpf before 1.0
+_MOST_SECTIONS = 65_536
+_BTF_MAPS, _LEGACY_MAPS = ".maps", "maps"
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """A program, or a function that programs call (``type`` is ``function``).
+
+    ``type`` and ``attach_type`` are "" where the section does not say;
+    ``instructions`` count a load of 64 bits twice, as the kernel does.
+    """
+
+    name: str
+    section: str
+    type: str
+    attach_type: str
+    instructions: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapInfo:
+    """A map; sizes in bytes, None where it does not say (no BTF); ``key``, ``value`` as in C."""
+
+    name: str
+    type: str
+    key_size: int | None
+    value_size: int | None
+    max_entries: int | None
+    flags: int
+    key: str = ""
+    value: str = ""
+    legacy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalInfo:
+    """A global variable: its section, size in bytes, and initial bytes (hex, "" when zero).
+
+    ``number`` is its value where it is an integer of C.
+    """
+
+    name: str
+    section: str
+    size: int
+    type: str
+    initial: str
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A structure or union, size in bytes."""
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """All of an object file; ``layouts`` are those of keys, values and globals."""
+
+    path: str
+    license: str
+    btf: bool
+    programs: tuple[ProgramInfo, ...]
+    maps: tuple[MapInfo, ...]
+    globals: tuple[GlobalInfo, ...]
+    layouts: tuple[Layout, ...]
+
+
+def inspect(path: Path) -> ObjectInfo:
+    """What the object file at ``path`` holds; raises UsageError when it is none."""
+    data = _read(path)
+    try:
+        return _Object(path, data).info()
+    except BtfError as error:
+        raise UsageError(f"{path}: its BTF {error}; build the object again") from error
+    except (ELFError, ConstructError, struct.error, ArithmeticError, LookupError) as error:
+        raise UsageError(
+            f"{path}: is a damaged or truncated ELF file ({error}); build the object again"
+        ) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{path}: is no file; name an object file, such as build/x.bpf.o")
+        if status.st_size > LIMIT:
+            raise UsageError(
+                f"{path}: has {status.st_size >> 20} MiB, more than {LIMIT >> 20}: is no BPF object"
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    if not data:
+        raise UsageError(f"{path}: is empty; build the object again")
+    if not data.startswith(b"\x7fELF"):
+        raise UsageError(f"{path}: is not an ELF file, hence no BPF object")
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class _Symbol:
+    """``section`` is the number of the section it lies in."""
+
+    name: str
+    kind: str
+    section: int
+    value: int
+    size: int
+
+
+class _Object:
+    """An object file while it is read."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self._path = path
+        self._data = data
+        elf = ELFFile(io.BytesIO(data))
+        if elf["e_machine"] != "EM_BPF":
+            raise UsageError(f"{path}: is no BPF object: it is for {elf['e_machine']}")
+        if elf.num_sections() > _MOST_SECTIONS:
+            raise ELFError(f"{elf.num_sections()} sections")
+        self._order = "<" if elf.little_endian else ">"
+        self._sections: list[Section] = list(elf.iter_sections())
+        self._symbols = list(self._read_symbols())
+        number = self._number(".BTF")
+        self._btf = None if number is None else Btf(self._content(number), elf.little_endian)
+        self._types = self._btf.variables() if self._btf else {}
+        self._shown: list[int] = []  # types whose layouts are told
+
+    def info(self) -> ObjectInfo:
+        maps, variables = tuple(self._maps()), tuple(self._globals())
+        license_ = self._number("license")
+        text = b"" if license_ is None else self._content(license_)
+        return ObjectInfo(
+            path=str(self._path),
+            license=text.rstrip(b"\0").decode(errors="replace"),
+            btf=self._btf is not None,
+            programs=tuple(self._programs()),
+            maps=maps,
+            globals=variables,
+            layouts=tuple(self._layouts()),
+        )
+
+    def _number(self, name: str) -> int | None:
+        return next((n for n, s in enumerate(self._sections) if s.name == name), None)
+
+    def _content(self, number: int) -> bytes:
+        """The bytes of a section as they lie in the file; pyelftools would decompress them."""
+        section = self._sections[number]
+        start, size = section["sh_offset"], section["sh_size"]
+        if start + size > len(self._data):
+            raise ELFError(f"section {section.name} ends behind the file")
+        return self._data[start : start + size]
+
+    def _read_symbols(self) -> Iterator[_Symbol]:
+        for number, table in enumerate(self._sections):
+            if not isinstance(table, SymbolTableSection):
+                continue
+            self._content(number)
+            for symbol in table.iter_symbols():
+                index = symbol["st_shndx"]
+                if isinstance(index, int) and 0 < index < len(self._sections):
+                    kind = str(symbol["st_info"]["type"])
+                    where = (index, symbol["st_value"], symbol["st_size"])
+                    yield _Symbol(symbol.name, kind, *where)
+
+    def _in(self, number: int | None, kind: str = "STT_OBJECT") -> list[_Symbol]:
+        found = [s for s in self._symbols if s.section == number and s.kind == kind]
+        return sorted(found, key=lambda symbol: symbol.value)
+
+    def _programs(self) -> Iterator[ProgramInfo]:
+        for number, section in enumerate(self._sections):
+            if not section["sh_flags"] & 4:  # SHF_EXECINSTR
+                continue
+            for symbol in self._in(number, "STT_FUNC"):
+                kind, attach = types_of(section.name)
+                if section.name == ".text":
+                    kind = "function"
+                count = symbol.size // _INSTRUCTION
+                yield ProgramInfo(symbol.name, section.name, kind, attach, count)
+
+    def _maps(self) -> Iterator[MapInfo]:
+        for symbol in self._in(self._number(_BTF_MAPS)):
+            if self._btf is None or symbol.name not in self._types:
+                yield MapInfo(symbol.name, "", None, None, None, 0)
+            else:
+                yield self._btf_map(self._btf, symbol.name)
+        legacy = self._number(_LEGACY_MAPS)
+        for symbol in self._in(legacy):
+            assert legacy is not None
+            where = struct.unpack_from(
+                f"{self._order}{_LEGACY_MAP}", self._content(legacy), symbol.value
+            )
+            kind, key, value, entries, flags = where
+            yield MapInfo(symbol.name, map_type(kind), key, value, entries, flags, legacy=True)
+
+    def _btf_map(self, btf: Btf, name: str) -> MapInfo:
+        """A map defined by the members of a structure: a number is the length of an array."""
+        numbers: dict[str, int] = {}
+        types: dict[str, int] = {}
+        for member, number, _ in btf.entries(btf.resolved(self._types[name])):
+            pointer = btf.resolved(number)
+            if pointer.kind is not Kind.PTR:
+                continue
+            if member in ("key", "value"):
+                types[member] = pointer.size_or_type
+                numbers[f"{member}_size"] = btf.size(pointer.size_or_type)
+            elif (target := btf.resolved(pointer.size_or_type)).kind is Kind.ARRAY:
+                numbers[member] = target.words[2]
+        self._shown += types.values()
+        return MapInfo(
+            name=name,
+            type=map_type(numbers.get("type", 0)),
+            key_size=numbers.get("key_size", 0),
+            value_size=numbers.get("value_size", 0),
+            max_entries=numbers.get("max_entries", 0),
+            flags=numbers.get("map_flags", 0),
+            key=btf.name(types["key"]) if "key" in types else "",
+            value=btf.name(types["value"]) if "value" in types else "",
+        )
+
+    def _globals(self) -> Iterator[GlobalInfo]:
+        for number, section in enumerate(self._sections):
+            if not section.name.startswith((".data", ".bss", ".rodata")):
+                continue
+            zero = section["sh_type"] == "SHT_NOBITS"
+            content = b"" if zero else self._content(number)
+            for symbol in self._in(number):
+                initial = content[symbol.value : symbol.value + symbol.size]
+                if not zero and len(initial) < symbol.size:
+                    raise ELFError(f"{symbol.name} ends behind section {section.name}")
+                yield self._global(symbol, section.name, initial)
+
+    def _global(self, symbol: _Symbol, section: str, initial: bytes) -> GlobalInfo:
+        size, text = symbol.size, initial.hex() if any(initial) else ""
+        number = self._types.get(symbol.name)
+        if self._btf is None or number is None:
+            return GlobalInfo(symbol.name, section, size, "", text)
+        self._shown.append(number)
+        found = self._btf.resolved(number)
+        value = None
+        if found.kind in (Kind.INT, Kind.ENUM, Kind.ENUM64):
+            # Of an integer the word behind the type says in bit 24 whether it has a sign.
+            signed = found.flag if found.kind is not Kind.INT else bool(found.words[0] >> 24 & 1)
+            order: Literal["little", "big"] = "little" if self._order == "<" else "big"
+            value = int.from_bytes(initial, order, signed=signed)
+        return GlobalInfo(symbol.name, section, size, self._btf.name(number), text, value)
+
+    def _layouts(self) -> Iterator[Layout]:
+        if self._btf is None:
+            return
+        for number in self._btf.structures(self._shown):
+            name, size = self._btf.name(number), self._btf.size(number)
+            yield Layout(name, size, self._btf.members(number))

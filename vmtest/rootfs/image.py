@@ -1,0 +1,492 @@
+"""The guest's user space: a small Debian built once, or a folder, an image, the host's root.
+
+The image is a squashfs with Python, pytest, libbpf, bpftool and sshd; no systemd, no
+udev, no SSH host keys (every VM gets its own).  It is cached by what it is made of,
+which does not include the mirror it came from.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vmtest.errors import ImageError, InfrastructureError
+from vmtest.host.cache import (
+    disk_errors,
+    disk_full,
+    hold,
+    locked,
+    publish,
+    read_json,
+    require_space,
+    require_tool,
+    scratch,
+    sha256_file,
+    sha256_json,
+    tree_size,
+    write_json,
+)
+from vmtest.host.debian import Mirror, Mirrors, clean_environment, host_options
+from vmtest.model.kernels import GuestSpec, KernelImage, Progress, RootImage
+from vmtest.rootfs.wheels import stage_wheels
+from vmtest.storage.transfer import Bundle, pack, unpack
+
+RECIPE = 1
+"""Raised when the recipe changes in a way that its texts below do not show."""
+
+PACKAGES = (
+    "bpftool",
+    "busybox-static",
+    "iproute2",
+    "kmod",
+    "libbpf1",
+    "openssh-server",
+    "procps",
+    "python3",
+    "python3-pytest",
+    "util-linux",
+)
+"""What every guest image holds; ``GuestSpec.packages`` come on top."""
+
+GUEST_PYTHON = "/usr/bin/python3"
+
+_DPKG_OPTIONS = (
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/i18n/*",
+    "path-exclude=/usr/share/lintian/*",
+    "path-exclude=/usr/share/bash-completion/*",
+    "path-exclude=/usr/share/zoneinfo/*",
+)
+# mmdebstrap gives these to sh with the image's root as $1.
+_COMPILE = (
+    'chroot "$1" python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash '
+    "/usr/lib/python3 /usr/local/lib >/dev/null"
+)
+_CLEAN = (
+    'rm -rf "$1"/etc/ssh/ssh_host_* "$1"/etc/apt/apt.conf.d/99mmdebstrap '
+    '"$1"/etc/apt/sources.list.d/* "$1"/var/cache/debconf/* "$1"/var/log/*.log '
+    '"$1"/var/log/apt && : >"$1"/etc/apt/sources.list'
+)
+# While hooks run, the host's /dev, /proc and /sys are mounted there: nothing below them is
+# to be touched (mmdebstrap leaves them empty, but for a few device nodes, in its tar).
+_PLACES = (
+    'cd "$1" && mkdir -p run tmp && chmod 755 . run && chmod 1777 tmp && : >etc/machine-id && '
+    "ln -sf /proc/mounts etc/mtab"
+)
+# virtme-ng mounts seven file systems before its init runs; util-linux' mount, with its six
+# libraries, takes 50 ms a time on an emulated CPU. The package "mount" brings it back.
+_MOUNT = (
+    'cd "$1" && for name in mount umount; do '
+    "test -e usr/bin/$name || ln -s busybox usr/bin/$name; done"
+)
+_HOOKS = (_CLEAN, _PLACES, _MOUNT)
+
+_NEEDED_FOLDERS = ("dev", "proc", "sys", "run", "tmp")
+_BUILD_SPACE = 1 << 30
+_TAIL = 6
+
+Log = Callable[[str], None]
+"""Called with a line now and then while an image is built."""
+
+
+def _quiet(line: str) -> None:
+    del line
+
+
+def prepare(
+    spec: GuestSpec,
+    cache: Path,
+    mirrors: Mirrors | Callable[[], Mirrors] | None = None,
+    *,
+    check_valid_until: bool = True,
+    log: Log = _quiet,
+) -> RootImage:
+    """The root that ``spec`` asks for, built when the cache lacks it.
+
+    ``mirrors`` say where Debian comes from (a function is asked only when something
+    has to be built).  Raises ImageError with the end of the build's log, and
+    UsageError when no mirror is known.
+    """
+    if spec.root == "host":
+        return RootImage("host", None, _host_digest(), sys.executable)
+    if spec.root != "debian":
+        return _given(Path(spec.root))
+    key = image_key(spec)
+    hold(cache, f"image-{key}")
+    found = _cached(cache, key)
+    if found is not None:
+        return found
+    with locked(cache, f"image-{key}"):
+        found = _cached(cache, key)  # another runner may have been faster
+        if found is not None:
+            return found
+        known = mirrors() if callable(mirrors) else mirrors
+        mirror = known.of(spec.suite) if known is not None else None
+        if mirror is None:
+            raise ImageError(
+                f"guest image: {spec.suite} is not built yet and no Debian mirror is known for "
+                f"it; set one in kernels.toml, or bring an image with: vmtest image import FILE"
+            )
+        with scratch(cache, f"image-{key}") as folder, disk_errors(cache, "guest image"):
+            require_space(cache, _BUILD_SPACE, "guest image")
+            made = folder / "image"
+            made.mkdir()
+            image = made / "root.sqfs"
+            _build(spec, mirror, image, folder, check_valid_until, cache, log)
+            _check_image(image)
+            write_json(
+                made / "image.json",
+                {
+                    "schema": 1,
+                    "key": key,
+                    "suite": spec.suite,
+                    "packages": list(_packages(spec)),
+                    "sha256": sha256_file(image),
+                    "size": image.stat().st_size,
+                },
+            )
+            publish(made, _place(cache, key))
+    found = _cached(cache, key)
+    if found is None:
+        raise ImageError(f"{_place(cache, key)}: the image just built cannot be read back")
+    return found
+
+
+def image_key(spec: GuestSpec) -> str:
+    """What names the image of ``spec`` in the cache: a digest of what it is made of."""
+    made_of = {
+        "recipe": RECIPE,
+        "suite": spec.suite,
+        "packages": list(_packages(spec)),
+        "wheels": sorted([wheel.name, _digest_wheel(wheel)] for wheel in spec.wheels),
+        "dpkg": list(_DPKG_OPTIONS),
+        "hooks": [_COMPILE, *_HOOKS],
+    }
+    return f"{spec.suite}-{sha256_json(made_of)[:16]}"
+
+
+def images(cache: Path) -> list[tuple[str, Path, int]]:
+    """The images in the cache: name, file, bytes on the disk."""
+    return [
+        (place.name, place / "root.sqfs", tree_size(place))
+        for place in sorted((cache / "images").glob("*"))
+        if _cached(cache, place.name) is not None
+    ]
+
+
+def export_bundle(
+    file: Path,
+    cache: Path,
+    kernels: Iterable[KernelImage] = (),
+    image: RootImage | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Write kernels and a guest image to ``file``, a tar for a host without apt or network.
+
+    With them go the answers that the sources gave, so that the other host resolves
+    the same requests to them.  Raises ImageError for an image that is not from the
+    cache, and InfrastructureError when ``file`` cannot be written.
+    """
+    entries = [Path(kernel.image).parents[1].relative_to(cache) for kernel in kernels]
+    if image is not None:
+        if image.path is None or cache not in image.path.parents:
+            raise ImageError(
+                f'guest image: root = "{image.path or image.kind}" is not vmtest\'s to export; '
+                f'only an image built from root = "debian" is'
+            )
+        entries.append(image.path.parent.relative_to(cache))
+    return pack(file, cache, entries, progress)
+
+
+def import_bundle(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
+    """Bring what :func:`export_bundle` wrote into ``cache``.
+
+    Every file is checked against its digest before anything is published.  Raises
+    InfrastructureError for a bundle that is damaged, unsafe or no bundle at all.
+    """
+    return unpack(file, cache, progress)
+
+
+# --- cache ------------------------------------------------------------------------------
+
+
+def _place(cache: Path, key: str) -> Path:
+    return cache / "images" / key
+
+
+def _cached(cache: Path, key: str) -> RootImage | None:
+    place = _place(cache, key)
+    meta = read_json(place / "image.json")
+    image = place / "root.sqfs"
+    try:
+        if not isinstance(meta, dict) or image.stat().st_size != meta["size"]:
+            return None
+        return RootImage("disk", image, str(meta["sha256"]), GUEST_PYTHON)
+    except (OSError, KeyError):
+        return None
+
+
+def _packages(spec: GuestSpec) -> tuple[str, ...]:
+    for name in spec.packages:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name):
+            raise ImageError(f"guest image: packages: {name!r} is no name of a Debian package")
+    return tuple(sorted({*PACKAGES, *spec.packages}))
+
+
+def _digest_wheel(wheel: Path) -> str:
+    try:
+        return sha256_file(wheel)
+    except OSError as error:
+        raise ImageError(
+            f"guest image: wheels: {wheel}: {error.strerror}; correct it in kernels.toml"
+        ) from error
+
+
+# --- roots that are not built -----------------------------------------------------------
+
+
+def _host_digest() -> str:
+    return sha256_json(["host", os.uname().machine, sys.version])
+
+
+def _given(path: Path) -> RootImage:
+    """The root in a folder or an image that the user names."""
+    if path.is_dir():
+        lacking = [name for name in _NEEDED_FOLDERS if not (path / name).is_dir()]
+        if lacking:
+            raise ImageError(
+                f"guest root: {path} has no folder {', '.join(lacking)}, which a guest mounts on; "
+                f"make it there (empty)"
+            )
+        python = _python_in(path)
+        status = path / "var/lib/dpkg/status"
+        digest = (
+            sha256_file(status)
+            if status.is_file()
+            else sha256_json(sorted(entry.name for entry in path.iterdir()))
+        )
+        return RootImage("directory", path.absolute(), digest, python)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4)
+    except OSError as error:
+        raise ImageError(
+            f'guest root: {path}: {error.strerror}; root is "debian", "host" or the path of a '
+            f"folder or an image"
+        ) from error
+    if not head.startswith(b"hsqs"):
+        raise ImageError(f"guest root: {path} is no squashfs image; make one with mksquashfs")
+    _check_image(path)
+    return RootImage("disk", path.absolute(), sha256_file(path), GUEST_PYTHON)
+
+
+def _python_in(root: Path) -> str:
+    for place in ("usr/bin/python3", "bin/python3", "usr/local/bin/python3"):
+        if os.path.lexists(root / place):
+            return f"/{place}"
+    raise ImageError(f"guest root: {root} has no python3; install python3 and python3-pytest in it")
+
+
+def _check_image(image: Path) -> None:
+    """Raise ImageError when a squashfs lacks what a guest needs, or its / is not root's."""
+    tool = _require("unsquashfs", "squashfs-tools", "to look into the guest image")
+    done = subprocess.run(
+        [tool, "-lln", str(image), *_NEEDED_FOLDERS, GUEST_PYTHON.lstrip("/")],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    lines = [line.split(maxsplit=5) for line in done.stdout.splitlines()]
+    found = {
+        fields[5].partition(" -> ")[0].partition("/")[2]: fields
+        for fields in lines
+        if len(fields) == 6 and fields[5].startswith("squashfs-root")
+    }
+    if done.returncode != 0 or "" not in found:
+        last = done.stderr.strip().splitlines()[-1:] or ["unsquashfs lists nothing"]
+        raise ImageError(f"guest image: {image} cannot be read: {last[0]}")
+    lacking = [f"/{name}" for name in _NEEDED_FOLDERS if name not in found]
+    if GUEST_PYTHON.lstrip("/") not in found:
+        lacking.append(GUEST_PYTHON)
+    if lacking:
+        raise ImageError(f"guest image: {image} lacks {', '.join(lacking)}")
+    mode, owner = found[""][0], found[""][1]
+    if (mode, owner) != ("drwxr-xr-x", "0/0"):
+        raise ImageError(
+            f"guest image: {image}: / is {mode} {owner} and must be drwxr-xr-x 0/0 (root), or sshd "
+            f"refuses to serve"
+        )
+
+
+# --- building ---------------------------------------------------------------------------
+
+
+def _require(tool: str, package: str, purpose: str) -> str:
+    try:
+        return require_tool(tool, package, purpose)
+    except InfrastructureError as error:
+        raise ImageError(f"guest image: {error}") from None
+
+
+def _build(
+    spec: GuestSpec,
+    mirror: Mirror,
+    image: Path,
+    folder: Path,
+    check_valid_until: bool,
+    cache: Path,
+    log: Log,
+) -> None:
+    """Run mmdebstrap into sqfstar; as an ordinary user both in a user namespace."""
+    bootstrap = _require("mmdebstrap", "mmdebstrap", "to build the guest image")
+    packer = [_require("sqfstar", "squashfs-tools", "to pack the guest image")]
+    mode = "root"
+    if os.geteuid() != 0:
+        mode = "unshare"
+        _check_user_namespaces()
+        # Without this, squashfs gives / the builder's uid: the tar has no entry for it.
+        packer = [_require("unshare", "util-linux", "to pack it"), "-r", "--map-auto", *packer]
+    packer += ["-quiet", "-no-progress", "-comp", "lz4", "-Xhc", "-root-mode", "755", str(image)]
+    with _sources(spec, mirror) as sources:
+        command = [
+            bootstrap,
+            f"--mode={mode}",
+            "--variant=essential",
+            "--format=tar",
+            f"--include={','.join(_packages(spec))}",
+            "--architectures=amd64",
+            '--aptopt=APT::Install-Recommends "false"',
+            '--aptopt=Acquire::Languages "none"',
+            '--aptopt=Acquire::Retries "3"',
+            *([] if check_valid_until else ['--aptopt=Acquire::Check-Valid-Until "false"']),
+            *(f"--aptopt={line}" for line in host_options()),
+            *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
+            *_wheel_hooks(spec, folder),
+            *(f"--customize-hook={hook}" for hook in _HOOKS),
+            spec.suite,
+            "-",
+            str(sources),
+        ]
+        kept = cache / "logs" / f"{folder.name.partition('@')[0]}.log"
+        log(f"building the guest image ({spec.suite}, {len(_packages(spec))} packages)")
+        _run(command, packer, kept, folder, log)
+    kept.unlink(missing_ok=True)
+
+
+@contextmanager
+def _sources(spec: GuestSpec, mirror: Mirror) -> Iterator[Path]:
+    """A one-line source that mmdebstrap reads, and the keys it names, readable by its namespace."""
+    with tempfile.TemporaryDirectory(prefix="vmtest-image-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        signed_by = mirror.signed_by
+        if "\n" in signed_by:
+            (folder / "keys.asc").write_text(
+                "\n".join("" if line == "." else line for line in signed_by.strip().splitlines())
+                + "\n",
+                encoding="ascii",
+            )
+            signed_by = str(folder / "keys.asc")
+        sources = folder / "guest.list"
+        sources.write_text(
+            f"deb [signed-by={','.join(signed_by.split())}] {mirror.uri} {spec.suite} main\n",
+            encoding="utf-8",
+        )
+        yield sources
+
+
+def _wheel_hooks(spec: GuestSpec, folder: Path) -> list[str]:
+    if not spec.wheels:
+        return []
+    staged = folder / "wheels.tar"
+    stage_wheels(spec.wheels, staged)
+    return [f"--customize-hook=tar-in {shlex.quote(str(staged))} /", f"--customize-hook={_COMPILE}"]
+
+
+def _check_user_namespaces() -> None:
+    """Raise ImageError, with the cure, when an ordinary user cannot build here."""
+    _require("newuidmap", "uidmap", "to build the guest image as an ordinary user")
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    for file in (Path("/etc/subuid"), Path("/etc/subgid")):
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except OSError:
+            lines = []
+        if not any(line.partition(":")[0] in (user, str(os.geteuid())) for line in lines):
+            raise ImageError(
+                f"guest image: {user} has no range of ids in {file}, which an ordinary user needs "
+                f"to build it; as root: usermod --add-subuids 100000-165535 "
+                f"--add-subgids 100000-165535 {user}"
+            )
+
+
+def _run(command: list[str], packer: list[str], kept: Path, folder: Path, log: Log) -> None:
+    """Run ``command | packer`` with both logs in ``kept``; raises ImageError with its end."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    environment = clean_environment()
+    with (
+        kept.open("wb") as output,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        ) as maker,
+        subprocess.Popen(
+            packer, stdin=maker.stdout, stdout=output, stderr=output, env=environment
+        ) as packing,
+    ):
+        assert maker.stdout is not None and maker.stderr is not None
+        maker.stdout.close()  # the packer's now: it must see the end of it
+        try:
+            for raw in maker.stderr:
+                output.write(raw)
+                output.flush()
+                line = raw.decode("utf-8", "replace").strip()
+                if line.startswith("I: ") and "running --" not in line:
+                    log(line.removeprefix("I: "))
+        except BaseException:
+            maker.terminate()
+            packing.terminate()
+            raise
+    if maker.returncode == 0 and packing.returncode == 0:
+        return
+    text = kept.read_text(encoding="utf-8", errors="replace")
+    if "No space left" in text:
+        temporary = Path(tempfile.gettempdir())
+        raise disk_full(folder if _is_full(folder) else temporary, "guest image")
+    program, status = (
+        ("mmdebstrap", maker.returncode)
+        if maker.returncode != 0
+        else ("sqfstar", packing.returncode)
+    )
+    raise ImageError(
+        f"guest image: {program} ended with status {status}{_cause(text)}; the whole log is {kept}"
+    )
+
+
+def _is_full(folder: Path) -> bool:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize < 16 << 20
+
+
+def _cause(text: str) -> str:
+    """The errors in a build's log, in a few lines."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if re.match(r"(E|W|Err|FATAL|dpkg)\b ?:", line)]
+    chosen = (telling or lines)[-_TAIL:]
+    return "".join(f"\n  {line}" for line in chosen)

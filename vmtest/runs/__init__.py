@@ -1,0 +1,1 @@
+"""A run's folder: its files and rows, written and read back."""

@@ -1,0 +1,96 @@
+"""``matrix.json``: a matrix as JSON and back, exactly, with a versioned schema.
+
+``docs/reports.md`` documents every field.  Keys that this version does not know
+are ignored: the schema's number is raised when a reader would misread a file.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from vmtest.errors import UsageError
+from vmtest.model.kernels import SCHEMA, Matrix
+
+_ADAPTER = TypeAdapter(Matrix)
+_SHOWN = 5
+
+
+def dumps(matrix: Matrix) -> str:
+    """``matrix`` as JSON, to be written as UTF-8.
+
+    Lone surrogates, which are no characters, become ``?``.
+    """
+    value = _ADAPTER.dump_python(matrix, mode="json")
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1)
+    return text.encode("utf-8", "replace").decode() + "\n"
+
+
+def render(matrix: Matrix) -> str:
+    """``dumps``, by the name that every reporter has."""
+    return dumps(matrix)
+
+
+def loads(text: str | bytes, name: str = "matrix.json") -> Matrix:
+    """The matrix in ``text``; ``name`` is the file to blame.
+
+    Raises UsageError for what is no JSON, has another schema or lacks fields.
+    """
+    cure = "run the tests again, or render it with the vmtest that wrote it"
+    try:
+        value = json.loads(text)
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise UsageError(
+            f"{name}: not JSON: {error}; the file is truncated or no matrix.json at all: "
+            "give another run, or run the tests again"
+        ) from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{name}: holds {_kind(value)}, not a matrix; {cure}")
+    schema = value.get("schema")
+    if type(schema) is not int:
+        raise UsageError(f"{name}: schema: missing or no number, so this is no matrix; {cure}")
+    if schema != SCHEMA:
+        whose = "a newer" if schema > SCHEMA else "an older"
+        raise UsageError(
+            f"{name}: schema: {schema}, but this vmtest reads {SCHEMA}; {whose} vmtest wrote it: "
+            f"{'upgrade vmtest' if schema > SCHEMA else cure}"
+        )
+    try:
+        return _ADAPTER.validate_json(text, strict=True)
+    except ValidationError as error:
+        raise UsageError("\n".join(_problems(error, name, cure))) from error
+
+
+def _problems(error: ValidationError, name: str, cure: str) -> list[str]:
+    problems = error.errors(include_url=False, include_context=False)
+    lines = []
+    for problem in problems[:_SHOWN]:
+        message = problem["msg"].removeprefix("Input ")
+        message = message[:1].lower() + message[1:]
+        lines.append(f"{name}: {_place(problem['loc'])}: {message}{_got(problem)}")
+    if len(problems) > _SHOWN:
+        lines.append(f"{name}: and {len(problems) - _SHOWN} more")
+    lines[-1] += f"; {cure}"
+    return lines
+
+
+def _place(where: tuple[int | str, ...]) -> str:
+    """``kernels[2].tests[0].outcome``."""
+    text = ""
+    for part in where:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".") or "the whole file"
+
+
+def _got(problem: Any) -> str:
+    got = problem["input"]
+    if problem["type"] == "missing" or isinstance(got, dict | list):
+        return ""
+    return f" (is {json.dumps(got)[:60]})"
+
+
+def _kind(value: object) -> str:
+    kinds: dict[type, str] = {list: "a list", str: "a string", type(None): "null"}
+    return kinds.get(type(value), "a number")

@@ -1,0 +1,1 @@
+"""The cache as a user sees it: carried elsewhere, and made smaller."""

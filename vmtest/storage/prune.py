@@ -1,0 +1,81 @@
+"""Making room in the cache: what was not used for long, or is too much; never what is in use.
+
+Entries are kernels and guest images.  When one was last used is the time of change of a
+file that every process which takes it holds; see :func:`vmtest.host.cache.hold`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmtest.host.cache import in_use, last_used, remove_unused, sweep, tree_size
+from vmtest.kernels import Store
+from vmtest.rootfs.image import images
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An entry: ``size`` in bytes, ``used`` in seconds since the epoch; broken ones are no use."""
+
+    kind: str
+    name: str
+    path: Path
+    size: int
+    used: float
+    busy: bool = False
+    broken: bool = False
+
+    @property
+    def lock(self) -> str:
+        """The name by which it is locked and held."""
+        return f"{self.kind}-{self.name}"
+
+
+def items(cache: Path) -> list[Item]:
+    """Every kernel and every guest image in ``cache``."""
+    whole = {entry.path for entry in Store(cache).entries()}
+    whole |= {file.parent for _, file, _ in images(cache)}
+    found = []
+    for kind in ("kernel", "image"):
+        for path in (cache / f"{kind}s").glob("*"):
+            lock = f"{kind}-{path.name}"
+            # Before uses were noted, an entry's own time is the best that is known.
+            used = last_used(cache, lock) or path.stat().st_mtime
+            size, busy = tree_size(path), in_use(cache, lock)
+            found.append(Item(kind, path.name, path, size, used, busy, path not in whole))
+    return found
+
+
+def superfluous(
+    found: Iterable[Item], now: float, older_than: float | None, max_size: int | None
+) -> list[Item]:
+    """Which of ``found`` to remove, the least recently used first; never one that is busy.
+
+    Broken ones, those unused for over ``older_than`` seconds, and then as many as it takes to
+    come down to ``max_size`` bytes.  None sets no limit.
+    """
+    ordered = sorted(found, key=lambda item: item.used)
+    left = sum(item.size for item in ordered)
+    chosen = []
+
+    def drop(item: Item) -> None:
+        nonlocal left
+        chosen.append(item)
+        left -= item.size
+
+    free = [item for item in ordered if not item.busy]
+    for item in free:
+        if item.broken or (older_than is not None and now - item.used > older_than):
+            drop(item)
+    for item in free:
+        if max_size is not None and left > max_size and item not in chosen:
+            drop(item)
+    return chosen
+
+
+def remove(cache: Path, chosen: Iterable[Item]) -> list[Item]:
+    """Remove ``chosen``; returns those removed, without what somebody took meanwhile."""
+    sweep(cache)
+    return [item for item in chosen if remove_unused(cache, item.lock, item.path)]

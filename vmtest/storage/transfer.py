@@ -1,0 +1,252 @@
+"""Entries of the cache in one file, for a host without apt or network.
+
+A bundle is a tar.  Its first member, ``bundle.json``, lists every file with its size
+and sha256; nothing else is taken from the tar.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+from vmtest.errors import InfrastructureError
+from vmtest.host.cache import (
+    disk_errors,
+    ensure,
+    locked,
+    megabytes,
+    publish,
+    read_json,
+    require_space,
+    scratch,
+    sha256_file,
+    write_json,
+)
+from vmtest.model.kernels import Progress
+
+_SCHEMA = 1
+_MANIFEST = "bundle.json"
+_CHUNK = 1 << 20
+_LARGEST_MANIFEST = 64 << 20
+_KINDS = {"kernels": "kernel", "images": "image"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What a bundle holds: names of entries, bytes in all, and those already there."""
+
+    kernels: tuple[str, ...]
+    images: tuple[str, ...]
+    size: int
+    already: tuple[str, ...] = ()
+
+
+def pack(
+    file: Path, cache: Path, entries: Iterable[Path], progress: Progress | None = None
+) -> Bundle:
+    """Write ``entries``, folders relative to ``cache``, to ``file``.
+
+    Raises InfrastructureError when it cannot be written; then ``file`` is as it was.
+    """
+    chosen = sorted({entry.as_posix() for entry in entries})
+    names = {Path(entry).name for entry in chosen}
+    paths = [p for entry in chosen for p in sorted((cache / entry).rglob("*")) if p.is_file()]
+    for record in sorted((cache / "resolved").glob("*.json")):
+        value = read_json(record)
+        if isinstance(value, dict) and value.get("key") in names:
+            paths.append(record)
+    total = sum(path.stat().st_size for path in paths)
+    manifest = {
+        "schema": _SCHEMA,
+        "entries": chosen,
+        "files": {
+            path.relative_to(cache).as_posix(): [path.stat().st_size, sha256_file(path)]
+            for path in paths
+        },
+    }
+    if not file.parent.is_dir():
+        raise InfrastructureError(f"{file}: cannot write the bundle: {file.parent} is no folder")
+    part = file.with_name(f".{file.name}.part")
+    try:
+        with disk_errors(file.parent, f"{file}: writing the bundle"):
+            require_space(file.parent, total, f"{file}: writing the bundle")
+            with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
+                text = json.dumps(manifest, sort_keys=True).encode()
+                tar.addfile(_member(_MANIFEST, len(text)), io.BytesIO(text))
+                done = 0
+                for path in paths:
+                    size = path.stat().st_size
+                    with path.open("rb") as stream:
+                        tar.addfile(_member(path.relative_to(cache).as_posix(), size), stream)
+                    done += size
+                    if progress is not None:
+                        progress(done, total)
+            part.rename(file)
+    except OSError as error:
+        raise InfrastructureError(f"{file}: cannot write the bundle: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return _summary(chosen, total)
+
+
+def unpack(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
+    """Bring the entries of ``file`` into ``cache``; those that are there already stay.
+
+    Raises InfrastructureError for what is no bundle, unsafe, damaged or incomplete;
+    then nothing of it was published.
+    """
+    with ExitStack() as stack:
+        try:
+            tar = stack.enter_context(tarfile.open(file, "r|"))
+            members = iter(tar)
+            manifest = _manifest(file, tar, next(members, None))
+        except tarfile.TarError as error:
+            raise _no_bundle(file, str(error)) from error
+        except OSError as error:
+            raise InfrastructureError(f"{file}: {error.strerror or error}") from error
+        entries = [PurePosixPath(entry) for entry in manifest["entries"]]
+        files: dict[str, tuple[int, str]] = {
+            name: (int(size), str(digest)) for name, (size, digest) in manifest["files"].items()
+        }
+        total = sum(size for size, _ in files.values())
+        what = f"{file}: importing the bundle"
+        # In one order everywhere, so that two imports do not wait for each other.
+        for entry in sorted(entries):
+            stack.enter_context(locked(cache, f"{_KINDS[entry.parts[0]]}-{entry.name}"))
+        stack.enter_context(locked(cache, "bundle"))
+        folder = stack.enter_context(scratch(cache, "bundle"))
+        with disk_errors(cache, what):
+            require_space(cache, total, what)
+            try:
+                _extract(file, tar, members, files, folder, total, progress)
+            except (tarfile.TarError, EOFError) as error:
+                raise InfrastructureError(
+                    f"{file}: the bundle is damaged: {error}; copy it here again"
+                ) from error
+            already = []
+            for entry in entries:
+                place = cache.joinpath(*entry.parts)
+                if _complete(place):
+                    already.append(entry.name)
+                else:
+                    publish(folder.joinpath(*entry.parts), place)
+            for name in files:
+                if name.startswith("resolved/"):
+                    value = read_json(folder / name)
+                    if isinstance(value, dict):
+                        write_json(cache / name, value)
+    summary = _summary([str(entry) for entry in entries], total)
+    return Bundle(summary.kernels, summary.images, total, tuple(already))
+
+
+def _member(name: str, size: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    return info
+
+
+def _summary(entries: list[str], size: int) -> Bundle:
+    def of(kind: str) -> tuple[str, ...]:
+        return tuple(e.partition("/")[2] for e in entries if e.startswith(f"{kind}/"))
+
+    return Bundle(of("kernels"), of("images"), size)
+
+
+def _no_bundle(file: Path, why: str) -> InfrastructureError:
+    return InfrastructureError(
+        f"{file}: is no bundle of vmtest's ({why}); make one with: vmtest image export FILE"
+    )
+
+
+def _manifest(file: Path, tar: tarfile.TarFile, first: tarfile.TarInfo | None) -> dict[str, Any]:
+    """The list of what is in the bundle, checked for paths that leave the cache."""
+    if first is None or first.name != _MANIFEST or not first.isreg():
+        raise _no_bundle(file, f"its first member is not {_MANIFEST}")
+    if first.size > _LARGEST_MANIFEST:
+        raise _no_bundle(file, f"its {_MANIFEST} is over {megabytes(_LARGEST_MANIFEST)}")
+    try:
+        value = json.loads(cast(IO[bytes], tar.extractfile(first)).read())
+        if value["schema"] != _SCHEMA:
+            raise _no_bundle(file, f"its schema is {value['schema']}, this vmtest reads {_SCHEMA}")
+        entries = [str(entry) for entry in value["entries"]]
+        names = [str(name) for name in value["files"]]
+        for size, digest in value["files"].values():
+            if int(size) < 0 or len(digest) != 64:
+                raise ValueError("a size or digest is impossible")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _no_bundle(file, f"its {_MANIFEST} cannot be read: {error}") from error
+    for name in (*entries, *names):
+        if not _safe(name):
+            raise InfrastructureError(
+                f"{file}: refused: the bundle names {name!r}, which is outside the cache"
+            )
+    for entry in entries:
+        if len(PurePosixPath(entry).parts) != 2 or entry.partition("/")[0] not in _KINDS:
+            raise _no_bundle(file, f"it holds {entry!r}, which is neither kernel nor image")
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if "/".join(parts[:2]) not in entries and not (parts[0] == "resolved" and len(parts) == 2):
+            raise _no_bundle(file, f"{name!r} belongs to none of its entries")
+    return cast(dict[str, Any], value)
+
+
+def _safe(name: str) -> bool:
+    path = PurePosixPath(name)
+    return (
+        bool(path.parts)
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and str(path) == name
+        and "\0" not in name
+    )
+
+
+def _extract(
+    file: Path,
+    tar: tarfile.TarFile,
+    members: Iterator[tarfile.TarInfo],
+    files: dict[str, tuple[int, str]],
+    folder: Path,
+    total: int,
+    progress: Progress | None,
+) -> None:
+    left = dict(files)
+    done = 0
+    for member in members:
+        if member.name not in left or not member.isreg():
+            raise InfrastructureError(
+                f"{file}: refused: the bundle holds {member.name!r}, which its list does not"
+            )
+        size, digest = left.pop(member.name)
+        target = folder / member.name
+        ensure(target.parent)
+        seen = hashlib.sha256()
+        stream = cast(IO[bytes], tar.extractfile(member))
+        with target.open("xb") as out:
+            while chunk := stream.read(_CHUNK):
+                seen.update(chunk)
+                out.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, total)
+        if member.size != size or seen.hexdigest() != digest:
+            raise InfrastructureError(
+                f"{file}: the bundle is damaged: {member.name} has not the digest it should have; "
+                f"copy it here again"
+            )
+    if left:
+        raise InfrastructureError(
+            f"{file}: the bundle is damaged: {next(iter(left))} and {len(left) - 1} more files are "
+            f"missing; copy it here again"
+        )
+
+
+def _complete(place: Path) -> bool:
+    return (place / "entry.json").is_file() or (place / "image.json").is_file()

@@ -1,0 +1,1 @@
+"""``vmtest run``: suites of pytest in a guest."""

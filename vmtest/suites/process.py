@@ -1,0 +1,400 @@
+"""Suites in a guest: payload in, one pytest process, results out as they happen.
+
+Knows the guest only as a ``Session``; knows no suite by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import vmtest
+from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, UsageError
+from vmtest.host.cache import sha256_file
+from vmtest.matrix.follow import follow
+from vmtest.model.kernels import Limits, Outcome, Suite, TestResult
+from vmtest.vm.session import Check, Session, Stream
+
+GUEST_ROOT = "/tmp/vmtest"
+"""Where the payload lies in the guest (a file system in its memory)."""
+PAYLOAD_LIMIT = 64 << 20
+"""Bytes of the unpacked payload beyond which it is surely a mistake."""
+
+_KNOWN_FAILURES = "known_failures.json"
+_SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What goes into a guest: a tar archive, and where its parts lie once unpacked.
+
+    ``suites`` are those of the configuration that were asked for; ``root`` is
+    the folder that pytest's node ids are relative to, on the host; ``objects``
+    has name and sha256 of each object.
+    """
+
+    archive: bytes
+    suites: tuple[Suite, ...]
+    root: Path
+    objects: tuple[tuple[str, str], ...] = ()
+
+    def guest_path(self, suite: Suite) -> str:
+        """Where the tests of ``suite`` lie in the guest."""
+        return str(PurePosixPath(GUEST_ROOT, "suites", suite.tests.relative_to(self.root)))
+
+    def suite_of(self, test: str) -> str:
+        """The name of the suite that the node id ``test`` belongs to, "" for none."""
+        path = self.root / test.split("::", 1)[0]
+        return next((s.name for s in self.suites if path == s.tests or s.tests in path.parents), "")
+
+
+def suites_root(suites: Iterable[Suite]) -> Path:
+    """The common folder of all suites: pytest's rootdir, whatever is selected of them."""
+    folders = [suite.tests if suite.tests.is_dir() else suite.tests.parent for suite in suites]
+    common = folders[0]
+    while not all(common == folder or common in folder.parents for folder in folders):
+        common = common.parent
+    return common
+
+
+def pack(
+    suites: Sequence[Suite],
+    chosen: Sequence[Suite],
+    objects: Mapping[str, Path],
+    known_failures: str = "",
+) -> Payload:
+    """The payload for ``chosen`` out of the configured ``suites``, with ``objects`` by name.
+
+    Every file beside a suite's tests goes along (conftest.py, helpers, data), and
+    ``known_failures``, which is JSON for ``vmtest.guest.known_failures``.
+    Raises UsageError for a missing object or a payload over 64 MiB.
+    """
+    for suite in chosen:
+        if not suite.tests.exists():
+            raise UsageError(
+                f'kernels.toml: suite "{suite.name}": tests = "{suite.tests}" does not exist'
+            )
+    root = suites_root(suites)
+    members = guest_code()
+    for suite in suites:
+        folder = suite.tests if suite.tests.is_dir() else suite.tests.parent
+        for path in _files(folder):
+            members[f"suites/{path.relative_to(root)}"] = path
+    for suite in chosen:
+        for name in suite.objects:
+            if name not in objects:
+                raise UsageError(
+                    f'suite "{suite.name}": there is no object "{name}" for this kernel; '
+                    f'add [[object]] name = "{name}" to kernels.toml or give --object {name}=PATH'
+                )
+            members[f"objects/{name}.o"] = objects[name]
+    digests = {
+        PurePosixPath(member).stem: sha256_file(path)
+        for member, path in members.items()
+        if member.startswith("objects/")
+    }
+    size = sum(path.stat().st_size for path in members.values())
+    if size > PAYLOAD_LIMIT:
+        raise UsageError(
+            f"the payload below {root} has {size >> 20} MiB, more than {PAYLOAD_LIMIT >> 20}: "
+            "keep a suite's tests in a folder of their own"
+        )
+    files: dict[str, Path | bytes] = {**members}
+    if known_failures:
+        files[_KNOWN_FAILURES] = known_failures.encode()
+    return Payload(tar(files), tuple(chosen), root, tuple(sorted(digests.items())))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(map(_skipped, path.relative_to(folder).parts))
+    ]
+
+
+def _skipped(part: str) -> bool:
+    """Caches, environments, git's and our own state: nothing of it is a test's."""
+    return part in _SKIPPED_FOLDERS or part.startswith(".")
+
+
+def guest_code() -> dict[str, Path]:
+    """Our own code that every payload has, by its place in the archive."""
+    package = Path(vmtest.__file__).parent
+    return {
+        "vmtest/__init__.py": package / "__init__.py",
+        **{
+            f"vmtest/{path.relative_to(package)}": path
+            for path in sorted((package / "guest").rglob("*.py"))
+        },
+    }
+
+
+def tar(members: Mapping[str, Path | bytes]) -> bytes:
+    """An archive of files, or of what is to be in them, by their place in it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            data = content if isinstance(content, bytes) else content.read_bytes()
+            executable = isinstance(content, Path) and content.stat().st_mode & 0o100
+            info.mode = 0o755 if executable else 0o644
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+# bpffs: mounting it loads a module on some kernels (0.15 s emulated), so it is
+# left to here, off the way to the first SSH session.
+_UNPACK = (
+    f"mkdir -p {GUEST_ROOT} && tar -xf {GUEST_ROOT}.tar -C {GUEST_ROOT} && rm {GUEST_ROOT}.tar && "
+    "{ grep -q ' /sys/fs/bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf; } && "
+    "cat /proc/sys/kernel/osrelease"
+)
+
+
+def install(session: Session, archive: bytes, check: Check) -> str:
+    """Copy the payload ``archive`` into the guest by SFTP and unpack it.
+
+    Returns the release that the guest itself says it runs.  Raises SessionLost,
+    or InfrastructureError when the guest has no room.
+    """
+    session.put(archive, f"{GUEST_ROOT}.tar")
+    done = session.run(["sh", "-c", _UNPACK], check=check)
+    if done.status != 0:
+        raise InfrastructureError(
+            f"cannot unpack the payload in the guest: {done.stderr.decode()[-400:]}; "
+            "raise memory in kernels.toml"
+        )
+    return done.stdout.decode().strip()
+
+
+def guest_environment() -> dict[str, str]:
+    """The environment that suites, commands and shells get in the guest."""
+    return {
+        "HOME": "/run/vmtest/home",
+        "LANG": "C.UTF-8",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": GUEST_ROOT,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Not options of run.py: pytest started by hand in `vmtest shell` judges alike.
+        "PYTEST_PLUGINS": "vmtest.guest.known_failures,vmtest.guest.needs",
+        "VMTEST_KNOWN_FAILURES": f"{GUEST_ROOT}/{_KNOWN_FAILURES}",
+        "VMTEST_OBJECTS": f"{GUEST_ROOT}/objects",
+    }
+
+
+def in_guest_environment(argv: Sequence[str]) -> list[str]:
+    """``argv`` run with ``guest_environment`` and nothing else of the SSH server's."""
+    return ["env", "-i", *(f"{k}={v}" for k, v in guest_environment().items()), *argv]
+
+
+def pytest_argv(payload: Payload, python: str, options: Sequence[str]) -> list[str]:
+    """The command that runs the suites of ``payload`` in one pytest process."""
+    rootdir = f"{GUEST_ROOT}/suites"
+    return in_guest_environment(
+        [
+            python,
+            f"{GUEST_ROOT}/vmtest/guest/run.py",
+            f"--rootdir={rootdir}",
+            "-p",
+            "no:cacheprovider",
+            "--continue-on-collection-errors",
+            *options,
+            *(payload.guest_path(suite) for suite in payload.suites),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where a run's events go as they happen.
+
+    ``results`` gets a JSON line a test, ``log`` what pytest prints, the file
+    ``listing`` the ids of all tests; the callbacks run on the worker's thread.
+    """
+
+    results: IO[bytes]
+    log: IO[bytes]
+    listing: Path
+    collected: Callable[[tuple[str, ...]], None]
+    started: Callable[[str], None]
+    finished: Callable[[TestResult], None]
+
+
+class Run:
+    """One pytest process in a guest, and everything it has said so far.
+
+    ``payload`` is what it runs, ``tests`` are the collected ids, ``done`` the
+    results in order, ``running`` the test that has started and not finished,
+    ``exit_status`` pytest's own (None while it has not ended by itself),
+    ``process_status`` its process's.
+    """
+
+    def __init__(self, payload: Payload, sink: Sink) -> None:
+        self.tests: tuple[str, ...] = ()
+        self.done: list[TestResult] = []
+        self.running: str | None = None
+        self.exit_status: int | None = None
+        self.process_status = -1
+        self.log_tail = b""
+        self.payload = payload
+        self._sink = sink
+        self._rest = b""
+        self._pid = 0
+
+    def execute(
+        self,
+        session: Session,
+        argv: Sequence[str],
+        limits: Limits,
+        check: Check,
+        last_console: Callable[[], float],
+    ) -> None:
+        """Run ``argv`` to its end.
+
+        ``limits`` are real seconds; ``last_console`` says when the console last
+        spoke (time.monotonic()).  Raises DeadlineExceeded, SessionLost and
+        whatever ``check`` raises; what had finished is in ``done`` all the same.
+        """
+        stream = session.stream(argv)
+        try:
+            self.process_status = follow(
+                stream,
+                lambda out, err: self._take((out, err), stream),
+                limits,
+                check,
+                last_console,
+                lambda: self.exit_status is not None,
+            )
+        except DeadlineExceeded:
+            self._where_it_hangs(session, stream)
+            raise
+
+    def _take(self, got: tuple[bytes, bytes], stream: Stream) -> None:
+        out, err = got
+        if err:
+            self._sink.log.write(err)
+            self._sink.log.flush()
+            self.log_tail = (self.log_tail + err)[-8192:]
+        *lines, self._rest = (self._rest + out).split(b"\n")
+        for line in lines:
+            self._event(json.loads(line), stream)
+
+    def _event(self, event: dict[str, Any], stream: Stream) -> None:
+        match event["event"]:
+            case "collected":
+                self.tests = tuple(event["tests"])
+                self._pid = int(event["pid"])
+                listed = [(test, self.payload.suite_of(test)) for test in self.tests]
+                self._sink.listing.write_text(json.dumps(listed))
+                self._sink.collected(self.tests)
+            case "start":
+                self.running = event["test"]
+                self._sink.started(event["test"])
+                stream.send(b"+")
+            case "result":
+                self._record(_result(event, self.payload.suite_of(event["test"])))
+            case "finish":
+                self.exit_status = int(event["status"])
+
+    def _record(self, result: TestResult) -> None:
+        if result.test == self.running:
+            self.running = None
+        self.done.append(result)
+        write_result(self._sink.results, result)
+        self._sink.finished(result)
+
+    def _where_it_hangs(self, session: Session, stream: Stream) -> None:
+        """Have the silent pytest print its stack into the log, as far as it still can."""
+        if not self._pid:
+            return
+        # In a thread: a guest that is wedged may not even open a channel.
+        asking = threading.Thread(target=self._ask, args=(session,), daemon=True)
+        asking.start()
+        asking.join(3.0)
+        patience = time.monotonic() + 3.0
+        try:
+            while time.monotonic() < patience and (got := stream.receive(0.3)) and any(got):
+                self._take(got, stream)
+        except SessionLost:
+            return
+
+    def _ask(self, session: Session) -> None:
+        with contextlib.suppress(SessionLost):
+            session.run(["kill", "-USR1", str(self._pid)])
+
+    def results(self, reason: str = "") -> tuple[TestResult, ...]:
+        """All tests: what had finished, then what was lost (with ``reason``) and not run."""
+        listed = tuple((test, self.payload.suite_of(test)) for test in self.tests)
+        return (*self.done, *unfinished(listed, self.done, self.running, reason))
+
+
+def _result(event: Mapping[str, Any], suite: str) -> TestResult:
+    return TestResult(
+        test=event["test"],
+        suite=suite,
+        outcome=Outcome(event["outcome"]),
+        duration=float(event["duration"]),
+        message=event["message"],
+        details=event["details"],
+        output=event["output"],
+    )
+
+
+def write_result(file: IO[bytes], result: TestResult) -> None:
+    """Add ``result`` to a ``results.jsonl``, at once."""
+    line = {
+        "test": result.test,
+        "suite": result.suite,
+        "outcome": result.outcome.value,
+        "duration": result.duration,
+        "message": result.message,
+        "details": result.details,
+        "output": result.output,
+    }
+    file.write(json.dumps(line).encode() + b"\n")
+    file.flush()
+
+
+def read_results(lines: Iterable[str]) -> tuple[TestResult, ...]:
+    """The results of a ``results.jsonl``; an unfinished last line is left out."""
+    results = []
+    for line in lines:
+        if line.endswith("\n"):
+            event = json.loads(line)
+            results.append(_result(event, event["suite"]))
+    return tuple(results)
+
+
+def read_collected(file: Path) -> tuple[tuple[str, str], ...]:
+    """The tests of a ``collected.json``, each with its suite; none when there is no such file."""
+    try:
+        return tuple((test, suite) for test, suite in json.loads(file.read_text()))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return ()  # the runner ended before pytest had collected
+
+
+def unfinished(
+    listed: Iterable[tuple[str, str]],
+    done: Iterable[TestResult],
+    running: str | None = None,
+    reason: str = "",
+) -> tuple[TestResult, ...]:
+    """The tests of ``listed`` without a result: the ``running`` one is lost, the others not run."""
+    finished = {result.test for result in done}
+    return tuple(
+        TestResult(test, suite, Outcome.LOST, message=reason)
+        if test == running
+        else TestResult(test, suite, Outcome.NOT_RUN)
+        for test, suite in listed
+        if test not in finished
+    )

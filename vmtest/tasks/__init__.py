@@ -1,1 +1,0 @@
-"""What can be done in a booted kernel: each module a ``Task`` for ``work.run_kernel``."""

@@ -1,0 +1,1 @@
+"""``vmtest verify``: objects loaded in a guest, and what that says."""

@@ -1,0 +1,220 @@
+"""Which objects ``vmtest verify`` loads, and their payload.
+
+Objects go into the guest under numbers: what a file is called cannot matter there,
+and two of one name are two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vmtest.errors import UsageError
+from vmtest.host.cache import sha256_file
+from vmtest.model.kernels import KernelVersion, ObjectFile
+from vmtest.model.loads import LoadResult, Reason, Verdict
+from vmtest.objects.builds import builds_for, check_object, is_foreign_elf
+from vmtest.suites.process import Payload, guest_code, tar
+from vmtest.verify.process import Order, Wanted
+
+OBJECT_LIMIT = 64 << 20
+"""Bytes of one object beyond which it is not loaded."""
+TOTAL_LIMIT = 256 << 20
+"""Bytes of all objects together that a guest's memory has room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One object to load: ``build.name`` is its row, ``tail`` where it is in another folder."""
+
+    build: ObjectFile
+    tail: Path
+
+
+def configured(objects: Sequence[ObjectFile], directory: Path) -> tuple[Given, ...]:
+    """The ``[[object]]`` of a project in ``directory``; builds of one object share a row."""
+    return tuple(Given(build, _below(build.path, directory)) for build in objects)
+
+
+def expand(
+    arguments: Sequence[str], objects: Sequence[ObjectFile], directory: Path
+) -> tuple[Given, ...]:
+    """The objects that ``OBJECT|DIR|GLOB ...`` mean, relative to ``directory``.
+
+    One that is an ``[[object]]`` of ``objects`` too is loaded as that says, on every
+    kernel.  In a folder it is every ``*.o`` but those for another machine.  Raises
+    UsageError for an argument that means nothing, and when nothing of it can be loaded.
+    """
+    known = {build.path.resolve(): build for build in reversed(objects)}
+    found: dict[Path, Given] = {}
+    for argument in arguments:
+        for path, tail in _meant(argument, directory):
+            own = known.get(path.resolve())
+            name = path.relative_to(directory) if path.is_relative_to(directory) else path
+            build = ObjectFile(str(name), path)
+            if own is not None:
+                build = replace(build, required=own.required, loading=own.loading)
+            found.setdefault(path.resolve(), Given(build, tail))
+    reasons = [_unloadable(given.build) for given in found.values()]
+    if all(reasons):
+        raise UsageError("\n".join(reason.text for reason in reasons if reason))
+    return tuple(found.values())
+
+
+def _meant(argument: str, directory: Path) -> list[tuple[Path, Path]]:
+    path = directory / argument
+    if path.is_dir():
+        below = [p for p in sorted(path.rglob("*.o")) if p.is_file() and not is_foreign_elf(p)]
+        if not below:
+            raise UsageError(f"{argument}: has no BPF object (*.o) in it; build first")
+        return [(p, p.relative_to(path)) for p in below]
+    if path.exists():
+        return [(path, Path(path.name))]
+    if not any(magic in argument for magic in "*?["):
+        raise UsageError(
+            f"{argument}: does not exist; name an object, a folder of objects, or a pattern"
+        )
+    try:
+        matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    except ValueError as error:
+        raise UsageError(f"{argument}: {error}; write for example 'build/**/*.o'") from error
+    files = [p for p in matches if p.is_file()]
+    if not files:
+        raise UsageError(f"{argument}: matches no file; build first, or quote the pattern")
+    return [(p, Path(p.name)) for p in files]
+
+
+def in_folder(given: Sequence[Given], folder: Path) -> tuple[Given, ...]:
+    """The objects of ``folder`` that go with ``given``: at the same place, else of the same name.
+
+    Raises UsageError when there is none.
+    """
+    found = []
+    for one in given:
+        for path in (folder / one.tail, folder / one.tail.name):
+            if path.is_file():
+                found.append(replace(one, build=replace(one.build, path=path)))
+                break
+    if not found:
+        first = given[0].tail
+        raise UsageError(f"--against {folder}: has none of these objects (not {first}, for one)")
+    return tuple(found)
+
+
+def _below(path: Path, directory: Path) -> Path:
+    return path.relative_to(directory) if path.is_relative_to(directory) else Path(path.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One kernel's objects: the payload with them, the order, and what cannot be loaded.
+
+    ``objects`` and ``others`` have name and sha256 of those asked for and of those
+    compared with; ``against`` names the latter, "" without any.
+    """
+
+    payload: Payload
+    order: Order
+    refused: tuple[LoadResult, ...]
+    objects: tuple[tuple[str, str], ...]
+    others: tuple[tuple[str, str], ...] = ()
+    against: str = ""
+
+
+def pack(
+    given: Sequence[Given],
+    others: Sequence[Given],
+    version: KernelVersion,
+    order: Order,
+    against: str = "",
+    config: Path | None = None,
+) -> Load:
+    """What goes into a guest of ``version``; ``order`` says all but the objects.
+
+    ``config`` is the kernel's: what a missing kconfig is told by.
+
+    Raises UsageError for an object that is not there, when none can be loaded at all,
+    and when all together are too much.
+    """
+    members: dict[str, Path] = {}
+    wanted: list[Wanted] = []
+    refused: list[LoadResult] = []
+    digests: dict[bool, dict[str, str]] = {False: {}, True: {}}
+    for other, some in ((False, given), (True, others)):
+        for build in builds_for((one.build for one in some), version):
+            why = _unloadable(build)
+            if why is not None and not other:
+                refused.append(_refused(build, why))
+            if why is not None:
+                continue
+            member = f"objects/{len(wanted):03d}.o"
+            members[member] = build.path
+            digests[other][build.name] = sha256_file(build.path)
+            wanted.append(Wanted(build.name, member, build.loading, build.required, other))
+    if not any(not one.other for one in wanted):
+        words = [f"{one.object}: {one.line}" for one in refused]
+        raise UsageError("\n".join(words) or f"no object is for kernel {version}")
+    size = sum(path.stat().st_size for path in members.values())
+    if size > TOTAL_LIMIT:
+        raise UsageError(
+            f"these objects have {size >> 20} MiB together, more than {TOTAL_LIMIT >> 20}; "
+            "verify them in two runs"
+        )
+    if config is not None:
+        members["config"] = config
+        order = replace(order, config="config")
+    payload = Payload(
+        tar({**guest_code(), **members}), (), Path("/"), tuple(sorted(digests[False].items()))
+    )
+    return Load(
+        payload,
+        replace(order, objects=tuple(wanted)),
+        tuple(refused),
+        payload.objects,
+        tuple(sorted(digests[True].items())),
+        against,
+    )
+
+
+def _unloadable(build: ObjectFile) -> Reason | None:
+    """Why ``build`` need not even be tried."""
+    if not build.path.exists():
+        check_object(build.name, build.path)  # raises: nobody can say anything of it
+    try:
+        check_object(build.name, build.path)
+    except UsageError as error:
+        return Reason(
+            "object", str(error), "give an object that clang -target bpf made", "its ELF header"
+        )
+    size = build.path.stat().st_size
+    if size > OBJECT_LIMIT:
+        return Reason(
+            "object",
+            f'object "{build.name}": {size >> 20} MiB, more than {OBJECT_LIMIT >> 20}',
+            "strip its DWARF: llvm-strip -g keeps BTF",
+            f"its size is {size} bytes",
+        )
+    return None
+
+
+def _refused(build: ObjectFile, why: Reason) -> LoadResult:
+    return LoadResult(
+        build.name,
+        "",
+        Verdict.OPEN_FAILED,
+        line=why.text,
+        reason=why,
+        required=build.required,
+    )
+
+
+def parse_types(given: Sequence[str]) -> Mapping[str, str]:
+    """``PROGRAM=TYPE[:ATTACH]`` of ``--type``, by program; raises UsageError."""
+    parsed = {}
+    for item in given:
+        program, separator, kind = item.partition("=")
+        if not (program and separator and kind):
+            raise UsageError(f"--type {item}: write PROGRAM=TYPE[:ATTACH], for example auth=xdp")
+        parsed[program] = kind
+    return parsed

@@ -1,0 +1,405 @@
+"""The loader process of ``vmtest verify`` in a guest, and the record of what it said.
+
+The guest's side is ``vmtest/guest/verify.py``: it tells as JSON lines what it is about to
+load and what came of it, and waits for an answer before.  The answer goes out once
+everything before it is on disk: when a load takes the kernel along, the record is
+complete and names the load.  Several programs may be announced together; when the
+kernel dies under one of those, the next process loads them one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum, auto
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import TypeAdapter
+
+from vmtest.errors import InfrastructureError
+from vmtest.guest.verifierlog import statistics
+from vmtest.model.kernels import Loading
+from vmtest.model.loads import Attachment, Cost, LoadResult, Reason, Verdict
+from vmtest.suites.process import GUEST_ROOT, in_guest_environment
+from vmtest.vm.session import Check, Session, Stream
+
+PLAN = f"{GUEST_ROOT}/verify.json"
+"""Where the plan lies in the guest."""
+LOG = "verify.log"
+"""The file in a kernel's folder with what the loader wrote on standard error."""
+LOADS, OTHER_LOADS = "loads.jsonl", "against.jsonl"
+"""The files in a kernel's folder with a JSON line a finished load."""
+PROBE = "feature-probe.txt"
+"""The file in a kernel's folder with the output of ``bpftool feature probe``."""
+
+_GRACE = 10.0  # seconds for a killed process to end, times the deadlines' factor
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One object that shall be loaded: its name in the reports, its file in the payload.
+
+    ``other`` is true for a build that is only compared with (``--against``).
+    """
+
+    name: str
+    file: str
+    loading: Loading = field(default_factory=Loading)
+    required: bool = True
+    other: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be loaded, and how.
+
+    ``programs`` are patterns, ``log_level`` is the verifier's (1, 2, 4),
+    ``log_limit`` bytes of one log, ``timeout`` seconds of one load under KVM, ``config``
+    the kernel's config in the payload ("" without one).
+    """
+
+    objects: tuple[Wanted, ...]
+    programs: tuple[str, ...] = ("*",)
+    types: Mapping[str, str] = field(default_factory=dict)
+    attach: bool = False
+    log_level: int = 4
+    log_limit: int = 16 << 20
+    timeout: float = 60.0
+    config: str = ""
+
+
+class End(Enum):
+    """How a loader process ended, the session still standing."""
+
+    FINISHED = auto()
+    DIED = auto()
+    KILLED = auto()
+    """It was over its time."""
+
+
+class LoaderStuck(Exception):
+    """A loader over its time cannot be killed: it is stuck in the kernel."""
+
+
+def safe_name(name: str) -> str:
+    """``name`` as the name of a file: no separator, no shell character, not hidden, not long."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:_LONGEST_NAME]
+    return f"_{plain}" if plain[:1] in ("", ".", "-") else plain
+
+
+class Record:
+    """What was loaded so far, in memory and in the kernel's folder; a context manager.
+
+    ``loads`` are the results of the objects asked for, ``others`` of those compared with.
+    """
+
+    def __init__(self, folder: Path, order: Order) -> None:
+        self.loads: list[LoadResult] = []
+        self.others: list[LoadResult] = []
+        self._folder = folder
+        self._order = order
+        self._paths: set[str] = set()
+        self._files: dict[bool, IO[bytes]] = {}
+
+    def __enter__(self) -> Record:
+        self._files = {
+            other: (self._folder / name).open("wb")
+            for other, name in ((False, LOADS), (True, OTHER_LOADS))
+            if not other or any(wanted.other for wanted in self._order.objects)
+        }
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def add(self, wanted: Wanted, result: LoadResult, log: str = "") -> LoadResult:
+        """Write ``result`` and its ``log`` down, flushed; returns it with the log's path."""
+        result = replace(result, object=wanted.name, required=wanted.required)
+        if log:
+            result = replace(result, log=self._write_log(wanted, result.program, log))
+        (self.others if wanted.other else self.loads).append(result)
+        file = self._files[wanted.other]
+        file.write(json.dumps(asdict(result)).encode() + b"\n")
+        file.flush()
+        return result
+
+    def _write_log(self, wanted: Wanted, program: str, log: str) -> str:
+        folder = "against" if wanted.other else "verifier"
+        stem = f"{folder}/{safe_name(wanted.name)}/{safe_name(program or 'object')}"
+        path, n = f"{stem}.log", 1
+        # Names are compared as some file systems do: without regard to case.
+        while path.lower() in self._paths:
+            n += 1
+            path = f"{stem}-{n}.log"
+        self._paths.add(path.lower())
+        file = self._folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(log, encoding="utf-8", errors="replace")
+        return path
+
+    def keep_probe(self, text: str) -> None:
+        """Write down what ``bpftool feature probe`` said."""
+        (self._folder / PROBE).write_text(text, encoding="utf-8", errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told of the loads, on the worker's thread: object's place, object, program."""
+
+    started: Callable[[int, Wanted, str], None]
+    finished: Callable[[LoadResult], None]
+
+
+class Loader:
+    """Has the objects of an ``Order`` loaded, by as many processes and boots as it takes.
+
+    ``progress`` grows with every load that came to an end by itself, and with every
+    group of programs of which it is not known which one was the last.
+    """
+
+    def __init__(self, order: Order, record: Record, watch: Watch) -> None:
+        self.progress = 0
+        self.last_words = ""
+        self._order = order
+        self._record = record
+        self._watch = watch
+        self._programs: dict[int, dict[str, Mapping[str, Any]]] = {}
+        self._done: set[tuple[int, str]] = set()
+        self._complete: set[int] = set()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget what belongs to one process."""
+        # What was announced and has not come to its end, as far as is known here.
+        self._running: list[tuple[int, str]] = []
+        self._opened: list[int] = []
+        self._pid = 0
+        self._ended = False
+        self._rest = bytearray()
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """The numbers of the objects that are not done with."""
+        return tuple(n for n in range(len(self._order.objects)) if n not in self._complete)
+
+    def plan(self) -> dict[str, Any]:
+        """What the guest is told: the objects that are left, and what of them is done."""
+        order, left = self._order, self.left
+        return {
+            "objects": [self._entry(n) for n in left],
+            "attach": order.attach,
+            "log_level": order.log_level,
+            "log_limit": order.log_limit,
+            "timeout": order.timeout,
+            "config": order.config,
+            "done": [[str(n), name] for n, name in sorted(self._done) if n in left],
+        }
+
+    def _entry(self, number: int) -> dict[str, Any]:
+        wanted = self._order.objects[number]
+        loading = wanted.loading
+        return {
+            # Not the name: two objects may share one, and a name may hold anything.
+            "key": str(number),
+            "file": wanted.file,
+            "programs": list(self._order.programs),
+            "types": {**loading.types, **self._order.types},
+            "max_entries": dict(loading.max_entries),
+            "globals": dict(loading.globals),
+            "inner_maps": {name: dict(value) for name, value in loading.inner_maps.items()},
+            "skip": list(loading.skip),
+        }
+
+    def execute(
+        self,
+        session: Session,
+        python: str,
+        log: IO[bytes],
+        check: Check,
+        *,
+        factor: float,
+        start_limit: float,
+    ) -> End:
+        """Run one process until it ends.
+
+        ``factor`` stretches the deadline of a load, ``start_limit`` is real seconds
+        until the process says its first word.  Raises SessionLost, LoaderStuck,
+        InfrastructureError for a process that does not start, and what ``check`` raises.
+        """
+        self._begin()
+        session.put(json.dumps(self.plan()).encode(), PLAN)
+        argv = in_guest_environment([python, f"{GUEST_ROOT}/vmtest/guest/verify.py", PLAN])
+        stream = session.stream(argv)
+        heard = time.monotonic()
+        killed = False
+        while (got := stream.receive(0.2)) is not None:
+            check()
+            now = time.monotonic()
+            out, err = got
+            if err:
+                log.write(err)
+                log.flush()
+                self.last_words = _last_line(err) or self.last_words
+            if out:
+                heard = now
+                self._take(out, stream)
+            limit = self._order.timeout * factor if self._pid else start_limit
+            if killed:
+                limit = _GRACE * factor
+            if now - heard > limit:
+                if killed or not self._pid:
+                    raise LoaderStuck
+                session.run(["kill", "-9", str(self._pid)], check=check)
+                killed, heard = True, now
+        if self._ended:
+            return End.FINISHED
+        if not self._pid:
+            raise InfrastructureError(
+                f"the loader did not start in the guest: {self.last_words or 'it said nothing'}"
+            )
+        return End.KILLED if killed else End.DIED
+
+    def _take(self, data: bytes, stream: Stream) -> None:
+        # A line can be a log of many megabytes: only what is new is searched for its end.
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            self._rest += data[start:end]
+            line, self._rest = self._rest, bytearray()
+            start = end + 1
+            self._event(json.loads(line), stream)
+        self._rest += data[start:]
+
+    def _event(self, event: Mapping[str, Any], stream: Stream) -> None:
+        match event["event"]:
+            case "hello":
+                self._pid = int(event["pid"])
+            case "object":
+                number = int(event["object"])
+                self._open(number)
+                self._programs[number] = {p["name"]: p for p in event["programs"]}
+            case "start":
+                number = int(event["object"])
+                self._open(number)
+                self._running = [(number, program) for program in event["programs"]]
+                for program in event["programs"]:
+                    self._watch.started(number + 1, self._order.objects[number], program)
+                stream.send(b"+")
+            case "load":
+                number, program = int(event["object"]), event["program"]
+                self._open(number)
+                self._running = [load for load in self._running if load != (number, program)]
+                self.progress += 1
+                described = self._programs.get(number, {}).get(program, {})
+                self._add(number, parse_load(event, described), event["log"])
+            case "probe":
+                self._record.keep_probe(event["text"])
+            case "finish":
+                self._complete.update(self._opened)
+                self._ended = int(event["status"]) == 0
+
+    def _open(self, number: int) -> None:
+        """The process has come to this object, so it is done with those before."""
+        if number not in self._opened:
+            self._complete.update(self._opened)
+            self._opened.append(number)
+
+    def _add(self, number: int, result: LoadResult, log: str = "") -> None:
+        if (number, result.program) in self._done:
+            return
+        self._done.add((number, result.program))
+        kept = self._record.add(self._order.objects[number], result, log)
+        self._watch.finished(kept)
+
+    def blame(self, verdict: Verdict, line: str) -> bool:
+        """Give ``verdict`` to the load that ran, or the object that was being opened.
+
+        To none of several that were announced together: they are left for the next process.
+        Returns whether there was one.
+        """
+        if len(self._running) > 1:
+            self._running.clear()
+            self.progress += 1
+            return True
+        if self._running:
+            ((number, program),) = self._running
+            self._running.clear()
+        else:
+            unopened = [n for n in self.left if n not in self._opened]
+            if not unopened:
+                return False
+            number, program = unopened[0], ""
+            self._complete.add(number)
+        self._add(number, LoadResult("", program, verdict, line=line))
+        return True
+
+    def give_up(self, why: str) -> int:
+        """Note what is left as not loaded, because of ``why``; returns how many loads."""
+        before = len(self._done)
+        for number in self.left:
+            names = self._programs.get(number, {})
+            chosen = [
+                name
+                for name in names
+                if any(fnmatchcase(name, pattern) for pattern in self._order.programs)
+            ]
+            for program in ("", *chosen):
+                self._add(number, LoadResult("", program, Verdict.NOT_LOADED, line=why))
+            self._complete.add(number)
+        return len(self._done) - before
+
+
+_LOAD = TypeAdapter(LoadResult)
+
+
+def parse_load(event: Mapping[str, Any], described: Mapping[str, Any]) -> LoadResult:
+    """The result in a ``load`` event of the guest's; raises KeyError and ValueError.
+
+    ``described`` is the program as the object's event has it, empty for the whole.
+    """
+    reason, attachment = event.get("reason"), event.get("attachment")
+    figures = statistics(event["log"])
+    return LoadResult(
+        object=event["object"],
+        program=event["program"],
+        verdict=Verdict(event["verdict"]),
+        section=described.get("section", ""),
+        type=described.get("type", ""),
+        attach_type=described.get("attach_type", ""),
+        errno=event.get("errno", ""),
+        cost=Cost(
+            **figures._asdict(),
+            translated_size=event["translated_size"],
+            jited_size=event["jited_size"],
+        ),
+        line=event.get("line", ""),
+        log_cut=event["log_cut"],
+        reason=Reason(**reason) if reason else None,
+        attachment=_attachment(attachment) if attachment else None,
+    )
+
+
+def _attachment(value: Mapping[str, Any]) -> Attachment:
+    reason = value.get("reason")
+    return Attachment(
+        bool(value["attached"]),
+        value.get("place") or "",
+        value.get("errno") or "",
+        Reason(**reason) if reason else None,
+    )
+
+
+def read_loads(lines: Iterable[str]) -> tuple[LoadResult, ...]:
+    """The results of a ``loads.jsonl``; an unfinished last line is left out."""
+    return tuple(_LOAD.validate_json(line) for line in lines if line.endswith("\n"))
+
+
+def _last_line(data: bytes) -> str:
+    lines: Sequence[str] = data.decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,58 @@
+"""Another git revision of the project, checked out beside it for a while."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vmtest.errors import UsageError
+from vmtest.host.cache import require_tool
+
+
+@contextmanager
+def checked_out(project: Path, revision: str) -> Iterator[Path]:
+    """The folder of ``project`` as it is in ``revision``, in a git worktree that ends behind.
+
+    Raises UsageError outside of git and for a revision that is none.
+    """
+    top = Path(_git(project, revision, "rev-parse", "--show-toplevel"))
+    commit = _git(
+        project,
+        revision,
+        "rev-parse",
+        "--verify",
+        "--quiet",
+        "--end-of-options",
+        f"{revision}^{{commit}}",
+    )
+    with tempfile.TemporaryDirectory(prefix="vmtest-") as folder:
+        tree = Path(folder) / "tree"
+        # A project's hooks are for its own work, not for ours.
+        add = ("-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", str(tree), commit)
+        _git(project, revision, *add)
+        try:
+            yield tree / project.resolve().relative_to(top)
+        finally:
+            _git(project, revision, "worktree", "remove", "--force", str(tree))
+
+
+def _git(project: Path, revision: str, *arguments: str) -> str:
+    # Variables such as GIT_DIR, which git gives its hooks, would mean another repository.
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(
+        [require_tool("git", "git", "to read another revision"), "-C", str(project), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        said = done.stderr.strip().split("\n")[-1] or "there is no such revision"
+        raise UsageError(
+            f"--against {revision}: is no folder, and as a git revision of {project}: {said}"
+        )
+    return done.stdout.strip()

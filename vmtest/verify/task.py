@@ -1,0 +1,197 @@
+"""The task of ``vmtest verify``: objects loaded in as many boots of a kernel as it takes.
+
+A load that takes the loader along costs itself: another process goes on.  One that
+takes the kernel along costs itself: the kernel is booted again and the rest goes on,
+as long as that gets anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import IO
+
+from vmtest.errors import InfrastructureError, SessionLost, UnbootableKernel
+from vmtest.matrix.job import Bench, Guest
+from vmtest.model.events import LoadFinished, LoadStarted, Preparing
+from vmtest.model.kernels import KernelImage, KernelResult, Status
+from vmtest.model.loads import LoadResult, LoadSet, Verdict
+from vmtest.suites.process import install
+from vmtest.verify.baseline import Rules, judge
+from vmtest.verify.objects import Given, Load, pack
+from vmtest.verify.process import LOG, End, Loader, LoaderStuck, Order, Record, Wanted, Watch
+from vmtest.vm.console import Sign
+
+BARREN_BOOTS = 10
+"""Boots in a row without one load that came to its end, after which the rest is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyTask:
+    """``load`` brought into a guest, each program of it loaded, judged by ``rules``."""
+
+    load: Load
+    rules: Rules
+
+    @property
+    def objects(self) -> tuple[tuple[str, str], ...]:
+        """Name and sha256 of each BPF object."""
+        return self.load.objects
+
+    def run(self, bench: Bench, result: KernelResult) -> KernelResult:
+        """Boot as often as it takes; raises BootError when the first boot fails."""
+        folder, name, order = bench.job.directory, bench.job.kernel.name, self.load.order
+
+        def started(place: int, wanted: Wanted, program: str) -> None:
+            label = LoadResult(wanted.name, program, Verdict.NOT_LOADED).label
+            bench.emit(LoadStarted(name, label, place, len(order.objects)))
+
+        def finished(load: LoadResult) -> None:
+            bench.emit(LoadFinished(name, load))
+
+        with Record(folder, order) as record, (folder / LOG).open("wb") as log:
+            for refused in self.load.refused:
+                wanted = Wanted(refused.object, "", required=refused.required)
+                finished(record.add(wanted, refused))
+            loader = Loader(order, record, Watch(started, finished))
+            boots = _Boots(bench, self.load, loader, log)
+            status, reason = boots.run()
+        others = LoadSet(self.load.against, self.load.others, tuple(record.others))
+        crashed = [load.label for load in record.loads if load.verdict is Verdict.KERNEL_CRASHED]
+        if status is Status.PASSED and crashed:
+            status, reason = Status.PANICKED, f"{', '.join(crashed)} crashed the kernel"
+        if status is Status.PASSED and boots.splats:
+            status, reason = Status.SPLAT, f'the kernel complained: "{boots.splats[0]}"'
+        result = replace(
+            result,
+            status=status,
+            reason=reason,
+            loads=tuple(record.loads),
+            against=others if self.load.against else None,
+            splats=tuple(boots.splats),
+            console_tail=() if status is Status.PASSED else bench.console_tail,
+        )
+        idle = not any(load.program or load.verdict.bad for load in record.loads)
+        if status is Status.PASSED and idle:
+            why = "no program was loaded: does --program match one?"
+            return replace(result, status=Status.NO_TESTS, reason=why)
+        return judge(result, self.rules)
+
+
+class _Boots:
+    """The boots of one kernel; ``splats`` are the complaints in all of them."""
+
+    def __init__(self, bench: Bench, load: Load, loader: Loader, log: IO[bytes]) -> None:
+        self.splats: list[str] = []
+        self._bench = bench
+        self._load = load
+        self._loader = loader
+        self._log = log
+        self._installed = False
+
+    def run(self) -> tuple[Status, str]:
+        """Boot until every load is done with; status and reason of the whole."""
+        loader, barren = self._loader, 0
+        while loader.left:
+            before = loader.progress
+            try:
+                with self._bench.guest() as guest:
+                    self._one(guest)
+            except (InfrastructureError, SessionLost, OSError) as error:
+                if not self._installed:
+                    raise
+                if self._bench.cancelled:
+                    left = loader.give_up("interrupted")
+                    return Status.CANCELLED, f"interrupted; {left} loads were not made"
+                loader.give_up(str(error))
+                return Status.INFRA_ERROR, f"{error}; the results so far are kept"
+            barren = 0 if loader.progress > before else barren + 1
+            if barren >= BARREN_BOOTS and loader.left:
+                why = f"given up after {barren} boots in a row without a verdict"
+                left = loader.give_up(why)
+                return Status.PANICKED, f"{why}; {left} loads were not made"
+        return Status.PASSED, ""
+
+    def _one(self, guest: Guest) -> None:
+        """One boot: until everything is done with, or the guest is of no more use."""
+        bench, machine = self._bench, guest.machine
+        try:
+            self._install(guest)
+            while self._loader.left and self._process(guest):
+                pass
+            if not bench.keep_dmesg(guest) and not bench.cancelled:
+                # After the last load: where programs and maps are freed.
+                self.splats.append(f"{machine.cause_of_death()} after the last load")
+        except LoaderStuck:
+            machine.hang_up()
+            self._blame(Verdict.TIMED_OUT, "over its time, and not to be killed")
+        except SessionLost:
+            if bench.cancelled or not self._installed:
+                raise
+            cause = machine.cause_of_death()
+            dead = machine.console.panic is not None or not machine.running
+            self._blame(Verdict.KERNEL_CRASHED if dead else Verdict.LOADER_CRASHED, cause)
+        finally:
+            complaints = machine.console.findings(Sign.SPLAT)[guest.complaints :]
+            self.splats += [finding.text for finding in complaints]
+
+    def _install(self, guest: Guest) -> None:
+        job = self._bench.job
+        self._bench.emit(Preparing(job.kernel.name, "copying the objects"))
+        with self._bench.patience(guest.machine, guest.limits.silence):
+            release = install(guest.session, self._load.payload.archive, self._bench.check)
+        if release != job.image.release:
+            raise UnbootableKernel(
+                f"{job.kernel.name}: the guest runs {release} and not {job.image.release}"
+            )
+        self._installed = True
+
+    def _process(self, guest: Guest) -> bool:
+        """One loader process; whether the guest is fit for another."""
+        console = guest.machine.console
+        complaints = len(console.findings(Sign.SPLAT))
+        starved = len(console.findings(Sign.OUT_OF_MEMORY))
+        end = self._loader.execute(
+            guest.session,
+            self._bench.job.root.python,
+            self._log,
+            self._bench.check,
+            factor=self._bench.job.scale.factor,
+            start_limit=guest.limits.silence,
+        )
+        if end is End.FINISHED:
+            return False
+        splats = console.findings(Sign.SPLAT)[complaints:]
+        if end is End.KILLED:
+            self._blame(Verdict.TIMED_OUT, f"over {self._load.order.timeout:g} s")
+        elif splats:
+            # An oops ends the process and leaves a kernel that is not to be trusted.
+            self._blame(Verdict.KERNEL_CRASHED, splats[0].text)
+            return False
+        else:
+            killed = console.findings(Sign.OUT_OF_MEMORY)[starved:]
+            words = killed[-1].text if killed else self._loader.last_words
+            self._blame(Verdict.LOADER_CRASHED, words)
+        return True
+
+    def _blame(self, verdict: Verdict, line: str) -> None:
+        if not self._loader.blame(verdict, line):
+            raise InfrastructureError(
+                f"the loader ended without a load to blame ({verdict}: {line}); see {LOG}"
+            )
+
+
+def verify_tasks(
+    given: Sequence[Given],
+    others: Sequence[Given],
+    order: Order,
+    rules: Rules,
+    against: str = "",
+) -> Callable[[KernelImage], VerifyTask]:
+    """What makes a kernel's task: the builds of ``given`` that go to it; raises UsageError."""
+
+    def make(image: KernelImage) -> VerifyTask:
+        load = pack(given, others, image.version, order, against, image.config)
+        return VerifyTask(load, rules)
+
+    return make
