@@ -2,6 +2,7 @@
 
 import pytest
 
+from vmtest.model.text import one_line, printable
 from vmtest.report import text
 
 
@@ -17,7 +18,7 @@ from vmtest.report import text
     ],
 )
 def test_terminal_sequences_are_gone(raw: str, shown: str) -> None:
-    assert text.visible(raw) == shown
+    assert printable(raw) == shown
 
 
 @pytest.mark.parametrize(
@@ -33,19 +34,19 @@ def test_terminal_sequences_are_gone(raw: str, shown: str) -> None:
     ],
 )
 def test_other_control_characters_are_spelled_out(raw: str, shown: str) -> None:
-    assert text.visible(raw) == shown
+    assert printable(raw) == shown
 
 
 def test_carriage_returns_become_newlines() -> None:
-    assert text.visible("a\r\nb\r\r\nc\rd") == "a\nb\nc\nd"
+    assert printable("a\r\nb\r\r\nc\rd") == "a\nb\nc\nd"
 
 
 def test_tabs_newlines_and_letters_of_any_script_stay() -> None:
-    assert text.visible("a\tb\nж 漢 🐝") == "a\tb\nж 漢 🐝"
+    assert printable("a\tb\nж 漢 🐝") == "a\tb\nж 漢 🐝"
 
 
 def test_one_line_is_at_most_as_long_as_asked() -> None:
-    assert text.one_line("a\n" * 300, 10) == "a a a a a…"
+    assert one_line("a\n" * 300, 10) == "a a a a a…"
 
 
 def test_last_lines_says_how_many_came_before() -> None:

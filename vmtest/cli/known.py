@@ -17,7 +17,7 @@ from vmtest.cli.report import dump, read_matrix
 from vmtest.config.file import Config
 from vmtest.errors import UsageError
 from vmtest.model.kernels import AptSpec, Kernel, KernelVersion, KnownFailure, Matrix, VersionRange
-from vmtest.report.text import visible
+from vmtest.model.text import printable
 from vmtest.runs import folder as runs
 from vmtest.runs.folder import utc_today
 from vmtest.suites import known as known_failures
@@ -126,7 +126,7 @@ def _print_table(rows: list[dict[str, object]], matrix: Matrix | None) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         cells = (row["test"], _where(row), _until(row), row["reason"], _seen(row))
-        table.add_row(*(Text(visible(str(cell))) for cell in cells))
+        table.add_row(*(Text(printable(str(cell))) for cell in cells))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 

@@ -15,10 +15,11 @@ from rich.text import Text
 
 from vmtest.cli import common
 from vmtest.cli.report import dump
+from vmtest.model.text import one_line
 from vmtest.objects.btf import Member
 from vmtest.objects.inspect import GlobalInfo, MapInfo, ObjectInfo, inspect
 from vmtest.objects.sections import map_flags
-from vmtest.report.text import counted, one_line
+from vmtest.report.text import counted
 
 app = typer.Typer(help="What object files hold.", no_args_is_help=True, rich_markup_mode="rich")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from vmtest.bisect.commits import Commit, Span
 from vmtest.bisect.render import cannot_tell, differences, ends_words, telling
 from vmtest.bisect.rounds import Outcome
-from vmtest.report.text import counted, one_line
+from vmtest.model.text import one_line
+from vmtest.report.text import counted
 
 
 def render(

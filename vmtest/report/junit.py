@@ -11,8 +11,8 @@ import re
 from xml.etree import ElementTree as ET
 
 from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.model.text import one_line, printable
 from vmtest.report.table import split_node_id
-from vmtest.report.text import one_line, visible
 
 _LONGEST = 100_000  # characters of one text; readers refuse files of some tens of megabytes
 _SKIPPED = {
@@ -156,12 +156,12 @@ def _why(kernel: KernelResult, test: TestResult) -> str:
 
 
 def _text(text: str) -> str:
-    return visible(text).replace("\n", " ")
+    return printable(text).replace("\n", " ")
 
 
 def _bounded(text: str) -> str:
     """``text`` without what XML forbids, and its last part where it is too long."""
-    shown = visible(text).strip("\n")
+    shown = printable(text).strip("\n")
     if len(shown) <= _LONGEST:
         return shown
     return f"... {len(shown) - _LONGEST} characters left out\n{shown[-_LONGEST:]}"

@@ -33,12 +33,13 @@ from vmtest.model.events import (
     TestFinished,
 )
 from vmtest.model.kernels import KernelResult
+from vmtest.model.text import one_line
 from vmtest.report import table as tables
 from vmtest.report.progress import KernelState, Phase, State
 from vmtest.report.table import WRONG, Tone
 from vmtest.report.terminal import STYLE
 from vmtest.report.text import clock as clock_text
-from vmtest.report.text import counted, mebibytes, one_line, seconds
+from vmtest.report.text import counted, mebibytes, seconds
 
 Clock = Callable[[], float]
 """Seconds that never go back, such as ``time.monotonic``."""

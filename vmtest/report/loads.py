@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from vmtest.model.kernels import KernelResult, Matrix, unique
 from vmtest.model.loads import Change, ChangeKind, LoadResult, Verdict
+from vmtest.model.text import one_line, printable
 from vmtest.report.table import Cell, Line, Row, SuiteRows, Table, Tone
-from vmtest.report.text import counted, one_line, visible
+from vmtest.report.text import counted
 from vmtest.verify.baseline import INSTRUCTION_LIMIT, near_limit
 
 _MARKS = {
@@ -53,13 +54,13 @@ class Rejection:
     @property
     def kernels(self) -> tuple[str, ...]:
         """Where."""
-        return tuple(visible(kernel.kernel) for kernel, _ in self.loads)
+        return tuple(printable(kernel.kernel) for kernel, _ in self.loads)
 
     @property
     def logs(self) -> tuple[str, ...]:
         """The whole logs, relative to the run's folder."""
         return tuple(
-            f"{visible(kernel.directory).rstrip('/')}/{load.log}"
+            f"{printable(kernel.directory).rstrip('/')}/{load.log}"
             for kernel, load in self.loads
             if load.log
         )
@@ -110,7 +111,7 @@ def _groups(matrix: Matrix) -> Iterable[SuiteRows]:
         programs = unique(program for found in of for owner, program in found if owner == name)
         rows = tuple(
             Row(
-                visible(program) if program else WHOLE,
+                printable(program) if program else WHOLE,
                 tuple(_cell(found.get((name, program))) for found in of),
             )
             for program in sorted(programs, key=bool)
@@ -119,7 +120,7 @@ def _groups(matrix: Matrix) -> Iterable[SuiteRows]:
             _counts([load for load in kernel.loads if load.object == name])
             for kernel in matrix.kernels
         )
-        yield SuiteRows(Row(visible(name), counts), rows)
+        yield SuiteRows(Row(printable(name), counts), rows)
 
 
 def _cell(load: LoadResult | None) -> Cell:
@@ -163,7 +164,7 @@ def rejections(matrix: Matrix) -> tuple[Rejection, ...]:
                 same = (load.object, load.program, load.verdict, load.errno, load.line, load.reason)
                 found.setdefault(same, []).append((kernel, load))
     ordered = sorted(found.values(), key=lambda some: place[some[0][1].object])
-    return tuple(Rejection(visible(some[0][1].label), tuple(some)) for some in ordered)
+    return tuple(Rejection(printable(some[0][1].label), tuple(some)) for some in ordered)
 
 
 def why(load: LoadResult) -> tuple[str, ...]:
@@ -195,7 +196,7 @@ def changed(matrix: Matrix) -> tuple[Changed, ...]:
     for kernel in matrix.kernels:
         for n, change in enumerate(kernel.changes):
             key = (_mark(change), _words(change), _TONES.get(change.kind, Tone.QUIET))
-            found.setdefault(key, []).append(visible(kernel.kernel))
+            found.setdefault(key, []).append(printable(kernel.kernel))
             rank.setdefault(key, (change.cost != "", n))
     return tuple(
         Changed(mark, text, tone, tuple(found[mark, text, tone]))
@@ -210,7 +211,7 @@ def _mark(change: Change) -> str:
 
 
 def _words(change: Change) -> str:
-    label = visible(change.label)
+    label = printable(change.label)
     if change.cost:
         what = f"{change.cost.replace('_', ' ')} {change.old} -> {change.new}"
         words = f"{label}: {what} ({change.percent:+.1f}%)"
@@ -221,7 +222,7 @@ def _words(change: Change) -> str:
     else:
         words = f"{label}: {change.before} -> {change.after}"
     aside = "" if change.required else ", not required"
-    return f"{words} (since {visible(change.since)}{aside})"
+    return f"{words} (since {printable(change.since)}{aside})"
 
 
 def near(matrix: Matrix) -> tuple[str, ...]:
@@ -232,10 +233,10 @@ def near(matrix: Matrix) -> tuple[str, ...]:
             if near_limit(load):
                 part = 100 * load.cost.instructions / INSTRUCTION_LIMIT
                 text = (
-                    f"{visible(load.label)}: {load.cost.instructions} instructions, "
+                    f"{printable(load.label)}: {load.cost.instructions} instructions, "
                     f"{part:.0f}% of the limit"
                 )
-                found.setdefault(text, []).append(visible(kernel.kernel))
+                found.setdefault(text, []).append(printable(kernel.kernel))
     return tuple(f"{text} on {', '.join(kernels)}" for text, kernels in found.items())
 
 

@@ -12,12 +12,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 from vmtest.model.kernels import KernelResult, Matrix, Status
+from vmtest.model.text import one_line, printable
 from vmtest.report import loads
 from vmtest.report import table as tables
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Failure, Table, Tone
 from vmtest.report.terminal import CONSOLE
-from vmtest.report.text import counted, last_lines, one_line, visible
+from vmtest.report.text import counted, last_lines
 
 LIMIT = 1_000_000
 """Bytes of UTF-8 at most; GitHub takes 1 MiB (1,048,576)."""
@@ -160,7 +161,7 @@ def _kernel(kernel: KernelResult) -> str:
     if kernel.note:
         parts.append(f"\nNote: {_code(kernel.note, 2000)}\n")
     for splat in kernel.splats[:_SPLATS]:
-        lines = visible(splat).strip("\n").split("\n")
+        lines = printable(splat).strip("\n").split("\n")
         left_out = max(0, len(lines) - _SPLAT_LINES)
         more = [f"... {counted(left_out, 'more line')}"] if left_out else []
         shown = [line[:500] for line in lines[:_SPLAT_LINES]]
@@ -177,7 +178,7 @@ def _kernel(kernel: KernelResult) -> str:
 
 def _failure(failure: Failure, log: str, open_it: bool) -> str:
     result = failure.first
-    names = ", ".join(html.escape(visible(kernel.kernel)) for kernel in failure.kernels)
+    names = ", ".join(html.escape(printable(kernel.kernel)) for kernel in failure.kernels)
     title = f"{_tag(tables.mark_of(result).text, 'b')} {_tag(failure.label)} on {names}"
     message = one_line(result.message)
     if message:
@@ -188,7 +189,7 @@ def _failure(failure: Failure, log: str, open_it: bool) -> str:
         parts.append(_fence(_after(left_out, lines)))
     lines, left_out = last_lines(result.output, _OUTPUT)
     if lines:
-        where = _escaped(visible(failure.kernels[0].kernel))
+        where = _escaped(printable(failure.kernels[0].kernel))
         parts.append(f"\nOutput on {where}:\n{_fence(_after(left_out, lines))}")
     parts += [_log(kernel, log) for kernel in failure.kernels]
     return "".join([*parts, "\n</details>\n"])

@@ -21,7 +21,8 @@ from vmtest.model.kernels import (
     exit_status,
     unique,
 )
-from vmtest.report.text import counted, one_line, seconds, visible
+from vmtest.model.text import one_line, printable
+from vmtest.report.text import counted, seconds
 
 
 class Tone(StrEnum):
@@ -160,11 +161,11 @@ def build(matrix: Matrix) -> Table:
     """The table of ``matrix``."""
     labels = labels_of(matrix)
     return Table(
-        tuple(visible(kernel.kernel) for kernel in matrix.kernels),
+        tuple(printable(kernel.kernel) for kernel in matrix.kernels),
         tuple(_facts(matrix.kernels)),
         tuple(
             SuiteRows(
-                Row(visible(suite), tuple(_suite_cell(k, suite) for k in matrix.kernels)),
+                Row(printable(suite), tuple(_suite_cell(k, suite) for k in matrix.kernels)),
                 tuple(_test_rows(matrix, suite, labels)),
             )
             for suite in suites_of(matrix)
@@ -210,7 +211,7 @@ def labels_of(matrix: Matrix) -> dict[tuple[str, str], str]:
         used = (key[0], short[key])
         uses[used] = uses.get(used, 0) + 1
     return {
-        key: visible(short[key] if uses[key[0], short[key]] == 1 else key[1]).replace("\n", " ")
+        key: printable(short[key] if uses[key[0], short[key]] == 1 else key[1]).replace("\n", " ")
         for key in keys
     }
 
@@ -260,7 +261,7 @@ def excuses(matrix: Matrix) -> tuple[Excuse, ...]:
         for test in kernel.tests:
             if test.outcome in _EXCUSES:
                 key = (test.suite, test.test, test.outcome, one_line(test.message))
-                found.setdefault(key, []).append(visible(kernel.kernel))
+                found.setdefault(key, []).append(printable(kernel.kernel))
     place = {key: n for n, key in enumerate(labels)}
     return tuple(
         Excuse(labels[suite, test], _SIGNS[outcome].mark, reason, tuple(kernels))
@@ -357,7 +358,7 @@ def summary(matrix: Matrix, loads: str = "") -> str:
 
 def _facts(kernels: Sequence[KernelResult]) -> Iterable[Row]:
     def row(label: str, texts: Iterable[str]) -> Row:
-        return Row(label, tuple((Line(visible(text) or "-"),) for text in texts))
+        return Row(label, tuple((Line(printable(text) or "-"),) for text in texts))
 
     yield Row("status", tuple(_status_cell(kernel) for kernel in kernels))
     yield row("version", (kernel.version or kernel.release for kernel in kernels))

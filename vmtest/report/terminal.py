@@ -19,11 +19,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from vmtest.model.kernels import KernelResult, Matrix, Status, exit_status
+from vmtest.model.text import one_line, printable
 from vmtest.report import loads
 from vmtest.report import table as tables
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Failure, Line, Table, Tone
-from vmtest.report.text import counted, last_lines, one_line, visible, wrapped
+from vmtest.report.text import counted, last_lines, wrapped
 
 STYLE = {
     Tone.GOOD: "green",
@@ -98,7 +99,7 @@ def _report(matrix: Matrix, console: Console) -> Iterable[RenderableType]:
     yield from _never_ran(matrix)
     for kernel in troubled:
         if tables.only_noted(kernel):
-            yield Text(f"{visible(kernel.kernel)}: {one_line(kernel.note, 1000)}")
+            yield Text(f"{printable(kernel.kernel)}: {one_line(kernel.note, 1000)}")
             yield Text()
     for note in matrix.notes:
         yield Text(f"note: {one_line(note, 1000)}", STYLE[Tone.WARN])
@@ -267,7 +268,7 @@ def _failure(failure: Failure, log: str) -> Iterable[RenderableType]:
     mark = tables.mark_of(failure.first)
     result = failure.first
     yield _rule(mark.text, failure.label, mark.tone)
-    yield Text(f"  {visible(result.test)} on {_names(failure.kernels)}")
+    yield Text(f"  {printable(result.test)} on {_names(failure.kernels)}")
     yield Text()
     lines, left_out = last_lines(result.details or result.message, _DETAILS)
     yield from _quoted(lines, left_out)
@@ -275,7 +276,7 @@ def _failure(failure: Failure, log: str) -> Iterable[RenderableType]:
         yield from _quoted(last_lines(result.message, 3)[0], 0)
     kernel = failure.kernels[0]
     if result.output.strip():
-        yield Text(f"  output on {visible(kernel.kernel)}:", STYLE[Tone.QUIET])
+        yield Text(f"  output on {printable(kernel.kernel)}:", STYLE[Tone.QUIET])
         yield from _quoted(*last_lines(result.output, _OUTPUT))
     for kernel in failure.kernels:
         yield from _log(kernel, log)
@@ -331,9 +332,9 @@ def _joined(lines: Iterable[str]) -> str:
 
 
 def _kernel(kernel: KernelResult) -> Iterable[RenderableType]:
-    exact = visible(kernel.release or kernel.version)
+    exact = printable(kernel.release or kernel.version)
     about = ", ".join(part for part in (exact, kernel.accelerator) if part)
-    title = visible(kernel.kernel) + (f" ({about})" if about else "")
+    title = printable(kernel.kernel) + (f" ({about})" if about else "")
     yield _rule(kernel.status.value, title, tables.tone_of(kernel.status))
     if kernel.reason:
         yield from _quoted(last_lines(kernel.reason, 10)[0], 0, indent=2)
@@ -341,7 +342,7 @@ def _kernel(kernel: KernelResult) -> Iterable[RenderableType]:
         yield Text(f"  note: {one_line(kernel.note, 1000)}")
     for splat in kernel.splats[:_SPLATS]:
         yield Text("  the kernel complained:", STYLE[Tone.WARN])
-        lines = visible(splat).strip("\n").split("\n")
+        lines = printable(splat).strip("\n").split("\n")
         yield from _quoted([line[:500] for line in lines[:_SPLAT_LINES]], 0)
         if len(lines) > _SPLAT_LINES:
             more = counted(len(lines) - _SPLAT_LINES, "more line")
@@ -368,12 +369,12 @@ def _quoted(lines: Iterable[str], left_out: int, indent: int = 6) -> Iterable[Te
 
 def _log(kernel: KernelResult, name: str) -> Iterable[Text]:
     if kernel.directory:
-        where = f"{visible(kernel.directory).rstrip('/')}/{name}"
-        yield Text(f"  log of {visible(kernel.kernel)}: {where}", STYLE[Tone.QUIET])
+        where = f"{printable(kernel.directory).rstrip('/')}/{name}"
+        yield Text(f"  log of {printable(kernel.kernel)}: {where}", STYLE[Tone.QUIET])
 
 
 def _names(kernels: Iterable[KernelResult]) -> str:
-    return ", ".join(visible(kernel.kernel) for kernel in kernels)
+    return ", ".join(printable(kernel.kernel) for kernel in kernels)
 
 
 def _excuses(matrix: Matrix) -> Iterable[RenderableType]:

@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import re
 
-_SEQUENCE = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
-    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC, DCS, ...: titles, links, clipboard
-    r"|\x1b[ -/]*[0-~]"  # two and three characters: reset, character sets
-)
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1 without tab and newline
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional overrides reorder what is read
-    "\ud800-\udfff\ufffe\uffff]"  # no characters: neither UTF-8 nor XML takes them
-)
+from vmtest.model.text import printable
+
 _BREAKS = re.compile(r"(?<=[_\-+~/,:])|(?=\[)")
 
 
-def visible(text: str) -> str:
-    """``text`` without terminal sequences, other control characters spelled out (``\\x07``)."""
-    text = _SEQUENCE.sub("", text.replace("\r\n", "\n"))
-    text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n")
-    return _UNSAFE.sub(_spelled, text)
-
-
-def _spelled(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """``text`` made visible, on one line, at most ``limit`` characters."""
-    line = " ".join(visible(text).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
 def last_lines(text: str, lines: int, columns: int = 1000) -> tuple[list[str], int]:
-    """The last ``lines`` lines of ``text`` made visible, and how many came before them.
+    """The last ``lines`` lines of ``text`` made printable, and how many came before them.
 
     A line is cut to ``columns`` characters, saying how many are missing.
     """
-    rows = visible(text).strip("\n").expandtabs(8).split("\n") if text.strip() else []
+    rows = printable(text).strip("\n").expandtabs(8).split("\n") if text.strip() else []
     left_out = max(0, len(rows) - lines)
     return [_cut(row.rstrip(), columns) for row in rows[left_out:]], left_out
 
