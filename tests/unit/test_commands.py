@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
@@ -25,6 +26,7 @@ from vmtest.command.process import (
     members,
     pack,
     parse_copy,
+    read_copies,
     status_words,
 )
 from vmtest.command.task import CommandWork
@@ -169,7 +171,9 @@ def test_the_archive_has_files_objects_and_our_package(here: Path) -> None:
         os.chown(here / "x", 1234, 1234)
     made(here / "d" / "to")
     (here / "d" / "link").symlink_to("to")
-    command = pack(["./x"], [parse_copy("x"), parse_copy("d")], {"o": made(here / "o.o")})
+    (here / "o.o").write_bytes(b"\x7fELF\x02\x01" + bytes(12) + b"\xf7\0")
+    copied = read_copies([parse_copy("x"), parse_copy("d")])
+    command = pack(["./x"], copied, {"o": here / "o.o"})
     found = archived(command)
     assert found["work/x"].mode == 0o750
     assert found["work/x"].uid == 0
@@ -178,6 +182,17 @@ def test_the_archive_has_files_objects_and_our_package(here: Path) -> None:
     assert "vmtest/guest/payload.py" in found
     assert command.copied
     assert [name for name, _ in command.objects] == ["o"]
+
+
+def test_kernels_with_other_objects_get_the_files_that_were_read_first(here: Path) -> None:
+    made(here / "x", "as it was", mode=0o755)
+    copied = read_copies([parse_copy("x")])
+    made(here / "x", "edited meanwhile", mode=0o755)
+    with tarfile.open(fileobj=io.BytesIO(pack(["./x"], copied, {}).archive)) as archive:
+        stream = archive.extractfile("work/x")
+        assert stream is not None
+        assert stream.read() == b"as it was"
+    assert copied.digests == {"x": hashlib.sha256(b"as it was").hexdigest()}
 
 
 class Watched:
@@ -227,7 +242,7 @@ def watch(tmp_path: Path) -> Iterator[Watch]:
         command: Sequence[str], results: str | None = None, copies: Sequence[Copy] = ()
     ) -> Watched:
         format_ = None if results is None else Format.parse(results)
-        watched = Watched(tmp_path, pack(command, copies, {}, format_))
+        watched = Watched(tmp_path, pack(command, read_copies(copies), {}, format_))
         made_.append(watched)
         return watched
 

@@ -17,6 +17,7 @@ LAYERS = [
         "bisect.search",
         "command.formats",
         "host.cache",
+        "host.files",
         "host.requirements",
         "model.events",
         "objects.btf",

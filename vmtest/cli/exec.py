@@ -8,11 +8,21 @@ from typing import Annotated
 import typer
 
 from vmtest.cli import common
-from vmtest.cli.run import carry_out, choose_kernels, make_room_for_reports, show, write_reports
+from vmtest.cli.inputs import build_first
+from vmtest.cli.run import (
+    carry_out,
+    check_patterns,
+    choose_kernels,
+    make_room_for_reports,
+    noted,
+    show,
+    write_reports,
+)
 from vmtest.command.formats.format import Format
-from vmtest.command.process import check_program, members, parse_copy, suite_of
+from vmtest.command.process import check_program, parse_copy, read_copies, suite_of
 from vmtest.command.task import command_tasks
 from vmtest.errors import UsageError
+from vmtest.host.files import Files
 from vmtest.kernels import default_cache
 from vmtest.matrix.runner import Plan
 from vmtest.model.events import Event, Output
@@ -66,8 +76,12 @@ def exec_(
         format = parse_format(results)
         given = [objects.parse_given(item) for item in object_ or []]
         builds = objects.override(settings.objects, given)
-        if settings.build is None:
-            check_program(command, members(copies))  # else the build may yet make them
+        check_patterns(settings, patterns)
+        # Not on standard output: in a single kernel that is the command's alone.
+        build_first(settings, noted(live.view(sys.stderr)))
+        copied = read_copies(copies)
+        check_program(command, copied.places)
+        files = Files()
         cache = default_cache()
         kernels, resolved = choose_kernels(settings, patterns, cache, locked)
         single = len(kernels) == 1
@@ -76,7 +90,7 @@ def exec_(
             plan = Plan(
                 config=settings,
                 kernels=kernels,
-                task=command_tasks(command, copies, builds, format, live=single),
+                task=command_tasks(command, copied, builds, files, format, live=single),
                 cache=cache,
                 folder=runs.create(settings.directory),
                 suites=(suite_of(command),),
@@ -84,8 +98,8 @@ def exec_(
                 jobs=jobs,
                 accelerator=accel,
                 resolved=resolved,
+                files=files,
             )
-            # In a single kernel, standard output is the command's alone.
             told = sys.stderr if single else sys.stdout
             view = live.PlainView(told) if single else live.view(told)
 
@@ -94,7 +108,7 @@ def exec_(
                     _pass_on(event)
                 view.handle(event)
 
-            matrix = carry_out(plan, builds, view, handle)
+            matrix = carry_out(plan, builds, view, handle, also={"copied": copied.digests})
             show(matrix, plan.folder, told)
             write_reports(matrix, junit_file, markdown_file, json_file)
             raise typer.Exit(exit_status(matrix))

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -14,6 +14,7 @@ from typing import Annotated, TextIO
 import typer
 
 from vmtest.cli import common
+from vmtest.cli.inputs import build_first
 from vmtest.cli.terminal import InteractiveHold
 from vmtest.config import file as configuration
 from vmtest.config.file import Config
@@ -23,7 +24,7 @@ from vmtest.kernels.debian.index import check_version, is_pattern
 from vmtest.kernels.lock import file as lockfile
 from vmtest.matrix.job import Hold
 from vmtest.matrix.runner import Plan, resolve_all, run_matrix
-from vmtest.model.events import Event
+from vmtest.model.events import Event, Note
 from vmtest.model.kernels import (
     Kernel,
     KernelResult,
@@ -90,20 +91,14 @@ def run(
         if not suites:
             raise UsageError(f"{settings.file}: there is no [[suite]]; add one")
         builds = objects.override(settings.objects, given)
-        for build in given:
-            objects.check_object(build.name, build.path)
         needed = {name for s in suites for name in s.objects}
-        cache = default_cache()
-        kernels, resolved = choose_kernels(settings, kernel or [], cache, locked)
-        if objects.depend_on_version(builds, needed):
-            # Before anything is booted: which kernel is too old is known once it is resolved.
-            missing = [kernel for kernel in kernels if kernel.name not in resolved]
-            resolved.update(resolve_all(settings, missing, Store(cache))[0])
-            versions = {k.name: resolved[k.name].version for k in kernels if k.name in resolved}
-            objects.check_builds(builds, needed, versions)
+        check_patterns(settings, kernel or [])
         make_room_for_reports(junit_file, markdown_file, json_file)
         view = live.view(sys.stdout)
-        hold = InteractiveHold(view) if shell_on_failure else None
+        whole = bool(needed) and needed <= {build.name for build in given}
+        build_first(settings, noted(view), [build.path for build in given] if whole else None)
+        for build in given:
+            objects.check_object(build.name, build.path)
         tasks = SuitesTasks(
             settings,
             suites,
@@ -114,6 +109,16 @@ def run(
             ),
             narrowed=expression is not None or bool(passed_on),
         )
+        tasks.read()
+        cache = default_cache()
+        kernels, resolved = choose_kernels(settings, kernel or [], cache, locked)
+        if objects.depend_on_version(builds, needed):
+            # Before anything is booted: which kernel is too old is known once it is resolved.
+            missing = [kernel for kernel in kernels if kernel.name not in resolved]
+            resolved.update(resolve_all(settings, missing, Store(cache))[0])
+            versions = {k.name: resolved[k.name].version for k in kernels if k.name in resolved}
+            objects.check_builds(builds, needed, versions)
+        hold = InteractiveHold(view) if shell_on_failure else None
         plan = Plan(
             config=settings,
             kernels=kernels,
@@ -121,11 +126,11 @@ def run(
             cache=cache,
             folder=runs.create(settings.directory),
             suites=tuple(chosen.name for chosen in suites),
-            build=not (needed and needed <= {build.name for build in given}),
             jobs=1 if shell_on_failure else jobs,
             accelerator=accel,
             resolved=resolved,
             notes=tasks.notes,
+            files=tasks.files,
         )
         matrix = carry_out(plan, builds, view, view.handle, hold)
         if collect_only:
@@ -141,8 +146,11 @@ def carry_out(
     view: View,
     emit: Callable[[Event], None],
     hold: Hold | None = None,
+    also: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Matrix:
     """Run ``plan`` under ``view``; its folder gets run.json and matrix.json.
+
+    ``also`` has the sha256 of files that ``plan.files`` did not read, by kind and place.
 
     ``builds`` are those that the kernels' objects are chosen of; None for a plan without
     tests, else each kernel gets its junit.xml.
@@ -158,10 +166,22 @@ def carry_out(
 
     with view:
         matrix = run_matrix(plan, emit, save, hold=hold)
-    folder.describe({**facts, **_what_ran(matrix, settings, builds or ())})
+    inputs = {"inputs": {**plan.files.digests(settings.directory), **(also or {})}}
+    folder.describe({**facts, **inputs, **_what_ran(matrix, settings, builds or ())})
     for result in matrix.kernels if builds is not None else ():
         (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
     return matrix
+
+
+def noted(view: View) -> Callable[[str], None]:
+    """Has ``view`` show a line as a note."""
+    return lambda line: view.handle(Note(line))
+
+
+def check_patterns(settings: Config, patterns: list[str]) -> None:
+    """Raise UsageError for a ``--kernel`` that cannot mean anything, before anything is built."""
+    own = [pattern for pattern in patterns if configuration.packaged(settings, pattern) is None]
+    configuration.select_kernels(settings.kernels, own, {})
 
 
 def choose_kernels(

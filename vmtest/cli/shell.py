@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from vmtest.cli import common
+from vmtest.cli.inputs import build_first
 from vmtest.cli.terminal import interact
 from vmtest.config import file as configuration
 from vmtest.errors import SessionLost, UsageError, VmtestError
+from vmtest.host.files import Files
 from vmtest.kernels import Store, default_cache, kconfig, source_for
 from vmtest.model.kernels import OWN_FAULT, Kernel
 from vmtest.objects import builds as objects
@@ -41,24 +43,24 @@ def shell(
     """Boot, install, hand over the terminal, pass the status on."""
     with common.reported(own=OWN_FAULT):
         common.clean_up_on_signals()
-        settings = common.load_config(config)
+        settings = common.load_config_or_builtin(config)
         (wanted,) = _one(configuration.select_kernels(settings.kernels, [kernel], {}), kernel)
         given = [objects.parse_given(item) for item in object_ or []]
         builds = objects.override(settings.objects, given)
+        files = Files()
+        build_first(settings, lambda line: print(line, file=sys.stderr))
         cache = default_cache()
         store = Store(cache)
         source = source_for(wanted, settings.archives)
         image = source.fetch(source.resolve(wanted, store), store)
-        root = prepare_root(settings, cache, lambda line: print(line, file=sys.stderr))
+        root = prepare_root(settings, cache, lambda line: print(line, file=sys.stderr), files)
         kconfig.check(image, root.kind)
-        if settings.build is not None:
-            objects.run_build(settings.build, settings.directory)
         suites = settings.suites
         root_of_tests = str(suites_root(suites))
         expected = known.for_guest(
             settings.known_failures, image.version, root_of_tests, utc_today()
         )
-        payload = pack(suites, suites, objects.choose(builds, image.version), expected)
+        payload = pack(suites, suites, objects.choose(builds, image.version), expected, files)
         probe = accel.choose(image.image, cache, accelerator)
         with ExitStack() as stack:
             folder = settings.directory / STATE / "shell"

@@ -13,11 +13,21 @@ from typing import Annotated
 import typer
 
 from vmtest.cli import common
+from vmtest.cli.inputs import build_first
 from vmtest.cli.report import find_run, read_matrix
-from vmtest.cli.run import carry_out, choose_kernels, make_room_for_reports, show, write_reports
+from vmtest.cli.run import (
+    carry_out,
+    check_patterns,
+    choose_kernels,
+    make_room_for_reports,
+    noted,
+    show,
+    write_reports,
+)
 from vmtest.config import file as configuration
 from vmtest.config.file import Config
 from vmtest.errors import UsageError
+from vmtest.host.files import Files
 from vmtest.kernels import default_cache
 from vmtest.matrix.runner import Plan
 from vmtest.model.kernels import Matrix, exit_status
@@ -131,23 +141,28 @@ def verify(
                 log_limit=_size(log_limit),
                 timeout=timeout,
             )
+            check_patterns(settings, kernel or [])
+            view = live.view(sys.stdout)
+            # Objects that are named are those that lie there: nothing is built for them.
+            build_first(settings, noted(view), () if object_ else None)
             given = _given(settings, object_ or [])
             others = _others(settings, given, bool(object_), against, stack)
             cache = default_cache()
             kernels, resolved = choose_kernels(settings, kernel or [], cache)
+            files = Files()
+            task = verify_tasks(given, others, order, rules, against or "", files)
             folder = runs.create(settings.directory)
             plan = Plan(
                 config=settings,
                 kernels=kernels,
-                task=verify_tasks(given, others, order, rules, against or ""),
+                task=task,
                 cache=cache,
                 folder=folder,
-                build=not object_,
                 jobs=jobs,
                 accelerator=accel,
                 resolved=resolved,
+                files=files,
             )
-            view = live.view(sys.stdout)
             matrix = carry_out(plan, None, view, view.handle)
         show(matrix, folder, sys.stdout)
         write_reports(matrix, None, markdown_file, json_file)

@@ -5,6 +5,7 @@ Knows the guest only as a ``Session``.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -23,10 +24,17 @@ from vmtest.command.formats.gotest import GoTest
 from vmtest.command.formats.rows import bounded, last_line
 from vmtest.command.formats.tap import Tap
 from vmtest.errors import UsageError
-from vmtest.host.cache import sha256_file
+from vmtest.host.files import Files
 from vmtest.matrix.follow import follow
 from vmtest.model.kernels import Limits, Outcome, TestResult
-from vmtest.suites.process import GUEST_ROOT, guest_code, in_guest_environment, write_result
+from vmtest.objects.builds import read_object
+from vmtest.suites.process import (
+    GUEST_ROOT,
+    guest_code,
+    in_guest_environment,
+    tar,
+    write_result,
+)
 from vmtest.vm.session import Check, Session
 
 WORK = f"{GUEST_ROOT}/work"
@@ -158,6 +166,51 @@ def check_program(command: Sequence[str], there: Mapping[PurePosixPath, Path]) -
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What ``--copy`` brings, read once: the same bytes go to every kernel.
+
+    ``places`` is as of ``members``; ``archive`` is a tar without its end, the working
+    folder in it; ``facts`` has mode and sha256 ("" for a folder or a link) by place.
+    """
+
+    places: Mapping[PurePosixPath, Path]
+    archive: bytes
+    facts: Mapping[str, tuple[int, str]]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The sha256 of each file, by its place."""
+        return {place: digest for place, (_, digest) in self.facts.items() if digest}
+
+
+def read_copies(copies: Sequence[Copy]) -> Copied:
+    """Read everything that ``copies`` name; raises UsageError as ``members`` does, OSError."""
+    places = members(copies)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        folder = tarfile.TarInfo("work")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(folder)
+        facts = {str(place): _add(archive, place, path) for place, path in places.items()}
+        end = archive.offset
+    return Copied(places, buffer.getvalue()[:end], facts)
+
+
+def _add(archive: tarfile.TarFile, place: PurePosixPath, path: Path) -> tuple[int, str]:
+    info = archive.gettarinfo(path, f"work/{place}")
+    info.uid = info.gid = 0
+    info.uname = info.gname = ""
+    if not info.isreg():
+        archive.addfile(info)
+        linked = hashlib.sha256(path.read_bytes()).hexdigest() if info.islnk() else ""
+        return info.mode, linked
+    data = path.read_bytes()
+    info.size = len(data)  # it may have grown since it was looked at
+    archive.addfile(info, io.BytesIO(data))
+    return info.mode, hashlib.sha256(data).hexdigest()
+
+
 def suite_of(command: Sequence[str]) -> str:
     """The program's name, which the rows of ``command`` stand under."""
     return PurePosixPath(command[0]).name or command[0]
@@ -196,36 +249,20 @@ class Command:
 
 def pack(
     argv: Sequence[str],
-    copies: Sequence[Copy],
+    copied: Copied,
     objects: Mapping[str, Path],
     format: Format | None = None,
+    files: Files | None = None,
 ) -> Command:
     """``argv`` with its files and ``objects`` by name; raises UsageError, OSError."""
-    there = members(copies)
-    check_program(argv, there)
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        folder = tarfile.TarInfo("work")
-        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-        archive.addfile(folder)
-        _add(archive, guest_code())
-        _add(archive, {f"objects/{name}.o": path for name, path in objects.items()})
-        _add(archive, {f"work/{place}": path for place, path in there.items()})
-    digests = tuple(sorted((name, sha256_file(path)) for name, path in objects.items()))
-    copied = PurePosixPath(os.path.normpath(argv[0])) in there  # else check_program speaks
-    return Command(tuple(argv), buffer.getvalue(), digests, format, copied)
-
-
-def _add(archive: tarfile.TarFile, files: Mapping[str, Path]) -> None:
-    for name, path in files.items():
-        info = archive.gettarinfo(path, name)
-        info.uid = info.gid = 0
-        info.uname = info.gname = ""
-        if info.isreg():
-            with path.open("rb") as stream:
-                archive.addfile(info, stream)
-        else:
-            archive.addfile(info)
+    check_program(argv, copied.places)
+    files = files or Files()
+    read = {name: read_object(name, path, files) for name, path in sorted(objects.items())}
+    members = {f"objects/{name}.o": content for name, content in read.items()}
+    archive = copied.archive + tar({**guest_code(files), **members})
+    digests = tuple((name, content.sha256) for name, content in read.items())
+    own = PurePosixPath(os.path.normpath(argv[0])) in copied.places  # else check_program speaks
+    return Command(tuple(argv), archive, digests, format, own)
 
 
 def guest_argv(command: Sequence[str]) -> list[str]:

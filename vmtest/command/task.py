@@ -13,16 +13,17 @@ from vmtest.command.process import (
     Command,
     CommandRun,
     CommandSink,
-    Copy,
+    Copied,
     pack,
     signal_of,
     status_words,
 )
+from vmtest.host.files import Files
 from vmtest.matrix.job import Bench, Guest
 from vmtest.matrix.judge import count_bad, out_of_memory, watch
 from vmtest.model.events import Collected, Output, TestFinished, TestStarted
 from vmtest.model.kernels import KernelImage, KernelResult, ObjectFile, Outcome, Status, TestResult
-from vmtest.objects.builds import check_object, choose
+from vmtest.objects.builds import choose
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
 
@@ -134,26 +135,25 @@ def _why(run: CommandRun) -> str:
 
 def command_tasks(
     argv: Sequence[str],
-    copies: Sequence[Copy],
+    copied: Copied,
     objects: Sequence[ObjectFile],
+    files: Files,
     format: Format | None = None,
     live: bool = False,
 ) -> Callable[[KernelImage], CommandTask]:
-    """What makes a kernel's task: ``argv`` with ``copies`` and that kernel's ``objects``.
+    """What makes a kernel's task: ``argv`` with what was ``copied`` and that kernel's ``objects``.
 
-    It raises UsageError for a file or object that is missing or none.
+    It raises UsageError for an object that is missing or none; ``files`` reads them.
     """
     lock = threading.Lock()
     packed: dict[tuple[tuple[str, str], ...], Command] = {}
 
     def make(image: KernelImage) -> CommandTask:
         chosen = choose(objects, image.version)
-        for name, path in chosen.items():
-            check_object(name, path)
         same = tuple((name, str(path)) for name, path in sorted(chosen.items()))
         with lock:  # kernels with the same objects share one archive of up to 128 MiB
             if same not in packed:
-                packed[same] = pack(argv, copies, chosen, format)
+                packed[same] = pack(argv, copied, chosen, format, files)
         return CommandTask(packed[same], live)
 
     return make

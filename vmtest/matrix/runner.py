@@ -1,8 +1,9 @@
 """Kernels x work on an executor: fetches, boots, gathers, and decides nothing about display.
 
 Everything that changes runs on the main thread: workers put events into a queue
-and return values.  Preparation (index, download, guest image, build) runs
-beside the VMs, so that the first kernel boots while the last is fetched.
+and return values.  Preparation (index, download, guest image) runs
+beside the VMs, so that the first kernel boots while the last is fetched.  The project's
+build has ended before: whatever is read here is what it left.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from vmtest.config.file import Config
 from vmtest.errors import InfrastructureError, SessionLost, VmtestError
+from vmtest.host.files import Files
 from vmtest.kernels import Store, kconfig, source_for
 from vmtest.matrix.job import Cancellation, Hold, Job, Task, base_result, refused, run_kernel
 from vmtest.model.events import Event, KernelFinished, KernelQueued, Note, Preparing, coming
@@ -31,7 +33,6 @@ from vmtest.model.kernels import (
     RootImage,
     Status,
 )
-from vmtest.objects.builds import run_build
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import RunFolder, utc_now
 from vmtest.vm import accel
@@ -49,8 +50,8 @@ def _no_notes(matrix: Matrix) -> tuple[str, ...]:
 class Plan:
     """One run: what, on what.
 
-    ``task`` makes the task of a kernel once it is in the store and the build has
-    ended (UsageError ends the run); ``suites`` is the order of the table's rows;
+    ``task`` makes the task of a kernel once it is in the store (UsageError ends the
+    run); ``files`` reads what is the user's; ``suites`` is the order of the table's rows;
     ``command`` is what ``vmtest exec`` runs;
     ``resolved`` has kernels whose index was already read; ``jobs`` of None means
     as many VMs as the machine has room for; ``notes`` says what the user should know
@@ -64,11 +65,11 @@ class Plan:
     folder: RunFolder
     suites: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
-    build: bool = True
     jobs: int | None = None
     accelerator: str = "auto"
     resolved: Mapping[str, Resolved] = field(default_factory=dict)
     notes: Callable[[Matrix], tuple[str, ...]] = _no_notes
+    files: Files = field(default_factory=Files)
 
 
 def memory_available_mib() -> int:
@@ -86,13 +87,6 @@ def slots(kernels: Sequence[Kernel], cpus: int, memory_mib: int) -> int:
     # A fifth stays free: the guests' page caches are not all that lives here.
     room = int(memory_mib * 0.8) // need
     return max(1, min(len(kernels), cpus // vcpus, room))
-
-
-@dataclass(frozen=True, slots=True)
-class _Built:
-    """The objects are there, or do not compile."""
-
-    future: Future[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +138,14 @@ class _Runner:
         self._told = False
         self._emit = emit
         self._hold = hold
-        self._queue: queue.SimpleQueue[Event | _Built | _Prepared | _Ran] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Event | _Prepared | _Ran] = queue.SimpleQueue()
         cpus = len(os.sched_getaffinity(0))
         self.jobs = plan.jobs or slots(plan.kernels, cpus, memory_available_mib())
 
     def _post(self, event: Event) -> None:
         self._queue.put(event)
 
-    def _prepare(self, kernel: Kernel, root: Future[RootImage], built: Future[None]) -> Job:
+    def _prepare(self, kernel: Kernel, root: Future[RootImage]) -> Job:
         """On a worker: everything that has to be there before ``kernel`` can boot."""
         image, note = self._image(kernel)
         self._waiting.add(kernel.name)
@@ -160,9 +154,6 @@ class _Runner:
         config_note = kconfig.check(image, guest.kind)
         self._post(Preparing(kernel.name, "choosing the accelerator"))
         probe = accel.choose(image.image, self.plan.cache, self.plan.accelerator)
-        if not built.done():
-            self._post(Preparing(kernel.name, "waiting for the build"))
-        built.result()
         return Job(
             kernel=kernel,
             image=image,
@@ -198,11 +189,7 @@ class _Runner:
             for name in sorted(self._waiting):
                 self._post(Preparing(name, f"guest image: {line}"))
 
-        return prepare_root(self.plan.config, self.plan.cache, log)
-
-    def _build(self) -> None:
-        if self.plan.build and self.plan.config.build is not None:
-            run_build(self.plan.config.build, self.plan.config.directory)
+        return prepare_root(self.plan.config, self.plan.cache, log, self.plan.files)
 
     def run(self, executor: Executor | None) -> Matrix:
         """Run everything; an interrupt ends the VMs and keeps what had finished."""
@@ -212,14 +199,12 @@ class _Runner:
             self._emit(KernelQueued(kernel.name))
         self._here = executor is None
         vms = executor or ThreadPoolExecutor(self.jobs, thread_name_prefix="vm")
-        # Two more than kernels: the guest image and the build, on which the others wait.
-        helpers = ThreadPoolExecutor(len(plan.kernels) + 2, thread_name_prefix="prepare")
+        # One more than kernels: the guest image, on which the others wait.
+        helpers = ThreadPoolExecutor(len(plan.kernels) + 1, thread_name_prefix="prepare")
         try:
-            built = helpers.submit(self._build)
-            built.add_done_callback(lambda future: self._queue.put(_Built(future)))
             root = helpers.submit(self._root)
             for kernel in plan.kernels:
-                future = helpers.submit(self._prepare, kernel, root, built)
+                future = helpers.submit(self._prepare, kernel, root)
                 future.add_done_callback(partial(self._prepared, kernel))
             self._loop(vms)
         except BaseException as error:
@@ -251,13 +236,9 @@ class _Runner:
         return vms.submit(run_kernel, job)
 
     def _loop(self, vms: Executor) -> None:
-        built = False
-        while len(self.results) < len(self.plan.kernels) or not built:
+        while len(self.results) < len(self.plan.kernels):
             item = self._queue.get()
-            if isinstance(item, _Built):
-                item.future.result()  # a program that does not compile ends the run
-                built = True
-            elif isinstance(item, _Ran):
+            if isinstance(item, _Ran):
                 self._finish(_outcome(item))
             elif isinstance(item, _Prepared):
                 self._boot(vms, item)
@@ -283,7 +264,7 @@ class _Runner:
             if isinstance(item, _Ran):
                 if not item.future.cancelled():
                     self._finish(_outcome(item))
-            elif not isinstance(item, _Prepared | _Built):
+            elif not isinstance(item, _Prepared):
                 self._emit(item)
 
     def _finish(self, result: KernelResult) -> None:

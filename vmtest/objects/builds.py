@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vmtest.errors import BuildError, InfrastructureError, UsageError
+from vmtest.host.files import FileContent, Files
 from vmtest.model.kernels import KernelVersion, ObjectFile, VersionRange
 
 EM_BPF = 247
@@ -251,6 +252,21 @@ def check_object(name: str, path: Path) -> None:
         ) from None
     except OSError as error:
         raise UsageError(f'object "{name}": cannot read {path}: {error.strerror}') from error
+    _check_header(name, path, header)
+
+
+def read_object(name: str, path: Path, files: Files) -> FileContent:
+    """The object at ``path``, checked as by ``check_object``, as ``files`` has it."""
+    try:
+        content = files.read(path, "objects")
+    except OSError:
+        check_object(name, path)
+        raise
+    _check_header(name, path, content.data[:20])
+    return content
+
+
+def _check_header(name: str, path: Path, header: bytes) -> None:
     if len(header) < 20 or header[:4] != b"\x7fELF":
         raise UsageError(f'object "{name}": {path} is not an ELF file')
     machine = _machine(header)

@@ -35,6 +35,7 @@ from vmtest.host.cache import (
     write_json,
 )
 from vmtest.host.debian import Mirror, Mirrors, clean_environment, host_options
+from vmtest.host.files import Files
 from vmtest.model.kernels import GuestSpec, KernelImage, Progress, RootImage
 from vmtest.rootfs.wheels import stage_wheels
 from vmtest.storage.transfer import Bundle, pack, unpack
@@ -112,18 +113,20 @@ def prepare(
     *,
     check_valid_until: bool = True,
     log: Log = _quiet,
+    files: Files | None = None,
 ) -> RootImage:
     """The root that ``spec`` asks for, built when the cache lacks it.
 
     ``mirrors`` say where Debian comes from (a function is asked only when something
-    has to be built).  Raises ImageError with the end of the build's log, and
-    UsageError when no mirror is known.
+    has to be built).  ``files`` reads the wheels.  Raises ImageError with the end of the
+    build's log, and UsageError when no mirror is known.
     """
     if spec.root == "host":
         return RootImage("host", None, _host_digest(), sys.executable)
     if spec.root != "debian":
         return _given(Path(spec.root))
-    key = image_key(spec)
+    files = files or Files()
+    key = image_key(spec, files)
     hold(cache, f"image-{key}")
     found = _cached(cache, key)
     if found is not None:
@@ -144,7 +147,7 @@ def prepare(
             made = folder / "image"
             made.mkdir()
             image = made / "root.sqfs"
-            _build(spec, mirror, image, folder, check_valid_until, cache, log)
+            _build(spec, mirror, image, folder, check_valid_until, cache, log, files)
             _check_image(image)
             write_json(
                 made / "image.json",
@@ -164,13 +167,17 @@ def prepare(
     return found
 
 
-def image_key(spec: GuestSpec) -> str:
-    """What names the image of ``spec`` in the cache: a digest of what it is made of."""
+def image_key(spec: GuestSpec, files: Files | None = None) -> str:
+    """What names the image of ``spec`` in the cache: a digest of what it is made of.
+
+    ``files`` reads the wheels.
+    """
+    files = files or Files()
     made_of = {
         "recipe": RECIPE,
         "suite": spec.suite,
         "packages": list(_packages(spec)),
-        "wheels": sorted([wheel.name, _digest_wheel(wheel)] for wheel in spec.wheels),
+        "wheels": sorted([wheel.name, digest_wheel(wheel, files)] for wheel in spec.wheels),
         "dpkg": list(_DPKG_OPTIONS),
         "hooks": [_COMPILE, *_HOOKS],
     }
@@ -245,9 +252,10 @@ def _packages(spec: GuestSpec) -> tuple[str, ...]:
     return tuple(sorted({*PACKAGES, *spec.packages}))
 
 
-def _digest_wheel(wheel: Path) -> str:
+def digest_wheel(wheel: Path, files: Files) -> str:
+    """The sha256 of ``wheel`` as ``files`` reads it; raises ImageError."""
     try:
-        return sha256_file(wheel)
+        return files.read(wheel, "wheels").sha256
     except OSError as error:
         raise ImageError(
             f"guest image: wheels: {wheel}: {error.strerror}; correct it in kernels.toml"
@@ -349,6 +357,7 @@ def _build(
     check_valid_until: bool,
     cache: Path,
     log: Log,
+    files: Files,
 ) -> None:
     """Run mmdebstrap into sqfstar; as an ordinary user both in a user namespace."""
     bootstrap = _require("mmdebstrap", "mmdebstrap", "to build the guest image")
@@ -374,7 +383,7 @@ def _build(
             *([] if check_valid_until else ['--aptopt=Acquire::Check-Valid-Until "false"']),
             *(f"--aptopt={line}" for line in host_options()),
             *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
-            *_wheel_hooks(spec, folder),
+            *_wheel_hooks(spec, folder, files),
             *(f"--customize-hook={hook}" for hook in _HOOKS),
             spec.suite,
             "-",
@@ -408,11 +417,11 @@ def _sources(spec: GuestSpec, mirror: Mirror) -> Iterator[Path]:
         yield sources
 
 
-def _wheel_hooks(spec: GuestSpec, folder: Path) -> list[str]:
+def _wheel_hooks(spec: GuestSpec, folder: Path, files: Files) -> list[str]:
     if not spec.wheels:
         return []
     staged = folder / "wheels.tar"
-    stage_wheels(spec.wheels, staged)
+    stage_wheels(spec.wheels, staged, files)
     return [f"--customize-hook=tar-in {shlex.quote(str(staged))} /", f"--customize-hook={_COMPILE}"]
 
 

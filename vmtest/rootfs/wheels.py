@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from vmtest.errors import ImageError
+from vmtest.host.files import Files
 
 _SITE = PurePosixPath("usr/lib/python3/dist-packages")
 _SCRIPTS = PurePosixPath("usr/local/bin")
@@ -24,23 +25,24 @@ _NAME = re.compile(
 )
 
 
-def stage_wheels(wheels: Iterable[Path], tar: Path) -> None:
-    """Write a tar whose root holds ``wheels`` installed, all files root's.
+def stage_wheels(wheels: Iterable[Path], tar: Path, files: Files | None = None) -> None:
+    """Write a tar whose root holds ``wheels`` installed, all files root's; ``files`` reads them.
 
     Raises ImageError for a file that is no wheel, for another platform, or unsafe.
     """
+    files = files or Files()
     with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as out:
         for wheel in wheels:
-            for path, data, mode in _files(wheel):
+            for path, data, mode in _files(wheel, files):
                 info = tarfile.TarInfo(str(path))
                 info.size, info.mode, info.mtime = len(data), mode, 0
                 out.addfile(info, io.BytesIO(data))
 
 
-def _files(wheel: Path) -> Iterator[tuple[PurePosixPath, bytes, int]]:
+def _files(wheel: Path, files: Files) -> Iterator[tuple[PurePosixPath, bytes, int]]:
     _check_name(wheel)
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with zipfile.ZipFile(io.BytesIO(files.read(wheel, "wheels").data)) as archive:
             for item in archive.infolist():
                 if item.is_dir():
                     continue

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import vmtest
 from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, UsageError
-from vmtest.host.cache import sha256_file
+from vmtest.host.files import FileContent, Files
 from vmtest.matrix.follow import follow
 from vmtest.model.kernels import Limits, Outcome, Suite, TestResult
 from vmtest.vm.session import Check, Session, Stream
@@ -57,9 +57,12 @@ class Payload:
 
 
 def suites_root(suites: Iterable[Suite]) -> Path:
-    """The common folder of all suites: pytest's rootdir, whatever is selected of them."""
+    """The common folder of all suites: pytest's rootdir, whatever is selected of them.
+
+    Without any suite it is /: nothing lies below it in a payload.
+    """
     folders = [suite.tests if suite.tests.is_dir() else suite.tests.parent for suite in suites]
-    common = folders[0]
+    common = folders[0] if folders else Path("/")
     while not all(common == folder or common in folder.parents for folder in folders):
         common = common.parent
     return common
@@ -70,24 +73,28 @@ def pack(
     chosen: Sequence[Suite],
     objects: Mapping[str, Path],
     known_failures: str = "",
+    files: Files | None = None,
 ) -> Payload:
     """The payload for ``chosen`` out of the configured ``suites``, with ``objects`` by name.
 
     Every file beside a suite's tests goes along (conftest.py, helpers, data), and
     ``known_failures``, which is JSON for ``vmtest.guest.known_failures``.
+    ``files`` reads them all, for every kernel of a run.
     Raises UsageError for a missing object or a payload over 64 MiB.
     """
+    files = files or Files()
     for suite in chosen:
         if not suite.tests.exists():
             raise UsageError(
                 f'kernels.toml: suite "{suite.name}": tests = "{suite.tests}" does not exist'
             )
     root = suites_root(suites)
-    members = guest_code()
+    members: dict[str, FileContent | bytes] = {}
     for suite in suites:
         folder = suite.tests if suite.tests.is_dir() else suite.tests.parent
-        for path in _files(folder):
-            members[f"suites/{path.relative_to(root)}"] = path
+        for path in files.below(folder, _files):
+            members[f"suites/{path.relative_to(root)}"] = files.read(path, "suites")
+    digests: dict[str, str] = {}
     for suite in chosen:
         for name in suite.objects:
             if name not in objects:
@@ -95,22 +102,18 @@ def pack(
                     f'suite "{suite.name}": there is no object "{name}" for this kernel; '
                     f'add [[object]] name = "{name}" to kernels.toml or give --object {name}=PATH'
                 )
-            members[f"objects/{name}.o"] = objects[name]
-    digests = {
-        PurePosixPath(member).stem: sha256_file(path)
-        for member, path in members.items()
-        if member.startswith("objects/")
-    }
-    size = sum(path.stat().st_size for path in members.values())
+            content = files.read(objects[name], "objects")
+            members[f"objects/{name}.o"], digests[name] = content, content.sha256
+    members |= guest_code(files)
+    size = sum(map(_size, members.values()))
     if size > PAYLOAD_LIMIT:
         raise UsageError(
             f"the payload below {root} has {size >> 20} MiB, more than {PAYLOAD_LIMIT >> 20}: "
             "keep a suite's tests in a folder of their own"
         )
-    files: dict[str, Path | bytes] = {**members}
     if known_failures:
-        files[_KNOWN_FAILURES] = known_failures.encode()
-    return Payload(tar(files), tuple(chosen), root, tuple(sorted(digests.items())))
+        members[_KNOWN_FAILURES] = known_failures.encode()
+    return Payload(tar(members), tuple(chosen), root, tuple(sorted(digests.items())))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -126,26 +129,25 @@ def _skipped(part: str) -> bool:
     return part in _SKIPPED_FOLDERS or part.startswith(".")
 
 
-def guest_code() -> dict[str, Path]:
+def guest_code(files: Files) -> dict[str, FileContent | bytes]:
     """Our own code that every payload has, by its place in the archive."""
     package = Path(vmtest.__file__).parent
-    return {
-        "vmtest/__init__.py": package / "__init__.py",
-        **{
-            f"vmtest/{path.relative_to(package)}": path
-            for path in sorted((package / "guest").rglob("*.py"))
-        },
-    }
+    paths = (package / "__init__.py", *sorted((package / "guest").rglob("*.py")))
+    return {f"vmtest/{path.relative_to(package)}": files.read(path) for path in paths}
 
 
-def tar(members: Mapping[str, Path | bytes]) -> bytes:
+def _size(content: FileContent | bytes) -> int:
+    return len(content if isinstance(content, bytes) else content.data)
+
+
+def tar(members: Mapping[str, FileContent | bytes]) -> bytes:
     """An archive of files, or of what is to be in them, by their place in it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
-            data = content if isinstance(content, bytes) else content.read_bytes()
-            executable = isinstance(content, Path) and content.stat().st_mode & 0o100
+            data = content if isinstance(content, bytes) else content.data
+            executable = isinstance(content, FileContent) and content.executable
             info.mode = 0o755 if executable else 0o644
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))

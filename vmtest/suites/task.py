@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 from vmtest.config.file import Config
+from vmtest.host.files import Files
 from vmtest.matrix.job import Bench, Guest
 from vmtest.matrix.judge import KILLED, count_bad, last_line, out_of_memory, watch
 from vmtest.model.events import Collected, TestFinished, TestStarted
@@ -18,7 +19,7 @@ from vmtest.model.kernels import (
     Suite,
     TestResult,
 )
-from vmtest.objects.builds import check_object, choose
+from vmtest.objects.builds import choose, read_object
 from vmtest.runs.folder import utc_today
 from vmtest.suites import known
 from vmtest.suites.process import Payload, Run, Sink, pack, pytest_argv, suites_root
@@ -133,7 +134,7 @@ class SuitesTasks:
     """What makes each kernel's task: ``suites`` of ``config`` with that kernel's ``objects``.
 
     ``today`` (UTC) decides which known failures have expired; ``narrowed`` says that
-    ``options`` leave tests out.
+    ``options`` leave tests out; ``files`` reads what goes along, once for all kernels.
     """
 
     config: Config
@@ -142,17 +143,32 @@ class SuitesTasks:
     options: tuple[str, ...] = ()
     narrowed: bool = False
     today: date = field(default_factory=utc_today)
+    files: Files = field(default_factory=Files)
 
     def task(self, image: KernelImage) -> SuitesTask:
         """The task of one kernel; raises UsageError for an object that is missing or none."""
         chosen = choose(self.objects, image.version)
         for name in {name for suite in self.suites for name in suite.objects}:
             if name in chosen:
-                check_object(name, chosen[name])
+                read_object(name, chosen[name], self.files)
         expected = known.for_guest(
             self.config.known_failures, image.version, self._root, self.today
         )
-        return SuitesTask(pack(self.config.suites, self.suites, chosen, expected), self.options)
+        payload = pack(self.config.suites, self.suites, chosen, expected, self.files)
+        return SuitesTask(payload, self.options)
+
+    def read(self) -> None:
+        """Read all that may go along: what changes from now on is not in this run.
+
+        Raises UsageError for a suite that is not there.  An object that is not there is missed
+        by the kernel that it is for.
+        """
+        bare = tuple(replace(suite, objects=()) for suite in self.suites)
+        pack(self.config.suites, bare, {}, files=self.files)
+        needed = {name for suite in self.suites for name in suite.objects}
+        for build in self.objects:
+            if build.name in needed and build.path.is_file():
+                self.files.read(build.path, "objects")
 
     def notes(self, matrix: Matrix) -> tuple[str, ...]:
         """What ``matrix`` shows of the known failures that the user should act on."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmtest.errors import UsageError
-from vmtest.host.cache import sha256_file
+from vmtest.host.files import FileContent, Files
 from vmtest.model.kernels import KernelVersion, ObjectFile
 from vmtest.model.loads import LoadResult, Reason, Verdict
-from vmtest.objects.builds import builds_for, check_object, is_foreign_elf
+from vmtest.objects.builds import builds_for, check_object, is_foreign_elf, read_object
 from vmtest.suites.process import Payload, guest_code, tar
 from vmtest.verify.process import Order, Wanted
 
@@ -129,18 +129,22 @@ def pack(
     order: Order,
     against: str = "",
     config: Path | None = None,
+    files: Files | None = None,
 ) -> Load:
     """What goes into a guest of ``version``; ``order`` says all but the objects.
 
-    ``config`` is the kernel's: what a missing kconfig is told by.
+    ``config`` is the kernel's: what a missing kconfig is told by.  ``files`` reads the objects,
+    for every kernel of a run.
 
     Raises UsageError for an object that is not there, when none can be loaded at all,
     and when all together are too much.
     """
-    members: dict[str, Path] = {}
+    files = files or Files()
+    members: dict[str, FileContent | bytes] = {}
     wanted: list[Wanted] = []
     refused: list[LoadResult] = []
     digests: dict[bool, dict[str, str]] = {False: {}, True: {}}
+    size = 0
     for other, some in ((False, given), (True, others)):
         for build in builds_for((one.build for one in some), version):
             why = _unloadable(build)
@@ -149,23 +153,23 @@ def pack(
             if why is not None:
                 continue
             member = f"objects/{len(wanted):03d}.o"
-            members[member] = build.path
-            digests[other][build.name] = sha256_file(build.path)
+            content = read_object(build.name, build.path, files)
+            members[member], digests[other][build.name] = content, content.sha256
+            size += len(content.data)
             wanted.append(Wanted(build.name, member, build.loading, build.required, other))
     if not any(not one.other for one in wanted):
         words = [f"{one.object}: {one.line}" for one in refused]
         raise UsageError("\n".join(words) or f"no object is for kernel {version}")
-    size = sum(path.stat().st_size for path in members.values())
     if size > TOTAL_LIMIT:
         raise UsageError(
             f"these objects have {size >> 20} MiB together, more than {TOTAL_LIMIT >> 20}; "
             "verify them in two runs"
         )
     if config is not None:
-        members["config"] = config
+        members["config"] = files.read(config)
         order = replace(order, config="config")
     payload = Payload(
-        tar({**guest_code(), **members}), (), Path("/"), tuple(sorted(digests[False].items()))
+        tar({**guest_code(files), **members}), (), Path("/"), tuple(sorted(digests[False].items()))
     )
     return Load(
         payload,

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import IO
 
 from vmtest.errors import InfrastructureError, SessionLost, UnbootableKernel
+from vmtest.host.files import Files
 from vmtest.matrix.job import Bench, Guest
 from vmtest.model.events import LoadFinished, LoadStarted, Preparing
 from vmtest.model.kernels import KernelImage, KernelResult, Status
 from vmtest.model.loads import LoadResult, LoadSet, Verdict
 from vmtest.suites.process import install
 from vmtest.verify.baseline import Rules, judge
-from vmtest.verify.objects import Given, Load, pack
+from vmtest.verify.objects import OBJECT_LIMIT, Given, Load, pack
 from vmtest.verify.process import LOG, End, Loader, LoaderStuck, Order, Record, Wanted, Watch
 from vmtest.vm.console import Sign
 
@@ -187,11 +188,19 @@ def verify_tasks(
     order: Order,
     rules: Rules,
     against: str = "",
+    files: Files | None = None,
 ) -> Callable[[KernelImage], VerifyTask]:
-    """What makes a kernel's task: the builds of ``given`` that go to it; raises UsageError."""
+    """What makes a kernel's task: the builds of ``given`` that go to it; raises UsageError.
+
+    What is there is read at once, by ``files``: every kernel gets the same bytes.
+    """
+    files = files or Files()
+    for one in (*given, *others):
+        if one.build.path.is_file() and one.build.path.stat().st_size <= OBJECT_LIMIT:
+            files.read(one.build.path, "objects")
 
     def make(image: KernelImage) -> VerifyTask:
-        load = pack(given, others, image.version, order, against, image.config)
+        load = pack(given, others, image.version, order, against, image.config, files)
         return VerifyTask(load, rules)
 
     return make

@@ -192,11 +192,11 @@ def bisect(
             config=settings,
             kernels=kernels,
             task=work.task,
+            files=work.files,
             cache=cache,
             folder=folder,
             suites=work.suites,
             command=work.ran,
-            build=False,
             jobs=slots,
             accelerator=accel,
         )

@@ -13,15 +13,18 @@ from typing import Any
 from vmtest.bisect import observe as observations
 from vmtest.bisect.probes import Judge
 from vmtest.cli import common
+from vmtest.cli.bisect.shared import say
 from vmtest.cli.exec import parse_format
-from vmtest.command.process import check_program, members, parse_copy, suite_of
+from vmtest.cli.inputs import build_first
+from vmtest.command.process import check_program, parse_copy, read_copies, suite_of
 from vmtest.command.task import command_tasks
 from vmtest.config import file as configuration
 from vmtest.config.file import Config, suggestion
 from vmtest.errors import UsageError
-from vmtest.host.cache import sha256_file
+from vmtest.host.files import Files
 from vmtest.objects import builds as objects
 from vmtest.objects import inspect as objectfile
+from vmtest.rootfs.image import digest_wheel
 from vmtest.suites.process import pack
 from vmtest.suites.task import SuitesTasks
 from vmtest.verify import objects as loadables
@@ -62,7 +65,7 @@ class Written:
 class Work:
     """What each kernel is asked: ``asked`` is it as JSON, ``command`` reproduces it.
 
-    ``options`` are those of a bisect that ask it.
+    ``options`` are those of a bisect that ask it, ``files`` has read what is asked.
     """
 
     asked: dict[str, Any]
@@ -70,6 +73,7 @@ class Work:
     judge: Judge
     command: tuple[str, ...]
     options: tuple[str, ...]
+    files: Files
     suites: tuple[str, ...] = ()
     ran: tuple[str, ...] = ()
 
@@ -84,6 +88,8 @@ def settings_for(written: Written, config: Path | None) -> Config:
 
 def work_of(settings: Config, written: Written) -> Work:
     """What each kernel is asked; raises UsageError."""
+    # Once, not in every round.  An object that is named is the one that lies there.
+    build_first(settings, say, None if written.verify is None else ())
     if written.verify is not None:
         return _load(settings, written.verify)
     if written.command is not None:
@@ -96,21 +102,22 @@ def _suites(settings: Config, names: Sequence[str], expression: str | None) -> W
     if not suites:
         raise UsageError(f"{settings.file}: there is no [[suite]]; add one, or give --verify")
     needed = {name for suite in suites for name in suite.objects}
-    if needed and settings.build is not None:
-        objects.run_build(settings.build, settings.directory)  # once, not in every round
-    for build in settings.objects:
-        if build.name in needed:
-            objects.check_object(build.name, build.path)
     options = () if expression is None else ("-k", expression)
     bare = tuple(replace(suite, objects=()) for suite in suites)
     tasks = SuitesTasks(settings, suites, settings.objects, options, narrowed=True)
+    tasks.read()
+    files = tasks.files
+    read = {
+        (build.name, objects.read_object(build.name, build.path, files).sha256)
+        for build in settings.objects
+        if build.name in needed
+    }
     asked = {
         "suites": [suite.name for suite in suites],
         "tests": expression,
-        "payload": hashlib.sha256(pack(settings.suites, bare, {}).archive).hexdigest(),
-        "objects": sorted(
-            [b.name, sha256_file(b.path)] for b in settings.objects if b.name in needed
-        ),
+        "payload": hashlib.sha256(pack(settings.suites, bare, {}, files=files).archive).hexdigest(),
+        "objects": sorted(map(list, read)),
+        "wheels": _wheels(settings, files),
     }
     words_of = [word for name in names for word in ("--suite", name)]
     return Work(
@@ -119,21 +126,28 @@ def _suites(settings: Config, names: Sequence[str], expression: str | None) -> W
         observations.of_suites,
         ("run", *words_of, *options),
         (*words_of, *options),
+        files,
         tuple(suite.name for suite in suites),
     )
 
 
 def _load(settings: Config, wanted: str) -> Work:
     given, program = _given(settings, wanted)
-    path = given.build.path
+    files = Files()
     order = Order(objects=(), programs=(program or "*",))
-    asked = {"object": given.build.name, "program": program, "sha256": sha256_file(path)}
+    asked = {
+        "object": given.build.name,
+        "program": program,
+        "sha256": files.read(given.build.path, "objects").sha256,
+        "wheels": _wheels(settings, files),
+    }
     return Work(
         asked,
-        verify_tasks([given], (), order, Rules(FailOn(rejected=True))),
+        verify_tasks([given], (), order, Rules(FailOn(rejected=True)), files=files),
         partial(observations.of_load, object_=given.build.name, program=program),
         ("verify", given.build.name, *(("--program", program) if program else ())),
         ("--verify", wanted),
+        files,
     )
 
 
@@ -143,33 +157,36 @@ def _command(settings: Config, line: str, copy: Sequence[str], results: str | No
     except ValueError as error:
         raise UsageError(f"--exec {line}: {error}; quote it as for a shell") from error
     copies, format = [parse_copy(text) for text in copy], parse_format(results)
-    if settings.build is not None:
-        objects.run_build(settings.build, settings.directory)  # once, not in every round
-    there = members(copies)
-    check_program(argv, there)
-    for build in settings.objects:
-        objects.check_object(build.name, build.path)
-    files = {str(place): path for place, path in sorted(there.items())}
+    copied, files = read_copies(copies), Files()
+    check_program(argv, copied.places)
+    read = {
+        (build.name, objects.read_object(build.name, build.path, files).sha256)
+        for build in settings.objects
+    }
     asked = {
         "command": argv,
         "results": results,
-        "copied": [
-            [place, path.lstat().st_mode, sha256_file(path) if path.is_file() else ""]
-            for place, path in files.items()
-        ],
-        "objects": sorted([b.name, sha256_file(b.path)] for b in settings.objects),
+        "copied": [[place, *fact] for place, fact in sorted(copied.facts.items())],
+        "objects": sorted(map(list, read)),
+        "wheels": _wheels(settings, files),
     }
     options = [word for text in copy for word in ("--copy", text)]
     options += [] if results is None else ["--results", results]
     return Work(
         asked,
-        command_tasks(argv, copies, settings.objects, format),
+        command_tasks(argv, copied, settings.objects, files, format),
         observations.of_command,
         ("exec", *options),
         ("--exec", line, *options),
+        files,
         (suite_of(argv),),
         tuple(argv),
     )
+
+
+def _wheels(settings: Config, files: Files) -> list[str]:
+    """What the guest image gets of the project, by digest; raises ImageError."""
+    return sorted(digest_wheel(wheel, files) for wheel in settings.guest.wheels)
 
 
 def _given(settings: Config, wanted: str) -> tuple[Given, str]:

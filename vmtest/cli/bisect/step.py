@@ -115,11 +115,11 @@ def _asked(
         config=settings,
         kernels=(kernel,),
         task=work.task,
+        files=work.files,
         cache=default_cache(),
         folder=folder,
         suites=work.suites,
         command=work.ran,
-        build=False,
         jobs=1,
         accelerator=accelerator,
     )

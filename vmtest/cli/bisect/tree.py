@@ -100,11 +100,11 @@ def search(
         config=settings,
         kernels=kernels(),
         task=work.task,
+        files=work.files,
         cache=store.root,
         folder=folder,
         suites=work.suites,
         command=work.ran,
-        build=False,
         jobs=1,
         accelerator=accelerator,
     )

@@ -1,0 +1,157 @@
+"""What a command takes from the project is what [build] left, through the command line.
+
+The one kernel is a file that is none: every command ends once all else was read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import Said, vmtest
+
+CONFIG = """
+schema = 1
+[guest]
+root = "host"
+[build]
+command = ["sh", "build.sh"]
+[[kernel]]
+name = "mine"
+path = "out/kernel"
+[[suite]]
+name = "net"
+tests = "tests/test_net.py"
+objects = ["net"]
+[[object]]
+name = "net"
+path = "out/net.o"
+"""
+OBJECT = b"\x7fELF\x02\x01" + bytes(10) + struct.pack("<HH", 1, 247)
+# Slow enough that whoever does not wait for it reads what was there before.
+BUILD = """set -e
+sleep 0.5
+mkdir -p out tests
+cp net.in out/net.o
+cp net.in out/tool
+chmod 755 out/tool
+echo junk >out/kernel
+echo "def test_it(): pass" >tests/test_net.py
+"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh clone: nothing is built."""
+    monkeypatch.setenv("VMTEST_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    (folder / "kernels.toml").write_text(CONFIG)
+    (folder / "build.sh").write_text(BUILD)
+    (folder / "net.in").write_bytes(OBJECT + b"first")
+    return folder
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def inputs(folder: Path) -> dict[str, Any]:
+    run = json.loads((folder / ".vmtest" / "latest" / "run.json").read_text())
+    return dict(run["inputs"])
+
+
+def got_to_the_kernel(said: Said, status: int = 3) -> None:
+    assert said.status == status, said
+    assert "INFRA_ERROR" in said.out + said.err, said
+    assert "out/kernel" in said.out + said.err, said
+
+
+COMMANDS = {
+    "run": ["run"],
+    "run of a given object": ["run", "--object", "net=out/tool"],
+    "verify": ["verify"],
+    "exec": ["exec", "--copy", "out/tool", "--kernel", ">=1", "--", "./tool"],
+}
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_a_fresh_clone_works_the_first_time(arguments: list[str], clone: Path) -> None:
+    status = 125 if arguments[0] == "exec" else 3
+    got_to_the_kernel(vmtest(*arguments, cwd=clone), status)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_what_is_taken_is_what_the_build_left(arguments: list[str], clone: Path) -> None:
+    vmtest(*arguments, cwd=clone)
+    (clone / "net.in").write_bytes(OBJECT + b"second")
+    vmtest(*arguments, cwd=clone)
+    found = [d for of_kind in inputs(clone).values() for d in of_kind.items()]
+    built = {path: digest for path, digest in found if path.endswith((".o", "tool"))}
+    assert built
+    assert set(built.values()) == {sha256(OBJECT + b"second")}
+
+
+def test_the_kernel_is_the_one_that_the_build_left(clone: Path) -> None:
+    vmtest("run", cwd=clone)
+    (clone / "build.sh").write_text(BUILD + "rm out/kernel\n")
+    said = vmtest("run", cwd=clone)
+    assert said.status == 3
+    assert "No such file" in said.out
+
+
+def test_a_range_is_of_the_kernel_that_the_build_left(clone: Path) -> None:
+    said = vmtest("run", "--kernel", ">=6.1", cwd=clone)
+    got_to_the_kernel(said)
+    assert "No such file" not in said.out
+
+
+def test_a_wheel_that_the_build_makes_is_there_for_the_first_run(clone: Path) -> None:
+    text = CONFIG.replace('root = "host"', 'wheels = ["out/demo-1-py3-none-any.whl"]')
+    (clone / "kernels.toml").write_text(text)
+    (clone / "build.sh").write_text(BUILD + "cp net.in out/demo-1-py3-none-any.whl\n")
+    said = vmtest("run", cwd=clone)
+    assert "demo-1-py3-none-any.whl: No such file" not in said.out + said.err
+    wheels = inputs(clone)["wheels"]
+    assert wheels == {"out/demo-1-py3-none-any.whl": sha256(OBJECT + b"first")}
+
+
+def test_verify_builds_the_wheels_of_the_image_even_for_a_named_object(clone: Path) -> None:
+    text = CONFIG.replace('root = "host"', 'wheels = ["out/demo-1-py3-none-any.whl"]')
+    (clone / "kernels.toml").write_text(text)
+    (clone / "build.sh").write_text(BUILD + "cp net.in out/demo-1-py3-none-any.whl\n")
+    (clone / "named.o").write_bytes(OBJECT)
+    vmtest("verify", "named.o", cwd=clone)
+    assert list(inputs(clone)["wheels"]) == ["out/demo-1-py3-none-any.whl"]
+
+
+def test_an_object_from_elsewhere_needs_no_build(clone: Path, tmp_path: Path) -> None:
+    text = CONFIG.replace('"out/kernel"', f'"{tmp_path}/elsewhere"')
+    (clone / "kernels.toml").write_text(text)
+    (clone / "tests").mkdir()
+    (clone / "tests" / "test_net.py").write_text("def test_it(): pass\n")
+    (tmp_path / "given.o").write_bytes(OBJECT)
+    said = vmtest("run", "--object", f"net={tmp_path}/given.o", cwd=clone)
+    assert said.status == 3
+    assert not (clone / "out").exists()
+
+
+def test_a_build_that_fails_ends_the_run_before_anything_is_read(clone: Path) -> None:
+    vmtest("run", cwd=clone)
+    (clone / "build.sh").write_text("echo no luck; exit 4\n")
+    vmtest("run", cwd=clone).refuses(2, "[build]: sh build.sh ended with status 4", "no luck")
+
+
+def test_suites_are_told_by_digest(clone: Path) -> None:
+    vmtest("run", cwd=clone)
+    suites = inputs(clone)["suites"]
+    assert suites == {"tests/test_net.py": sha256(b"def test_it(): pass\n")}
+
+
+def test_another_folder_is_compared_with_after_the_build(clone: Path) -> None:
+    (clone / "build.sh").write_text(BUILD + "mkdir -p out/before; cp net.in out/before/net.o\n")
+    got_to_the_kernel(vmtest("verify", "--against", "out/before", cwd=clone))

@@ -1,0 +1,48 @@
+"""What a command takes from the project: built first, then read once."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from vmtest.config.file import Config
+from vmtest.model.kernels import PackageSpec, PathSpec, TreeSpec
+from vmtest.objects.builds import run_build
+
+
+def build_first(
+    settings: Config, say: Callable[[str], None], named: Sequence[Path] | None = None
+) -> None:
+    """Run ``[build]``, so that all that is read afterwards is what it left.
+
+    ``named`` are objects that stand in for all those of kernels.toml: then there is nothing to
+    build, unless they, or anything else that a VM is made of, lie in the project's folder, where
+    ``[build]`` may be what makes them.  ``say`` is told what runs.  Raises BuildError and
+    InfrastructureError.
+    """
+    if settings.build is None:
+        return
+    if named is not None and not any(
+        Path(os.path.normpath(path)).is_relative_to(settings.directory)
+        for path in (*named, *_parts(settings))
+    ):
+        return
+    say(f"building: {shlex.join(settings.build)}")
+    run_build(settings.build, settings.directory)
+
+
+def _parts(settings: Config) -> Iterator[Path]:
+    """The files and folders that guest image and kernels are made of, where they are files."""
+    yield from settings.guest.wheels
+    if settings.guest.root not in ("debian", "host"):
+        yield Path(settings.guest.root)
+    for kernel in settings.kernels:
+        match kernel.spec:
+            case PathSpec():
+                yield kernel.spec.image
+            case PackageSpec():
+                yield from (f.place for f in kernel.spec.files if isinstance(f.place, Path))
+            case TreeSpec():
+                yield kernel.spec.path

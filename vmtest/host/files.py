@@ -1,0 +1,64 @@
+"""The user's files that a run takes along: each is read once, so that its digest tells what ran.
+
+An editor, a build or a git checkout may change a file while a run starts.  All kernels
+of the run get the same bytes all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """What was in a file when it was read, and whether its owner may execute it."""
+
+    data: bytes
+    executable: bool
+    sha256: str
+
+
+class Files:
+    """Reads each file and lists each folder once, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._contents: dict[Path, FileContent] = {}
+        self._lists: dict[Path, tuple[Path, ...]] = {}
+        self._kinds: dict[str, set[Path]] = {}
+
+    def read(self, path: Path, kind: str = "") -> FileContent:
+        """The file at ``path``, reported under ``kind`` by ``digests``; raises OSError."""
+        with self._lock:
+            if path not in self._contents:
+                with path.open("rb") as stream:
+                    data = stream.read()
+                    mode = os.fstat(stream.fileno()).st_mode
+                digest = hashlib.sha256(data).hexdigest()
+                self._contents[path] = FileContent(data, bool(mode & 0o100), digest)
+            if kind:
+                self._kinds.setdefault(kind, set()).add(path)
+            return self._contents[path]
+
+    def below(self, folder: Path, walk: Callable[[Path], Iterable[Path]]) -> tuple[Path, ...]:
+        """What ``walk`` found in ``folder`` the first time that somebody asked."""
+        with self._lock:
+            if folder not in self._lists:
+                self._lists[folder] = tuple(walk(folder))
+            return self._lists[folder]
+
+    def digests(self, directory: Path) -> dict[str, dict[str, str]]:
+        """By kind, the sha256 of each file, by its path relative to ``directory``."""
+        with self._lock:
+            return {
+                kind: {
+                    os.path.relpath(path, directory): self._contents[path].sha256
+                    for path in sorted(paths)
+                }
+                for kind, paths in sorted(self._kinds.items())
+            }
