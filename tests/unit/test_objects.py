@@ -3,6 +3,7 @@
 import os
 import shutil
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,55 @@ def test_a_changed_source_or_header_is_built_again(
     later = before.st_mtime_ns + 1_000_000
     os.utime(source / changed, ns=(later, later))
     assert build_all(source, tmp_path / "build")[0].stat().st_ino != before.st_ino
+
+
+def own_clang(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Puts a clang on PATH that is ``script``; $real is the real one."""
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "clang"
+    program.write_text(f"#!/bin/sh\nreal={shutil.which('clang')}\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+
+
+def test_four_builds_at_once_in_one_clone_all_succeed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "began")
+    os.mkfifo(tmp_path / "go")
+    wait = f'echo >{tmp_path}/began && "$real" "$@" && read -r _ <{tmp_path}/go'
+    own_clang(tmp_path, monkeypatch, wait)
+    with (
+        (tmp_path / "began").open("r+b", buffering=0) as began,
+        (tmp_path / "go").open("r+b", buffering=0) as go,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        builds = [pool.submit(build_all, source, tmp_path / "build") for _ in range(4)]
+        for _ in builds:
+            began.readline()
+        go.write(b"\n" * len(builds))
+        made = {path for build in builds for path in build.result()}
+    check_object("one", made.pop())
+    names = {path.name for path in (tmp_path / "build").iterdir()}
+    assert names == {"one.bpf.o", "one.bpf.o.d"}
+
+
+def test_a_source_that_is_saved_while_it_is_compiled_is_compiled_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = f"echo '#define N 2' >{source}/include/n.h"
+    write_late = 'for made; do :; done; touch -d "+1 minute" "$made"'
+    own_clang(tmp_path, monkeypatch, f'"$real" "$@"; {save}; {write_late}')
+    (made,) = build_all(source, tmp_path / "build")
+    first = made.read_bytes()
+    assert build_all(source, tmp_path / "build")[0].read_bytes() != first
+
+
+def test_a_build_that_fails_leaves_no_file_of_its_own(source: Path, tmp_path: Path) -> None:
+    (source / "one.bpf.c").write_text("junk")
+    with pytest.raises(BuildError):
+        build_all(source, tmp_path / "build")
+    assert list((tmp_path / "build").iterdir()) == []
 
 
 def test_clangs_error_is_shown_with_its_place_and_bounded(source: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import shlex
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -89,19 +90,26 @@ def _fresh(made: Path) -> bool:
 
 
 def _compile(program: Path, made: Path, include: Path) -> None:
-    partial = made.with_suffix(".partial")
-    argv = clang_argv(program, partial, include)
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise InfrastructureError(
-            "clang is not installed and is needed to compile bpf/; "
-            "install it with: tox -e setup (or apt-get install --no-install-recommends clang)"
-        ) from None
-    if done.returncode != 0:
-        raise BuildError(f"{program}: clang failed:\n{_head(done.stderr)}")
-    Path(f"{partial}.d").rename(f"{made}.d")
-    partial.rename(made)
+    # A folder of its own: several builds may run in one clone at a time, and readers of the
+    # object see the whole of it or the old one.
+    with tempfile.TemporaryDirectory(dir=made.parent, prefix=f".{made.stem}-") as folder:
+        # By the file system's clock, which dates the sources as well.
+        begun = Path(folder).stat().st_mtime_ns
+        partial = Path(folder) / made.name
+        argv = clang_argv(program, partial, include)
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise InfrastructureError(
+                "clang is not installed and is needed to compile bpf/; "
+                "install it with: tox -e setup (or apt-get install --no-install-recommends clang)"
+            ) from None
+        if done.returncode != 0:
+            raise BuildError(f"{program}: clang failed:\n{_head(done.stderr)}")
+        # As old as what it was made of: a source that was saved meanwhile is newer.
+        os.utime(partial, ns=(begun, begun))
+        Path(f"{partial}.d").rename(f"{made}.d")
+        partial.rename(made)
 
 
 def _head(text: str) -> str:
