@@ -84,7 +84,7 @@ def test_fetch_makes_an_entry_that_virtme_ng_can_boot(mirror: Path, store: Store
     assert image.version.text == "6.1.10-1" and image.name == "under-test"
     assert seen[-1] == (resolved.size, resolved.size)
     kept = {p.relative_to(root).as_posix().split("/")[0] for p in root.rglob("*")}
-    assert kept == {"boot", "lib", "entry.json"}
+    assert kept == {"boot", "lib", "entry.json", "seal.json"}
     assert sorted(p.name for p in (root / "boot").iterdir()) == [
         "config-6.1.10-amd64",
         "vmlinux-6.1.10-amd64",

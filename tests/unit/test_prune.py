@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def image(cache: Path, name: str) -> Path:
     folder = cache / "images" / name
     folder.mkdir(parents=True)
     (folder / "root.sqfs").write_bytes(b"root")
-    write_json(folder / "image.json", {"sha256": "d" * 64, "size": 4})
+    write_json(folder / "image.json", {"sha256": sha256(b"root").hexdigest(), "size": 4})
     return folder
 
 

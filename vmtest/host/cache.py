@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +32,7 @@ ENVIRONMENT = "VMTEST_CACHE"
 """The environment variable that moves the cache somewhere else."""
 
 _PATIENCE = 0.5
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+_~-]")
 
 
@@ -85,7 +86,7 @@ def locked(root: Path, name: str, waiting: Callable[[], None] | None = None) -> 
             yield
         finally:
             lock.release()
-    except PermissionError as error:
+    except OSError as error:
         if error.filename is None or str(root / "locks") not in str(error.filename):
             raise
         raise InfrastructureError(
@@ -117,6 +118,14 @@ def hold(root: Path, name: str) -> None:
             fcntl.flock(handle, fcntl.LOCK_SH)
             _held[path] = handle
         os.utime(path)
+
+
+def let_go(root: Path, name: str) -> None:
+    """End what :func:`hold` began: the entry is not used any more by this process."""
+    with _holding:
+        handle = _held.pop(_mark(root, name), None)
+        if handle is not None:
+            handle.close()
 
 
 def last_used(root: Path, name: str) -> float | None:
@@ -213,16 +222,56 @@ def remove_unused(root: Path, name: str, place: Path) -> bool:
         return free
 
 
+def put_aside(root: Path, name: str, place: Path) -> None:
+    """Take the entry ``name`` away from ``place``; the caller has its lock.
+
+    Another process may run a guest on it: then its files stay, below ``damaged/``, until
+    :func:`clear_damaged` finds that nobody uses them.  Raises InfrastructureError.
+    """
+    let_go(root, name)
+    folder = ensure(root / "damaged")
+    try:
+        place.rename(Path(tempfile.mkdtemp(prefix=f"{safe_name(name)}@", dir=folder)) / "old")
+    except FileNotFoundError:
+        return  # somebody else took it away
+    except OSError as error:
+        raise InfrastructureError(
+            f"{place}: cannot be removed from the cache: {error.strerror}; remove it yourself, or "
+            f"set {ENVIRONMENT} to a folder you may write to"
+        ) from error
+    finally:
+        clear_damaged(root)
+
+
+def clear_damaged(root: Path) -> None:
+    """Remove what :func:`put_aside` took away and no process uses any more."""
+    for left in (root / "damaged").glob("*@*"):
+        with suppress(OSError), unused(root, left.name.rpartition("@")[0]) as free:
+            if free:
+                remove_tree(left)
+
+
 def publish(made: Path, place: Path) -> None:
-    """Rename ``made`` to ``place``; what is broken there already makes room first."""
+    """Rename ``made`` to ``place``; what is broken there already makes room first.
+
+    Raises InfrastructureError where that is not allowed, OSError for a full disk.
+    """
     ensure(place.parent)
-    if place.exists():
-        old = made.with_name(f"{made.name}.old")
-        place.rename(old)
-        made.rename(place)
-        remove_tree(old)
-        return
-    made.rename(place)
+    try:
+        if os.path.lexists(place):
+            old = made.with_name(f"{made.name}.old")
+            place.rename(old)
+            made.rename(place)
+            remove_tree(old)
+        else:
+            made.rename(place)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise InfrastructureError(
+            f"{place}: cannot be put into the cache: {error.strerror}; "
+            f"set {ENVIRONMENT} to a folder you may write to"
+        ) from error
 
 
 def require_space(directory: Path, need: int, what: str) -> None:
@@ -241,7 +290,7 @@ def disk_errors(directory: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _FULL:
             raise
         raise disk_full(directory, what) from error
 
@@ -311,6 +360,23 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+_DIGEST = "sha256"
+
+
+def write_record(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` as :func:`write_json` does, with a digest of itself among its members."""
+    write_json(path, {**value, _DIGEST: sha256_json(value)})
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What :func:`write_record` wrote, or None when it is missing or damaged."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        return None
+    digest = value.pop(_DIGEST, None)
+    return value if digest == sha256_json(value) else None
 
 
 def find_tool(name: str) -> str | None:

@@ -18,6 +18,7 @@ from threading import Lock, Timer
 from typing import Protocol
 
 from vmtest.errors import BootError, InfrastructureError, SessionLost, VmtestError
+from vmtest.matrix.intact import Intact
 from vmtest.model.events import Booted, Booting, Event
 from vmtest.model.kernels import Kernel, KernelImage, KernelResult, Limits, RootImage, Status
 from vmtest.vm.accel import Probe
@@ -119,7 +120,7 @@ class Bench:
     """Where a task works: boots guests of its job's kernel, one after the other.
 
     ``boot_seconds`` is what the first boot took to its session (0.0 before),
-    ``console_tail`` the last machine's last lines.
+    ``console_tail`` the last machine's last lines, ``intact`` watches over the files.
     """
 
     def __init__(self, job: Job, emit: Emit, cancellation: Cancellation, hold: Hold | None) -> None:
@@ -127,6 +128,7 @@ class Bench:
         self.emit = emit
         self.boot_seconds = 0.0
         self.console_tail: tuple[str, ...] = ()
+        self.intact = Intact(job.image, job.root)
         self._boots = 0
         self._cancellation = cancellation
         self._hold = hold
@@ -173,6 +175,7 @@ class Bench:
             self.emit(
                 Booted(job.kernel.name, seconds, job.image.release, job.probe.accelerator.value)
             )
+            self.intact.begin()
             complaints = len(machine.console.findings(Sign.SPLAT))
             yield Guest(machine, session, limits, complaints)
 
@@ -227,7 +230,10 @@ def run_kernel(
     cancellation: Cancellation | None = None,
     hold: Hold | None = None,
 ) -> KernelResult:
-    """Have the task of ``job`` done in its kernel, and judge.  Never raises a VmtestError."""
+    """Have the task of ``job`` done in its kernel, and judge.
+
+    Raises no VmtestError but CacheDamaged: then the kernel is to be run again, on new files.
+    """
     cancellation = cancellation or Cancellation()
     started = time.monotonic()
     scale = job.scale
@@ -247,7 +253,9 @@ def run_kernel(
     )
     bench = Bench(job, emit, cancellation, hold)
     try:
-        result = job.task.run(bench, result)
+        bench.intact.before()
+        if not bench.intact.damaged:
+            result = job.task.run(bench, result)
     except (VmtestError, OSError) as error:
         if cancellation.requested:
             result = replace(result, status=Status.CANCELLED, reason="interrupted")
@@ -261,7 +269,8 @@ def run_kernel(
         else:
             result = replace(result, status=Status.INFRA_ERROR, reason=str(error))
     duration = round(time.monotonic() - started, 2)
-    return replace(result, boot_seconds=bench.boot_seconds, duration=duration)
+    result = replace(result, boot_seconds=bench.boot_seconds, duration=duration)
+    return result if cancellation.requested else bench.intact.verdict(result)
 
 
 def refused(kernel: Kernel, error: Exception) -> KernelResult:

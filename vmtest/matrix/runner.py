@@ -13,14 +13,17 @@ import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from vmtest.config.file import Config
-from vmtest.errors import InfrastructureError, SessionLost, VmtestError
+from vmtest.errors import InfrastructureError, KernelUnavailable, SessionLost, VmtestError
+from vmtest.host import seal
 from vmtest.host.files import Files
 from vmtest.kernels import Store, kconfig, source_for
+from vmtest.matrix.intact import CacheDamaged
 from vmtest.matrix.job import Cancellation, Hold, Job, Task, base_result, refused, run_kernel
 from vmtest.model.events import Event, KernelFinished, KernelQueued, Note, Preparing, coming
 from vmtest.model.kernels import (
@@ -39,6 +42,8 @@ from vmtest.vm import accel
 
 QEMU_OVERHEAD_MIB = 200
 """What QEMU takes beside the guest's memory, translated code included."""
+_SPOILT = "damaged-cache"
+"""In a kernel's folder: what it wrote while it ran on damaged files."""
 
 
 def _no_notes(matrix: Matrix) -> tuple[str, ...]:
@@ -110,6 +115,8 @@ def _outcome(ran: _Ran) -> KernelResult:
     error = ran.future.exception()
     if error is None:
         return ran.future.result()
+    if isinstance(error, CacheDamaged):
+        return replace(error.result, reason=f"{error.result.reason}; it was removed: run again")
     reason = f"its worker broke: {type(error).__name__}: {error}"
     return base_result(ran.kernel, Status.INFRA_ERROR, reason)
 
@@ -136,6 +143,8 @@ class _Runner:
         # Kernels that are here and wait for the guest image: they tell how far it is.
         self._waiting: set[str] = set()
         self._told = False
+        # Kernels that ran on damaged files of the cache, and how those were.
+        self._spoilt: dict[str, CacheDamaged] = {}
         self._emit = emit
         self._hold = hold
         self._queue: queue.SimpleQueue[Event | _Prepared | _Ran] = queue.SimpleQueue()
@@ -153,7 +162,7 @@ class _Runner:
         self._waiting.discard(kernel.name)
         config_note = kconfig.check(image, guest.kind)
         self._post(Preparing(kernel.name, "choosing the accelerator"))
-        probe = accel.choose(image.image, self.plan.cache, self.plan.accelerator)
+        probe = self._probe(image)
         return Job(
             kernel=kernel,
             image=image,
@@ -162,7 +171,28 @@ class _Runner:
             probe=probe,
             directory=self.plan.folder.kernel(kernel.name),
             vcpus=self.jobs * kernel.cpus,
-            note="; ".join(part for part in (note, config_note) if part),
+            note="; ".join(
+                part for part in (note, config_note, guest.note, self._mended(kernel)) if part
+            ),
+        )
+
+    def _probe(self, image: KernelImage) -> accel.Probe:
+        try:
+            return accel.choose(image.image, self.plan.cache, self.plan.accelerator)
+        except InfrastructureError as error:
+            entry = seal.Entry.of(image.image.parent.parent)
+            damage = None if entry is None else entry.take_away()
+            if damage is None:
+                raise
+            raise KernelUnavailable(f"{damage}: it was removed; run again ({error})") from error
+
+    def _mended(self, kernel: Kernel) -> str:
+        spoilt = self._spoilt.get(kernel.name)
+        if spoilt is None:
+            return ""
+        return (
+            f"{spoilt}: it was removed and made again, and this kernel was run again (what the "
+            f"first run left is in {kernel.name}/{_SPOILT})"
         )
 
     def _image(self, kernel: Kernel) -> tuple[KernelImage, str]:
@@ -201,12 +231,16 @@ class _Runner:
         vms = executor or ThreadPoolExecutor(self.jobs, thread_name_prefix="vm")
         # One more than kernels: the guest image, on which the others wait.
         helpers = ThreadPoolExecutor(len(plan.kernels) + 1, thread_name_prefix="prepare")
+
+        def prepare(kernel: Kernel, root: Future[RootImage]) -> None:
+            future = helpers.submit(self._prepare, kernel, root)
+            future.add_done_callback(partial(self._prepared, kernel))
+
         try:
             root = helpers.submit(self._root)
             for kernel in plan.kernels:
-                future = helpers.submit(self._prepare, kernel, root)
-                future.add_done_callback(partial(self._prepared, kernel))
-            self._loop(vms)
+                prepare(kernel, root)
+            self._loop(vms, lambda kernel: prepare(kernel, helpers.submit(self._root)))
         except BaseException as error:
             self.interrupted = isinstance(error, KeyboardInterrupt)
             self.cancellation.cancel()
@@ -235,22 +269,40 @@ class _Runner:
         # A worker elsewhere: the job is pickled, its files and its result are the record.
         return vms.submit(run_kernel, job)
 
-    def _loop(self, vms: Executor) -> None:
+    def _loop(self, vms: Executor, again: Callable[[Kernel], None]) -> None:
         while len(self.results) < len(self.plan.kernels):
             item = self._queue.get()
             if isinstance(item, _Ran):
-                self._finish(_outcome(item))
+                self._ended(item, again)
             elif isinstance(item, _Prepared):
                 self._boot(vms, item)
             else:
                 self._emit(item)
 
+    def _ended(self, ran: _Ran, again: Callable[[Kernel], None]) -> None:
+        """Take a kernel's result; one that ran on damaged files is run again, once."""
+        name, error = ran.kernel.name, ran.future.exception()
+        if not isinstance(error, CacheDamaged) or name in self._spoilt:
+            self._finish(_outcome(ran))
+            return
+        self._spoilt[name] = error
+        self._emit(Note(f"{name}: {error}: it is made again, and {name} is run again"))
+        with suppress(OSError):
+            self.plan.folder.put_aside(name, _SPOILT)
+        again(ran.kernel)
+
     def _boot(self, vms: Executor, prepared: _Prepared) -> None:
         kernel = prepared.kernel
         try:
             job = prepared.future.result()
-        except (InfrastructureError, OSError) as error:
-            self._finish(refused(kernel, error))
+        except (VmtestError, OSError) as error:
+            if (spoilt := self._spoilt.get(kernel.name)) is not None:
+                reason = f"{spoilt}: it was removed, and making it again failed: {error}"
+                self._finish(replace(spoilt.result, reason=reason))
+            elif isinstance(error, InfrastructureError | OSError):
+                self._finish(refused(kernel, error))
+            else:
+                raise
             return
         if self._here:
             self._emit(Preparing(kernel.name, "waiting for a VM"))

@@ -411,13 +411,15 @@ class RootImage:
 
     ``kind`` is ``disk`` (a squashfs image at ``path``), ``directory`` (a tree at
     ``path``) or ``host`` (the host's own root, no path); ``digest`` names what
-    it was made of, ``python`` is the interpreter inside the guest.
+    it was made of, ``python`` is the interpreter inside the guest; ``note`` is what the
+    user should know of how it came here.
     """
 
     kind: RootKind
     path: Path | None
     digest: str
     python: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

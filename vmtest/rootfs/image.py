@@ -16,9 +16,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from vmtest.errors import ImageError, InfrastructureError
+from vmtest.errors import ImageError, InfrastructureError, UsageError
 from vmtest.host.cache import (
     disk_errors,
     disk_full,
@@ -36,6 +37,7 @@ from vmtest.host.cache import (
 )
 from vmtest.host.debian import Mirror, Mirrors, clean_environment, host_options
 from vmtest.host.files import Files
+from vmtest.host.seal import Entry, seal
 from vmtest.model.kernels import GuestSpec, KernelImage, Progress, RootImage
 from vmtest.rootfs.wheels import stage_wheels
 from vmtest.storage.transfer import Bundle, pack, unpack
@@ -128,6 +130,33 @@ def prepare(
     files = files or Files()
     key = image_key(spec, files)
     hold(cache, f"image-{key}")
+    entry = Entry(cache, "image", _place(cache, key))
+    damage = None
+    if os.path.lexists(entry.place):
+        damage = entry.glance(_recheck) and entry.take_away(_recheck)
+    if damage is None:
+        return _built(spec, cache, key, mirrors, check_valid_until, log, files)
+    log(f"{damage}: it was removed and is built again")
+    hold(cache, entry.lock)
+    try:
+        made = _built(spec, cache, key, mirrors, check_valid_until, log, files)
+    except (InfrastructureError, UsageError) as error:
+        raise ImageError(
+            f"{damage}: it was removed, and building it again failed: {error}"
+        ) from error
+    return replace(made, note=f"{damage}: it was removed and built again")
+
+
+def _built(
+    spec: GuestSpec,
+    cache: Path,
+    key: str,
+    mirrors: Mirrors | Callable[[], Mirrors] | None,
+    check_valid_until: bool,
+    log: Log,
+    files: Files,
+) -> RootImage:
+    """The image ``key`` from the cache, built when it is not there."""
     found = _cached(cache, key)
     if found is not None:
         return found
@@ -160,6 +189,7 @@ def prepare(
                     "size": image.stat().st_size,
                 },
             )
+            seal(made)
             publish(made, _place(cache, key))
     found = _cached(cache, key)
     if found is None:
@@ -243,6 +273,18 @@ def _cached(cache: Path, key: str) -> RootImage | None:
         return RootImage("disk", image, str(meta["sha256"]), GUEST_PYTHON)
     except (OSError, KeyError):
         return None
+
+
+def _recheck(place: Path) -> str:
+    """What is wrong with an image of an older vmtest, which knew its digest."""
+    meta = read_json(place / "image.json")
+    image = place / "root.sqfs"
+    if _cached(place.parents[1], place.name) is None:
+        return "is incomplete"
+    found = sha256_file(image)
+    if found == meta["sha256"]:
+        return ""
+    return f"{image.name} has sha256 {found[:12]}, expected {str(meta['sha256'])[:12]}"
 
 
 def _packages(spec: GuestSpec) -> tuple[str, ...]:

@@ -34,6 +34,14 @@ class RunFolder:
         folder.mkdir(exist_ok=True)
         return folder
 
+    def put_aside(self, name: str, attempt: str) -> None:
+        """Move what the kernel ``name`` has written into a folder ``attempt`` of its own."""
+        folder = self.kernel(name)
+        (folder / attempt).mkdir(exist_ok=True)
+        for path in folder.iterdir():
+            if path.name != attempt:
+                path.rename(folder / attempt / path.name)
+
     def write(self, name: str, data: str | bytes) -> None:
         """Write the file ``name`` so that a reader sees the whole of it or the old one."""
         new = self.path / f".{name}.new"

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmtest.host.cache import in_use, last_used, remove_unused, sweep, tree_size
+from vmtest.host.cache import clear_damaged, in_use, last_used, remove_unused, sweep, tree_size
 from vmtest.kernels import Store
 from vmtest.rootfs.image import images
 
@@ -78,4 +78,5 @@ def superfluous(
 def remove(cache: Path, chosen: Iterable[Item]) -> list[Item]:
     """Remove ``chosen``; returns those removed, without what somebody took meanwhile."""
     sweep(cache)
+    clear_damaged(cache)
     return [item for item in chosen if remove_unused(cache, item.lock, item.path)]

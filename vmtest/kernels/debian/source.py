@@ -153,7 +153,8 @@ class AptSource:
 
     def _download(self, resolved: Resolved, store: Store, progress: Progress | None) -> KernelImage:
         name = resolved.kernel.name
-        candidate, state = self._find(resolved, store)
+        with store.mending(resolved.key):
+            candidate, state = self._find(resolved, store)
         return store.add(
             resolved.key,
             lambda entry: self._fill(entry, name, candidate, state, progress),

@@ -7,11 +7,13 @@ absent, never changed, and safe with any number of runners.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vmtest.errors import InfrastructureError
+from vmtest.errors import InfrastructureError, KernelUnavailable
 from vmtest.host.cache import (
     default_cache,
     disk_errors,
@@ -26,6 +28,9 @@ from vmtest.host.cache import (
     tree_size,
     write_json,
 )
+from vmtest.host.seal import Damage, seal
+from vmtest.host.seal import Entry as Sealed
+from vmtest.kernels.store.vmlinux import unpack
 from vmtest.model.kernels import KernelImage, KernelVersion
 
 __all__ = ["Entry", "Manifest", "Resolution", "Store", "default_cache"]
@@ -80,6 +85,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._damaged: dict[str, Damage] = {}
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -107,8 +113,18 @@ class Store:
         )
 
     def take(self, key: str, name: str = "") -> KernelImage | None:
-        """As :meth:`get`, for use: until this process ends it is not pruned."""
+        """As :meth:`get`, for use: until this process ends it is not pruned.
+
+        One that is damaged is taken out of the store; whoever adds it again is told.
+        """
         hold(self.root, f"kernel-{safe_name(key)}")
+        place = self.path(key)
+        if os.path.lexists(place):
+            entry = Sealed(self.root, "kernel", place)
+            damage = entry.glance(_recheck) and entry.take_away(_recheck)
+            if damage is not None:
+                self._damaged[key] = damage
+                return None
         return self.get(key, name)
 
     def add(
@@ -125,7 +141,7 @@ class Store:
             return found
         lock = f"kernel-{safe_name(key)}"
         what = f"{name or key}: storing the kernel"
-        with locked(self.root, lock):
+        with self.mending(key), locked(self.root, lock):
             found = self.get(key, name)  # another runner may have been faster
             if found is not None:
                 return found
@@ -145,11 +161,29 @@ class Store:
                         **{field: getattr(manifest, field) for field in Manifest.__slots__},
                     },
                 )
+                seal(made)
                 publish(made, self.path(key))
+        damage = self._damaged.pop(key, None)
         found = self.take(key, name)
         if found is None:
             raise InfrastructureError(f"{self.path(key)}: what was just stored cannot be read back")
-        return found
+        if damage is None:
+            return found
+        note = f"{damage}: it was removed and made again"
+        return replace(found, note="; ".join(filter(None, (found.note, note))))
+
+    @contextmanager
+    def mending(self, key: str) -> Iterator[None]:
+        """Whoever fails inside to make the kernel ``key`` says that it was here, and damaged."""
+        try:
+            yield
+        except InfrastructureError as error:
+            damage = self._damaged.pop(key, None)
+            if damage is None:
+                raise
+            raise KernelUnavailable(
+                f"{damage}: it was removed, and making it again failed: {error}"
+            ) from error
 
     def entries(self) -> list[Entry]:
         """All kernels in the store, oldest version first."""
@@ -184,8 +218,9 @@ class Store:
         if not isinstance(value, dict):
             return None
         try:
-            found = Resolution(value["key"], value["version"], value["origin"])
-        except KeyError:
+            found = Resolution(str(value["key"]), str(value["version"]), str(value["origin"]))
+            KernelVersion.parse(found.version)
+        except (KeyError, ValueError):
             return None
         return found if self.get(found.key) is not None else None
 
@@ -204,8 +239,26 @@ class Store:
                 return None
             if manifest.modules and not (place / manifest.modules / "modules.dep").is_file():
                 return None
+            KernelVersion.parse(manifest.version)
             if manifest.config and not (place / manifest.config).is_file():
                 return replace(manifest, config=None)
-        except (KeyError, TypeError, OSError):
+        except (KeyError, TypeError, ValueError, OSError):
             return None
         return manifest
+
+
+def _recheck(place: Path) -> str:
+    """What can be seen of an entry that an older vmtest made: that it boots what was packaged."""
+    manifest = Store._read(place)
+    if manifest is None:
+        return "is incomplete"
+    image = place / manifest.image
+    packed = image.with_name(f"vmlinuz-{manifest.release}")
+    if packed == image or not packed.is_file():
+        return ""
+    try:
+        unpacked = unpack(packed.read_bytes(), packed.name)
+        whole = unpacked.data == image.read_bytes()
+    except (KernelUnavailable, OSError) as error:
+        return str(error)
+    return "" if whole else f"{manifest.image} is not what {packed.name} holds"

@@ -1,0 +1,125 @@
+"""No verdict comes from damaged files: neither FAILED nor PASSED."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from test_seal import KEY, MODULE, fill, rewrite, rot
+
+from vmtest.host.cache import write_json
+from vmtest.host.seal import Entry, seal
+from vmtest.kernels.store.store import Store
+from vmtest.matrix.intact import CacheDamaged, Intact
+from vmtest.model.kernels import KernelImage, KernelResult, Outcome, RootImage, Status, TestResult
+
+Ran = tuple[KernelImage, RootImage, Entry, Entry]
+
+
+@pytest.fixture
+def ran(tmp_path: Path) -> Ran:
+    """A kernel and a guest image in a cache, and their entries."""
+    image = Store(tmp_path).add(KEY, fill)
+    place = tmp_path / "images" / "bookworm-0"
+    place.mkdir(parents=True)
+    (place / "root.sqfs").write_bytes(b"hsqs")
+    digest = sha256(b"hsqs").hexdigest()
+    write_json(place / "image.json", {"size": 4, "sha256": digest})
+    seal(place)
+    root = RootImage("disk", place / "root.sqfs", digest, "python3")
+    entries = [Entry.of(image.image.parents[1]), Entry.of(place)]
+    assert entries[0] is not None and entries[1] is not None
+    assert entries[1].glance() is None
+    return image, root, entries[0], entries[1]
+
+
+def result(status: Status) -> KernelResult:
+    test = TestResult("t.py::a", "s", Outcome.FAILED, message="No module named 'uuid'")
+    return KernelResult("k", status, tests=(test,), reason="1 failed")
+
+
+def watched(image: KernelImage, root: RootImage, while_it_runs: Callable[[], object]) -> Intact:
+    intact = Intact(image, root)
+    intact.before()
+    intact.begin()
+    while_it_runs()
+    return intact
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_on_whole_files_the_result_stands(ran: Ran, status: Status) -> None:
+    image, root, _, _ = ran
+    assert watched(image, root, lambda: None).verdict(result(status)) == result(status)
+
+
+@pytest.mark.parametrize("status", [Status.PASSED, Status.FAILED, Status.PANICKED, Status.SPLAT])
+@pytest.mark.parametrize("part", ["kernel", "image"])
+def test_on_rotten_files_no_result_stands(ran: Ran, status: Status, part: str) -> None:
+    image, root, kernel, guest = ran
+    entry, name = (kernel, MODULE) if part == "kernel" else (guest, "root.sqfs")
+    rot(entry, name)
+    with pytest.raises(CacheDamaged, match=rf"^{entry.title} is damaged \({name} has") as caught:
+        watched(image, root, lambda: None).verdict(result(status))
+    spoilt = caught.value.result
+    assert (spoilt.status, spoilt.tests) == (Status.INFRA_ERROR, ())
+    assert not entry.place.exists()
+
+
+def test_damage_while_the_guest_runs_is_found(ran: Ran) -> None:
+    image, root, _, guest = ran
+    intact = watched(image, root, lambda: None)
+    assert intact._thread is not None
+    intact._thread.join()
+    rewrite(guest.place / "root.sqfs")
+    with pytest.raises(CacheDamaged):
+        intact.verdict(result(Status.PASSED))
+
+
+def test_changed_stamps_are_known_before_a_boot(ran: Ran) -> None:
+    image, root, _, guest = ran
+    rewrite(guest.place / "root.sqfs")
+    intact = Intact(image, root)
+    intact.before()
+    assert intact.damaged
+
+
+def test_an_image_made_anew_meanwhile_is_not_what_was_prepared(ran: Ran) -> None:
+    image, root, _, guest = ran
+    intact = Intact(image, replace(root, digest="0" * 64))
+    intact.before()
+    with pytest.raises(CacheDamaged, match="replaced after this kernel was prepared"):
+        intact.verdict(result(Status.PASSED))
+    assert guest.place.exists()
+
+
+def test_a_users_own_image_that_changes_is_not_removed(ran: Ran, tmp_path: Path) -> None:
+    image, _, _, _ = ran
+    own = tmp_path / "mine.sqfs"
+    own.write_bytes(b"hsqs")
+    root = RootImage("disk", own, sha256(b"hsqs").hexdigest(), "python3")
+    judged = watched(image, root, lambda: rewrite(own)).verdict(result(Status.FAILED))
+    assert judged.status is Status.INFRA_ERROR
+    assert f"guest image {own} is damaged" in judged.reason
+    assert own.exists()
+
+
+def test_a_users_folder_that_is_named_as_ours_is_left_alone(ran: Ran, tmp_path: Path) -> None:
+    image, _, _, _ = ran
+    own = tmp_path / "home/images/mine/root.sqfs"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"hsqs")
+    root = RootImage("disk", own, "0" * 64, "python3")
+    assert watched(image, root, lambda: None).verdict(result(Status.PASSED)).status is (
+        Status.INFRA_ERROR
+    )
+    assert sorted(path.name for path in own.parent.iterdir()) == ["root.sqfs"]
+
+
+def test_a_worker_elsewhere_can_say_it(ran: Ran) -> None:
+    error = CacheDamaged("damaged", result(Status.INFRA_ERROR))
+    back = pickle.loads(pickle.dumps(error))
+    assert (str(back), back.result) == ("damaged", error.result)
