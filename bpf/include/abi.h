@@ -6,7 +6,8 @@
  * connection that goes astray.
  *
  * Addresses are in network order. Ports in map values are a network-order u16, zero-extended to
- * u32 (as bpf_sock_addr.user_port is); ports in ring buffer records are in host order.
+ * u32 (as bpf_sock_addr.user_port is). Ports in ring buffer records and in the keys of km_auth_res
+ * are in host order.
  */
 #ifndef ABI_H
 #define ABI_H
@@ -202,7 +203,7 @@ FIELD_IS_AT(struct tcp_probe_info, lost_out, 120);
 /* A record of km_auth_req: may this client talk to this server? */
 struct auth_request {
     __u32 type;                  /* enum probe_type */
-    struct bpf_sock_tuple tuple; /* from client to server, in network order; key of km_auth_res */
+    struct bpf_sock_tuple tuple; /* from client to server, as km_auth_res has it as key */
 };
 SIZE_IS(struct auth_request, 40);
 FIELD_IS_AT(struct auth_request, type, 0);

@@ -10,7 +10,6 @@
 #include "abi.h"
 #include "ends.h"
 #include "log.h"
-#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 struct {
@@ -30,8 +29,8 @@ struct {
 static __always_inline void write_auth_tuple(struct bpf_sock_tuple *tuple, const struct ends *ends)
 {
     __builtin_memset(tuple, 0, sizeof(*tuple));
-    write_tuple(tuple, ends->is_v4, &ends->remote, bpf_htons(ends->remote_port), &ends->local,
-                bpf_htons(ends->local_port));
+    write_tuple(tuple, ends->is_v4, &ends->remote, ends->remote_port, &ends->local,
+                ends->local_port);
 }
 
 static __always_inline void request_authorization(const struct ends *ends)

@@ -127,26 +127,28 @@ def backend_value(host: str, waypoint: tuple[str | None, int] | None) -> bytes:
     return _BACKEND.pack(ip_addr(host), 0, b"", ip_addr(wp_host), port_u32(wp_port))
 
 
-def tuple_v4(source: tuple[str, int], destination: tuple[str, int], order: str = "<") -> bytes:
-    """36 B: bpf_sock_tuple.ipv4; `order` of the ports: "<" host, ">" network."""
-    head = packed(source[0]) + packed(destination[0])
-    return (head + struct.pack(order + "HH", source[1], destination[1])).ljust(36, b"\0")
+def ends_of(source: tuple[str, int], destination: tuple[str, int], order: str = "<") -> bytes:
+    """What a reader reads of a bpf_sock_tuple: 12 B of IPv4, 36 B of IPv6.
 
-
-def tuple_v6(source: tuple[str, int], destination: tuple[str, int], order: str = "<") -> bytes:
-    """36 B: bpf_sock_tuple.ipv6; `order` of the ports: "<" host, ">" network."""
+    Both hosts are of one family, and not v4-mapped; `order` of the ports: "<" host, ">" network.
+    """
     head = packed(source[0]) + packed(destination[0])
     return head + struct.pack(order + "HH", source[1], destination[1])
 
 
+def tuple_of(source: tuple[str, int], destination: tuple[str, int], order: str = "<") -> bytes:
+    """36 B: a whole bpf_sock_tuple, zeros behind an IPv4 one; otherwise as ends_of()."""
+    return ends_of(source, destination, order).ljust(36, b"\0")
+
+
 def original_v4(host: str, port: int) -> bytes:
     """36 B: sock_storage_data.orig_dst of an AF_INET socket."""
-    return tuple_v4(("0.0.0.0", 0), (host, port), ">")
+    return tuple_of(("0.0.0.0", 0), (host, port), ">")
 
 
 def original_v6(host: str, port: int) -> bytes:
     """36 B: sock_storage_data.orig_dst of an AF_INET6 socket, v4-mapped or not."""
-    return tuple_v6(("::", 0), (host, port), ">")
+    return tuple_of(("::", 0), (host, port), ">")
 
 
 @dataclass(frozen=True)
@@ -209,9 +211,22 @@ class Probe:
         assert len(record) == _PROBE.size, f"a record has 128 B, this one {len(record)}"
         return cls(*_PROBE.unpack(record))
 
+    @property
+    def ends(self) -> bytes:
+        """What a reader reads of `tuple`, as ends_of() has it; upstream does not write the rest."""
+        return self.tuple if self.type else self.tuple[:12]
+
+    @property
+    def original(self) -> bytes:
+        """What a reader reads of `orig_dst`: address and port, 6 B of IPv4, 18 B of IPv6."""
+        return self.orig_dst[:18] if self.type else self.orig_dst[:6]
+
 
 def auth_request(kind: int, endpoints: bytes) -> bytes:
-    """40 B: a record of km_auth_req. `kind` as Probe.type, `endpoints` a tuple of 36 B."""
+    """A record of km_auth_req, 40 B with a tuple of 36 B; what is read of it with ends_of().
+
+    `kind` as Probe.type.
+    """
     return u32(kind) + endpoints
 
 

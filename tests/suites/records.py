@@ -80,3 +80,10 @@ def only(records: list[Probe]) -> Probe:
 def assert_bytes(what: str, seen: bytes, expected: bytes) -> None:
     """Compares, and shows both in hexadecimal."""
     assert seen == expected, f"{what}: expected {expected.hex(' ')}, seen {seen.hex(' ')}"
+
+
+def assert_zeros_behind_ipv4(record: Probe) -> None:
+    """The record is of IPv4, and the bytes of its unions that only IPv6 uses are zeros."""
+    assert record.type == 0, f"type: expected 0, IPv4, seen {record.type}"
+    assert_bytes("tuple", record.tuple, record.ends.ljust(36, b"\0"))
+    assert_bytes("orig_dst", record.orig_dst, record.original.ljust(20, b"\0"))

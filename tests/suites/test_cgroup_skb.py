@@ -18,15 +18,23 @@ from layouts import (
     Storage,
     assert_global,
     assert_maps,
+    ends_of,
     ip_addr,
     original_v4,
     original_v6,
     packed,
-    tuple_v4,
-    tuple_v6,
+    tuple_of,
     u32,
 )
-from records import INTERVAL_NS, TcpInfo, assert_bytes, assert_counters, only, waking_its_reader
+from records import (
+    INTERVAL_NS,
+    TcpInfo,
+    assert_bytes,
+    assert_counters,
+    assert_zeros_behind_ipv4,
+    only,
+    waking_its_reader,
+)
 from traffic import (
     MAPPED,
     SECONDS,
@@ -293,8 +301,7 @@ def test_handshake_of_a_stale_connection_is_reported_once(watch: Watch, family: 
         client.connect((family.dialled(server[0]), server[1]))
         record = only(watch.records())
         ends = (family.host(3), address(client.getsockname())[1]), server
-    expected = (tuple_v6 if family is V6 else tuple_v4)(*ends)
-    assert_bytes("tuple", record.tuple, expected)
+    assert_bytes("ends", record.ends, ends_of(*ends))
 
 
 @either_way
@@ -311,9 +318,9 @@ def test_every_connection_is_reported_for_itself(watch: Watch) -> None:
         watch.seed(recent.client, reported_just_now())
         for met in (recent, second, unseeded, first):
             round_trip(met)
-        seen = [record.tuple.hex(" ") for record in watch.records()]
+        seen = [record.ends.hex(" ") for record in watch.records()]
         expected = [
-            tuple_v4(met.client.getsockname(), met.server.getsockname()).hex(" ")
+            ends_of(met.client.getsockname(), met.server.getsockname()).hex(" ")
             for met in (second, first)
         ]
     assert seen == expected, f"expected records of {expected}, seen of {seen}"
@@ -556,10 +563,9 @@ def test_record_of_an_outbound_connection_names_its_ends_and_original_destinatio
         server = address(met.server.getsockname())
     kind = 1 if is_v6 else 0
     assert record.type == kind, f"type: expected {kind}, seen {record.type}"
-    assert_bytes("tuple", record.tuple, (tuple_v6 if is_v6 else tuple_v4)(client, server))
+    assert_bytes("ends", record.ends, ends_of(client, server))
     host = packed("2001:db8::7" if is_v6 else "8.8.8.8")
-    expected = host + struct.pack("<H", 853)
-    assert_bytes("orig_dst", record.orig_dst[: len(expected)], expected)
+    assert_bytes("original", record.original, host + struct.pack("<H", 853))
     seen = (record.conn_success, record.direction, record.state)
     wanted = (1, OUTBOUND, ESTABLISHED)
     assert seen == wanted, f"conn_success, direction, state: expected {wanted}, seen {seen}"
@@ -578,7 +584,7 @@ def test_record_of_an_inbound_connection_names_the_client_first(
         record = watch.report(met)
         client = address(met.client.getsockname())
         server = family.host(2), address(met.server.getsockname())[1]
-    assert_bytes("tuple", record.tuple, (tuple_v6 if is_v6 else tuple_v4)(client, server))
+    assert_bytes("ends", record.ends, ends_of(client, server))
     seen, wanted = (record.type, record.direction, record.conn_success), (int(is_v6), INBOUND, 0)
     assert seen == wanted, f"type, direction, conn_success: expected {wanted}, seen {seen}"
 
@@ -669,10 +675,36 @@ def test_record_shows_nothing_of_the_records_before(
                 )
                 watch.seed(met.client, unset)
                 record = watch.report(met)
-                ends = tuple_v4(met.client.getsockname(), met.server.getsockname())
+                ends = tuple_of(met.client.getsockname(), met.server.getsockname())
                 assert_bytes("tuple", record.tuple, ends if direction else bytes(36))
                 assert_bytes("orig_dst", record.orig_dst, bytes(20))
                 assert record.protocol == socket.IPPROTO_TCP, f"protocol: seen {record.protocol}"
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("family", [V4, MAPPED], ids=lambda family: family.name)
+@either_way
+def test_record_of_an_outbound_ipv4_connection_has_zeros_behind_the_ipv4_parts(
+    watch: Watch, family: Family
+) -> None:
+    original = original_v4 if family is V4 else original_v6
+    watch.manage(family.host(3))
+    with watch.outbound(family) as met:
+        stored = original(family.dialled("8.8.8.8"), 853)
+        watch.seed(met.client, dataclasses.replace(STALE, has_set_ip=True, orig_dst=stored))
+        assert_zeros_behind_ipv4(watch.report(met))
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("family", [V4, MAPPED_SERVER], ids=lambda family: family.name)
+@either_way
+def test_record_of_an_inbound_ipv4_connection_has_zeros_behind_the_ipv4_parts(
+    watch: Watch, family: Family
+) -> None:
+    watch.manage(family.host(2))
+    with watch.inbound(family) as met:
+        watch.seed(met.server, dataclasses.replace(STALE, direction=INBOUND))
+        assert_zeros_behind_ipv4(watch.report(met))
 
 
 @pytest.mark.ours

@@ -648,7 +648,16 @@ def test_ipv6_waypoint_is_nowhere_an_ipv4_connection_can_go(mesh: Mesh, rest: st
     mesh.assert_leads(mesh.vip, to=mesh.waypoint)
 
 
-@pytest.mark.parametrize("host", ["1::", "0:0:1::", "::1:0:0:0", "::0.1.0.0"])
+# Upstream looks at the first word of the address alone.
+@pytest.mark.parametrize(
+    "host",
+    [
+        "1::",
+        pytest.param("0:0:1::", marks=pytest.mark.ours),
+        pytest.param("::1:0:0:0", marks=pytest.mark.ours),
+        pytest.param("::0.1.0.0", marks=pytest.mark.ours),
+    ],
+)
 @pytest.mark.parametrize("mesh", [V6], indirect=True, ids=lambda f: f.name)
 def test_waypoint_of_a_service_may_have_any_address_but_zero(mesh: Mesh, host: str) -> None:
     waypoint = (host, WAYPOINT_PORT)

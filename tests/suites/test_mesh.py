@@ -14,7 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import Needed
-from layouts import CLOSED, ESTABLISHED, INBOUND, OUTBOUND, Probe, packed, tuple_v4, tuple_v6, u32
+from layouts import (
+    CLOSED,
+    ESTABLISHED,
+    INBOUND,
+    OUTBOUND,
+    Probe,
+    ends_of,
+    packed,
+    tuple_of,
+    u32,
+)
 from mesh import FILLED_MAPS, MANAGE, SERVICE, SERVICE_PORT, TARGET_PORT, UNMANAGE, Mesh
 from records import TcpInfo, assert_bytes, assert_counters, taken
 from traffic import (
@@ -126,14 +136,13 @@ class Plane(Mesh):
         assert value is not None, "the socket has no storage"
         storage.update(u32(client.fileno()), value[:8] + struct.pack("<Q", 1) + value[16:])
 
-    def names(self, *ends: Address) -> bytes:
-        """36 B: the tuple of a record, of a connection between these ends."""
-        source, destination = ((host.removeprefix("::ffff:"), port) for host, port in ends)
-        return (tuple_v6 if self.family is V6 else tuple_v4)(source, destination)
+    def names(self, client: Address, server: Address) -> bytes:
+        """The ends that a record names, of a connection between these."""
+        return ends_of(address_of(client), address_of(server))
 
     def original(self, place: Address) -> bytes:
-        """20 B: orig_dst of a record."""
-        return (packed(place[0]) + struct.pack("<H", place[1])).ljust(20, b"\0")
+        """The original destination that a record names."""
+        return packed(place[0]) + struct.pack("<H", place[1])
 
 
 @pytest.fixture(scope="module")
@@ -317,8 +326,7 @@ def test_sockops_alone_puts_the_socket_into_km_socket(plane: Plane) -> None:
     assert plane.sockets.keys() == []
     with plane.dial(plane.vip) as met:
         (key,) = plane.sockets.keys()
-        make = tuple_v4 if plane.family is V4 else tuple_v6
-        assert_bytes("key", key, make(*ends(met), ">"))
+        assert_bytes("key", key, tuple_of(*ends(met), ">"))
     assert plane.sockets.keys() == []
 
 
@@ -366,8 +374,8 @@ def test_connection_via_a_waypoint_is_reported_first_periodically_and_last(plane
         info = TcpInfo(met.client)
     records = [first, *periodic, *more, last]
     for record in records:
-        assert_bytes("tuple", record.tuple, plane.names(client, waypoint))
-        assert_bytes("orig_dst", record.orig_dst, plane.original(plane.vip))
+        assert_bytes("ends", record.ends, plane.names(client, waypoint))
+        assert_bytes("original", record.original, plane.original(plane.vip))
     assert address_of(waypoint) == plane.waypoint
     seen = [(r.type, r.direction, r.conn_success, r.start_ns) for r in records]
     kind = 1 if plane.family is V6 else 0
@@ -393,8 +401,8 @@ def test_connection_to_a_pod_is_reported_with_the_services_address(plane: Plane)
     *_, last = plane.records(1)
     assert address_of(pod) == plane.pod(1)
     for record, state in ((first, ESTABLISHED), (last, CLOSED)):
-        assert_bytes("tuple", record.tuple, plane.names(client, pod))
-        assert_bytes("orig_dst", record.orig_dst, plane.original(plane.vip))
+        assert_bytes("ends", record.ends, plane.names(client, pod))
+        assert_bytes("original", record.original, plane.original(plane.vip))
         assert record.state == state
 
 
@@ -410,9 +418,9 @@ def test_waypoint_within_the_mesh_is_reported_from_both_ends(plane: Plane) -> No
         stream = sent(met, lambda client: client.sendall(b"payload"))
     assert_stream(stream, plane.header, b"payload")
     assert sorted(records) == [INBOUND, OUTBOUND], f"seen {records}"
-    for direction, original in ((OUTBOUND, plane.original(plane.vip)), (INBOUND, bytes(20))):
-        assert_bytes("tuple", records[direction].tuple, expected)
-        assert_bytes("orig_dst", records[direction].orig_dst, original)
+    for record in records.values():
+        assert_bytes("ends", record.ends, expected)
+    assert_bytes("original", records[OUTBOUND].original, plane.original(plane.vip))
 
 
 @each_family
@@ -425,10 +433,10 @@ def test_connections_at_once_are_reported_one_by_one(plane: Plane) -> None:
             met.client.sendall(b"payload")
             receive(met.server, len(plane.header) + len(b"payload"))
     last = [record for record in plane.records(20) if record.state == CLOSED]
-    assert sorted(record.tuple for record in first) == expected
-    assert sorted(record.tuple for record in last) == expected
+    assert sorted(record.ends for record in first) == expected
+    assert sorted(record.ends for record in last) == expected
     for record in (*first, *last):
-        assert_bytes("orig_dst", record.orig_dst, plane.original(plane.vip))
+        assert_bytes("original", record.original, plane.original(plane.vip))
 
 
 # What the checks above are made of.

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from authorization import Habit, Habits, possible_keys, requested_order
 from layouts import (
     CLOSED,
     ESTABLISHED,
@@ -17,18 +18,26 @@ from layouts import (
     Storage,
     assert_maps,
     auth_request,
+    ends_of,
     ip_addr,
     log_event,
     original_v4,
     original_v6,
     packed,
-    tuple_v4,
-    tuple_v6,
+    tuple_of,
     u32,
 )
 from mesh import MANAGE, UNMANAGE
 from messages import LOG_ERROR, LOG_WARN
-from records import TcpInfo, assert_bytes, assert_counters, only, taken, waking_its_reader
+from records import (
+    TcpInfo,
+    assert_bytes,
+    assert_counters,
+    assert_zeros_behind_ipv4,
+    only,
+    taken,
+    waking_its_reader,
+)
 from traffic import (
     MAPPED,
     SECONDS,
@@ -49,7 +58,7 @@ from traffic import (
 )
 
 from vmtest.guest.attach import attached_to_cgroup
-from vmtest.guest.cgroup import Cgroup
+from vmtest.guest.cgroup import Cgroup, temporary_cgroup
 from vmtest.guest.objects import BpfObject
 from vmtest.guest.payload import object_path
 from vmtest.guest.ringbuf import RingBuffer
@@ -323,19 +332,23 @@ def test_full_km_manage_takes_no_more_and_loses_none(group: Cgroup) -> None:
 
 
 def dialled(family: Family) -> tuple[bytes, bytes]:
-    """An original destination: as storage has it (36 B), and as a record has it."""
+    """An original destination: as storage has it (36 B), and as a record names it."""
     host = "2001:db8::7" if family is V6 else "8.8.8.8"
-    record = (packed(host) + struct.pack("<H", 853)).ljust(20, b"\0")
+    record = packed(host) + struct.pack("<H", 853)
     if family is V4:
         return original_v4(host, 853), record
     return original_v6(family.dialled(host), 853), record
 
 
-def names(*ends: Address, order: str = "<") -> bytes:
-    """36 B: the tuple from the one to the other."""
-    source, destination = ((host.removeprefix("::ffff:"), port) for host, port in ends)
-    make = tuple_v6 if ":" in source[0] else tuple_v4
-    return make(source, destination, order)
+def named(met: Meeting) -> bytes:
+    """The ends that a record names: from the client to the server."""
+    return ends_of(*unmapped(met))
+
+
+def unmapped(met: Meeting) -> tuple[Address, Address]:
+    """Client and server, without the prefix of v4-mapped addresses."""
+    client, server = ((host.removeprefix("::ffff:"), port) for host, port in ends(met))
+    return client, server
 
 
 def ends(met: Meeting) -> tuple[Address, Address]:
@@ -351,11 +364,11 @@ def test_first_record_of_an_outbound_connection_names_its_ends_and_original_dest
     stored, reported = dialled(family)
     with turns.outbound(family, Storage(1, has_set_ip=True, orig_dst=stored)) as met:
         record = only(turns.records())
-        expected = names(*ends(met))
-    assert_bytes("tuple", record.tuple, expected)
-    assert_bytes("orig_dst", record.orig_dst, reported)
+        expected = named(met)
+    assert_bytes("ends", record.ends, expected)
+    assert_bytes("original", record.original, reported)
     seen = (record.type, record.conn_success, record.direction, record.state)
-    assert seen == (IPV6 if family is V6 else IPV4, 1, OUTBOUND, ESTABLISHED)
+    assert seen == (kind_of(family), 1, OUTBOUND, ESTABLISHED)
 
 
 @each_server
@@ -365,10 +378,33 @@ def test_first_record_of_an_inbound_connection_names_the_client_first(
     turns.manage(family.host(2))
     with turns.inbound(family) as met:
         record = only(turns.records())
-        expected = names(*ends(met))
-    assert_bytes("tuple", record.tuple, expected)
+        expected = named(met)
+    assert_bytes("ends", record.ends, expected)
     seen = (record.type, record.conn_success, record.direction, record.state)
-    assert seen == (IPV6 if family is V6 else IPV4, 1, INBOUND, ESTABLISHED)
+    assert seen == (kind_of(family), 1, INBOUND, ESTABLISHED)
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("family", [V4, MAPPED], ids=lambda family: family.name)
+def test_records_of_an_outbound_ipv4_connection_have_zeros_behind_the_ipv4_parts(
+    turns: Turns, family: Family
+) -> None:
+    turns.manage(family.host(3))
+    stored, _ = dialled(family)
+    with turns.outbound(family, Storage(1, has_set_ip=True, orig_dst=stored)):
+        assert_zeros_behind_ipv4(only(turns.records()))
+    assert_zeros_behind_ipv4(only(turns.records(1)))
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("family", [V4, DUAL_STACK], ids=lambda family: family.name)
+def test_records_of_an_inbound_ipv4_connection_have_zeros_behind_the_ipv4_parts(
+    turns: Turns, family: Family
+) -> None:
+    turns.manage(family.host(2))
+    with turns.inbound(family):
+        assert_zeros_behind_ipv4(only(turns.records()))
+    assert_zeros_behind_ipv4(only(turns.records(1)))
 
 
 @pytest.mark.ours
@@ -604,13 +640,13 @@ def test_last_record_of_an_outbound_connection_is_complete(turns: Turns, family:
     with turns.outbound(family, Storage(began, has_set_ip=True, orig_dst=stored)) as met:
         first = only(turns.records())
         exchange(met)
-        tuple_ = names(*ends(met))
+        expected = named(met)
         last, info = closed(turns, met, "client")
         ended = time.monotonic_ns()
-    assert_bytes("tuple", last.tuple, tuple_)
-    assert_bytes("orig_dst", last.orig_dst, reported)
+    assert_bytes("ends", last.ends, expected)
+    assert_bytes("original", last.original, reported)
     seen = (last.type, last.conn_success, last.direction, last.state, last.start_ns)
-    assert seen == (IPV6 if family is V6 else IPV4, 1, OUTBOUND, CLOSED, began)
+    assert seen == (kind_of(family), 1, OUTBOUND, CLOSED, began)
     assert first.last_report_ns < last.last_report_ns <= ended
     assert last.duration == last.last_report_ns - began
     assert info.bytes_acked >= 1000 and info.bytes_received >= 500
@@ -623,12 +659,12 @@ def test_last_record_of_an_inbound_connection_is_complete(turns: Turns, family: 
     with turns.inbound(family) as met:
         first = only(turns.records())
         exchange(met)
-        tuple_ = names(*ends(met))
+        expected = named(met)
         last, info = closed(turns, met, "server")
         ended = time.monotonic_ns()
-    assert_bytes("tuple", last.tuple, tuple_)
+    assert_bytes("ends", last.ends, expected)
     seen = (last.type, last.conn_success, last.direction, last.state, last.start_ns)
-    assert seen == (IPV6 if family is V6 else IPV4, 1, INBOUND, CLOSED, first.start_ns)
+    assert seen == (kind_of(family), 1, INBOUND, CLOSED, first.start_ns)
     assert first.last_report_ns < last.last_report_ns <= ended
     assert last.duration == last.last_report_ns - first.start_ns
     assert info.bytes_acked >= 500 and info.bytes_received >= 1000
@@ -705,12 +741,9 @@ def test_connection_whose_address_is_unmanaged_meanwhile_has_a_last_record(turns
     turns.manage(V4.host(2))
     with turns.inbound() as met:
         only(turns.records())
-        result = names(*ends(met), order=">")
-        turns.maps["km_auth_res"].update(result, u32(1))
         turns.unmanage(V4.host(2))
         last, _ = closed(turns, met, "server")
     assert last.state == CLOSED
-    assert turns.maps["km_auth_res"].items() == {}
 
 
 def test_last_record_is_not_made_while_monitoring_is_off(turns: Turns) -> None:
@@ -746,22 +779,22 @@ def test_full_ring_loses_the_first_record_but_not_the_last(group: Cgroup) -> Non
             met = stack.enter_context(turns.inbound())
         assert (storage.direction, storage.connect_success) == (INBOUND, 1)
         assert len(turns.records()) == made - 1
-        tuple_ = names(*ends(met))
+        expected = named(met)
         last, _ = closed(turns, met, "server")
-        assert_bytes("tuple", last.tuple, tuple_)
+        assert_bytes("ends", last.ends, expected)
 
 
 def test_connections_at_once_have_a_first_and_a_last_record_each(turns: Turns) -> None:
     turns.manage(V4.host(2))
     with contextlib.ExitStack() as stack:
         all_met = [stack.enter_context(turns.inbound()) for _ in range(20)]
-        expected = sorted(names(*ends(met)) for met in all_met)
+        expected = sorted(named(met) for met in all_met)
         first = turns.records()
         for met in all_met:
             exchange(met)
     last = turns.records(20)
-    assert sorted(record.tuple for record in first) == expected
-    assert sorted(record.tuple for record in last) == expected
+    assert sorted(record.ends for record in first) == expected
+    assert sorted(record.ends for record in last) == expected
     assert {record.state for record in first} == {ESTABLISHED}
     assert {record.state for record in last} == {CLOSED}
 
@@ -775,10 +808,8 @@ def test_socket_via_a_waypoint_is_in_km_socket_under_its_own_tuple_until_it_clos
 ) -> None:
     turns.manage(family.host(3))
     with turns.outbound(family, Storage(connect_ns=1, via_waypoint=True)) as met:
-        client, server = ends(met)
-        make = tuple_v4 if family is V4 else tuple_v6
         (key,) = turns.maps["km_socket"].keys()
-        assert_bytes("key", key, make(client, server, ">"))
+        assert_bytes("key", key, tuple_of(*ends(met), ">"))
     assert turns.maps["km_socket"].keys() == []
 
 
@@ -817,15 +848,74 @@ def test_socket_for_which_km_socket_has_no_room_is_logged_and_works(group: Cgrou
 # Authorization.
 
 
-@each_server
-def test_authorization_of_an_inbound_connection_is_requested(turns: Turns, family: Family) -> None:
+@pytest.fixture(scope="module")
+def habits(sockops: BpfObject, request: pytest.FixtureRequest) -> Habits:
+    """What an object of upstream does about authorization; of ours there is nothing to find out."""
+    if not request.config.getoption("--upstream"):
+        return Habits({})
+    with temporary_cgroup() as group, following(sockops, group) as turns:
+        return Habits({family.name: habit_with(turns, family) for family in (V4, V6, DUAL_STACK)})
+
+
+def habit_with(turns: Turns, family: Family) -> Habit:
+    """What the program does with a connection whose answer lies under every possible key."""
+    results = turns.maps["km_auth_res"]
     turns.manage(family.host(2))
     with turns.inbound(family) as met:
-        kind = IPV6 if family is V6 else IPV4
-        expected = auth_request(kind, names(*ends(met), order=">"))
+        client, server = unmapped(met)
+        requests = turns.requests()
+        keys = possible_keys(client, server, mapped=family is DUAL_STACK)
+        for key in keys:
+            results.update(key, u32(1))
+        turns.records()
+        # An object that reports nothing is for the tests to judge.
+        with contextlib.suppress(AssertionError):
+            closed(turns, met, "server")
+        left = set(results.keys())
+    results.clear()
+    return Habit(
+        requested_order(requests, kind_of(family), client, server),
+        frozenset(form for key, form in keys.items() if key not in left),
+    )
+
+
+def kind_of(family: Family) -> int:
+    """The type of records and requests of a connection."""
+    return IPV6 if family is V6 else IPV4
+
+
+def answer_key(met: Meeting) -> bytes:
+    """36 B: the key under which the answer for a connection lies in km_auth_res."""
+    return tuple_of(*unmapped(met))
+
+
+@each_server
+def test_authorization_of_an_inbound_connection_is_requested(
+    turns: Turns, family: Family, habits: Habits
+) -> None:
+    habits.require_host_order()
+    turns.manage(family.host(2))
+    with turns.inbound(family) as met:
+        expected = auth_request(kind_of(family), named(met))
         requests = turns.requests()
     assert len(requests) == 1, f"expected one request, seen {len(requests)}"
-    assert_bytes("request", requests[0], expected)
+    assert len(requests[0]) == 40, f"a request has 40 B, this one {len(requests[0])}"
+    assert_bytes("request", requests[0][: len(expected)], expected)
+
+
+@pytest.mark.ours
+def test_request_of_an_ipv4_connection_shows_nothing_of_the_requests_before(turns: Turns) -> None:
+    for host in (V4.host(2), V6.host(2)):
+        turns.manage(host)
+    # More than the ring of 4096 B has room for, so that those behind take their places.
+    for _ in range(4096 // (40 + 8) + 1):
+        with turns.inbound(V6):
+            assert len(turns.requests()) == 1
+    for family in (V4, DUAL_STACK) * 2:
+        with turns.inbound(family) as met:
+            (request,) = turns.requests()
+            expected = auth_request(IPV4, answer_key(met))
+        assert_bytes("request", request, expected)
 
 
 def test_request_for_authorization_wakes_its_reader(turns: Turns) -> None:
@@ -847,14 +937,16 @@ def test_authorization_of_an_outbound_connection_is_not_requested(turns: Turns) 
 
 @each_server
 def test_authorization_is_deleted_with_the_connection_and_no_other_is(
-    turns: Turns, family: Family
+    turns: Turns, family: Family, habits: Habits
 ) -> None:
+    habits.require_host_order()
+    habits.require_whole_key(family.name)
     turns.manage(family.host(2))
     results = turns.maps["km_auth_res"]
     with turns.inbound(family, client_host=4) as other, turns.inbound(family) as met:
         for pair in (other, met):
-            results.update(names(*ends(pair), order=">"), u32(1))
-        kept = names(*ends(other), order=">")
+            results.update(answer_key(pair), u32(1))
+        kept = answer_key(other)
         turns.records()
         exchange(met)
         assert len(results.keys()) == 2, "deleted while the connection lives"
@@ -862,6 +954,19 @@ def test_authorization_is_deleted_with_the_connection_and_no_other_is(
         assert results.items() == {kept: u32(1)}
         closed(turns, other, "server")
         assert results.items() == {}
+
+
+def test_authorization_is_deleted_although_the_address_is_unmanaged_meanwhile(
+    turns: Turns, habits: Habits
+) -> None:
+    habits.require_host_order()
+    turns.manage(V4.host(2))
+    with turns.inbound() as met:
+        turns.maps["km_auth_res"].update(answer_key(met), u32(1))
+        turns.unmanage(V4.host(2))
+        turns.records()
+        closed(turns, met, "server")
+        assert turns.maps["km_auth_res"].items() == {}
 
 
 @pytest.mark.ours
@@ -959,7 +1064,7 @@ def test_inbound_connection_for_which_there_is_no_storage_is_logged_and_authoriz
         mock_sockops.set_global("bpf_log_level", LOG_ERROR)
         with failing(mock_sockops, "no_storage"), turns.inbound() as met:
             assert turns.messages() == [log_event("sockops: no storage for a socket")]
-            result = names(*ends(met), order=">")
+            result = answer_key(met)
             assert turns.requests() == [auth_request(IPV4, result)]
             turns.maps["km_auth_res"].update(result, u32(1))
             met.server.shutdown(socket.SHUT_WR)
