@@ -18,6 +18,9 @@ from vmtest.guest.plugin import not_applicable
 Needed = Callable[..., None]
 """`needed(loaded, *names)`: goes on if the object has all these programs and maps."""
 
+Has = Callable[[BpfObject, str], bool]
+"""`has(loaded, name)`: whether the object has this program or map, which it must if it is ours."""
+
 RESERVED_PORTS = pathlib.Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 
 WAS_THERE = pytest.StashKey[frozenset[str]]()
@@ -85,21 +88,30 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def needed(request: pytest.FixtureRequest) -> Needed:
-    """Ends a test whose object lacks a program or a map.
+def has(request: pytest.FixtureRequest) -> Has:
+    """Tells whether an object has a program or a map; what it has to have and has not is a failure.
 
     An old release of upstream may lack what layouts.LACKING names; anything else has to be there.
     """
     upstream = request.config.getoption("--upstream")
 
-    def check(loaded: BpfObject, *names: str) -> None:
+    def check(loaded: BpfObject, name: str) -> bool:
         there = {*loaded.programs, *loaded.map_names()}
-        for name in names:
-            if name in there:
-                continue
-            if upstream and name in LACKING:
-                not_applicable(f"not in this object: {name} (as in {LACKING[name]})")
+        if name not in there and not (upstream and name in LACKING):
             pytest.fail(f"{loaded.path.name} has no {name} (there: {', '.join(sorted(there))})")
+        return name in there
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def needed(has: Has) -> Needed:
+    """Ends a test whose object lacks a program or a map, as has() has it."""
+
+    def check(loaded: BpfObject, *names: str) -> None:
+        for name in names:
+            if not has(loaded, name):
+                not_applicable(f"not in this object: {name} (as in {LACKING[name]})")
 
     return check
 

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from layouts import RANDOM, Storage, backend_value, endpoint_key, ip_addr, service_value, u32
 from traffic import (
@@ -21,7 +21,8 @@ from traffic import (
 )
 
 from vmtest.guest.cgroup import Cgroup
-from vmtest.guest.objects import BpfObject
+from vmtest.guest.libbpf import LibbpfError
+from vmtest.guest.objects import BpfObject, Program
 
 MANAGE, UNMANAGE = 929, 930
 SERVICE_PORT, TARGET_PORT, WAYPOINT_PORT = 8080, 18080, 15008
@@ -191,6 +192,27 @@ class Mesh:
         """What the programs remember of a socket."""
         value = self.maps["km_sockstorage"].lookup(u32(client.fileno()))
         return None if value is None else Storage.unpack(value)
+
+
+def tail_calls(loaded: BpfObject) -> tuple[tuple[str, int, str], ...]:
+    """Where a program calls itself after a waypoint: array, slot and program.
+
+    Releases of upstream up to v1.2.0 have one array for both.
+    """
+    second = "km_cgr_tail6" if "km_cgr_tail6" in loaded.maps else "km_cgr_tailcall"
+    return ("km_cgr_tailcall", 0, "cgroup_connect4_prog"), (second, 1, "cgroup_connect6_prog")
+
+
+def fill_tail_calls(loaded: BpfObject, called: Mapping[str, Program] | None = None) -> None:
+    """Has the programs call themselves after a waypoint; or those of the same keys in `called`."""
+    programs = loaded.programs if called is None else called
+    for array, slot, name in tail_calls(loaded):
+        try:
+            loaded.maps[array].update(u32(slot), u32(programs[name].fd))
+        except LibbpfError as error:
+            # An array that connect4 calls into takes no connect6, as newer kernels have it.
+            if error.errno != errno.EINVAL or "km_cgr_tail6" in loaded.maps or slot == 0:
+                raise
 
 
 def backend_id(priority: int, index: int, service: int = SERVICE) -> int:

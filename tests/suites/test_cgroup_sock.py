@@ -34,6 +34,8 @@ from mesh import (
     WAYPOINT_PORT,
     Mesh,
     backend_id,
+    fill_tail_calls,
+    tail_calls,
 )
 from messages import LOG_DEBUG, LOG_ERROR, LOG_INFO, LOG_WARN, assert_logged, logging_at
 from traffic import (
@@ -61,10 +63,6 @@ DNS_BACKEND = 0
 DNS_PROGRAMS = ("bpf_redirect_dns_send", "bpf_restore_dns_recv")
 CONNECT_PROGRAMS = ("cgroup_connect4_prog", "cgroup_connect6_prog")
 STUBS = {"cgroup_connect4_prog": "stub_connect4", "cgroup_connect6_prog": "stub_connect6"}
-TAIL_CALLS = (
-    ("km_cgr_tailcall", 0, "cgroup_connect4_prog"),
-    ("km_cgr_tail6", 1, "cgroup_connect6_prog"),
-)
 
 each_family = pytest.mark.parametrize("mesh", [V4, V6, MAPPED], indirect=True, ids=lambda f: f.name)
 v6_and_mapped = pytest.mark.parametrize("mesh", [V6, MAPPED], indirect=True, ids=lambda f: f.name)
@@ -779,7 +777,7 @@ def test_tail_call_follows_a_waypoint_and_nothing_else(
         assert seen == (expected, 0), f"{why}: expected tail calls {(expected, 0)}, seen {seen}"
 
     try:
-        fill_tail_calls(cgroup_sock, stubs)
+        fill_tail_calls(cgroup_sock, {name: stubs.programs[stub] for name, stub in STUBS.items()})
         mesh.assert_leads(mesh.vip, to=mesh.vip)
         assert_calls(0, "no frontend")
         mesh.frontend(mesh.vip, SERVICE)
@@ -1304,15 +1302,6 @@ def test_random_policy_takes_two_endpoints_equally_often(mesh: Mesh) -> None:
 # What the checks above are made of.
 
 
-def fill_tail_calls(loaded: BpfObject, stubs: BpfObject | None = None) -> None:
-    """Has the programs call themselves after a waypoint; or the stubs, if given."""
-    for array, slot, program in TAIL_CALLS:
-        # v1.2.0 had one array for both, so that only connect4 could be in it.
-        if array in loaded.maps:
-            called = loaded.programs[program] if stubs is None else stubs.programs[STUBS[program]]
-            loaded.maps[array].update(u32(slot), u32(called.fd))
-
-
 @contextlib.contextmanager
 def no_memory_for_storage() -> Iterator[None]:
     """No socket of this namespace gets another storage: they count as its option memory."""
@@ -1334,9 +1323,8 @@ def ipv6_that_begins_with(ipv4: str, rest: str = "::1") -> str:
 def tail_calls_emptied(loaded: BpfObject) -> Iterator[None]:
     """Without the programs that the loader puts into the arrays."""
     try:
-        for array, slot, _ in TAIL_CALLS:
-            if array in loaded.maps:
-                loaded.maps[array].delete(u32(slot))
+        for array, slot, _ in tail_calls(loaded):
+            loaded.maps[array].delete(u32(slot))
         yield
     finally:
         fill_tail_calls(loaded)
