@@ -12,14 +12,16 @@ ROOT = Path(vmtest.__file__).parent
 
 # From the bottom up: folders and modules; a module may import its own layer and those before it.
 LAYERS = [
-    {"errors", "model.kernels", "model.loads", "model.text"},
+    {"errors", "model.kernels", "model.loads", "model.releases", "model.text"},
     {
         "bisect.search",
         "command.formats",
         "host.cache",
         "host.files",
+        "host.plain",
         "host.requirements",
         "host.seal",
+        "host.tarstream",
         "model.events",
         "objects.btf",
         "objects.sections",

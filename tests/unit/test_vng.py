@@ -6,29 +6,18 @@ from typing import Any
 
 import pytest
 
-from vmtest.model.kernels import Accelerator, KernelImage, KernelVersion, RootImage
+from vmtest.model.kernels import Accelerator
+from vmtest.vm.folder import VmFolder
 from vmtest.vm.vng import BOOTSTRAP, agent_line, vng_argv, vng_environment
 
-IMAGE = KernelImage(
-    "6.12",
-    KernelVersion.parse("6.12.117"),
-    "6.12.117-amd64",
-    Path("/store/boot/vmlinux-6.12.117-amd64"),
-    None,
-    None,
-    "",
-    "",
-)
-DISK = RootImage("disk", Path("/cache/root.sqfs"), "", "/usr/bin/python3")
-HOST = RootImage("host", None, "", "/venv/bin/python")
+DISK = VmFolder(Path("/tmp/vm"), "disk")
+HOST = VmFolder(Path("/tmp/vm"), "host")
 
 
-def argv(root: RootImage = DISK, accelerator: Accelerator = Accelerator.TCG, **more: Any) -> str:
+def argv(folder: VmFolder = DISK, accelerator: Accelerator = Accelerator.TCG, **more: Any) -> str:
     command = vng_argv(
         Path("/venv/bin/vng"),
-        IMAGE,
-        root,
-        socket=Path("/tmp/vm/ssh"),
+        folder,
         accelerator=accelerator,
         memory_mib=1024,
         cpus=1,
@@ -44,7 +33,7 @@ def test_kvm_is_disabled_where_it_does_not_work() -> None:
 
 
 def test_a_disk_is_booted_as_a_disk_and_the_host_root_by_default() -> None:
-    assert "--root-disk /cache/root.sqfs --root-fstype squashfs" in argv()
+    assert "--root-disk /tmp/vm/root --root-fstype squashfs" in argv()
     assert "--root" not in argv(HOST)
 
 

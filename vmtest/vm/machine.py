@@ -11,7 +11,6 @@ import os
 import selectors
 import shutil
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from vmtest.kernels.kconfig import share_of
 from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog
+from vmtest.vm.folder import make_folder
 from vmtest.vm.session import Keys, SshSession
 from vmtest.vm.vng import agent_line, find_vng, vng_argv, vng_environment
 
@@ -66,18 +66,14 @@ class Machine:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             vng = find_vng()
-            # Short and private: a unix socket's path has 107 bytes at most.
-            folder = Path(tempfile.mkdtemp(prefix="vmtest-"))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            address = folder / "ssh"
+            folder = make_folder(vng, self.spec.image, self.spec.root)
+            stack.callback(shutil.rmtree, folder.path, ignore_errors=True)
             self._listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            self._listener.bind(str(address))
+            self._listener.bind(str(folder.socket))
             self._listener.listen(1)
             argv = vng_argv(
                 vng,
-                self.spec.image,
-                self.spec.root,
-                socket=address,
+                folder,
                 accelerator=self.spec.probe.accelerator,
                 firmware=self.spec.probe.firmware,
                 memory_mib=self.spec.memory_mib,
@@ -87,8 +83,10 @@ class Machine:
                 share=share_of(self.spec.image),
             )
             self.started = time.monotonic()
-            environment = vng_environment(os.environ, vng, folder)
-            self._process = Supervised.start(argv, environment, folder)
+            environment = vng_environment(os.environ, vng, folder.path)
+            python = os.environ.get("PYTHONPATH")
+            environment["PYTHONPATH"] = f"{folder.packages}{f':{python}' if python else ''}"
+            self._process = Supervised.start(argv, environment, folder.path)
             stack.callback(self._process.close)
             stack.callback(self._close_connection)
             drain = threading.Thread(target=self._drain, name="console", daemon=True)

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vmtest.errors import InfrastructureError
-from vmtest.model.kernels import Accelerator, KernelImage, RootImage, Share
+from vmtest.model.kernels import Accelerator, Share
+from vmtest.vm.folder import VmFolder
 
 PORT = "vmtest.ssh"
 """Name of the virtio-serial port that carries SSH."""
@@ -68,10 +69,8 @@ def vng_environment(environment: Mapping[str, str], vng: Path, temporary: Path) 
 
 def vng_argv(
     vng: Path,
-    image: KernelImage,
-    root: RootImage,
+    folder: VmFolder,
     *,
-    socket: Path,
     accelerator: Accelerator,
     memory_mib: int,
     cpus: int,
@@ -80,10 +79,11 @@ def vng_argv(
     firmware: str = "",
     share: Share = "9p",
 ) -> list[str]:
-    """The ``vng`` command that boots ``image`` on ``root`` with SSH on the unix socket ``socket``.
+    """The ``vng`` command that boots what ``folder`` holds, with SSH on its unix socket.
 
-    QEMU connects to ``socket``; somebody has to listen there.  ``cmdline`` is
-    appended to the kernel's command line.  With ``network`` the guest gets a
+    QEMU connects to the socket; somebody has to listen there.  virtme-ng puts most of
+    this into a shell as it is, so every word is ours but ``cmdline``, which it quotes and
+    appends to the kernel's command line.  With ``network`` the guest gets a
     user-mode network card, otherwise it has only ``lo``.  ``firmware`` replaces
     QEMU's own.  ``share`` virtiofs takes the host's virtiofsd, which has to be there.
     """
@@ -93,23 +93,24 @@ def vng_argv(
     if accelerator is Accelerator.TCG:
         argv.append("--disable-kvm")
     argv += ["--cpus", str(cpus), "--memory", f"{memory_mib}M", "--user", "root"]
-    if root.kind == "disk":
-        argv += ["--root-disk", str(root.path), "--root-fstype", "squashfs"]
-    elif root.kind == "directory":
-        argv += ["--root", str(root.path)]
+    argv += ["--name", "vmtest"]  # else the host's, whatever that is
+    if folder.root_kind == "disk":
+        argv += ["--root-disk", str(folder.root), "--root-fstype", "squashfs"]
+    elif folder.root_kind == "directory":
+        argv += ["--root", str(folder.root)]
     if network:
         argv += ["--network", "user"]
     # 1 s of an emulated boot goes into self-tests of ciphers that nobody here tests.
     for option in ("cryptomgr.notests", *cmdline):
         argv += ["--append", option]
     devices = (
-        f"-chardev socket,id=ssh,path={socket} -device virtio-serial-pci"
+        f"-chardev socket,id=ssh,path={folder.socket} -device virtio-serial-pci"
         f" -device virtserialport,name={PORT},chardev=ssh -sandbox {_SANDBOX}"
     )
     if firmware:
         devices += f" -bios {firmware}"
     # One option with "=": argparse refuses a value that begins with "-".
-    argv += [f"--qemu-opts={devices}", "--run", str(image.image), "--exec", BOOTSTRAP]
+    argv += [f"--qemu-opts={devices}", "--run", str(folder.kernel), "--exec", BOOTSTRAP]
     return argv
 
 

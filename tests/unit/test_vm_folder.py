@@ -1,0 +1,152 @@
+"""What virtme-ng is given: names of our own making, whatever the files are really called."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_kernels import elf
+
+from vmtest.errors import InfrastructureError
+from vmtest.host.cache import find_tool
+from vmtest.host.plain import is_plain, plain_folder
+from vmtest.model.kernels import Accelerator, KernelImage, KernelVersion, RootImage
+from vmtest.vm.folder import VmFolder, make_folder
+from vmtest.vm.vng import find_vng, vng_argv, vng_environment
+
+RELEASE = "6.1.9-amd64"
+SIGNS = "a b; $(touch {mark}) `touch {mark}` 'q' \"d\", version 9.9 & | x\ny"
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A folder whose path a shell would execute, in which ``mark`` would then be."""
+    folder = tmp_path / "odd" / SIGNS.format(mark=tmp_path / "mark")
+    folder.mkdir(parents=True)
+    return folder
+
+
+def kernel_in(folder: Path, suffix: str = "") -> KernelImage:
+    """A kernel below ``folder`` with one module, packed as ``suffix`` says."""
+    modules = folder / "lib" / "modules" / RELEASE
+    modules.mkdir(parents=True)
+    (modules / "modules.dep").write_text(f"kernel/fs/9p.ko{suffix}:\n")
+    image = folder / "boot" / "vmlinux"
+    image.parent.mkdir()
+    image.write_bytes(elf(RELEASE))
+    version = KernelVersion.parse(RELEASE)
+    return KernelImage("6.1", version, RELEASE, image, modules, None, "", "")
+
+
+def disk_in(folder: Path, content: bytes = b"hsqs and more") -> RootImage:
+    """A guest image below ``folder``."""
+    (folder / "root.sqfs").write_bytes(content)
+    return RootImage("disk", folder / "root.sqfs", "", "/usr/bin/python3")
+
+
+@pytest.fixture
+def made(odd: Path) -> Iterator[VmFolder]:
+    folder = make_folder(find_vng(), kernel_in(odd), disk_in(odd))
+    yield folder
+    shutil.rmtree(folder.path)
+
+
+def test_every_path_is_plain_whatever_the_files_are_called(made: VmFolder) -> None:
+    for path in (made.path, made.kernel, made.socket, made.root, made.packages):
+        assert path is not None and is_plain(path)
+
+
+def test_the_files_are_those_that_were_meant(made: VmFolder) -> None:
+    assert made.root is not None
+    assert made.kernel.read_bytes() == elf(RELEASE)
+    assert made.root.read_bytes() == b"hsqs and more"
+    assert (made.path / "lib/modules" / RELEASE / "modules.dep").is_file()
+
+
+def test_the_kernels_real_path_is_plain_too_for_virtme_ng_asks_file(made: VmFolder) -> None:
+    assert is_plain(made.kernel.resolve())
+
+
+def test_a_kernel_without_modules_hides_those_of_the_host(tmp_path: Path) -> None:
+    image = kernel_in(tmp_path)
+    bare = KernelImage("6.1", image.version, RELEASE, image.image, None, None, "", "")
+    folder = make_folder(find_vng(), bare, disk_in(tmp_path))
+    assert list((folder.path / "lib" / "modules").iterdir()) == []
+    shutil.rmtree(folder.path)
+
+
+def test_virtme_ng_executes_no_part_of_a_name(made: VmFolder, tmp_path: Path) -> None:
+    """The real virtme-ng, to the point where it would start QEMU."""
+    if find_tool("qemu-system-x86_64") is None or find_tool("modprobe") is None:
+        pytest.skip("qemu-system-x86_64 or modprobe is not installed on this host")
+    vng = find_vng()
+    (made.path / "lib/modules" / RELEASE / "kernel").mkdir()
+    argv = vng_argv(vng, made, accelerator=Accelerator.TCG, memory_mib=512, cpus=1)
+    done = subprocess.run(
+        [argv[0], "--dry-run", *argv[1:]],
+        env=vng_environment({**os.environ, "TMPDIR": str(made.path)}, vng, made.path),
+        cwd=made.path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"-kernel {made.kernel}" in done.stdout, done.stderr
+    assert not (tmp_path / "mark").exists()
+
+
+def test_modules_that_virtme_ng_would_unpack_by_a_shell_are_refused_in_an_odd_folder(
+    odd: Path,
+) -> None:
+    with pytest.raises(InfrastructureError, match=r"packed with zstd.*set VMTEST_CACHE"):
+        make_folder(find_vng(), kernel_in(odd, ".zst"), disk_in(odd))
+
+
+def test_such_modules_boot_in_a_plain_folder(tmp_path: Path) -> None:
+    folder = make_folder(find_vng(), kernel_in(tmp_path, ".zst"), disk_in(tmp_path))
+    shutil.rmtree(folder.path)
+
+
+def test_a_guest_image_in_which_qemu_would_find_another_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InfrastructureError, match=r"root\.sqfs is no squashfs"):
+        make_folder(find_vng(), kernel_in(tmp_path), disk_in(tmp_path, b"QFI\xfb" + bytes(99)))
+
+
+def test_a_refusal_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "t"
+    place.mkdir()
+    monkeypatch.setattr("vmtest.host.plain.usual_places", lambda: (str(place),))
+    monkeypatch.setattr("vmtest.host.plain._SOCKET", 1000)
+    with pytest.raises(InfrastructureError):
+        make_folder(find_vng(), kernel_in(tmp_path), disk_in(tmp_path, b"no"))
+    assert list(place.iterdir()) == []
+
+
+# --- where such a folder can be ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a b", "a;b", "a$b", "a'b", 'a"b', "a\nb", "a,b", "x" * 100])
+def test_an_odd_or_long_tmpdir_is_passed_over(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / name))
+    folder = plain_folder("vmtest-")
+    folder.rmdir()
+    assert is_plain(folder) and name not in str(folder)
+
+
+def test_where_no_folder_will_do_each_is_named_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a b").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "a b"))
+    monkeypatch.setattr("vmtest.host.plain._USUAL", ("/absent", "/" + "long" * 30))
+    with pytest.raises(InfrastructureError, match=r"set TMPDIR to a folder") as caught:
+        plain_folder("vmtest-")
+    for part in ("a b': its path has characters", "/absent': there is no such", "too long"):
+        assert part in str(caught.value)

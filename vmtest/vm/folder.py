@@ -1,0 +1,149 @@
+"""A VM's own folder: names of our own making for all that virtme-ng is given.
+
+virtme-ng puts ``--run``, ``--root`` and ``--qemu-opts`` unquoted into a shell, and what it
+finds beside the kernel into others.  A path of the cache or of the user's can hold anything,
+so it only ever stands at the other end of a link.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from vmtest.errors import InfrastructureError
+from vmtest.host.plain import is_plain, plain_folder
+from vmtest.model.kernels import KernelImage, RootImage, RootKind
+
+_SQUASHFS = b"hsqs"
+
+
+@dataclass(frozen=True, slots=True)
+class VmFolder:
+    """What one VM's ``vng`` is given: ``path`` is plain and short, and so are all names in it."""
+
+    path: Path
+    root_kind: RootKind
+
+    @property
+    def socket(self) -> Path:
+        """Where QEMU connects to."""
+        return self.path / "ssh"
+
+    @property
+    def kernel(self) -> Path:
+        """The kernel to boot; virtme-ng finds ``lib/modules`` beside it."""
+        return self.path / "kernel"
+
+    @property
+    def root(self) -> Path | None:
+        """The guest's root, None for the host's own."""
+        return None if self.root_kind == "host" else self.path / "root"
+
+    @property
+    def packages(self) -> Path:
+        """A folder for PYTHONPATH with virtme in it, whose guest tools a guest is given."""
+        return self.path / "python"
+
+
+def make_folder(vng: Path, image: KernelImage, root: RootImage) -> VmFolder:
+    """Make the folder of a VM in which ``vng`` boots ``image`` on ``root``; the caller removes it.
+
+    Raises InfrastructureError for a file that is gone, is no squashfs, or cannot be passed on.
+    """
+    # On the host's own root the modules are read through this folder, and the guest's own
+    # file systems lie over /var/tmp and /dev.
+    places = ("/tmp",) if root.kind == "host" else ()
+    folder = VmFolder(plain_folder("vmtest-", places), root.kind)
+    try:
+        _put_kernel(image, folder)
+        if folder.root is not None and root.path is not None:
+            _check_root(image, root.path, root.kind)
+            folder.root.symlink_to(root.path.absolute())
+        _link_virtme(vng, folder.packages)
+    except OSError as error:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise InfrastructureError(
+            f"{image.name}: cannot prepare the VM's folder {folder.path}: {error.strerror}"
+        ) from error
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+    return folder
+
+
+def _put_kernel(image: KernelImage, folder: VmFolder) -> None:
+    real = image.image.resolve()
+    if not real.is_file():
+        raise InfrastructureError(
+            f"{image.name}: {image.image} does not exist any more; run the command again to "
+            f"fetch the kernel anew"
+        )
+    if is_plain(real):
+        folder.kernel.symlink_to(real)
+    else:
+        # virtme-ng asks "file" for the release, whose answer begins with the real path.
+        _same_file(real, folder.kernel)
+    # Without this folder virtme-ng would take the modules of a folder above it, or the host's.
+    modules = folder.path / "lib" / "modules"
+    modules.mkdir(parents=True)
+    if image.modules is None:
+        return
+    target = image.modules.resolve()
+    if not is_plain(target):
+        _check_modules(image, target)
+    (modules / image.release).symlink_to(target)
+
+
+def _same_file(file: Path, name: Path) -> None:
+    """Have ``file`` under ``name`` without a link to its path: a second name, else a copy."""
+    with suppress(OSError):  # on another disk, or another user's
+        os.link(file, name)
+        return
+    shutil.copyfile(file, name)
+
+
+def _check_modules(image: KernelImage, modules: Path) -> None:
+    """Raise InfrastructureError where virtme-ng would give the path of modules to a shell.
+
+    It unpacks those that end in .zst by one, with the real path.
+    """
+    listed = (modules / "modules.dep").read_text(encoding="utf-8", errors="replace")
+    if any(line.partition(":")[0].endswith(".zst") for line in listed.splitlines()):
+        raise InfrastructureError(
+            f"{image.name}: its modules are packed with zstd, and virtme-ng would read the path "
+            f"of their folder {str(modules)!r} as a command; set VMTEST_CACHE to a folder whose "
+            f"path has only letters, digits and . _ + -"
+        )
+
+
+def _check_root(image: KernelImage, path: Path, kind: RootKind) -> None:
+    """Raise InfrastructureError for a disk that is none: QEMU would look for the format itself.
+
+    One that names another file (qcow2 has backing files) would put that into the guest.
+    """
+    if kind != "disk":
+        return
+    with path.open("rb") as stream:
+        head = stream.read(len(_SQUASHFS))
+    if head != _SQUASHFS:
+        raise InfrastructureError(
+            f"{image.name}: the guest image {path} is no squashfs (it begins with "
+            f"{head.hex(' ') or 'nothing'}); remove its folder from the cache, or make the image "
+            f"with mksquashfs"
+        )
+
+
+def _link_virtme(vng: Path, folder: Path) -> None:
+    """Have ``folder`` hold the virtme of ``vng``: this Python's packages can stand anywhere."""
+    found = find_spec("virtme")
+    folder.mkdir()
+    if found is None or vng.parent != Path(sys.executable).parent:
+        return  # a vng of the system's, whose packages are in one of the system's folders
+    for place in found.submodule_search_locations or ():
+        (folder / "virtme").symlink_to(Path(place).absolute())
+        return
