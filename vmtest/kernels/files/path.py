@@ -86,7 +86,7 @@ class PathSource:
         if progress is not None:
             progress(0, size)
         if modules is not None:
-            copy_modules(modules, entry / "lib" / "modules" / release)
+            copy_modules(modules, entry / "lib" / "modules" / release, kernel.name)
         config = _config(kernel, spec, modules, release)
         text = config.read_text(encoding="utf-8", errors="replace") if config else None
 

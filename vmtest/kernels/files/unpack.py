@@ -7,21 +7,34 @@ regular files in the places that are known are written.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from vmtest.errors import KernelUnavailable
 from vmtest.host.cache import disk_full, require_tool
 from vmtest.host.debian import DebianVersion
+from vmtest.host.tarstream import TooLarge, open_stream, regular
 from vmtest.kernels.store.entry import finish, wanted_in_modules
 from vmtest.kernels.store.store import Manifest
 from vmtest.model.kernels import KernelVersion
+from vmtest.model.releases import is_member, is_release
 
 _DEB = b"!<arch>\n"
 _RPM = b"\xed\xab\xee\xdb"
-_RELEASE = re.compile(r"\d+\.\d+[^/]*")
+_LIKE_A_RELEASE = re.compile(r"[0-9]+\.[0-9]")
+_GROWTH = 64
+"""What a package unpacks to, of its own size, at the most; those of kernels to about 6 times."""
+_SMALL = 64 << 20
+_LONGEST_COMPLAINT = 1 << 20
+
+
+class _Refused(Exception):
+    """A package holds what no kernel's package does."""
 
 
 def fill_from(
@@ -88,36 +101,52 @@ def extract(package: Path, entry: Path, release: str | None, name: str) -> None:
     ``lib/modules/RELEASE``.  Raises KernelUnavailable, and InfrastructureError for a
     full disk or a missing program.
     """
-    with subprocess.Popen(
-        _as_tar(package, name), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
+    limit = _GROWTH * package.stat().st_size + _SMALL
+    # To a file: an unpacker that fills a pipe which nobody reads yet would wait for ever.
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            _as_tar(package, name), stdout=subprocess.PIPE, stderr=said, stdin=subprocess.DEVNULL
+        ) as process,
+    ):
+        assert process.stdout is not None
         problem = ""
         try:
-            with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-                for member in tar:
-                    target = target_of(member.name, entry, release) if member.isreg() else None
-                    stream = tar.extractfile(member) if target is not None else None
-                    if target is None or stream is None:
-                        continue
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with target.open("wb") as out:
-                        while chunk := stream.read(1 << 20):
-                            out.write(chunk)
+            _write_members(process.stdout, limit, entry, release)
         except (tarfile.TarError, EOFError) as error:
             problem = str(error)
+        except (_Refused, TooLarge) as error:
+            process.kill()
+            raise KernelUnavailable(
+                f"{name}: {package.name} is refused: {error}; it is damaged or forged: "
+                f"get it again from where kernels are made"
+            ) from error
         except BaseException:
             process.kill()
             raise
         # Read the rest, so that the unpacker ends by itself.
         while process.stdout.read(1 << 20):
             pass
-        complaint = process.stderr.read().decode("utf-8", "replace").strip()
+        process.wait()
+        said.seek(0)
+        complaint = said.read(_LONGEST_COMPLAINT).decode("utf-8", "replace").strip()
     if "No space left" in complaint:
         raise disk_full(entry, f"{name}: unpacking {package.name}")
     if process.returncode != 0 or problem:
         why = complaint.splitlines()[-1] if complaint else problem
         raise KernelUnavailable(f"{name}: {package.name} cannot be unpacked: {why}")
+
+
+def _write_members(stream: IO[bytes], limit: int, entry: Path, release: str | None) -> None:
+    with open_stream(stream, limit) as tar:
+        for member in tar:
+            target = target_of(member.name, entry, release) if regular(member) else None
+            content = tar.extractfile(member) if target is not None else None
+            if target is None or content is None:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as out:
+                shutil.copyfileobj(content, out, 1 << 20)
 
 
 def _as_tar(package: Path, name: str) -> list[str]:
@@ -135,7 +164,10 @@ def _as_tar(package: Path, name: str) -> list[str]:
 
 
 def target_of(member: str, entry: Path, release: str | None) -> Path | None:
-    """Where a file of a package goes in an entry, None for what is not kept."""
+    """Where a file of a package goes in an entry, None for what is not kept.
+
+    Raises _Refused for one that would be kept and has a name that no kernel's file has.
+    """
     parts = [part for part in member.split("/") if part not in ("", ".")]
     if ".." in parts:
         return None
@@ -150,11 +182,22 @@ def target_of(member: str, entry: Path, release: str | None) -> Path | None:
     below = "/".join(parts[3:])
     if below in ("vmlinuz", "config"):
         return entry / f"{below}-{parts[2]}"
-    return entry.joinpath(*parts) if wanted_in_modules(below) else None
+    if not wanted_in_modules(below):
+        return None
+    if not is_member(below):
+        raise _Refused(f"it holds {member[:120]!r}, a name that no kernel's file has")
+    return entry.joinpath(*parts)
 
 
 def _wanted(found: str, release: str | None) -> bool:
-    return found == release if release is not None else _RELEASE.fullmatch(found) is not None
+    """Whether files of the kernel ``found`` are kept; raises _Refused for a forged name."""
+    if release is not None:
+        return found == release
+    if not _LIKE_A_RELEASE.match(found):
+        return False
+    if not is_release(found):
+        raise _Refused(f"it holds a kernel called {found[:80]!r}, which no kernel is called")
+    return True
 
 
 def _images(entry: Path) -> set[str]:
@@ -196,7 +239,7 @@ def _fitting(version: str | None, release: str) -> str:
     Debian's 6.1.192 calls itself 6.1.0-56; elsewhere a package may count in its own way.
     """
     try:
-        found = KernelVersion.parse(version or "")
+        found = KernelVersion.parse(version if version and is_release(version) else "")
     except ValueError:
         return release
     return found.text if found.numbers[:2] == KernelVersion.parse(release).numbers[:2] else release

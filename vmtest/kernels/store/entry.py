@@ -13,6 +13,7 @@ from vmtest.errors import KernelUnavailable
 from vmtest.host.cache import disk_full, require_tool
 from vmtest.kernels.store.store import Manifest
 from vmtest.kernels.store.vmlinux import decompress, unpack
+from vmtest.model.releases import is_member
 
 _GENERATED = ("modules.alias", "modules.dep", "modules.symbols", "modules.builtin.bin")
 _NOT_NEEDED = ("build", "source", "vmlinuz", "vmlinux", "System.map", "config")
@@ -75,8 +76,11 @@ def wanted_in_modules(relative: str) -> bool:
     return first not in _NOT_NEEDED and not first.startswith(_GENERATED)
 
 
-def copy_modules(source: Path, target: Path) -> None:
-    """Copy a modules folder, which is only read: no links, nothing that depmod makes."""
+def copy_modules(source: Path, target: Path, name: str) -> None:
+    """Copy a modules folder, which is only read: no links, nothing that depmod makes.
+
+    Raises KernelUnavailable, for the kernel ``name``, for a name that no kernel's file has.
+    """
     for folder, folders, files in os.walk(source):
         here = Path(folder).relative_to(source)
         if here == Path():
@@ -86,6 +90,11 @@ def copy_modules(source: Path, target: Path) -> None:
             found = Path(folder) / file
             if found.is_symlink() or (here == Path() and not wanted_in_modules(file)):
                 continue
+            if not is_member((here / file).as_posix()):
+                raise KernelUnavailable(
+                    f"{name}: modules: {source} holds {(here / file).as_posix()[:120]!r}, a name "
+                    f"that no kernel's file has; remove it there"
+                )
             shutil.copyfile(found, target / here / file)
 
 

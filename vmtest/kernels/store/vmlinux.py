@@ -20,6 +20,7 @@ import zstandard
 
 from vmtest.errors import KernelUnavailable
 from vmtest.host.cache import find_tool
+from vmtest.model.releases import is_release
 
 _ELF = b"\x7fELF"
 _MACHINE_X86_64 = 62
@@ -57,13 +58,14 @@ def unpack(data: bytes, name: str) -> Unpacked:
             f"{name}: is no Linux kernel for x86-64 ({_looks_like(data)}); "
             f"give a vmlinuz, a bzImage or an ELF vmlinux"
         )
-    release = _setup_release(data)
+    release = _checked(_setup_release(data), name)
     elf, why = _payload(data, name)
     if elf is None:
         if not release:
             raise KernelUnavailable(f"{name}: its header names no release, and {why}")
         return Unpacked(release, data, False, None, f"booted compressed: {why}")
-    release = release or _banner_release(elf)
+    banner = _banner_release(elf, name)  # checked too: it is what virtme-ng looks for
+    release = release or banner
     if not release:
         raise KernelUnavailable(f"{name}: names no kernel release")
     if not has_pvh_entry(elf):
@@ -76,7 +78,7 @@ def unpack(data: bytes, name: str) -> Unpacked:
 def _from_elf(data: bytes, name: str) -> Unpacked:
     if len(data) < 64 or data[4] != 2 or struct.unpack_from("<H", data, 18)[0] != _MACHINE_X86_64:
         raise KernelUnavailable(f"{name}: is an ELF file for another machine than x86-64")
-    release = _banner_release(data)
+    release = _banner_release(data, name)
     if not release:
         raise KernelUnavailable(
             f"{name}: is an ELF file but no Linux kernel (it holds no version banner); "
@@ -110,9 +112,22 @@ def _setup_release(data: bytes) -> str:
     return text.decode("ascii", "replace").split(" ", 1)[0]
 
 
-def _banner_release(elf: bytes) -> str:
+def _banner_release(elf: bytes, name: str) -> str:
     match = _BANNER.search(elf)
-    return match.group(1).decode("ascii", "replace") if match else ""
+    return _checked(match.group(1).decode("ascii", "replace"), name) if match else ""
+
+
+def _checked(release: str, name: str) -> str:
+    """``release`` as a file gives it, "" for none; raises KernelUnavailable when none is called so.
+
+    It becomes part of paths, and virtme-ng reads it as well.
+    """
+    if release and not is_release(release):
+        raise KernelUnavailable(
+            f"{name}: says that its release is {release[:80]!r}, which no kernel is called "
+            f"(letters, digits and . + _ ~ -, 64 of them at most): it is damaged or forged"
+        )
+    return release
 
 
 def _zstd(payload: bytes) -> bytes:

@@ -152,7 +152,7 @@ def _collect(maker: Maker, entry: Path, resolved: Resolved) -> Manifest:
         installed = entry.parent / "modules"
         maker.make("INSTALL_MOD_STRIP=1", f"INSTALL_MOD_PATH={installed}", "modules_install")
         for found in (installed / "lib" / "modules").glob("*"):
-            copy_modules(found, modules / found.name)
+            copy_modules(found, modules / found.name, maker.name)
     else:
         # All that a make would install, which takes seconds to find that out.
         release = (maker.folder / "include" / "config" / "kernel.release").read_text().strip()
