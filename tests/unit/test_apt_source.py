@@ -187,7 +187,7 @@ def stored(store: Store, version: str) -> None:
 
     def fill(entry: Path) -> Manifest:
         (entry / "image").write_bytes(b"kernel")
-        return Manifest(version, "r", "image", None, None, "", "debian absent: x")
+        return Manifest(version, "6.1", "image", None, None, "", "debian absent: x")
 
     store.add(version, fill)
     question = ["apt", "debian", "*", ["good", "absent"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,12 +176,3 @@ def test_a_packages_members_outside_a_kernels_places_are_not_written(
     said = fetched(place, f'package = [{{ path = "{file.name}" }}]')
     assert said.status == 0, said
     assert not list(place.parent.rglob("MARK"))
-
-
-@pytest.mark.skipif(find_tool("dpkg-deb") is None, reason="there is no dpkg-deb")
-def test_a_packages_version_that_is_a_command_is_not_taken(place: Path) -> None:
-    hostile_files.deb(place / "linux-6.1.9.deb", members(GOOD), "6.1.9$(touch MARK)")
-    said = fetched(place, 'package = [{ path = "linux-6.1.9.deb" }]')
-    assert said.status == 0, said
-    (entry,) = Store(place.parent / "cache").entries()
-    assert json.loads((entry.path / "entry.json").read_text())["version"] == GOOD

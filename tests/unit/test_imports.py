@@ -31,6 +31,8 @@ LAYERS = [
         "config.file",
         "host.debian",
         "kernels.kconfig",
+        "kernels.store.modules",
+        "kernels.store.record",
         "objects.inspect",
         "suites.known",
     },

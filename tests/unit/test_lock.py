@@ -284,7 +284,7 @@ class Unknowing:
     ) -> KernelImage:
         def fill(entry: Path) -> Manifest:
             (entry / "image").write_bytes(b"kernel")
-            return Manifest("6.1", "r", "image", None, None, self.digest, "somewhere")
+            return Manifest("6.1", "6.1", "image", None, None, self.digest, "somewhere")
 
         return store.add(resolved.key, fill)
 

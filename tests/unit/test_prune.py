@@ -52,7 +52,7 @@ def test_what_goes(
 
 def fill(entry: Path) -> Manifest:
     (entry / "image").write_bytes(b"kernel" * 1000)
-    return Manifest("6.1", "r", "image", None, None, "d" * 64, "somewhere")
+    return Manifest("6.1", "6.1", "image", None, None, "d" * 64, "somewhere")
 
 
 HOLDER = """

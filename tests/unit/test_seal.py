@@ -17,7 +17,7 @@ from vmtest.host.seal import SEAL, Damage, Entry
 from vmtest.kernels.store.store import Manifest, Store
 
 KEY = "6.1.10-amd64_6.1.10-1-0123456789ab"
-MODULE = "lib/modules/r/kernel/a.ko"
+MODULE = "lib/modules/6.1.10/kernel/a.ko"
 
 
 def fill(entry: Path) -> Manifest:
@@ -25,10 +25,12 @@ def fill(entry: Path) -> Manifest:
     (entry / "boot/vmlinux").write_bytes(b"kernel")
     (entry / MODULE).parent.mkdir(parents=True)
     (entry / MODULE).write_bytes(b"module")
-    (entry / "lib/modules/r/modules.dep").write_text("kernel/a.ko:\n")
-    (entry / "boot/config-r").write_text("CONFIG_A=y\n")
-    config = "boot/config-r"
-    return Manifest("6.1.10-1", "r", "boot/vmlinux", "lib/modules/r", config, "d" * 64, "here")
+    (entry / "lib/modules/6.1.10/modules.dep").write_text("kernel/a.ko:\n")
+    (entry / "boot/config-6.1.10").write_text("CONFIG_A=y\n")
+    config = "boot/config-6.1.10"
+    return Manifest(
+        "6.1.10-1", "6.1.10", "boot/vmlinux", "lib/modules/6.1.10", config, "d" * 64, "here"
+    )
 
 
 def stored(root: Path) -> Entry:
@@ -73,7 +75,14 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "folder": to_folder,
     "link": to_link,
 }
-FILES = ["boot/vmlinux", "boot/config-r", MODULE, "lib/modules/r/modules.dep", "entry.json", SEAL]
+FILES = [
+    "boot/vmlinux",
+    "boot/config-6.1.10",
+    MODULE,
+    "lib/modules/6.1.10/modules.dep",
+    "entry.json",
+    SEAL,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

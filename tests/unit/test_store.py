@@ -21,9 +21,11 @@ KEY = "6.1.10-amd64_6.1.10-1-0123456789ab"
 def fill(entry: Path) -> Manifest:
     (entry / "boot").mkdir()
     (entry / "boot/vmlinux").write_bytes(b"kernel")
-    (entry / "lib/modules/r").mkdir(parents=True)
-    (entry / "lib/modules/r/modules.dep").touch()
-    return Manifest("6.1.10-1", "r", "boot/vmlinux", "lib/modules/r", None, "d" * 64, "somewhere")
+    (entry / "lib/modules/6.1.10").mkdir(parents=True)
+    (entry / "lib/modules/6.1.10/modules.dep").touch()
+    return Manifest(
+        "6.1.10-1", "6.1.10", "boot/vmlinux", "lib/modules/6.1.10", None, "d" * 64, "somewhere"
+    )
 
 
 WRITER = """
@@ -71,7 +73,7 @@ def test_what_was_added_is_there(tmp_path: Path) -> None:
     added = store.add(KEY, fill, name="6.1")
     assert store.get(KEY, "6.1") == added
     assert added.image.read_bytes() == b"kernel"
-    assert (added.name, added.release, added.version.text) == ("6.1", "r", "6.1.10-1")
+    assert (added.name, added.release, added.version.text) == ("6.1", "6.1.10", "6.1.10-1")
 
 
 def test_an_empty_store_has_nothing(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Annotated, Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from vmtest.errors import InfrastructureError
 from vmtest.host.cache import (
@@ -25,17 +28,33 @@ from vmtest.host.cache import (
     publish,
     read_json,
     require_space,
+    safe_name,
     scratch,
     sha256_file,
     write_json,
 )
+from vmtest.host.seal import seal
+from vmtest.host.tarstream import TooLarge, open_stream, regular
+from vmtest.kernels.store.modules import index_modules
+from vmtest.kernels.store.record import read_answer, read_entry
 from vmtest.model.kernels import Progress
+from vmtest.model.releases import is_member
 
 _SCHEMA = 1
 _MANIFEST = "bundle.json"
 _CHUNK = 1 << 20
 _LARGEST_MANIFEST = 64 << 20
+_LONGEST_NAME = 240
 _KINDS = {"kernels": "kernel", "images": "image"}
+
+
+class _Image(BaseModel):
+    """``image.json``: what is used of it."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    size: NonNegativeInt
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +123,10 @@ def unpack(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
     """
     with ExitStack() as stack:
         try:
-            tar = stack.enter_context(tarfile.open(file, "r|"))
+            tar = stack.enter_context(open_stream(stack.enter_context(file.open("rb"))))
             members = iter(tar)
             manifest = _manifest(file, tar, next(members, None))
-        except tarfile.TarError as error:
+        except (tarfile.TarError, TooLarge) as error:
             raise _no_bundle(file, str(error)) from error
         except OSError as error:
             raise InfrastructureError(f"{file}: {error.strerror or error}") from error
@@ -126,10 +145,17 @@ def unpack(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
             require_space(cache, total, what)
             try:
                 _extract(file, tar, members, files, folder, total, progress)
-            except (tarfile.TarError, EOFError) as error:
+            except (tarfile.TarError, TooLarge, EOFError) as error:
                 raise InfrastructureError(
                     f"{file}: the bundle is damaged: {error}; copy it here again"
                 ) from error
+            for entry in entries:
+                if not _complete(cache.joinpath(*entry.parts)):
+                    _check_entry(file, folder, entry)
+                    seal(folder.joinpath(*entry.parts))
+            answers = [name for name in files if name.startswith("resolved/")]
+            for name in answers:
+                _check_answer(file, folder / name)
             already = []
             for entry in entries:
                 place = cache.joinpath(*entry.parts)
@@ -137,11 +163,8 @@ def unpack(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
                     already.append(entry.name)
                 else:
                     publish(folder.joinpath(*entry.parts), place)
-            for name in files:
-                if name.startswith("resolved/"):
-                    value = read_json(folder / name)
-                    if isinstance(value, dict):
-                        write_json(cache / name, value)
+            for name in answers:
+                write_json(cache / name, read_json(folder / name))
     summary = _summary([str(entry) for entry in entries], total)
     return Bundle(summary.kernels, summary.images, total, tuple(already))
 
@@ -180,16 +203,20 @@ def _manifest(file: Path, tar: tarfile.TarFile, first: tarfile.TarInfo | None) -
         for size, digest in value["files"].values():
             if int(size) < 0 or len(digest) != 64:
                 raise ValueError("a size or digest is impossible")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _no_bundle(file, f"its {_MANIFEST} cannot be read: {error}") from error
     for name in (*entries, *names):
         if not _safe(name):
             raise InfrastructureError(
-                f"{file}: refused: the bundle names {name!r}, which is outside the cache"
+                f"{file}: refused: the bundle names {name[:120]!r}, which is outside the cache or "
+                f"no name of a file of vmtest's"
             )
     for entry in entries:
-        if len(PurePosixPath(entry).parts) != 2 or entry.partition("/")[0] not in _KINDS:
+        kind, _, key = entry.partition("/")
+        if kind not in _KINDS or key != safe_name(key) or len(key) > _LONGEST_NAME:
             raise _no_bundle(file, f"it holds {entry!r}, which is neither kernel nor image")
+    if len(set(entries)) != len(entries):
+        raise _no_bundle(file, "it lists an entry twice")
     for name in names:
         parts = PurePosixPath(name).parts
         if "/".join(parts[:2]) not in entries and not (parts[0] == "resolved" and len(parts) == 2):
@@ -204,7 +231,7 @@ def _safe(name: str) -> bool:
         and not path.is_absolute()
         and ".." not in path.parts
         and str(path) == name
-        and "\0" not in name
+        and is_member(name)
     )
 
 
@@ -220,11 +247,16 @@ def _extract(
     left = dict(files)
     done = 0
     for member in members:
-        if member.name not in left or not member.isreg():
+        if member.name not in left or not regular(member):
             raise InfrastructureError(
-                f"{file}: refused: the bundle holds {member.name!r}, which its list does not"
+                f"{file}: refused: the bundle holds {member.name[:120]!r}, which its list does not"
             )
         size, digest = left.pop(member.name)
+        if member.size != size:
+            raise InfrastructureError(
+                f"{file}: the bundle is damaged: {member.name} has {member.size} bytes there and "
+                f"{size} in its list; copy it here again"
+            )
         target = folder / member.name
         ensure(target.parent)
         seen = hashlib.sha256()
@@ -236,7 +268,7 @@ def _extract(
                 done += len(chunk)
                 if progress is not None:
                     progress(done, total)
-        if member.size != size or seen.hexdigest() != digest:
+        if seen.hexdigest() != digest:
             raise InfrastructureError(
                 f"{file}: the bundle is damaged: {member.name} has not the digest it should have; "
                 f"copy it here again"
@@ -246,6 +278,53 @@ def _extract(
             f"{file}: the bundle is damaged: {next(iter(left))} and {len(left) - 1} more files are "
             f"missing; copy it here again"
         )
+
+
+def _check_entry(file: Path, folder: Path, entry: PurePosixPath) -> None:
+    """Raise InfrastructureError for an entry below ``folder`` that vmtest did not make so.
+
+    A kernel's index of modules is made anew, whatever came along.
+    """
+    place = folder.joinpath(*entry.parts)
+    try:
+        if entry.parts[0] == "images":
+            _check_image(place)
+            return
+        record = read_entry(place)
+        if safe_name(record.key) != entry.name:
+            raise ValueError(f"entry.json: its key is {record.key[:120]!r}")
+    except (OSError, ValueError) as error:
+        raise InfrastructureError(
+            f"{file}: refused: {entry} is no entry of vmtest's: {error}; export it again where "
+            f"it comes from"
+        ) from error
+    if record.modules is not None:
+        index_modules(place, record.release, f"{file}: {entry}")
+
+
+def _check_answer(file: Path, answer: Path) -> None:
+    try:
+        read_answer(answer)
+    except (OSError, ValueError) as error:
+        raise InfrastructureError(
+            f"{file}: refused: resolved/{answer.name} is no answer of vmtest's: {error}; export it "
+            f"again where it comes from"
+        ) from error
+
+
+def _check_image(place: Path) -> None:
+    try:
+        record = _Image.model_validate(read_json(place / "image.json"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"image.json: {where}: {first['msg']}") from None
+    with (place / "root.sqfs").open("rb") as stream:
+        if stream.read(4) != b"hsqs":
+            raise ValueError("root.sqfs is no squashfs")
+        size = stream.seek(0, os.SEEK_END)
+    if size != record.size:
+        raise ValueError(f"root.sqfs has {size} bytes and not {record.size}")
 
 
 def _complete(place: Path) -> bool:

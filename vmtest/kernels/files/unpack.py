@@ -239,7 +239,7 @@ def _fitting(version: str | None, release: str) -> str:
     Debian's 6.1.192 calls itself 6.1.0-56; elsewhere a package may count in its own way.
     """
     try:
-        found = KernelVersion.parse(version if version and is_release(version) else "")
+        found = KernelVersion.parse(version or "")
     except ValueError:
         return release
     return found.text if found.numbers[:2] == KernelVersion.parse(release).numbers[:2] else release

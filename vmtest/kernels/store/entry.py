@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from vmtest.errors import KernelUnavailable
-from vmtest.host.cache import disk_full, require_tool
+from vmtest.kernels.store.modules import index_modules
 from vmtest.kernels.store.store import Manifest
 from vmtest.kernels.store.vmlinux import decompress, unpack
 from vmtest.model.releases import is_member
@@ -57,7 +56,7 @@ def finish(
     modules.parent.mkdir(parents=True, exist_ok=True)
     if has_modules:
         _unpack_boot_modules(modules)
-        _depmod(entry, release, name)
+        index_modules(entry, release, name)
     return Manifest(
         version=version or release,
         release=release,
@@ -113,24 +112,3 @@ def _unpack_boot_modules(modules: Path) -> None:
         data = decompress(packed.read_bytes(), str(packed))
         packed.with_suffix("").write_bytes(data)
         packed.unlink()
-
-
-def _depmod(entry: Path, release: str, name: str) -> None:
-    depmod = require_tool("depmod", "kmod", "to index a kernel's modules")
-    # A depmod built for a merged /usr looks in usr/lib/modules, any other in lib/modules.
-    usr = entry / "usr"
-    usr.mkdir(exist_ok=True)
-    link = usr / "lib"
-    link.symlink_to(Path("..") / "lib")
-    try:
-        done = subprocess.run(
-            [depmod, "-a", "-b", str(entry), release], capture_output=True, text=True, check=False
-        )
-    finally:
-        link.unlink()
-        usr.rmdir()
-    if "No space left" in done.stderr:
-        raise disk_full(entry, f"{name}: indexing the modules")
-    if done.returncode != 0 or not (entry / "lib/modules" / release / "modules.dep").is_file():
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise KernelUnavailable(f"{name}: depmod could not index the modules: {last[0]}")

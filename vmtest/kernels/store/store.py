@@ -30,12 +30,11 @@ from vmtest.host.cache import (
 )
 from vmtest.host.seal import Damage, seal
 from vmtest.host.seal import Entry as Sealed
+from vmtest.kernels.store.record import SCHEMA, read_answer, read_entry
 from vmtest.kernels.store.vmlinux import unpack
 from vmtest.model.kernels import KernelImage, KernelVersion
 
 __all__ = ["Entry", "Manifest", "Resolution", "Store", "default_cache"]
-
-_SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +153,7 @@ class Store:
                 write_json(
                     made / "entry.json",
                     {
-                        "schema": _SCHEMA,
+                        "schema": SCHEMA,
                         "key": key,
                         "image_size": size,
                         "tree_size": tree_size(made),
@@ -191,9 +190,8 @@ class Store:
         for place in (self.root / "kernels").glob("*"):
             manifest = self._read(place)
             if manifest is not None:
-                raw = read_json(place / "entry.json")
-                size = int(raw.get("tree_size", 0))
-                found.append(Entry(str(raw.get("key", place.name)), place, manifest, size))
+                record = read_entry(place)
+                found.append(Entry(record.key, place, manifest, record.tree_size))
         return sorted(found, key=lambda entry: (entry.version, entry.key))
 
     def size(self) -> int:
@@ -214,14 +212,11 @@ class Store:
 
     def recall(self, question: Sequence[object]) -> Resolution | None:
         """The last answer to ``question`` whose kernel is still in the store."""
-        value = read_json(self._question(question))
-        if not isinstance(value, dict):
-            return None
         try:
-            found = Resolution(str(value["key"]), str(value["version"]), str(value["origin"]))
-            KernelVersion.parse(found.version)
-        except (KeyError, ValueError):
+            answer = read_answer(self._question(question))
+        except (OSError, ValueError):
             return None
+        found = Resolution(answer.key, answer.version, answer.origin)
         return found if self.get(found.key) is not None else None
 
     def _question(self, question: Sequence[object]) -> Path:
@@ -230,19 +225,14 @@ class Store:
     @staticmethod
     def _read(place: Path) -> Manifest | None:
         """The manifest of a complete entry."""
-        raw = read_json(place / "entry.json")
-        if not isinstance(raw, dict) or raw.get("schema") != _SCHEMA:
-            return None
         try:
-            manifest = Manifest(**{field: raw[field] for field in Manifest.__slots__})
-            if (place / manifest.image).stat().st_size != raw["image_size"]:
-                return None
+            record = read_entry(place)
+            manifest = Manifest(**{field: getattr(record, field) for field in Manifest.__slots__})
             if manifest.modules and not (place / manifest.modules / "modules.dep").is_file():
                 return None
-            KernelVersion.parse(manifest.version)
             if manifest.config and not (place / manifest.config).is_file():
                 return replace(manifest, config=None)
-        except (KeyError, TypeError, ValueError, OSError):
+        except (ValueError, OSError):
             return None
         return manifest
 
