@@ -54,11 +54,9 @@ class Rows:
         flaky: bool = False,
     ) -> None:
         """Add a test; its second run (``-count=2``) is ``NAME (2)``."""
-        test = test[:_LONGEST_NAME]
-        uses = self._uses[test] = self._uses.get(test, 0) + 1
         self.done.append(
             TestResult(
-                test if uses == 1 else f"{test} ({uses})",
+                self._unused(test[:_LONGEST_NAME]),
                 self._suite,
                 outcome,
                 duration=round(duration, 4),
@@ -67,3 +65,11 @@ class Rows:
                 flaky=flaky,
             )
         )
+
+    def _unused(self, test: str) -> str:
+        name = test
+        while name in self._uses:
+            self._uses[test] += 1
+            name = f"{test} ({self._uses[test]})"
+        self._uses[name] = 1
+        return name
