@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,185 @@ def test_an_elapsed_time_that_is_none_counts_as_nothing(line: str) -> None:
 )
 def test_lines_that_are_nearly_something_are_nothing(line: str) -> None:
     assert read(line) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("go-crash.txt", {"TestFirst": "passed", "TestLoad": "lost"}),
+        ("go-crash.json", {"crash::TestFirst": "passed", "crash::TestLoad": "lost"}),
+        ("go-mainfail.txt", {"TestA": "passed", "mainfail": "error"}),
+        ("go-mainfail.json", {"mainfail::TestA": "passed", "mainfail": "error"}),
+        (
+            "go-bench.txt",
+            {
+                "TestA": "passed",
+                "BenchmarkX": "passed",
+                "BenchmarkLogs": "passed",
+                "BenchmarkFails": "failed",
+                "BenchmarkSkips": "skipped",
+            },
+        ),
+        (
+            "go-bench.json",
+            {
+                "bench::TestA": "passed",
+                "bench::BenchmarkX": "passed",
+                "bench::BenchmarkLogs": "passed",
+                "bench::BenchmarkFails": "failed",
+                "bench::BenchmarkSkips": "skipped",
+            },
+        ),
+        (
+            "go-sub.json",  # of TestMsg and all below it, go 1.19 told no end in an event
+            {
+                "sub::TestMsg": "passed",
+                "sub::TestMsg/skip": "skipped",
+                "sub::TestMsg/http": "passed",
+                "sub::TestMsg/tcp": "passed",
+                "sub::FuzzX": "failed",
+                "sub::FuzzX/seed#0": "passed",
+                "sub::FuzzX/seed#1": "failed",
+            },
+        ),
+    ],
+)
+def test_what_go_1_19_printed(name: str, expected: dict[str, str]) -> None:
+    found = outcomes(recorded(name))
+    assert {test.removeprefix("example.org/p/"): o for test, o in found.items()} == expected
+
+
+def event(action: str, test: str = "", output: str = "", **more: object) -> str:
+    fields = {"Action": action, "Package": "p", **more}
+    if test:
+        fields["Test"] = test
+    if output:
+        fields["Output"] = output
+    return json.dumps(fields) + "\n"
+
+
+TRACE = ["panic: in the background\n", "\n", "goroutine 7 [running]:\n", "p.TestLoad.func1()\n"]
+
+
+def test_a_panic_in_a_test_that_go_calls_passed_is_told() -> None:
+    """Its process ended under it: golang/go#38382."""
+    lines = "".join(event("output", "TestLoad", line) for line in TRACE)
+    rows = read(
+        event("run", "TestLoad")
+        + lines
+        + event("pass", "TestLoad")
+        + event("output", output="FAIL\tp\t0.003s\n")
+        + event("fail")
+    )
+    assert outcomes(rows) == {"p::TestLoad": "failed", "p": "error"}
+    assert {row.message for row in rows.values()} == {"panic: in the background"}
+
+
+def test_a_panic_behind_the_end_of_its_test_is_the_packages() -> None:
+    lines = "".join(event("output", "TestLoad", line) for line in TRACE)
+    rows = read(
+        event("run", "TestLoad")
+        + event("output", "TestLoad", "--- PASS: TestLoad (0.00s)\n")
+        + event("pass", "TestLoad")
+        + lines
+        + event("fail")
+    )
+    assert outcomes(rows) == {"p::TestLoad": "passed", "p": "error"}
+    assert rows["p"].message == "panic: in the background"
+
+
+def test_a_panic_is_told_beside_another_failure() -> None:
+    lines = "".join(event("output", output=line) for line in TRACE)
+    failed = event("run", "TestA") + event("fail", "TestA")
+    assert read(failed + lines + event("fail"))["p"].message == "panic: in the background"
+
+
+def test_a_trace_that_a_test_prints_in_a_package_that_passes_is_output() -> None:
+    lines = "".join(event("output", "TestLoad", line) for line in TRACE)
+    text = event("run", "TestLoad") + lines + event("pass", "TestLoad") + event("pass")
+    assert outcomes(read(text)) == {"p::TestLoad": "passed"}
+
+
+def test_a_panic_behind_all_tests_of_a_binary_is_an_error() -> None:
+    rows = read("=== RUN   TestA\n--- PASS: TestA (0.00s)\n" + "".join(TRACE))
+    assert outcomes(rows) == {"TestA": "passed", "panic": "error"}
+    assert rows["panic"].message == "panic: in the background"
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [("pass", "passed"), ("skip", "passed"), ("fail", "lost")],
+)
+def test_a_subtest_without_an_end_has_its_parents(end: str, expected: str) -> None:
+    """A parent that passes had no subtest that failed; one that fails may have had."""
+    text = event("run", "TestA") + event("run", "TestA/b") + event(end, "TestA") + event("pass")
+    assert outcomes(read(text))["p::TestA/b"] == expected
+
+
+@pytest.mark.parametrize("word", ["PASS", "FAIL", "SKIP"])
+@pytest.mark.parametrize("where", ["TestA", "TestA/c"])
+def test_an_end_in_any_tests_output_counts_where_no_event_comes(word: str, where: str) -> None:
+    text = event("run", "TestA") + event("run", "TestA/b") + event("run", "TestA/c")
+    text += event("output", where, f"no break     --- {word}: TestA/b (0.04s)\n")
+    rows = read(text + event("pass", "TestA/c") + event("fail", "TestA") + event("fail"))
+    assert outcomes(rows)["p::TestA/b"] == {"PASS": "passed", "FAIL": "failed"}.get(word, "skipped")
+    assert rows["p::TestA/b"].duration == 0.04
+
+
+def test_an_event_has_the_last_word_on_a_test() -> None:
+    text = event("run", "TestA") + event("output", "TestA", "saw --- PASS: TestA (0.00s)\n")
+    assert outcomes(read(text + event("fail", "TestA") + event("fail"))) == {"p::TestA": "failed"}
+
+
+def test_a_subtest_of_an_earlier_round_does_not_pass_for_its_parent() -> None:
+    """As with -count=2, when the second round died."""
+    first = event("run", "TestA") + event("run", "TestA/b")
+    text = first + event("pass", "TestA/b") + event("pass", "TestA") + first
+    assert outcomes(read(text)) == {
+        "p::TestA/b": "passed",
+        "p::TestA": "passed",
+        "p::TestA (2)": "lost",
+        "p::TestA/b (2)": "lost",
+    }
+
+
+def test_a_test_that_begins_again_without_an_end_is_lost() -> None:
+    text = event("run", "TestA") + event("run", "TestA") + event("pass", "TestA") + event("pass")
+    assert outcomes(read(text)) == {"p::TestA": "lost", "p::TestA (2)": "passed"}
+
+
+def test_output_that_comes_in_pieces_is_a_line() -> None:
+    text = event("run", "TestA") + event("output", "TestA", "errno ")
+    text += event("output", "TestA", "22\n") + event("fail", "TestA") + event("fail")
+    assert read(text)["p::TestA"].message == "errno 22"
+
+
+def test_a_package_has_what_it_said_and_not_that_it_failed() -> None:
+    said = ["PASS\n", "leak: 2 programs\n", "exit status 1\n", "FAIL\tp\t0.003s\n"]
+    text = "".join(event("output", output=line) for line in said) + event("fail")
+    assert read(text)["p"].message == "leak: 2 programs"
+
+
+def test_a_build_error_is_what_the_compiler_said() -> None:
+    """As events of go 1.24."""
+    rows = read(
+        '{"ImportPath":"p","Action":"build-output","Output":"# p\\n"}\n'
+        '{"ImportPath":"p","Action":"build-output","Output":"./a.go:3:5: undefined: x\\n"}\n'
+        '{"ImportPath":"p","Action":"build-fail"}\n'
+        + event("output", output="FAIL\tp [build failed]\n")
+        + event("fail", FailedBuild="p")
+    )
+    assert [(row.test, row.message) for row in rows.values()] == [("p", "./a.go:3:5: undefined: x")]
+
+
+def test_a_package_that_fails_in_text_without_a_failing_test_is_an_error() -> None:
+    first = "=== RUN   TestA\n--- PASS: TestA (0.00s)\nPASS\nleak\nFAIL\tp/a\t0.003s\n"
+    rows = read(first + "=== RUN   TestB\n--- FAIL: TestB (0.00s)\nFAIL\nFAIL\tp/b\t0.003s\n")
+    assert outcomes(rows) == {"TestA": "passed", "p/a": "error", "TestB": "failed"}
+    assert rows["p/a"].message == "leak"
+
+
+@pytest.mark.parametrize("name", ["go-crash.txt", "go-crash.json"])
+def test_the_panic_of_a_goroutine_is_why_a_test_did_not_end(name: str) -> None:
+    (message,) = (row.message for row in recorded(name).values() if row.message)
+    assert message == "panic: in the background"

@@ -1,0 +1,163 @@
+"""What package testing and ``go test`` print, line by line (pure)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vmtest.command.formats.rows import LONGEST
+from vmtest.model.kernels import Outcome
+
+# \x16 marks the lines of -test.v=test2json, so that no test's output is mistaken for one.
+BEGIN = re.compile(r"^\x16?=== (RUN|PAUSE|CONT|NAME)\s*(\S*)\s*$")
+BROKEN = re.compile(r"^FAIL\s+(\S+) \[(?:build|setup) failed\]$")
+PACKAGE = re.compile(r"^(ok  |FAIL)\t(\S+)\t(?:\(cached\)|\d[\d.]*s)")
+PANIC = re.compile(r"^(panic: |fatal error: |SIG[A-Z]+: )")
+TRACE = re.compile(r"^goroutine \d+ .*\[.*\]:$")
+_END = re.compile(
+    r"\x16?( *)--- (PASS|FAIL|SKIP|BENCH): (\S+)(?: \((\d{1,9}(?:\.\d+)?) ?s(?:econds)?\))?$"
+)
+_BENCHMARK = re.compile(r"^(Benchmark\S*?)(?:-\d+)?\s+\d+\s+\d[\d.]* ns/op")
+_SAYS_NOTHING = re.compile(r"^(?:FAIL|PASS|FAIL\t.*|ok  \t.*|exit status \d+|coverage: .*)?$")
+_COMPILER = re.compile(r"^\S+:\d+(?::\d+)?: .")
+
+OUTCOMES = {
+    "PASS": Outcome.PASSED,
+    "FAIL": Outcome.FAILED,
+    "SKIP": Outcome.SKIPPED,
+    "BENCH": Outcome.PASSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """``--- PASS: NAME (0.01s)``, and the text of its line in front of it."""
+
+    name: str
+    outcome: Outcome
+    duration: float
+    before: str
+    benchmark: bool
+
+
+def end_of(line: str) -> End | None:
+    """The end that ``line`` tells, also behind what a test printed without a line break."""
+    found = _END.search(line)
+    if found is None or not (found[4] or found[3].startswith("Benchmark")):
+        return None
+    name, benchmark = found[3], found[2] == "BENCH"
+    if benchmark:
+        name = re.sub(r"-\d+$", "", name)
+    outcome, duration = OUTCOMES[found[2]], float(found[4] or 0)
+    return End(name, outcome, duration, line[: found.start()], benchmark)
+
+
+def benchmark_of(line: str) -> str:
+    """The benchmark whose result ``line`` is, "" for any other."""
+    found = _BENCHMARK.match(line)
+    return found[1] if found else ""
+
+
+def parents(name: str) -> list[str]:
+    """``a`` and ``a/b`` of ``a/b/c``."""
+    parts = name.split("/")
+    return ["/".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def event_of(line: str) -> dict[str, Any] | None:
+    """The event that ``line`` is, None for any other text that begins with a brace."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(event, dict) and isinstance(event.get("Action"), str)
+    return event if known else None
+
+
+def string(event: dict[str, Any], key: str) -> str:
+    """A member of ``event``, "" where it has none or it is no text."""
+    value = event.get(key)
+    return value if isinstance(value, str) else ""
+
+
+@dataclass(slots=True)
+class Test:
+    """A test that runs, or has ended and may still have lines of its own to come.
+
+    ``panicked`` says that a panic and its trace are among them.
+    """
+
+    name: str
+    package: str = ""
+    lines: list[str] = field(default_factory=list)
+    size: int = 0
+    outcome: Outcome | None = None
+    duration: float = 0.0
+    message: str = ""
+    panicked: bool = False
+
+    @property
+    def id(self) -> str:
+        """The name of its row."""
+        return f"{self.package}::{self.name}" if self.package else self.name
+
+    def say(self, line: str) -> None:
+        """Add a line; the first ones go when there are too many."""
+        self.lines.append(line)
+        self.size += len(line) + 1
+        while self.size > LONGEST and len(self.lines) > 1:
+            self.size -= len(self.lines.pop(0)) + 1
+
+
+@dataclass(slots=True)
+class Package:
+    """What is known of a package while its tests run.
+
+    ``told`` has the ends that stand in the output of any test, ``bad`` the
+    messages of its failures, ``panic`` the first line of a panic and ``trace``
+    all of it from there on; ``suspect`` the tests that are said to have passed
+    and in whose output it stands.
+    """
+
+    said: list[str] = field(default_factory=list)
+    told: dict[str, End] = field(default_factory=dict)
+    bad: set[str] = field(default_factory=set)
+    panic: str = ""
+    trace: list[str] = field(default_factory=list)
+    suspect: list[Test] = field(default_factory=list)
+    _line: str = ""
+
+    def hear(self, line: str) -> bool:
+        """Take a line of any test's; True once it is sure that a panic ended the process."""
+        if self.panic:
+            if len(self.trace) < 1000:
+                self.trace.append(line)
+        elif PANIC.match(line):
+            self._line, self.trace = line, [line]
+        elif self._line:
+            self.trace.append(line)
+            if TRACE.match(line):  # without one, a test may have printed it
+                self.panic = self._line
+            elif len(self.trace) > 200:
+                self._line, self.trace = "", []
+        return bool(self.panic)
+
+    def say(self, line: str) -> None:
+        """Add a line that belongs to no test."""
+        if len(self.said) < 1000:
+            self.said.append(line)
+
+    def explanation(self) -> str:
+        """Why a package failed whose tests did not: what it said last, or the compiler first."""
+        telling = [line.strip() for line in self.said if not _SAYS_NOTHING.match(line)]
+        compiler = (line for line in telling if _COMPILER.match(line))
+        return next(compiler, "") or next(reversed(telling), "")
+
+
+def build_error(lines: Sequence[str]) -> str:
+    """What the compiler said first."""
+    telling = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return telling[0] if telling else ""
