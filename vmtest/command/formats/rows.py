@@ -25,7 +25,7 @@ def seconds(value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return 0.0
-    return number if math.isfinite(number) and number >= 0 else 0.0
+    return number if math.isfinite(number) and number > 0 else 0.0
 
 
 def last_line(text: str) -> str:
