@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import signed_archive
+from hypothesis import HealthCheck, settings
+
+# The unit tests try the same examples each time; `tox -e fuzz` tries new ones.
+settings.register_profile(
+    "default", deadline=None, database=None, derandomize=True, max_examples=25
+)
+settings.register_profile(
+    "fuzz",
+    deadline=None,
+    database=None,
+    print_blob=True,
+    max_examples=int(os.environ.get("VMTEST_FUZZ_EXAMPLES", "20000")),
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")
