@@ -73,3 +73,7 @@ class DeadlineExceeded(VmtestError):
 
     def __reduce__(self) -> tuple[type["DeadlineExceeded"], tuple[str, str]]:
         return DeadlineExceeded, (str(self), self.kind)
+
+
+class BadLine(VmtestError):
+    """What a guest sent is no event, or not one that can come now; says which line, and why."""

@@ -23,6 +23,7 @@ import pytest
 from vmtest.guest import libbpf, run
 from vmtest.guest.objects import BpfObject
 from vmtest.guest.payload import OBJECTS_VARIABLE
+from vmtest.guest.plugin import HostReporter
 
 _WIRE = "VMTEST_MUTANTS_WIRE"
 """Names two descriptors: where orders come from and where events go."""
@@ -72,8 +73,11 @@ def _prepare(
             hashlib.sha256(item.nodeid.encode()).digest(),
         ),
     )
-    tests = [item.nodeid for item in session.items]
-    _say(events, event="collected", tests=tests, pid=os.getpid())
+    # From here on the child is the one that talks to the host.
+    manager = session.config.pluginmanager
+    (reporter,) = (one for one in manager.get_plugins() if isinstance(one, HostReporter))
+    reporter.wire.hello()
+    reporter.pytest_collection_finish(session)
 
 
 def _refusal(path: pathlib.Path) -> str:

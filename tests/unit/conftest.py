@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import signed_archive
 from hypothesis import HealthCheck, settings
+from watched import Watch, Watched
+
+from vmtest.model.kernels import KnownFailure
 
 # The unit tests try the same examples each time; `tox -e fuzz` tries new ones.
 settings.register_profile(
@@ -30,3 +35,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive")
     signed_archive.make(folder)
     return folder
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[Watch]:
+    """Makes a suite of a text, with files beside it; its processes end with the test."""
+    with ExitStack() as stack:
+
+        def make(text: str, *known: KnownFailure, files: dict[str, str] | None = None) -> Watched:
+            watched = Watched(tmp_path, text, known, files)
+            stack.callback(watched.session.close)
+            return watched
+
+        yield make

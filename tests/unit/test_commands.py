@@ -27,10 +27,10 @@ from vmtest.command.process import (
     pack,
     parse_copy,
     read_copies,
-    status_words,
 )
 from vmtest.command.task import CommandWork
 from vmtest.errors import DeadlineExceeded, UsageError
+from vmtest.matrix.follow import status_words
 from vmtest.model.kernels import Limits, Outcome, Status, TestResult
 from vmtest.suites.process import read_results
 

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from fake_session import HostSession
 
-from vmtest.errors import InfrastructureError
+from vmtest.errors import BadLine, InfrastructureError
+from vmtest.model.kernels import Loading
 from vmtest.model.loads import Cost, LoadResult, Verdict
+from vmtest.verify.events import EVENTS, Described, Load
 from vmtest.verify.process import (
     End,
     Loader,
@@ -24,7 +26,6 @@ from vmtest.verify.process import (
     Record,
     Wanted,
     Watch,
-    parse_load,
     read_loads,
     safe_name,
 )
@@ -37,7 +38,7 @@ plan = json.load(open(sys.argv[1]))
 fates = json.load(open(os.path.join(os.path.dirname(sys.argv[1]), "fates.json")))
 
 def say(event, **fields):
-    print(json.dumps({"event": event, **fields}), flush=True)
+    print(json.dumps({"event": event, "key": "0123456789abcdef", **fields}), flush=True)
 
 def load(key, programs):
     say("start", object=key, programs=programs)
@@ -50,6 +51,13 @@ def load(key, programs):
             os.kill(os.getpid(), signal.SIGKILL)
         if fate == "hang":
             time.sleep(600)
+        if fate == "silent":
+            continue
+        if fate == "garbage":
+            print("{]", flush=True)
+        if fate == "another":
+            say("load", object=key, program="c", verdict="accepted", log="", log_cut=False,
+                translated_size=0, jited_size=0)
         say("load", object=key, program=program, verdict=fate, log=fate * 3, log_cut=False,
             translated_size=0, jited_size=0)
 
@@ -59,6 +67,8 @@ say("hello", pid=os.getpid())
 for entry in plan["objects"]:
     if fates.get(f"{entry['key']}/open") == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if fates.get(f"{entry['key']}/open") == "forgotten":
+        continue
     say("object", object=entry["key"], programs=[{"name": "a"}, {"name": "b"}], maps=[])
     left = [name for name in ("", "a", "b") if [entry["key"], name] not in plan["done"]]
     if "" in left:
@@ -154,6 +164,44 @@ def test_a_loader_that_dies_costs_one_program(made: list[Bench], tmp_path: Path)
     assert [v for v in here.verdicts().values() if v is not Verdict.ACCEPTED] == [
         Verdict.LOADER_CRASHED
     ]
+
+
+@pytest.mark.parametrize(
+    ("fates", "said"),
+    [
+        ({"1/b": "silent"}, "ends without a verdict of: y.o: b"),
+        ({"1/open": "forgotten"}, "ends without a verdict of: y.o as a whole"),
+        ({"1/a": "garbage"}, "line 12 of what the guest sent is not JSON (key must be a string"),
+        ({"1/a": "another"}, "is the verdict of a load that does not run: c"),
+        ({"1/a": "not loaded"}, '"not loaded" is the host\'s word'),
+        ({"1/a": "fine"}, "load.verdict: input should be"),
+    ],
+)
+def test_what_a_loader_cannot_say_is_not_believed_and_nothing_is_lost(
+    fates: dict[str, str], said: str, made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o", "y.o")
+    here.fates = fates
+    with pytest.raises(BadLine) as error:
+        here.execute()
+    assert said in str(error.value)
+    assert here.loader.give_up("no more") > 0
+    found = here.verdicts()
+    assert {name for name, verdict in found.items() if verdict is Verdict.ACCEPTED} >= {
+        "x.o/",
+        "x.o/a",
+        "x.o/b",
+    }
+    assert Verdict.NOT_LOADED in found.values()
+
+
+def test_programs_to_skip_are_not_missed(made: list[Bench], tmp_path: Path) -> None:
+    here = bench(made, tmp_path, "x.o")
+    loading = Loading(skip=("b*",))
+    wanted = replace(here.order.objects[0], loading=loading)
+    here.loader._order = replace(here.order, objects=(wanted,))
+    here.fates = {"0/b": "silent"}
+    assert here.execute() is End.FINISHED
 
 
 def test_nobody_is_blamed_as_long_as_several_may_be_guilty(
@@ -299,7 +347,9 @@ def test_an_unfinished_last_line_is_left_out(made: list[Bench], tmp_path: Path) 
 
 
 def test_a_load_has_everything_that_the_guest_told() -> None:
-    event = {
+    told = {
+        "event": "load",
+        "key": "0123456789abcdef",
         "object": "0",
         "program": "p",
         "verdict": "accepted",
@@ -312,7 +362,9 @@ def test_a_load_has_everything_that_the_guest_told() -> None:
         "reason": {"code": "c", "text": "t", "remedy": "r", "evidence": "e"},
         "attachment": {"attached": False, "place": "lo", "errno": "EINVAL", "reason": None},
     }
-    load = parse_load(event, {"section": "xdp/x", "type": "xdp", "attach_type": "xdp_devmap"})
+    event = EVENTS.validate_json(json.dumps(told))
+    assert isinstance(event, Load)
+    load = event.result(Described(name="p", section="xdp/x", type="xdp", attach_type="xdp_devmap"))
     assert (load.section, load.type, load.attach_type) == ("xdp/x", "xdp", "xdp_devmap")
     assert load.cost == Cost(12, stack_depth=(8, 16), translated_size=16, jited_size=99)
     assert load.reason is not None and load.reason.evidence == "e"

@@ -3,23 +3,19 @@
 import io
 import json
 import os
-import subprocess
 import sys
 import tarfile
-import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 
 import pytest
 from fake_session import HostSession
+from watched import LIMITS, Watch, Watched
 
 from vmtest.errors import DeadlineExceeded, SessionLost, UsageError
 from vmtest.guest.features import probe
 from vmtest.model.kernels import (
-    KernelVersion,
     KnownFailure,
     Limits,
     Outcome,
@@ -27,11 +23,8 @@ from vmtest.model.kernels import (
     TestResult,
     VersionRange,
 )
-from vmtest.suites.known import for_guest
 from vmtest.suites.process import (
     Payload,
-    Run,
-    Sink,
     install,
     pack,
     pytest_argv,
@@ -40,8 +33,6 @@ from vmtest.suites.process import (
     suites_root,
     unfinished,
 )
-
-LIMITS = Limits(boot=10, silence=20, total=60)
 
 MIXED = """
     import pytest
@@ -83,70 +74,6 @@ MIXED = """
     def test_teardown(messy):
         pass
 """
-
-
-class Watched:
-    """A run of ``text`` as a suite, with everything that was told on the way."""
-
-    def __init__(self, folder: Path, text: str, known: Sequence[KnownFailure] = ()) -> None:
-        self.folder = folder
-        tests = folder / "project" / "test_it.py"
-        tests.parent.mkdir()
-        tests.write_text(textwrap.dedent(text))
-        (tests.parent / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-        self.suite = Suite("it", tests)
-        root = str(suites_root([self.suite]))
-        entries = for_guest(known, KernelVersion.parse("6.1.9"), root, date(2026, 7, 1))
-        self.payload = pack([self.suite], [self.suite], {}, entries)
-        self.guest = folder / "guest"
-        self.session = HostSession({"/tmp/vmtest": self.guest})
-        self.started: list[str] = []
-        self.results = io.BytesIO()
-        self.log = io.BytesIO()
-        self.counts: list[int] = []
-        self.finished: list[TestResult] = []
-        self.listing = folder / "collected.json"
-        sink = Sink(
-            self.results,
-            self.log,
-            self.listing,
-            lambda tests: self.counts.append(len(tests)),
-            self.started.append,
-            self.finished.append,
-        )
-        self.run = Run(self.payload, sink)
-
-    def install(self) -> None:
-        self.guest.mkdir()
-        unpack = ["tar", "-xf", "-", "-C", str(self.guest)]
-        subprocess.run(unpack, input=self.payload.archive, check=True)
-
-    def execute(self, *options: str, limits: Limits = LIMITS) -> None:
-        self.install()
-        argv = pytest_argv(self.payload, sys.executable, options)
-        self.run.execute(self.session, argv, limits, lambda: None, lambda: 0.0)
-
-    def result(self, name: str) -> TestResult:
-        (found,) = (r for r in self.run.results() if r.test.endswith(f"::{name}"))
-        return found
-
-    def outcomes(self) -> dict[str, str]:
-        return {r.test.split("::")[-1]: r.outcome.value for r in self.run.results()}
-
-
-Watch = Callable[..., Watched]
-
-
-@pytest.fixture
-def watch(tmp_path: Path) -> Iterator[Watch]:
-    with ExitStack() as stack:
-
-        def make(text: str, *known: KnownFailure) -> Watched:
-            watched = Watched(tmp_path, text, known)
-            stack.callback(watched.session.close)
-            return watched
-
-        yield make
 
 
 @pytest.fixture
@@ -451,11 +378,11 @@ def test_a_child_that_outlives_pytest_does_not_hold_the_run(watch: Watch) -> Non
     assert time.monotonic() - began < 20
 
 
-def test_a_broken_conftest_is_told_by_the_processs_status(watch: Watch) -> None:
+def test_a_plugin_that_is_not_there_is_pytests_usage_error(watch: Watch) -> None:
     watched = watch("def test_a():\n    pass\n")
     watched.execute("-p", "no_such_plugin")
-    assert watched.run.exit_status is None
-    assert watched.run.process_status > 0
+    assert watched.run.exit_status == pytest.ExitCode.USAGE_ERROR
+    assert watched.run.begun
     assert b"no_such_plugin" in watched.run.log_tail
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -22,9 +23,10 @@ def run(status: int | None, *outcomes: Outcome, running: str | None = None) -> R
     payload = Payload(b"", (Suite("s", Path("/t.py")),), Path("/"))
     sink = Sink(io.BytesIO(), io.BytesIO(), Path(), lambda t: None, lambda t: None, lambda t: None)
     made = Run(payload, sink)
-    made.exit_status = status
+    made.exit_status = made.process_status = status
+    made._pid = 7
     made.done = [TestResult(f"t.py::{n}", "s", o) for n, o in enumerate(outcomes)]
-    made.tests = tuple(result.test for result in made.done)
+    made.tests = tuple(result.test for result in made.done) + ((running,) if running else ())
     made.running = running
     made.log_tail = b"something\nlast words\n"
     return made
@@ -44,6 +46,9 @@ def machine(tmp_path: Path, console: bytes = b"") -> Machine:
         (run(1, Outcome.ERROR), Status.FAILED, "1 with errors"),
         (run(5), Status.NO_TESTS, "no tests"),
         (run(2, Outcome.PASSED), Status.FAILED, "stopped early (status 2): last words"),
+        (run(0), Status.NO_TESTS, "no tests"),
+        (run(2), Status.FAILED, "stopped early (status 2): last words"),
+        (run(1, Outcome.PASSED), Status.FAILED, "stopped early (status 1): last words"),
         (run(3), Status.FAILED, "could not run: last words"),
         (run(4), Status.FAILED, "could not run: last words"),
         (run(None, running="t.py::x"), Status.LOST, "last words"),
@@ -55,14 +60,69 @@ def test_each_end_has_its_status(ended: Run, status: Status, reason: str, tmp_pa
     assert reason in why
 
 
-@pytest.mark.parametrize(("process", "status"), [(4, Status.FAILED), (137, Status.LOST)])
-def test_without_a_word_of_pytests_its_process_tells(
-    process: int, status: Status, tmp_path: Path
+@pytest.mark.parametrize(("begun", "status"), [(True, Status.LOST), (False, Status.INFRA_ERROR)])
+def test_a_process_that_ends_without_a_last_word_is_lost_once_pytest_had_begun(
+    begun: bool, status: Status, tmp_path: Path
 ) -> None:
-    """4: a conftest.py that cannot be imported; 137: killed."""
+    """Before that nothing of the user's has run: python or pytest is not in the guest."""
     ended = run(None)
-    ended.process_status = process
-    assert SuitesWork(ended, []).verdict(machine(tmp_path))[0] is status
+    ended.process_status, ended._pid = 1, int(begun)
+    judged, why = SuitesWork(ended, []).verdict(machine(tmp_path))
+    assert judged is status
+    assert "exit status 1: last words" in why
+
+
+def test_a_process_that_dies_after_pytests_last_word_is_not_passed(tmp_path: Path) -> None:
+    ended = run(0, Outcome.PASSED)
+    ended.process_status = 139
+    judged, why = SuitesWork(ended, []).verdict(machine(tmp_path))
+    assert judged is Status.FAILED
+    assert "exit status 139 (SIGSEGV)" in why
+
+
+def test_a_process_that_a_child_keeps_from_ending_counts_by_what_pytest_said(
+    tmp_path: Path,
+) -> None:
+    ended = run(0, Outcome.PASSED)
+    ended.process_status = None
+    assert SuitesWork(ended, []).verdict(machine(tmp_path))[0] is Status.PASSED
+
+
+@pytest.mark.parametrize("status", [0, 5])
+def test_a_test_without_a_result_is_never_passed(status: int, tmp_path: Path) -> None:
+    ended = run(status, Outcome.PASSED)
+    ended.tests += ("t.py::left",)
+    judged, why = SuitesWork(ended, []).verdict(machine(tmp_path))
+    assert judged is Status.FAILED
+    assert f"1 not run: pytest stopped early (status {status})" in why
+
+
+def test_a_test_that_is_listed_twice_needs_two_results(tmp_path: Path) -> None:
+    ended = run(0, Outcome.PASSED)
+    ended.tests *= 2
+    assert SuitesWork(ended, []).verdict(machine(tmp_path))[0] is Status.FAILED
+
+
+def test_only_collecting_runs_nothing_on_purpose(tmp_path: Path) -> None:
+    ended = run(0)
+    ended.tests = ("t.py::one",)
+    work = SuitesWork(ended, ["pytest", "--collect-only"])
+    assert work.verdict(machine(tmp_path))[0] is Status.PASSED
+
+
+@pytest.mark.parametrize(
+    ("deselected", "status"), [((), Status.NO_TESTS), (("u.py",), Status.PASSED)]
+)
+def test_a_suite_without_a_test_passes_only_if_they_were_left_out_on_purpose(
+    deselected: tuple[str, ...], status: Status, tmp_path: Path
+) -> None:
+    ended = run(0, Outcome.PASSED)
+    suites = (*ended.payload.suites, Suite("u", Path("/u.py")))
+    ended.payload = replace(ended.payload, suites=suites)
+    ended.deselected = deselected
+    judged, why = SuitesWork(ended, []).verdict(machine(tmp_path))
+    assert judged is status
+    assert ("of the suite u" in why) == (status is Status.NO_TESTS)
 
 
 def test_a_pytest_that_was_killed_for_memory_says_so(tmp_path: Path) -> None:

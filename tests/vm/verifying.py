@@ -10,7 +10,7 @@ from typing import Any
 
 import vmtest
 from vmtest.suites.process import GUEST_ROOT, in_guest_environment
-from vmtest.verify.process import parse_load
+from vmtest.verify.events import EVENTS, Load, Object
 from vmtest.vm.session import SshSession
 
 Event = Mapping[str, Any]
@@ -68,16 +68,17 @@ class Loading:
 
 def loads(events: Sequence[Event]) -> dict[tuple[str, str], Event]:
     """What the host makes of the ``load`` events, by object and program, with the log's text."""
+    read = [EVENTS.validate_json(json.dumps(event)) for event in events]
     described = {
-        (event["object"], program["name"]): program
-        for event in events
-        if event["event"] == "object"
-        for program in event["programs"]
+        (event.object, program.name): program
+        for event in read
+        if isinstance(event, Object)
+        for program in event.programs
     }
-    found = [event for event in events if event["event"] == "load"]
+    found = [event for event in read if isinstance(event, Load)]
     by_name: dict[tuple[str, str], Event] = {}
     for event in found:
-        name = event["object"], event["program"]
-        by_name[name] = {**asdict(parse_load(event, described.get(name, {}))), "log": event["log"]}
+        name = event.object, event.program
+        by_name[name] = {**asdict(event.result(described.get(name))), "log": event.log}
     assert len(by_name) == len(found), "a load was told twice"
     return by_name

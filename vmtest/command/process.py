@@ -10,7 +10,6 @@ import io
 import os
 import re
 import shlex
-import signal
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from vmtest.command.formats.rows import bounded, last_line
 from vmtest.command.formats.tap import Tap
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
-from vmtest.matrix.follow import follow
+from vmtest.matrix.follow import follow, status_words
 from vmtest.model.kernels import Limits, Outcome, TestResult
 from vmtest.objects.builds import read_object
 from vmtest.suites.process import (
@@ -50,7 +49,6 @@ JUNIT_COPY = "command.xml"
 
 _LONGEST_NAME = 100
 _LONGEST_LINE = 1 << 20
-_KILLED = 128  # a shell's status for a signal's end is this and the signal's number
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 
 
@@ -472,22 +470,6 @@ def _reader(command: Command) -> Reader | None:
     if command.format is None or command.format.kind == "junit":
         return None
     return GoTest(command.suite) if command.format.kind == "gotest" else Tap(command.suite)
-
-
-def status_words(status: int) -> str:
-    """``exit status 139 (SIGSEGV)``."""
-    if status < 0:
-        return "no exit status"
-    name = signal_of(status)
-    return f"exit status {status} ({name})" if name else f"exit status {status}"
-
-
-def signal_of(status: int) -> str:
-    """The signal that a shell's exit status tells of, "" for none."""
-    try:
-        return signal.Signals(status - _KILLED).name if status > _KILLED else ""
-    except ValueError:
-        return ""
 
 
 _GLIBC = re.compile(r"version [`']((?:GLIBC|GLIBCXX)_[\d.]+)' not found")

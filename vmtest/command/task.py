@@ -15,14 +15,13 @@ from vmtest.command.process import (
     CommandSink,
     Copied,
     pack,
-    signal_of,
-    status_words,
 )
 from vmtest.host.files import Files
+from vmtest.matrix.follow import signal_of, status_words
 from vmtest.matrix.job import Bench, Guest
-from vmtest.matrix.judge import count_bad, out_of_memory, watch
+from vmtest.matrix.judge import count_bad, count_unproven, out_of_memory, watch
 from vmtest.model.events import Collected, Output, TestFinished, TestStarted
-from vmtest.model.kernels import KernelImage, KernelResult, ObjectFile, Outcome, Status, TestResult
+from vmtest.model.kernels import KernelImage, KernelResult, ObjectFile, Status, TestResult
 from vmtest.objects.builds import choose
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
@@ -113,9 +112,7 @@ class CommandWork:
         if run.own is not None:
             return (Status.PASSED, "") if status == 0 else (Status.FAILED, _why(run))
         bad = [test for test in tests if test.outcome.bad]
-        lost = sum(test.outcome is Outcome.LOST for test in tests)
-        parts = [count_bad(bad)] if bad else []
-        parts += [f"{lost} lost"] if lost else []
+        parts = [*([count_bad(bad)] if bad else []), *count_unproven(tests)]
         if parts:
             return Status.FAILED, ", ".join([*parts, status_words(status)])
         if not tests:

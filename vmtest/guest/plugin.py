@@ -3,11 +3,14 @@
 One JSON object a line.  The host answers the start of each test with one byte,
 after it has written down everything before it: when a test panics the kernel,
 the host knows for certain what had finished and what was running.
+
+A test that forks and lets its child return would have the child go on as a second pytest: the child
+is ended before it reports anything, and before it cleans up what is its parent's.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from typing import NoReturn
 
 import pytest
@@ -37,34 +40,49 @@ def not_applicable(reason: str) -> NoReturn:
 class HostReporter:
     """Pytest hooks that turn reports into events.
 
-    ``collected`` has the ids in running order, ``start`` is answered by the
-    host, ``result`` has test, outcome, duration (s), message, details, output,
-    ``finish`` has pytest's exit status.
+    ``collected`` has the ids in running order and the files of those that an option
+    or a plugin left out, ``start`` is answered by the host, ``result`` has test,
+    outcome, duration (s), message, details, output.
     """
 
     def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+        self.wire = wire
         self._reports: list[pytest.TestReport] = []
+        self._deselected: dict[str, None] = {}
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A module that cannot be imported is one result of its own."""
+        """A module that cannot be imported, or skips itself, is one result of its own."""
+        self._end_child(report)
         if report.failed:
             details = report.longreprtext
             self._result(report.nodeid, "error", 0.0, _last_line(details), details, "")
+        elif report.skipped:
+            message = _message(report)
+            outcome = "not applicable" if NOT_APPLICABLE in message else "skipped"
+            self._result(report.nodeid, outcome, 0.0, message, "", "")
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Whoever reads the results has to know that something was left out on purpose."""
+        self._deselected |= dict.fromkeys(item.nodeid.split("::", 1)[0] for item in items)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """All tests are known."""
-        self._wire.send("collected", tests=[item.nodeid for item in session.items], pid=os.getpid())
+        self._end_child()
+        tests = [item.nodeid for item in session.items]
+        self.wire.send("collected", tests=tests, deselected=list(self._deselected))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
         """Nothing of a test runs before the host knows that it starts."""
-        self._wire.send("start", test=item.nodeid)
-        self._wire.wait()
+        self.wire.send("start", test=item.nodeid)
+        self.wire.wait()
         self._reports = []
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """The teardown's report completes a test."""
+        self._end_child(report)
         self._reports.append(report)
         if report.when != "teardown":
             return
@@ -81,19 +99,28 @@ class HostReporter:
     def _result(
         self, test: str, outcome: str, duration: float, message: str, details: str, output: str
     ) -> None:
-        self._wire.send(
+        self.wire.send(
             "result",
             test=test,
             outcome=outcome,
-            duration=round(duration, 4),
+            duration=max(0.0, round(duration, 4)),
             message=message[:1000],
             details=_end(details),
             output=_end(output),
         )
 
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """The last event of a process that ended by itself."""
-        self._wire.send("finish", status=int(exitstatus))
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """What the whole session set up is its parent's to take down."""
+        self._end_child()
+
+    def _end_child(self, report: pytest.TestReport | pytest.CollectReport | None = None) -> None:
+        if self.wire.mine:
+            return
+        if report is None:
+            self.wire.leave(0, "pytest went on")
+        failure = f": {_message(report)}" if report.failed else ""
+        self.wire.leave(int(report.failed), f"{report.nodeid} came to its end{failure}")
 
 
 def _judge(reports: list[pytest.TestReport]) -> tuple[str, pytest.TestReport]:
@@ -112,6 +139,8 @@ def _judge(reports: list[pytest.TestReport]) -> tuple[str, pytest.TestReport]:
         if NOT_APPLICABLE in _message(skipped):
             return "not applicable", skipped
         return "skipped", skipped
+    if not any(report.when == "call" for report in reports):
+        return "skipped", reports[-1]  # --setup-only, --setup-plan
     unexpected = next((report for report in reports if hasattr(report, "wasxfail")), None)
     if unexpected is not None:
         return "xpassed", unexpected
@@ -129,7 +158,7 @@ def _told(outcome: str, report: pytest.TestReport) -> str:
     return _message(report)
 
 
-def _message(report: pytest.TestReport) -> str:
+def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
     if hasattr(report, "wasxfail"):
         return str(report.wasxfail).removeprefix("reason: ")
     if isinstance(report.longrepr, tuple):

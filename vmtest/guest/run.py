@@ -4,10 +4,14 @@ Standard input carries the host's answers, standard output events only, and
 everything that pytest or a test prints goes to standard error.
 """
 
+import sys
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # run by its path: what lies in this folder must hide nobody's modules
+
 import faulthandler
 import os
 import signal
-import sys
 
 import pytest
 
@@ -20,7 +24,10 @@ def main(arguments: list[str]) -> int:
     wire = Wire.on_standard_streams()
     # The host asks where a silent test hangs before it gives up.
     faulthandler.register(signal.SIGUSR1, file=os.fdopen(os.dup(2), "w"), all_threads=True)
-    return int(pytest.main(arguments, plugins=[HostReporter(wire)]))
+    wire.hello()
+    status = int(pytest.main(arguments, plugins=[HostReporter(wire)]))
+    wire.send("finish", status=status)
+    return status
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 import re
 from typing import NamedTuple
 
-_PROCESSED = re.compile(r"^processed (\d+) insns\b(.*)$", re.MULTILINE)
-_FIGURE = re.compile(r"(\w+) (\d+)")
-_TIME = re.compile(r"^verification time (\d+) usec$", re.MULTILINE)
-_DEPTH = re.compile(r"^stack depth (\d+(?:\+\d+)*)", re.MULTILINE)
+# Digits are counted: a log holds whatever a guest says, and Python reads no endless number.
+_PROCESSED = re.compile(r"^processed (\d{1,18}) insns\b(.*)$", re.MULTILINE)
+_FIGURE = re.compile(r"(\w+) (\d{1,18})\b")
+_TIME = re.compile(r"^verification time (\d{1,18}) usec$", re.MULTILINE)
+_DEPTH = re.compile(r"^stack depth (\d{1,9}(?:\+\d{1,9})*)", re.MULTILINE)
 # Seen in 7.3, whose "stack depth max" is of the deepest chain of calls.
-_SUBPROGRAM = re.compile(r"^subprog \d+ \(.*\) \w+ insns_self \d+ .*\bstack (\d+)$", re.MULTILINE)
+_SUBPROGRAM = re.compile(
+    r"^subprog \d+ \(.*\) \w+ insns_self \d+ .*\bstack (\d{1,9})$", re.MULTILINE
+)
 
 # Lines that accompany a finding: statistics, source lines, instructions, states, and how the
 # verifier went.

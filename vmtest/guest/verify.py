@@ -8,6 +8,11 @@ and of each program, then `probe` and `finish`. A `start` names several programs
 was taken as a whole: see `GROUP`. docs/verify.md describes plan and events.
 """
 
+import sys
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # run by its path: what lies in this folder must hide nobody's modules
+
 import ctypes
 import dataclasses
 import fnmatch
@@ -15,7 +20,6 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -226,7 +230,7 @@ def _feature_probe() -> str:
 def main(plan: str) -> int:
     """Carry out the plan in the file `plan`; returns the exit status."""
     wire = Wire.on_standard_streams()
-    wire.send("hello", pid=os.getpid())
+    wire.hello()
     path = pathlib.Path(plan)
     Verification(json.loads(path.read_text()), path.parent, wire).run()
     wire.send("finish", status=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from vmtest.errors import DeadlineExceeded
 from vmtest.model.kernels import Limits
 from vmtest.vm.session import Check, Stream
 
+_KILLED = 128  # a shell's status for a signal's end is this and the signal's number
 AFTERMATH = 3.0
 """Seconds that a command's output may stay open and silent after the command's end."""
 
@@ -44,3 +46,19 @@ def follow(
         if quiet > limits.silence:
             raise DeadlineExceeded(f"silence deadline of {limits.silence:.0f} s passed", "silence")
     return stream.status()
+
+
+def status_words(status: int | None) -> str:
+    """``exit status 139 (SIGSEGV)``, ``no exit status`` where it is not known or below zero."""
+    if status is None or status < 0:
+        return "no exit status"
+    name = signal_of(status)
+    return f"exit status {status} ({name})" if name else f"exit status {status}"
+
+
+def signal_of(status: int) -> str:
+    """The signal that a shell's exit status tells of, "" for none."""
+    try:
+        return signal.Signals(status - _KILLED).name if status > _KILLED else ""
+    except ValueError:
+        return ""

@@ -5,6 +5,7 @@ Shared by the tasks that have one process run in one guest.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -17,9 +18,6 @@ from vmtest.suites.process import install
 from vmtest.vm.console import Finding, Sign
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
-
-KILLED = 128
-"""A shell's status for a process that a signal ended is this and the signal's number."""
 
 
 class Work(Protocol):
@@ -143,6 +141,12 @@ def count_bad(bad: Sequence[TestResult]) -> str:
     parts = [f"{failed} failed"] if failed else []
     parts += [f"{errors} with errors"] if errors else []
     return ", ".join(parts)
+
+
+def count_unproven(tests: Sequence[TestResult]) -> list[str]:
+    """``["1 lost", "2 not run"]``: the tests that have no result of their own."""
+    found = Counter(test.outcome for test in tests)
+    return [f"{found[o]} {o}" for o in (Outcome.LOST, Outcome.NOT_RUN) if found[o]]
 
 
 def last_line(log: bytes) -> str:

@@ -11,16 +11,29 @@ import json
 import tarfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
+
+from pydantic import TypeAdapter
 
 import vmtest
-from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, UsageError
+from vmtest.errors import BadLine, DeadlineExceeded, InfrastructureError, SessionLost, UsageError
 from vmtest.host.files import FileContent, Files
 from vmtest.matrix.follow import follow
+from vmtest.matrix.wire import Hello, Lines
 from vmtest.model.kernels import Limits, Outcome, Suite, TestResult
+from vmtest.suites.events import (
+    EVENTS,
+    LONGEST_LINE,
+    OF_MODULES,
+    Collected,
+    Finish,
+    Result,
+    Start,
+)
 from vmtest.vm.session import Check, Session, Stream
 
 GUEST_ROOT = "/tmp/vmtest"
@@ -29,6 +42,7 @@ PAYLOAD_LIMIT = 64 << 20
 """Bytes of the unpacked payload beyond which it is surely a mistake."""
 
 _KNOWN_FAILURES = "known_failures.json"
+_ROW = TypeAdapter(TestResult)
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
 
 
@@ -238,20 +252,32 @@ class Run:
     ``payload`` is what it runs, ``tests`` are the collected ids, ``done`` the
     results in order, ``running`` the test that has started and not finished,
     ``exit_status`` pytest's own (None while it has not ended by itself),
-    ``process_status`` its process's.
+    ``process_status`` its process's (-1 when a signal ended it, None while it has not ended),
+    ``deselected`` the files of tests that an option or a plugin left out, ``begun`` whether it
+    had come so far as to read a suite, ``bad_line`` why what it said was believed no longer ("").
     """
 
     def __init__(self, payload: Payload, sink: Sink) -> None:
         self.tests: tuple[str, ...] = ()
+        self.deselected: tuple[str, ...] = ()
         self.done: list[TestResult] = []
         self.running: str | None = None
         self.exit_status: int | None = None
-        self.process_status = -1
+        self.process_status: int | None = None
+        self.bad_line = ""
         self.log_tail = b""
         self.payload = payload
         self._sink = sink
-        self._rest = b""
+        self._lines = Lines(LONGEST_LINE)
         self._pid = 0
+        self._collected = False
+        # How often each collected test is still to come: a plugin may have one run twice.
+        self._left: Counter[str] = Counter()
+
+    @property
+    def begun(self) -> bool:
+        """Whether pytest had said anything by itself: before that, no suite was read."""
+        return self._pid != 0
 
     def execute(
         self,
@@ -261,7 +287,7 @@ class Run:
         check: Check,
         last_console: Callable[[], float],
     ) -> None:
-        """Run ``argv`` to its end.
+        """Run ``argv`` to its end, or to the first line that cannot be believed.
 
         ``limits`` are real seconds; ``last_console`` says when the console last
         spoke (time.monotonic()).  Raises DeadlineExceeded, SessionLost and
@@ -269,7 +295,7 @@ class Run:
         """
         stream = session.stream(argv)
         try:
-            self.process_status = follow(
+            status = follow(
                 stream,
                 lambda out, err: self._take((out, err), stream),
                 limits,
@@ -277,9 +303,13 @@ class Run:
                 last_console,
                 lambda: self.exit_status is not None,
             )
+        except BadLine as error:
+            self.bad_line = str(error)
         except DeadlineExceeded:
             self._where_it_hangs(session, stream)
             raise
+        else:
+            self.process_status = status if stream.exited() else None
 
     def _take(self, got: tuple[bytes, bytes], stream: Stream) -> None:
         out, err = got
@@ -287,30 +317,48 @@ class Run:
             self._sink.log.write(err)
             self._sink.log.flush()
             self.log_tail = (self.log_tail + err)[-8192:]
-        *lines, self._rest = (self._rest + out).split(b"\n")
-        for line in lines:
-            self._event(json.loads(line), stream)
+        for event in self._lines.feed(out, EVENTS):
+            if self.exit_status is not None:
+                raise self._lines.bad(event.event, "comes after the last event")
+            match event:
+                case Hello():
+                    self._pid = event.pid
+                case Collected():
+                    self._list(event)
+                case Start():
+                    self._start(event.test)
+                    stream.send(b"+")
+                case Result():
+                    self._record(event)
+                case Finish():
+                    self.exit_status = event.status
 
-    def _event(self, event: dict[str, Any], stream: Stream) -> None:
-        match event["event"]:
-            case "collected":
-                self.tests = tuple(event["tests"])
-                self._pid = int(event["pid"])
-                listed = [(test, self.payload.suite_of(test)) for test in self.tests]
-                self._sink.listing.write_text(json.dumps(listed))
-                self._sink.collected(self.tests)
-            case "start":
-                self.running = event["test"]
-                self._sink.started(event["test"])
-                stream.send(b"+")
-            case "result":
-                self._record(_result(event, self.payload.suite_of(event["test"])))
-            case "finish":
-                self.exit_status = int(event["status"])
+    def _list(self, event: Collected) -> None:
+        if self._collected:
+            raise self._lines.bad(", ".join(event.tests), "is a second list of the tests")
+        self._collected = True
+        self.tests, self.deselected = event.tests, event.deselected
+        self._left = Counter(self.tests)
+        listed = [(test, self.payload.suite_of(test)) for test in self.tests]
+        self._sink.listing.write_text(json.dumps(listed))
+        self._sink.collected(self.tests)
 
-    def _record(self, result: TestResult) -> None:
-        if result.test == self.running:
-            self.running = None
+    def _start(self, test: str) -> None:
+        if self.running is not None:
+            raise self._lines.bad(test, f"starts a test while {self.running} runs")
+        if self._left[test] <= 0:
+            raise self._lines.bad(test, "starts a test that was not collected, or once more")
+        self._left[test] -= 1
+        self.running = test
+        self._sink.started(test)
+
+    def _record(self, event: Result) -> None:
+        # A module that cannot be imported, or skips itself, has a result and never runs.
+        module = not self._collected and event.outcome in OF_MODULES
+        if event.test != self.running and not module:
+            raise self._lines.bad(event.test, "is the result of a test that does not run")
+        self.running = None
+        result = event.result(self.payload.suite_of(event.test))
         self.done.append(result)
         write_result(self._sink.results, result)
         self._sink.finished(result)
@@ -327,7 +375,7 @@ class Run:
         try:
             while time.monotonic() < patience and (got := stream.receive(0.3)) and any(got):
                 self._take(got, stream)
-        except SessionLost:
+        except (SessionLost, BadLine):
             return
 
     def _ask(self, session: Session) -> None:
@@ -339,17 +387,12 @@ class Run:
         listed = tuple((test, self.payload.suite_of(test)) for test in self.tests)
         return (*self.done, *unfinished(listed, self.done, self.running, reason))
 
-
-def _result(event: Mapping[str, Any], suite: str) -> TestResult:
-    return TestResult(
-        test=event["test"],
-        suite=suite,
-        outcome=Outcome(event["outcome"]),
-        duration=float(event["duration"]),
-        message=event["message"],
-        details=event["details"],
-        output=event["output"],
-    )
+    @property
+    def empty_suites(self) -> tuple[str, ...]:
+        """The suites of which there is nothing: no test, and none that was left out on purpose."""
+        there = {self.payload.suite_of(test) for test in (*self.tests, *self.deselected)}
+        there |= {result.suite for result in self.done}
+        return tuple(suite.name for suite in self.payload.suites if suite.name not in there)
 
 
 def write_result(file: IO[bytes], result: TestResult) -> None:
@@ -372,8 +415,7 @@ def read_results(lines: Iterable[str]) -> tuple[TestResult, ...]:
     results = []
     for line in lines:
         if line.endswith("\n"):
-            event = json.loads(line)
-            results.append(_result(event, event["suite"]))
+            results.append(_ROW.validate_json(line))
     return tuple(results)
 
 
@@ -392,11 +434,15 @@ def unfinished(
     reason: str = "",
 ) -> tuple[TestResult, ...]:
     """The tests of ``listed`` without a result: the ``running`` one is lost, the others not run."""
-    finished = {result.test for result in done}
-    return tuple(
-        TestResult(test, suite, Outcome.LOST, message=reason)
-        if test == running
-        else TestResult(test, suite, Outcome.NOT_RUN)
-        for test, suite in listed
-        if test not in finished
-    )
+    left = Counter(result.test for result in done)
+    missing = []
+    for test, suite in listed:
+        # A test may be listed twice, and then it has two results.
+        if left[test] > 0:
+            left[test] -= 1
+        elif test == running:
+            missing.append(TestResult(test, suite, Outcome.LOST, message=reason))
+            running = None
+        else:
+            missing.append(TestResult(test, suite, Outcome.NOT_RUN))
+    return tuple(missing)

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 
 from vmtest.config.file import Config
+from vmtest.guest.wire import WIRE_GONE
 from vmtest.host.files import Files
+from vmtest.matrix.follow import status_words
 from vmtest.matrix.job import Bench, Guest
-from vmtest.matrix.judge import KILLED, count_bad, last_line, out_of_memory, watch
+from vmtest.matrix.judge import count_bad, count_unproven, last_line, out_of_memory, watch
 from vmtest.model.events import Collected, TestFinished, TestStarted
 from vmtest.model.kernels import (
     KernelImage,
@@ -82,7 +84,7 @@ class SuitesWork:
     @property
     def begun(self) -> bool:
         """Whether pytest had said anything."""
-        return bool(self.process.tests or self.process.log_tail)
+        return self.process.begun
 
     @property
     def running(self) -> str | None:
@@ -102,27 +104,52 @@ class SuitesWork:
         )
 
     def verdict(self, machine: Machine) -> tuple[Status, str]:
-        """Status and reason of a pytest process that has ended."""
+        """Status and reason of a pytest process that has ended.
+
+        PASSED needs a result of every test, and that pytest and its process say the same.
+        """
         run = self.process
-        if run.exit_status is None and 0 < run.process_status < KILLED:
-            # Before it had a session: a conftest.py that cannot be imported, for one.
-            last = last_line(run.log_tail)
-            return Status.FAILED, f"pytest could not run: {last}; see pytest.log"
+        if run.bad_line:
+            return Status.LOST, f"{run.bad_line}; what came after it was not read"
+        last = last_line(run.log_tail)
         if run.exit_status is None:
-            last = last_line(run.log_tail)
-            return Status.LOST, out_of_memory(machine) or f"pytest ended without a word: {last}"
-        if run.exit_status in (_PYTEST_INTERNAL_ERROR, _PYTEST_USAGE_ERROR):
-            last = last_line(run.log_tail)
+            how = f"{status_words(run.process_status)}: {last}"
+            if run.process_status == WIRE_GONE:
+                how = "a test closed or replaced descriptors that it had not opened"
+            if starved := out_of_memory(machine):
+                return Status.LOST, starved
+            if not run.begun:
+                return Status.INFRA_ERROR, f"pytest did not start in the guest, {how}"
+            return Status.LOST, f"pytest's process ended before pytest had, {how}"
+        if run.exit_status in (_PYTEST_INTERNAL_ERROR, _PYTEST_USAGE_ERROR) and not run.tests:
             return Status.FAILED, f"pytest could not run: {last}; see pytest.log"
-        bad = [test for test in run.done if test.outcome.bad]
+        tests = run.results()
+        bad = [test for test in tests if test.outcome.bad]
+        left = count_unproven(tests)
+        early = f"pytest stopped early (status {run.exit_status}): {last}"
         if bad:
-            return Status.FAILED, count_bad(bad)
-        if run.exit_status == _PYTEST_NO_TESTS or not run.tests:
+            return Status.FAILED, ", ".join([count_bad(bad), *left])
+        if self.collects_only and run.exit_status == 0:
+            left = []
+        if left:
+            lost = run.running is not None
+            return Status.LOST if lost else Status.FAILED, f"{', '.join(left)}: {early}"
+        if not run.tests and run.exit_status in (0, _PYTEST_NO_TESTS):
             return Status.NO_TESTS, "pytest collected no tests"
         if run.exit_status != 0:
-            last = last_line(run.log_tail)
-            return Status.FAILED, f"pytest stopped early (status {run.exit_status}): {last}"
+            return Status.FAILED, early
+        if run.process_status not in (0, None):
+            how = status_words(run.process_status)
+            return Status.FAILED, f"pytest ended well, and then its process: {how}: {last}"
+        if run.empty_suites:
+            names = ", ".join(run.empty_suites)
+            return Status.NO_TESTS, f"pytest collected no tests of the suite {names}"
         return Status.PASSED, ""
+
+    @property
+    def collects_only(self) -> bool:
+        """Whether no test is meant to run."""
+        return not {"--collect-only", "--co"}.isdisjoint(self.argv)
 
     def results(self, reason: str) -> tuple[TestResult, ...]:
         """All tests, the lost one with ``reason``."""

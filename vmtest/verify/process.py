@@ -22,10 +22,20 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from vmtest.errors import InfrastructureError
-from vmtest.guest.verifierlog import statistics
+from vmtest.matrix.wire import Hello, Lines
 from vmtest.model.kernels import Loading
-from vmtest.model.loads import Attachment, Cost, LoadResult, Reason, Verdict
+from vmtest.model.loads import LoadResult, Verdict
 from vmtest.suites.process import GUEST_ROOT, in_guest_environment
+from vmtest.verify.events import (
+    EVENTS,
+    Described,
+    Finish,
+    Load,
+    Object,
+    Probe,
+    Start,
+    longest_line,
+)
 from vmtest.vm.session import Check, Session, Stream
 
 PLAN = f"{GUEST_ROOT}/verify.json"
@@ -170,8 +180,8 @@ class Loader:
         self._order = order
         self._record = record
         self._watch = watch
-        self._programs: dict[int, dict[str, Mapping[str, Any]]] = {}
-        self._done: set[tuple[int, str]] = set()
+        self._programs: dict[int, dict[str, Described]] = {}
+        self._done: dict[tuple[int, str], Verdict] = {}
         self._complete: set[int] = set()
         self._begin()
 
@@ -180,9 +190,10 @@ class Loader:
         # What was announced and has not come to its end, as far as is known here.
         self._running: list[tuple[int, str]] = []
         self._opened: list[int] = []
+        self._asked = self.left
         self._pid = 0
         self._ended = False
-        self._rest = bytearray()
+        self._lines = Lines(longest_line(self._order.log_limit))
 
     @property
     def left(self) -> tuple[int, ...]:
@@ -231,7 +242,8 @@ class Loader:
 
         ``factor`` stretches the deadline of a load, ``start_limit`` is real seconds
         until the process says its first word.  Raises SessionLost, LoaderStuck,
-        InfrastructureError for a process that does not start, and what ``check`` raises.
+        InfrastructureError for a process that does not start, BadLine for one that says what
+        it cannot, or ends without a verdict of every load, and what ``check`` raises.
         """
         self._begin()
         session.put(json.dumps(self.plan()).encode(), PLAN)
@@ -267,42 +279,83 @@ class Loader:
         return End.KILLED if killed else End.DIED
 
     def _take(self, data: bytes, stream: Stream) -> None:
-        # A line can be a log of many megabytes: only what is new is searched for its end.
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            self._rest += data[start:end]
-            line, self._rest = self._rest, bytearray()
-            start = end + 1
-            self._event(json.loads(line), stream)
-        self._rest += data[start:]
+        for event in self._lines.feed(data, EVENTS):
+            if self._ended:
+                raise self._lines.bad(event.event, "comes after the last event")
+            match event:
+                case Hello():
+                    self._pid = event.pid
+                case Object():
+                    number = self._number(event.object)
+                    self._open(number)
+                    self._programs[number] = {one.name: one for one in event.programs}
+                case Start():
+                    self._start(self._number(event.object), event.programs)
+                    stream.send(b"+")
+                case Load():
+                    self._load(self._number(event.object), event)
+                case Probe():
+                    self._record.keep_probe(event.text)
+                case Finish():
+                    self._finish(event.status)
 
-    def _event(self, event: Mapping[str, Any], stream: Stream) -> None:
-        match event["event"]:
-            case "hello":
-                self._pid = int(event["pid"])
-            case "object":
-                number = int(event["object"])
-                self._open(number)
-                self._programs[number] = {p["name"]: p for p in event["programs"]}
-            case "start":
-                number = int(event["object"])
-                self._open(number)
-                self._running = [(number, program) for program in event["programs"]]
-                for program in event["programs"]:
-                    self._watch.started(number + 1, self._order.objects[number], program)
-                stream.send(b"+")
-            case "load":
-                number, program = int(event["object"]), event["program"]
-                self._open(number)
-                self._running = [load for load in self._running if load != (number, program)]
-                self.progress += 1
-                described = self._programs.get(number, {}).get(program, {})
-                self._add(number, parse_load(event, described), event["log"])
-            case "probe":
-                self._record.keep_probe(event["text"])
-            case "finish":
-                self._complete.update(self._opened)
-                self._ended = int(event["status"]) == 0
+    def _number(self, text: str) -> int:
+        """The number of an object that this process was asked for."""
+        for number in self._asked:
+            if text == str(number):
+                return number
+        raise self._lines.bad(text, "is of an object that was not asked for")
+
+    def _start(self, number: int, programs: tuple[str, ...]) -> None:
+        if self._running:
+            raise self._lines.bad(", ".join(programs), "starts a load while another one runs")
+        known = self._programs.get(number, {})
+        if programs != ("",) and not known.keys() >= set(programs):
+            raise self._lines.bad(", ".join(programs), "starts what is not in the object")
+        self._open(number)
+        self._running = [(number, program) for program in programs]
+        for program in programs:
+            self._watch.started(number + 1, self._order.objects[number], program)
+
+    def _load(self, number: int, event: Load) -> None:
+        if (number, event.program) not in self._running:
+            raise self._lines.bad(event.program, "is the verdict of a load that does not run")
+        self._running.remove((number, event.program))
+        self.progress += 1
+        described = self._programs.get(number, {}).get(event.program)
+        self._add(number, event.result(described), event.log)
+
+    def _finish(self, status: int) -> None:
+        if status != 0:
+            return
+        if missing := self._missing():
+            raise self._lines.bad(", ".join(missing), "ends without a verdict of")
+        self._complete.update(self._asked)
+        self._ended = True
+
+    def _missing(self) -> list[str]:
+        """What was asked of this process and has no verdict."""
+        labels = []
+        for number in self._asked:
+            names = ["", *self._chosen(number)]
+            whole = self._done.get((number, ""))
+            if number not in self._programs and whole is not None and not whole.bad:
+                labels.append(f"the programs of {self._order.objects[number].name}")
+            for name in names:
+                if (number, name) not in self._done:
+                    wanted = self._order.objects[number].name
+                    labels.append(LoadResult(wanted, name, Verdict.NOT_LOADED).label)
+        return labels
+
+    def _chosen(self, number: int) -> list[str]:
+        """The programs of an object that are to be loaded, as far as it was opened."""
+        skip = self._order.objects[number].loading.skip
+        return [
+            name
+            for name in self._programs.get(number, {})
+            if any(fnmatchcase(name, pattern) for pattern in self._order.programs)
+            and not any(fnmatchcase(name, pattern) for pattern in skip)
+        ]
 
     def _open(self, number: int) -> None:
         """The process has come to this object, so it is done with those before."""
@@ -313,7 +366,7 @@ class Loader:
     def _add(self, number: int, result: LoadResult, log: str = "") -> None:
         if (number, result.program) in self._done:
             return
-        self._done.add((number, result.program))
+        self._done[number, result.program] = result.verdict
         kept = self._record.add(self._order.objects[number], result, log)
         self._watch.finished(kept)
 
@@ -343,56 +396,13 @@ class Loader:
         """Note what is left as not loaded, because of ``why``; returns how many loads."""
         before = len(self._done)
         for number in self.left:
-            names = self._programs.get(number, {})
-            chosen = [
-                name
-                for name in names
-                if any(fnmatchcase(name, pattern) for pattern in self._order.programs)
-            ]
-            for program in ("", *chosen):
+            for program in ("", *self._chosen(number)):
                 self._add(number, LoadResult("", program, Verdict.NOT_LOADED, line=why))
             self._complete.add(number)
         return len(self._done) - before
 
 
 _LOAD = TypeAdapter(LoadResult)
-
-
-def parse_load(event: Mapping[str, Any], described: Mapping[str, Any]) -> LoadResult:
-    """The result in a ``load`` event of the guest's; raises KeyError and ValueError.
-
-    ``described`` is the program as the object's event has it, empty for the whole.
-    """
-    reason, attachment = event.get("reason"), event.get("attachment")
-    figures = statistics(event["log"])
-    return LoadResult(
-        object=event["object"],
-        program=event["program"],
-        verdict=Verdict(event["verdict"]),
-        section=described.get("section", ""),
-        type=described.get("type", ""),
-        attach_type=described.get("attach_type", ""),
-        errno=event.get("errno", ""),
-        cost=Cost(
-            **figures._asdict(),
-            translated_size=event["translated_size"],
-            jited_size=event["jited_size"],
-        ),
-        line=event.get("line", ""),
-        log_cut=event["log_cut"],
-        reason=Reason(**reason) if reason else None,
-        attachment=_attachment(attachment) if attachment else None,
-    )
-
-
-def _attachment(value: Mapping[str, Any]) -> Attachment:
-    reason = value.get("reason")
-    return Attachment(
-        bool(value["attached"]),
-        value.get("place") or "",
-        value.get("errno") or "",
-        Reason(**reason) if reason else None,
-    )
 
 
 def read_loads(lines: Iterable[str]) -> tuple[LoadResult, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import IO
 
-from vmtest.errors import InfrastructureError, SessionLost, UnbootableKernel
+from vmtest.errors import BadLine, InfrastructureError, SessionLost, UnbootableKernel
 from vmtest.host.files import Files
 from vmtest.matrix.job import Bench, Guest
 from vmtest.model.events import LoadFinished, LoadStarted, Preparing
@@ -98,6 +98,9 @@ class _Boots:
             try:
                 with self._bench.guest() as guest:
                     self._one(guest)
+            except BadLine as error:
+                left = loader.give_up(str(error))
+                return Status.LOST, f"{error}; {left} loads were not made"
             except (InfrastructureError, SessionLost, OSError) as error:
                 if not self._installed:
                     raise

@@ -1,0 +1,80 @@
+"""A suite run by a real pytest process here, as the host hears it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+from fake_session import HostSession
+
+from vmtest.model.kernels import KernelVersion, KnownFailure, Limits, Suite, TestResult
+from vmtest.suites.known import for_guest
+from vmtest.suites.process import Run, Sink, pack, pytest_argv, suites_root
+
+LIMITS = Limits(boot=10, silence=200, total=600)
+
+
+class Watched:
+    """A run of ``text`` as a suite, with everything that was told on the way."""
+
+    def __init__(
+        self,
+        folder: Path,
+        text: str,
+        known: Sequence[KnownFailure] = (),
+        files: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        tests = folder / "project" / "test_it.py"
+        tests.parent.mkdir()
+        tests.write_text(textwrap.dedent(text))
+        (tests.parent / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+        for name, content in (files or {}).items():
+            (tests.parent / name).parent.mkdir(exist_ok=True)
+            (tests.parent / name).write_text(textwrap.dedent(content))
+        self.suite = Suite("it", tests)
+        root = str(suites_root([self.suite]))
+        entries = for_guest(known, KernelVersion.parse("6.1.9"), root, date(2026, 7, 1))
+        self.payload = pack([self.suite], [self.suite], {}, entries)
+        self.guest = folder / "guest"
+        self.session = HostSession({"/tmp/vmtest": self.guest})
+        self.started: list[str] = []
+        self.results = io.BytesIO()
+        self.log = io.BytesIO()
+        self.counts: list[int] = []
+        self.finished: list[TestResult] = []
+        self.listing = folder / "collected.json"
+        sink = Sink(
+            self.results,
+            self.log,
+            self.listing,
+            lambda tests: self.counts.append(len(tests)),
+            self.started.append,
+            self.finished.append,
+        )
+        self.run = Run(self.payload, sink)
+
+    def install(self) -> None:
+        self.guest.mkdir()
+        unpack = ["tar", "-xf", "-", "-C", str(self.guest)]
+        subprocess.run(unpack, input=self.payload.archive, check=True)
+
+    def execute(self, *options: str, limits: Limits = LIMITS) -> None:
+        self.install()
+        argv = pytest_argv(self.payload, sys.executable, options)
+        self.run.execute(self.session, argv, limits, lambda: None, lambda: 0.0)
+
+    def result(self, name: str) -> TestResult:
+        (found,) = (r for r in self.run.results() if r.test.endswith(f"::{name}"))
+        return found
+
+    def outcomes(self) -> dict[str, str]:
+        return {r.test.split("::")[-1]: r.outcome.value for r in self.run.results()}
+
+
+Watch = Callable[..., Watched]

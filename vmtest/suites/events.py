@@ -1,0 +1,77 @@
+"""What the pytest of a guest says (``vmtest/guest/plugin.py``, ``run.py``), as a schema."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, TypeAdapter
+
+from vmtest.matrix.wire import Event, Hello, Text
+from vmtest.model.kernels import Outcome, TestResult
+
+LONGEST_LINE = 64 << 20
+"""Bytes: the list of a hundred thousand tests has some 10 MB."""
+
+OF_MODULES = (Outcome.ERROR, Outcome.SKIPPED, Outcome.NOT_APPLICABLE)
+"""What can become of a module while it is read: then it has a result, and no test of it has."""
+
+_LONGEST_TEST = 1e9  # seconds
+
+
+def _told_by_pytest(outcome: Outcome) -> Outcome:
+    """Lost and not run are the host's words: a test that can say so is neither."""
+    if outcome in (Outcome.LOST, Outcome.NOT_RUN):
+        raise ValueError(f'"{outcome}" is the host\'s word')
+    return outcome
+
+
+class Collected(Event):
+    """The ids of all tests, in running order, and the files of those that were left out."""
+
+    event: Literal["collected"]
+    tests: tuple[str, ...]
+    deselected: tuple[str, ...]
+
+
+class Start(Event):
+    """A test begins; it is answered."""
+
+    event: Literal["start"]
+    test: str
+
+
+class Result(Event):
+    """A test has ended, or a module that cannot be read."""
+
+    event: Literal["result"]
+    test: str
+    outcome: Annotated[Outcome, AfterValidator(_told_by_pytest)]
+    duration: float = Field(ge=0.0, le=_LONGEST_TEST)
+    message: Text
+    details: Text
+    output: Text
+
+    def result(self, suite: str) -> TestResult:
+        """The value for the reports."""
+        return TestResult(
+            test=self.test,
+            suite=suite,
+            outcome=self.outcome,
+            duration=self.duration,
+            message=self.message,
+            details=self.details,
+            output=self.output,
+        )
+
+
+class Finish(Event):
+    """pytest has ended with its exit status; nothing follows."""
+
+    event: Literal["finish"]
+    status: int = Field(ge=-(1 << 31), lt=1 << 31)
+
+
+EVENTS: TypeAdapter[Hello | Collected | Start | Result | Finish] = TypeAdapter(
+    Annotated[Hello | Collected | Start | Result | Finish, Field(discriminator="event")]
+)
+"""Reads a line."""
