@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,13 +15,16 @@ class Served:
     """What the server gives out, and what it was asked.
 
     ``cut`` has how many bytes the answers to come send before they hang up, one a
-    request; ``statuses`` what they answer instead; ``ranges`` whether it continues files.
+    request; ``statuses`` what they answer instead; ``ranges`` whether it continues files;
+    ``tags`` whether it says by an ETag which file that is; ``after`` is called after each answer.
     """
 
     files: dict[str, bytes]
     ranges: bool = True
     cut: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
+    tags: bool = True
+    after: Callable[[], None] = lambda: None
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -40,17 +44,23 @@ def serving(served: Served) -> Iterator[Served]:
             if data is None:
                 self.send_error(404)
                 return
+            tag = f'"{hashlib.sha256(data).hexdigest()}"'
             begin = 0
-            if wanted and served.ranges:
+            if wanted and served.ranges and self.headers.get("If-Range") in (None, tag):
                 begin = int(wanted.removeprefix("bytes=").rstrip("-"))
             if begin >= len(data) > 0:
                 self.send_error(416)
                 return
             self.send_response(206 if begin else 200)
             self.send_header("Content-Length", str(len(data) - begin))
+            if begin:
+                self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+            if served.tags:
+                self.send_header("ETag", tag)
             self.end_headers()
             length = served.cut.pop(0) if served.cut else len(data)
             self.wfile.write(data[begin : begin + length])
+            served.after()
 
         def log_message(self, format: str, *args: object) -> None:
             del format, args

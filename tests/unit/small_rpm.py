@@ -13,8 +13,9 @@ _HEADER = b"\x8e\xad\xe8\x01" + bytes(4) + struct.pack(">II", 0, 0)
 
 def _cpio(name: str, data: bytes, mode: int = 0o100644, number: int = 0) -> bytes:
     """One member in the format newc: cpio(5)."""
-    fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
-    head = b"070701" + b"".join(b"%08X" % value for value in fields) + name.encode() + b"\0"
+    path = name.encode() + b"\0"
+    fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0)
+    head = b"070701" + b"".join(b"%08X" % value for value in fields) + path
     return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 
 

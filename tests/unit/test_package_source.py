@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hostile_files
 import pytest
 import signed_archive
 import small_rpm
@@ -340,6 +341,42 @@ def test_a_truncated_rpm_is_refused(tmp_path: Path, store: Store) -> None:
     files[0].write_bytes(files[0].read_bytes()[:-60])
     with pytest.raises(KernelUnavailable, match=r"kernel-core-.* cannot be unpacked"):
         fetch(kernel(*(PackageFile(file) for file in files)), store)
+    assert nothing_is_left(store)
+
+
+@needs_bsdtar
+def test_an_unpacker_with_more_to_complain_than_a_pipe_holds_comes_to_its_end(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C")  # in which it has a line for every name that is not ASCII
+    odd = {f"usr/share/\u00e9{'x' * 90}{number}": b"" for number in range(1000)}
+    members = {f"boot/vmlinuz-{RPM}": bzimage(RPM), **odd}
+    file = small_rpm.write(tmp_path / f"kernel-{RPM}.rpm", members)
+    assert fetch(kernel(PackageFile(file)), store).release == RPM
+
+
+# --- that unpack to more than they should -----------------------------------------------
+
+
+def bomb(folder: Path, **more: bytes) -> Kernel:
+    """A .deb with a right kernel and ``more``."""
+    release = "6.1.9-amd64"
+    members = {f"boot/vmlinuz-{release}": bzimage(release), **more}
+    return kernel(PackageFile(hostile_files.deb(folder / "linux-6.1.9.deb", members)))
+
+
+def test_a_package_that_unpacks_to_far_more_than_its_size_is_refused(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.files.unpack._SMALL", 1 << 20)
+    with pytest.raises(KernelUnavailable, match=r"refused: it unpacks to more than \d+ MiB"):
+        fetch(bomb(tmp_path, **{"usr/share/zeros": bytes(32 << 20)}), store)
+    assert nothing_is_left(store)
+
+
+def test_a_package_whose_header_fills_the_memory_is_refused(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(KernelUnavailable, match=r"refused: a header in it has \d+ bytes"):
+        fetch(bomb(tmp_path, **{"usr/" + "x" * (2 << 20): b""}), store)
     assert nothing_is_left(store)
 
 

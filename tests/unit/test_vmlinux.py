@@ -99,3 +99,22 @@ def test_a_packed_module_is_unpacked_by_what_it_begins_with(kind: str) -> None:
 def test_a_damaged_module_is_named() -> None:
     with pytest.raises(KernelUnavailable, match=r"x\.ko\.xz: is damaged"):
         decompress(b"\xfd7zXZ\0" + b"junk" * 9, "x.ko.xz")
+
+
+@pytest.mark.parametrize("kind", sorted(COMPRESSORS))
+def test_a_payload_that_unpacks_to_more_than_any_kernel_is_refused(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.store.vmlinux._LARGEST", 1 << 20)
+    image = bzimage(RELEASE, kind, elf(RELEASE) + bytes(2 << 20))
+    with pytest.raises(KernelUnavailable, match=r"^k: is damaged: .*unpacks to more than"):
+        unpack(image, "k")
+
+
+@pytest.mark.parametrize("kind", sorted(COMPRESSORS))
+def test_a_module_that_unpacks_to_more_than_any_is_refused(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.store.vmlinux._LARGEST", 1 << 20)
+    with pytest.raises(KernelUnavailable, match=r"^x\.ko: is damaged: it unpacks to more than"):
+        decompress(COMPRESSORS[kind](bytes(2 << 20)), "x.ko")

@@ -7,8 +7,11 @@ import http.client
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
+from email.message import Message
 from importlib import metadata
 from pathlib import Path
+from typing import IO
 
 from vmtest.errors import KernelUnavailable
 from vmtest.host.cache import require_space
@@ -21,31 +24,49 @@ _CHUNK = 1 << 18
 _BUSY = (408, 425, 429)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the server said of a file: its validator (ETag, or when it changed) and its size."""
+
+    validator: str = ""
+    total: int = 0
+
+
 class _Short(Exception):
-    """The connection ended before the file did."""
+    """The connection ended before the file did; ``seen`` is what was said of it."""
+
+    def __init__(self, message: str, seen: _Seen) -> None:
+        super().__init__(message)
+        self.seen = seen
 
 
 def download(url: str, target: Path, name: str, progress: Progress | None = None) -> None:
-    """Write what is at ``url`` to ``target``, continuing what is there already.
+    """Write what is at ``url`` to ``target``; what is there already is not taken for a part of it.
 
-    ``name`` is what errors call the kernel.  Raises KernelUnavailable when the server
+    A connection that breaks is continued where the server says that the file is still the
+    same.  ``name`` is what errors call the kernel.  Raises KernelUnavailable when the server
     refuses, or when it has failed several times; OSError for a full disk.  Whether the
     content is the right one is the caller's to check.
     """
+    target.unlink(missing_ok=True)
+    seen = _Seen()
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            _continue(url, target, name, progress)
+            _continue(url, target, seen, name, progress)
             return
+        except _Short as short:
+            seen, why = short.seen, str(short)
         except urllib.error.HTTPError as error:
             error.close()
             why = f"HTTP status {error.code} {error.reason}".rstrip()
             if error.code == 416:  # what is there is no beginning of it
                 target.unlink(missing_ok=True)
+                seen = _Seen()
             elif 400 <= error.code < 500 and error.code not in _BUSY:
                 raise _failed(name, url, why) from None
         except urllib.error.URLError as error:
             why = str(error.reason)
-        except (_Short, http.client.HTTPException, ValueError) as error:
+        except (http.client.HTTPException, ValueError) as error:
             why = str(error) or type(error).__name__
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -63,25 +84,51 @@ def _failed(name: str, url: str, why: str) -> KernelUnavailable:
     )
 
 
-def _continue(url: str, target: Path, name: str, progress: Progress | None) -> None:
-    done = target.stat().st_size if target.exists() else 0
+def _continue(url: str, target: Path, seen: _Seen, name: str, progress: Progress | None) -> None:
+    """Get the rest, or all where it cannot be the rest of the same file; raises _Short."""
+    done = target.stat().st_size if target.exists() and seen.total else 0
     headers = {"User-Agent": f"vmtest/{metadata.version('vmtest')}"}
     if done:
         headers["Range"] = f"bytes={done}-"
+        if seen.validator:
+            headers["If-Range"] = seen.validator
     request = urllib.request.Request(url, headers=headers)
     # An opener of its own: the shared one keeps the proxies that it once found.
     with urllib.request.build_opener().open(request, timeout=_TIMEOUT) as response:
-        if response.status != 206:
+        length = int(response.headers.get("Content-Length") or 0)
+        now = _Seen(_validator(response.headers), length)
+        if response.status == 206:
+            now = _Seen(now.validator, done + length)
+            if now != seen or not _begins_at(response.headers.get("Content-Range"), done):
+                target.unlink()
+                raise _Short("the file changed while it was downloaded", _Seen())
+        else:
             done = 0  # the server starts anew
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length is not None else 0
-        if total:
-            require_space(target.parent, total - done, f"{name}: downloading {url}")
+        if now.total:
+            require_space(target.parent, now.total - done, f"{name}: downloading {url}")
         with target.open("ab" if done else "wb") as out:
-            while chunk := response.read(_CHUNK):
+            while chunk := _read(response, now):
                 out.write(chunk)
                 done += len(chunk)
                 if progress is not None:
-                    progress(done, max(done, total))
-    if done < total:
-        raise _Short(f"the connection ended after {done} of {total} bytes")
+                    progress(done, max(done, now.total))
+    if done < now.total:
+        raise _Short(f"the connection ended after {done} of {now.total} bytes", now)
+
+
+def _read(response: IO[bytes], now: _Seen) -> bytes:
+    try:
+        return response.read(_CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _Short(str(error) or type(error).__name__, now) from error
+
+
+def _validator(headers: Message) -> str:
+    """What names this state of the file: a strong ETag, else when it was last changed."""
+    tag = headers.get("ETag", "")
+    return tag if tag.startswith('"') else headers.get("Last-Modified", "")
+
+
+def _begins_at(content_range: str | None, done: int) -> bool:
+    """Whether the part that a server sends (``bytes 600-999/1000``) begins where it should."""
+    return (content_range or "").startswith(f"bytes {done}-")

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import lzma
 import os
 import re
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import zstandard
-
 from vmtest.errors import KernelUnavailable
 from vmtest.kernels.store.entry import copy_modules, finish
 from vmtest.kernels.store.store import Manifest, Store
-from vmtest.kernels.store.vmlinux import unpack
+from vmtest.kernels.store.vmlinux import decompress, unpack
 from vmtest.model.kernels import Kernel, KernelImage, KernelVersion, PathSpec, Progress, Resolved
 
 _LARGEST_IMAGE = 1 << 30
@@ -191,14 +187,8 @@ def _modules(kernel: Kernel, spec: PathSpec, release: str) -> Path | None:
 def _vermagic(module: Path) -> str | None:
     """The release a module was built for, None when that cannot be read."""
     try:
-        raw = module.read_bytes()
-        if module.suffix == ".xz":
-            raw = lzma.decompress(raw)
-        elif module.suffix == ".gz":
-            raw = gzip.decompress(raw)
-        elif module.suffix == ".zst":
-            raw = zstandard.ZstdDecompressor().decompressobj().decompress(raw)
-    except (OSError, EOFError, lzma.LZMAError, zstandard.ZstdError):
+        raw = decompress(module.read_bytes(), str(module))
+    except (OSError, KernelUnavailable):
         return None
     match = _VERMAGIC.search(raw)
     return match.group(1).decode("ascii", "replace") if match else None

@@ -7,14 +7,15 @@ include/xen/interface/elfnote.h (the PVH entry note).
 from __future__ import annotations
 
 import bz2
-import gzip
 import lzma
 import re
 import struct
 import subprocess
+import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import zstandard
 
@@ -28,6 +29,13 @@ _PT_NOTE = 4
 _PHYS32_ENTRY = 18  # XEN_ELFNOTE_PHYS32_ENTRY
 _BANNER = re.compile(rb"Linux version (\S{3,})")
 _LARGEST = 512 << 20
+_MOST_MEMORY = 512 << 20
+_LARGEST_CONFIG = 16 << 20
+_TOO_LARGE = f"it unpacks to more than {_LARGEST >> 20} MiB"
+
+
+class _LeftPacked(Exception):
+    """A payload that is left as it is: nothing here unpacks it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,36 +138,61 @@ def _checked(release: str, name: str) -> str:
     return release
 
 
+class _Decompressor(Protocol):
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+def _bounded(decompressor: _Decompressor, payload: bytes) -> bytes:
+    """One stream, unpacked; raises ValueError when that is more than any kernel's file is."""
+    data = decompressor.decompress(payload, _LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise ValueError(_TOO_LARGE)
+    return data
+
+
 def _zstd(payload: bytes) -> bytes:
-    # decompressobj stops at the end of the frame: the build appends the size, 4 bytes.
-    return zstandard.ZstdDecompressor().decompressobj().decompress(payload)
+    # The first frame alone: the build appends the size, 4 bytes.
+    with zstandard.ZstdDecompressor().stream_reader(payload, read_across_frames=False) as stream:
+        data = stream.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise ValueError(_TOO_LARGE)
+    return data
 
 
 def _xz(payload: bytes) -> bytes:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(payload, _LARGEST)
+    return _bounded(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_MEMORY), payload)
 
 
 def _lzma(payload: bytes) -> bytes:
-    return lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(payload, _LARGEST)
+    return _bounded(lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MOST_MEMORY), payload)
 
 
 def _gzip(payload: bytes) -> bytes:
-    return zlib.decompressobj(31).decompress(payload, _LARGEST)
+    return _bounded(zlib.decompressobj(31), payload)
 
 
 def _bzip2(payload: bytes) -> bytes:
-    return bz2.BZ2Decompressor().decompress(payload, _LARGEST)
+    return _bounded(bz2.BZ2Decompressor(), payload)
 
 
 def _lz4(payload: bytes) -> bytes:
     tool = find_tool("lz4")
     if tool is None:
-        raise ValueError("its payload is lz4 and the program lz4 is not installed")
-    # The 4 bytes of size at the end are not part of the stream.
-    done = subprocess.run([tool, "-dc"], input=payload[:-4], capture_output=True, check=False)
-    if not done.stdout.startswith(_ELF):
-        raise ValueError("its lz4 payload cannot be unpacked")
-    return done.stdout
+        raise _LeftPacked("its payload is lz4 and the program lz4 is not installed")
+    with tempfile.TemporaryFile() as packed:
+        packed.write(payload[:-4])  # the 4 bytes of size at the end are not part of the stream
+        packed.seek(0)
+        with subprocess.Popen(
+            [tool, "-dc"], stdin=packed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
+            assert process.stdout is not None
+            data = process.stdout.read(_LARGEST + 1)
+            process.kill()  # one that has more to say
+    if len(data) > _LARGEST:
+        raise ValueError(_TOO_LARGE)
+    if not data.startswith(_ELF):
+        raise _LeftPacked("its lz4 payload cannot be unpacked")
+    return data
 
 
 _FORMATS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
@@ -173,6 +206,9 @@ _FORMATS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
 )
 
 
+_UNPACKING = (ValueError, OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError)
+
+
 def decompress(data: bytes, name: str) -> bytes:
     """A module's file, unpacked whatever it was packed with; as it is when with nothing.
 
@@ -182,7 +218,7 @@ def decompress(data: bytes, name: str) -> bytes:
         if data.startswith(magic):
             try:
                 return unpacker(data)
-            except (ValueError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+            except (*_UNPACKING, _LeftPacked) as error:
                 raise KernelUnavailable(f"{name}: is damaged: {error}") from error
     return data
 
@@ -204,9 +240,9 @@ def _payload(data: bytes, name: str) -> tuple[bytes | None, str]:
         if payload.startswith(magic):
             try:
                 elf = unpacker(payload)
-            except ValueError as error:
+            except _LeftPacked as error:
                 return None, str(error)
-            except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+            except _UNPACKING as error:
                 raise KernelUnavailable(
                     f"{name}: is damaged: its payload cannot be unpacked: {error}"
                 ) from error
@@ -256,6 +292,7 @@ def embedded_config(data: bytes) -> str | None:
     if begin < 0 or end < 0:
         return None
     try:
-        return gzip.decompress(data[begin + 8 : end]).decode("utf-8", "replace")
-    except (OSError, EOFError, zlib.error):
+        text = zlib.decompressobj(31).decompress(data[begin + 8 : end], _LARGEST_CONFIG)
+    except zlib.error:
         return None
+    return text.decode("utf-8", "replace")

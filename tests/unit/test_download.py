@@ -1,0 +1,53 @@
+"""Downloads: continued only where the server still has the same file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from http_files import Served, serving
+
+from vmtest.kernels.files.download import download
+
+OLD, NEW = b"o" * 1000, b"n" * 1000
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    monkeypatch.setattr("vmtest.kernels.files.download._PAUSE", 0.0)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving(Served({"/file": OLD})) as server:
+        yield server
+
+
+def got(served: Served, folder: Path) -> bytes:
+    download(f"{served.url}/file", folder / "file", "k")
+    return (folder / "file").read_bytes()
+
+
+def test_a_part_of_another_file_is_not_continued(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"another file's beginning")
+    assert got(served, tmp_path) == OLD
+
+
+@pytest.mark.parametrize(
+    ("tags", "new"),  # without tags nothing tells two files of one size apart but the sha256
+    [(True, NEW), (True, NEW * 2), (True, NEW[:600]), (False, NEW * 2), (False, NEW[:600])],
+)
+def test_a_file_that_changes_between_two_parts_is_not_mixed(
+    tags: bool, new: bytes, served: Served, tmp_path: Path
+) -> None:
+    served.tags, served.cut = tags, [400]
+
+    def change() -> None:
+        served.files["/file"] = new
+
+    served.after = change
+    assert got(served, tmp_path) == new
+
+
+def test_the_same_file_is_continued(served: Served, tmp_path: Path) -> None:
+    served.cut = [400]
+    assert got(served, tmp_path) == OLD
+    assert [asked for _, asked in served.asked] == [None, "bytes=400-"]
