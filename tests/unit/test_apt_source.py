@@ -484,3 +484,18 @@ def test_what_a_kernel_will_be_is_known_by_its_digest_before_it_is_fetched(
     resolved = source.resolve(kernel("6.1.9-1"), store)
     assert source.fetch(resolved, store).digest == resolved.digest != ""
     assert source.resolve(kernel("6.1.9-1"), store).digest == resolved.digest
+
+
+def test_in_a_cache_with_an_odd_name_apt_works(mirror: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "a b; $(touch ran) 'c'")
+    found = AptSource(archive(mirror)).resolve(kernel("6.1.*"), store)
+    assert found.version.text == "6.1.10-1"
+    assert not list(tmp_path.rglob("ran"))
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\nb"])
+def test_a_cache_whose_name_apts_configuration_cannot_hold_is_refused_with_the_cure(
+    name: str, mirror: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InfrastructureError, match=r"neither double quotes.*set VMTEST_CACHE"):
+        AptSource(archive(mirror)).resolve(kernel("6.1.*"), Store(tmp_path / name))

@@ -411,3 +411,27 @@ def test_a_wrong_known_failure_is_named_with_its_place_and_cure(
 def test_the_same_known_failure_twice_is_refused() -> None:
     (said,) = problems(MINIMAL + 2 * KNOWN.format(until='"2026-12-31"'))
     assert 'known_failure "test_net.py::test_v6_* (>=5.10,<5.15)" stands 2 times' in said
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("a='b", "has a quote that is not closed"),
+        ('dyndbg=\\"+p', "holds"),
+        ("-x", "begins with -"),
+        ("quiet --", "begins with -"),
+        ("a\\nb", "has a line break"),
+    ],
+)
+def test_an_option_that_virtme_ng_cannot_pass_on_is_refused(option: str, why: str) -> None:
+    text = MINIMAL.replace('path = "vmlinuz"', f"path = \"vmlinuz\"\ncmdline = ['''{option}''']")
+    text = text.replace("'''a\\nb'''", '"a\\nb"')
+    (problem,) = problems(text)
+    assert 'kernel "mine": cmdline' in problem and why in problem
+
+
+def test_several_options_in_one_string_and_quoted_ones_are_taken() -> None:
+    text = MINIMAL.replace(
+        'path = "vmlinuz"', "path = \"vmlinuz\"\ncmdline = ['quiet a.b=1', 'dyndbg=\"file x +p\"']"
+    )
+    assert config(text).kernels[2].cmdline == ("quiet a.b=1", 'dyndbg="file x +p"')

@@ -390,3 +390,23 @@ def test_every_symbol_asked_for_is_compared(requested: str, final: str, wrong: l
 )
 def test_the_first_error_of_a_build_is_the_one_that_tells(text: str, line: str) -> None:
     assert first_error(text) == line
+
+
+@pytest.mark.parametrize("name", ["a b", "a;touch ran;", "$(touch ran)", "a'b", "a\nb"])
+def test_in_a_folder_whose_path_make_would_read_nothing_is_built(
+    name: str, tree: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / name)
+    with pytest.raises(KernelUnavailable, match=r"cannot be built in .*set VMTEST_CACHE"):
+        fetch(kernel(tree), store)
+    assert not list(tmp_path.rglob("ran")) and store.entries() == []
+
+
+def test_a_tmpdir_with_an_odd_name_does_not_matter(
+    tree: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "a; exit 7; b"
+    odd.mkdir()
+    monkeypatch.setenv("TMPDIR", str(odd))
+    assert fetch(kernel(tree), store).release == RELEASE
+    assert list(odd.iterdir()) == []

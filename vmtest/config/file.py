@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -139,6 +140,19 @@ def _tag(value: str) -> str:
     return value
 
 
+def _option(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("has a line break or another control character")
+    try:
+        words = shlex.split(value)
+    except ValueError:
+        raise ValueError("has a quote that is not closed") from None
+    # virtme-ng takes the options one by one from its own command line.
+    if any(word.startswith("-") or '"' in word for word in words):
+        raise ValueError('no option of the kernel begins with - or holds "')
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(_duration)]
 Memory = Annotated[int, BeforeValidator(_memory)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -146,6 +160,7 @@ Version = Annotated[str, AfterValidator(_version)]
 Url = Annotated[str, AfterValidator(_url)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 Tag = Annotated[str, AfterValidator(_tag)]
+Option = Annotated[str, AfterValidator(_option)]
 Range = Annotated[VersionRange, BeforeValidator(_range)]
 TestPattern = Annotated[str, AfterValidator(_test_pattern)]
 Reason = Annotated[str, AfterValidator(_reason)]
@@ -209,7 +224,7 @@ class _Kernel(_Strict):
     config: Path | None = None
     tags: list[Name] = []
     gate: bool = True
-    cmdline: list[str] = []
+    cmdline: list[Option] = []
     memory: Memory | None = None
     cpus: PositiveInt | None = None
     boot_timeout: Duration | None = None

@@ -33,15 +33,16 @@ def usual_places() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*([given] if given else ()), *_USUAL]))
 
 
-def plain_folder(prefix: str, places: Iterable[str] = ()) -> Path:
-    """A new folder for this user alone, whose path is plain and short; the caller removes it.
+def plain_folder(prefix: str, places: Iterable[str] = (), *, short: bool = True) -> Path:
+    """A new folder for this user alone, whose path is plain; the caller removes it.
 
-    In the first of ``places``, then of the usual ones, that will do.  Raises InfrastructureError
-    that says of each why not.
+    In the first of ``places``, then of the usual ones, that will do; ``short`` leaves room for a
+    unix socket in it.  Raises InfrastructureError that says of each
+    why not.
     """
     refused = []
     for place in dict.fromkeys([*places, *usual_places()]):
-        why = _unfit(Path(place))
+        why = _unfit(Path(place), short)
         if not why:
             try:
                 return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
@@ -54,12 +55,12 @@ def plain_folder(prefix: str, places: Iterable[str] = ()) -> Path:
     )
 
 
-def _unfit(place: Path) -> str:
+def _unfit(place: Path, short: bool) -> str:
     """Why no folder of ours can be in ``place``, "" when one can."""
     if not place.is_absolute():
         return "is not an absolute path"
     if not is_plain(place):
         return "its path has characters that a shell would read"
-    if len(str(place)) + 1 + _LONGEST_NAME > _SOCKET:
+    if short and len(str(place)) + 1 + _LONGEST_NAME > _SOCKET:
         return f"its path is too long for a unix socket in it ({len(str(place))} bytes)"
     return "" if place.is_dir() else "there is no such folder"

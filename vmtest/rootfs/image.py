@@ -11,9 +11,9 @@ import os
 import pwd
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,6 +37,7 @@ from vmtest.host.cache import (
 )
 from vmtest.host.debian import Mirror, Mirrors, clean_environment, host_options
 from vmtest.host.files import Files
+from vmtest.host.plain import plain_folder
 from vmtest.host.seal import Entry, seal
 from vmtest.model.kernels import GuestSpec, KernelImage, Progress, RootImage
 from vmtest.rootfs.wheels import stage_wheels
@@ -425,7 +426,7 @@ def _build(
             *([] if check_valid_until else ['--aptopt=Acquire::Check-Valid-Until "false"']),
             *(f"--aptopt={line}" for line in host_options()),
             *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
-            *_wheel_hooks(spec, folder, files),
+            *_wheel_hooks(spec, sources.parent, files),
             *(f"--customize-hook={hook}" for hook in _HOOKS),
             spec.suite,
             "-",
@@ -433,15 +434,16 @@ def _build(
         ]
         kept = cache / "logs" / f"{folder.name.partition('@')[0]}.log"
         log(f"building the guest image ({spec.suite}, {len(_packages(spec))} packages)")
-        _run(command, packer, kept, folder, log)
+        _run(command, packer, kept, sources.parent, log)
     kept.unlink(missing_ok=True)
 
 
 @contextmanager
 def _sources(spec: GuestSpec, mirror: Mirror) -> Iterator[Path]:
     """A one-line source that mmdebstrap reads, and the keys it names, readable by its namespace."""
-    with tempfile.TemporaryDirectory(prefix="vmtest-image-") as name:
-        folder = Path(name)
+    # mmdebstrap and apt read signs in a path: theirs are in a folder where there are none.
+    folder = plain_folder("vmtest-image-", short=False)
+    try:
         folder.chmod(0o755)
         signed_by = mirror.signed_by
         if "\n" in signed_by:
@@ -457,6 +459,8 @@ def _sources(spec: GuestSpec, mirror: Mirror) -> Iterator[Path]:
             encoding="utf-8",
         )
         yield sources
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wheel_hooks(spec: GuestSpec, folder: Path, files: Files) -> list[str]:
@@ -487,7 +491,7 @@ def _check_user_namespaces() -> None:
 def _run(command: list[str], packer: list[str], kept: Path, folder: Path, log: Log) -> None:
     """Run ``command | packer`` with both logs in ``kept``; raises ImageError with its end."""
     kept.parent.mkdir(parents=True, exist_ok=True)
-    environment = clean_environment()
+    environment = clean_environment({"TMPDIR": str(folder.parent)})
     with (
         kept.open("wb") as output,
         subprocess.Popen(
@@ -518,8 +522,7 @@ def _run(command: list[str], packer: list[str], kept: Path, folder: Path, log: L
         return
     text = kept.read_text(encoding="utf-8", errors="replace")
     if "No space left" in text:
-        temporary = Path(tempfile.gettempdir())
-        raise disk_full(folder if _is_full(folder) else temporary, "guest image")
+        raise disk_full(kept.parent if _is_full(kept.parent) else folder.parent, "guest image")
     program, status = (
         ("mmdebstrap", maker.returncode)
         if maker.returncode != 0

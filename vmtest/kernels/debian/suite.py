@@ -157,6 +157,11 @@ class SuiteState:
 
     def _prepare(self) -> None:
         root = ensure(self.directory)
+        if '"' in str(root) or "\n" in str(root):
+            raise InfrastructureError(
+                f"{self.suite}: apt cannot keep its state in {str(root)!r}: its configuration "
+                f"takes neither double quotes nor line breaks; set VMTEST_CACHE to another folder"
+            )
         for folder in ("etc/apt.conf.d", "etc/preferences.d", "lists/partial", "cache/archives"):
             ensure(root / folder)
         (root / "status").touch()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import select
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmtest.errors import BuildFailed, InfrastructureError
 from vmtest.host.cache import disk_full, remove_tree, require_tool
+from vmtest.host.plain import plain_folder
 from vmtest.host.process import Supervised
 from vmtest.kernels.kconfig import parse
 from vmtest.model.kernels import Progress
@@ -79,7 +79,7 @@ class Maker:
 
     def _run(self, argv: list[str]) -> None:
         """Run ``argv`` in the source, ended with us; raises BuildFailed with what went wrong."""
-        temporary = Path(tempfile.mkdtemp(prefix="vmtest-build-"))
+        temporary = plain_folder("vmtest-build-", short=False)
         command = ["sh", "-c", 'cd "$0" && exec "$@"', str(self.source), *argv]
         environment = _environment(temporary)
         begin = self.log.stat().st_size
@@ -115,7 +115,7 @@ class Maker:
         if status == 0:
             return
         what = f"{self.name}: building the kernel"
-        places = (self.folder, Path(tempfile.gettempdir()))  # a compiler's own files
+        places = (self.folder, temporary.parent)  # a compiler's own files
         full = [place for place in places if shutil.disk_usage(place).free < _FULL]
         if full or "No space left" in text:
             raise disk_full([*full, self.folder][0], what)

@@ -15,6 +15,7 @@ from pathlib import Path
 from vmtest.errors import KernelUnavailable
 from vmtest.host import requirements as host
 from vmtest.host.cache import ensure, find_tool, locked, require_space, require_tool, sha256_json
+from vmtest.host.plain import is_plain
 from vmtest.kernels.kconfig import parse
 from vmtest.kernels.store.entry import copy_modules, finish
 from vmtest.kernels.store.store import Manifest, Store
@@ -128,6 +129,12 @@ def _fill(entry: Path, resolved: Resolved, store: Store, progress: Progress | No
     spec = _spec(kernel)
     tree = GitTree(spec.path, kernel.name)
     folder = ensure(trees_folder(store))
+    if not is_plain(folder):
+        raise KernelUnavailable(
+            f"{kernel.name}: a kernel cannot be built in {str(folder)!r}: make would read signs "
+            f"in the path; set VMTEST_CACHE to a folder whose path has only letters, digits and "
+            f". _ + -"
+        )
     repository = tree.repository(folder)
     name = repository.stem.removeprefix("repository-")
     text = _config_text(kernel)
