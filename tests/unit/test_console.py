@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.vm.console import ConsoleLog, Sign, classify, clean
+from vmtest.vm.console import MOST_FINDINGS, ConsoleLog, Lines, Sign, classify, clean
 
 DATA = Path(__file__).parent / "data" / "console"
 
@@ -16,9 +16,18 @@ DATA = Path(__file__).parent / "data" / "console"
         ("[   10.1] BUG: kernel NULL pointer dereference, address: 0000000", Sign.SPLAT),
         ("[   10.1] Oops: 0002 [#1] PREEMPT SMP NOPTI", Sign.SPLAT),
         ("[   10.1] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [x:1]", Sign.SPLAT),
+        ("[   10.1] NMI watchdog: Watchdog detected hard LOCKUP on cpu 1", Sign.SPLAT),
+        ("[   10.1] BUG kmalloc-64 (Not tainted): Poison overwritten", Sign.SPLAT),
+        ("[   10.1] stack segment: 0000 [#1] PREEMPT SMP NOPTI", Sign.SPLAT),
         ("[   10.1] rcu: INFO: rcu_preempt self-detected stall on CPU", Sign.SPLAT),
         ("[   10.1] INFO: task sh:12 blocked for more than 120 seconds.", Sign.SPLAT),
         ("[   10.1] Out of memory: Killed process 99 (python3)", Sign.OUT_OF_MEMORY),
+        ("no line break here[   10.100000] WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1", Sign.SPLAT),
+        (
+            "a process[    7.1] said this[   12.345678][   T41] Kernel panic - not syncing: x",
+            Sign.PANIC,
+        ),
+        ("it took [1.5] BUG: a test printed this", None),
         ("[    0.1] Kernel command line: panic=-1", None),
         ("[    3.2] virtme-ng-init: WARNING: failed to run: systemd-tmpfiles", None),
         ("WARNING: a test printed this", None),
@@ -75,3 +84,35 @@ def test_the_tail_is_bounded_and_ends_with_the_last_line(tmp_path: Path) -> None
     console.feed(b"".join(b"line %d\n" % n for n in range(100)))
     assert len(console.tail) == 30
     assert console.tail[-1] == "line 99"
+
+
+def test_a_line_without_an_end_is_cut_and_nothing_of_it_is_lost() -> None:
+    lines = Lines()
+    sent = bytes(range(32, 127)) * 10_000
+    got = [line for begin in range(0, len(sent), 5000) for line in lines.feed(sent[begin:][:5000])]
+    assert max(map(len, got)) <= 1 << 16
+    assert b"".join([*got, *lines.end()]) == sent
+
+
+def test_a_panic_behind_20_megabytes_without_a_line_break_is_seen(tmp_path: Path) -> None:
+    panics: list[int] = []
+    console = log(tmp_path, panics)
+    for _ in range(20 << 4):
+        console.feed(b"#" * (1 << 16))
+    console.feed(b"[   10.100000] Kernel panic - not syncing: x\n")
+    assert panics == [1]
+    assert max(map(len, console.tail)) <= 1000
+
+
+@pytest.mark.parametrize("before", range(0, 1 << 11, 7))
+def test_a_complaint_is_seen_wherever_a_long_line_is_cut(tmp_path: Path, before: int) -> None:
+    console = log(tmp_path)
+    console.feed(b"#" * ((1 << 16) - before))
+    console.feed(b"[   10.100000][  T141] BUG: here\n")
+    assert [finding.text for finding in console.findings(Sign.SPLAT)] == ["BUG: here"]
+
+
+def test_a_flood_of_complaints_is_kept_up_to_a_bound(tmp_path: Path) -> None:
+    console = log(tmp_path)
+    console.feed(b"[   10.100000] BUG: again\n" * 5000)
+    assert len(console.findings(Sign.SPLAT)) == MOST_FINDINGS

@@ -1,7 +1,8 @@
 """The guest's console: captured always, scanned while it runs.
 
-``classify`` is pure; ``ConsoleLog`` is fed by the machine's reading thread and
-read by everybody else.
+``classify`` and ``Lines`` are pure; ``ConsoleLog`` is fed by the machine's reading
+thread and read by everybody else.  What the kernel's messages mean is said here
+for the kernel's log (``vmtest.vm.klog``) as well.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,8 +19,21 @@ from pathlib import Path
 TAIL = 30
 """How many of the last lines are kept for reports."""
 
-_TIMESTAMP = re.compile(r"^(?:<\d+>)?\[\s*\d+\.\d+\](?:\[\s*[TC]?\d+\])?\s?")
+MOST_FINDINGS = 1000
+"""Findings of one sign that are kept: a kernel that floods shall not fill our memory."""
+
+_LONGEST = 1 << 16
+"""Bytes after which a line without an end is taken as one."""
+_OVERLAP = 1 << 10
+_LONGEST_SHOWN = 1000
+
+_STAMP = r"\[\s*(\d+\.{decimals})\](?:\[\s*[TC]?\d+\])?\s?"
+_TIMESTAMP = re.compile(r"^(?:<\d+>)?" + _STAMP.format(decimals=r"\d+"))
+# Behind what a process wrote without a line break: there only as printk writes it.
+_LATER_TIMESTAMP = re.compile(_STAMP.format(decimals=r"\d{6}"))
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>c]|[\x00-\x08\x0b-\x1f\x7f]")
+# Whole, or cut off by the end of what is there.
+_MAY_BE_STAMP = re.compile(rb"\[ *\d*(?:\.|$)")
 
 
 class Sign(StrEnum):
@@ -36,10 +50,11 @@ _SIGNS: tuple[tuple[Sign, re.Pattern[str]], ...] = tuple(
     for sign, pattern in (
         (Sign.PANIC, r"^Kernel panic - not syncing"),
         (Sign.OUT_OF_MEMORY, r"^(Out of memory: Killed process|Memory cgroup out of memory)"),
-        (Sign.SPLAT, r"^BUG: "),
+        (Sign.SPLAT, r"^BUG(: | \S+ \()"),
         (Sign.SPLAT, r"^WARNING: (?!.*(is deprecated|unsafe option))"),
         (Sign.SPLAT, r"^(Oops|general protection fault|kernel BUG at|divide error|invalid opcode)"),
-        (Sign.SPLAT, r"^(watchdog: )?BUG: (soft|hard) lockup"),
+        (Sign.SPLAT, r"^[\w ,-]{1,60}: [0-9a-f]{4} \[#\d+\]"),  # die(), whatever the trap
+        (Sign.SPLAT, r"^(NMI )?watchdog: (BUG: (soft|hard) lockup|Watchdog detected hard LOCKUP)"),
         (Sign.SPLAT, r"^(rcu: )?INFO: rcu\S* (self-)?detected (expedited )?stall"),
         (Sign.SPLAT, r"^INFO: task .* blocked for more than"),
         (Sign.SPLAT, r"^(UBSAN|KASAN|KCSAN|KMSAN): "),
@@ -50,11 +65,16 @@ _SIGNS: tuple[tuple[Sign, re.Pattern[str]], ...] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A line that matters: what it means, its text, seconds since the machine started."""
+    """A message that matters: what it means, its text, seconds since the machine started.
+
+    ``stamp`` is the kernel's own time as it prints it (``10.876474``): the same on the
+    console and in the kernel's log.
+    """
 
     sign: Sign
     text: str
     seconds: float
+    stamp: str = ""
 
 
 def clean(line: str) -> str:
@@ -62,22 +82,75 @@ def clean(line: str) -> str:
     return _ESCAPES.sub("", line).rstrip()
 
 
-def classify(line: str) -> Sign | None:
-    """What one console line means, None for nothing special.
-
-    Only lines that begin with the kernel's own words count, after a printk
-    time stamp: a test that prints ``WARNING:`` to its own output is no splat.
-    """
-    match = _TIMESTAMP.match(line)
-    if match is None:
-        return None
-    text = line[match.end() :]
+def sign_of(text: str) -> Sign | None:
+    """What a message of the kernel's, without its time stamp, means; None for nothing special."""
     return next((sign for sign, pattern in _SIGNS if pattern.search(text)), None)
 
 
-def message(line: str) -> str:
-    """``line`` without its time stamp."""
-    return _TIMESTAMP.sub("", line)
+def _kernels(line: str) -> Iterator[tuple[str, str]]:
+    """Where the kernel may speak in ``line``: its time stamp and all that follows."""
+    first = _TIMESTAMP.match(line)
+    begin = 0
+    if first is not None:
+        yield first.group(1), line[first.end() :]
+        begin = first.end()
+    for later in _LATER_TIMESTAMP.finditer(line, begin):
+        yield later.group(1), line[later.end() :]
+
+
+def _find(line: str) -> tuple[Sign, str, str] | None:
+    for stamp, text in _kernels(line):
+        if (sign := sign_of(text)) is not None:
+            return sign, stamp, text
+    return None
+
+
+def classify(line: str) -> Sign | None:
+    """What one console line means, None for nothing special.
+
+    Only the kernel's own words count, after a printk time stamp: a test that prints
+    ``WARNING:`` to its own output is no splat.  The kernel does not begin a new line
+    behind what a process wrote without one.
+    """
+    found = _find(line)
+    return found[0] if found is not None else None
+
+
+class Lines:
+    """Cuts what comes in pieces into lines, in time and memory that a line without an end bounds.
+
+    What has no line break for 64 KiB is taken as a line, cut where a time stamp may begin.
+    """
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that ``data`` completes."""
+        lines: list[bytes] = []
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            self._add(data[start:end], lines)
+            lines.append(bytes(self._rest))
+            self._rest.clear()
+            start = end + 1
+        self._add(data[start:], lines)
+        return lines
+
+    def _add(self, piece: bytes, lines: list[bytes]) -> None:
+        for begin in range(0, len(piece), _LONGEST):
+            self._rest += piece[begin : begin + _LONGEST]
+            while len(self._rest) > _LONGEST:
+                stamp = _MAY_BE_STAMP.search(self._rest, _LONGEST - _OVERLAP, _LONGEST)
+                cut = stamp.start() if stamp is not None else _LONGEST
+                lines.append(bytes(self._rest[:cut]))
+                del self._rest[:cut]
+
+    def end(self) -> list[bytes]:
+        """The unfinished last line, if there is one."""
+        rest = [bytes(self._rest)] if self._rest else []
+        self._rest.clear()
+        return rest
 
 
 class ConsoleLog:
@@ -92,39 +165,36 @@ class ConsoleLog:
         self._on_panic = on_panic
         self._lock = threading.Lock()
         self._tail: deque[str] = deque(maxlen=TAIL)
-        self._findings: list[Finding] = []
-        self._rest = b""
+        self._findings: dict[Sign, list[Finding]] = {sign: [] for sign in Sign}
+        self._lines = Lines()
         self._started = self.last_activity = time.monotonic()
 
     def feed(self, data: bytes) -> None:
         """Take what the console wrote; ``data`` may end within a line."""
         self.last_activity = time.monotonic()
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for raw in lines:
+        for raw in self._lines.feed(data):
             self._line(raw)
 
     def close(self) -> None:
         """Take the last, unfinished line as a line."""
-        if self._rest:
-            self._line(self._rest)
-            self._rest = b""
+        for raw in self._lines.end():
+            self._line(raw)
 
     def _line(self, raw: bytes) -> None:
         line = clean(raw.decode(errors="replace"))
-        sign = classify(line)
+        found = _find(line)
         with self._lock:
             if line:
-                self._tail.append(line)
-            if sign is None:
+                self._tail.append(line[:_LONGEST_SHOWN])
+            if found is None:
                 return
-            seconds = time.monotonic() - self._started
-            first_panic = sign is Sign.PANIC and not self._of(Sign.PANIC)
-            self._findings.append(Finding(sign, message(line), seconds))
-        if first_panic:
+            sign, stamp, text = found
+            known = len(self._findings[sign])
+            if known < MOST_FINDINGS:
+                seconds = time.monotonic() - self._started
+                self._findings[sign].append(Finding(sign, text, seconds, stamp))
+        if sign is Sign.PANIC and known == 0:
             self._on_panic()
-
-    def _of(self, sign: Sign) -> list[Finding]:
-        return [finding for finding in self._findings if finding.sign is sign]
 
     @property
     def tail(self) -> tuple[str, ...]:
@@ -135,7 +205,7 @@ class ConsoleLog:
     def findings(self, sign: Sign) -> list[Finding]:
         """All findings of ``sign`` so far, oldest first."""
         with self._lock:
-            return self._of(sign)
+            return list(self._findings[sign])
 
     @property
     def panic(self) -> Finding | None:

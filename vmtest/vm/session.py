@@ -280,15 +280,6 @@ class SshStream:
         err = channel.recv_stderr(_CHUNK) if channel.recv_stderr_ready() else b""
         return out, err
 
-    def _raise_if_lost(self) -> None:
-        if self._channel.exit_status != -1:
-            return
-        # paramiko wakes readers before it calls a dying transport inactive.
-        transport = self._channel.get_transport()
-        transport.join(0.5)
-        if not transport.is_active():
-            raise SessionLost("the SSH session ended while a command ran")
-
     def exited(self) -> bool:
         """Whether its exit status has come: sshd sends it at once, the end of file later."""
         return bool(self._channel.exit_status_ready())
