@@ -65,7 +65,10 @@ class SessionRefused(SessionLost):
 
 
 class DeadlineExceeded(VmtestError):
-    """A deadline passed; ``kind`` is boot, silence or total."""
+    """A deadline passed; ``kind`` is boot, silence, total, or answer.
+
+    The last is our own patience with something simple: copying, starting, killing.
+    """
 
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)

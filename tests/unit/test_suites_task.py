@@ -35,7 +35,9 @@ def run(status: int | None, *outcomes: Outcome, running: str | None = None) -> R
 def machine(tmp_path: Path, console: bytes = b"") -> Machine:
     log = ConsoleLog(tmp_path / "console.log", lambda: None)
     log.feed(console)
-    return cast(Machine, SimpleNamespace(console=log, spec=SimpleNamespace(memory_mib=512)))
+    return cast(
+        Machine, SimpleNamespace(findings=log.findings, spec=SimpleNamespace(memory_mib=512))
+    )
 
 
 @pytest.mark.parametrize(

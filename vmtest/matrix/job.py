@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event as Flag
-from threading import Lock, Timer
+from threading import Lock
 from typing import Protocol
 
 from vmtest.errors import BootError, InfrastructureError, SessionLost, VmtestError
@@ -22,10 +22,13 @@ from vmtest.matrix.intact import Intact
 from vmtest.model.events import Booted, Booting, Event
 from vmtest.model.kernels import Kernel, KernelImage, KernelResult, Limits, RootImage, Status
 from vmtest.vm.accel import Probe
-from vmtest.vm.console import Sign
+from vmtest.vm.console import Finding, Sign
 from vmtest.vm.deadlines import Scale
+from vmtest.vm.klog import KernelLog, LogReader
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import Session, SshSession
+
+_ANSWER = 10.0  # seconds for a guest to say something simple, times the deadlines' factor
 
 Emit = Callable[[Event], None]
 Hold = Callable[[Session, KernelResult], None]
@@ -106,14 +109,24 @@ class Cancellation:
 class Guest:
     """A booted guest.
 
-    ``limits`` are real seconds; ``complaints`` is how many the kernel had made
-    when it was up: those are no task's fault.
+    ``limits`` are real seconds; ``reader`` follows the kernel's log; ``booted`` is the
+    kernel's time of the last complaint on the console when the session was there.
     """
 
     machine: Machine
     session: SshSession
     limits: Limits
-    complaints: int
+    reader: LogReader
+    booted: float
+
+    @property
+    def complaints(self) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+        """What the kernel complained of while booting, which is no task's fault, and since."""
+        found = self.machine.findings(Sign.SPLAT)
+        up = self.reader.log.up
+        end = self.booted if up is None else up
+        boot = tuple(finding for finding in found if float(finding.stamp) <= end)
+        return boot, found[len(boot) :]
 
 
 class Bench:
@@ -147,16 +160,17 @@ class Bench:
     def guest(self, network: bool = False) -> Iterator[Guest]:
         """Boot the kernel, and end its VM behind; raises BootError, SessionLost.
 
-        The first guest's console is ``console.log``, the second's ``console-2.log``.
+        The first guest's logs are ``console.log`` and ``dmesg.log``, the second's
+        ``console-2.log`` and ``dmesg-2.log``.
         """
         job = self.job
         self._boots += 1
-        log = "console.log" if self._boots == 1 else f"console-{self._boots}.log"
+        number = "" if self._boots == 1 else f"-{self._boots}"
         spec = MachineSpec(
             image=job.image,
             root=job.root,
             probe=job.probe,
-            log=job.directory / log,
+            log=job.directory / f"console{number}.log",
             memory_mib=job.kernel.memory_mib,
             cpus=job.kernel.cpus,
             cmdline=job.kernel.cmdline,
@@ -169,6 +183,10 @@ class Bench:
             stack.callback(self._remember, machine)
             self._cancellation.watch(machine, stack)
             session = machine.connect(limits.boot, job.scale.factor)
+            log = KernelLog(job.directory / f"dmesg{number}.log")
+            machine.log = log
+            reader = LogReader(session, log)
+            stack.callback(reader.join)
             stack.callback(session.close)
             seconds = round(time.monotonic() - machine.started, 2)
             self.boot_seconds = self.boot_seconds or seconds
@@ -176,31 +194,19 @@ class Bench:
                 Booted(job.kernel.name, seconds, job.image.release, job.probe.accelerator.value)
             )
             self.intact.begin()
-            complaints = len(machine.console.findings(Sign.SPLAT))
-            yield Guest(machine, session, limits, complaints)
+            booting = machine.console.findings(Sign.SPLAT)
+            booted = max((float(finding.stamp) for finding in booting), default=0.0)
+            yield Guest(machine, session, limits, reader, booted)
 
     def _remember(self, machine: Machine) -> None:
         self.console_tail = machine.console.tail
 
-    @contextmanager
-    def patience(self, machine: Machine, seconds: float) -> Iterator[None]:
-        """Hang up on a guest that neither answers nor dies within ``seconds``."""
-        timer = Timer(seconds, machine.hang_up)
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def read_log(self, guest: Guest) -> None:
+        """Read the kernel's log up to now, where programs and maps have been freed as well.
 
-    def keep_dmesg(self, guest: Guest) -> bool:
-        """Write dmesg.log; whether the guest was still there to give its log."""
-        with self.patience(guest.machine, 10 * self.job.scale.factor):
-            try:
-                text = guest.session.run(["dmesg"]).stdout
-            except SessionLost:
-                return False
-        (self.job.directory / "dmesg.log").write_bytes(text)
-        return True
+        Raises SessionLost, and DeadlineExceeded when the guest does not answer.
+        """
+        guest.reader.finish(_ANSWER * self.job.scale.factor, self.check)
 
     def show(self, session: SshSession, result: KernelResult) -> KernelResult:
         """Let somebody look at a guest that failed; whatever comes of it, the result stands."""

@@ -16,6 +16,7 @@ from vmtest.model.events import Preparing
 from vmtest.model.kernels import KernelResult, Outcome, Status, TestResult
 from vmtest.suites.process import install
 from vmtest.vm.console import Finding, Sign
+from vmtest.vm.deadlines import within
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
 
@@ -59,41 +60,65 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Work) -> Kerne
     status, reason = Status.PASSED, ""
     try:
         bench.emit(Preparing(name, "copying the payload"))
-        with bench.patience(machine, guest.limits.silence):
+        with within(guest.limits.silence, "copying the payload", machine.hang_up):
             release = install(guest.session, work.archive, bench.check)
         if release != bench.job.image.release:
             raise UnbootableKernel(
                 f"{name}: the guest runs {release} and not {bench.job.image.release}"
             )
         work.run(guest, bench.check)
+        # After the last test: where programs and maps are freed.
+        ended = _read_log(bench, guest)
         status, reason = work.verdict(machine)
         if status is Status.LOST:
             reason = _while(work, reason)
-        if not bench.keep_dmesg(guest) and not bench.cancelled:
-            # After the last test: where programs and maps are freed.
-            status, reason = Status.LOST, f"{machine.cause_of_death()} after the last test"
+        status, reason = ended or (status, reason)
     except DeadlineExceeded as error:
-        starved = out_of_memory(machine)
-        status = Status.LOST if starved else Status.TIMED_OUT
-        reason = _while(work, starved or str(error))
+        status, reason = _late(machine, work, error)
     except SessionLost as error:
         status, reason = _broken(bench, machine, work, error)
     except OSError as error:
         status, reason = Status.INFRA_ERROR, f"{error}; the results so far are kept"
     if machine.console.panic and status is not Status.PANICKED:
         status, reason = Status.PANICKED, machine.cause_of_death()
-    splats = machine.console.findings(Sign.SPLAT)[guest.complaints :]
+    boot, splats = guest.complaints
     if status is Status.PASSED and splats:
         status, reason = Status.SPLAT, f'the kernel complained: "{splats[0].text}"'
+    elif status is Status.PASSED and guest.reader.unseen:
+        status, reason = Status.SPLAT, unseen(guest)
     return replace(
         result,
         status=status,
         reason=reason,
         tests=work.results(reason),
         splats=_texts(splats),
-        note=_with_boot_splats(result.note, machine, guest.complaints),
+        note="; ".join(filter(None, (result.note, _of_the_boot(boot), *guest.reader.notes))),
         console_tail=() if status in (Status.PASSED, Status.FAILED) else machine.console.tail,
     )
+
+
+def _read_log(bench: Bench, guest: Guest) -> tuple[Status, str] | None:
+    """Status and reason when the guest ends under it, or does not answer."""
+    try:
+        bench.read_log(guest)
+    except DeadlineExceeded as error:
+        return Status.TIMED_OUT, f"the guest does not answer after the last test: {error}"
+    except SessionLost:
+        if bench.cancelled:
+            return None
+        return Status.LOST, f"{guest.machine.cause_of_death()} after the last test"
+    return None
+
+
+def _late(machine: Machine, work: Work, error: DeadlineExceeded) -> tuple[Status, str]:
+    if starved := out_of_memory(machine):
+        return Status.LOST, _while(work, starved)
+    if error.kind == "answer" and not work.begun:
+        return Status.INFRA_ERROR, (
+            f"before {work.name} had begun: {error}; is the host overloaded? "
+            f"Raise silence_timeout in kernels.toml or lower --jobs; see {machine.spec.log}"
+        )
+    return Status.TIMED_OUT, _while(work, str(error))
 
 
 def _broken(bench: Bench, machine: Machine, work: Work, error: SessionLost) -> tuple[Status, str]:
@@ -115,17 +140,24 @@ def _texts(findings: Sequence[Finding]) -> tuple[str, ...]:
     return tuple(finding.text for finding in findings)
 
 
-def _with_boot_splats(note: str, machine: Machine, count: int) -> str:
-    if not count:
-        return note
-    first = machine.console.findings(Sign.SPLAT)[0].text
-    boot = f'{count} complaint(s) of the kernel while booting, the first: "{first}"'
-    return f"{note}; {boot}" if note else boot
+def _of_the_boot(complaints: Sequence[Finding]) -> str:
+    if not complaints:
+        return ""
+    first = complaints[0].text
+    return f'{len(complaints)} complaint(s) of the kernel while booting, the first: "{first}"'
+
+
+def unseen(guest: Guest) -> str:
+    """The reason for a kernel that complained where nobody could read it."""
+    return (
+        f"the kernel complained ({guest.reader.unseen} in /proc/sys/kernel/tainted), but its "
+        "message was overwritten before it could be read; see dmesg.log"
+    )
 
 
 def out_of_memory(machine: Machine) -> str:
-    """What the console says of the guest's memory, "" when it had enough."""
-    killed = machine.console.findings(Sign.OUT_OF_MEMORY)
+    """What the kernel says of the guest's memory, "" when it had enough."""
+    killed = machine.findings(Sign.OUT_OF_MEMORY)
     if not killed:
         return ""
     return (

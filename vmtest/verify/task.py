@@ -11,9 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import IO
 
-from vmtest.errors import BadLine, InfrastructureError, SessionLost, UnbootableKernel
+from vmtest.errors import (
+    BadLine,
+    DeadlineExceeded,
+    InfrastructureError,
+    SessionLost,
+    UnbootableKernel,
+)
 from vmtest.host.files import Files
 from vmtest.matrix.job import Bench, Guest
+from vmtest.matrix.judge import unseen
 from vmtest.model.events import LoadFinished, LoadStarted, Preparing
 from vmtest.model.kernels import KernelImage, KernelResult, Status
 from vmtest.model.loads import LoadResult, LoadSet, Verdict
@@ -22,6 +29,7 @@ from vmtest.verify.baseline import Rules, judge
 from vmtest.verify.objects import OBJECT_LIMIT, Given, Load, pack
 from vmtest.verify.process import LOG, End, Loader, LoaderStuck, Order, Record, Wanted, Watch
 from vmtest.vm.console import Sign
+from vmtest.vm.deadlines import within
 
 BARREN_BOOTS = 10
 """Boots in a row without one load that came to its end, after which the rest is given up."""
@@ -70,6 +78,7 @@ class VerifyTask:
             loads=tuple(record.loads),
             against=others if self.load.against else None,
             splats=tuple(boots.splats),
+            note="; ".join(filter(None, (result.note, *dict.fromkeys(boots.notes)))),
             console_tail=() if status is Status.PASSED else bench.console_tail,
         )
         idle = not any(load.program or load.verdict.bad for load in record.loads)
@@ -80,10 +89,16 @@ class VerifyTask:
 
 
 class _Boots:
-    """The boots of one kernel; ``splats`` are the complaints in all of them."""
+    """The boots of one kernel.
+
+    ``splats`` are the complaints in all of them, ``notes`` what is to be said of how they
+    were read, ``end`` status and reason of what happened behind the last load.
+    """
 
     def __init__(self, bench: Bench, load: Load, loader: Loader, log: IO[bytes]) -> None:
         self.splats: list[str] = []
+        self.notes: list[str] = []
+        self.end = Status.PASSED, ""
         self._bench = bench
         self._load = load
         self._loader = loader
@@ -101,7 +116,7 @@ class _Boots:
             except BadLine as error:
                 left = loader.give_up(str(error))
                 return Status.LOST, f"{error}; {left} loads were not made"
-            except (InfrastructureError, SessionLost, OSError) as error:
+            except (InfrastructureError, SessionLost, DeadlineExceeded, OSError) as error:
                 if not self._installed:
                     raise
                 if self._bench.cancelled:
@@ -114,7 +129,7 @@ class _Boots:
                 why = f"given up after {barren} boots in a row without a verdict"
                 left = loader.give_up(why)
                 return Status.PANICKED, f"{why}; {left} loads were not made"
-        return Status.PASSED, ""
+        return self.end
 
     def _one(self, guest: Guest) -> None:
         """One boot: until everything is done with, or the guest is of no more use."""
@@ -123,12 +138,10 @@ class _Boots:
             self._install(guest)
             while self._loader.left and self._process(guest):
                 pass
-            if not bench.keep_dmesg(guest) and not bench.cancelled:
-                # After the last load: where programs and maps are freed.
-                self.splats.append(f"{machine.cause_of_death()} after the last load")
+            self._end(guest)
         except LoaderStuck:
             machine.hang_up()
-            self._blame(Verdict.TIMED_OUT, "over its time, and not to be killed")
+            self._blame(Verdict.TIMED_OUT, "it took over its time and could not be killed")
         except SessionLost:
             if bench.cancelled or not self._installed:
                 raise
@@ -136,13 +149,29 @@ class _Boots:
             dead = machine.console.panic is not None or not machine.running
             self._blame(Verdict.KERNEL_CRASHED if dead else Verdict.LOADER_CRASHED, cause)
         finally:
-            complaints = machine.console.findings(Sign.SPLAT)[guest.complaints :]
+            _, complaints = guest.complaints
             self.splats += [finding.text for finding in complaints]
+            if not complaints and guest.reader.unseen:
+                self.splats.append(unseen(guest))
+            self.notes += guest.reader.notes
+
+    def _end(self, guest: Guest) -> None:
+        """After the last load: where programs and maps are freed."""
+        try:
+            self._bench.read_log(guest)
+        except DeadlineExceeded as error:
+            why = f"the guest does not answer after the last load: {error}"
+            self.end = Status.TIMED_OUT, why
+        except SessionLost:
+            if not self._bench.cancelled:
+                cause = guest.machine.cause_of_death()
+                status = Status.PANICKED if guest.machine.console.panic else Status.LOST
+                self.end = status, f"{cause} after the last load"
 
     def _install(self, guest: Guest) -> None:
         job = self._bench.job
         self._bench.emit(Preparing(job.kernel.name, "copying the objects"))
-        with self._bench.patience(guest.machine, guest.limits.silence):
+        with within(guest.limits.silence, "copying the objects", guest.machine.hang_up):
             release = install(guest.session, self._load.payload.archive, self._bench.check)
         if release != job.image.release:
             raise UnbootableKernel(
@@ -152,9 +181,9 @@ class _Boots:
 
     def _process(self, guest: Guest) -> bool:
         """One loader process; whether the guest is fit for another."""
-        console = guest.machine.console
-        complaints = len(console.findings(Sign.SPLAT))
-        starved = len(console.findings(Sign.OUT_OF_MEMORY))
+        machine = guest.machine
+        complaints = len(machine.findings(Sign.SPLAT))
+        starved = len(machine.findings(Sign.OUT_OF_MEMORY))
         end = self._loader.execute(
             guest.session,
             self._bench.job.root.python,
@@ -165,7 +194,12 @@ class _Boots:
         )
         if end is End.FINISHED:
             return False
-        splats = console.findings(Sign.SPLAT)[complaints:]
+        try:
+            self._bench.read_log(guest)
+        except DeadlineExceeded as error:
+            self._blame(Verdict.TIMED_OUT, f"the guest does not answer after it: {error}")
+            return False
+        splats = machine.findings(Sign.SPLAT)[complaints:]
         if end is End.KILLED:
             self._blame(Verdict.TIMED_OUT, f"over {self._load.order.timeout:g} s")
         elif splats:
@@ -173,7 +207,7 @@ class _Boots:
             self._blame(Verdict.KERNEL_CRASHED, splats[0].text)
             return False
         else:
-            killed = console.findings(Sign.OUT_OF_MEMORY)[starved:]
+            killed = machine.findings(Sign.OUT_OF_MEMORY)[starved:]
             words = killed[-1].text if killed else self._loader.last_words
             self._blame(Verdict.LOADER_CRASHED, words)
         return True

@@ -45,6 +45,10 @@ printf '%s\n' \
 $box sed 's/^root:[^:]*:/root:*:/' /etc/shadow >/run/vmtest/shadow
 $box cat /run/vmtest/shadow >/etc/shadow
 
+# The end of the boot, told to the kernel's log (vmtest/vm/klog.py): whatever the
+# kernel complains of from here on is the tests' doing.
+{ echo '<7>vmtest: the guest is up' >/dev/kmsg; } 2>/dev/null || :
+
 # sshd never gets the port itself: it polls two descriptors of it, and the
 # second look takes the buffer off the ring before its interrupt is seen, so
 # that nobody is woken (Linux drivers/char/virtio_console.c, port_has_data()).

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from vmtest.errors import DeadlineExceeded, SessionLost
 from vmtest.model.kernels import Limits
 
 REFERENCE_BOOT = 3.0
@@ -43,3 +47,32 @@ class Scale:
         """``limits`` in real seconds on this machine."""
         f = self.factor
         return Limits(limits.boot * f, limits.silence * f, limits.total * f)
+
+
+@contextmanager
+def within(seconds: float, what: str, end: Callable[[], None]) -> Iterator[None]:
+    """Give the block ``seconds``: after that ``end`` is called, which has to wake who waits.
+
+    The block then raises DeadlineExceeded, which names ``what`` ("copying the payload"):
+    the connection that ``end`` closes was not the guest's to lose.
+    """
+    passed = threading.Event()
+
+    def over() -> None:
+        passed.set()
+        end()
+
+    timer = threading.Timer(seconds, over)
+    timer.daemon = True
+    timer.start()
+    late = DeadlineExceeded(f"{what} took over {seconds:.0f} s", "answer")
+    try:
+        yield
+    except (SessionLost, OSError) as error:
+        if passed.is_set():
+            raise late from error
+        raise
+    finally:
+        timer.cancel()
+    if passed.is_set():
+        raise late

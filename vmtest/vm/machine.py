@@ -26,8 +26,9 @@ from vmtest.host.process import Supervised
 from vmtest.kernels.kconfig import share_of
 from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.vm.accel import Probe
-from vmtest.vm.console import ConsoleLog
+from vmtest.vm.console import ConsoleLog, Finding, Sign
 from vmtest.vm.folder import make_folder
+from vmtest.vm.klog import KernelLog, merged
 from vmtest.vm.session import Keys, SshSession
 from vmtest.vm.vng import agent_line, find_vng, vng_argv, vng_environment
 
@@ -50,11 +51,13 @@ class Machine:
     """One VM, from start to end.
 
     Raises InfrastructureError when it cannot be started at all; everything
-    later is told by ``connect`` and ``check``.
+    later is told by ``connect`` and ``check``.  ``log`` is the kernel's log, once
+    somebody reads it.
     """
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
+        self.log: KernelLog | None = None
         self.started = time.monotonic()
         self.console = ConsoleLog(spec.log, self.hang_up)
         self._keys = Keys.make()
@@ -213,6 +216,12 @@ class Machine:
         deadline = time.monotonic() + 1.0
         while self.running and self.console.panic is None and time.monotonic() < deadline:
             self._ended.wait(0.05)
+
+    def findings(self, sign: Sign) -> tuple[Finding, ...]:
+        """What console and kernel's log say of ``sign`` so far, oldest first, each once."""
+        return merged(
+            self.console.findings(sign), () if self.log is None else self.log.findings(sign)
+        )
 
     def cause_of_death(self) -> str:
         """Why the session broke, as far as the console tells; waits a second for its word."""
