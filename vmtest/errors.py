@@ -64,6 +64,10 @@ class SessionRefused(SessionLost):
     """One side did not accept the other's key."""
 
 
+class Interrupted(VmtestError):
+    """The user ended the run while something was waited for; nothing is wrong."""
+
+
 class DeadlineExceeded(VmtestError):
     """A deadline passed; ``kind`` is boot, silence, total, or answer.
 

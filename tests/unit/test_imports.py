@@ -17,6 +17,7 @@ LAYERS = [
         "bisect.search",
         "command.formats",
         "host.cache",
+        "host.interrupt",
         "host.files",
         "host.plain",
         "host.requirements",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,13 @@ import typer
 
 from vmtest.config import file as configuration
 from vmtest.config.file import Config
-from vmtest.errors import InfrastructureError, UsageError, VmtestError
+from vmtest.errors import InfrastructureError, Interrupted, UsageError, VmtestError
+from vmtest.host import interrupt
 
 USAGE, INFRASTRUCTURE, INTERRUPTED = 2, 3, 130
 _MOST_LINES = 12
 _IMPATIENCE = 3.0
+_signalled: list[float] = []
 
 ConfigOption = Annotated[
     Path | None,
@@ -71,16 +74,23 @@ def fail(error: BaseException, *, own: int | None = None) -> NoReturn:
 @contextmanager
 def reported(own: int | None = None) -> Iterator[None]:
     """Turn our errors into messages and an exit status; a traceback means a bug of ours."""
+    clean_up_on_signals()
     try:
         yield
+    except Interrupted:
+        _end_interrupted()
     except VmtestError as error:
         fail(error, own=own)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(InfrastructureError(f"{where}{error.strerror or error}"), own=own)
     except KeyboardInterrupt:
-        print("vmtest: interrupted", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        _end_interrupted()
+
+
+def _end_interrupted() -> NoReturn:
+    print("vmtest: interrupted", file=sys.stderr)
+    raise typer.Exit(INTERRUPTED) from None
 
 
 def load_config(file: Path | None) -> Config:
@@ -102,23 +112,28 @@ def _upwards(folder: Path) -> tuple[Path, ...]:
 def clean_up_on_signals() -> None:
     """Have SIGINT and SIGTERM raise KeyboardInterrupt once, and leave the clean-up alone.
 
+    Commands, waits and connections of every thread are ended before.
+
     tox hands a terminal's Ctrl-C on to us, who have had it already: a second one
     that comes at once is the same.  One that comes later means impatience: this
     process ends, and the supervisors end its VMs.  A signal that was ignored when
     we started (a background job) stays so.
     """
-    first: list[float] = []
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if not first:
-            first.append(time.monotonic())
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not _signalled:
+            _signalled.append(time.monotonic())
+            interrupt.interrupt()
             raise KeyboardInterrupt
-        if time.monotonic() - first[0] > _IMPATIENCE:
+        if time.monotonic() - _signalled[0] > _IMPATIENCE:
+            interrupt.kill()
             os._exit(INTERRUPTED)
 
+    if threading.current_thread() is not threading.main_thread():
+        return
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
+            signal.signal(number, handle)
 
 
 def check_accelerator(name: str) -> None:

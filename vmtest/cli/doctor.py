@@ -136,7 +136,7 @@ def _accelerator(cache: Path) -> Finding:
         return Finding("accelerator", True, state)
     newest = entries[-1]
     try:
-        probe = accel.choose(newest.path / newest.manifest.image, cache)
+        probe = accel.choose(newest.path / newest.manifest.image, cache, anew=True)
     except VmtestError as error:
         return Finding("accelerator", False, "none works", str(error))
     seconds = f"a kernel boots to its root file system in {probe.seconds:.1f} s"

@@ -26,6 +26,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from vmtest.errors import InfrastructureError
+from vmtest.host import interrupt
 from vmtest.host.requirements import search_path
 
 ENVIRONMENT = "VMTEST_CACHE"
@@ -70,16 +71,18 @@ def _lock(root: Path, name: str, timeout: float = -1) -> FileLock:
 def locked(root: Path, name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the lock ``name`` of the cache ``root``; it ends with its process, however that ends.
 
-    ``waiting`` is called twice a second while another has it; what it raises ends the waiting.
+    ``waiting`` is called twice a second while another has it; what it raises ends the waiting,
+    as an interrupt does.
     """
     lock = _lock(root, name)
     try:
         while True:
             try:
-                lock.acquire(timeout=-1 if waiting is None else _PATIENCE)
+                lock.acquire(timeout=_PATIENCE)
             except Timeout:
-                assert waiting is not None
-                waiting()
+                interrupt.current().check()
+                if waiting is not None:
+                    waiting()
             else:
                 break
         try:

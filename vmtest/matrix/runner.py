@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vmtest.config.file import Config
 from vmtest.errors import InfrastructureError, KernelUnavailable, SessionLost, VmtestError
-from vmtest.host import seal
+from vmtest.host import interrupt, seal
 from vmtest.host.files import Files
 from vmtest.kernels import Store, kconfig, source_for
 from vmtest.matrix.intact import CacheDamaged
@@ -244,6 +244,7 @@ class _Runner:
         except BaseException as error:
             self.interrupted = isinstance(error, KeyboardInterrupt)
             self.cancellation.cancel()
+            interrupt.current().end()
             vms.shutdown(wait=True, cancel_futures=True)
             helpers.shutdown(wait=True, cancel_futures=True)
             self._drain()
@@ -361,7 +362,8 @@ def run_matrix(
     an infrastructure fault of one kernel is that kernel's result;
     KeyboardInterrupt becomes an interrupted matrix.
     """
-    return _Runner(plan, emit, save, hold).run(executor)
+    with interrupt.interruptible():
+        return _Runner(plan, emit, save, hold).run(executor)
 
 
 def resolve_all(

@@ -10,7 +10,6 @@ import os
 import platform
 import shlex
 import struct
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vmtest.errors import BuildError, InfrastructureError, UsageError
+from vmtest.host import interrupt
 from vmtest.host.files import FileContent, Files
 from vmtest.model.kernels import KernelVersion, ObjectFile, VersionRange
 
@@ -98,7 +98,7 @@ def _compile(program: Path, made: Path, include: Path) -> None:
         partial = Path(folder) / made.name
         argv = clang_argv(program, partial, include)
         try:
-            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            done = interrupt.run(argv)
         except FileNotFoundError:
             raise InfrastructureError(
                 "clang is not installed and is needed to compile bpf/; "
@@ -127,17 +127,7 @@ def run_build(command: Sequence[str], directory: Path) -> None:
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     try:
-        done = subprocess.run(
-            command,
-            cwd=directory,
-            env={**os.environ, "PATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        done = interrupt.run(command, merged=True, cwd=directory, env={**os.environ, "PATH": path})
     except OSError as error:
         raise BuildError(
             f"kernels.toml: [build]: cannot run {shlex.join(command)}: {error.strerror}"

@@ -14,12 +14,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from vmtest.errors import ImageError, InfrastructureError, UsageError
+from vmtest.host import interrupt
 from vmtest.host.cache import (
     disk_errors,
     disk_full,
@@ -99,6 +101,7 @@ _HOOKS = (_CLEAN, _PLACES, _MOUNT)
 
 _NEEDED_FOLDERS = ("dev", "proc", "sys", "run", "tmp")
 _BUILD_SPACE = 1 << 30
+_CLEAN_UP = 3.0  # seconds
 _TAIL = 6
 
 Log = Callable[[str], None]
@@ -494,30 +497,17 @@ def _run(command: list[str], packer: list[str], kept: Path, folder: Path, log: L
     environment = clean_environment({"TMPDIR": str(folder.parent)})
     with (
         kept.open("wb") as output,
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        ) as maker,
-        subprocess.Popen(
-            packer, stdin=maker.stdout, stdout=output, stderr=output, env=environment
-        ) as packing,
+        # mmdebstrap removes what it has unpacked when it is told to end.
+        interrupt.started(command, env=environment, grace=_CLEAN_UP) as maker,
+        _packing(packer, maker, output, environment) as packing,
     ):
-        assert maker.stdout is not None and maker.stderr is not None
-        maker.stdout.close()  # the packer's now: it must see the end of it
-        try:
-            for raw in maker.stderr:
-                output.write(raw)
-                output.flush()
-                line = raw.decode("utf-8", "replace").strip()
-                if line.startswith("I: ") and "running --" not in line:
-                    log(line.removeprefix("I: "))
-        except BaseException:
-            maker.terminate()
-            packing.terminate()
-            raise
+        assert maker.stderr is not None
+        for raw in maker.stderr:
+            output.write(raw)
+            output.flush()
+            line = raw.decode("utf-8", "replace").strip()
+            if line.startswith("I: ") and "running --" not in line:
+                log(line.removeprefix("I: "))
     if maker.returncode == 0 and packing.returncode == 0:
         return
     text = kept.read_text(encoding="utf-8", errors="replace")
@@ -531,6 +521,21 @@ def _run(command: list[str], packer: list[str], kept: Path, folder: Path, log: L
     raise ImageError(
         f"guest image: {program} ended with status {status}{_cause(text)}; the whole log is {kept}"
     )
+
+
+@contextmanager
+def _packing(
+    packer: list[str],
+    maker: subprocess.Popen[bytes],
+    output: IO[bytes],
+    environment: Mapping[str, str],
+) -> Iterator[subprocess.Popen[bytes]]:
+    assert maker.stdout is not None
+    with interrupt.started(
+        packer, stdin=maker.stdout, stdout=output, stderr=output, env=environment
+    ) as process:
+        maker.stdout.close()  # the packer's now: it must see the end of it
+        yield process
 
 
 def _is_full(folder: Path) -> bool:

@@ -13,11 +13,16 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from vmtest.errors import InfrastructureError, UsageError
+from vmtest.host import interrupt
 from vmtest.host.cache import locked, read_json, sha256_json, write_json
 from vmtest.host.process import Supervised
 from vmtest.model.kernels import Accelerator
@@ -27,6 +32,9 @@ KVM_DEVICE = Path("/dev/kvm")
 KVM_DEADLINE = 10.0
 """Seconds within which a guest under KVM gets to its root file system, many times over."""
 TCG_DEADLINE = 180.0
+FAILURE_KEPT = 900.0
+"""Seconds for which an accelerator that did not work is not tried again."""
+MODULES = Path("/sys/module")
 FIRMWARE = "qboot.rom"
 """Comes with QEMU; hands over to the kernel 0.25 s sooner than SeaBIOS under TCG."""
 
@@ -47,11 +55,16 @@ class Probe:
     firmware: str = ""
 
 
-def choose(image: Path, cache: Path, wanted: str = "auto") -> Probe:
+_PROBE = TypeAdapter(Probe)
+
+
+def choose(image: Path, cache: Path, wanted: str = "auto", *, anew: bool = False) -> Probe:
     """The accelerator for this host, by booting ``image`` the first time it is asked.
 
-    ``wanted`` is auto, kvm or tcg.  Raises UsageError for kvm where it does not
-    work, InfrastructureError when QEMU is missing or boots nothing at all.
+    ``wanted`` is auto, kvm or tcg.  What works is remembered until the host boots again,
+    what does not for a quarter of an hour, and nothing where ``anew`` is true.  Raises
+    UsageError for kvm where it does not work, InfrastructureError when QEMU is missing or
+    boots nothing at all.
     """
     qemu = shutil.which(QEMU)
     if qemu is None:
@@ -61,20 +74,32 @@ def choose(image: Path, cache: Path, wanted: str = "auto") -> Probe:
         )
     place = cache / "accel" / f"{sha256_json(_host(qemu))[:16]}.json"
     with locked(cache, "accel"):
-        found = read_json(place)
-        if found is None:
-            found = {name: asdict(probe) for name, probe in _probe_both(qemu, image).items()}
-            write_json(place, found)
-    return _choice({name: _read(probe) for name, probe in found.items()}, wanted)
+        known = {} if anew else _remembered(read_json(place), time.time())
+        if wanted == "kvm" and known and known["kvm"].why:
+            known = {}  # asked for by name: it may work by now
+        if not known:
+            known = _probe_both(qemu, image)
+            stamp = {"when": time.time()}
+            write_json(place, {name: asdict(probe) for name, probe in known.items()} | stamp)
+    return _choice(known, wanted)
 
 
-def _read(found: dict[str, Any]) -> Probe:
-    return Probe(**{**found, "accelerator": Accelerator(found["accelerator"])})
+def _remembered(found: Any, now: float) -> dict[str, Probe]:
+    """The probes in a file of ours, empty when it is none or too old for a failure."""
+    try:
+        probes = {name: _PROBE.validate_python(found[name]) for name in ("kvm", "tcg")}
+        age = now - float(found["when"])
+    except (TypeError, KeyError, ValueError):
+        return {}
+    failed = any(probe.why for probe in probes.values())
+    return {} if failed and not 0 <= age < FAILURE_KEPT else probes
 
 
 def _choice(probes: dict[str, Probe], wanted: str) -> Probe:
     kvm, tcg = probes["kvm"], probes["tcg"]
     if wanted == "tcg":
+        if tcg.why:
+            raise InfrastructureError(f"--accel tcg: QEMU boots no kernel without KVM: {tcg.why}")
         return replace(tcg, why="asked for")
     if not kvm.why:
         return kvm
@@ -89,8 +114,21 @@ def _host(qemu: str) -> dict[str, object]:
     return {
         "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         "qemu": [qemu, status.st_size, status.st_mtime_ns],
-        "kvm": KVM_DEVICE.exists() and os.access(KVM_DEVICE, os.R_OK | os.W_OK),
+        "kvm": _kvm(KVM_DEVICE, MODULES),
     }
+
+
+def _kvm(device: Path, modules: Path) -> list[object]:
+    """What changes when KVM is set up anew: the device, and the parameters of its modules."""
+    try:
+        status = device.stat()
+    except OSError:
+        return []
+    found: list[object] = [os.access(device, os.R_OK | os.W_OK), status.st_rdev, status.st_ctime_ns]
+    for path in sorted(modules.glob("kvm*/parameters/*")):
+        with suppress(OSError):  # some are root's alone
+            found.append([str(path.relative_to(modules)), path.read_text()])
+    return found
 
 
 def _probe_both(qemu: str, image: Path) -> dict[str, Probe]:
@@ -135,7 +173,7 @@ def _boot(
     started = time.monotonic()
     process = Supervised.start(argv, os.environ, folder)
     output = b""
-    try:
+    with interrupt.current().ending(process.let_go), _ended(process):
         while (left := started + limit - time.monotonic()) > 0:
             if not select.select([process.descriptor], [], [], left)[0]:
                 continue
@@ -146,6 +184,12 @@ def _boot(
             if not data:
                 return 0.0, f"QEMU ended: {_last_words(output)}"
         return 0.0, f"no answer from a guest within {limit:.0f} s ({_last_words(output)})"
+
+
+@contextmanager
+def _ended(process: Supervised) -> Iterator[None]:
+    try:
+        yield
     finally:
         process.end()
         process.close()

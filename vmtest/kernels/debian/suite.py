@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vmtest.errors import InfrastructureError, KernelUnavailable
+from vmtest.host import interrupt
 from vmtest.host.cache import (
     disk_full,
     ensure,
@@ -133,7 +134,7 @@ class SuiteState:
                 raise disk_full(into, f"{name}: downloading {packages[0].name}")
             if attempt == _ATTEMPTS or not _TRANSIENT.search(errors):
                 break
-            time.sleep(_PAUSE * attempt)
+            interrupt.current().pause(_PAUSE * attempt)
         broken = ", ".join(
             f"{package.name} {package.version}"
             for package, file in zip(packages, files, strict=True)
@@ -207,15 +208,10 @@ class SuiteState:
         self._prepare()
         require_space(self.cache, _INDEX_SPACE, f"{self.suite}: reading the index")
         try:
-            done = subprocess.run(
+            done = interrupt.run(
                 self._apt("update"),
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
                 env=self._environment(),
                 cwd=self.directory,
-                stdin=subprocess.DEVNULL,
                 timeout=_UPDATE_LIMIT,
             )
         except subprocess.TimeoutExpired:
@@ -251,27 +247,23 @@ class SuiteState:
         self._prepare()
         wanted = [f"{package.name}={package.version}" for package in packages]
         log = into / "apt.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
+        with (
+            log.open("wb") as output,
+            interrupt.started(
                 self._apt("download", *wanted),
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
                 env=self._environment(),
                 cwd=into,
-            )
-            try:
-                while True:
-                    with suppress(subprocess.TimeoutExpired):
-                        process.wait(_POLL if progress else None)
-                    if progress is not None:
-                        progress(min(_bytes_in(into), total), total)
-                    if process.returncode is not None:
-                        break
-            except BaseException:
-                process.terminate()
-                process.wait()
-                raise
+            ) as process,
+        ):
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL if progress else None)
+                if progress is not None:
+                    progress(min(_bytes_in(into), total), total)
+                if process.returncode is not None:
+                    break
         text = log.read_text(encoding="utf-8", errors="replace")
         log.unlink()
         return process.returncode == 0, text

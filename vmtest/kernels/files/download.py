@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import http.client
-import time
+import socket
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from email.message import Message
 from importlib import metadata
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from vmtest.errors import KernelUnavailable
+from vmtest.host import interrupt
 from vmtest.host.cache import require_space
 from vmtest.model.kernels import Progress
 
@@ -73,7 +74,7 @@ def download(url: str, target: Path, name: str, progress: Progress | None = None
                 raise
             why = error.strerror or str(error)
         if attempt < _ATTEMPTS:
-            time.sleep(_PAUSE * attempt)
+            interrupt.current().pause(_PAUSE * attempt)
     raise _failed(name, url, f"{why} ({_ATTEMPTS} attempts)")
 
 
@@ -82,6 +83,13 @@ def _failed(name: str, url: str, why: str) -> KernelUnavailable:
         f"{name}: downloading {url} failed: {why}; nothing was stored: check the address, the "
         f"network and the proxy settings, and try again"
     )
+
+
+def _hang_up(response: Any) -> None:
+    """Wake who reads ``response``: its socket has no public name."""
+    socket_ = getattr(getattr(response.fp, "raw", None), "_sock", None)
+    if socket_ is not None:
+        socket_.shutdown(socket.SHUT_RDWR)
 
 
 def _continue(url: str, target: Path, seen: _Seen, name: str, progress: Progress | None) -> None:
@@ -94,7 +102,11 @@ def _continue(url: str, target: Path, seen: _Seen, name: str, progress: Progress
             headers["If-Range"] = seen.validator
     request = urllib.request.Request(url, headers=headers)
     # An opener of its own: the shared one keeps the proxies that it once found.
-    with urllib.request.build_opener().open(request, timeout=_TIMEOUT) as response:
+    opener = urllib.request.build_opener()
+    with (
+        interrupt.abandonable(lambda: opener.open(request, timeout=_TIMEOUT)) as response,
+        interrupt.current().ending(lambda: _hang_up(response)),
+    ):
         length = int(response.headers.get("Content-Length") or 0)
         now = _Seen(_validator(response.headers), length)
         if response.status == 206:

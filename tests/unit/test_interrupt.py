@@ -1,0 +1,223 @@
+"""An interrupt ends whatever is waited for, on every thread, and leaves nothing behind.
+
+Each test runs the real code in a process of its own, with a tool on PATH (or a server)
+that takes five minutes, and signals that process alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from vmtest.host.cache import locked
+
+SLOW = """#!/bin/sh
+# A tool that starts another, as most do; both take their time.
+sleep 300 &
+echo $! $$ >{pids}.new && mv {pids}.new {pids}
+wait
+"""
+STUBBORN = SLOW.replace("sleep 300 &", "trap '' TERM INT; sh -c 'trap \"\" TERM INT; sleep 300' &")
+KERNELS = """
+schema = 1
+[build]
+command = {build}
+[apt.debian]
+suites = ["trixie-security"]
+[[kernel]]
+name = "6.12"
+apt = "debian"
+version = "6.12.*"
+[[suite]]
+name = "own"
+tests = "test_own.py"
+"""
+
+
+def gone(pid: int) -> bool:
+    """Whether ``pid`` runs no more (a zombie that nobody reaps has ended)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+class Case:
+    """A folder with slow tools, and a process that waits for one of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cache = folder / "cache"
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.pids = folder / "pids"
+        self.environment = {
+            **os.environ,
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "VMTEST_CACHE": str(self.cache),
+            "VMTEST_DEBIAN_MIRROR": "http://127.0.0.1:9/debian",
+            "VMTEST_DEBIAN_SECURITY_MIRROR": "http://127.0.0.1:9/security",
+            "TMPDIR": str(folder / "tmp"),
+        }
+        (folder / "tmp").mkdir()
+
+    def tool(self, name: str, text: str = SLOW) -> Path:
+        path = self.bin / name
+        path.write_text(text.format(pids=self.pids))
+        path.chmod(0o755)
+        return path
+
+    def project(self, build: str = '["true"]') -> None:
+        (self.folder / "kernels.toml").write_text(KERNELS.format(build=build))
+        (self.folder / "test_own.py").write_text("def test_a():\n    pass\n")
+
+    def interrupted(self, argv: list[str], number: int, ready: Path) -> subprocess.Popen[str]:
+        """Start ``argv``, signal it once ``ready`` is there, and wait for its end."""
+        process = subprocess.Popen(
+            argv,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not ready.exists() and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 130, (out, err)
+        assert "Traceback" not in err, err
+        return process
+
+    def nothing_is_left(self) -> None:
+        assert all(gone(int(pid)) for pid in self.pids.read_text().split())
+        assert list((self.cache / "tmp").glob("*")) == []
+        assert list((self.folder / "tmp").glob("*")) == []
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+VMTEST = [sys.executable, "-m", "vmtest"]
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+@SIGNALS
+@pytest.mark.parametrize("text", [SLOW, STUBBORN], ids=["slow", "stubborn"])
+def test_a_build_ends_with_its_children(case: Case, number: int, text: str) -> None:
+    case.project(f'["{case.tool("build", text)}"]')
+    case.interrupted([*VMTEST, "run"], number, case.pids)
+    case.nothing_is_left()
+
+
+@SIGNALS
+@pytest.mark.parametrize("command", [["run"], ["kernels", "list"], ["kernels", "available"]])
+def test_apt_ends_with_its_children(case: Case, number: int, command: list[str]) -> None:
+    case.tool("apt-get")
+    case.project()
+    case.interrupted([*VMTEST, *command], number, case.pids)
+    case.nothing_is_left()
+
+
+def driver(body: str) -> list[str]:
+    """A process that does ``body`` on a worker's thread, under the command line's own rules."""
+    head = """
+        from concurrent.futures import ThreadPoolExecutor
+        from pathlib import Path
+        import typer
+        from vmtest.cli import common
+        from vmtest.kernels import default_cache
+
+        cache = default_cache()
+
+        def work():
+    """
+    tail = """
+        def main():
+            with common.reported(), ThreadPoolExecutor(1) as pool:
+                pool.submit(work).result()
+
+        typer.run(main)
+    """
+    text = textwrap.dedent(head) + textwrap.indent(textwrap.dedent(body), "    ")
+    return [sys.executable, "-c", text + textwrap.dedent(tail)]
+
+
+@SIGNALS
+def test_a_guest_image_ends_with_its_children(case: Case, number: int) -> None:
+    case.tool("mmdebstrap")
+    case.tool("sqfstar", "#!/bin/sh\nexec cat >/dev/null\n")
+    case.project()
+    body = """
+        from vmtest.config import file
+        from vmtest.rootfs.prepare import prepare_root
+        prepare_root(file.load(Path("kernels.toml")), cache)
+    """
+    case.interrupted(driver(body), number, case.pids)
+    case.nothing_is_left()
+
+
+@SIGNALS
+def test_an_accelerators_probe_ends_and_is_not_remembered(case: Case, number: int) -> None:
+    case.tool("qemu-system-x86_64", SLOW.replace("sleep", '[ "$1" = -L ] && exit\nsleep'))
+    body = """
+        from vmtest.vm import accel
+        accel.choose(Path("/dev/null"), cache)
+    """
+    case.interrupted(driver(body), number, case.pids)
+    assert all(gone(int(pid)) for pid in case.pids.read_text().split())
+    assert list((case.cache / "accel").glob("*.json")) == []
+
+
+def test_waiting_for_another_runner_ends(case: Case) -> None:
+    body = """
+        from vmtest.host.cache import locked
+        Path("ready").touch()
+        with locked(cache, "thing"):
+            pass
+    """
+    with locked(case.cache, "thing"):
+        case.interrupted(driver(body), signal.SIGINT, case.folder / "ready")
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nbegin"])
+def test_a_download_that_stalls_ends(case: Case, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        body = f"""
+            from vmtest.kernels.files.download import download
+            Path("ready").touch()
+            download("http://127.0.0.1:{server.getsockname()[1]}/x", Path("target"), "6.12")
+        """
+        if not answer:  # the connection is made, and nobody answers
+            case.interrupted(driver(body), signal.SIGINT, case.folder / "ready")
+            return
+        server.settimeout(120)
+        environment = case.environment
+        process = subprocess.Popen(
+            driver(body), cwd=case.folder, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        connection, _ = server.accept()
+        connection.recv(1 << 12)
+        connection.sendall(answer)
+        while not (case.folder / "target").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        connection.close()
+        assert process.returncode == 130, err

@@ -1,0 +1,220 @@
+"""What an interrupt ends: commands, waits and connections, on whatever thread they are.
+
+A KeyboardInterrupt reaches the main thread alone.  Whoever waits on another one, or
+starts a command that takes its time, says here how that is ended; ``interrupt`` ends
+all of it, and every wait then raises Interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TypeVar
+
+from vmtest.errors import Interrupted
+
+_T = TypeVar("_T")
+
+GRACE = 1.0
+"""Seconds that a command has to clean up after SIGTERM, before SIGKILL."""
+
+
+class Scope:
+    """What is under way; once ``end`` was called nothing more can begin in it."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        # Reentrant: a signal's handler runs on the main thread, whatever that holds.
+        self._lock = threading.RLock()
+        self._ends: dict[object, Callable[[], None]] = {}
+
+    def check(self) -> None:
+        """Raise Interrupted once it is over."""
+        if self._over.is_set():
+            raise Interrupted("interrupted")
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; raises Interrupted as soon as it is over."""
+        self._over.wait(seconds)
+        self.check()
+
+    @contextmanager
+    def ending(self, end: Callable[[], None]) -> Iterator[None]:
+        """Have ``end`` called when it is over before this is left; it must not block.
+
+        Raises Interrupted when it is, at the beginning or at the end.
+        """
+        key = object()
+        with self._lock:
+            self.check()
+            self._ends[key] = end
+        try:
+            yield
+        except (OSError, ValueError):  # of what was closed under it
+            self.check()
+            raise
+        finally:
+            with self._lock:
+                self._ends.pop(key, None)
+        self.check()
+
+    def end(self) -> None:
+        """End all that is under way; does not wait."""
+        self._over.set()
+        with self._lock:
+            ends = tuple(self._ends.values())
+        for end in ends:
+            with suppress(OSError, ValueError):
+                end()
+
+
+_scopes = [Scope()]
+
+
+def current() -> Scope:
+    """The scope of this moment."""
+    return _scopes[-1]
+
+
+@contextmanager
+def interruptible() -> Iterator[Scope]:
+    """A scope of its own: what ends it leaves the process able to go on."""
+    scope = Scope()
+    _scopes.append(scope)
+    try:
+        yield scope
+    finally:
+        _scopes.remove(scope)
+
+
+def interrupt() -> None:
+    """End everything of this process that is under way."""
+    for scope in tuple(_scopes):
+        scope.end()
+
+
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+def kill() -> None:
+    """Kill every command that ``started`` has under way, for a process that ends right now."""
+    for process in tuple(_running):
+        _signal(process, signal.SIGKILL)
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Send ``number`` to the process group; whether there is one."""
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _ask_to_end(process: subprocess.Popen[bytes], grace: float) -> None:
+    """SIGTERM to its group, SIGKILL a moment later; does not wait."""
+    _signal(process, signal.SIGTERM)
+    last = threading.Timer(grace, _signal, [process, signal.SIGKILL])
+    last.daemon = True
+    last.start()
+
+
+def _end(process: subprocess.Popen[bytes], grace: float) -> None:
+    """End its group, and wait until nobody of it is left."""
+    _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while time.monotonic() < deadline:
+        process.poll()
+        if not _signal(process, 0):
+            return
+        time.sleep(0.02)
+    _signal(process, signal.SIGKILL)
+
+
+@contextmanager
+def started(
+    argv: Sequence[str],
+    *,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] = subprocess.PIPE,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    grace: float = GRACE,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A command in a session of its own, which ends with this: at an error, with its children.
+
+    An interrupt gives it ``grace`` seconds.  Raises OSError when it cannot be started,
+    Interrupted.
+    """
+    scope = current()
+    scope.check()
+    process = subprocess.Popen(
+        argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, start_new_session=True
+    )
+    _running.add(process)
+    ended = False
+    try:
+        with process:
+            try:
+                with scope.ending(lambda: _ask_to_end(process, grace)):
+                    yield process
+                    process.wait()
+                ended = True
+            finally:
+                if not ended:
+                    _end(process, grace)
+    finally:
+        _running.discard(process)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    merged: bool = False,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command without input to its end; what it writes is text, undecodable bytes replaced.
+
+    ``merged`` puts standard error into standard output.  Raises OSError when it cannot be
+    started, subprocess.TimeoutExpired, Interrupted.
+    """
+    stderr = subprocess.STDOUT if merged else subprocess.PIPE
+    with started(argv, stderr=stderr, cwd=cwd, env=env) as process:
+        out, err = process.communicate(timeout=timeout)
+    said, errors = (data.decode(errors="replace") for data in (out, err or b""))
+    return subprocess.CompletedProcess(argv, process.returncode, said, errors)
+
+
+def abandonable(function: Callable[[], _T]) -> _T:
+    """What ``function`` returns or raises; raises Interrupted without waiting for it.
+
+    For what nothing can wake (the resolver, a connection being made): it goes on, on a
+    thread that keeps no process alive, and has to change nothing.
+    """
+    done = threading.Event()
+    returned: list[_T] = []
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            returned.append(function())
+        except BaseException as error:
+            raised.append(error)
+        finally:
+            done.set()
+
+    with current().ending(done.set):
+        threading.Thread(target=work, daemon=True).start()
+        done.wait()
+    if raised:
+        raise raised[0]
+    return returned[0]
