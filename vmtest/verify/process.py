@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from pydantic import TypeAdapter
 
-from vmtest.errors import InfrastructureError
+from vmtest.errors import DeadlineExceeded, InfrastructureError
 from vmtest.matrix.wire import Hello, Lines
 from vmtest.model.kernels import Loading
 from vmtest.model.loads import LoadResult, Verdict
@@ -268,8 +268,8 @@ class Loader:
             if now - heard > limit:
                 if killed or not self._pid:
                     raise LoaderStuck
-                session.run(["kill", "-9", str(self._pid)], check=check)
-                killed, heard = True, now
+                self._kill(session, _GRACE * factor, check)
+                killed, heard = True, time.monotonic()
         if self._ended:
             return End.FINISHED
         if not self._pid:
@@ -277,6 +277,19 @@ class Loader:
                 f"the loader did not start in the guest: {self.last_words or 'it said nothing'}"
             )
         return End.KILLED if killed else End.DIED
+
+    def _kill(self, session: Session, limit: float, check: Check) -> None:
+        deadline = time.monotonic() + limit
+
+        def late() -> None:
+            check()
+            if time.monotonic() > deadline:
+                raise LoaderStuck
+
+        try:
+            session.run(["kill", "-9", str(self._pid)], check=late)
+        except DeadlineExceeded as error:
+            raise LoaderStuck from error
 
     def _take(self, data: bytes, stream: Stream) -> None:
         for event in self._lines.feed(data, EVENTS):

@@ -29,7 +29,7 @@ from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog, Finding, Sign
 from vmtest.vm.folder import make_folder
 from vmtest.vm.klog import KernelLog, merged
-from vmtest.vm.session import Keys, SshSession
+from vmtest.vm.session import PATIENCE, Keys, SshSession
 from vmtest.vm.vng import agent_line, find_vng, vng_argv, vng_environment
 
 
@@ -157,7 +157,7 @@ class Machine:
             self._connection = self._accept(deadline)
             agent = (files("vmtest.vm") / "agent.sh").read_text()
             self._connection.sendall(agent_line(agent, self._agent_variables()))
-            return self._authenticate(deadline)
+            return self._authenticate(deadline, PATIENCE * factor)
         except (SessionLost, DeadlineExceeded, OSError) as error:
             raise self._boot_error(limit, factor, error) from error
 
@@ -171,7 +171,7 @@ class Machine:
                 self._watch_boot(deadline)
         return self._listener.accept()[0]
 
-    def _authenticate(self, deadline: float) -> SshSession:
+    def _authenticate(self, deadline: float, patience: float) -> SshSession:
         # QEMU connects at once; the guest's banner is what says that it is up.
         connection = self._connection
         assert connection is not None
@@ -179,7 +179,8 @@ class Machine:
             selector.register(connection, selectors.EVENT_READ)
             while not selector.select(timeout=0.1):
                 self._watch_boot(deadline)
-        return SshSession.open(connection, self._keys, max(1.0, deadline - time.monotonic()))
+        left = max(1.0, deadline - time.monotonic())
+        return SshSession.open(connection, self._keys, left, patience)
 
     def _watch_boot(self, deadline: float) -> None:
         if self._cancelled.is_set():

@@ -22,7 +22,8 @@ import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from vmtest.errors import SessionLost, SessionRefused
+from vmtest.errors import DeadlineExceeded, SessionLost, SessionRefused
+from vmtest.vm.deadlines import within
 
 # paramiko logs every broken connection with a traceback; we raise SessionLost.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -32,6 +33,10 @@ logging.getLogger("paramiko").propagate = False
 # against an emulated guest (docs/architecture.md, "Transport").
 _CIPHER = "aes128-gcm@openssh.com"
 _CHUNK = 1 << 15
+
+PATIENCE = 60.0
+"""Seconds for which a guest under KVM may leave something simple unanswered."""
+_MARGIN = 10.0
 
 Check = Callable[[], None]
 """Called again and again while waiting; raises when waiting has become pointless."""
@@ -47,7 +52,11 @@ class Completed:
 
 
 class Session(Protocol):
-    """A connection to a running guest.  Every method raises SessionLost when it breaks."""
+    """A connection to a running guest.
+
+    Every method raises SessionLost when it breaks, and DeadlineExceeded (``answer``) when
+    the guest does not answer.
+    """
 
     def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", check: Check | None = None
@@ -130,6 +139,8 @@ def _lost(what: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
+    except TimeoutError as error:  # a channel's own, which is our patience
+        raise DeadlineExceeded(f"the guest does not answer while {what}", "answer") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         raise SessionLost(
             f"the SSH session ended while {what}: {error or 'end of file'}"
@@ -139,20 +150,29 @@ def _lost(what: str) -> Iterator[None]:
 class SshSession:
     """A session over ``connection``, a connected stream socket that it takes over."""
 
-    def __init__(self, transport: paramiko.Transport) -> None:
+    def __init__(self, transport: paramiko.Transport, patience: float) -> None:
         self._transport = transport
+        self._patience = patience
         self._sftp: paramiko.SFTPClient | None = None
 
     @classmethod
-    def open(cls, connection: socket.socket, keys: Keys, timeout: float) -> SshSession:
-        """Exchange keys and authenticate within ``timeout`` seconds; raises SessionLost."""
-        with _lost("connecting"):
-            transport = paramiko.Transport(connection)
+    def open(
+        cls, connection: socket.socket, keys: Keys, timeout: float, patience: float = PATIENCE
+    ) -> SshSession:
+        """Exchange keys and authenticate within ``timeout`` seconds.
+
+        ``patience`` is for how many seconds the guest may leave something simple (starting
+        a command, a block of a file) unanswered.  Raises SessionLost, DeadlineExceeded.
+        """
+        transport = paramiko.Transport(connection)
+        with within(timeout, "key exchange and login", transport.close), _lost("connecting"):
             transport.get_security_options().ciphers = (_CIPHER,)
-            transport.banner_timeout = timeout
-            transport.auth_timeout = timeout
+            # Ours passes first: paramiko tells its own as a refused key.
+            transport.banner_timeout = timeout + _MARGIN
+            transport.handshake_timeout = timeout + _MARGIN
+            transport.auth_timeout = timeout + _MARGIN
             try:
-                transport.start_client(timeout=timeout)
+                transport.start_client(timeout=timeout + _MARGIN)
                 if transport.get_remote_server_key() != keys.host_public:
                     raise SessionRefused("the guest's host key is not the one we gave it")
                 transport.auth_publickey("root", keys.client)
@@ -162,7 +182,7 @@ class SshSession:
             except BaseException:
                 transport.close()
                 raise
-            return cls(transport)
+            return cls(transport, patience)
 
     @property
     def alive(self) -> bool:
@@ -191,15 +211,27 @@ class SshSession:
 
     def stream(self, argv: Sequence[str]) -> SshStream:
         """Start ``argv``; see ``Session``."""
-        with _lost(f"starting {argv[0]}"):
-            channel = self._transport.open_session(timeout=60)
+        with self._starting(argv):
+            channel = self._channel()
             channel.exec_command(shlex.join(argv))
             return SshStream(channel)
 
+    @contextmanager
+    def _starting(self, argv: Sequence[str]) -> Iterator[None]:
+        what = f"starting {argv[0]}"
+        # A guest that starts nothing is of no more use: nothing else wakes paramiko here.
+        with within(self._patience, what, self._transport.close), _lost(what):
+            yield
+
+    def _channel(self) -> paramiko.Channel:
+        channel = self._transport.open_session(timeout=self._patience + _MARGIN)
+        channel.settimeout(self._patience)
+        return channel
+
     def terminal(self, argv: Sequence[str], term: str, size: tuple[int, int]) -> Terminal:
         """Start ``argv`` on a terminal of kind ``term`` and ``size`` (columns, rows)."""
-        with _lost("opening a terminal"):
-            channel = self._transport.open_session(timeout=60)
+        with self._starting(argv):
+            channel = self._channel()
             channel.get_pty(term, *size)
             channel.exec_command(shlex.join(argv))
             return Terminal(channel)
@@ -210,6 +242,7 @@ class SshSession:
             client = paramiko.SFTPClient.from_transport(self._transport)
             if client is None:
                 raise SessionLost("the guest refused an SFTP channel")
+            client.get_channel().settimeout(self._patience)
             self._sftp = client
         return self._sftp
 
@@ -230,6 +263,8 @@ def _send(channel: paramiko.Channel, data: bytes) -> None:
     with _lost("sending"):
         try:
             channel.sendall(data)
+        except TimeoutError:
+            raise
         except OSError:
             # The channel closes with its command as well: receive() tells of its end.
             _raise_if_lost(channel)
