@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from vmtest.vm.session import Check, Completed
@@ -19,7 +20,8 @@ class HostStream:
         self._open = {process.stdout.fileno(), process.stderr.fileno()}
 
     def send(self, data: bytes) -> None:
-        os.write(self._stdin.fileno(), data)
+        with suppress(BrokenPipeError):
+            os.write(self._stdin.fileno(), data)
 
     def end_input(self) -> None:
         self._stdin.close()

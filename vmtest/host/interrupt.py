@@ -127,14 +127,14 @@ def _ask_to_end(process: subprocess.Popen[bytes], grace: float) -> None:
 
 def _end(process: subprocess.Popen[bytes], grace: float) -> None:
     """End its group, and wait until nobody of it is left."""
-    _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + grace
-    while time.monotonic() < deadline:
-        process.poll()
-        if not _signal(process, 0):
-            return
-        time.sleep(0.02)
-    _signal(process, signal.SIGKILL)
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, GRACE)):
+        _signal(process, number)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            process.poll()
+            if not _signal(process, 0):
+                return
+            time.sleep(0.02)
 
 
 @contextmanager
