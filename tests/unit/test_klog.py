@@ -240,11 +240,13 @@ def test_a_test_that_kills_what_reads_the_log_hides_nothing(
     assert texts(log.findings(Sign.SPLAT)) == ["BUG: here"]
 
 
-def test_a_test_that_kills_the_readers_shell_hides_nothing(
-    reader: LogReader, session: HostSession, kernel: Kernel, log: KernelLog
+@pytest.mark.parametrize("which", ["the shell", "its child"])
+def test_a_test_that_kills_the_reader_hides_nothing(
+    which: str, reader: LogReader, session: HostSession, kernel: Kernel, log: KernelLog
 ) -> None:
     reader.finish(20, nothing)
-    kill(session.streams[0].pid)
+    shell = session.streams[0].pid
+    kill(shell if which == "the shell" else children(shell)[0])
     kernel.say("BUG: here")
     reader.finish(20, nothing)
     assert texts(log.findings(Sign.SPLAT)) == ["BUG: here"]

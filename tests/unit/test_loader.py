@@ -6,7 +6,8 @@ import io
 import json
 import sys
 import textwrap
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,24 @@ def test_a_loader_that_cannot_be_killed_is_stuck(
     monkeypatch.setattr(here.session, "run", lambda argv, check: None)
     with pytest.raises(LoaderStuck):
         here.execute()
+
+
+def test_a_kill_that_does_not_return_is_not_waited_for(
+    made: list[Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = bench(made, tmp_path, "x.o", timeout=1.0)
+    here.fates = {"0/": "hang"}
+
+    def hang(argv: Sequence[str], check: Callable[[], None]) -> None:
+        for _ in range(200):  # as a session does that waits for a command's end
+            time.sleep(0.05)
+            check()
+
+    monkeypatch.setattr("vmtest.verify.process._GRACE", 0.5)
+    monkeypatch.setattr(here.session, "run", hang)
+    with pytest.raises(LoaderStuck):
+        here.execute()
+    assert here.session.streams[0].poll() is None
 
 
 def test_a_loader_that_does_not_start_is_the_machines_fault(

@@ -34,7 +34,8 @@ FILE_LIMIT = 64 << 20
 # The shell waits for a word and marks the log with it; its child copies the log.  Killed
 # or outrun by the kernel (EPIPE) the copying begins again where it was: the position is
 # the open file's.  Nothing is started while nothing is asked.  (A shell's own read takes
-# one byte of a file in /proc/sys, which has no second.)
+# one byte of a file in /proc/sys, which has no second.)  Without its child it ends, and
+# another reader is started.
 _SCRIPT = f"""
 exec 3</dev/kmsg 4>/dev/kmsg || exit 1
 box=/bin/busybox
@@ -46,6 +47,7 @@ while :; do
     case $? in 126 | 127 | 141) exit 1 ;; esac
 done &
 while read -r word; do
+    read -r _ _ state _ </proc/$!/stat && [ "$state" != Z ] || exit 1
     echo "<7>{MARK}$word" >&4
     echo $word $($box cat tainted printk_devkmsg) >&2
 done
