@@ -14,7 +14,7 @@ from vmtest.errors import DeadlineExceeded, SessionRefused
 from vmtest.vm.session import Keys, SshSession
 
 
-class Guest(paramiko.ServerInterface):  # type: ignore[misc] - paramiko ships no types
+class Guest(paramiko.ServerInterface):  # type: ignore[misc]  # ships no types
     """An SSH server that stops answering at ``stuck``: login, channel or command."""
 
     def __init__(self, keys: Keys, stuck: str) -> None:
