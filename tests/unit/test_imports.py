@@ -50,7 +50,7 @@ LAYERS = [
         "verify.revision",
         "vm",
     },
-    {"kernels", "rootfs.image", "suites.events", "suites.process"},
+    {"kernels", "rootfs.image", "suites.collect", "suites.events", "suites.process"},
     {"bisect.commits", "bisect.rounds", "command.process", "rootfs.prepare", "storage.prune"},
     {"verify.events"},
     {"verify.process"},

@@ -8,10 +8,13 @@ from vmtest.model.kernels import (
     KernelResult,
     KernelVersion,
     Matrix,
+    Outcome,
     Status,
     VersionRange,
     exit_status,
 )
+from vmtest.model.kernels import TestResult as OneTest
+from vmtest.model.loads import LoadResult, Verdict
 
 
 def matrix(*statuses: Status, interrupted: bool = False, gate: bool = True) -> Matrix:
@@ -94,6 +97,67 @@ def test_an_interrupt_goes_before_every_other_exit_status() -> None:
 
 def test_a_kernel_without_gate_does_not_decide() -> None:
     assert exit_status(matrix(Status.FAILED, Status.INFRA_ERROR, gate=False)) == 0
+
+
+def with_tests(whole: Matrix, *outcomes: Outcome) -> Matrix:
+    """``whole`` with a test of each outcome on every kernel."""
+    tests = tuple(OneTest(f"t.py::{n}", "s", outcome) for n, outcome in enumerate(outcomes))
+    return replace(whole, kernels=tuple(replace(k, tests=tests) for k in whole.kernels))
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (Status.INFRA_ERROR, 3),
+        (Status.BOOT_FAILED, 3),
+        (Status.NO_TESTS, 5),
+        (Status.CANCELLED, 5),
+    ],
+)
+def test_kernels_without_gate_on_which_nothing_ran_are_no_success(
+    status: Status, code: int
+) -> None:
+    assert exit_status(matrix(status, gate=False)) == code
+
+
+def test_kernels_without_gate_on_which_tests_ran_do_not_decide_alone_either() -> None:
+    assert exit_status(with_tests(matrix(Status.FAILED, gate=False), Outcome.FAILED)) == 0
+
+
+@pytest.mark.parametrize(
+    "outcome", [Outcome.SKIPPED, Outcome.NOT_APPLICABLE, Outcome.NOT_RUN, Outcome.COLLECTED]
+)
+def test_a_run_of_which_no_test_ran_has_no_tests(outcome: Outcome) -> None:
+    assert exit_status(with_tests(matrix(Status.PASSED, Status.PASSED), outcome)) == 5
+
+
+def test_a_kernel_that_skips_everything_passes_beside_one_that_does_not() -> None:
+    ran = with_tests(matrix(Status.PASSED), Outcome.PASSED)
+    skipped = with_tests(matrix(Status.PASSED), Outcome.SKIPPED)
+    assert exit_status(replace(ran, kernels=(*ran.kernels, *skipped.kernels))) == 0
+
+
+def test_what_ran_without_gate_does_not_stand_in_for_the_gated_kernels() -> None:
+    gated = with_tests(matrix(Status.PASSED), Outcome.SKIPPED)
+    free = with_tests(matrix(Status.PASSED, gate=False), Outcome.PASSED)
+    assert exit_status(replace(gated, kernels=(*gated.kernels, *free.kernels))) == 5
+
+
+def test_a_run_of_which_no_load_was_made_has_no_tests() -> None:
+    whole = matrix(Status.PASSED)
+    loads = (LoadResult("x.o", "", Verdict.NOT_LOADED),)
+    whole = replace(whole, kernels=tuple(replace(k, loads=loads) for k in whole.kernels))
+    assert exit_status(whole) == 5
+
+
+def test_a_command_that_skipped_all_its_tests_has_no_tests() -> None:
+    whole = with_tests(matrix(Status.PASSED), Outcome.SKIPPED)
+    kernels = tuple(replace(kernel, exit_status=0) for kernel in whole.kernels)
+    assert exit_status(replace(whole, command=("x",), kernels=kernels)) == 5
+
+
+def test_tests_that_were_listed_as_asked_are_a_success() -> None:
+    assert exit_status(with_tests(matrix(Status.COLLECTED), Outcome.COLLECTED)) == 0
 
 
 @pytest.mark.parametrize(

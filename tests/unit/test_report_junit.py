@@ -12,7 +12,7 @@ from junitparser import TestSuite as Suite
 
 from vmtest.model import kernels as model
 from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status
-from vmtest.report import junit
+from vmtest.report import junit, table
 from vmtest.runs import matrix_json
 
 DATA = Path(__file__).parent / "data" / "report"
@@ -106,6 +106,11 @@ def test_an_outcome_is_the_right_element(outcome: Outcome, tag: str) -> None:
     assert [child.tag for child in case] == [tag]
 
 
+def test_a_test_that_was_only_listed_is_a_skipped_case() -> None:
+    (skipped,) = only_case(kernel(of(Outcome.COLLECTED), status=Status.COLLECTED))
+    assert (skipped.tag, skipped.get("type")) == ("skipped", "vmtest.collected")
+
+
 def test_a_passed_case_is_empty() -> None:
     assert list(only_case(kernel(of(Outcome.PASSED)))) == []
 
@@ -115,7 +120,7 @@ def test_every_outcome_is_a_case(outcome: Outcome) -> None:
     assert only_case(kernel(of(outcome))).get("name") == "test_x[ipv4]"
 
 
-@pytest.mark.parametrize("status", [s for s in Status if s is not Status.PASSED])
+@pytest.mark.parametrize("status", [s for s in Status if s not in table.WELL])
 def test_a_kernel_without_tests_that_did_not_pass_is_never_green(status: Status) -> None:
     counts = parsed(kernel(status=status)).attrib
     assert int(counts["failures"]) + int(counts["errors"]) == 1

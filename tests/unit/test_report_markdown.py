@@ -48,6 +48,19 @@ def test_the_report_is_as_it_was_approved() -> None:
     assert markdown.render(recorded()) == approved
 
 
+@pytest.mark.parametrize(
+    ("status", "outcome", "said"),
+    [
+        (Status.COLLECTED, Outcome.COLLECTED, "vmtest: 1 kernel listed their tests"),
+        (Status.PASSED, Outcome.SKIPPED, "vmtest: nothing ran"),
+    ],
+)
+def test_the_headline_says_what_was_no_pass(status: Status, outcome: Outcome, said: str) -> None:
+    tests = (model.TestResult("t.py::a", "s", outcome),)
+    whole = Matrix(model.SCHEMA, "r", "", 1.0, ("s",), (KernelResult("a", status, tests=tests),))
+    assert said in markdown.render(whole).splitlines()[0]
+
+
 def test_every_row_has_as_many_cells_as_the_head() -> None:
     counts = {len(re.findall(r"(?<!\\)\|", row)) for row in rows(markdown.render(recorded()))}
     assert counts == {6}

@@ -52,6 +52,21 @@ def timeless(merged: Matrix) -> Matrix:
     return replace(merged, run="", duration=0.0, kernels=kernels)
 
 
+def test_shards_that_listed_their_tests_do_not_go_with_those_that_ran() -> None:
+    ran = matrix(kernel("6.12", of("sendmsg")), run="ran")
+    listed = matrix(kernel("6.1", status=Status.COLLECTED), run="listed")
+    with pytest.raises(UsageError, match="run listed only listed its tests"):
+        merge([ran, listed])
+
+
+def test_shards_that_listed_their_tests_go_together() -> None:
+    listed = of("sendmsg", outcome=Outcome.COLLECTED)
+    one = matrix(kernel("6.12", listed, status=Status.COLLECTED), run="r1")
+    other = matrix(kernel("6.1", status=Status.BOOT_FAILED), run="r2")
+    assert exit_status(merge([one, one])) == 0
+    assert exit_status(merge([one, other])) == 3
+
+
 def by_kernel(full: Matrix, *groups: tuple[int, ...]) -> list[Matrix]:
     return [
         replace(full, run=f"r{n}", kernels=tuple(full.kernels[i] for i in group))
@@ -167,8 +182,11 @@ def test_the_gravest_status_holds(one: Status, other: Status, both: Status) -> N
     assert {two(first, second).status, two(second, first).status} == {both}
 
 
-@pytest.mark.parametrize("one", [s for s in Status if s is not Status.NO_TESTS])
-@pytest.mark.parametrize("other", [s for s in Status if s is not Status.NO_TESTS])
+RAN = [s for s in Status if s not in (Status.NO_TESTS, Status.COLLECTED)]
+
+
+@pytest.mark.parametrize("one", RAN)
+@pytest.mark.parametrize("other", RAN)
 def test_merging_does_not_change_the_exit_status(one: Status, other: Status) -> None:
     first = matrix(kernel("6.12", of("sendmsg"), status=one), run="r1")
     second = matrix(kernel("6.12", of("cgroup_skb"), status=other), run="r2")

@@ -50,6 +50,18 @@ def test_the_suite_counts_what_was_folded() -> None:
     assert suite_line(kernel("a", one("test_x"), one("test_y"))) == [["2 passed"]]
 
 
+def test_listed_tests_are_counted_and_have_no_rows() -> None:
+    listed = kernel("a", one("test_x", Outcome.COLLECTED), status=Status.COLLECTED)
+    assert (shown(listed), suite_line(listed)) == ({}, [["1 collected"]])
+    assert table.never_ran(matrix(listed)) == table.troubled(matrix(listed)) == ()
+
+
+def test_the_summary_says_that_nothing_ran() -> None:
+    skipped = kernel("a", one("test_x", Outcome.SKIPPED))
+    said = table.summary_of_kernels(matrix(skipped))
+    assert said == "1 kernel: 1 passed (exit 5: nothing ran)"
+
+
 def test_a_row_that_differs_is_shown() -> None:
     rows = shown(kernel("a", one("test_x")), kernel("b", one("test_x", Outcome.FAILED)))
     assert rows == {"test_x": ["PASS", "FAIL"]}

@@ -197,4 +197,6 @@ def test_the_summary_is_the_last_line() -> None:
 
 def test_a_matrix_without_kernels_is_a_summary() -> None:
     empty = Matrix(model.SCHEMA, "run", "", 0.0, (), ())
-    assert terminal.render(empty) == "0 kernels: nothing to do (exit 0), 0 tests, 0.0 s\n"
+    assert (
+        terminal.render(empty) == "0 kernels: nothing to do (exit 5: nothing ran), 0 tests, 0.0 s\n"
+    )

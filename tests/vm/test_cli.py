@@ -91,6 +91,30 @@ def test_no_tests_collected_is_five(project: Callable[..., Path]) -> None:
     ends(vmtest("run", "-k", "nothing_is_called_so", cwd=folder), 5, "NO_TESTS")
 
 
+@pytest.mark.parametrize("arguments", [["--collect-only"], ["--", "--co"]], ids=" ".join)
+def test_listing_the_tests_boots_one_kernel_and_is_no_pass(
+    arguments: list[str], project: Callable[..., Path], image: KernelImage
+) -> None:
+    same = f'[[kernel]]\nname = "same"\npath = "{image.image}"\nmodules = "{image.modules}"\n'
+    folder = project("def test_a():\n    assert False\ndef test_b():\n    pass\n", same)
+    reports = ("--junit", "j.xml", "--markdown", "m.md")
+    said = vmtest("run", *reports, *arguments, cwd=folder)
+    ends(said, 0, "COLLECTED", "2 collected", f"collected on {KERNEL} alone: same would get")
+    assert outcomes(folder) == {"test_a": "collected", "test_b": "collected"}
+    assert "COLLECTED" in (folder / "m.md").read_text()
+    assert (folder / "j.xml").read_text().count('type="vmtest.collected"') == 2
+
+
+def test_listing_no_test_is_five(project: Callable[..., Path]) -> None:
+    folder = project("def test_a():\n    pass\n")
+    ends(vmtest("run", "--collect-only", "-k", "nothing", cwd=folder), 5, "NO_TESTS")
+
+
+def test_a_run_whose_tests_were_all_skipped_is_five(project: Callable[..., Path]) -> None:
+    folder = project("import pytest\ndef test_a():\n    pytest.skip('not here')\n")
+    ends(vmtest("run", cwd=folder), 5, "1 skipped", "(exit 5: nothing ran)")
+
+
 def test_a_test_that_panics_the_kernel_keeps_what_had_finished(
     project: Callable[..., Path],
 ) -> None:

@@ -40,6 +40,7 @@ from vmtest.report.live import View
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 from vmtest.runs.folder import RunFolder
+from vmtest.suites.collect import StandIn, only_collects, stand_ins
 from vmtest.suites.task import SuitesTasks
 from vmtest.vm.accel import qemu_version
 
@@ -112,12 +113,20 @@ def run(
         tasks.read()
         cache = default_cache()
         kernels, resolved = choose_kernels(settings, kernel or [], cache, locked)
-        if objects.depend_on_version(builds, needed):
+        collects = only_collects(tasks.options)
+        ranged = any(build.kernels for build in builds if build.name in needed)
+        if objects.depend_on_version(builds, needed) or (collects and ranged):
             # Before anything is booted: which kernel is too old is known once it is resolved.
             missing = [kernel for kernel in kernels if kernel.name not in resolved]
             resolved.update(resolve_all(settings, missing, Store(cache))[0])
             versions = {k.name: resolved[k.name].version for k in kernels if k.name in resolved}
             objects.check_builds(builds, needed, versions)
+        asked: tuple[StandIn, ...] = ()
+        if collects:
+            known = {name: found.version for name, found in resolved.items()}
+            asked = stand_ins(kernels, builds, needed, known)
+            kernels = tuple(one.kernel for one in asked)
+        told = tuple(one.note for one in asked if one.note)
         hold = InteractiveHold(view) if shell_on_failure else None
         plan = Plan(
             config=settings,
@@ -129,11 +138,11 @@ def run(
             jobs=1 if shell_on_failure else jobs,
             accelerator=accel,
             resolved=resolved,
-            notes=tasks.notes,
+            notes=lambda matrix: (*told, *tasks.notes(matrix)),
             files=tasks.files,
         )
         matrix = carry_out(plan, builds, view, view.handle, hold)
-        if collect_only:
+        if collects:
             show_collected(matrix, settings, builds)
         show(matrix, plan.folder, sys.stdout)
         write_reports(matrix, junit_file, markdown_file, json_file)

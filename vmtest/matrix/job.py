@@ -212,7 +212,7 @@ class Bench:
         """Let somebody look at a guest that failed; whatever comes of it, the result stands."""
         if self._hold is None or self.cancelled or not session.alive:
             return result
-        if result.status is Status.PASSED:
+        if result.status in (Status.PASSED, Status.COLLECTED):
             return result
         try:
             self._hold(session, result)

@@ -15,7 +15,7 @@ from functools import total_ordering
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from vmtest.model.loads import Change, LoadResult, LoadSet
+from vmtest.model.loads import Change, LoadResult, LoadSet, Verdict
 
 SCHEMA = 1
 """Version of the schema of ``matrix.json``; raised when a reader would misread it."""
@@ -26,6 +26,8 @@ class Status(StrEnum):
 
     PASSED = "PASSED"
     FAILED = "FAILED"
+    COLLECTED = "COLLECTED"
+    """Its tests were listed (``--collect-only``); none was meant to run."""
     NO_TESTS = "NO_TESTS"
     BOOT_FAILED = "BOOT_FAILED"
     PANICKED = "PANICKED"
@@ -48,6 +50,8 @@ class Outcome(StrEnum):
     NOT_APPLICABLE = "not applicable"
     LOST = "lost"
     NOT_RUN = "not run"
+    COLLECTED = "collected"
+    """Listed, and not meant to run."""
 
     @property
     def bad(self) -> bool:
@@ -57,7 +61,12 @@ class Outcome(StrEnum):
     @property
     def ran(self) -> bool:
         """Whether the test began on its kernel, and was meant for it."""
-        return self not in (Outcome.SKIPPED, Outcome.NOT_APPLICABLE, Outcome.NOT_RUN)
+        return self not in (
+            Outcome.SKIPPED,
+            Outcome.NOT_APPLICABLE,
+            Outcome.NOT_RUN,
+            Outcome.COLLECTED,
+        )
 
 
 class Accelerator(StrEnum):
@@ -479,6 +488,16 @@ class KernelResult:
     changes: tuple[Change, ...] = ()
     exit_status: int | None = None
 
+    @property
+    def came_to_something(self) -> bool:
+        """Whether a test ran or a load was made, or the tests were listed as was asked."""
+        if self.status is Status.COLLECTED:
+            return True
+        if self.tests or self.loads:
+            ran = any(test.outcome.ran for test in self.tests)
+            return ran or any(load.verdict is not Verdict.NOT_LOADED for load in self.loads)
+        return _EXIT_OF_STATUS[self.status] in (0, 1)
+
     def count(self, *outcomes: Outcome) -> int:
         """How many tests ended in one of ``outcomes``."""
         return sum(test.outcome in outcomes for test in self.tests)
@@ -508,6 +527,7 @@ OWN_FAULT = 125
 """Exit status for a fault of vmtest's own where others are the guest's."""
 _EXIT_OF_STATUS = {
     Status.PASSED: 0,
+    Status.COLLECTED: 0,
     Status.FAILED: 1,
     Status.PANICKED: 1,
     Status.TIMED_OUT: 1,
@@ -523,11 +543,26 @@ _EXIT_OF_STATUS = {
 def exit_status(matrix: Matrix) -> int:
     """The command's exit status for ``matrix``: where several hold, 130, 2, 1, 3, 5.
 
-    A kernel with ``gate = false`` is shown but does not decide.  The status of a
+    A kernel with ``gate = false`` is shown but does not decide.  0 takes that something ran
+    as well: on a kernel with a gate, or where none has one, on any.  The status of a
     command in a single kernel is passed on, with 125 for faults of the infrastructure.
     """
     if matrix.interrupted:
         return 130
+    status = _gravest(matrix)
+    if status or not ran_nothing(matrix):
+        return status
+    faults = any(_EXIT_OF_STATUS[kernel.status] == 3 for kernel in matrix.kernels)
+    return 3 if faults else 5
+
+
+def ran_nothing(matrix: Matrix) -> bool:
+    """Whether nothing ran on the kernels that decide: those with a gate, else all."""
+    deciding = [kernel for kernel in matrix.kernels if kernel.gate] or matrix.kernels
+    return not any(kernel.came_to_something for kernel in deciding)
+
+
+def _gravest(matrix: Matrix) -> int:
     if matrix.command and len(matrix.kernels) == 1:
         (only,) = matrix.kernels
         own = _EXIT_OF_STATUS[only.status]

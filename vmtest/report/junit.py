@@ -12,13 +12,14 @@ from xml.etree import ElementTree as ET
 
 from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.model.text import one_line, printable
-from vmtest.report.table import split_node_id
+from vmtest.report.table import WELL, split_node_id
 
 _LONGEST = 100_000  # characters of one text; readers refuse files of some tens of megabytes
 _SKIPPED = {
     Outcome.SKIPPED: "pytest.skip",
     Outcome.NOT_APPLICABLE: "vmtest.not_applicable",
     Outcome.XFAILED: "pytest.xfail",
+    Outcome.COLLECTED: "vmtest.collected",
 }
 _ERRORS = {
     Outcome.ERROR: "error",
@@ -97,7 +98,7 @@ def _properties(kernel: KernelResult) -> dict[str, str]:
 
 def _kernel_case(kernel: KernelResult) -> ET.Element | None:
     """The case that says what no test says: the kernel did not boot, panicked, complained."""
-    if kernel.status is Status.PASSED:
+    if kernel.status in WELL:
         return None
     if kernel.status is Status.FAILED and kernel.count(*_SAID_BY_TESTS):
         return None

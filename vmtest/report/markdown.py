@@ -11,7 +11,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from vmtest.model.kernels import KernelResult, Matrix, Status
+from vmtest.model.kernels import KernelResult, Matrix, Status, ran_nothing
 from vmtest.model.text import one_line, printable
 from vmtest.report import loads
 from vmtest.report import table as tables
@@ -100,11 +100,15 @@ def render(matrix: Matrix, limit: int = LIMIT) -> str:
 
 
 def _headline(matrix: Matrix) -> str:
-    bad = [kernel for kernel in matrix.kernels if kernel.status is not Status.PASSED]
+    bad = [kernel for kernel in matrix.kernels if kernel.status not in tables.WELL]
     if not matrix.kernels:
         return "vmtest: no kernels"
+    if not bad and ran_nothing(matrix):
+        return "vmtest: nothing ran"
     if not bad:
-        return f"vmtest: {counted(len(matrix.kernels), 'kernel')} passed"
+        listed = any(kernel.status is Status.COLLECTED for kernel in matrix.kernels)
+        word = "listed their tests" if listed else "passed"
+        return f"vmtest: {counted(len(matrix.kernels), 'kernel')} {word}"
     return f"vmtest: {len(bad)} of {counted(len(matrix.kernels), 'kernel')} did not pass"
 
 
@@ -168,10 +172,10 @@ def _kernel(kernel: KernelResult) -> str:
         parts.append(f"\nThe kernel complained:\n{_fence([*shown, *more])}")
     if len(kernel.splats) > _SPLATS:
         parts.append(f"\n... and {counted(len(kernel.splats) - _SPLATS, 'more complaint')}\n")
-    if kernel.console_tail and kernel.status is not Status.PASSED:
+    if kernel.console_tail and kernel.status not in tables.WELL:
         lines, left_out = last_lines("\n".join(kernel.console_tail), _CONSOLE)
         parts.append(f"\nThe console's last lines:\n{_fence(_after(left_out, lines))}")
-    if kernel.status is not Status.PASSED:
+    if kernel.status not in tables.WELL:
         parts.append(_log(kernel, CONSOLE))
     return "".join([*parts, "\n</details>\n"])
 

@@ -22,6 +22,7 @@ _SEVERITY = (
     Status.SPLAT,
     Status.BOOT_FAILED,
     Status.INFRA_ERROR,
+    Status.COLLECTED,
     Status.PASSED,
     Status.NO_TESTS,  # a kernel that had no tests of one shard passes by those of another
 )
@@ -42,14 +43,16 @@ def merge(
     and its duration the sum, because every shard spent its own.  The matrix
     lasts as long as the longest shard, and began with the first.
 
-    Raises UsageError when there is nothing to merge, and when shards disagree
-    about a kernel's exact version, its digest, an object or a test.
+    Raises UsageError when there is nothing to merge, when only some of the shards ran
+    their tests (the others listed them), and when shards disagree about a kernel's exact
+    version, its digest, an object or a test.
     """
     shards = list(dict.fromkeys(matrices))
     if not shards:
         raise UsageError("nothing to merge: give the runs of the shards, or their matrix.json")
     if len(shards) == 1:
         return shards[0]
+    _check_collected(shards)
     suite_order = _ordered((s for shard in shards for s in shard.suites), suites)
     names = _ordered((k.kernel for shard in shards for k in shard.kernels), kernels)
     of = {
@@ -66,6 +69,16 @@ def merge(
         notes=unique(note for shard in shards for note in shard.notes),
         command=shards[0].command if len({shard.command for shard in shards}) == 1 else (),
     )
+
+
+def _check_collected(shards: Sequence[Matrix]) -> None:
+    listed = [s for s in shards if any(k.status is Status.COLLECTED for k in s.kernels)]
+    ran = [s for s in shards if any(t.outcome.ran for k in s.kernels for t in k.tests)]
+    if listed and ran:
+        raise UsageError(
+            f"run {listed[0].run} only listed its tests (--collect-only) and other shards ran "
+            "theirs: leave it out, or run it"
+        )
 
 
 def _ordered(found: Iterable[str], wanted: Sequence[str]) -> tuple[str, ...]:

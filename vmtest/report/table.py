@@ -19,6 +19,7 @@ from vmtest.model.kernels import (
     Status,
     TestResult,
     exit_status,
+    ran_nothing,
     unique,
 )
 from vmtest.model.text import one_line, printable
@@ -115,6 +116,7 @@ _SIGNS = {  # from the worst down, which is the order inside a suite's cell
     Outcome.XPASSED: _Sign("XPASS", "XPASSED", Tone.BAD),
     Outcome.LOST: _Sign("LOST", "LOST", Tone.BAD),
     Outcome.NOT_RUN: _Sign("-", "not run", Tone.WARN),
+    Outcome.COLLECTED: _Sign("listed", "collected", Tone.QUIET),
     Outcome.PASSED: _Sign("PASS", "passed", Tone.GOOD),
     Outcome.XFAILED: _Sign("xfail", "xfailed", Tone.WARN),
     Outcome.SKIPPED: _Sign("skip", "skipped", Tone.WARN),
@@ -136,6 +138,7 @@ LEGEND = {
 
 _STATUS_TONE = {
     Status.PASSED: Tone.GOOD,
+    Status.COLLECTED: Tone.QUIET,
     Status.NO_TESTS: Tone.WARN,
     Status.CANCELLED: Tone.WARN,
 }
@@ -147,6 +150,9 @@ _STATUS_WORD = {
     Status.SPLAT: "with a kernel splat",
     Status.INFRA_ERROR: "infrastructure error",
 }
+WELL = (Status.PASSED, Status.COLLECTED)
+"""The statuses that need no word of explanation."""
+_IDLE = {Outcome.NOT_RUN, Outcome.COLLECTED}
 _EXCUSES = (Outcome.SKIPPED, Outcome.NOT_APPLICABLE, Outcome.XFAILED)
 WRONG = (Outcome.FAILED, Outcome.ERROR, Outcome.XPASSED, Outcome.LOST)
 """The outcomes that are told as failures: the bad ones, and lost with the VM."""
@@ -283,7 +289,7 @@ def never_ran(matrix: Matrix) -> tuple[str, ...]:
     return tuple(
         label
         for key, label in labels_of(matrix).items()
-        if not any(o.ran for o in outcomes[key]) and outcomes[key] != {Outcome.NOT_RUN}
+        if not any(o.ran for o in outcomes[key]) and not outcomes[key] <= _IDLE
     )
 
 
@@ -298,14 +304,14 @@ def troubled(matrix: Matrix) -> tuple[KernelResult, ...]:
             return True
         if kernel.status is Status.FAILED and (kernel.count(*WRONG) or kernel.loads):
             return bool(kernel.console_tail)
-        return kernel.status is not Status.PASSED
+        return kernel.status not in WELL
 
     return tuple(kernel for kernel in matrix.kernels if speaks(kernel))
 
 
 def only_noted(kernel: KernelResult) -> bool:
     """Whether a note is all that there is to say about ``kernel``."""
-    return kernel.status is Status.PASSED and not kernel.splats
+    return kernel.status in WELL and not kernel.splats
 
 
 def mark_of(result: TestResult) -> Line:
@@ -327,11 +333,13 @@ def summary_of_kernels(matrix: Matrix) -> str:
         if of:
             word = _STATUS_WORD.get(status, status.value.lower())
             free = sum(not kernel.gate for kernel in of)
-            aside = "" if status is Status.PASSED or not free else f" ({free} without gate)"
+            aside = "" if status in WELL or not free else f" ({free} without gate)"
             parts.append(f"{len(of)} {word}{aside}")
     head = counted(len(matrix.kernels), "kernel")
     stop = "interrupted, " if matrix.interrupted else ""
-    return f"{head}: {', '.join(parts) or 'nothing to do'} ({stop}exit {exit_status(matrix)})"
+    code = exit_status(matrix)
+    why = ": nothing ran" if code in (3, 5) and ran_nothing(matrix) else ""
+    return f"{head}: {', '.join(parts) or 'nothing to do'} ({stop}exit {code}{why})"
 
 
 def summary_of_tests(matrix: Matrix) -> str:
@@ -415,7 +423,7 @@ def _test_rows(matrix: Matrix, suite: str, labels: dict[tuple[str, str], str]) -
 
 
 def _is_telling(result: TestResult) -> bool:
-    return result.outcome not in (Outcome.PASSED, Outcome.NOT_RUN) or _is_flaky(result)
+    return result.outcome not in (Outcome.PASSED, *_IDLE) or _is_flaky(result)
 
 
 def _is_flaky(result: TestResult) -> bool:

@@ -18,7 +18,7 @@ from rich.rule import Rule
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vmtest.model.kernels import KernelResult, Matrix, Status, exit_status
+from vmtest.model.kernels import KernelResult, Matrix, exit_status
 from vmtest.model.text import one_line, printable
 from vmtest.report import loads
 from vmtest.report import table as tables
@@ -350,7 +350,7 @@ def _kernel(kernel: KernelResult) -> Iterable[RenderableType]:
     if len(kernel.splats) > _SPLATS:
         more = counted(len(kernel.splats) - _SPLATS, "more complaint")
         yield Text(f"  {more} of the kernel", STYLE[Tone.WARN])
-    if kernel.status is not Status.PASSED:
+    if kernel.status not in tables.WELL:
         if kernel.console_tail:
             lines, left_out = last_lines("\n".join(kernel.console_tail), _CONSOLE)
             yield Text("  the console's last lines:", STYLE[Tone.QUIET])

@@ -24,6 +24,7 @@ from vmtest.model.kernels import (
 from vmtest.objects.builds import choose, read_object
 from vmtest.runs.folder import utc_today
 from vmtest.suites import known
+from vmtest.suites.collect import collected, only_collects
 from vmtest.suites.process import Payload, Run, Sink, pack, pytest_argv, suites_root
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
@@ -48,6 +49,8 @@ class SuitesTask:
         network = any(suite.network for suite in self.payload.suites)
         with bench.guest(network) as guest:
             result = self._in_guest(bench, guest, result)
+            if only_collects(self.options):
+                result = collected(result)
             return bench.show(guest.session, result)
 
     def _in_guest(self, bench: Bench, guest: Guest, result: KernelResult) -> KernelResult:
