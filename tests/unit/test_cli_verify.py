@@ -101,6 +101,20 @@ def test_what_a_killed_runner_left_is_read(run: Path, tmp_path: Path) -> None:
     assert "1 object, 1 program: 1 rejected" in said.out
 
 
+def test_an_old_run_is_judged_by_the_programs_that_are_asked(run: Path, tmp_path: Path) -> None:
+    loads = (LoadResult("x.o", "p", Verdict.ACCEPTED), LoadResult("x.o", "q", Verdict.REJECTED))
+    kernel = KernelResult("6.12", Status.FAILED, release="6.12.1", loads=loads)
+    other = KernelResult("6.1", Status.FAILED, version="6.1.9", loads=loads[1:])
+    matrix = Matrix(1, run.name, "2026-01-01T00:00:00+00:00", 1.0, (), (kernel, other))
+    (run / "matrix.json").write_text(matrix_json.render(matrix))
+    asked = ("verify", "--from-run", str(run), "--kernel", "6.12")
+    assert vmtest(*asked, "--program", "p", cwd=tmp_path).status == 0
+    assert vmtest(*asked, "--program", "q", cwd=tmp_path).status == 1
+    assert vmtest(*asked, "--program", "none", cwd=tmp_path).status == 5
+    unknown = vmtest("verify", "--from-run", str(run), "--kernel", "7.0", cwd=tmp_path)
+    unknown.refuses(2, "--kernel 7.0", "it has: 6.12, 6.1")
+
+
 def test_csv_is_a_file_a_kernel(run: Path, tmp_path: Path) -> None:
     said = vmtest("verify", "--from-run", str(run), "--csv", "out/csv", cwd=tmp_path)
     assert said.status == 0, said

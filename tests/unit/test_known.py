@@ -110,6 +110,12 @@ def test_a_kernel_that_came_to_no_tests_says_nothing() -> None:
     assert told(GONE, replace(run, kernels=(dead,))) == ()
 
 
+def test_an_entry_that_a_kernel_without_tests_may_be_about_is_not_noted() -> None:
+    run = matrix(k6_1=Outcome.PASSED, k6_12=Outcome.PASSED)
+    dead = replace(run.kernels[1], tests=(), status=Status.BOOT_FAILED)
+    assert told(GONE, replace(run, kernels=(run.kernels[0], dead))) == ()
+
+
 def test_an_entry_that_means_a_test_on_one_kernel_is_not_noted() -> None:
     entry = KnownFailure("test_a.py::test_x", "issue 7")
     run = matrix(k5_10=Outcome.XFAILED, k6_1=Outcome.XFAILED)
@@ -126,6 +132,13 @@ def test_an_expired_entry_whose_test_passes_is_noted_with_the_kernels() -> None:
         'known failure "test_a.py::test_x" expired 2026-06-30 and passes on k6_1, k6_12: '
         "remove it from kernels.toml",
     )
+
+
+def test_an_expired_pattern_is_not_noted_by_a_run_of_some_of_its_tests() -> None:
+    entry = replace(EXPIRED, test="test_a.py::test_*")
+    run = matrix(k6_1=Outcome.PASSED)
+    assert told(entry, run, whole=False) == ()
+    assert len(told(entry, run)) == 1
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.SKIPPED, Outcome.NOT_RUN])

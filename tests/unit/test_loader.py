@@ -70,7 +70,15 @@ for entry in plan["objects"]:
         os.kill(os.getpid(), signal.SIGKILL)
     if fates.get(f"{entry['key']}/open") == "forgotten":
         continue
+    if not entry["whole"]:
+        say("start", object=entry["key"], programs=[""])
+        os.read(0, 1)
     say("object", object=entry["key"], programs=[{"name": "a"}, {"name": "b"}], maps=[])
+    if not entry["whole"]:
+        for name in entry["programs"]:
+            if [entry["key"], name] not in plan["done"]:
+                load(entry["key"], [name])
+        continue
     left = [name for name in ("", "a", "b") if [entry["key"], name] not in plan["done"]]
     if "" in left:
         load(entry["key"], [""])
@@ -311,16 +319,42 @@ def test_what_is_done_is_not_told_to_the_guest_again(made: list[Bench], tmp_path
 def test_giving_up_names_what_was_not_loaded(made: list[Bench], tmp_path: Path) -> None:
     here = bench(made, tmp_path, "x.o", "y.o", programs=("a",))
     here.fates = {"0/a": "die"}
-    for _ in range(2):
-        here.execute()
-        here.loader.blame(Verdict.KERNEL_CRASHED, "why")
+    here.execute()
+    here.loader.blame(Verdict.KERNEL_CRASHED, "why")
     assert here.loader.give_up("no more") == 1
     assert here.verdicts() == {
-        "x.o/": Verdict.ACCEPTED,
         "x.o/a": Verdict.KERNEL_CRASHED,
         "y.o/": Verdict.NOT_LOADED,
     }
     assert here.loader.left == ()
+
+
+def test_programs_that_were_asked_for_are_all_that_is_loaded(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o", programs=("b",))
+    assert here.execute() is End.FINISHED
+    assert here.verdicts() == {"x.o/b": Verdict.ACCEPTED}
+
+
+def test_an_object_of_which_some_programs_are_asked_is_blamed_for_its_opening(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o", programs=("b",))
+    here.fates = {"0/open": "die"}
+    assert here.execute() is End.DIED
+    here.loader.blame(Verdict.LOADER_CRASHED, "why")
+    assert here.verdicts() == {"x.o/": Verdict.LOADER_CRASHED}
+
+
+@pytest.mark.parametrize(
+    ("programs", "whole"), [(("*",), True), (("a", "*"), True), (("a",), False), (("a*",), False)]
+)
+def test_an_object_is_loaded_as_a_whole_where_all_of_it_is_asked(
+    programs: tuple[str, ...], whole: bool, made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o", programs=programs)
+    assert [entry["whole"] for entry in here.loader.plan()["objects"]] == [whole]
 
 
 def test_two_objects_of_one_name_keep_both_logs(made: list[Bench], tmp_path: Path) -> None:

@@ -124,6 +124,23 @@ def test_the_callbacks_tell_counts_starts_and_ends(mixed: Watched) -> None:
     assert mixed.started == [result.test for result in mixed.finished]
 
 
+def test_an_unknown_feature_of_a_test_that_is_left_out_ends_nothing(watch: Watch) -> None:
+    watched = watch(
+        """
+        import pytest
+
+        @pytest.mark.needs("nobody_knows_this")
+        def test_left_out():
+            pass
+
+        def test_asked():
+            pass
+        """
+    )
+    watched.execute("-k", "asked")
+    assert watched.outcomes() == {"test_asked": "passed"}
+
+
 def test_pytests_own_words_are_kept_apart_from_the_events(mixed: Watched) -> None:
     log = mixed.log.getvalue()
     assert b"short test summary" in log

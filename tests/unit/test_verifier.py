@@ -68,6 +68,62 @@ def test_saving_replaces_the_kernels_that_ran_and_keeps_the_others() -> None:
     assert after.kernels["6.12.1-amd64"].objects["o"].programs["p"].verdict is A
 
 
+def narrow(*loads: LoadResult, sha: str = "aa") -> KernelResult:
+    """A kernel of which only programs `p*` were asked."""
+    return replace(kernel(*loads, sha=sha), programs=("p*",))
+
+
+def programs_of(baseline: Baseline) -> dict[str, Verdict]:
+    programs = baseline.kernels["6.12.1-amd64"].objects["o"].programs
+    return {name: load.verdict for name, load in programs.items()}
+
+
+def test_saving_some_programs_keeps_the_others_of_the_same_object() -> None:
+    before = kept(load("", R), load("p", R), load("q", R))
+    after = verifier.baseline_of(matrix(narrow(load("p", A))), before)
+    assert programs_of(after) == {"": R, "p": A, "q": R}
+
+
+def test_saving_some_programs_of_a_new_build_keeps_nothing_of_the_old_one() -> None:
+    before = kept(load("", R), load("p", R), load("q", R))
+    after = verifier.baseline_of(matrix(narrow(load("p", A), sha="bb")), before)
+    assert programs_of(after) == {"p": A}
+
+
+def test_saving_some_programs_keeps_what_an_older_release_said() -> None:
+    before = kept(load("p", R), load("q", R), release="6.12.0")
+    after = verifier.baseline_of(matrix(narrow(load("p", A))), before)
+    assert sorted(after.kernels) == ["6.12.0", "6.12.1-amd64"]
+
+
+def test_saving_some_objects_keeps_the_others() -> None:
+    other = LoadResult("other", "x", A)
+    before = verifier.baseline_of(matrix(kernel(load("p", R), other)))
+    after = verifier.baseline_of(matrix(kernel(load("p", A))), before, partial=True)
+    assert sorted(after.kernels["6.12.1-amd64"].objects) == ["o", "other"]
+
+
+def test_programs_that_were_not_asked_for_are_not_gone() -> None:
+    before = kept(load("", R), load("p", A), load("px", A), load("q", R))
+    assert kinds(narrow(load("p", A)), before) == [(ChangeKind.GONE, "")]  # px
+
+
+def test_what_is_left_out_of_an_old_run_does_not_decide() -> None:
+    whole = kernel(load("", R), load("p", A), load("q", R))
+    assert judged(verifier.narrowed(whole, ("p",)), "rejected").status is Status.PASSED
+    assert judged(verifier.narrowed(whole, ("q",)), "rejected").status is Status.FAILED
+
+
+def test_an_object_that_cannot_be_opened_answers_for_its_programs() -> None:
+    whole = kernel(load("", Verdict.OPEN_FAILED))
+    assert judged(verifier.narrowed(whole, ("p",)), "rejected").status is Status.FAILED
+
+
+def test_an_old_run_without_the_program_has_no_tests() -> None:
+    found = judged(verifier.narrowed(kernel(load("p", A)), ("x",)), "rejected")
+    assert found.status is Status.NO_TESTS
+
+
 @pytest.mark.parametrize("status", [Status.CANCELLED, Status.BOOT_FAILED, Status.PANICKED])
 def test_a_kernel_that_did_not_end_leaves_no_baseline(status: Status) -> None:
     assert verifier.baseline_of(matrix(replace(kernel(load()), status=status))).kernels == {}

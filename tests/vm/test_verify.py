@@ -204,6 +204,14 @@ def test_without_a_configuration_and_with_odd_names(tmp_path: Path) -> None:
     ends(again, 0, "9 accepted")
 
 
+def test_a_program_is_not_judged_by_what_it_is_beside(project: Callable[..., Path]) -> None:
+    folder = project("")
+    compiled(folder / "x.o", BAD)
+    asked = ("verify", "x.o", "--program")
+    ends(vmtest(*asked, "second", cwd=folder), 0, "1 object, 1 program: 1 accepted")
+    ends(vmtest(*asked, "first", cwd=folder), 1, "REJECTED")
+
+
 def test_other_builds_are_loaded_in_the_same_boot(project: Callable[..., Path]) -> None:
     folder = project("")
     compiled(folder / "new" / "x.o", BAD)

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -113,6 +114,9 @@ def run(
         tasks.read()
         cache = default_cache()
         kernels, resolved = choose_kernels(settings, kernel or [], cache, locked)
+        default = {kernel.name for kernel in configuration.select_kernels(settings.kernels, [], {})}
+        if not default <= {kernel.name for kernel in kernels}:
+            tasks = replace(tasks, narrowed=True)
         collects = only_collects(tasks.options)
         ranged = any(build.kernels for build in builds if build.name in needed)
         if objects.depend_on_version(builds, needed) or (collects and ranged):
@@ -126,6 +130,7 @@ def run(
             known = {name: found.version for name, found in resolved.items()}
             asked = stand_ins(kernels, builds, needed, known)
             kernels = tuple(one.kernel for one in asked)
+            tasks = replace(tasks, narrowed=tasks.narrowed or any(one.others for one in asked))
         told = tuple(one.note for one in asked if one.note)
         hold = InteractiveHold(view) if shell_on_failure else None
         plan = Plan(

@@ -30,8 +30,9 @@ from vmtest.errors import UsageError
 from vmtest.host.files import Files
 from vmtest.kernels import default_cache
 from vmtest.matrix.runner import Plan
-from vmtest.model.kernels import Matrix, exit_status
+from vmtest.model.kernels import KernelVersion, Matrix, VersionRange, exit_status
 from vmtest.objects import builds as objects
+from vmtest.objects import inspect as objectfile
 from vmtest.report import live
 from vmtest.runs import folder as runs
 from vmtest.runs.folder import RunFolder
@@ -127,9 +128,10 @@ def verify(
             save, markdown_file, json_file, None if csv is None else csv / "kernel.csv"
         )
         if from_run is not None:
-            _no_objects(object_, against)
+            _no_objects(object_, against, attach, type_)
             folder = find_run(from_run, config)
-            matrix = _judged(read_matrix(folder), rules, folder)
+            old = _of_kernels(read_matrix(folder), kernel or [])
+            matrix = _judged(old, rules, folder, tuple(program or ()))
         else:
             settings = common.load_config_or_builtin(config)
             order = Order(
@@ -141,11 +143,12 @@ def verify(
                 log_limit=_size(log_limit),
                 timeout=timeout,
             )
-            check_patterns(settings, kernel or [])
+            if settings.build is not None:
+                check_patterns(settings, kernel or [])  # before it is built for nothing
             view = live.view(sys.stdout)
             # Objects that are named are those that lie there: nothing is built for them.
             build_first(settings, noted(view), () if object_ else None)
-            given = _given(settings, object_ or [])
+            given = _having(_given(settings, object_ or []), order)
             others = _others(settings, given, bool(object_), against, stack)
             cache = default_cache()
             kernels, resolved = choose_kernels(settings, kernel or [], cache)
@@ -169,7 +172,7 @@ def verify(
         if csv is not None:
             write_csv(matrix, csv)
         if save is not None:
-            _save(save, matrix, before)
+            _save(save, matrix, before, partial=bool(object_))
         raise typer.Exit(exit_status(matrix))
 
 
@@ -182,9 +185,54 @@ def _fail_on(text: str | None, compared: bool) -> FailOn:
     return found
 
 
-def _no_objects(given: Sequence[str] | None, against: str | None) -> None:
+def _no_objects(
+    given: Sequence[str] | None, against: str | None, attach: bool, types: Sequence[str] | None
+) -> None:
     if given or against:
         raise UsageError("--from-run judges an old run: leave OBJECT and --against out")
+    if attach or types:
+        raise UsageError("--from-run judges an old run: leave --attach and --type out")
+
+
+def _of_kernels(matrix: Matrix, patterns: Sequence[str]) -> Matrix:
+    """``matrix`` with the kernels only that ``patterns`` name; raises UsageError."""
+    if not patterns:
+        return matrix
+    names = [kernel.kernel for kernel in matrix.kernels]
+    versions = {k.kernel: KernelVersion.parse(k.version) for k in matrix.kernels if k.version}
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {pattern} & set(names)
+        if VersionRange.looks_like(pattern):
+            try:
+                wanted = VersionRange.parse(pattern)
+            except ValueError as error:
+                raise UsageError(f"--kernel {pattern}: {error}") from error
+            found = {name for name in names if name not in versions or versions[name] in wanted}
+        if not found:
+            raise UsageError(
+                f"--kernel {pattern}: the run {matrix.run} has no such kernel (it has: "
+                f"{', '.join(names)}); with --from-run write a name or a range"
+            )
+        chosen |= found
+    kernels = tuple(kernel for kernel in matrix.kernels if kernel.kernel in chosen)
+    return replace(matrix, kernels=kernels)
+
+
+def _having(given: Sequence[Given], order: Order) -> tuple[Given, ...]:
+    """Those of ``given`` that have a program which ``order`` asks for, all when none has."""
+    if order.whole:
+        return tuple(given)
+    having = []
+    for one in given:
+        try:
+            programs = objectfile.inspect(one.build.path).programs
+        except UsageError:
+            having.append(one)  # nobody can say: a guest will
+            continue
+        if any(order.asks(info.name) for info in programs):
+            having.append(one)
+    return tuple(having or given)
 
 
 def _size(text: str) -> int:
@@ -239,12 +287,13 @@ def _others(
     return loadables.in_folder(moved, theirs.directory)
 
 
-def _judged(matrix: Matrix, rules: Rules, folder: RunFolder) -> Matrix:
+def _judged(matrix: Matrix, rules: Rules, folder: RunFolder, programs: tuple[str, ...]) -> Matrix:
     if not any(kernel.loads for kernel in matrix.kernels):
         raise UsageError(f"{folder.path}: is no run of vmtest verify; name one that is")
-    return replace(
-        matrix, kernels=tuple(verifier.judge(kernel, rules) for kernel in matrix.kernels)
-    )
+    kernels = matrix.kernels
+    if programs and "*" not in programs:
+        kernels = tuple(verifier.narrowed(kernel, programs) for kernel in kernels)
+    return replace(matrix, kernels=tuple(verifier.judge(kernel, rules) for kernel in kernels))
 
 
 def write_csv(matrix: Matrix, folder: Path) -> None:
@@ -256,7 +305,9 @@ def write_csv(matrix: Matrix, folder: Path) -> None:
             (folder / f"{kernel.kernel}.csv").write_text(text, encoding="utf-8")
 
 
-def _save(file: Path, matrix: Matrix, before: Baseline | None) -> None:
+def _save(file: Path, matrix: Matrix, before: Baseline | None, *, partial: bool) -> None:
     file.write_text(
-        verifier.dumps(verifier.baseline_of(matrix, before)), encoding="utf-8", errors="replace"
+        verifier.dumps(verifier.baseline_of(matrix, before, partial=partial)),
+        encoding="utf-8",
+        errors="replace",
     )

@@ -19,8 +19,12 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A feature that nobody knows ends the session before a test runs."""
+    """A feature that nobody knows ends the session before a test runs.
+
+    The last to look: tests that `-k` and the like leave out are gone by then.
+    """
     for item in items:
         for marker in item.iter_markers("needs"):
             if not marker.args:

@@ -68,13 +68,15 @@ class Verification:
         if (key, "") in self._done and not _opens(self._folder / item["file"]):
             self._wire.send("object", object=key, programs=[], maps=[])
             return
-        if (key, "") not in self._done:
+        first = (key, "") not in self._done
+        if first:
+            # To open it may be what this process dies of, whether the whole is loaded or not.
             self._wire.send("start", object=key, programs=[""])
             self._wire.wait()
         if (loader := self.open(item)) is None:
             return
         size = 1
-        if (key, "") not in self._done:
+        if first and item.get("whole", True):
             began = time.monotonic()
             whole = loader.whole()
             self._tell(key, whole)
@@ -89,8 +91,8 @@ class Verification:
             and not skips(name)
             and (key, name) not in self._done
         ]
-        for first in range(0, len(names), size):
-            self.load(loader, key, names[first : first + size])
+        for place in range(0, len(names), size):
+            self.load(loader, key, names[place : place + size])
 
     def open(self, item: Mapping[str, Any]) -> Loader | None:
         """The loader of an object of the plan; None, and the host knows why, if there is none."""

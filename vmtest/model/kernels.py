@@ -462,7 +462,8 @@ class KernelResult:
     ``guest`` is the digest of the guest's root; ``loads`` is what ``vmtest verify`` found,
     ``against`` the loads of other builds in the same boot, ``changes`` how the loads
     differ from those or from a baseline; ``exit_status`` is that of the command that
-    ``vmtest exec`` ran to its end.
+    ``vmtest exec`` ran to its end; ``programs`` are the patterns of ``--program``, none
+    when all programs were asked for.
     """
 
     kernel: str
@@ -487,6 +488,7 @@ class KernelResult:
     against: LoadSet | None = None
     changes: tuple[Change, ...] = ()
     exit_status: int | None = None
+    programs: tuple[str, ...] = ()
 
     @property
     def came_to_something(self) -> bool:

@@ -6,6 +6,7 @@ Pure functions.  The guest applies them (``vmtest.guest.known_failures``).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 
@@ -18,6 +19,8 @@ from vmtest.model.kernels import (
     Outcome,
     TestResult,
 )
+
+_WILD = re.compile(r"[*?]")  # vmtest.guest.patterns
 
 
 def for_guest(known: Iterable[KnownFailure], version: KernelVersion, root: str, today: date) -> str:
@@ -56,8 +59,8 @@ def notes(
 ) -> tuple[str, ...]:
     """What the user should do about ``known`` after the run ``matrix``.
 
-    ``whole`` says that no test was left out: only then an entry that means no
-    test is one too many.
+    ``whole`` says that no test and no kernel was left out: only then an entry that means no
+    test is one too many, and one whose tests pass can go.
     """
     return tuple(_notes(known, matrix, root, today, whole))
 
@@ -68,18 +71,27 @@ def _notes(
     for entry in known:
         kernels = concerned(entry, matrix)
         found = {kernel.kernel: tests_of(entry, kernel, root) for kernel in kernels}
-        if kernels and whole and not any(found.values()):
+        if kernels and whole and not any(found.values()) and not _unknown(entry, matrix):
             yield (
                 f'known failure "{entry.test}" matched no test on {", ".join(found)}: '
                 "correct the pattern, or remove it from kernels.toml"
             )
-        if entry.expired(today):
+        if entry.expired(today) and (whole or not _WILD.search(entry.test)):
             passing = [name for name, tests in found.items() if _passed(tests)]
             if passing:
                 yield (
                     f'known failure "{entry.test}" expired {entry.until} and passes on '
                     f"{', '.join(passing)}: remove it from kernels.toml"
                 )
+
+
+def _unknown(entry: KnownFailure, matrix: Matrix) -> bool:
+    """Whether a kernel that ``entry`` may be about did not come to its tests."""
+    return any(
+        not kernel.tests
+        and (not kernel.version or entry.concerns(KernelVersion.parse(kernel.version)))
+        for kernel in matrix.kernels
+    )
 
 
 def _passed(tests: Iterable[TestResult]) -> bool:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -143,20 +144,69 @@ def saved(
     return {name: SavedObject(digests.get(name, ""), found) for name, found in programs.items()}
 
 
-def baseline_of(matrix: Matrix, before: Baseline | None = None) -> Baseline:
+def baseline_of(
+    matrix: Matrix, before: Baseline | None = None, *, partial: bool = False
+) -> Baseline:
     """The baseline of ``matrix``; of ``before`` it keeps the kernels that ``matrix`` has not.
 
-    A kernel that did not run to its end is left as it was.
+    A kernel that did not run to its end is left as it was.  Where ``matrix`` is of some
+    objects only (``partial``) or of some programs, what it left out stays as it was, too.
     """
-    new = {
-        kernel.release: SavedKernel(kernel.kernel, saved(kernel.objects, kernel.loads))
+    old = before.kernels if before is not None else {}
+    ran = {
+        kernel.release: kernel
         for kernel in matrix.kernels
         if kernel.loads and kernel.status in (Status.PASSED, Status.FAILED, Status.SPLAT)
     }
-    names = {kernel.kernel for kernel in new.values()}
-    old = before.kernels if before is not None else {}
-    kept = {release: kernel for release, kernel in old.items() if kernel.kernel not in names}
+    new = {release: _kept(kernel, old.get(release), partial) for release, kernel in ran.items()}
+    replaced = {k.kernel for k in ran.values() if not (partial or k.programs)}
+    kept = {release: kernel for release, kernel in old.items() if kernel.kernel not in replaced}
     return Baseline(BASELINE_SCHEMA, {**kept, **new})
+
+
+def _kept(kernel: KernelResult, old: SavedKernel | None, partial: bool) -> SavedKernel:
+    """``kernel`` as it is saved, with what it left out of ``old``, the same release before."""
+    found = saved(kernel.objects, kernel.loads)
+    if old is None or not (partial or kernel.programs):
+        return SavedKernel(kernel.kernel, found)
+    for name, was in old.objects.items():
+        now = found.get(name)
+        if now is None:
+            found[name] = was
+        elif now.sha256 == was.sha256:  # what is known of another build is not known of this one
+            left = {p: load for p, load in was.programs.items() if not asked(kernel, p)}
+            found[name] = SavedObject(now.sha256, {**left, **now.programs})
+    return SavedKernel(kernel.kernel, found)
+
+
+def asked(kernel: KernelResult, program: str) -> bool:
+    """Whether ``program`` ("" for an object as a whole) was asked of ``kernel``."""
+    if not kernel.programs:
+        return True
+    return program != "" and any(fnmatchcase(program, glob) for glob in kernel.programs)
+
+
+def narrowed(kernel: KernelResult, programs: tuple[str, ...]) -> KernelResult:
+    """``kernel`` as if only ``programs`` (patterns) had been asked of it.
+
+    An object that could not even be opened answers for its programs.
+    """
+    of_these = replace(kernel, programs=programs)
+
+    def chosen(loads: Iterable[LoadResult]) -> tuple[LoadResult, ...]:
+        return tuple(
+            load
+            for load in loads
+            if asked(of_these, load.program) or load.verdict is Verdict.OPEN_FAILED
+        )
+
+    loads, against = chosen(kernel.loads), kernel.against
+    if against is not None:
+        against = replace(against, loads=chosen(against.loads))
+    result = replace(of_these, loads=loads, against=against)
+    if loads or kernel.status not in (Status.PASSED, Status.FAILED):
+        return result
+    return replace(result, status=Status.NO_TESTS, reason="it has no load that --program matches")
 
 
 def dumps(baseline: Baseline) -> str:
@@ -246,7 +296,7 @@ def _compared(
         if name not in {load.object for load in kernel.loads}:
             continue  # not asked for in this run
         for program, old in old_object.programs.items():
-            if (name, program) not in now:
+            if (name, program) not in now and asked(kernel, program):
                 found.append(Change(name, program, ChangeKind.GONE, old.verdict, since=since))
     return tuple(sorted(found, key=_rank))
 

@@ -83,6 +83,15 @@ class Order:
     timeout: float = 60.0
     config: str = ""
 
+    @property
+    def whole(self) -> bool:
+        """Whether each object is loaded as a whole too: not where only some programs are asked."""
+        return "*" in self.programs
+
+    def asks(self, program: str) -> bool:
+        """Whether ``program`` is one of those to load."""
+        return any(fnmatchcase(program, pattern) for pattern in self.programs)
+
 
 class End(Enum):
     """How a loader process ended, the session still standing."""
@@ -221,6 +230,7 @@ class Loader:
             "key": str(number),
             "file": wanted.file,
             "programs": list(self._order.programs),
+            "whole": self._order.whole,
             "types": {**loading.types, **self._order.types},
             "max_entries": dict(loading.max_entries),
             "globals": dict(loading.globals),
@@ -302,6 +312,8 @@ class Loader:
                     number = self._number(event.object)
                     self._open(number)
                     self._programs[number] = {one.name: one for one in event.programs}
+                    if not self._order.whole and (number, "") in self._running:
+                        self._running.remove((number, ""))  # to open it was all that was to do
                 case Start():
                     self._start(self._number(event.object), event.programs)
                     stream.send(b"+")
@@ -350,15 +362,22 @@ class Loader:
         """What was asked of this process and has no verdict."""
         labels = []
         for number in self._asked:
-            names = ["", *self._chosen(number)]
             whole = self._done.get((number, ""))
             if number not in self._programs and whole is not None and not whole.bad:
                 labels.append(f"the programs of {self._order.objects[number].name}")
-            for name in names:
+            for name in self._wanted(number):
                 if (number, name) not in self._done:
                     wanted = self._order.objects[number].name
                     labels.append(LoadResult(wanted, name, Verdict.NOT_LOADED).label)
         return labels
+
+    def _wanted(self, number: int) -> list[str]:
+        """The loads of an object, the whole among them where it is asked for.
+
+        It also stands for an object that was not opened.
+        """
+        whole = self._order.whole or number not in self._programs
+        return ([""] if whole else []) + self._chosen(number)
 
     def _chosen(self, number: int) -> list[str]:
         """The programs of an object that are to be loaded, as far as it was opened."""
@@ -366,8 +385,7 @@ class Loader:
         return [
             name
             for name in self._programs.get(number, {})
-            if any(fnmatchcase(name, pattern) for pattern in self._order.programs)
-            and not any(fnmatchcase(name, pattern) for pattern in skip)
+            if self._order.asks(name) and not any(fnmatchcase(name, pattern) for pattern in skip)
         ]
 
     def _open(self, number: int) -> None:
@@ -409,7 +427,7 @@ class Loader:
         """Note what is left as not loaded, because of ``why``; returns how many loads."""
         before = len(self._done)
         for number in self.left:
-            for program in ("", *self._chosen(number)):
+            for program in self._wanted(number):
                 self._add(number, LoadResult("", program, Verdict.NOT_LOADED, line=why))
             self._complete.add(number)
         return len(self._done) - before

@@ -77,6 +77,7 @@ class VerifyTask:
             reason=reason,
             loads=tuple(record.loads),
             against=others if self.load.against else None,
+            programs=() if order.whole else order.programs,
             splats=tuple(boots.splats),
             note="; ".join(filter(None, (result.note, *dict.fromkeys(boots.notes)))),
             console_tail=() if status is Status.PASSED else bench.console_tail,
