@@ -20,7 +20,7 @@ from tests.mutants.operators import Mutant
 from tests.mutants.verdicts import Judged, Killers, Verdict, judge
 from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, UsageError
 from vmtest.matrix.job import Cancellation
-from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage, Suite
+from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage, Suite, network_of
 from vmtest.suites.process import GUEST_ROOT, Payload, Run, Sink, install, pytest_argv
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale
@@ -202,7 +202,7 @@ class Judge:
             memory_mib=ground.kernel.memory_mib,
             cpus=ground.kernel.cpus,
             cmdline=ground.kernel.cmdline,
-            network=any(suite.network for suite in ground.payload.suites),
+            network=network_of(ground.payload.suites),
         )
         scale = ground.scale()
         with ExitStack() as stack:

@@ -18,6 +18,7 @@ from vmtest.model.kernels import (
     AptSpec,
     KernelVersion,
     Loading,
+    Network,
     PackageFile,
     PackageSpec,
     PathSpec,
@@ -435,3 +436,20 @@ def test_several_options_in_one_string_and_quoted_ones_are_taken() -> None:
         'path = "vmlinuz"', "path = \"vmlinuz\"\ncmdline = ['quiet a.b=1', 'dyndbg=\"file x +p\"']"
     )
     assert config(text).kernels[2].cmdline == ("quiet a.b=1", 'dyndbg="file x +p"')
+
+
+@pytest.mark.parametrize(
+    ("value", "card"),
+    [("false", Network.NONE), ("true", Network.CLOSED), ('"outbound"', Network.OUTBOUND)],
+)
+def test_a_suite_has_the_network_card_that_is_written(value: str, card: Network) -> None:
+    text = f'{MINIMAL}[[suite]]\nname = "more"\ntests = "more.py"\nnetwork = {value}\n'
+    assert config(text).suites[-1].network is card
+
+
+def test_a_network_card_that_is_none_is_refused() -> None:
+    text = f'{MINIMAL}[[suite]]\nname = "more"\ntests = "more.py"\nnetwork = "bridge"\n'
+    (found,) = problems(text)
+    assert found.endswith(
+        "network = 'bridge' is no network card; write false, true or \"outbound\""
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import UnbootableKernel
-from vmtest.kernels.kconfig import check, missing, parse, share_of
+from vmtest.kernels.kconfig import check, check_network, missing, parse, share_of
 from vmtest.model.kernels import KernelImage, KernelVersion
 
 DEBIAN = parse((Path(__file__).parent / "data" / "config-6.12-excerpt").read_text())
@@ -117,3 +117,10 @@ def test_a_kernel_without_9p_boots_where_one_is(
 ) -> None:
     monkeypatch.setattr("vmtest.kernels.kconfig.find_virtiofsd", lambda: "/usr/libexec/virtiofsd")
     assert check(image(config_file(tmp_path, CLOUD))) == ""
+
+
+def test_a_network_card_takes_its_driver(tmp_path: Path) -> None:
+    check_network(image(config_file(tmp_path, DEBIAN | {"VIRTIO_NET": "m"})))
+    without = image(config_file(tmp_path, DEBIAN | {"VIRTIO_NET": "n"}))
+    with pytest.raises(UnbootableKernel, match="CONFIG_VIRTIO_NET is not set"):
+        check_network(without)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vmtest.model.kernels import Accelerator
+from vmtest.model.kernels import Accelerator, Network
 from vmtest.vm.folder import VmFolder
 from vmtest.vm.vng import BOOTSTRAP, agent_line, vng_argv, vng_environment
 
@@ -43,8 +43,12 @@ def test_the_hosts_files_come_by_9p_unless_the_kernel_has_none() -> None:
 
 
 def test_there_is_no_network_unless_asked_for() -> None:
-    assert "--network" not in argv()
-    assert "--network user" in argv(network=True)
+    assert "netdev" not in argv()
+
+
+def test_a_network_card_is_closed_unless_the_outside_is_asked_for() -> None:
+    assert "-netdev user,id=net,restrict=on " in argv(network=Network.CLOSED)
+    assert "-netdev user,id=net " in argv(network=Network.OUTBOUND)
 
 
 def test_the_console_is_always_captured() -> None:

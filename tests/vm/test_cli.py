@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -71,6 +72,40 @@ def test_another_project_with_its_own_suite_and_build(
         again.out.splitlines()[0:5]
         == [line for line in said.out.splitlines() if not line.startswith("[")][0:5]
     )
+
+
+@pytest.mark.parametrize(("value", "reached"), [("true", False), ('"outbound"', True)])
+def test_a_network_card_has_an_address_and_reaches_the_host_only_when_asked(
+    value: str, reached: bool, project: Callable[..., Path]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        folder = project(
+            f"""
+            import socket
+            import subprocess
+
+            def test_the_card_has_an_address():
+                said = subprocess.run(["ip", "-4", "address"], capture_output=True, text=True)
+                assert "inet 10.0.2.15/24" in said.stdout
+
+            def test_the_hosts_loopback():
+                try:
+                    socket.create_connection(("10.0.2.2", {server.getsockname()[1]}), 5).close()
+                    reached = True
+                except OSError:
+                    reached = False
+                assert reached is {reached}
+            """
+        )
+        config = folder / "kernels.toml"
+        config.write_text(config.read_text() + f"network = {value}\n")
+        ends(vmtest("run", cwd=folder), 0, "2 passed")
+        server.settimeout(0)
+        if reached:
+            server.accept()[0].close()
+        else:
+            with pytest.raises(BlockingIOError):
+                server.accept()
 
 
 def test_failures_are_one_and_their_assertions_are_shown(project: Callable[..., Path]) -> None:

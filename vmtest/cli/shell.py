@@ -15,7 +15,7 @@ from vmtest.config import file as configuration
 from vmtest.errors import SessionLost, UsageError, VmtestError
 from vmtest.host.files import Files
 from vmtest.kernels import Store, default_cache, kconfig, source_for
-from vmtest.model.kernels import OWN_FAULT, Kernel
+from vmtest.model.kernels import OWN_FAULT, Kernel, network_of
 from vmtest.objects import builds as objects
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import STATE, utc_today
@@ -73,7 +73,7 @@ def shell(
                 memory_mib=wanted.memory_mib,
                 cpus=wanted.cpus,
                 cmdline=wanted.cmdline,
-                network=any(suite.network for suite in settings.suites),
+                network=network_of(settings.suites),
             )
             machine = stack.enter_context(Machine(spec))
             scale = Scale.now(probe.seconds, wanted.cpus)

@@ -44,6 +44,7 @@ from vmtest.model.kernels import (
     Limits,
     Loading,
     MainlineSpec,
+    Network,
     ObjectFile,
     PackageFile,
     PackageSpec,
@@ -153,6 +154,13 @@ def _option(value: str) -> str:
     return value
 
 
+def _network(value: object) -> object:
+    cards = {False: Network.NONE, True: Network.CLOSED, "outbound": Network.OUTBOUND}
+    if not isinstance(value, bool | str) or value not in cards:
+        raise ValueError('is no network card; write false, true or "outbound"')
+    return cards[value]
+
+
 Duration = Annotated[float, BeforeValidator(_duration)]
 Memory = Annotated[int, BeforeValidator(_memory)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -164,6 +172,7 @@ Option = Annotated[str, AfterValidator(_option)]
 Range = Annotated[VersionRange, BeforeValidator(_range)]
 TestPattern = Annotated[str, AfterValidator(_test_pattern)]
 Reason = Annotated[str, AfterValidator(_reason)]
+Card = Annotated[Network, BeforeValidator(_network)]
 Day = Annotated[date, BeforeValidator(_date)]
 
 
@@ -236,7 +245,7 @@ class _Suite(_Strict):
     name: Name
     tests: Path
     objects: list[str] = []
-    network: bool = False
+    network: Card = Network.NONE
 
 
 class _InnerMap(_Strict):

@@ -114,6 +114,18 @@ def _read(config: Path) -> dict[str, str]:
     return parse(config.read_text(encoding="utf-8", errors="replace"))
 
 
+def check_network(image: KernelImage) -> None:
+    """Raise UnbootableKernel when ``image`` cannot drive a VM's network card."""
+    if image.config is None:
+        return  # as for everything else: not checked before booting
+    need = _Need("VIRTIO_NET", "a suite has a network card, which is a virtio one")
+    if reasons := _lack(need, _read(image.config), image.modules is not None):
+        raise UnbootableKernel(
+            f"{image.name}: {image.release} cannot have a network card: {reasons[0]}; leave the "
+            f"kernel or the suite out, or enable it and build again"
+        )
+
+
 def check(image: KernelImage, root: Root = "disk") -> str:
     """Look at the config of ``image``; returns a note for the user, empty when all is known.
 

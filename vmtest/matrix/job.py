@@ -20,7 +20,15 @@ from typing import Protocol
 from vmtest.errors import BootError, InfrastructureError, SessionLost, VmtestError
 from vmtest.matrix.intact import Intact
 from vmtest.model.events import Booted, Booting, Event
-from vmtest.model.kernels import Kernel, KernelImage, KernelResult, Limits, RootImage, Status
+from vmtest.model.kernels import (
+    Kernel,
+    KernelImage,
+    KernelResult,
+    Limits,
+    Network,
+    RootImage,
+    Status,
+)
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import Finding, Sign
 from vmtest.vm.deadlines import Scale
@@ -157,7 +165,7 @@ class Bench:
             raise SessionLost("cancelled")
 
     @contextmanager
-    def guest(self, network: bool = False) -> Iterator[Guest]:
+    def guest(self, network: Network = Network.NONE) -> Iterator[Guest]:
         """Boot the kernel, and end its VM behind; raises BootError, SessionLost.
 
         The first guest's logs are ``console.log`` and ``dmesg.log``, the second's

@@ -69,6 +69,16 @@ class Outcome(StrEnum):
         )
 
 
+class Network(StrEnum):
+    """What network card a VM has; NONE is false."""
+
+    NONE = ""
+    CLOSED = "closed"
+    """A card with an address and nobody behind it."""
+    OUTBOUND = "outbound"
+    """A card that reaches what the host reaches, and the host's own loopback."""
+
+
 class Accelerator(StrEnum):
     """What executes the guest's instructions."""
 
@@ -307,13 +317,13 @@ class GuestSpec:
 class Suite:
     """One ``[[suite]]``: a pytest file or folder (absolute), the objects it needs by name.
 
-    ``network`` gives its VMs a network card (user mode, outbound only).
+    ``network`` is the card that its VMs get.
     """
 
     name: str
     tests: Path
     objects: tuple[str, ...] = ()
-    network: bool = False
+    network: Network = Network.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -571,6 +581,12 @@ def _gravest(matrix: Matrix) -> int:
         return only.exit_status or (OWN_FAULT if own == 3 else own)
     found = {_EXIT_OF_STATUS[kernel.status] for kernel in matrix.kernels if kernel.gate}
     return next((code for code in (130, 2, 1, 3, 5) if code in found), 0)
+
+
+def network_of(suites: Iterable[Suite]) -> Network:
+    """The card that a VM needs for all of ``suites``."""
+    wanted = {suite.network for suite in suites}
+    return next((n for n in (Network.OUTBOUND, Network.CLOSED) if n in wanted), Network.NONE)
 
 
 def unique(values: Iterable[str]) -> tuple[str, ...]:

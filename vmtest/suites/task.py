@@ -8,6 +8,7 @@ from datetime import date
 from vmtest.config.file import Config
 from vmtest.guest.wire import WIRE_GONE
 from vmtest.host.files import Files
+from vmtest.kernels import kconfig
 from vmtest.matrix.follow import status_words
 from vmtest.matrix.job import Bench, Guest
 from vmtest.matrix.judge import count_bad, count_unproven, last_line, out_of_memory, watch
@@ -20,6 +21,7 @@ from vmtest.model.kernels import (
     Status,
     Suite,
     TestResult,
+    network_of,
 )
 from vmtest.objects.builds import choose, read_object
 from vmtest.runs.folder import utc_today
@@ -46,8 +48,7 @@ class SuitesTask:
 
     def run(self, bench: Bench, result: KernelResult) -> KernelResult:
         """Boot once and run the suites; raises BootError, InfrastructureError, OSError."""
-        network = any(suite.network for suite in self.payload.suites)
-        with bench.guest(network) as guest:
+        with bench.guest(network_of(self.payload.suites)) as guest:
             result = self._in_guest(bench, guest, result)
             if only_collects(self.options):
                 result = collected(result)
@@ -176,7 +177,12 @@ class SuitesTasks:
     files: Files = field(default_factory=Files)
 
     def task(self, image: KernelImage) -> SuitesTask:
-        """The task of one kernel; raises UsageError for an object that is missing or none."""
+        """The task of one kernel; raises UsageError for an object that is missing or none.
+
+        Raises UnbootableKernel for a kernel that cannot have the network card it needs.
+        """
+        if network_of(self.suites):
+            kconfig.check_network(image)
         chosen = choose(self.objects, image.version)
         for name in {name for suite in self.suites for name in suite.objects}:
             if name in chosen:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs in the guest as root.  The host sends it through the virtio-serial port,
-# which is open as descriptor 3, with HOST_KEY and AUTHORIZED_KEY in front.
+# which is open as descriptor 3, with HOST_KEY, AUTHORIZED_KEY and NETWORK in front.
 # Every external command costs tens of milliseconds on an emulated CPU: hence
 # builtins where they do, and busybox (static) where there is one.
 set -eu
@@ -19,6 +19,27 @@ $box chmod 644 /run/vmtest/passwd
 $box mount --bind /run/vmtest/passwd /etc/passwd
 read -r flags </sys/class/net/lo/flags
 [ $((flags & 1)) = 1 ] || ip link set lo up
+
+# The addresses are those of QEMU's user-mode network, always the same: no DHCP.
+network_card() {
+    PATH=$PATH:/usr/sbin:/sbin
+    modprobe virtio_net || return
+    for card in /sys/bus/virtio/drivers/virtio_net/virtio*/net/*; do
+        card=${card##*/}
+        [ "$card" != '*' ] && ip address add 10.0.2.15/24 dev "$card" && ip link set "$card" up &&
+            ip route add default via 10.0.2.2 && return
+    done
+    return 1
+}
+if [ -n "${NETWORK:-}" ]; then
+    if ! network_card; then
+        echo 'vmtest: the guest has no network card: virtio_net does not drive it' >/dev/console
+        exit 1
+    fi
+    echo 'nameserver 10.0.2.3' >/run/vmtest/resolv.conf
+    $box chmod 644 /run/vmtest/resolv.conf
+    [ ! -e /etc/resolv.conf ] || $box mount --bind /run/vmtest/resolv.conf /etc/resolv.conf
+fi
 
 # A guest that runs out of memory shall say so instead of thrashing: its root is a
 # disk whose pages it would read again and again.  MGLRU, 6.1 and later.

@@ -24,7 +24,7 @@ from typing import BinaryIO, Self
 from vmtest.errors import BootError, DeadlineExceeded, SessionLost, SessionRefused
 from vmtest.host.process import Supervised
 from vmtest.kernels.kconfig import share_of
-from vmtest.model.kernels import KernelImage, RootImage
+from vmtest.model.kernels import KernelImage, Network, RootImage
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog, Finding, Sign
 from vmtest.vm.folder import make_folder
@@ -44,7 +44,7 @@ class MachineSpec:
     memory_mib: int = 1024
     cpus: int = 1
     cmdline: Sequence[str] = field(default=())
-    network: bool = False
+    network: Network = Network.NONE
 
 
 class Machine:
@@ -162,7 +162,7 @@ class Machine:
             raise self._boot_error(limit, factor, error) from error
 
     def _agent_variables(self) -> dict[str, str]:
-        return self._keys.variables()
+        return {**self._keys.variables(), "NETWORK": self.spec.network}
 
     def _accept(self, deadline: float) -> socket.socket:
         with selectors.DefaultSelector() as selector:

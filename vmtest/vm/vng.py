@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vmtest.errors import InfrastructureError
-from vmtest.model.kernels import Accelerator, Share
+from vmtest.model.kernels import Accelerator, Network, Share
 from vmtest.vm.folder import VmFolder
 
 PORT = "vmtest.ssh"
@@ -75,7 +75,7 @@ def vng_argv(
     memory_mib: int,
     cpus: int,
     cmdline: Sequence[str] = (),
-    network: bool = False,
+    network: Network = Network.NONE,
     firmware: str = "",
     share: Share = "9p",
 ) -> list[str]:
@@ -83,8 +83,8 @@ def vng_argv(
 
     QEMU connects to the socket; somebody has to listen there.  virtme-ng puts most of
     this into a shell as it is, so every word is ours but ``cmdline``, which it quotes and
-    appends to the kernel's command line.  With ``network`` the guest gets a
-    user-mode network card, otherwise it has only ``lo``.  ``firmware`` replaces
+    appends to the kernel's command line.  ``network`` is the guest's
+    network card; without one it has only ``lo``.  ``firmware`` replaces
     QEMU's own.  ``share`` virtiofs takes the host's virtiofsd, which has to be there.
     """
     argv = [str(vng), "--verbose", "--disable-monitor"]
@@ -98,8 +98,6 @@ def vng_argv(
         argv += ["--root-disk", str(folder.root), "--root-fstype", "squashfs"]
     elif folder.root_kind == "directory":
         argv += ["--root", str(folder.root)]
-    if network:
-        argv += ["--network", "user"]
     # 1 s of an emulated boot goes into self-tests of ciphers that nobody here tests.
     for option in ("cryptomgr.notests", *cmdline):
         argv += ["--append", option]
@@ -107,6 +105,10 @@ def vng_argv(
         f"-chardev socket,id=ssh,path={folder.socket} -device virtio-serial-pci"
         f" -device virtserialport,name={PORT},chardev=ssh -sandbox {_SANDBOX}"
     )
+    if network:
+        # Not by virtme-ng, whose DHCP runs before the driver is loaded: it is a module.
+        closed = ",restrict=on" if network is Network.CLOSED else ""
+        devices += f" -netdev user,id=net{closed} -device virtio-net-pci,netdev=net,romfile="
     if firmware:
         devices += f" -bios {firmware}"
     # One option with "=": argparse refuses a value that begins with "-".
