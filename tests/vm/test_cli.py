@@ -108,6 +108,15 @@ def test_a_network_card_has_an_address_and_reaches_the_host_only_when_asked(
                 server.accept()
 
 
+def test_a_shell_needs_no_suite(project: Callable[..., Path], image: KernelImage) -> None:
+    folder = project("")
+    config = folder / "kernels.toml"
+    config.write_text(config.read_text().split("[[suite]]")[0])
+    said = vmtest("shell", KERNEL, "--", "sh", "-c", "uname -r; ls /tmp/vmtest", cwd=folder)
+    assert said.status == 0, said
+    assert said.out.split() == [image.release, "known_failures.json", "vmtest"]
+
+
 def test_failures_are_one_and_their_assertions_are_shown(project: Callable[..., Path]) -> None:
     folder = project("def test_a():\n    assert 1 == 2\ndef test_b():\n    pass\n")
     ends(vmtest("run", cwd=folder), 1, "FAILED", "assert 1 == 2", "test_a")
