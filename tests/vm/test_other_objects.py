@@ -131,7 +131,7 @@ def test_what_an_old_release_lacks_is_not_applicable_and_all_else_is_asked(
         "--upstream",
         *(*ELSEWHERE_BUILT, *PARTS_MISSING, *FIRST_WORD, *UNWRITTEN, *NETWORK_ORDER),
     )
-    said = vmtest("run", "--kernel", KERNEL, cwd=folder)
+    said = vmtest("run", "--kernel", KERNEL, cwd=folder, timeout=1800)
     assert said.status == 0, said
     tests = outcomes_of(folder)
     lacking = {
@@ -170,7 +170,7 @@ def test_bytes_that_an_ipv4_reader_never_reads_are_not_asked_of_upstream(
 ) -> None:
     folder = others("--upstream", *(*FIRST_WORD, *UNWRITTEN))
     suites = [word for name in ("sockops", "cgroup_skb", "mesh") for word in ("--suite", name)]
-    said = vmtest("run", "--kernel", KERNEL, *suites, cwd=folder)
+    said = vmtest("run", "--kernel", KERNEL, *suites, cwd=folder, timeout=1800)
     assert said.status == 0, said
     assert_outcomes(
         outcomes_of(folder),
