@@ -5,6 +5,8 @@ status 2), an ``InfrastructureError`` is the machine's (exit status 3): neither
 says anything about the programs under test.
 """
 
+import errno
+
 
 class VmtestError(Exception):
     """Root of every error that the command line turns into a message."""
@@ -84,3 +86,28 @@ class DeadlineExceeded(VmtestError):
 
 class BadLine(VmtestError):
     """What a guest sent is no event, or not one that can come now; says which line, and why."""
+
+
+_CURES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+    errno.EROFS: "it is mounted read-only",
+    errno.ENOENT: "is its folder still there?",
+    errno.ENOTDIR: "is its folder still there?",
+    errno.EISDIR: "name a file and not a folder",
+}
+
+
+def os_words(error: OSError) -> str:
+    """``FILE: No space left on device; make room there``: thing, place and cure."""
+    where = f"{error.filename}: " if error.filename else ""
+    cure = _CURES.get(error.errno or 0, "")
+    return f"{where}{error.strerror or error}" + (f"; {cure}" if cure else "")
+
+
+def bug_words(error: BaseException) -> str:
+    """What to say of an exception that nobody expected."""
+    said = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return f"a bug in vmtest: {said}; please report it to its maintainers"

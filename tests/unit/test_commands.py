@@ -32,7 +32,7 @@ from vmtest.command.task import CommandWork
 from vmtest.errors import DeadlineExceeded, UsageError
 from vmtest.matrix.follow import status_words
 from vmtest.model.kernels import Limits, Outcome, Status, TestResult
-from vmtest.suites.process import read_results
+from vmtest.runs.rows import read_results
 
 LIMITS = Limits(boot=10, silence=20, total=60)
 

@@ -11,7 +11,7 @@ import pytest
 from watched import Watch, Watched
 
 from vmtest.model.kernels import Outcome, Status
-from vmtest.suites.process import read_results
+from vmtest.runs.rows import read_results
 from vmtest.suites.task import SuitesWork
 from vmtest.vm.console import ConsoleLog
 from vmtest.vm.machine import Machine

@@ -12,7 +12,7 @@ ROOT = Path(vmtest.__file__).parent
 
 # From the bottom up: folders and modules; a module may import its own layer and those before it.
 LAYERS = [
-    {"errors", "model.kernels", "model.loads", "model.releases", "model.text"},
+    {"errors", "host.write", "model.kernels", "model.loads", "model.releases", "model.text"},
     {
         "bisect.search",
         "command.formats",

@@ -18,6 +18,7 @@ from fake_session import HostSession
 from vmtest.errors import BadLine, InfrastructureError
 from vmtest.model.kernels import Loading
 from vmtest.model.loads import Cost, LoadResult, Verdict
+from vmtest.runs.rows import read_loads
 from vmtest.verify.events import EVENTS, Described, Load
 from vmtest.verify.process import (
     End,
@@ -27,7 +28,6 @@ from vmtest.verify.process import (
     Record,
     Wanted,
     Watch,
-    read_loads,
     safe_name,
 )
 

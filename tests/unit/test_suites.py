@@ -23,15 +23,13 @@ from vmtest.model.kernels import (
     TestResult,
     VersionRange,
 )
+from vmtest.runs.rows import read_collected, read_results, unfinished
 from vmtest.suites.process import (
     Payload,
     install,
     pack,
     pytest_argv,
-    read_collected,
-    read_results,
     suites_root,
-    unfinished,
 )
 
 MIXED = """

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 from vmtest.config.file import Config, parse
+from vmtest.matrix.job import Bench, Task
 from vmtest.matrix.runner import Plan, run_matrix
 from vmtest.model.events import Event, KernelFinished
-from vmtest.model.kernels import KernelImage, Matrix, RootImage, Status
+from vmtest.model.kernels import KernelImage, KernelResult, Matrix, Outcome, RootImage, Status
 from vmtest.runs import folder as runs
 from vmtest.suites.task import SuitesTasks
 
@@ -84,3 +85,38 @@ def test_the_hosts_own_root_has_a_private_home(
     settings = configured(tmp_path, image, "host")
     matrix = run_matrix(plan(settings, cache, tmp_path), lambda event: None, lambda matrix: None)
     assert [kernel.status for kernel in matrix.kernels] == [Status.PASSED], matrix
+
+
+@dataclass(frozen=True)
+class Breaking:
+    """What a bug of ours in a task does: it runs the suites, and breaks afterwards."""
+
+    suites: Task
+
+    @property
+    def objects(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    def run(self, bench: Bench, result: KernelResult) -> KernelResult:
+        self.suites.run(bench, result)
+        raise KeyError("a bug")
+
+
+def test_a_worker_that_breaks_costs_its_own_kernel_only(
+    tmp_path: Path, image: KernelImage, root: RootImage, cache: Path
+) -> None:
+    settings = configured(tmp_path, image, str(root.path))
+    two = tuple(replace(settings.kernels[0], name=name) for name in ("breaks", "stands"))
+    settings = replace(settings, kernels=two)
+    asked = plan(settings, cache, tmp_path)
+
+    def task(of: KernelImage) -> Task:
+        suites = asked.task(of)
+        return Breaking(suites) if of.name == "breaks" else suites
+
+    matrix = run_matrix(replace(asked, task=task, jobs=1), lambda event: None, lambda matrix: None)
+    broken, standing = matrix.kernels
+    assert standing.status is Status.PASSED, standing
+    assert broken.status is Status.INFRA_ERROR
+    assert broken.reason.startswith("a bug in vmtest: KeyError: 'a bug'; please report it")
+    assert [test.outcome for test in broken.tests] == [Outcome.PASSED]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,43 @@ def test_a_pytest_that_ends_early_is_not_passed(
     (result,) = json.loads((folder / ".vmtest" / "latest" / "matrix.json").read_text())["kernels"]
     assert (result["status"], outcomes(result)) == (status, ["passed", "lost", "not run"])
     assert "pytest could not run" not in said.out
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder with room for some 300 kB."""
+    folder = tmp_path / ".vmtest"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "vmtest", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small file system takes root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_in_the_middle_is_named_and_the_table_is_shown(
+    small_disk: Path, project: Callable[..., Path]
+) -> None:
+    folder = project(
+        """
+        import pytest
+
+        def test_small():
+            pass
+
+        @pytest.mark.parametrize("n", range(20))
+        def test_large(n):
+            print("x" * 60_000)
+            pytest.skip("much to say")
+        """
+    )
+    said = vmtest("run", "--json", "m.json", cwd=folder)
+    assert said.status == 3, said
+    assert "Traceback" not in said.err
+    (result,) = json.loads((folder / "m.json").read_text())["kernels"]
+    assert result["status"] == "INFRA_ERROR"
+    assert "results.jsonl: No space left on device; make room there" in result["reason"]
+    assert result["tests"][0]["outcome"] == "passed"
+    assert len(result["tests"]) == 21
+    assert "INFRA_ERROR" in said.out
+    assert "matrix.json: No space left on device; make room there" in said.err

@@ -23,4 +23,4 @@ def build(
     """Compile; the module's EXAMPLE is its help."""
     with common.reported():
         for made in build_all(source, target):
-            print(made)
+            common.say(str(made))

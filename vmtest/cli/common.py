@@ -7,20 +7,29 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
 from vmtest.config import file as configuration
 from vmtest.config.file import Config
-from vmtest.errors import InfrastructureError, Interrupted, UsageError, VmtestError
+from vmtest.errors import (
+    InfrastructureError,
+    Interrupted,
+    UsageError,
+    VmtestError,
+    bug_words,
+    os_words,
+)
 from vmtest.host import interrupt
+from vmtest.model.text import printable
 
-USAGE, INFRASTRUCTURE, INTERRUPTED = 2, 3, 130
+USAGE, INFRASTRUCTURE, BUG, INTERRUPTED = 2, 3, 70, 130
 _MOST_LINES = 12
 _IMPATIENCE = 3.0
 _signalled: list[float] = []
@@ -66,30 +75,53 @@ def fail(error: BaseException, *, own: int | None = None) -> NoReturn:
     if len(lines) > _MOST_LINES:
         more = len(lines) - _MOST_LINES
         lines = [*lines[:_MOST_LINES], f"... and {more} more"]
-    print(f"vmtest: error: {lines[0]}", *lines[1:], sep="\n", file=sys.stderr)
+    say("\n".join([f"vmtest: error: {lines[0]}", *lines[1:]]), sys.stderr)
     status = INFRASTRUCTURE if isinstance(error, InfrastructureError | OSError) else USAGE
     raise typer.Exit(status if own is None else own)
 
 
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print ``text`` on ``stream``, standard output by default, as far as that knows its letters.
+
+    Nothing of a guest or of a stranger's file can move the cursor or set a title.
+    """
+    stream = sys.stdout if stream is None else stream
+    encoding = stream.encoding or "utf-8"
+    print(printable(text).encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+
+
+def bug(error: BaseException, *, own: int | None = None) -> NoReturn:
+    """Show the traceback of what nobody expected, say where it belongs, and exit: 70 or ``own``.
+
+    Python itself would end with 1, which says that tests failed.
+    """
+    trace = "".join(traceback.format_exception(error))
+    say(f"{trace}vmtest: {bug_words(error)}, with the lines above", sys.stderr)
+    raise typer.Exit(BUG if own is None else own)
+
+
 @contextmanager
 def reported(own: int | None = None) -> Iterator[None]:
-    """Turn our errors into messages and an exit status; a traceback means a bug of ours."""
+    """Turn errors into messages and an exit status: ours, the system's, and bugs of ours."""
     clean_up_on_signals()
     try:
         yield
+    except (typer.Exit, typer.Abort):
+        raise
     except Interrupted:
         _end_interrupted()
     except VmtestError as error:
         fail(error, own=own)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        fail(InfrastructureError(f"{where}{error.strerror or error}"), own=own)
+        fail(InfrastructureError(os_words(error)), own=own)
     except KeyboardInterrupt:
         _end_interrupted()
+    except Exception as error:
+        bug(error, own=own)
 
 
 def _end_interrupted() -> NoReturn:
-    print("vmtest: interrupted", file=sys.stderr)
+    say("vmtest: interrupted", sys.stderr)
     raise typer.Exit(INTERRUPTED) from None
 
 

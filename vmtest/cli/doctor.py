@@ -51,9 +51,9 @@ def doctor(
             print(dump([asdict(finding) for finding in findings]))
         else:
             for finding in findings:
-                print(f"{'ok  ' if finding.ok else 'MISS'} {finding.name:18} {finding.state}")
+                common.say(f"{'ok  ' if finding.ok else 'MISS'} {finding.name:18} {finding.state}")
                 if finding.cure:
-                    print(f"     {'':18} -> {finding.cure}")
+                    common.say(f"     {'':18} -> {finding.cure}")
         raise typer.Exit(0 if all(f.ok for f in findings) else common.INFRASTRUCTURE)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from vmtest.cli import common
 from vmtest.cli.inputs import build_first
+from vmtest.cli.reports import Reports
 from vmtest.cli.run import (
     carry_out,
     check_patterns,
@@ -16,7 +17,6 @@ from vmtest.cli.run import (
     make_room_for_reports,
     noted,
     show,
-    write_reports,
 )
 from vmtest.command.formats.format import Format
 from vmtest.command.process import check_program, parse_copy, read_copies, suite_of
@@ -26,7 +26,7 @@ from vmtest.host.files import Files
 from vmtest.kernels import default_cache
 from vmtest.matrix.runner import Plan
 from vmtest.model.events import Event, Output
-from vmtest.model.kernels import OWN_FAULT, VersionRange, exit_status
+from vmtest.model.kernels import OWN_FAULT, VersionRange
 from vmtest.objects import builds as objects
 from vmtest.report import live
 from vmtest.runs import folder as runs
@@ -108,10 +108,11 @@ def exec_(
                     _pass_on(event)
                 view.handle(event)
 
-            matrix = carry_out(plan, builds, view, handle, also={"copied": copied.digests})
+            reports = Reports()
+            matrix = carry_out(plan, builds, view, handle, reports, also={"copied": copied.digests})
             show(matrix, plan.folder, told)
-            write_reports(matrix, junit_file, markdown_file, json_file)
-            raise typer.Exit(exit_status(matrix))
+            reports.render(matrix, junit_file, markdown_file, json_file)
+            reports.end(matrix)
 
 
 def _one_name(patterns: list[str]) -> bool:

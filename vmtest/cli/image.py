@@ -42,7 +42,7 @@ def export(
         kernels, _ = choose_kernels(settings, kernel or [], cache)
         images = cached_images(kernels, settings, cache)
         bundle = export_bundle(file, cache, images, prepare_root(settings, cache))
-        print(
+        common.say(
             f"{file}: {len(bundle.kernels)} kernels, {len(bundle.images)} guest image, "
             f"{megabytes(bundle.size)}"
         )
@@ -58,4 +58,4 @@ def import_(file: Annotated[Path, typer.Argument(help="What export wrote.")]) ->
     with common.reported():
         bundle = import_bundle(file, default_cache())
         names = [*bundle.kernels, *bundle.images]
-        print(f"{file}: {', '.join(names)}; {len(bundle.already)} of them were here already")
+        common.say(f"{file}: {', '.join(names)}; {len(bundle.already)} of them were here already")

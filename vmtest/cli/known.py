@@ -48,7 +48,7 @@ def known(
         elif rows:
             _print_table(rows, matrix)
         else:
-            print(f"{settings.file}: there is no [[known_failure]]")
+            common.say(f"{settings.file}: there is no [[known_failure]]")
         expired = any(entry.expired(today) for entry in settings.known_failures)
         raise typer.Exit(EXPIRED if expired else 0)
 

@@ -10,9 +10,9 @@ import typer
 
 from vmtest.cli import common
 from vmtest.cli.report import read_any
-from vmtest.cli.run import show, write_reports
+from vmtest.cli.reports import Reports
+from vmtest.cli.run import show
 from vmtest.errors import VmtestError
-from vmtest.model.kernels import exit_status
 from vmtest.report.merge import merge as merge_matrices
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
@@ -40,8 +40,9 @@ def merge(
         folder.write("matrix.json", matrix_json.render(merged))
         folder.describe({"merged": run, "started": runs.utc_now()})
         show(merged, folder, sys.stdout)
-        write_reports(merged, junit, markdown, json_file)
-        raise typer.Exit(exit_status(merged))
+        reports = Reports()
+        reports.render(merged, junit, markdown, json_file)
+        reports.end(merged)
 
 
 def _order(config: Path | None) -> tuple[list[str], list[str], Path]:

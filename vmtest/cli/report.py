@@ -11,14 +11,14 @@ from typing import Annotated
 import typer
 
 from vmtest.cli import common
-from vmtest.cli.run import show, write_reports
+from vmtest.cli.reports import Reports
+from vmtest.cli.run import show
 from vmtest.errors import UsageError
-from vmtest.model.kernels import Matrix, Status, exit_status
+from vmtest.model.kernels import Matrix, Status
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 from vmtest.runs.folder import RunFolder
-from vmtest.suites.process import read_collected, read_results, unfinished
-from vmtest.verify.process import LOADS, read_loads
+from vmtest.runs.rows import kept
 
 EXAMPLE = """Render a run again: the latest, or one by its name, its beginning or its folder.
 
@@ -38,8 +38,9 @@ def report(
         folder = find_run(run, config)
         matrix = read_matrix(folder)
         show(matrix, folder, sys.stdout)
-        write_reports(matrix, junit, markdown, json_file)
-        raise typer.Exit(exit_status(matrix))
+        reports = Reports()
+        reports.render(matrix, junit, markdown, json_file)
+        reports.end(matrix)
 
 
 def find_run(run: str | None, config: Path | None) -> RunFolder:
@@ -63,17 +64,10 @@ def read_matrix(folder: RunFolder) -> Matrix:
     matrix = matrix_json.loads(file.read_text(encoding="utf-8"), str(file))
     kernels = []
     for result in matrix.kernels:
-        log = folder.path / result.kernel / "results.jsonl"
-        if result.status is Status.CANCELLED and not result.tests and log.exists():
-            with log.open() as lines:
-                done = read_results(lines)
-            tests = (*done, *unfinished(read_collected(log.with_name("collected.json")), done))
-            result = replace(result, tests=tests, reason="the runner ended before this kernel did")
-        loads = log.with_name(LOADS)
-        if result.status is Status.CANCELLED and not result.loads and loads.exists():
-            with loads.open() as lines:
-                found = read_loads(lines)
-            result = replace(result, loads=found, reason="the runner ended before this kernel did")
+        if result.status is Status.CANCELLED and not (result.tests or result.loads):
+            found = kept(folder.path / result.kernel, result)
+            if found != result:
+                result = replace(found, reason="the runner ended before this kernel did")
         kernels.append(result)
     return replace(matrix, kernels=tuple(kernels))
 

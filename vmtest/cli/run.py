@@ -16,6 +16,7 @@ import typer
 
 from vmtest.cli import common
 from vmtest.cli.inputs import build_first
+from vmtest.cli.reports import Reports
 from vmtest.cli.terminal import InteractiveHold
 from vmtest.config import file as configuration
 from vmtest.config.file import Config
@@ -33,10 +34,9 @@ from vmtest.model.kernels import (
     Matrix,
     ObjectFile,
     Resolved,
-    exit_status,
 )
 from vmtest.objects import builds as objects
-from vmtest.report import junit, live, markdown, terminal
+from vmtest.report import junit, live, terminal
 from vmtest.report.live import View
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
@@ -146,12 +146,13 @@ def run(
             notes=lambda matrix: (*told, *tasks.notes(matrix)),
             files=tasks.files,
         )
-        matrix = carry_out(plan, builds, view, view.handle, hold)
+        reports = Reports()
+        matrix = carry_out(plan, builds, view, view.handle, reports, hold)
         if collects:
             show_collected(matrix, settings, builds)
         show(matrix, plan.folder, sys.stdout)
-        write_reports(matrix, junit_file, markdown_file, json_file)
-        raise typer.Exit(exit_status(matrix))
+        reports.render(matrix, junit_file, markdown_file, json_file)
+        reports.end(matrix)
 
 
 def carry_out(
@@ -159,10 +160,11 @@ def carry_out(
     builds: tuple[ObjectFile, ...] | None,
     view: View,
     emit: Callable[[Event], None],
+    reports: Reports,
     hold: Hold | None = None,
     also: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Matrix:
-    """Run ``plan`` under ``view``; its folder gets run.json and matrix.json.
+    """Run ``plan`` under ``view``; ``reports`` writes run.json and matrix.json in its folder.
 
     ``also`` has the sha256 of files that ``plan.files`` did not read, by kind and place.
 
@@ -176,14 +178,15 @@ def carry_out(
     folder.describe(facts)
 
     def save(matrix: Matrix) -> None:
-        folder.write("matrix.json", matrix_json.render(matrix))
+        reports.write(folder.path / "matrix.json", matrix_json.render(matrix))
 
     with view:
         matrix = run_matrix(plan, emit, save, hold=hold)
     inputs = {"inputs": {**plan.files.digests(settings.directory), **(also or {})}}
-    folder.describe({**facts, **inputs, **_what_ran(matrix, settings, builds or ())})
+    described = runs.described({**facts, **inputs, **_what_ran(matrix, settings, builds or ())})
+    reports.write(folder.path / "run.json", described)
     for result in matrix.kernels if builds is not None else ():
-        (folder.kernel(result.kernel) / "junit.xml").write_bytes(junit.render_kernel(result))
+        reports.write(folder.path / result.kernel / "junit.xml", junit.render_kernel(result))
     return matrix
 
 
@@ -339,24 +342,14 @@ def make_room_for_reports(*files: Path | None) -> None:
     for file in files:
         if file is None:
             continue
+        if file.is_dir():
+            raise UsageError(f"{file}: is a folder; name a file to be written")
         try:
             file.absolute().parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(
                 f"{file}: cannot make its folder: {error.strerror}; name another file"
             ) from error
-
-
-def write_reports(
-    matrix: Matrix, junit_file: Path | None, markdown_file: Path | None, json_file: Path | None
-) -> None:
-    """Write the reports that were asked for; raises OSError with the file's name."""
-    if junit_file is not None:
-        junit_file.write_bytes(junit.render(matrix))
-    if markdown_file is not None:
-        markdown_file.write_text(markdown.render(matrix), encoding="utf-8")
-    if json_file is not None:
-        json_file.write_text(matrix_json.render(matrix), encoding="utf-8")
 
 
 def show_collected(matrix: Matrix, settings: Config, builds: tuple[ObjectFile, ...]) -> None:
@@ -369,10 +362,10 @@ def show_collected(matrix: Matrix, settings: Config, builds: tuple[ObjectFile, .
             chosen = tuple(_builds_of(result, settings, builds).items())
             given.setdefault(chosen, []).append(result.kernel)
     for tests, kernels in lists.items():
-        print(*tests, f"{len(tests)} tests on {', '.join(kernels)}", "", sep="\n")
+        common.say("\n".join([*tests, f"{len(tests)} tests on {', '.join(kernels)}", ""]))
     for chosen, kernels in given.items():
-        print(f"objects on {', '.join(kernels)}:")
-        print(*(f"  {name}: {path}" for name, path in chosen), "", sep="\n")
+        paths = (f"  {name}: {path}" for name, path in chosen)
+        common.say("\n".join([f"objects on {', '.join(kernels)}:", *paths, ""]))
 
 
 def show(matrix: Matrix, folder: RunFolder, stream: TextIO) -> None:
@@ -382,4 +375,4 @@ def show(matrix: Matrix, folder: RunFolder, stream: TextIO) -> None:
     text = terminal.render(matrix, width=width, color=tty and "NO_COLOR" not in os.environ)
     encoding = stream.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding), file=stream)
-    print(f"logs: {os.path.relpath(folder.path)}", file=stream)
+    common.say(f"logs: {os.path.relpath(folder.path)}", stream)

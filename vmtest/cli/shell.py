@@ -48,12 +48,12 @@ def shell(
         given = [objects.parse_given(item) for item in object_ or []]
         builds = objects.override(settings.objects, given)
         files = Files()
-        build_first(settings, lambda line: print(line, file=sys.stderr))
+        build_first(settings, lambda line: common.say(line, sys.stderr))
         cache = default_cache()
         store = Store(cache)
         source = source_for(wanted, settings.archives)
         image = source.fetch(source.resolve(wanted, store), store)
-        root = prepare_root(settings, cache, lambda line: print(line, file=sys.stderr), files)
+        root = prepare_root(settings, cache, lambda line: common.say(line, sys.stderr), files)
         kconfig.check(image, root.kind)
         suites = settings.suites
         root_of_tests = str(suites_root(suites))
@@ -81,9 +81,9 @@ def shell(
             stack.callback(session.close)
             install(session, payload.archive, lambda: None)
             if not command:
-                print(
+                common.say(
                     f"{image.release} on {probe.accelerator}; the payload is in {GUEST_ROOT}",
-                    file=sys.stderr,
+                    sys.stderr,
                 )
             try:
                 status = interact(session, command or ["bash"])

@@ -12,6 +12,7 @@ import tty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from vmtest.cli.common import say
 from vmtest.errors import SessionLost, UsageError
 from vmtest.model.kernels import KernelResult
 from vmtest.report.live import View
@@ -125,6 +126,6 @@ class InteractiveHold:
         """Say what failed, then hand the terminal to a shell; its status means nothing."""
         assert isinstance(session, SshSession)
         with self._view.aside():
-            print(f"{result.kernel} ({result.release}): {result.status}: {result.reason}")
-            print(f"The payload is in {GUEST_ROOT}; the run goes on when this shell ends.")
+            say(f"{result.kernel} ({result.release}): {result.status}: {result.reason}")
+            say(f"The payload is in {GUEST_ROOT}; the run goes on when this shell ends.")
             interact(session, ["bash"])

@@ -15,6 +15,7 @@ import typer
 from vmtest.cli import common
 from vmtest.cli.inputs import build_first
 from vmtest.cli.report import find_run, read_matrix
+from vmtest.cli.reports import Reports
 from vmtest.cli.run import (
     carry_out,
     check_patterns,
@@ -22,7 +23,6 @@ from vmtest.cli.run import (
     make_room_for_reports,
     noted,
     show,
-    write_reports,
 )
 from vmtest.config import file as configuration
 from vmtest.config.file import Config
@@ -30,7 +30,7 @@ from vmtest.errors import UsageError
 from vmtest.host.files import Files
 from vmtest.kernels import default_cache
 from vmtest.matrix.runner import Plan
-from vmtest.model.kernels import KernelVersion, Matrix, VersionRange, exit_status
+from vmtest.model.kernels import KernelVersion, Matrix, VersionRange
 from vmtest.objects import builds as objects
 from vmtest.objects import inspect as objectfile
 from vmtest.report import live
@@ -39,7 +39,7 @@ from vmtest.runs.folder import RunFolder
 from vmtest.verify import baseline as verifier
 from vmtest.verify import objects as loadables
 from vmtest.verify import veristat
-from vmtest.verify.baseline import Baseline, FailOn, Rules
+from vmtest.verify.baseline import FailOn, Rules
 from vmtest.verify.objects import Given
 from vmtest.verify.process import Order
 from vmtest.verify.revision import checked_out
@@ -127,6 +127,7 @@ def verify(
         make_room_for_reports(
             save, markdown_file, json_file, None if csv is None else csv / "kernel.csv"
         )
+        reports = Reports()
         if from_run is not None:
             _no_objects(object_, against, attach, type_)
             folder = find_run(from_run, config)
@@ -166,14 +167,15 @@ def verify(
                 resolved=resolved,
                 files=files,
             )
-            matrix = carry_out(plan, None, view, view.handle)
+            matrix = carry_out(plan, None, view, view.handle, reports)
         show(matrix, folder, sys.stdout)
-        write_reports(matrix, None, markdown_file, json_file)
+        reports.render(matrix, None, markdown_file, json_file)
         if csv is not None:
-            write_csv(matrix, csv)
+            write_csv(matrix, csv, reports)
         if save is not None:
-            _save(save, matrix, before, partial=bool(object_))
-        raise typer.Exit(exit_status(matrix))
+            kept = verifier.baseline_of(matrix, before, partial=bool(object_))
+            reports.write(save, verifier.dumps(kept))
+        reports.end(matrix)
 
 
 def _fail_on(text: str | None, compared: bool) -> FailOn:
@@ -296,18 +298,8 @@ def _judged(matrix: Matrix, rules: Rules, folder: RunFolder, programs: tuple[str
     return replace(matrix, kernels=tuple(verifier.judge(kernel, rules) for kernel in kernels))
 
 
-def write_csv(matrix: Matrix, folder: Path) -> None:
-    """A file a kernel that has loads, for veristat; raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_csv(matrix: Matrix, folder: Path, reports: Reports) -> None:
+    """A file a kernel that has loads, for veristat."""
     for kernel in matrix.kernels:
         if kernel.loads:
-            text = veristat.render(kernel)
-            (folder / f"{kernel.kernel}.csv").write_text(text, encoding="utf-8")
-
-
-def _save(file: Path, matrix: Matrix, before: Baseline | None, *, partial: bool) -> None:
-    file.write_text(
-        verifier.dumps(verifier.baseline_of(matrix, before, partial=partial)),
-        encoding="utf-8",
-        errors="replace",
-    )
+            reports.write(folder / f"{kernel.kernel}.csv", veristat.render(kernel))

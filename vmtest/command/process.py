@@ -24,15 +24,16 @@ from vmtest.command.formats.rows import bounded, last_line
 from vmtest.command.formats.tap import Tap
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
+from vmtest.host.write import append
 from vmtest.matrix.follow import follow, status_words
 from vmtest.model.kernels import Limits, Outcome, TestResult
 from vmtest.objects.builds import read_object
+from vmtest.runs.rows import write_result
 from vmtest.suites.process import (
     GUEST_ROOT,
     guest_code,
     in_guest_environment,
     tar,
-    write_result,
 )
 from vmtest.vm.session import Check, Session
 
@@ -345,8 +346,7 @@ class CommandRun:
             self._fetch(session, self.command.format.path, limits, check, last_console)
 
     def _take(self, out: bytes, err: bytes) -> None:
-        self._sink.log.write(out + err)
-        self._sink.log.flush()
+        append(self._sink.log, out + err)
         self.tail = (self.tail + out + err)[-(1 << 16) :]
         self._sink.output(out, err)
         if self._reader is None:

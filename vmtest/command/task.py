@@ -23,6 +23,7 @@ from vmtest.matrix.judge import count_bad, count_unproven, out_of_memory, watch
 from vmtest.model.events import Collected, Output, TestFinished, TestStarted
 from vmtest.model.kernels import KernelImage, KernelResult, ObjectFile, Status, TestResult
 from vmtest.objects.builds import choose
+from vmtest.runs.rows import RESULTS
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
 
@@ -49,8 +50,8 @@ class CommandTask:
 
         with (
             bench.guest() as guest,
-            (folder / "results.jsonl").open("wb") as results,
-            (folder / LOG).open("wb") as log,
+            (folder / RESULTS).open("wb", buffering=0) as results,
+            (folder / LOG).open("wb", buffering=0) as log,
         ):
             sink = CommandSink(
                 results,

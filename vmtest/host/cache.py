@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from vmtest.errors import InfrastructureError
 from vmtest.host import interrupt
 from vmtest.host.requirements import search_path
+from vmtest.host.write import write_file
 
 ENVIRONMENT = "VMTEST_CACHE"
 """The environment variable that moves the cache somewhere else."""
@@ -346,15 +347,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
     """Write ``text`` to ``path`` so that a reader sees all of it or the old one."""
     ensure(path.parent)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(name).chmod(mode)
-        Path(name).rename(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_file(path, text, mode)
 
 
 def read_json(path: Path) -> Any:

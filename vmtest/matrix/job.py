@@ -9,6 +9,7 @@ the ``Bench``'s.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,15 @@ from threading import Event as Flag
 from threading import Lock
 from typing import Protocol
 
-from vmtest.errors import BootError, InfrastructureError, SessionLost, VmtestError
+from vmtest.errors import (
+    BootError,
+    InfrastructureError,
+    SessionLost,
+    VmtestError,
+    bug_words,
+    os_words,
+)
+from vmtest.host.write import write_file
 from vmtest.matrix.intact import Intact
 from vmtest.model.events import Booted, Booting, Event
 from vmtest.model.kernels import (
@@ -29,6 +38,7 @@ from vmtest.model.kernels import (
     RootImage,
     Status,
 )
+from vmtest.runs.rows import forget, kept
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import Finding, Sign
 from vmtest.vm.deadlines import Scale
@@ -39,6 +49,8 @@ from vmtest.vm.session import Session, SshSession
 _ANSWER = 10.0  # seconds for a guest to say something simple, times the deadlines' factor
 
 Emit = Callable[[Event], None]
+TRACEBACK = "traceback.txt"
+"""The file in a kernel's folder with the traceback of a bug of ours."""
 Hold = Callable[[Session, KernelResult], None]
 """Called with a failed kernel's session before its VM ends (``--shell-on-failure``)."""
 
@@ -246,7 +258,7 @@ def run_kernel(
 ) -> KernelResult:
     """Have the task of ``job`` done in its kernel, and judge.
 
-    Raises no VmtestError but CacheDamaged: then the kernel is to be run again, on new files.
+    Raises nothing but CacheDamaged: then the kernel is to be run again, on new files.
     """
     cancellation = cancellation or Cancellation()
     started = time.monotonic()
@@ -267,6 +279,7 @@ def run_kernel(
     )
     bench = Bench(job, emit, cancellation, hold)
     try:
+        forget(job.directory)
         bench.intact.before()
         if not bench.intact.damaged:
             result = job.task.run(bench, result)
@@ -281,7 +294,10 @@ def run_kernel(
                 console_tail=bench.console_tail,
             )
         else:
-            result = replace(result, status=Status.INFRA_ERROR, reason=str(error))
+            result = kept(job.directory, result)
+            result = replace(result, status=Status.INFRA_ERROR, reason=_words(error))
+    except Exception as error:
+        result = broke(result, error, job.directory)
     duration = round(time.monotonic() - started, 2)
     result = replace(result, boot_seconds=bench.boot_seconds, duration=duration)
     return result if cancellation.requested else bench.intact.verdict(result)
@@ -290,4 +306,19 @@ def run_kernel(
 def refused(kernel: Kernel, error: Exception) -> KernelResult:
     """The result of a kernel that could not even be prepared."""
     assert isinstance(error, InfrastructureError | OSError)
-    return base_result(kernel, Status.INFRA_ERROR, str(error))
+    return base_result(kernel, Status.INFRA_ERROR, _words(error))
+
+
+def broke(result: KernelResult, error: BaseException, directory: Path) -> KernelResult:
+    """What a bug of ours leaves of one kernel: the rows on disk, and where to report it."""
+    trace = directory / TRACEBACK
+    reason = f"{bug_words(error)} with {trace}"
+    try:
+        write_file(trace, "".join(traceback.format_exception(error)))
+    except OSError as unwritten:
+        reason = f"{bug_words(error)} ({os_words(unwritten)})"
+    return replace(kept(directory, result), status=Status.INFRA_ERROR, reason=reason)
+
+
+def _words(error: VmtestError | OSError) -> str:
+    return os_words(error) if isinstance(error, OSError) else str(error)

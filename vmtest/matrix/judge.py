@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from vmtest.errors import DeadlineExceeded, SessionLost, UnbootableKernel
+from vmtest.errors import DeadlineExceeded, SessionLost, UnbootableKernel, os_words
 from vmtest.matrix.job import Bench, Guest
 from vmtest.model.events import Preparing
 from vmtest.model.kernels import KernelResult, Outcome, Status, TestResult
@@ -78,7 +78,7 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Work) -> Kerne
     except SessionLost as error:
         status, reason = _broken(bench, machine, work, error)
     except OSError as error:
-        status, reason = Status.INFRA_ERROR, f"{error}; the results so far are kept"
+        status, reason = _unwritten(work, status, reason, error)
     if machine.console.panic and status is not Status.PANICKED:
         status, reason = Status.PANICKED, machine.cause_of_death()
     boot, splats = guest.complaints
@@ -130,6 +130,17 @@ def _broken(bench: Bench, machine: Machine, work: Work, error: SessionLost) -> t
     if not work.begun:
         return Status.INFRA_ERROR, f"before {work.name} had begun: {error}; {cause}"
     return Status.LOST, _while(work, out_of_memory(machine) or cause)
+
+
+def _unwritten(work: Work, status: Status, reason: str, error: OSError) -> tuple[Status, str]:
+    """A fault of the host's disk, which hides nothing that is known by then."""
+    what = f"{os_words(error)}; the results so far are kept"
+    bad = [test for test in work.results(what) if test.outcome.bad]
+    if bad:
+        return Status.FAILED, f"{count_bad(bad)}; {what}"
+    if status is Status.PASSED:
+        return Status.INFRA_ERROR, what
+    return status, f"{reason}; {what}"
 
 
 def _while(work: Work, what: str) -> str:

@@ -24,7 +24,16 @@ from vmtest.host import interrupt, seal
 from vmtest.host.files import Files
 from vmtest.kernels import Store, kconfig, source_for
 from vmtest.matrix.intact import CacheDamaged
-from vmtest.matrix.job import Cancellation, Hold, Job, Task, base_result, refused, run_kernel
+from vmtest.matrix.job import (
+    Cancellation,
+    Hold,
+    Job,
+    Task,
+    base_result,
+    broke,
+    refused,
+    run_kernel,
+)
 from vmtest.model.events import Event, KernelFinished, KernelQueued, Note, Preparing, coming
 from vmtest.model.kernels import (
     SCHEMA,
@@ -108,17 +117,6 @@ class _Ran:
 
     kernel: Kernel
     future: Future[KernelResult]
-
-
-def _outcome(ran: _Ran) -> KernelResult:
-    """A worker's result; a worker that broke is its kernel's fault of infrastructure."""
-    error = ran.future.exception()
-    if error is None:
-        return ran.future.result()
-    if isinstance(error, CacheDamaged):
-        return replace(error.result, reason=f"{error.result.reason}; it was removed: run again")
-    reason = f"its worker broke: {type(error).__name__}: {error}"
-    return base_result(ran.kernel, Status.INFRA_ERROR, reason)
 
 
 class _Runner:
@@ -284,7 +282,7 @@ class _Runner:
         """Take a kernel's result; one that ran on damaged files is run again, once."""
         name, error = ran.kernel.name, ran.future.exception()
         if not isinstance(error, CacheDamaged) or name in self._spoilt:
-            self._finish(_outcome(ran))
+            self._finish(self._outcome(ran))
             return
         self._spoilt[name] = error
         self._emit(Note(f"{name}: {error}: it is made again, and {name} is run again"))
@@ -305,10 +303,26 @@ class _Runner:
             else:
                 raise
             return
+        except Exception as error:
+            self._finish(self._broke(kernel, error))
+            return
         if self._here:
             self._emit(Preparing(kernel.name, "waiting for a VM"))
         running = self._submit(vms, job)
         running.add_done_callback(partial(self._ran, kernel))
+
+    def _outcome(self, ran: _Ran) -> KernelResult:
+        """A worker's result; a worker that broke costs its kernel, and none of its rows."""
+        error = ran.future.exception()
+        if error is None:
+            return ran.future.result()
+        if isinstance(error, CacheDamaged):
+            return replace(error.result, reason=f"{error.result.reason}; it was removed: run again")
+        return self._broke(ran.kernel, error)
+
+    def _broke(self, kernel: Kernel, error: BaseException) -> KernelResult:
+        empty = base_result(kernel, Status.INFRA_ERROR, "")
+        return broke(empty, error, self.plan.folder.path / kernel.name)
 
     def _drain(self) -> None:
         """After an interrupt: take what the workers still said."""
@@ -316,7 +330,7 @@ class _Runner:
             item = self._queue.get()
             if isinstance(item, _Ran):
                 if not item.future.cancelled():
-                    self._finish(_outcome(item))
+                    self._finish(self._outcome(item))
             elif not isinstance(item, _Prepared):
                 self._emit(item)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vmtest.errors import InfrastructureError, UsageError
+from vmtest.host.write import write_file
 
 STATE = ".vmtest"
 """The project's folder for everything vmtest writes there."""
@@ -44,13 +45,16 @@ class RunFolder:
 
     def write(self, name: str, data: str | bytes) -> None:
         """Write the file ``name`` so that a reader sees the whole of it or the old one."""
-        new = self.path / f".{name}.new"
-        new.write_bytes(data.encode() if isinstance(data, str) else data)
-        new.rename(self.path / name)
+        write_file(self.path / name, data)
 
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Write run.json."""
-        self.write("run.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
+        self.write("run.json", described(facts))
+
+
+def described(facts: Mapping[str, Any]) -> str:
+    """``facts`` as run.json has them."""
+    return json.dumps(facts, indent=1, sort_keys=True) + "\n"
 
 
 def utc_today() -> date:

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from pydantic import TypeAdapter
-
 import vmtest
 from vmtest.errors import BadLine, DeadlineExceeded, InfrastructureError, SessionLost, UsageError
 from vmtest.host.files import FileContent, Files
+from vmtest.host.write import append, write_file
 from vmtest.matrix.follow import follow
 from vmtest.matrix.wire import Hello, Lines
-from vmtest.model.kernels import Limits, Outcome, Suite, TestResult
+from vmtest.model.kernels import Limits, Suite, TestResult
+from vmtest.runs.rows import unfinished, write_result
 from vmtest.suites.events import (
     EVENTS,
     LONGEST_LINE,
@@ -42,7 +42,6 @@ PAYLOAD_LIMIT = 64 << 20
 """Bytes of the unpacked payload beyond which it is surely a mistake."""
 
 _KNOWN_FAILURES = "known_failures.json"
-_ROW = TypeAdapter(TestResult)
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
 
 
@@ -314,8 +313,7 @@ class Run:
     def _take(self, got: tuple[bytes, bytes], stream: Stream) -> None:
         out, err = got
         if err:
-            self._sink.log.write(err)
-            self._sink.log.flush()
+            append(self._sink.log, err)
             self.log_tail = (self.log_tail + err)[-8192:]
         for event in self._lines.feed(out, EVENTS):
             if self.exit_status is not None:
@@ -340,7 +338,7 @@ class Run:
         self.tests, self.deselected = event.tests, event.deselected
         self._left = Counter(self.tests)
         listed = [(test, self.payload.suite_of(test)) for test in self.tests]
-        self._sink.listing.write_text(json.dumps(listed))
+        write_file(self._sink.listing, json.dumps(listed))
         self._sink.collected(self.tests)
 
     def _start(self, test: str) -> None:
@@ -393,56 +391,3 @@ class Run:
         there = {self.payload.suite_of(test) for test in (*self.tests, *self.deselected)}
         there |= {result.suite for result in self.done}
         return tuple(suite.name for suite in self.payload.suites if suite.name not in there)
-
-
-def write_result(file: IO[bytes], result: TestResult) -> None:
-    """Add ``result`` to a ``results.jsonl``, at once."""
-    line = {
-        "test": result.test,
-        "suite": result.suite,
-        "outcome": result.outcome.value,
-        "duration": result.duration,
-        "message": result.message,
-        "details": result.details,
-        "output": result.output,
-    }
-    file.write(json.dumps(line).encode() + b"\n")
-    file.flush()
-
-
-def read_results(lines: Iterable[str]) -> tuple[TestResult, ...]:
-    """The results of a ``results.jsonl``; an unfinished last line is left out."""
-    results = []
-    for line in lines:
-        if line.endswith("\n"):
-            results.append(_ROW.validate_json(line))
-    return tuple(results)
-
-
-def read_collected(file: Path) -> tuple[tuple[str, str], ...]:
-    """The tests of a ``collected.json``, each with its suite; none when there is no such file."""
-    try:
-        return tuple((test, suite) for test, suite in json.loads(file.read_text()))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return ()  # the runner ended before pytest had collected
-
-
-def unfinished(
-    listed: Iterable[tuple[str, str]],
-    done: Iterable[TestResult],
-    running: str | None = None,
-    reason: str = "",
-) -> tuple[TestResult, ...]:
-    """The tests of ``listed`` without a result: the ``running`` one is lost, the others not run."""
-    left = Counter(result.test for result in done)
-    missing = []
-    for test, suite in listed:
-        # A test may be listed twice, and then it has two results.
-        if left[test] > 0:
-            left[test] -= 1
-        elif test == running:
-            missing.append(TestResult(test, suite, Outcome.LOST, message=reason))
-            running = None
-        else:
-            missing.append(TestResult(test, suite, Outcome.NOT_RUN))
-    return tuple(missing)

@@ -25,6 +25,7 @@ from vmtest.model.kernels import (
 )
 from vmtest.objects.builds import choose, read_object
 from vmtest.runs.folder import utc_today
+from vmtest.runs.rows import COLLECTED, RESULTS
 from vmtest.suites import known
 from vmtest.suites.collect import collected, only_collects
 from vmtest.suites.process import Payload, Run, Sink, pack, pytest_argv, suites_root
@@ -58,13 +59,13 @@ class SuitesTask:
         job = bench.job
         name = job.kernel.name
         with (
-            (job.directory / "results.jsonl").open("wb") as results,
-            (job.directory / "pytest.log").open("wb") as log,
+            (job.directory / RESULTS).open("wb", buffering=0) as results,
+            (job.directory / "pytest.log").open("wb", buffering=0) as log,
         ):
             sink = Sink(
                 results,
                 log,
-                job.directory / "collected.json",
+                job.directory / COLLECTED,
                 collected=lambda tests: bench.emit(Collected(name, len(tests))),
                 started=lambda test: bench.emit(TestStarted(name, test)),
                 finished=lambda test: bench.emit(TestFinished(name, test)),

@@ -12,19 +12,19 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum, auto
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any
 
-from pydantic import TypeAdapter
-
 from vmtest.errors import DeadlineExceeded, InfrastructureError
+from vmtest.host.write import append
 from vmtest.matrix.wire import Hello, Lines
 from vmtest.model.kernels import Loading
 from vmtest.model.loads import LoadResult, Verdict
+from vmtest.runs.rows import LOADS, OTHER_LOADS
 from vmtest.suites.process import GUEST_ROOT, in_guest_environment
 from vmtest.verify.events import (
     EVENTS,
@@ -42,8 +42,6 @@ PLAN = f"{GUEST_ROOT}/verify.json"
 """Where the plan lies in the guest."""
 LOG = "verify.log"
 """The file in a kernel's folder with what the loader wrote on standard error."""
-LOADS, OTHER_LOADS = "loads.jsonl", "against.jsonl"
-"""The files in a kernel's folder with a JSON line a finished load."""
 PROBE = "feature-probe.txt"
 """The file in a kernel's folder with the output of ``bpftool feature probe``."""
 
@@ -128,7 +126,7 @@ class Record:
 
     def __enter__(self) -> Record:
         self._files = {
-            other: (self._folder / name).open("wb")
+            other: (self._folder / name).open("wb", buffering=0)
             for other, name in ((False, LOADS), (True, OTHER_LOADS))
             if not other or any(wanted.other for wanted in self._order.objects)
         }
@@ -145,8 +143,8 @@ class Record:
             result = replace(result, log=self._write_log(wanted, result.program, log))
         (self.others if wanted.other else self.loads).append(result)
         file = self._files[wanted.other]
-        file.write(json.dumps(asdict(result)).encode() + b"\n")
-        file.flush()
+        row = json.dumps(asdict(result), ensure_ascii=False)
+        append(file, row.encode("utf-8", "replace") + b"\n")
         return result
 
     def _write_log(self, wanted: Wanted, program: str, log: str) -> str:
@@ -266,8 +264,7 @@ class Loader:
             now = time.monotonic()
             out, err = got
             if err:
-                log.write(err)
-                log.flush()
+                append(log, err)
                 self.last_words = _last_line(err) or self.last_words
             if out:
                 heard = now
@@ -431,14 +428,6 @@ class Loader:
                 self._add(number, LoadResult("", program, Verdict.NOT_LOADED, line=why))
             self._complete.add(number)
         return len(self._done) - before
-
-
-_LOAD = TypeAdapter(LoadResult)
-
-
-def read_loads(lines: Iterable[str]) -> tuple[LoadResult, ...]:
-    """The results of a ``loads.jsonl``; an unfinished last line is left out."""
-    return tuple(_LOAD.validate_json(line) for line in lines if line.endswith("\n"))
 
 
 def _last_line(data: bytes) -> str:

@@ -58,7 +58,7 @@ class VerifyTask:
         def finished(load: LoadResult) -> None:
             bench.emit(LoadFinished(name, load))
 
-        with Record(folder, order) as record, (folder / LOG).open("wb") as log:
+        with Record(folder, order) as record, (folder / LOG).open("wb", buffering=0) as log:
             for refused in self.load.refused:
                 wanted = Wanted(refused.object, "", required=refused.required)
                 finished(record.add(wanted, refused))

@@ -36,9 +36,9 @@ from vmtest.cli.bisect.shared import (
     VerifyOption,
     results_before,
     save,
-    say,
     without_resume,
 )
+from vmtest.cli.common import say
 from vmtest.cli.run import facts_of
 from vmtest.config.file import Config, suggestion
 from vmtest.errors import UsageError

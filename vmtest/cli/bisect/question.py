@@ -13,7 +13,7 @@ from typing import Any
 from vmtest.bisect import observe as observations
 from vmtest.bisect.probes import Judge
 from vmtest.cli import common
-from vmtest.cli.bisect.shared import say
+from vmtest.cli.common import say
 from vmtest.cli.exec import parse_format
 from vmtest.cli.inputs import build_first
 from vmtest.command.process import check_program, parse_copy, read_copies, suite_of

@@ -16,6 +16,7 @@ from vmtest.bisect import render as words
 from vmtest.bisect import rounds as bisection
 from vmtest.bisect.observe import Observation
 from vmtest.bisect.rounds import Recorded, Standing
+from vmtest.cli.common import say
 from vmtest.cli.report import read_matrix
 from vmtest.errors import UsageError
 from vmtest.model.events import Event
@@ -124,9 +125,3 @@ def results_before(folder: RunFolder, resume: bool) -> tuple[KernelResult, ...]:
 def without_resume(arguments: Sequence[str]) -> list[str]:
     """The arguments of a bisect that is to be gone on with."""
     return [word for word in arguments if word != "--resume"]
-
-
-def say(text: str) -> None:
-    """Print ``text`` as far as the terminal knows its letters."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), flush=True)

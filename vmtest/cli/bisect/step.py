@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -31,9 +28,9 @@ from vmtest.cli.bisect.shared import (
     VerifyOption,
     check_kconfig,
     save,
-    say,
 )
 from vmtest.cli.bisect.tree import tree_at
+from vmtest.cli.common import say
 from vmtest.cli.run import facts_of
 from vmtest.config.file import Config
 from vmtest.kernels import Store, default_cache
@@ -73,7 +70,7 @@ def step(
     config: common.ConfigOption = None,
 ) -> None:
     """Answer; the module's EXAMPLE is its help."""
-    with _never_bad_by_accident(), common.reported(own=STOP):
+    with common.reported(own=STOP):
         common.clean_up_on_signals()
         common.check_accelerator(accel)
         written = Written(
@@ -93,18 +90,6 @@ def step(
         logs = os.path.relpath(folder.path / one.folder)
         say(f"vmtest bisect step: {words.answered(seen)}; logs: {logs}")
     raise typer.Exit(_STATUS[verdict])
-
-
-@contextmanager
-def _never_bad_by_accident() -> Iterator[None]:
-    """Have git stop at a bug of ours: Python ends with 1, which would say that a commit is bad."""
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except Exception:
-        traceback.print_exc()
-        raise typer.Exit(STOP) from None
 
 
 def _asked(

@@ -24,9 +24,9 @@ from vmtest.cli.bisect.shared import (
     check_kconfig,
     results_before,
     save,
-    say,
     without_resume,
 )
+from vmtest.cli.common import say
 from vmtest.cli.run import facts_of
 from vmtest.config.file import Config
 from vmtest.errors import InfrastructureError, UsageError

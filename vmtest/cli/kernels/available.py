@@ -20,6 +20,7 @@ from vmtest.kernels.debian.index import selected
 from vmtest.kernels.debian.source import AptSource
 from vmtest.matrix.runner import resolve_all
 from vmtest.model.kernels import Kernel, KernelResult, Resolved
+from vmtest.model.text import printable
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 
@@ -99,13 +100,13 @@ def _print(rows: list[dict[str, object]], notes: list[str]) -> None:
             "yes" if row["cached"] else "no",
             f"cannot boot: {row['missing']}" if row["missing"] else "",
         )
-        table.add_row(*(Text(str(cell)) for cell in cells))
+        table.add_row(*(Text(printable(str(cell))) for cell in cells))
     console = Console(width=None if sys.stdout.isatty() else 180)
     console.print(table)
     bootable = sum(not row["missing"] for row in rows)
     console.print(Text(f"{bootable} of {len(rows)} can boot"))
     for note in notes:
-        console.print(Text(note))
+        console.print(Text(printable(note)))
 
 
 def outdated(
@@ -125,7 +126,7 @@ def outdated(
             print(dump(rows))
         else:
             for row in rows:
-                print(_line(row))
+                common.say(_line(row))
         if any(kernel.gate and kernel.name in failed for kernel in settings.kernels):
             raise typer.Exit(common.INFRASTRUCTURE)
         raise typer.Exit(OUTDATED_STATUS if any(row["state"] == "newer" for row in rows) else 0)

@@ -35,6 +35,7 @@ from vmtest.model.kernels import (
     Resolved,
     TreeSpec,
 )
+from vmtest.model.text import printable
 from vmtest.report import live
 
 app = typer.Typer(
@@ -108,7 +109,7 @@ def _print_table(rows: list[dict[str, object]]) -> None:
         size = row["stored_bytes"] or row["download_bytes"]
         table.add_row(
             *(
-                Text(str(value))
+                Text(printable(str(value)))
                 for value in (
                     row["name"],
                     row["asked"],
@@ -125,7 +126,7 @@ def _print_table(rows: list[dict[str, object]]) -> None:
     for row in rows:
         for key in ("note", "error"):
             if row[key]:
-                console.print(Text(_named(str(row["name"]), str(row[key]))))
+                console.print(Text(printable(_named(str(row["name"]), str(row[key])))))
 
 
 def _named(name: str, text: str) -> str:

@@ -48,7 +48,7 @@ def lock(
         for one in wanted:
             if one.name in failed:
                 after.pop(one.name, None)
-                print(f"left out (gate = false): {failed[one.name]}", file=sys.stderr)
+                common.say(f"left out (gate = false): {failed[one.name]}", sys.stderr)
                 continue
             resolved = found[one.name]
             if not resolved.digest:
@@ -60,6 +60,6 @@ def lock(
             if old is not None and old.digest != resolved.digest:
                 was = f", was {old.version}"
             note = f" ({resolved.note})" if resolved.note else ""
-            print(f"{one.name}: {resolved.version.text}{was}{note}")
+            common.say(f"{one.name}: {resolved.version.text}{was}{note}")
         lockfile.write(file, after)
-        print(f"{file}: {len(after)} kernels")
+        common.say(f"{file}: {len(after)} kernels")

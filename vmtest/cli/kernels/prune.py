@@ -45,10 +45,10 @@ def prune(
         chosen = pruning.superfluous(found, now, age, size)
         gone = chosen if dry_run else pruning.remove(cache, chosen)
         for item in gone:
-            print(f"{'would remove' if dry_run else 'removed'} {_words(item, now)}")
+            common.say(f"{'would remove' if dry_run else 'removed'} {_words(item, now)}")
         left = [item for item in found if item not in gone]
         busy = sum(item.busy for item in left)
-        print(
+        common.say(
             f"{'to gain' if dry_run else 'gained'}: {_sum(gone)}; "
             f"left: {_sum(left)}, {busy} of them in use"
         )

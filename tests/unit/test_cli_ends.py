@@ -1,0 +1,141 @@
+"""How the command ends when something breaks that nobody expected, or cannot be written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command import vmtest
+
+from vmtest.model.kernels import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.runs import matrix_json
+
+# A bug of ours, in what nearly every subcommand calls first.
+BROKEN = """
+import sys
+from vmtest.config import file
+from vmtest.cli import common, objects, report
+from vmtest.host import cache
+
+def broken(*given, **named):
+    raise KeyError("\\x1b]0;title\\x07 a bug")
+
+for module, name in (
+    (file, "load"), (file, "find"), (common, "load_config"), (common, "load_config_or_builtin"),
+):
+    setattr(module, name, broken)
+import vmtest.cli.main as main
+for module in list(sys.modules.values()):
+    for name in ("default_cache", "inspect_object", "build_all", "read", "examine"):
+        if module.__name__.startswith("vmtest.cli.") and hasattr(module, name):
+            setattr(module, name, broken)
+sys.argv = ["vmtest", *sys.argv[1:]]
+from vmtest.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["run"], 70),
+        (["verify", "x.o"], 70),
+        (["exec", "--kernel", ">=6", "--", "true"], 70),
+        (["exec", "--kernel", "6.12", "--", "true"], 125),
+        (["shell", "6.12"], 125),
+        (["known"], 70),
+        (["build"], 70),
+        (["doctor"], 70),
+        (["kernels", "list"], 70),
+        (["kernels", "lock"], 70),
+        (["kernels", "available"], 70),
+        (["kernels", "outdated"], 70),
+        (["kernels", "prune"], 70),
+        (["image", "export", "x.tar"], 70),
+        (["bisect", "--good", "6.1", "--bad", "6.12"], 70),
+        (["bisect", "step"], 128),
+    ],
+)
+def test_a_bug_never_says_that_tests_failed(
+    arguments: list[str], status: int, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done
+    assert "Traceback (most recent call last)" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("vmtest: a bug in vmtest: KeyError: ")
+    assert last.endswith("please report it to its maintainers, with the lines above")
+    assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["run"], 70), (["bisect", "step"], 128), (["--version"], 70)]
+)
+def test_an_installation_that_is_broken_never_says_that_tests_failed(
+    arguments: list[str], status: int, tmp_path: Path
+) -> None:
+    (tmp_path / "typer.py").write_text("raise ImportError('no typer')\n")
+    said = vmtest(*arguments, cwd=tmp_path)
+    assert said.status == status
+    assert said.err.splitlines()[-1].startswith("vmtest: a bug in vmtest, or a broken installation")
+
+
+def run_of(folder: Path, *statuses: Status) -> Path:
+    """A run's folder with a kernel for each of ``statuses``."""
+    kernels = tuple(
+        replace(
+            KernelResult(f"k{n}", status),
+            tests=(TestResult("t.py::\x1b[31ma", "s", Outcome.PASSED),),
+        )
+        for n, status in enumerate(statuses)
+    )
+    run = folder / "run"
+    run.mkdir()
+    matrix = Matrix(SCHEMA, "run", "2026-01-01T00:00:00+00:00", 1.0, ("s",), kernels)
+    (run / "matrix.json").write_text(matrix_json.render(matrix))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("status", "ends"),
+    [(Status.PASSED, 3), (Status.FAILED, 1), (Status.NO_TESTS, 3), (Status.CANCELLED, 130)],
+)
+def test_a_report_that_cannot_be_written_hides_nothing(
+    status: Status, ends: int, tmp_path: Path
+) -> None:
+    run = run_of(tmp_path, status)
+    files = ("--junit", "/dev/full", "--markdown", "gone/m.md", "--json", "m.json")
+    said = vmtest("report", str(run), *files, cwd=tmp_path)
+    assert said.status == ends
+    assert status.value in said.out, "the table is shown"
+    assert json.loads((tmp_path / "m.json").read_text())["run"] == "run", "so is what can be"
+    assert said.err.splitlines() == [
+        "vmtest: error: cannot write /dev/full: No space left on device; make room there",
+        "vmtest: error: cannot write gone/m.md: No such file or directory; "
+        "is its folder still there?",
+    ]
+
+
+def test_a_report_may_go_where_the_table_goes(tmp_path: Path) -> None:
+    run = run_of(tmp_path, Status.PASSED)
+    said = vmtest("report", str(run), "--json", "/dev/stdout", cwd=tmp_path)
+    assert said.status == 0
+    assert json.loads(said.out[said.out.index("{") :])["run"] == "run"
+    assert "PASSED" in said.out[: said.out.index("{")]
+
+
+def test_a_message_with_a_strangers_text_moves_no_cursor(tmp_path: Path) -> None:
+    said = vmtest("report", "\x1b]0;title\x07run", cwd=tmp_path)
+    assert said.status == 2
+    assert "\x1b" not in said.err
+    assert "\\x07" not in said.err, "the whole sequence is gone"

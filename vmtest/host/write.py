@@ -1,0 +1,105 @@
+"""Writing files so that nobody finds half of one, and errors name what could not be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import sys
+from pathlib import Path
+from typing import IO
+
+_IN_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
+"""A folder that takes no new file, or a file that is a mount of its own (a container's volume)."""
+
+
+def write_file(path: Path, data: str | bytes, mode: int | None = None) -> None:
+    """Write ``data`` to ``path`` so that a reader sees all of it or the old one.
+
+    It is written beside and renamed.  A symbolic link is followed and stays; what is no regular
+    file (a pipe, a terminal, /dev/stdout) is written to as it is.  ``mode`` defaults to that of
+    the old file, or to what the umask leaves.  Raises OSError with ``path`` as its file's name.
+    """
+    content = data.encode("utf-8", "replace") if isinstance(data, str) else data
+    try:
+        _write(path, content, mode)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write(path: Path, content: bytes, mode: int | None) -> None:
+    try:
+        there: os.stat_result | None = path.stat()
+    except FileNotFoundError:
+        there = None
+    if there is not None and (stream := _standard_stream(there)) is not None:
+        # Behind what was printed there, and not over it.
+        (sys.stdout if stream == 1 else sys.stderr).flush()
+        _put(stream, content)
+        return
+    if there is not None and not stat.S_ISREG(there.st_mode):
+        _over(path, content)
+        return
+    target = Path(os.path.realpath(path))
+    try:
+        _beside(target, content, mode if there is None else mode or stat.S_IMODE(there.st_mode))
+    except OSError as error:
+        if there is None or error.errno not in _IN_PLACE:
+            raise
+        _over(target, content)
+
+
+def _standard_stream(there: os.stat_result) -> int | None:
+    """1 or 2 for a file that is this process's standard output or error."""
+    for number in (1, 2):
+        try:
+            if os.path.samestat(os.fstat(number), there):
+                return number
+        except OSError:
+            continue  # closed
+    return None
+
+
+def _beside(target: Path, content: bytes, mode: int | None) -> None:
+    # Not named after the target, whose name may be as long as names can be.
+    new = target.with_name(f".vmtest-{secrets.token_hex(6)}")
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            _put(handle, content)
+            if mode is not None:
+                os.fchmod(handle, mode)
+        finally:
+            os.close(handle)
+        new.rename(target)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def _over(path: Path, content: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        _put(handle, content)
+    finally:
+        os.close(handle)
+
+
+def _put(handle: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(handle, content) :]
+
+
+def append(file: IO[bytes], data: bytes) -> None:
+    """Write ``data`` at the end of ``file``, at once; raises OSError with the file's name.
+
+    Open the file without a buffer: one that could not be emptied fails once more when it closes.
+    """
+    try:
+        while data:
+            data = data[file.write(data) :]
+        file.flush()
+    except OSError as error:
+        name = getattr(file, "name", None)
+        raise OSError(error.errno, error.strerror, name and str(name)) from error
