@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import InfrastructureError, UsageError
+from vmtest.host.cache import read_record, write_record
 from vmtest.model.kernels import Accelerator
 from vmtest.vm import accel
 
@@ -55,8 +56,9 @@ def choose(host: Path, wanted: str = "auto", *, anew: bool = False) -> accel.Pro
 def age(host: Path, seconds: float) -> None:
     """Make what is remembered ``seconds`` older."""
     (place,) = (host / "cache" / "accel").glob("*.json")
-    found = json.loads(place.read_text())
-    place.write_text(json.dumps({**found, "when": time.time() - seconds}))
+    found = read_record(place)
+    assert found is not None
+    write_record(place, {**found, "when": time.time() - seconds})
 
 
 def test_a_failure_is_remembered_for_a_while(host: Path) -> None:
@@ -123,3 +125,12 @@ def test_a_damaged_memory_is_probed_anew(host: Path, text: str) -> None:
     place.write_text(text)
     assert choose(host).accelerator is Accelerator.TCG
     assert json.loads(place.read_text())["tcg"]["why"] == ""
+
+
+def test_a_changed_digit_is_probed_anew(host: Path) -> None:
+    choose(host)
+    (place,) = (host / "cache" / "accel").glob("*.json")
+    place.write_text(place.read_text().replace('"seconds": 0.0', '"seconds": 9.0'))
+    before = boots(host)
+    choose(host)
+    assert boots(host) > before

@@ -226,6 +226,8 @@ def test_a_pinned_kernel_that_left_the_index_goes_on_working(mirror: Path, store
         text = index.read_text()
         index.unlink()  # apt links to the archive's own
         index.write_text(text.replace("6.1.9", "6.1.8"))
+    (refreshed,) = store.root.glob("apt/*/refreshed.json")
+    refreshed.write_text(json.dumps({"when": time.time()}))  # as if apt had brought it
     resolved = source.resolve(kernel("6.1.9"), store)
     assert resolved.cached and "no longer in the index" in resolved.note
 
@@ -499,3 +501,54 @@ def test_a_cache_whose_name_apts_configuration_cannot_hold_is_refused_with_the_c
 ) -> None:
     with pytest.raises(InfrastructureError, match=r"neither double quotes.*set VMTEST_CACHE"):
         AptSource(archive(mirror)).resolve(kernel("6.1.*"), Store(tmp_path / name))
+
+
+def index_file(store: Store) -> Path:
+    (file,) = store.root.glob("apt/*/lists/*_Packages")
+    return file
+
+
+def damaged(store: Store, content: bytes) -> None:
+    file = index_file(store)
+    file.unlink()  # of a file: mirror it is a link to the mirror's own
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("size", [0, 100, None])
+def test_a_damaged_index_is_fetched_again(mirror: Path, store: Store, size: int | None) -> None:
+    source = AptSource(archive(mirror))
+    before = source.resolve(kernel("6.1.*"), store)
+    whole = index_file(store).read_bytes()
+    damaged(store, bytes(len(whole)) if size is None else whole[:size])
+    assert source.resolve(kernel("6.1.*"), store) == before
+    assert index_file(store).read_bytes() == whole
+
+
+def test_a_damaged_index_without_a_mirror_is_said_to_be_damaged(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror))
+    source.resolve(kernel("6.1.*"), store)
+    damaged(store, b"Package: linux")
+    shutil.rmtree(mirror / "dists")
+    with pytest.raises(KernelUnavailable, match="its index in the cache was damaged"):
+        source.resolve(kernel("6.1.*"), store)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"when": "x"}', "{}"])
+def test_a_damaged_note_of_the_last_refresh_is_written_again(
+    mirror: Path, store: Store, text: str
+) -> None:
+    source = AptSource(archive(mirror))
+    before = source.resolve(kernel("6.1.*"), store)
+    (note,) = store.root.glob("apt/*/refreshed.json")
+    note.write_text(text)
+    assert source.resolve(kernel("6.1.*"), store) == before
+
+
+def test_a_damaged_kernel_without_a_mirror_says_both(mirror: Path, store: Store) -> None:
+    source = AptSource(archive(mirror, max_index_age=0.0))
+    resolved = source.resolve(kernel("6.1.10"), store)
+    image = source.fetch(resolved, store)
+    image.image.write_bytes(bytes(image.image.stat().st_size))
+    shutil.rmtree(mirror / "pool")
+    with pytest.raises(KernelUnavailable, match=r"cached kernel \S+ is damaged .*failed"):
+        source.fetch(resolved, store)

@@ -181,3 +181,20 @@ def test_an_export_that_fails_leaves_the_old_file(tmp_path: Path, bundle: Path) 
     assert bundle.read_bytes() == before
     shutil.rmtree(tmp_path / "second")
     assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
+
+
+def test_a_damaged_entry_is_not_exported(tmp_path: Path) -> None:
+    kernel, _ = filled(tmp_path / "here")
+    kernel.image.write_bytes(b"KERNEL")
+    with pytest.raises(ImageError, match=r"is damaged \(boot/vmlinux has sha256"):
+        export_bundle(tmp_path / "b", tmp_path / "here", [kernel])
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_is_there_but_damaged_is_replaced(tmp_path: Path, bundle: Path) -> None:
+    kernel = Store(tmp_path / "here").get(KEY)
+    assert kernel is not None
+    kernel.image.write_bytes(b"KERNEL")
+    found = import_bundle(bundle, tmp_path / "here")
+    assert found.already == (image_key(GuestSpec()),)
+    assert kernel.image.read_bytes() == b"kernel"

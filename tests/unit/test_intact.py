@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from test_seal import KEY, MODULE, fill, rewrite, rot
 
+from vmtest.errors import InfrastructureError
 from vmtest.host.cache import write_json
 from vmtest.host.seal import Entry, seal
 from vmtest.kernels.store.store import Store
 from vmtest.matrix.intact import CacheDamaged, Intact
 from vmtest.model.kernels import KernelImage, KernelResult, Outcome, RootImage, Status, TestResult
 
+LOGS = Path("no-console-here")
 Ran = tuple[KernelImage, RootImage, Entry, Entry]
 
 
@@ -53,7 +55,7 @@ def watched(image: KernelImage, root: RootImage, while_it_runs: Callable[[], obj
 @pytest.mark.parametrize("status", list(Status))
 def test_on_whole_files_the_result_stands(ran: Ran, status: Status) -> None:
     image, root, _, _ = ran
-    assert watched(image, root, lambda: None).verdict(result(status)) == result(status)
+    assert watched(image, root, lambda: None).verdict(result(status), LOGS) == result(status)
 
 
 @pytest.mark.parametrize("status", [Status.PASSED, Status.FAILED, Status.PANICKED, Status.SPLAT])
@@ -63,7 +65,7 @@ def test_on_rotten_files_no_result_stands(ran: Ran, status: Status, part: str) -
     entry, name = (kernel, MODULE) if part == "kernel" else (guest, "root.sqfs")
     rot(entry, name)
     with pytest.raises(CacheDamaged, match=rf"^{entry.title} is damaged \({name} has") as caught:
-        watched(image, root, lambda: None).verdict(result(status))
+        watched(image, root, lambda: None).verdict(result(status), LOGS)
     spoilt = caught.value.result
     assert (spoilt.status, spoilt.tests) == (Status.INFRA_ERROR, ())
     assert not entry.place.exists()
@@ -76,7 +78,7 @@ def test_damage_while_the_guest_runs_is_found(ran: Ran) -> None:
     intact._thread.join()
     rewrite(guest.place / "root.sqfs")
     with pytest.raises(CacheDamaged):
-        intact.verdict(result(Status.PASSED))
+        intact.verdict(result(Status.PASSED), LOGS)
 
 
 def test_changed_stamps_are_known_before_a_boot(ran: Ran) -> None:
@@ -92,7 +94,7 @@ def test_an_image_made_anew_meanwhile_is_not_what_was_prepared(ran: Ran) -> None
     intact = Intact(image, replace(root, digest="0" * 64))
     intact.before()
     with pytest.raises(CacheDamaged, match="replaced after this kernel was prepared"):
-        intact.verdict(result(Status.PASSED))
+        intact.verdict(result(Status.PASSED), LOGS)
     assert guest.place.exists()
 
 
@@ -101,7 +103,7 @@ def test_a_users_own_image_that_changes_is_not_removed(ran: Ran, tmp_path: Path)
     own = tmp_path / "mine.sqfs"
     own.write_bytes(b"hsqs")
     root = RootImage("disk", own, sha256(b"hsqs").hexdigest(), "python3")
-    judged = watched(image, root, lambda: rewrite(own)).verdict(result(Status.FAILED))
+    judged = watched(image, root, lambda: rewrite(own)).verdict(result(Status.FAILED), LOGS)
     assert judged.status is Status.INFRA_ERROR
     assert f"guest image {own} is damaged" in judged.reason
     assert own.exists()
@@ -113,7 +115,7 @@ def test_a_users_folder_that_is_named_as_ours_is_left_alone(ran: Ran, tmp_path: 
     own.parent.mkdir(parents=True)
     own.write_bytes(b"hsqs")
     root = RootImage("disk", own, "0" * 64, "python3")
-    assert watched(image, root, lambda: None).verdict(result(Status.PASSED)).status is (
+    assert watched(image, root, lambda: None).verdict(result(Status.PASSED), LOGS).status is (
         Status.INFRA_ERROR
     )
     assert sorted(path.name for path in own.parent.iterdir()) == ["root.sqfs"]
@@ -123,3 +125,30 @@ def test_a_worker_elsewhere_can_say_it(ran: Ran) -> None:
     error = CacheDamaged("damaged", result(Status.INFRA_ERROR))
     back = pickle.loads(pickle.dumps(error))
     assert (str(back), back.result) == ("damaged", error.result)
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.PASSED])
+def test_a_users_image_that_its_kernel_cannot_read_is_no_failed_test(
+    ran: Ran, tmp_path: Path, status: Status
+) -> None:
+    image, _, _, _ = ran
+    own = tmp_path / "mine.sqfs"
+    own.write_bytes(b"hsqs")
+    root = RootImage("disk", own, sha256(b"hsqs").hexdigest(), "python3")
+    line = b"[ 9.1] SQUASHFS error: Failed to read block 0x1: -5\r\n"
+    (tmp_path / "console.log").write_bytes(b"booting\n" + line)
+    judged = watched(image, root, lambda: None).verdict(result(status), tmp_path)
+    if status is Status.PASSED:
+        assert judged.status is Status.PASSED
+    else:
+        assert judged.status is Status.INFRA_ERROR
+        assert 'its kernel says: "SQUASHFS error: Failed to read block 0x1: -5"' in judged.reason
+
+
+def test_one_command_is_told_of_damage_by_an_error(ran: Ran) -> None:
+    image, root, kernel, _ = ran
+    rot(kernel, MODULE)
+    intact = watched(image, root, lambda: None)
+    with pytest.raises(InfrastructureError, match=r"is damaged .* run the command again"):
+        intact.check()
+    assert not kernel.place.exists()

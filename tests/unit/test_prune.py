@@ -197,3 +197,10 @@ def test_no_age_and_no_size_are_the_users_to_mend(
     vmtest("kernels", "prune", option, value, cwd=tmp_path, environment=environment).refuses(
         2, f"{option} {value}: is no", cure
     )
+
+
+def test_a_damaged_kernel_counts_as_broken(tmp_path: Path) -> None:
+    image = Store(tmp_path).add("k", fill).image
+    image.write_bytes(bytes(image.stat().st_size))
+    (found,) = items(tmp_path)
+    assert found.broken

@@ -148,3 +148,9 @@ def test_the_running_test_is_known_with_its_beginning() -> None:
 def test_a_test_that_ended_is_the_last_and_no_longer_running() -> None:
     kernel = only(after(events.TestStarted("k", TEST), finished(Outcome.PASSED)))
     assert (kernel.test, kernel.last) == ("", TEST)
+
+
+def test_a_kernel_that_is_run_again_counts_from_the_beginning() -> None:
+    again = after(Collected("k", 2), finished(Outcome.FAILED), KernelQueued("k"))
+    assert (only(again).finished, only(again).wrong, only(again).count) == (0, 0, None)
+    assert only(again).began == 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -193,3 +194,49 @@ def test_a_folder_nobody_may_write_to_is_named_with_the_cure(tmp_path: Path) -> 
     tmp_path.chmod(0o500)
     with pytest.raises(InfrastructureError, match=r"VMTEST_CACHE"):
         Store(tmp_path / "cache").add(KEY, fill)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"version": "6.1.10-1"', '"version": "6.9.10-1"'),
+        ('"version": "6.1.10-1"', '"version": "none"'),
+        ("{", "["),
+    ],
+)
+def test_a_damaged_answer_is_no_answer(tmp_path: Path, old: str, new: str) -> None:
+    store = Store(tmp_path)
+    store.add(KEY, fill)
+    store.remember(["apt", "6.1.*"], Resolution(KEY, "6.1.10-1", "somewhere"))
+    (record,) = (tmp_path / "resolved").iterdir()
+    record.write_text(record.read_text().replace(old, new))
+    assert store.recall(["apt", "6.1.*"]) is None
+
+
+def test_an_answer_of_an_older_vmtest_is_recalled(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(KEY, fill)
+    answer = Resolution(KEY, "6.1.10-1", "somewhere")
+    store.remember(["apt", "6.1.*"], answer)
+    (record,) = (tmp_path / "resolved").iterdir()
+    value = json.loads(record.read_text())
+    record.write_text(json.dumps({name: value[name] for name in value if name != "sha256"}))
+    assert store.recall(["apt", "6.1.*"]) == answer
+
+
+@pytest.mark.parametrize("name", ["locks", "tmp", "kernels", "checked", "used"])
+def test_a_file_where_a_folder_of_the_cache_should_be_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("")
+    try:
+        Store(tmp_path).add(KEY, fill)
+    except InfrastructureError as error:
+        assert str(tmp_path / name) in str(error)
+    else:
+        assert name in ("checked", "used"), "these only spare work"
+
+
+def test_a_folder_where_a_lock_should_be_is_named(tmp_path: Path) -> None:
+    lock = tmp_path / "locks" / f"kernel-{KEY}.lock"
+    lock.mkdir(parents=True)
+    with pytest.raises(InfrastructureError, match="cannot lock: Is a directory"):
+        Store(tmp_path).add(KEY, fill)

@@ -19,10 +19,13 @@ from vmtest.host import requirements as host
 from vmtest.host.cache import find_tool, megabytes
 from vmtest.kernels import Store, default_cache
 from vmtest.matrix.runner import memory_available_mib
+from vmtest.storage.verify import Verified, verify
 from vmtest.vm import accel
 from vmtest.vm.vng import find_vng
 
 EXAMPLE = """Say what this host has, what it lacks, and how to mend that.
+
+With --cache it hashes every kernel and guest image in the cache too.
 
 Example: [bold]vmtest doctor --json[/bold]
 """
@@ -43,10 +46,15 @@ class Finding:
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Verify every file in the cache by its digest.")
+    ] = False,
 ) -> None:
     """Look, print, and exit 3 when something needed is missing."""
     with common.reported():
         findings = list(examine(default_cache()))
+        if cache:
+            findings += [_entry(verified) for verified in verify(default_cache())]
         if as_json:
             print(dump([asdict(finding) for finding in findings]))
         else:
@@ -85,6 +93,15 @@ def _disk(cache: Path) -> Finding:
     free = shutil.disk_usage(cache).free
     enough = free > _NEEDED_DISK
     return Finding("cache", enough, f"{megabytes(free)} free in {cache}", "" if enough else cure)
+
+
+def _entry(verified: Verified) -> Finding:
+    name = f"cached {verified.entry.kind}"
+    if verified.damage is None:
+        state = f"{verified.entry.place.name} is whole ({megabytes(verified.size)})"
+        return Finding(name, True, state)
+    cure = "its next use removes it and makes it anew; vmtest kernels prune only removes it"
+    return Finding(name, False, str(verified.damage), cure)
 
 
 def _virtme_ng() -> Finding:

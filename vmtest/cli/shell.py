@@ -12,9 +12,10 @@ from vmtest.cli import common
 from vmtest.cli.inputs import build_first
 from vmtest.cli.terminal import interact
 from vmtest.config import file as configuration
-from vmtest.errors import SessionLost, UsageError, VmtestError
+from vmtest.errors import BootError, SessionLost, UsageError, VmtestError
 from vmtest.host.files import Files
 from vmtest.kernels import Store, default_cache, kconfig, source_for
+from vmtest.matrix.intact import Intact
 from vmtest.model.kernels import OWN_FAULT, Kernel, network_of
 from vmtest.objects import builds as objects
 from vmtest.rootfs.prepare import prepare_root
@@ -75,10 +76,17 @@ def shell(
                 cmdline=wanted.cmdline,
                 network=network_of(settings.suites),
             )
+            intact = Intact(image, root)
+            intact.before()
             machine = stack.enter_context(Machine(spec))
             scale = Scale.now(probe.seconds, wanted.cpus)
-            session = machine.connect(scale.apply(wanted.limits).boot, scale.factor)
+            try:
+                session = machine.connect(scale.apply(wanted.limits).boot, scale.factor)
+            except BootError:
+                intact.check()
+                raise
             stack.callback(session.close)
+            intact.begin()
             install(session, payload.archive, lambda: None)
             if not command:
                 common.say(
@@ -88,7 +96,9 @@ def shell(
             try:
                 status = interact(session, command or ["bash"])
             except SessionLost as error:
+                intact.check()
                 raise VmtestError(f"{wanted.name}: {machine.cause_of_death()}") from error
+            intact.check()
         raise typer.Exit(status)
 
 

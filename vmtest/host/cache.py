@@ -366,11 +366,16 @@ def write_record(path: Path, value: Mapping[str, Any]) -> None:
     write_json(path, {**value, _DIGEST: sha256_json(value)})
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """What :func:`write_record` wrote, or None when it is missing or damaged."""
+def read_record(path: Path, *, older: bool = False) -> dict[str, Any] | None:
+    """What :func:`write_record` wrote, or None when it is missing or damaged.
+
+    ``older`` takes one without a digest too, which an older vmtest wrote.
+    """
     value = read_json(path)
     if not isinstance(value, dict):
         return None
+    if older and _DIGEST not in value:
+        return value
     digest = value.pop(_DIGEST, None)
     return value if digest == sha256_json(value) else None
 

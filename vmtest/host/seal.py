@@ -88,7 +88,7 @@ class Entry:
         files = _read(path)
         return Damage(self.title, SEAL, "cannot be read") if files is None else files
 
-    def glance(self, recheck: Recheck = lambda place: "") -> Damage | None:
+    def glance(self, recheck: Recheck | None = None) -> Damage | None:
         """Compare stamps, and inspect it when those are not as they were."""
         files = self.files()
         if isinstance(files, Mapping):
@@ -97,13 +97,16 @@ class Entry:
                 return None
         return self.inspect(recheck)
 
-    def inspect(self, recheck: Recheck = lambda place: "") -> Damage | None:
+    def inspect(self, recheck: Recheck | None = None) -> Damage | None:
         """Hash everything; None when it is whole.
 
-        An entry of an older vmtest is sealed as it is when ``recheck`` finds nothing.
+        An entry of an older vmtest is sealed as it is when ``recheck`` finds nothing; without
+        ``recheck`` nothing can be said of it.
         """
         files = self.files()
         if files is None:
+            if recheck is None:
+                return None
             if problem := recheck(self.place):
                 return Damage(self.title, "", problem)
             try:
@@ -122,7 +125,7 @@ class Entry:
                 write_record(self._checked, {"stamp": before})
         return damage
 
-    def take_away(self, recheck: Recheck = lambda place: "") -> Damage | None:
+    def take_away(self, recheck: Recheck | None = None) -> Damage | None:
         """Take it out of the cache if it is damaged; says how it was.
 
         Raises InfrastructureError when it cannot be removed.

@@ -7,6 +7,7 @@ boot waits for it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,9 @@ from threading import Thread
 from vmtest.errors import InfrastructureError
 from vmtest.host.seal import Damage, Entry, Files, inspect, stamp
 from vmtest.model.kernels import KernelImage, KernelResult, RootImage, Status
+from vmtest.model.text import printable
+
+_UNREADABLE = re.compile(rb"SQUASHFS error: [^\r\n]{0,200}")
 
 
 class CacheDamaged(InfrastructureError):
@@ -117,26 +121,42 @@ class Intact:
             if damage is not None and self._found is None:
                 self._found = _Found(damage, part.entry)
 
-    def verdict(self, result: KernelResult) -> KernelResult:
-        """``result`` if all that its guest ran on was whole, from before it until now.
-
-        Else what a kernel on damaged files comes to.  Raises CacheDamaged when the damage was
-        in the cache: it is removed, and the kernel can be run on new files.
-        """
+    def _look(self) -> _Found | None:
+        """What of it was damaged, from before until now."""
         if not self.damaged:
             self.begin()
             assert self._thread is not None
             self._thread.join()
         if not self.damaged and self._stamps != [part.stamp for part in self._parts]:
             self._hash()
-        if self._found is None:
+        return self._found
+
+    def check(self) -> None:
+        """Raise InfrastructureError when a guest ran on damaged files, which are removed."""
+        found = self._look()
+        if found is None:
+            return
+        cure = "get the file again"
+        if found.entry is not None:
+            found.entry.take_away()
+            cure = "it was removed: run the command again, which makes it anew"
+        raise InfrastructureError(f"{found.damage}; {cure}")
+
+    def verdict(self, result: KernelResult, logs: Path) -> KernelResult:
+        """``result`` if all that its guest ran on was whole, from before it until now.
+
+        Else what a kernel on damaged files comes to.  ``logs`` holds its consoles.  Raises
+        CacheDamaged when the damage was in the cache: it is removed, and the kernel can be
+        run on new files.
+        """
+        found = self._look() or self._unreadable(result, logs)
+        if found is None:
             return result
-        damage, entry = self._found.damage, self._found.entry
-        reason = f"{damage}; what this kernel's guest said does not count"
+        reason = f"{found.damage}; what this kernel's guest said does not count"
         spoilt = replace(
             result,
             status=Status.INFRA_ERROR,
-            reason=f"{reason}; get the file again" if entry is None else reason,
+            reason=reason if found.entry is not None else f"{reason}; make the image again",
             tests=(),
             loads=(),
             against=None,
@@ -144,10 +164,22 @@ class Intact:
             splats=(),
             exit_status=None,
         )
-        if entry is None:
+        if found.entry is None:
             return spoilt
         try:
-            entry.take_away()
+            found.entry.take_away()
         except InfrastructureError as error:
             return replace(spoilt, reason=f"{reason}; {error}")
-        raise CacheDamaged(str(damage), spoilt)
+        raise CacheDamaged(str(found.damage), spoilt)
+
+    def _unreadable(self, result: KernelResult, logs: Path) -> _Found | None:
+        """Damage to an image of the user's own: no digest tells, but its kernel may."""
+        own = self._root.kind == "disk" and self._parts and self._parts[-1].entry is None
+        if not own or result.status is Status.PASSED:
+            return None
+        for log in sorted(logs.glob("console*.log")):
+            if match := _UNREADABLE.search(log.read_bytes()):
+                line = printable(match[0].decode(errors="replace"))
+                problem = f'its kernel says: "{line}"'
+                return _Found(Damage(self._parts[-1].title, "", problem), None)
+        return None

@@ -300,7 +300,9 @@ def run_kernel(
         result = broke(result, error, job.directory)
     duration = round(time.monotonic() - started, 2)
     result = replace(result, boot_seconds=bench.boot_seconds, duration=duration)
-    return result if cancellation.requested else bench.intact.verdict(result)
+    if cancellation.requested:
+        return result
+    return bench.intact.verdict(result, job.directory)
 
 
 def refused(kernel: Kernel, error: Exception) -> KernelResult:

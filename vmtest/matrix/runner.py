@@ -288,6 +288,7 @@ class _Runner:
         self._emit(Note(f"{name}: {error}: it is made again, and {name} is run again"))
         with suppress(OSError):
             self.plan.folder.put_aside(name, _SPOILT)
+        self._emit(KernelQueued(name))
         again(ran.kernel)
 
     def _boot(self, vms: Executor, prepared: _Prepared) -> None:

@@ -127,7 +127,10 @@ class State:
 
 def _next(state: KernelState, event: Event, now: float) -> KernelState:
     match event:
-        case KernelQueued() | Note() | Output():
+        case KernelQueued():
+            # Again when it is run again: what its guest had said does not count.
+            return KernelState(state.kernel, began=state.began)
+        case Note() | Output():
             return state
         case Fetching(done=done, total=total):
             state = _entered(state, Phase.FETCHING, now)

@@ -137,7 +137,7 @@ def prepare(
     entry = Entry(cache, "image", _place(cache, key))
     damage = None
     if os.path.lexists(entry.place):
-        damage = entry.glance(_recheck) and entry.take_away(_recheck)
+        damage = entry.glance(recheck_image) and entry.take_away(recheck_image)
     if damage is None:
         return _built(spec, cache, key, mirrors, check_valid_until, log, files)
     log(f"{damage}: it was removed and is built again")
@@ -248,6 +248,11 @@ def export_bundle(
                 f'only an image built from root = "debian" is'
             )
         entries.append(image.path.parent.relative_to(cache))
+    for name in entries:
+        entry = Entry.of(cache / name)
+        damage = None if entry is None else entry.take_away()
+        if damage is not None:
+            raise ImageError(f"{damage}: it was removed; export again, which makes it anew")
     return pack(file, cache, entries, progress)
 
 
@@ -279,7 +284,7 @@ def _cached(cache: Path, key: str) -> RootImage | None:
         return None
 
 
-def _recheck(place: Path) -> str:
+def recheck_image(place: Path) -> str:
     """What is wrong with an image of an older vmtest, which knew its digest."""
     meta = read_json(place / "image.json")
     image = place / "root.sqfs"

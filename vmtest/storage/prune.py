@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmtest.host.cache import clear_damaged, in_use, last_used, remove_unused, sweep, tree_size
+from vmtest.host.seal import Entry
 from vmtest.kernels import Store
 from vmtest.rootfs.image import images
 
@@ -44,7 +45,8 @@ def items(cache: Path) -> list[Item]:
             # Before uses were noted, an entry's own time is the best that is known.
             used = last_used(cache, lock) or path.stat().st_mtime
             size, busy = tree_size(path), in_use(cache, lock)
-            found.append(Item(kind, path.name, path, size, used, busy, path not in whole))
+            broken = path not in whole or Entry(cache, kind, path).glance() is not None
+            found.append(Item(kind, path.name, path, size, used, busy, broken))
     return found
 
 

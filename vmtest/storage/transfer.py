@@ -33,7 +33,7 @@ from vmtest.host.cache import (
     sha256_file,
     write_json,
 )
-from vmtest.host.seal import seal
+from vmtest.host.seal import Entry, seal
 from vmtest.host.tarstream import TooLarge, open_stream, regular
 from vmtest.kernels.store.modules import index_modules
 from vmtest.kernels.store.record import read_answer, read_entry
@@ -149,24 +149,20 @@ def unpack(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
                 raise InfrastructureError(
                     f"{file}: the bundle is damaged: {error}; copy it here again"
                 ) from error
-            for entry in entries:
-                if not _complete(cache.joinpath(*entry.parts)):
-                    _check_entry(file, folder, entry)
-                    seal(folder.joinpath(*entry.parts))
+            already = [entry for entry in entries if _whole(cache.joinpath(*entry.parts))]
+            wanted = [entry for entry in entries if entry not in already]
+            for entry in wanted:
+                _check_entry(file, folder, entry)
+                seal(folder.joinpath(*entry.parts))
             answers = [name for name in files if name.startswith("resolved/")]
             for name in answers:
                 _check_answer(file, folder / name)
-            already = []
-            for entry in entries:
-                place = cache.joinpath(*entry.parts)
-                if _complete(place):
-                    already.append(entry.name)
-                else:
-                    publish(folder.joinpath(*entry.parts), place)
+            for entry in wanted:
+                publish(folder.joinpath(*entry.parts), cache.joinpath(*entry.parts))
             for name in answers:
                 write_json(cache / name, read_json(folder / name))
     summary = _summary([str(entry) for entry in entries], total)
-    return Bundle(summary.kernels, summary.images, total, tuple(already))
+    return Bundle(summary.kernels, summary.images, total, tuple(e.name for e in already))
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:
@@ -327,5 +323,9 @@ def _check_image(place: Path) -> None:
         raise ValueError(f"root.sqfs has {size} bytes and not {record.size}")
 
 
-def _complete(place: Path) -> bool:
-    return (place / "entry.json").is_file() or (place / "image.json").is_file()
+def _whole(place: Path) -> bool:
+    """Whether an entry is in the cache already, and not damaged."""
+    if not ((place / "entry.json").is_file() or (place / "image.json").is_file()):
+        return False
+    entry = Entry.of(place)
+    return entry is not None and entry.inspect() is None

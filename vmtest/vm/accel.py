@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 
 from vmtest.errors import InfrastructureError, UsageError
 from vmtest.host import interrupt
-from vmtest.host.cache import locked, read_json, sha256_json, write_json
+from vmtest.host.cache import locked, read_record, sha256_json, write_record
 from vmtest.host.process import Supervised
 from vmtest.model.kernels import Accelerator
 
@@ -74,13 +74,13 @@ def choose(image: Path, cache: Path, wanted: str = "auto", *, anew: bool = False
         )
     place = cache / "accel" / f"{sha256_json(_host(qemu))[:16]}.json"
     with locked(cache, "accel"):
-        known = {} if anew else _remembered(read_json(place), time.time())
+        known = {} if anew else _remembered(read_record(place), time.time())
         if wanted == "kvm" and known and known["kvm"].why:
             known = {}  # asked for by name: it may work by now
         if not known:
             known = _probe_both(qemu, image)
             stamp = {"when": time.time()}
-            write_json(place, {name: asdict(probe) for name, probe in known.items()} | stamp)
+            write_record(place, {name: asdict(probe) for name, probe in known.items()} | stamp)
     return _choice(known, wanted)
 
 

@@ -24,13 +24,14 @@ from vmtest.host.cache import (
     disk_full,
     ensure,
     locked,
-    read_json,
+    read_record,
+    remove_tree,
     require_space,
     require_tool,
     safe_name,
     sha256_file,
     sha256_json,
-    write_json,
+    write_record,
     write_text,
 )
 from vmtest.host.debian import Mirror, clean_environment, host_options, sources_text
@@ -99,11 +100,15 @@ class SuiteState:
         with locked(self.cache, f"apt-{self.directory.name}"):
             if (age := self._age()) is not None and age <= max_age:  # another runner was faster
                 return self._read("")
+            damaged = age is None and self._drop_lists()
             try:
                 self._known_failure()
                 self._update()
             except SuiteUnreadable as error:
                 age = self._age()
+                if damaged:
+                    why = f"its index in the cache was damaged and is removed; {error}"
+                    raise SuiteUnreadable(why, error.transient) from error
                 if not error.transient or age is None:
                     raise
                 return self._read(
@@ -218,7 +223,8 @@ class SuiteState:
             reason = f"reading its index took over {_UPDATE_LIMIT / 60:.0f} min"
             raise self._failure(reason, transient=True) from None
         if done.returncode == 0 and self._lists():
-            write_json(self.directory / "refreshed.json", {"when": time.time()})
+            lists = {file.name: sha256_file(file) for file in self._lists()}
+            write_record(self.directory / "refreshed.json", {"when": time.time(), "lists": lists})
             (self.directory / "failed.json").unlink(missing_ok=True)
             return
         output = done.stderr + done.stdout
@@ -229,7 +235,7 @@ class SuiteState:
         raise self._failure(reason, transient)
 
     def _failure(self, reason: str, transient: bool) -> SuiteUnreadable:
-        write_json(
+        write_record(
             self.directory / "failed.json",
             {"when": time.time(), "reason": reason, "transient": transient},
         )
@@ -237,8 +243,8 @@ class SuiteState:
 
     def _known_failure(self) -> None:
         """Raise what failed a moment ago: kernels of one suite do not wait one by one."""
-        failed = read_json(self.directory / "failed.json")
-        if isinstance(failed, dict) and 0 <= time.time() - failed["when"] < _FAILURE_KEPT:
+        failed = read_record(self.directory / "failed.json")
+        if failed is not None and 0 <= time.time() - failed["when"] < _FAILURE_KEPT:
             raise SuiteUnreadable(str(failed["reason"]), bool(failed["transient"]))
 
     def _download_once(
@@ -284,11 +290,24 @@ class SuiteState:
         return sorted((self.directory / "lists").glob("*_Packages"))
 
     def _age(self) -> float | None:
-        """Seconds since the index was fetched, None when there is none."""
-        stamp = read_json(self.directory / "refreshed.json")
-        if not isinstance(stamp, dict) or not self._lists():
+        """Seconds since the index was fetched, None when there is none that is whole."""
+        refreshed = read_record(self.directory / "refreshed.json", older=True)
+        lists = self._lists()
+        if refreshed is None or not lists:
             return None
-        return max(0.0, time.time() - float(stamp["when"]))
+        try:
+            if "lists" in refreshed and refreshed["lists"] != {f.name: _digest(f) for f in lists}:
+                return None
+            return max(0.0, time.time() - float(refreshed["when"]))
+        except (KeyError, TypeError, ValueError, OSError):
+            return None
+
+    def _drop_lists(self) -> bool:
+        """Remove lists that are not as apt left them, which apt would take as they are."""
+        lists = self._lists()
+        for file in lists:
+            remove_tree(file)
+        return bool(lists)
 
     def _read(self, note: str) -> Index:
         found: list[Candidate] = []
@@ -296,6 +315,17 @@ class SuiteState:
             status = file.stat()
             found += _candidates(file, self.suite, status.st_mtime_ns, status.st_size)
         return Index(self.suite, tuple(found), note)
+
+
+def _digest(file: Path) -> str:
+    status = file.stat()
+    return _digest_of(file, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _digest_of(file: Path, mtime: int, ctime: int, size: int) -> str:
+    del mtime, ctime, size  # another file by them
+    return sha256_file(file)
 
 
 @lru_cache(maxsize=32)

@@ -20,13 +20,14 @@ from vmtest.host.cache import (
     hold,
     locked,
     publish,
-    read_json,
+    read_record,
     require_space,
     safe_name,
     scratch,
     sha256_json,
     tree_size,
     write_json,
+    write_record,
 )
 from vmtest.host.seal import Damage, seal
 from vmtest.host.seal import Entry as Sealed
@@ -120,7 +121,7 @@ class Store:
         place = self.path(key)
         if os.path.lexists(place):
             entry = Sealed(self.root, "kernel", place)
-            damage = entry.glance(_recheck) and entry.take_away(_recheck)
+            damage = entry.glance(recheck_kernel) and entry.take_away(recheck_kernel)
             if damage is not None:
                 self._damaged[key] = damage
                 return None
@@ -207,13 +208,16 @@ class Store:
             "version": resolution.version,
             "origin": resolution.origin,
         }
-        if read_json(path) != value:
-            write_json(path, value)
+        if read_record(path) != value:
+            write_record(path, value)
 
     def recall(self, question: Sequence[object]) -> Resolution | None:
         """The last answer to ``question`` whose kernel is still in the store."""
+        path = self._question(question)
+        if read_record(path, older=True) is None:
+            return None
         try:
-            answer = read_answer(self._question(question))
+            answer = read_answer(path)
         except (OSError, ValueError):
             return None
         found = Resolution(answer.key, answer.version, answer.origin)
@@ -237,7 +241,7 @@ class Store:
         return manifest
 
 
-def _recheck(place: Path) -> str:
+def recheck_kernel(place: Path) -> str:
     """What can be seen of an entry that an older vmtest made: that it boots what was packaged."""
     manifest = Store._read(place)
     if manifest is None:
