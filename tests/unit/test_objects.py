@@ -58,6 +58,14 @@ def test_an_object_is_the_same_wherever_it_is_built(source: Path, tmp_path: Path
     assert again.read_bytes() == made.read_bytes()
 
 
+def test_an_object_has_the_lines_of_its_source_for_the_verifiers_log(
+    source: Path, tmp_path: Path
+) -> None:
+    (source / "one.bpf.c").write_text(f"{PROGRAM}int f(void) {{ return n; /* in the log */ }}\n")
+    (made,) = build_all(source, tmp_path / "build")
+    assert b"/* in the log */" in made.read_bytes()
+
+
 def test_nothing_is_built_twice(source: Path, tmp_path: Path) -> None:
     (made,) = build_all(source, tmp_path / "build")
     before = made.stat().st_mtime_ns

@@ -96,9 +96,12 @@ def _compile(program: Path, made: Path, include: Path) -> None:
         # By the file system's clock, which dates the sources as well.
         begun = Path(folder).stat().st_mtime_ns
         partial = Path(folder) / made.name
-        argv = clang_argv(program, partial, include)
+        absolute = include.absolute()
+        argv = clang_argv(program.absolute(), partial.absolute(), absolute)
+        # clang copies the source lines, which the verifier's log shows, by the mapped names.
+        where = absolute.parent.parent
         try:
-            done = interrupt.run(argv)
+            done = interrupt.run(argv, cwd=where)
         except FileNotFoundError:
             raise InfrastructureError(
                 "clang is not installed and is needed to compile bpf/; "
