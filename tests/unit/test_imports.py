@@ -47,6 +47,7 @@ LAYERS = [
         "runs",
         "storage.transfer",
         "verify.baseline",
+        "verify.columns",
         "verify.revision",
         "vm",
     },

@@ -10,7 +10,7 @@ import pytest
 
 from vmtest.errors import UsageError
 from vmtest.model.kernels import KernelResult, Matrix, Status
-from vmtest.model.loads import ChangeKind, Cost, LoadResult, LoadSet, Verdict
+from vmtest.model.loads import ChangeKind, Cost, LoadResult, LoadSet, Reason, Verdict
 from vmtest.verify import baseline as verifier
 from vmtest.verify.baseline import Baseline, FailOn, Rules
 
@@ -50,6 +50,15 @@ def test_a_baseline_comes_back_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "b.json"
     file.write_text(verifier.dumps(before))
     assert verifier.load(file) == before
+
+
+def test_a_refusal_that_other_kernels_show_in_another_light_is_no_change() -> None:
+    why = Reason("possible-null", "a")
+    before = kept(replace(load("p", R), reason=why))
+    unsupported = replace(load("p", Verdict.UNSUPPORTED), reason=why)
+    assert kinds(kernel(unsupported), before) == []
+    other = replace(unsupported, reason=Reason("helper", "b"))
+    assert kinds(kernel(other), before) == [(ChangeKind.CHANGED, "")]
 
 
 def test_a_baseline_is_by_exact_release_and_digest() -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,7 @@ from vmtest.verify import baseline as verifier
 from vmtest.verify import objects as loadables
 from vmtest.verify import veristat
 from vmtest.verify.baseline import FailOn, Rules
+from vmtest.verify.columns import compared
 from vmtest.verify.objects import Given
 from vmtest.verify.process import Order
 from vmtest.verify.revision import checked_out
@@ -166,6 +168,7 @@ def verify(
                 accelerator=accel,
                 resolved=resolved,
                 files=files,
+                finish=partial(compared, rules=rules),
             )
             matrix = carry_out(plan, None, view, view.handle, reports)
         show(matrix, folder, sys.stdout)

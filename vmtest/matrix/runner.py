@@ -60,6 +60,10 @@ def _no_notes(matrix: Matrix) -> tuple[str, ...]:
     return ()
 
 
+def _as_it_is(matrix: Matrix) -> Matrix:
+    return matrix
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One run: what, on what.
@@ -69,7 +73,7 @@ class Plan:
     ``command`` is what ``vmtest exec`` runs;
     ``resolved`` has kernels whose index was already read; ``jobs`` of None means
     as many VMs as the machine has room for; ``notes`` says what the user should know
-    of a whole matrix.
+    of a whole matrix, after ``finish`` has made of it what only all kernels together tell.
     """
 
     config: Config
@@ -83,6 +87,7 @@ class Plan:
     accelerator: str = "auto"
     resolved: Mapping[str, Resolved] = field(default_factory=dict)
     notes: Callable[[Matrix], tuple[str, ...]] = _no_notes
+    finish: Callable[[Matrix], Matrix] = _as_it_is
     files: Files = field(default_factory=Files)
 
 
@@ -251,7 +256,7 @@ class _Runner:
         else:
             vms.shutdown(wait=True)
             helpers.shutdown(wait=True)
-        matrix = self.matrix()
+        matrix = self.plan.finish(self.matrix())
         matrix = replace(matrix, notes=self.plan.notes(matrix))
         self.save(matrix)
         return matrix

@@ -308,6 +308,11 @@ def _rank(change: Change) -> tuple[int, bool, int, float]:
     return (_ORDER.index(ChangeKind.COST) if cost else order, cost, order, -change.percent)
 
 
+# Which of these a refusal is hangs on the kernels beside it in the run (vmtest.verify.columns): a
+# step from one to another with the same reason is no change.
+_BY_THE_RUN = {Verdict.REJECTED, Verdict.REFUSED, Verdict.UNSUPPORTED}
+
+
 def _program_changes(
     name: str, program: str, old: SavedLoad | None, after: LoadResult, drift: bool, since: str
 ) -> Iterable[Change]:
@@ -317,8 +322,11 @@ def _program_changes(
             name, program, kind, before, after.verdict, cost, was, now, since, after.required
         )
 
+    reason = after.reason.code if after.reason else ""
     if old is None:
         yield change(ChangeKind.NEW)
+    elif {old.verdict, after.verdict} <= _BY_THE_RUN and old.reason == reason:
+        return
     elif old.verdict is not after.verdict:
         if Verdict.NOT_LOADED in (old.verdict, after.verdict):
             yield change(ChangeKind.CHANGED)
@@ -349,7 +357,8 @@ def judge(kernel: KernelResult, rules: Rules) -> KernelResult:
     kernel = replace(kernel, changes=changes(kernel, rules.baseline))
     if rules.baseline is not None and unknown_to(rules.baseline, kernel):
         missing = f"the baseline knows nothing of {kernel.release}: add it with --save"
-        kernel = replace(kernel, note="; ".join(filter(None, (kernel.note, missing))))
+        if missing not in kernel.note:
+            kernel = replace(kernel, note="; ".join(filter(None, (kernel.note, missing))))
     if kernel.status not in (Status.PASSED, Status.FAILED):
         return kernel
     reasons = _against_it(kernel, rules)
