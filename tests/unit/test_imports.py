@@ -61,6 +61,7 @@ LAYERS = [
         "storage.verify",
     },
     {"verify.events"},
+    {"verify.missing"},
     {"verify.process"},
     {"verify.objects"},
     {"matrix.intact"},

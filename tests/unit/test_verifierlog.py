@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmtest.guest.verifierlog import findings, last_line, statistics
+from vmtest.guest.verifierlog import embedded, findings, last_line, source_line, statistics
 
 OLD = """\
 verification time 865 usec
@@ -81,3 +81,21 @@ def test_a_refusal_without_a_word_still_has_a_line() -> None:
 
 def test_nothing_said_is_no_line() -> None:
     assert last_line("", "") == ""
+
+
+def test_the_verifiers_log_is_found_among_libbpfs_messages() -> None:
+    messages = (
+        "libbpf: prog 'p': BPF program load failed: Permission denied\n"
+        "libbpf: prog 'p': -- BEGIN PROG LOAD LOG --\n0: (bf) r6 = r1\nR1 is odd\n"
+        "-- END PROG LOAD LOG --\nlibbpf: prog 'p': failed to load: -13\n"
+    )
+    assert embedded(messages) == "0: (bf) r6 = r1\nR1 is odd\n"
+    assert embedded("libbpf: failed to load object 'x'\n") == ""
+
+
+def test_a_source_line_is_the_last_with_its_place_where_the_kernel_tells_it() -> None:
+    old = "; int a = 1;\n0: (b7) r0 = 1\n; return *p;\n1: (61) r0 = *(u32 *)(r1 +0)\nR1 is odd\n"
+    assert source_line(old) == "return *p;"
+    new = "; return *p; @ x.bpf.c:12\nR1 is odd\n"
+    assert source_line(new) == "x.bpf.c:12: return *p;"
+    assert source_line("R1 is odd\n") == ""

@@ -96,6 +96,17 @@ def test_every_reason_has_its_evidence(events: list[Any], kernel: KernelImage) -
             assert bool(reason["evidence"]) == (entry.get("code", "unknown") != "unknown")
 
 
+def test_the_remedy_of_a_reason_is_accepted_where_the_program_is_not(
+    events: list[Any], kernel: KernelImage
+) -> None:
+    told = loads(events)
+    entries = [e for e in EXPECTED["load"] if "cured" in e and holds(e, kernel.version)]
+    assert len(entries) > 15
+    for entry in entries:
+        object_, _, program = entry["cured"].partition(": ")
+        assert told[object_, program]["verdict"] == "accepted", entry
+
+
 def test_plain_programs_are_accepted_in_every_way(events: list[Any]) -> None:
     told = {n: e["verdict"] for n, e in loads(events).items() if n[0] in EXPECTED["accepted"]}
     assert len(told) > 20

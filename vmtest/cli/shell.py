@@ -61,7 +61,9 @@ def shell(
         expected = known.for_guest(
             settings.known_failures, image.version, root_of_tests, utc_today()
         )
-        payload = pack(suites, suites, objects.choose(builds, image.version), expected, files)
+        chosen = objects.choose(builds, image.version)
+        modules = objects.modules_for(builds, image.version)
+        payload = pack(suites, suites, chosen, expected, files, modules)
         probe = accel.choose(image.image, cache, accelerator)
         with ExitStack() as stack:
             folder = settings.directory / STATE / "shell"

@@ -55,6 +55,7 @@ Example: [bold]vmtest verify build/ --kernel '>=6.1' --baseline baseline.json[/b
 """
 
 _LEVELS = (1, 2, 4)
+_MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _SIZE = re.compile(r"^(\d+)\s*(K|M|KiB|MiB)?$")
 
 
@@ -75,6 +76,10 @@ def verify(
     type_: Annotated[
         list[str] | None,
         typer.Option("--type", metavar="PROGRAM=TYPE[:ATTACH]", help="What libbpf cannot guess."),
+    ] = None,
+    module: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Load this module of the kernel before."),
     ] = None,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the baseline of this run.")
@@ -145,6 +150,7 @@ def verify(
                 log_level=log_level,
                 log_limit=_size(log_limit),
                 timeout=timeout,
+                modules=_modules(module or []),
             )
             if settings.build is not None:
                 check_patterns(settings, kernel or [])  # before it is built for nothing
@@ -238,6 +244,13 @@ def _having(given: Sequence[Given], order: Order) -> tuple[Given, ...]:
         if any(order.asks(info.name) for info in programs):
             having.append(one)
     return tuple(having or given)
+
+
+def _modules(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        if not _MODULE.fullmatch(name):
+            raise UsageError(f"--module {name}: write a module's name, for example nf_conntrack")
+    return tuple(names)
 
 
 def _size(text: str) -> int:

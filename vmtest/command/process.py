@@ -33,6 +33,7 @@ from vmtest.suites.process import (
     GUEST_ROOT,
     guest_code,
     in_guest_environment,
+    module_list,
     tar,
 )
 from vmtest.vm.session import Check, Session
@@ -252,13 +253,17 @@ def pack(
     objects: Mapping[str, Path],
     format: Format | None = None,
     files: Files | None = None,
+    modules: Sequence[str] = (),
 ) -> Command:
-    """``argv`` with its files and ``objects`` by name; raises UsageError, OSError."""
+    """``argv`` with its files and ``objects`` by name; raises UsageError, OSError.
+
+    ``modules`` of the kernel are loaded before.
+    """
     check_program(argv, copied.places)
     files = files or Files()
     read = {name: read_object(name, path, files) for name, path in sorted(objects.items())}
     members = {f"objects/{name}.o": content for name, content in read.items()}
-    archive = copied.archive + tar({**guest_code(files), **members})
+    archive = copied.archive + tar({**guest_code(files), **members, **module_list(modules)})
     digests = tuple((name, content.sha256) for name, content in read.items())
     own = PurePosixPath(os.path.normpath(argv[0])) in copied.places  # else check_program speaks
     return Command(tuple(argv), archive, digests, format, own)

@@ -22,7 +22,7 @@ from vmtest.matrix.job import Bench, Guest
 from vmtest.matrix.judge import count_bad, count_unproven, out_of_memory, watch
 from vmtest.model.events import Collected, Output, TestFinished, TestStarted
 from vmtest.model.kernels import KernelImage, KernelResult, ObjectFile, Status, TestResult
-from vmtest.objects.builds import choose
+from vmtest.objects.builds import choose, modules_for
 from vmtest.runs.rows import RESULTS
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
@@ -148,10 +148,11 @@ def command_tasks(
 
     def make(image: KernelImage) -> CommandTask:
         chosen = choose(objects, image.version)
-        same = tuple((name, str(path)) for name, path in sorted(chosen.items()))
+        modules = modules_for(objects, image.version)
+        same = (*((name, str(path)) for name, path in sorted(chosen.items())), ("", str(modules)))
         with lock:  # kernels with the same objects share one archive of up to 128 MiB
             if same not in packed:
-                packed[same] = pack(argv, copied, chosen, format, files)
+                packed[same] = pack(argv, copied, chosen, format, files, modules)
         return CommandTask(packed[same], live)
 
     return make

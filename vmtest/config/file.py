@@ -265,6 +265,7 @@ class _Object(_Strict):
     globals: dict[str, StrictBool | StrictInt] = {}
     inner_maps: dict[str, _InnerMap] = {}
     skip: list[str] = []
+    modules: list[Name] = []
 
     @property
     def loading(self) -> Loading:
@@ -275,6 +276,7 @@ class _Object(_Strict):
             globals=self.globals,
             inner_maps={name: inner.model_dump() for name, inner in self.inner_maps.items()},
             skip=tuple(self.skip),
+            modules=tuple(self.modules),
         )
 
 

@@ -11,6 +11,7 @@ from vmtest.guest import libbpf
 _KIND_STRUCT = 4
 _KIND_UNION = 5
 _KIND_ENUM = 6
+_KIND_TYPEDEF = 8
 _KIND_FUNC = 12
 _KIND_VAR = 14
 _KIND_DATASEC = 15
@@ -56,6 +57,12 @@ class Btf:
         handle = libbpf.library().btf__load_vmlinux_btf()
         return cls(libbpf.check_pointer(handle, "the kernel's BTF"))
 
+    @classmethod
+    def of_module(cls, name: str, kernel: "Btf") -> "Btf":
+        """That of a loaded module, on top of the `kernel`'s. Raises LibbpfError."""
+        handle = libbpf.library().btf__load_module_btf(name.encode(), kernel._handle)
+        return cls(libbpf.check_pointer(handle, f"the BTF of the module {name}"))
+
     def variables(self) -> dict[str, Variable]:
         """The global variables by name."""
         found: dict[str, Variable] = {}
@@ -84,9 +91,9 @@ class Btf:
         Members of an anonymous union appear as if they were the structure's own. Raises KeyError if
         there is no such structure.
         """
-        for found in self._types():
-            if found.kind in (_KIND_STRUCT, _KIND_UNION) and found.name == structure:
-                return dict(self._members(found, "", 0))
+        for kind in (_KIND_STRUCT, _KIND_UNION):
+            if (number := self._find(structure, kind)) >= 0:
+                return dict(self._members(self._type(number), "", 0))
         raise KeyError(structure)
 
     def enumerators(self, enumeration: str) -> dict[str, int]:
@@ -99,9 +106,10 @@ class Btf:
         read = (_read(_ENUMERATOR, entry) for entry in entries)
         return {self._name(name_offset): value for name_offset, value in read}
 
-    def has_function(self, name: str) -> bool:
-        """Whether there is a function of that name."""
-        return self._find(name, _KIND_FUNC) >= 0
+    def find(self, kind: str, name: str) -> int | None:
+        """The id of the "function" or "typedef" of that name; None if there is none."""
+        number = self._find(name, _KIND_FUNC if kind == "function" else _KIND_TYPEDEF)
+        return number if number >= 0 else None
 
     def _find(self, name: str, kind: int) -> int:
         lib = libbpf.library()

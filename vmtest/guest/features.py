@@ -6,21 +6,10 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vmtest.guest import kinds, libbpf
+from vmtest.guest import helpers, kinds, libbpf, probing
+from vmtest.guest.btf import Btf
 
 SO_NETNS_COOKIE = 71  # asm-generic/socket.h, 5.14, commit e8b9eab99232
-
-# From linux/bpf.h, enum bpf_func_id: libbpf 1.1 does not know helpers by their names.
-HELPERS = {
-    "msg_push_data": 90,
-    "sk_storage_get": 107,
-    "get_netns_cookie": 122,
-    "ringbuf_output": 130,
-    "ringbuf_reserve": 131,
-    "snprintf": 165,
-    "get_attach_cookie": 174,
-    "loop": 181,
-}
 
 
 class Answer(NamedTuple):
@@ -88,17 +77,25 @@ def _program_type(name: str) -> Question:
 
 def _helper(name: str) -> Question:
     program, _, helper = name.partition("/")
-    kind = _number(program, "program type", kinds.program_types())
-    number = int(helper) if helper.isdecimal() else HELPERS.get(helper)
+    _number(program, "program type", kinds.program_types())
+    named = helpers.NUMBERS.get(f"bpf_{helper.removeprefix('bpf_')}")
+    number = int(helper) if helper.isdecimal() else named
     if number is None:
-        there = ", ".join(HELPERS)
         raise UnknownFeature(
-            f'there is no helper "{helper}" (write its number of linux/bpf.h, or one of: {there})'
+            f'there is no helper "{helper}" (write it as in linux/bpf.h, "ringbuf_output" for '
+            "instance, or its number there)"
         )
-    return lambda: _answer(
-        libbpf.library().libbpf_probe_bpf_helper(kind, number, None),
-        f"loading a {program} program that calls helper {number}",
-    )
+    return lambda: _given(number, program)
+
+
+def _given(number: int, program: str) -> Answer:
+    try:
+        btf = Btf.of_kernel()
+    except libbpf.LibbpfError:
+        btf = None
+    given = probing.gives_some(number, program, btf)
+    asked = f"loading a {program} program that calls helper {number}"
+    return Answer(given, asked, "accepted" if given else "refused")
 
 
 def _answer(result: int, asked: str) -> Answer:

@@ -1,14 +1,16 @@
 """What the running kernel has and has not, by asking it. Answers are kept."""
 
+import contextlib
 import functools
 import gzip
 import os
 import pathlib
 import resource
-import subprocess
+from collections.abc import Iterator, Sequence
 
-from vmtest.guest import kinds, libbpf
+from vmtest.guest import kinds, libbpf, probing
 from vmtest.guest.btf import Btf
+from vmtest.guest.failures import MapShape
 
 _VMLINUX_BTF = pathlib.Path("/sys/kernel/btf/vmlinux")
 # Came in 5.11 together with the memory accounting by cgroup: libbpf asks for it for the same end.
@@ -22,6 +24,7 @@ class RunningKernel:
         """`config`: the text of its kconfig; otherwise where distributions keep it."""
         self._config = config
 
+    @functools.cache  # noqa: B019 - one of these a process
     @functools.cache  # noqa: B019 - one of these a process
     def has_program_type(self, name: str) -> bool | None:
         """Whether a program of that type can be loaded at all, by libbpf's probe."""
@@ -40,8 +43,16 @@ class RunningKernel:
         return f"BPF_{name.upper()}" in known if known else None
 
     def has_function(self, name: str) -> bool | None:
-        """Whether its BTF has a function of that name."""
-        return self._btf.has_function(name) if self._btf else None
+        """Whether its BTF, or that of a loaded module, has a function of that name."""
+        return self._in_btf("function", name)
+
+    def has_typedef(self, name: str) -> bool | None:
+        """Whether its BTF, or that of a loaded module, has a typedef of that name."""
+        return self._in_btf("typedef", name)
+
+    def has_symbol(self, name: str) -> bool | None:
+        """Whether /proc/kallsyms has a symbol of that name."""
+        return name in probing.symbols() if probing.symbols() else None
 
     def has_tracepoint(self, name: str) -> bool | None:
         """Whether it has the tracepoint `category/event`; None if tracefs is not mounted."""
@@ -52,14 +63,43 @@ class RunningKernel:
         """Whether it shows its BTF."""
         return _VMLINUX_BTF.exists()
 
+    def mentions(self, name: str) -> bool | None:
+        """Whether its BTF has anything of that name."""
+        return b"\0%b\0" % name.encode() in self._raw_btf if self._raw_btf else None
+
+    def members(self, structure: str) -> Sequence[str] | None:
+        """The members of a structure of its BTF, nested ones as `outer.inner`; empty: no such."""
+        if not self._btf:
+            return None
+        try:
+            return tuple(self._btf.members(structure))
+        except KeyError:
+            return ()
+
+    def has_helper(self, number: int) -> bool | None:
+        """Whether its `enum bpf_func_id` has that number."""
+        known = self._enumerators("bpf_func_id")
+        return number < known["__BPF_FUNC_MAX_ID"] if known else None
+
+    @functools.cache  # noqa: B019 - one of these a process
+    def attach_types_with(
+        self, number: int, program_type: str, sleepable: bool = False
+    ) -> Sequence[str]:
+        """The attach types of a program type to whose programs it gives a helper, by trying."""
+        return probing.attach_types_with(number, program_type, self._btf, sleepable)
+
+    @functools.cache  # noqa: B019 - one of these a process
+    def program_types_with(self, number: int) -> Sequence[str]:
+        """The program types to which it gives a helper, by trying."""
+        return probing.program_types_with(number, self._btf)
+
+    def refuses_map(self, shape: MapShape) -> str:
+        """The name of the errno with which it refuses such a map; "" if it makes it."""
+        return probing.refused_map(shape)
+
     def config(self, symbol: str) -> str | None:
         """The value of a kconfig symbol, "n" where it is not set; None if the config is unknown."""
         return self._symbols.get(symbol, "n") if self._symbols else None
-
-    def helper_name(self, number: int) -> str | None:
-        """bpftool's name of a helper, which may be newer than this kernel."""
-        names = _helper_names()
-        return names[number - 1] if 0 < number <= len(names) else None
 
     def memlock_limit(self) -> int | None:
         """The bytes of RLIMIT_MEMLOCK; None for no limit."""
@@ -79,6 +119,27 @@ class RunningKernel:
             return Btf.of_kernel()
         except libbpf.LibbpfError:
             return None
+
+    @functools.cached_property
+    def _raw_btf(self) -> bytes:
+        try:
+            return _VMLINUX_BTF.read_bytes()
+        except OSError:
+            return b""
+
+    def _in_btf(self, kind: str, name: str) -> bool | None:
+        if self._btf is None:
+            return None
+        if self._btf.find(kind, name) is not None:
+            return True
+        return any(module.find(kind, name) is not None for module in self._modules())
+
+    def _modules(self) -> Iterator[Btf]:
+        """The BTF of each loaded module that has one."""
+        for path in sorted(_VMLINUX_BTF.parent.glob("*")):
+            if path != _VMLINUX_BTF and self._btf is not None:
+                with contextlib.suppress(libbpf.LibbpfError):
+                    yield Btf.of_module(path.name, self._btf)
 
     def _enumerators(self, enumeration: str) -> dict[str, int]:
         try:
@@ -102,24 +163,15 @@ class RunningKernel:
         return ""
 
 
+@functools.cache
+def running_kernel() -> RunningKernel:
+    """The kernel that this process runs on, its config where distributions keep it."""
+    return RunningKernel()
+
+
 def boot_config() -> pathlib.Path:
     """Where distributions keep the running kernel's config, and where libbpf looks for it."""
     return pathlib.Path(f"/boot/config-{os.uname().release}")
-
-
-@functools.cache
-def _helper_names() -> list[str]:
-    """All helpers that bpftool knows, from number 1 on; none if it cannot tell."""
-    try:
-        done = subprocess.run(
-            ["bpftool", "feature", "list_builtins", "helpers"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return []
-    return done.stdout.split()
 
 
 def _answer(result: int) -> bool | None:

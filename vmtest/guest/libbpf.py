@@ -34,6 +34,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_program__set_log_level": (c_int, [c_void_p, c_uint32]),
     "bpf_program__set_log_buf": (c_int, [c_void_p, c_char_p, c_size_t]),
     "bpf_program__autoload": (ctypes.c_bool, [c_void_p]),
+    "bpf_program__insns": (c_void_p, [c_void_p]),
     "bpf_program__insn_cnt": (c_size_t, [c_void_p]),
     "bpf_program__attach": (c_void_p, [c_void_p]),
     "bpf_program__attach_xdp": (c_void_p, [c_void_p, c_int]),
@@ -51,6 +52,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_map__value_size": (c_uint32, [c_void_p]),
     "bpf_map__max_entries": (c_uint32, [c_void_p]),
     "bpf_map__map_flags": (c_uint32, [c_void_p]),
+    "bpf_map__inner_map": (c_void_p, [c_void_p]),
     "bpf_map__pin_path": (c_char_p, [c_void_p]),
     "bpf_map__set_pin_path": (c_int, [c_void_p, c_char_p]),
     "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
@@ -63,6 +65,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
         c_int,
         [c_int, c_char_p, c_uint32, c_uint32, c_uint32, c_void_p],
     ),
+    "bpf_prog_load": (c_int, [c_int, c_char_p, c_char_p, c_char_p, c_size_t, c_void_p]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_char_p, c_char_p]),
     "bpf_map_update_elem": (c_int, [c_int, c_char_p, c_char_p, c_uint64]),
     "bpf_map_delete_elem": (c_int, [c_int, c_char_p]),
@@ -78,7 +81,6 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_enable_stats": (c_int, [c_int]),
     # probes and names, from libbpf.h
     "libbpf_probe_bpf_prog_type": (c_int, [c_int, c_void_p]),
-    "libbpf_probe_bpf_helper": (c_int, [c_int, c_int, c_void_p]),
     "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),
     "libbpf_bpf_prog_type_str": (c_char_p, [c_int]),
     "libbpf_bpf_attach_type_str": (c_char_p, [c_int]),
@@ -91,6 +93,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "ring_buffer__consume": (c_int, [c_void_p]),
     # btf, from btf.h
     "btf__load_vmlinux_btf": (c_void_p, []),
+    "btf__load_module_btf": (c_void_p, [c_char_p, c_void_p]),
     "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
     "btf__type_cnt": (c_uint32, [c_void_p]),
     "btf__type_by_id": (c_void_p, [c_void_p, c_uint32]),
@@ -121,6 +124,8 @@ _ERRNO_NAMES = {
 _PrintFunction = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 _PRINT_INFO = 1
 
+_KERNELS_OWN = 512  # from here on the C library has no words for an errno
+
 _sinks: list[list[str]] = []
 
 
@@ -131,10 +136,11 @@ class LibbpfError(OSError):
 class LoadError(LibbpfError):
     """An object that was refused. `log` is all that libbpf and the verifier said."""
 
-    def __init__(self, number: int, message: str, log: str) -> None:
-        """`message` says what was being done; the last lines of `log` are appended to it."""
+    def __init__(self, number: int, message: str, log: str, why: str = "") -> None:
+        """`message` says what was being done; `why` and the last lines of `log` follow it."""
         last = log.strip().splitlines()[-25:]
-        super().__init__(number, "\n".join([f"{message}: {os.strerror(number)}", *last]))
+        words = os.strerror(number) if number < _KERNELS_OWN else errno_name(number)
+        super().__init__(number, "\n".join([f"{message}: {words}", *filter(None, [why]), *last]))
         self.log = log
 
 

@@ -19,11 +19,15 @@ STATISTICS = 4
 """The log level of bpf(2) that asks for figures; errors are in such a log too."""
 # Bytes that a log of figures and errors is given when it did not fit.
 _MORE_ROOM = (1 << 20, 1 << 24)
+# A refused program is loaded once more at level 1, whose log shows the source line and what libbpf
+# makes of a relocation: where the first log had no more instructions than this, in that much room.
+_TRACED, _TRACE_ROOM = 50_000, 1 << 22
 _CUT = "\n[the log is cut here; the same at log level 4:]\n"
 
 _PROGRAM_FAILED = re.compile(
     r"^libbpf: prog '(?P<program>[^']*)': BPF program load failed: ", re.MULTILINE
 )
+_NAMED = re.compile(r"^libbpf: prog '(?P<program>[^']*)': ", re.MULTILINE)
 _SLOT_FAILED = re.compile(r"^libbpf: map '[^']*': failed to initialize slot ", re.MULTILINE)
 
 
@@ -102,7 +106,8 @@ class _Attempt(NamedTuple):
 
     `program` is the one that was refused, "" where none was to blame; `log` is the verifier's,
     `messages` are libbpf's; `cut` is what there was room for of another log, of the level that was
-    asked for, if it did not fit.
+    asked for, if it did not fit. `code` are the instructions of the program that was refused, with
+    those of its subprograms.
     """
 
     errno: str
@@ -110,6 +115,7 @@ class _Attempt(NamedTuple):
     program: str = ""
     messages: str = ""
     cut: str = ""
+    code: bytes = b""
 
     @property
     def text(self) -> str:
@@ -155,11 +161,14 @@ class Loader:
         with BpfObject(path) as opened, contextlib.ExitStack() as stack:
             self._adjust(opened, stack)
             self.programs = {name: _described(p) for name, p in opened.programs.items()}
-            self.maps = {
-                name: kinds.map_type_name(kind) for name, kind in opened.map_kinds().items()
-            }
+            self._shapes = tuple(
+                shape._replace(inner=True) if shape.name in wishes.inner_maps else shape
+                for shape in opened.map_shapes()
+            )
+            self.maps = {shape.name: shape.kind for shape in self._shapes}
             self._default = [name for name, p in opened.programs.items() if p.autoload]
         self._first = opened
+        self._traces: dict[str, str] = {}
         self._places = {name: place for place, name in enumerate(self.programs)}
 
     def whole(self) -> Loaded:
@@ -231,7 +240,8 @@ class Loader:
                 elif attempt.unexplained and not listening:
                     listening = True
                 else:
-                    yield opened, programs, attempt._replace(cut=cut) if cut else attempt
+                    code = _code(programs, attempt)
+                    yield opened, programs, attempt._replace(cut=cut, code=code)
                     return
 
     @contextlib.contextmanager
@@ -258,7 +268,9 @@ class Loader:
             raise MisconfiguredError(str(error.args[-1])) from error
 
     def _refused(self, program: str, attempt: _Attempt, reason: Reason | None) -> Loaded:
-        concerned = self.programs.get(attempt.program or program)
+        named = _NAMED.search(attempt.messages)
+        blamed = attempt.program or program or (named["program"] if named else "")
+        concerned = self.programs.get(blamed)
         reason = reason or explain(
             Failure(
                 errno=attempt.errno,
@@ -266,7 +278,10 @@ class Loader:
                 log=attempt.log,
                 program_type=concerned.type if concerned else "",
                 attach_type=concerned.attach_type if concerned else "",
-                map_types=tuple(self.maps.items()),
+                maps=self._shapes,
+                section=concerned.section if concerned else "",
+                code=attempt.code,
+                trace=self._trace(attempt),
             ),
             self._kernel,
         )
@@ -279,6 +294,23 @@ class Loader:
             log_cut=bool(attempt.cut),
             reason=reason,
         )
+
+    def _trace(self, attempt: _Attempt) -> str:
+        """The log of the refused program at level 1; "" where it would be too long, or differs."""
+        name = attempt.program
+        findings = verifierlog.findings(attempt.log)
+        if not name or not findings:
+            return ""
+        if self._level != STATISTICS and attempt.log.count("\n") > len(findings):
+            return attempt.log
+        if verifierlog.statistics(attempt.log).instructions > _TRACED:
+            return ""
+        if name not in self._traces:
+            buffer = ctypes.create_string_buffer(_TRACE_ROOM)
+            with self._opened([name]) as (opened, programs):
+                again = _load_in_silence(opened, programs, 1, buffer)
+            self._traces[name] = again.log if again.errno else ""
+        return self._traces[name]
 
     def _shared_prog_array(self, attempt: _Attempt, names: Sequence[str]) -> Reason | None:
         """Shows that the refused program is accepted alone, and not beside another of its array."""
@@ -334,6 +366,14 @@ def _load_in_silence(
     if not number:
         return _Attempt("", log)
     return _Attempt(libbpf.errno_name(number), log, programs[0].name if log else "")
+
+
+def _code(programs: Sequence[Program], attempt: _Attempt) -> bytes:
+    """The instructions of the program that was refused; of the only one, if none was named."""
+    if not attempt.errno:
+        return b""
+    named = [p for p in programs if p.name == attempt.program] if attempt.program else programs
+    return named[0].code if len(named) == 1 else b""
 
 
 def _keep_logs(programs: Sequence[Program], level: int, buffer: LogBuffer) -> None:

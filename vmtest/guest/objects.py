@@ -9,16 +9,21 @@ import struct
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from vmtest.guest import libbpf
+from vmtest.guest import kinds, libbpf, verifierlog
 from vmtest.guest.btf import Btf, Variable
 from vmtest.guest.closing import Closing
+from vmtest.guest.failures import Failure, MapShape
+from vmtest.guest.kernel import running_kernel
 from vmtest.guest.maps import Map
+from vmtest.guest.reasons import explain
 
 # From linux/bpf.h: enum bpf_stats_type, and struct bpf_prog_info up to run_cnt (5.1, commit
 # 5f8f8b93aeb8).
 _STATS_RUN_TIME = 0
 _PROG_INFO = struct.Struct("=16xII176xQ")  # jited_prog_len, xlated_prog_len, run_cnt
 _PROG_INFO_MAP_COUNT = 52  # nr_map_ids, with the address of map_ids behind
+_OUTER_MAPS = (12, 13)  # enum bpf_map_type: array and hash of maps
+_INSTRUCTION_SIZE = 8
 _MOST_MAPS = 64  # MAX_USED_MAPS of the verifier
 
 LogBuffer = ctypes.Array[ctypes.c_char]
@@ -96,6 +101,12 @@ class Program:
     def instructions(self) -> int:
         """How many instructions it has, subprograms only once it is loaded."""
         return int(libbpf.library().bpf_program__insn_cnt(self.handle))
+
+    @property
+    def code(self) -> bytes:
+        """Its instructions, those of subprograms only once it was loaded, accepted or not."""
+        address = libbpf.library().bpf_program__insns(self.handle)
+        return ctypes.string_at(address, self.instructions * _INSTRUCTION_SIZE) if address else b""
 
     def keep_log(self, level: int, size: int = 1 << 20, buffer: LogBuffer | None = None) -> None:
         """Before load: has the verifier's log kept for log(), of a success too.
@@ -221,14 +232,38 @@ class BpfObject(Closing):
     def load(self) -> None:
         """Makes the maps and has every program verified.
 
-        Raises LoadError, with the end of the verifier's log in its message and all of it as `log`.
+        Raises LoadError, with the reason that `vmtest verify` would give and the end of the
+        verifier's log in its message, and all of that log as `log`.
         """
         lib = libbpf.library()
         with libbpf.captured_messages() as messages:
             result = lib.bpf_object__load(self._open())
         if result < 0:
-            raise libbpf.LoadError(-result, f"{self.path.name}: cannot load", "".join(messages))
+            log = "".join(messages)
+            why = self._why(-result, log)
+            raise libbpf.LoadError(-result, f"{self.path.name}: cannot load", log, why)
         self._loaded = True
+
+    def _why(self, number: int, messages: str) -> str:
+        """Reason, remedy and evidence of a load that was refused."""
+        program = next((p for p in self.programs.values() if _refused(p.name, messages)), None)
+        failure = Failure(
+            errno=libbpf.errno_name(number),
+            messages=messages,
+            log=verifierlog.embedded(messages),
+            program_type=kinds.program_type_name(program.kind) if program else "",
+            attach_type=(
+                kinds.described_attach_type(program.kind, program.attach_type) if program else ""
+            ),
+            maps=tuple(self.map_shapes()),
+            section=program.section if program else "",
+            code=program.code if program else b"",
+            trace=verifierlog.embedded(messages),
+        )
+        reason = explain(failure, running_kernel())
+        told = [f"{program.name if program else 'reason'}: {reason.code}: {reason.text}"]
+        told += [f"remedy: {reason.remedy}"] if reason.remedy else []
+        return "\n".join([*told, *([f"evidence: {reason.evidence}"] if reason.evidence else [])])
 
     @property
     def maps(self) -> dict[str, Map]:
@@ -260,6 +295,23 @@ class BpfObject(Closing):
         """The types of the maps by name, as in `enum bpf_map_type`, loaded or not."""
         lib = libbpf.library()
         return {_text(lib.bpf_map__name(h)): int(lib.bpf_map__type(h)) for h in self._map_handles()}
+
+    def map_shapes(self) -> list[MapShape]:
+        """What the maps are to be made with, as it stands now."""
+        lib = libbpf.library()
+        return [
+            MapShape(
+                name=_text(lib.bpf_map__name(handle)),
+                kind=kinds.map_type_name(lib.bpf_map__type(handle)),
+                key_size=lib.bpf_map__key_size(handle),
+                value_size=lib.bpf_map__value_size(handle),
+                max_entries=lib.bpf_map__max_entries(handle),
+                flags=lib.bpf_map__map_flags(handle),
+                inner=lib.bpf_map__type(handle) not in _OUTER_MAPS
+                or bool(lib.bpf_map__inner_map(handle)),
+            )
+            for handle in self._map_handles()
+        ]
 
     def btf(self) -> Btf:
         """The object's BTF. Raises LibbpfError if it was compiled without (`clang -g` makes it)."""
@@ -377,6 +429,12 @@ def counted_runs() -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _refused(program: str, messages: str) -> bool:
+    return f"libbpf: prog '{program}': BPF program load failed: " in messages or (
+        f"libbpf: prog '{program}': failed to find " in messages
+    )
 
 
 def _walk(following: "ctypes._NamedFuncPointer", outer: int) -> Iterator[int]:

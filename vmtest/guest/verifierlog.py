@@ -84,6 +84,37 @@ def words(messages: str) -> list[str]:
     return said
 
 
+_SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<place>[^ @]+:\d+))?$")
+
+
+def source_line(trace: str) -> str:
+    """The line of the source at which a log of level 1 ends, with its place; "" without any.
+
+    The log has such lines where the object was compiled with BTF (`clang -g`); places since 6.8.
+    """
+    for line in reversed(trace.splitlines()):
+        if (match := _SOURCE.match(line)) and (text := match["text"].strip()):
+            return f"{match['place']}: {text}" if match["place"] else text
+    return ""
+
+
+def embedded(messages: str) -> str:
+    """The verifier's log that libbpf wrote among its own messages; "" if there is none.
+
+    Of several the last one.
+    """
+    lines: list[str] = []
+    inside = False
+    for line in messages.splitlines():
+        if "-- BEGIN PROG LOAD LOG --" in line:
+            lines, inside = [], True
+        elif "-- END PROG LOAD LOG --" in line:
+            inside = False
+        elif inside:
+            lines.append(line)
+    return "".join(f"{line}\n" for line in lines)
+
+
 def last_line(log: str, messages: str) -> str:
     """The last meaningful line: the verifier's, or libbpf's where the verifier said nothing."""
     if said := findings(log) or words(messages):

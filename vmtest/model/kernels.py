@@ -332,7 +332,8 @@ class Loading:
 
     ``types`` is type, or ``type:attach type``, by program or pattern; ``max_entries``
     a number or ``cpus`` by map; ``globals`` values by variable; ``inner_maps`` the
-    inner map's template by outer map; ``skip`` programs not to load.
+    inner map's template by outer map; ``skip`` programs not to load; ``modules`` of the kernel
+    are loaded before.
     """
 
     types: Mapping[str, str] = field(default_factory=dict)
@@ -340,6 +341,7 @@ class Loading:
     globals: Mapping[str, Any] = field(default_factory=dict)
     inner_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

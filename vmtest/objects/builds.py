@@ -149,6 +149,12 @@ def choose(objects: Iterable[ObjectFile], version: KernelVersion) -> dict[str, P
     return {build.name: build.path for build in builds_for(objects, version)}
 
 
+def modules_for(objects: Iterable[ObjectFile], version: KernelVersion) -> tuple[str, ...]:
+    """The modules that the builds for a kernel of ``version`` want loaded, each once."""
+    wanted = (name for build in builds_for(objects, version) for name in build.loading.modules)
+    return tuple(dict.fromkeys(wanted))
+
+
 def builds_for(objects: Iterable[ObjectFile], version: KernelVersion) -> tuple[ObjectFile, ...]:
     """The build of each object that goes to a kernel of ``version``, in their order."""
     chosen: dict[str, ObjectFile] = {}

@@ -38,6 +38,8 @@ from vmtest.vm.session import Check, Session, Stream
 
 GUEST_ROOT = "/tmp/vmtest"
 """Where the payload lies in the guest (a file system in its memory)."""
+MODULES = "modules"
+"""The payload's file with the names of the kernel's modules that are loaded before anything."""
 PAYLOAD_LIMIT = 64 << 20
 """Bytes of the unpacked payload beyond which it is surely a mistake."""
 
@@ -87,12 +89,13 @@ def pack(
     objects: Mapping[str, Path],
     known_failures: str = "",
     files: Files | None = None,
+    modules: Sequence[str] = (),
 ) -> Payload:
     """The payload for ``chosen`` out of the configured ``suites``, with ``objects`` by name.
 
     Every file beside a suite's tests goes along (conftest.py, helpers, data), and
     ``known_failures``, which is JSON for ``vmtest.guest.known_failures``.
-    ``files`` reads them all, for every kernel of a run.
+    ``files`` reads them all, for every kernel of a run; ``modules`` are loaded in the guest.
     Raises UsageError for a missing object or a payload over 64 MiB.
     """
     files = files or Files()
@@ -126,6 +129,7 @@ def pack(
         )
     if known_failures:
         members[_KNOWN_FAILURES] = known_failures.encode()
+    members |= module_list(modules)
     return Payload(tar(members), tuple(chosen), root, tuple(sorted(digests.items())))
 
 
@@ -140,6 +144,11 @@ def _files(folder: Path) -> list[Path]:
 def _skipped(part: str) -> bool:
     """Caches, environments, git's and our own state: nothing of it is a test's."""
     return part in _SKIPPED_FOLDERS or part.startswith(".")
+
+
+def module_list(modules: Sequence[str]) -> dict[str, bytes]:
+    """The member of a payload that has the modules to load; none for none."""
+    return {MODULES: "".join(f"{name}\n" for name in modules).encode()} if modules else {}
 
 
 def guest_code(files: Files) -> dict[str, FileContent | bytes]:
@@ -172,6 +181,9 @@ def tar(members: Mapping[str, FileContent | bytes]) -> bytes:
 _UNPACK = (
     f"mkdir -p {GUEST_ROOT} && tar -xf {GUEST_ROOT}.tar -C {GUEST_ROOT} && rm {GUEST_ROOT}.tar && "
     "{ grep -q ' /sys/fs/bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf; } && "
+    # What [[object]] modules and --module name; a kernel without one says so in its own log.
+    f"for module in $(cat {GUEST_ROOT}/{MODULES} 2>/dev/null); do modprobe -q $module || "
+    'echo "vmtest: this kernel has no module $module" >/dev/kmsg; done && '
     "cat /proc/sys/kernel/osrelease"
 )
 

@@ -23,7 +23,7 @@ from vmtest.model.kernels import (
     TestResult,
     network_of,
 )
-from vmtest.objects.builds import choose, read_object
+from vmtest.objects.builds import choose, modules_for, read_object
 from vmtest.runs.folder import utc_today
 from vmtest.runs.rows import COLLECTED, RESULTS
 from vmtest.suites import known
@@ -191,7 +191,9 @@ class SuitesTasks:
         expected = known.for_guest(
             self.config.known_failures, image.version, self._root, self.today
         )
-        payload = pack(self.config.suites, self.suites, chosen, expected, self.files)
+        needed = {name for suite in self.suites for name in suite.objects}
+        modules = modules_for((b for b in self.objects if b.name in needed), image.version)
+        payload = pack(self.config.suites, self.suites, chosen, expected, self.files, modules)
         return SuitesTask(payload, self.options)
 
     def read(self) -> None:

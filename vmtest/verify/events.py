@@ -43,16 +43,17 @@ class Described(_Part):
 
 
 class Reason(_Part):
-    """Why."""
+    """Why; ``missing`` is the symbol that a module of the kernel may have."""
 
     code: Text
     text: Text
     remedy: Text = ""
     evidence: Text = ""
+    missing: Text = ""
 
     def value(self) -> loads.Reason:
         """The value for the reports."""
-        return loads.Reason(**self.model_dump())
+        return loads.Reason(self.code, self.text, self.remedy, self.evidence)
 
 
 class Attachment(_Part):

@@ -15,7 +15,7 @@ from vmtest.host.files import FileContent, Files
 from vmtest.model.kernels import KernelVersion, ObjectFile
 from vmtest.model.loads import LoadResult, Reason, Verdict
 from vmtest.objects.builds import builds_for, check_object, is_foreign_elf, read_object
-from vmtest.suites.process import Payload, guest_code, tar
+from vmtest.suites.process import Payload, guest_code, module_list, tar
 from vmtest.verify.process import Order, Wanted
 
 OBJECT_LIMIT = 64 << 20
@@ -168,6 +168,8 @@ def pack(
     if config is not None:
         members["config"] = files.read(config)
         order = replace(order, config="config")
+    modules = [*order.modules, *(name for one in wanted for name in one.loading.modules)]
+    members |= module_list(list(dict.fromkeys(modules)))
     payload = Payload(
         tar({**guest_code(files), **members}), (), Path("/"), tuple(sorted(digests[False].items()))
     )

@@ -36,6 +36,7 @@ from vmtest.verify.events import (
     Start,
     longest_line,
 )
+from vmtest.verify.missing import Modules, no_modules, with_module
 from vmtest.vm.session import Check, Session, Stream
 
 PLAN = f"{GUEST_ROOT}/verify.json"
@@ -69,7 +70,8 @@ class Order:
 
     ``programs`` are patterns, ``log_level`` is the verifier's (1, 2, 4),
     ``log_limit`` bytes of one log, ``timeout`` seconds of one load under KVM, ``config``
-    the kernel's config in the payload ("" without one).
+    the kernel's config in the payload ("" without one), ``modules`` what is loaded before,
+    beside what the objects name.
     """
 
     objects: tuple[Wanted, ...]
@@ -80,6 +82,7 @@ class Order:
     log_limit: int = 16 << 20
     timeout: float = 60.0
     config: str = ""
+    modules: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -181,12 +184,15 @@ class Loader:
     group of programs of which it is not known which one was the last.
     """
 
-    def __init__(self, order: Order, record: Record, watch: Watch) -> None:
+    def __init__(
+        self, order: Order, record: Record, watch: Watch, modules: Modules = no_modules
+    ) -> None:
         self.progress = 0
         self.last_words = ""
         self._order = order
         self._record = record
         self._watch = watch
+        self._modules = modules
         self._programs: dict[int, dict[str, Described]] = {}
         self._done: dict[tuple[int, str], Verdict] = {}
         self._complete: set[int] = set()
@@ -269,6 +275,7 @@ class Loader:
             if out:
                 heard = now
                 self._take(out, stream)
+                heard = time.monotonic()  # what it took here is not the guest's silence
             limit = self._order.timeout * factor if self._pid else start_limit
             if killed:
                 limit = _GRACE * factor
@@ -345,7 +352,8 @@ class Loader:
         self._running.remove((number, event.program))
         self.progress += 1
         described = self._programs.get(number, {}).get(event.program)
-        self._add(number, event.result(described), event.log)
+        told = with_module(event, self._modules)
+        self._add(number, told.result(described), event.log)
 
     def _finish(self, status: int) -> None:
         if status != 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import IO
 
 from vmtest.errors import (
@@ -18,7 +19,9 @@ from vmtest.errors import (
     SessionLost,
     UnbootableKernel,
 )
+from vmtest.host.cache import default_cache
 from vmtest.host.files import Files
+from vmtest.kernels.modules import module_with
 from vmtest.matrix.job import Bench, Guest
 from vmtest.matrix.judge import unseen
 from vmtest.model.events import LoadFinished, LoadStarted, Preparing
@@ -62,7 +65,8 @@ class VerifyTask:
             for refused in self.load.refused:
                 wanted = Wanted(refused.object, "", required=refused.required)
                 finished(record.add(wanted, refused))
-            loader = Loader(order, record, Watch(started, finished))
+            modules = partial(module_with, bench.job.image, root=default_cache())
+            loader = Loader(order, record, Watch(started, finished), modules)
             boots = _Boots(bench, self.load, loader, log)
             status, reason = boots.run()
         others = LoadSet(self.load.against, self.load.others, tuple(record.others))

@@ -1,0 +1,333 @@
+"""What libbpf's own lines mean, in the wordings of libbpf 1.1 to 1.7. Pure.
+
+Since 1.6 libbpf says an errno by its name (`-ESRCH`), before it said a number (`-3`) or words
+(`No such process`): `failures.errno_said()` reads all three.
+"""
+
+import re
+
+from vmtest.guest.failures import Failure, Kernel, Make, Reason, errno_said, rules, said
+from vmtest.guest.maprules import MEMLOCK, inner_map, memlock, refused_map
+
+_NOT_THERE = ("ESRCH", "ENOENT")
+# How libbpf finds what a program is attached to by BTF (find_attach_btf_id()): what it is called,
+# and the name that the kernel's BTF has for it.
+_BTF_TARGETS = {
+    "trace_iter": ("BPF iterator", "bpf_iter_"),
+    "trace_raw_tp": ("tracepoint", "btf_trace_"),
+    "lsm_mac": ("LSM hook", "bpf_lsm_"),
+    "lsm_cgroup": ("LSM hook", "bpf_lsm_"),
+}
+_ELSEWHERE = {
+    "BPF iterator": "read the same by another iterator",
+    "tracepoint": "name another tracepoint",
+    "LSM hook": "name another hook",
+    "function": "name another function",
+}
+
+
+def _memlock_line(_match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
+    return memlock(failure, kernel)
+
+
+def _config(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason | None:
+    symbol = match["name"]
+    if kernel.config(symbol) != "n":
+        return None
+    return Reason(
+        "kconfig",
+        f"this kernel was built without {symbol}, which the program asks for",
+        f"run it on a kernel with {symbol}, or declare the extern __weak",
+        f"log: {match.string}; {symbol} is not set in this kernel's config",
+    )
+
+
+def _kind(failure: Failure) -> tuple[str, str]:
+    """What the program is attached to in words, and the prefix of its name in BTF."""
+    attach = failure.attach_type
+    if failure.program_type == "lsm":
+        attach = attach or "lsm_mac"
+    return _BTF_TARGETS.get(attach, ("function", ""))
+
+
+def _target(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
+    name, (what, prefix) = match["name"], _kind(failure)
+    if "error" in match.re.groupindex and errno_said(match["error"]) not in _NOT_THERE:
+        return None
+    typedef = what == "tracepoint"
+    asked = prefix + name
+    there = kernel.has_typedef(asked) if typedef else kernel.has_function(asked)
+    if there is not False:
+        return None
+    text = f"this kernel, with the modules that are loaded, has no {what} {name} to attach to"
+    if prefix and kernel.has_function(name):
+        text += f" (a plain function of that name is there, which is no {what})"
+    return Reason(
+        "attach-target",
+        text,
+        f"{_ELSEWHERE[what]}, or leave the program out on such kernels",
+        f"log: {match.string}; probe: no {'typedef' if typedef else 'function'} {asked} in the "
+        "BTF of the kernel and of its loaded modules",
+        f"__tracepoint_{name}" if typedef else asked,
+    )
+
+
+def _probed(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason | None:
+    name = match["name"]
+    if errno_said(match["error"]) not in _NOT_THERE or kernel.has_symbol(name) is not False:
+        return None
+    return Reason(
+        "attach-target",
+        f"this kernel, with the modules that are loaded, has no function {name} to attach to",
+        "name another function, or leave the program out on such kernels",
+        f"log: {match.string}; probe: no {name} in /proc/kallsyms",
+        name,
+    )
+
+
+def _tracepoint(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason | None:
+    name = match["name"]
+    if errno_said(match["error"]) not in _NOT_THERE or kernel.has_tracepoint(name) is not False:
+        return None
+    return Reason(
+        "attach-target",
+        f"this kernel, with the modules that are loaded, has no tracepoint {name}",
+        "name another one, or leave the program out on such kernels",
+        f"log: {match.string}; probe: no {name} below events of tracefs",
+        f"__tracepoint_{name.rpartition('/')[2]}",
+    )
+
+
+def _raw_tracepoint(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason | None:
+    name = match["name"]
+    if errno_said(match["error"]) not in _NOT_THERE:
+        return None
+    if kernel.has_typedef(f"btf_trace_{name}"):
+        return None
+    return Reason(
+        "attach-target",
+        f"this kernel, with the modules that are loaded, has no raw tracepoint {name}",
+        "name another one (the event's name, without its category), or leave the program out on "
+        "such kernels",
+        f"log: {match.string}; probe: no typedef btf_trace_{name} in the BTF of the kernel and of "
+        "its loaded modules",
+        f"__tracepoint_{name}",
+    )
+
+
+def _btf(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason | None:
+    if kernel.has_btf():
+        return None
+    return Reason(
+        "btf",
+        "this kernel shows no BTF, which the program needs",
+        "a kernel with CONFIG_DEBUG_INFO_BTF, or give its BTF to the loader (btf_custom_path)",
+        f"log: {match.string}; probe: there is no /sys/kernel/btf/vmlinux",
+    )
+
+
+def _prototype(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reason:
+    name = match["name"]
+    return Reason(
+        "kfunc-prototype",
+        f"this kernel has the kfunc {name} with other arguments or another result than the "
+        "program declares",
+        f"declare it as this kernel's BTF has it (bpftool btf dump file /sys/kernel/btf/vmlinux "
+        f"format c); for kernels that differ declare it several times, as {name}___2 and so on, "
+        "each __weak, and ask with bpf_ksym_exists()",
+        f"log: {match.string}",
+    )
+
+
+_KFUNC: Make = said(
+    "kfunc",
+    "this kernel, with the modules that are loaded, has no kfunc {name}",
+    "declare it __weak and ask with bpf_ksym_exists({name}) before the call",
+    "{name}",
+)
+_LEGACY_MAPS: Make = said(
+    "legacy-maps",
+    "the object defines maps in a section `maps`, which libbpf 1.0 gave up",
+    'define them in SEC(".maps") with BTF',
+)
+_MAP = r"map '(?P<map>[^']*)': "
+_PROGRAM = r"prog '(?P<program>[^']*)': "
+
+LIBBPF = rules(
+    (r"elf: legacy map definitions in 'maps' section are not supported", _LEGACY_MAPS),
+    (
+        r"prog '[^']*': bad (?:map )?relo against '[^']*' in section '(?:maps/[^']*|maps)'",
+        _LEGACY_MAPS,
+    ),
+    (
+        r"BTF is required, but is missing or corrupted",
+        said("object-btf", "the object has no BTF", "compile it with clang -g"),
+    ),
+    (
+        r"elf: endianness mismatch in ",
+        said("object", "the object is of the other byte order", "compile it with -target bpfel"),
+    ),
+    (
+        r"elf: .*(?:not a proper ELF object|not a 64-bit ELF object|not a valid eBPF object|"
+        r"failed to open |failed to get )",
+        said("object", "libbpf cannot read it as a BPF object", "compile it anew"),
+    ),
+    (
+        r"sec '(?P<section>[^']*)': program '(?P<program>[^']*)' is static and not supported",
+        said(
+            "static-program",
+            "the program {program} in section {section} is static, and libbpf takes global "
+            "functions only",
+            "leave `static` out of its definition",
+        ),
+    ),
+    (
+        r"failed to find BTF for extern '(?P<name>[^']*)'|"
+        r"failed to find extern definition for BTF",
+        said(
+            "object-btf",
+            "the object's BTF does not describe the extern {name}",
+            "declare it with its type and `__ksym` or `__kconfig`, and compile with clang -g",
+        ),
+    ),
+    (
+        r"(?:prog|sec) '[^']*': (?:bad relo against|relo for \S+ unsupported|"
+        r"unrecognized relocation|invalid relo)|"
+        r"prog '[^']*': bad (?:map )?relo against '(?P<symbol>[^']*)' in section "
+        r"'(?P<section>[^']*)'",
+        said(
+            "relocation",
+            "the program refers to a symbol that libbpf cannot resolve",
+            'keep data in globals or maps of SEC(".maps"), and functions in the same object',
+        ),
+    ),
+    (
+        _PROGRAM + r"missing BPF prog type, check ELF section name",
+        said(
+            "type-not-told",
+            "the section's name does not tell the type of program {program}",
+            "--type PROGRAM=TYPE[:ATTACH]",
+        ),
+    ),
+    (
+        r"extern \(func ksym\) '(?P<name>[^']*)': not found in kernel or module BTFs$",
+        _KFUNC,
+    ),
+    (
+        r"extern \(func ksym\) '(?P<name>[^']*)': func_proto \[\d+\] incompatible with \S+ \[\d+\]",
+        _prototype,
+    ),
+    (r"extern '(?P<name>CONFIG_\w+)' \(strong\): not resolved$", _config),
+    (
+        r"extern '(?P<name>LINUX_\w+)' \(strong\): not resolved$|"
+        r"(?:failed to parse|extern \(kcfg\)) '(?P<name2>[^']*)'",
+        said(
+            "kconfig-type",
+            "the value of a __kconfig extern does not fit its declared type, or libbpf knows no "
+            "such one",
+            "declare it with the type that its value has: bool, char (tristate), an integer, or an "
+            "array of char",
+        ),
+    ),
+    (
+        r"extern '(?P<name>(?!CONFIG_)[^']*)' \(strong\): not resolved$|"
+        r"extern \(var ksym\) '(?P<name2>[^']*)': not found in kernel BTF",
+        said(
+            "ksym",
+            "this kernel, with the modules that are loaded, has no symbol {name}{name2}",
+            "declare it __weak, and compare its address with NULL before its use",
+            "{name}{name2}",
+        ),
+    ),
+    (
+        r"extern \(var ksym\) '(?P<name>[^']*)': incompatible types",
+        said(
+            "ksym-type",
+            "this kernel has the variable {name} with another type than the program declares",
+            "declare it as this kernel's BTF has it, or as `extern const void {name} __ksym`",
+        ),
+    ),
+    (
+        r"prog '[^']*': failed to find kernel BTF type ID of '(?P<name>[^']*)': (?P<error>.*)$",
+        _target,
+    ),
+    (
+        _PROGRAM + r"attach program FD is not set$",
+        said(
+            "freplace-target",
+            "{program} replaces a function of another program, which nobody named",
+            "load it with its own loader: bpf_program__set_attach_target()",
+        ),
+    ),
+    (
+        r"failed to determine tracepoint '(?P<name>[^']*)' perf event ID: (?P<error>.*)$",
+        _tracepoint,
+    ),
+    (
+        r"prog '[^']*': failed to attach to raw tracepoint '(?P<name>[^']*)': (?P<error>.*)$",
+        _raw_tracepoint,
+    ),
+    (
+        r"prog '[^']*': failed to create (?:kprobe|kretprobe) '(?P<name>\w+)\+0x\w+' perf event: "
+        r"(?P<error>.*)$",
+        _probed,
+    ),
+    (
+        r"struct_ops init_kern: struct (?P<name>\S+?)(?: data)? is not found in "
+        r"(?:kernel BTF|struct \S+)$",
+        said(
+            "attach-target",
+            "this kernel, with the modules that are loaded, has no struct_ops {name}",
+            "leave it out on such kernels",
+            "bpf_struct_ops_{name}",
+        ),
+    ),
+    (
+        r"struct_ops init_kern (?P<map>\S+): Cannot find member (?P<member>\S+) in kernel BTF$",
+        said(
+            "attach-target",
+            "the struct of {map} has no member {member} on this kernel",
+            "set the member on kernels that have it only: a second map for the others, or "
+            "bpf_core_field_exists() in the loader's place",
+        ),
+    ),
+    (
+        r"struct_ops init_kern (?P<map>\S+): (?:Unmatched member type (?P<member>\S+) |"
+        r"Error in size of member (?P<member2>\S+):|kernel member (?P<member3>\S+) is not)",
+        said(
+            "struct-ops-type",
+            "the member {member}{member2}{member3} of {map} has another type on this kernel",
+            "declare the struct as this kernel's BTF has it",
+        ),
+    ),
+    (r"(?:Error loading vmlinux BTF: |vmlinux BTF is not found|failed to find valid)", _btf),
+    (_MAP + r"failed to create inner map: ", inner_map),
+    (_MAP + r"failed to create: (?P<error>.*)$", refused_map),
+    (
+        _MAP
+        + r"(?:unknown field|map type isn't specified|unexpected def kind|unsupported map linkage|"
+        r"conflicting (?:key|value) size|(?:key|value) (?:type|spec)|attr '|multi-level|"
+        r"should be map-in-map|inner def|invalid )",
+        said(
+            "map-definition",
+            "libbpf cannot read the definition of the map {map}",
+            'define it in SEC(".maps") with __uint(type, ...), __type(key, ...), '
+            "__type(value, ...) and __uint(max_entries, ...)",
+        ),
+    ),
+    (
+        r"prog '[^']*': relo #\d+: (?:insn #\d+ \(LDX/ST/STX\) (?:value too big|accesses field "
+        r"incorrectly|unexpected mem size|invalid new mem size)|unexpected insn|"
+        r"relocation decision ambiguity|field offset ambiguity|parsing )|"
+        r"prog '[^']*': relo #\d+: .*relocation doesn't support|"
+        r"prog '[^']*': relo #\d+: failed to (?:relocate|patch)",
+        said(
+            "core-type",
+            "a CO-RE relocation finds the field on this kernel in a shape that the instruction "
+            "cannot take",
+            "declare the field with this kernel's type, under a second name of the structure "
+            "(name___2), or read it with bpf_core_read() and BPF_CORE_READ_BITFIELD()",
+        ),
+    ),
+    (MEMLOCK.pattern, _memlock_line),
+)

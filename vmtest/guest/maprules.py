@@ -1,0 +1,234 @@
+"""Why a map could not be made: by its shape, and by what the kernel makes instead. Pure."""
+
+import re
+
+from vmtest.guest import verifierlog
+from vmtest.guest.failures import (
+    Failure,
+    Kernel,
+    MapShape,
+    Reason,
+    believed,
+    errno_said,
+    lacking,
+)
+
+_MAP_TYPE_CONFIG = {
+    "xskmap": "CONFIG_XDP_SOCKETS",
+    "inode_storage": "CONFIG_BPF_LSM",
+    "cgroup_array": "CONFIG_CGROUPS",
+    "cgroup_storage": "CONFIG_CGROUP_BPF",
+    "percpu_cgroup_storage": "CONFIG_CGROUP_BPF",
+    "stack_trace": "CONFIG_PERF_EVENTS",
+    "reuseport_sockarray": "CONFIG_INET",
+}
+
+_FLAGS = {
+    # From enum in include/uapi/linux/bpf.h: the name, and the version of Linux that it came with.
+    1 << 0: ("BPF_F_NO_PREALLOC", "4.6"),
+    1 << 1: ("BPF_F_NO_COMMON_LRU", "4.10"),
+    1 << 2: ("BPF_F_NUMA_NODE", "4.14"),
+    1 << 3: ("BPF_F_RDONLY", "4.15"),
+    1 << 4: ("BPF_F_WRONLY", "4.15"),
+    1 << 5: ("BPF_F_STACK_BUILD_ID", "4.17"),
+    1 << 6: ("BPF_F_ZERO_SEED", "5.0"),
+    1 << 7: ("BPF_F_RDONLY_PROG", "5.2"),
+    1 << 8: ("BPF_F_WRONLY_PROG", "5.2"),
+    1 << 9: ("BPF_F_CLONE", "5.4"),
+    1 << 10: ("BPF_F_MMAPABLE", "5.5"),
+    1 << 11: ("BPF_F_PRESERVE_ELEMS", "5.10"),
+    1 << 12: ("BPF_F_INNER_MAP", "5.10"),
+    1 << 13: ("BPF_F_LINK", "6.4"),
+    1 << 14: ("BPF_F_PATH_FD", "6.5"),
+    1 << 15: ("BPF_F_VTYPE_BTF_OBJ_FD", "6.9"),
+    1 << 16: ("BPF_F_TOKEN_FD", "6.9"),
+    1 << 17: ("BPF_F_SEGV_ON_FAULT", "6.9"),
+    1 << 18: ("BPF_F_NO_USER_CONV", "6.9"),
+    1 << 19: ("BPF_F_RB_OVERWRITE", "6.19"),
+}
+_OUTER = ("array_of_maps", "hash_of_maps")
+_RING_BUFFERS = ("ringbuf", "user_ringbuf")
+# Of these the kernel wants to know more than a shape: a BTF type, or a map inside.
+_NOT_TRIED = (*_OUTER, "struct_ops", "arena", "sk_storage", "inode_storage", "task_storage")
+_TOLD = "or its own loader has to set it before the load"
+_LARGE = 1024
+
+MEMLOCK = re.compile(
+    r"permission error while running as root; try raising 'ulimit -l'|"
+    r"Error in bpf_object__probe_loading\(\):.*RLIMIT_MEMLOCK is set to big enough value"
+)
+
+
+def refused_map(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
+    """Why libbpf could not make the map that its line names."""
+    shape = next((one for one in failure.maps if one.name == match["map"]), None)
+    errno = errno_said(match["error"])
+    if errno == "EPERM":
+        return memlock(failure, kernel)
+    if shape is None:
+        return None
+    line = f"log: {match.string}"
+    return (
+        _type(shape, kernel)
+        or _flag(shape, line, kernel)
+        or _own_mistake(shape, line)
+        or _tried(shape, errno, line, kernel)
+    )
+
+
+def inner_map(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
+    """Why libbpf could not make the template of a map of maps."""
+    return Reason(
+        "map-definition",
+        f"this kernel does not make the inner map that {match['map']} is defined with",
+        "look at type, key_size, value_size and max_entries of the inner map (max_entries must "
+        "not be 0)",
+        f"log: {match.string}",
+    )
+
+
+def _type(shape: MapShape, kernel: Kernel) -> Reason | None:
+    kind = shape.kind
+    if not kind:
+        return None
+    symbol, known_as = _MAP_TYPE_CONFIG.get(kind), f"BPF_MAP_TYPE_{kind.upper()}"
+    if believed(kernel.has_map_type(kind), known_as, symbol, kernel) is not False:
+        return None  # it can make such maps: this one is wrong in another way
+    return lacking(
+        Reason(
+            "map-type",
+            f"this kernel cannot make maps of type {kind} ({shape.name})",
+            "build a variant with another map, or switch off its creation "
+            "(bpf_map__set_autocreate)",
+            f"probe: a small {kind} map is refused",
+        ),
+        symbol,
+        kernel,
+    )
+
+
+def _flag(shape: MapShape, line: str, kernel: Kernel) -> Reason | None:
+    for bit, (name, since) in _FLAGS.items():
+        if shape.flags & bit and kernel.mentions(name) is False:
+            cure = "leave the flag out on such kernels (bpf_map__set_map_flags), or build a variant"
+            if name == "BPF_F_LINK":
+                cure = 'put the map into SEC(".struct_ops") for such kernels'
+            return Reason(
+                "map-flag",
+                f"this kernel does not know the map flag {name} of {shape.name} (it came with "
+                f"Linux {since})",
+                cure,
+                f"{line}; probe: the kernel's BTF has no {name}",
+            )
+    return None
+
+
+def _own_mistake(shape: MapShape, line: str) -> Reason | None:
+    """What no kernel takes, whatever its version."""
+    name = shape.name
+    if shape.kind in _OUTER and not shape.inner:
+        return Reason(
+            "inner-map",
+            f"nobody said what the maps inside {name} look like",
+            f'in its [[object]]: inner_maps = {{ {name} = {{ type = "hash", key_size = 4, '
+            "value_size = 4, max_entries = 1 } }, with the inner maps' own values; or "
+            "`__array(values, struct {...})` in the map's definition",
+            f"{line}; its definition has no inner map",
+        )
+    if shape.kind in _RING_BUFFERS and (shape.key_size or shape.value_size):
+        return Reason(
+            "map-definition",
+            f"the ring buffer {name} is defined with a key or a value, and has neither",
+            "leave __type(key, ...), __type(value, ...) and their sizes out of its definition",
+            f"{line}; its definition has key_size {shape.key_size} and value_size "
+            f"{shape.value_size}",
+        )
+    return None
+
+
+def _tried(shape: MapShape, errno: str, line: str, kernel: Kernel) -> Reason | None:
+    """Which single change makes the kernel take the map."""
+    if not shape.kind or shape.kind in _NOT_TRIED or not kernel.refuses_map(shape):
+        return None
+    for changed, text, cure in _changes(shape):
+        if not kernel.refuses_map(changed):
+            difference = [
+                f for f, a, b in zip(shape._fields, shape, changed, strict=True) if a != b
+            ]
+            return Reason(
+                "map-definition",
+                text,
+                cure,
+                f"{line}; probe: this kernel refuses such a map with {errno}, and makes it with "
+                f"{difference[0]} {getattr(changed, difference[0])}",
+            )
+    return None
+
+
+def _changes(shape: MapShape) -> list[tuple[MapShape, str, str]]:
+    """Shapes that differ in one value, with what is wrong if the kernel makes such a map."""
+    return [*_sizes_not_told(shape), *_other_sizes(shape), *_fewer(shape)]
+
+
+def _with(shape: MapShape, field: str, value: int) -> MapShape:
+    match field:
+        case "key_size":
+            return shape._replace(key_size=value)
+        case "value_size":
+            return shape._replace(value_size=value)
+    return shape._replace(max_entries=value)
+
+
+def _sizes_not_told(shape: MapShape) -> list[tuple[MapShape, str, str]]:
+    if shape.max_entries:
+        return []
+    text = f"the map {shape.name} has max_entries 0: its loader sets the size, or nobody did"
+    cure = f"in its [[object]]: max_entries = {{ {shape.name} = 1024 }}; {_TOLD}"
+    return [(_with(shape, "max_entries", size), text, cure) for size in (1, 4096)]
+
+
+def _other_sizes(shape: MapShape) -> list[tuple[MapShape, str, str]]:
+    name, found = shape.name, []
+    for field, values in (("value_size", (4, 8, 0)), ("key_size", (4, 0, 8))):
+        size = shape.value_size if field == "value_size" else shape.key_size
+        if size == 0:
+            text = f"the map {name} has {field} 0, and this kernel wants a {field[:-5]}"
+            cure = f"say the type in its definition, {_TOLD} (bpf_map__set_{field})"
+        else:
+            text = f"this kernel makes no map of type {shape.kind} with {field} {size} ({name})"
+            cure = "use the size that this map type wants"
+        if size > _LARGE:
+            text += ": that is too large"
+            cure = "split the value, or keep it in several maps"
+        found += [(_with(shape, field, value), text, cure) for value in values if value != size]
+    return found
+
+
+def _fewer(shape: MapShape) -> list[tuple[MapShape, str, str]]:
+    found = []
+    this = f"this kernel makes no map of type {shape.kind} with"
+    if shape.flags:
+        text = f"{this} the flags {shape.flags:#x} ({shape.name})"
+        found.append((shape._replace(flags=0), text, "use the flags that this map type takes"))
+    if shape.max_entries:
+        text = f"{this} {shape.max_entries} entries ({shape.name})"
+        cure = f"use fewer entries, {_TOLD}"
+        found += [(_with(shape, "max_entries", size), text, cure) for size in (1, 4096)]
+    return found
+
+
+def memlock(failure: Failure, kernel: Kernel) -> Reason | None:
+    """The limit of locked memory, where the kernel counts against it and libbpf says so."""
+    limit = kernel.memlock_limit()
+    if limit is None or not kernel.counts_memlock() or failure.errno != "EPERM":
+        return None
+    told = [line for line in verifierlog.words(failure.messages) if MEMLOCK.match(line)]
+    if not told:
+        return None
+    return Reason(
+        "memlock",
+        "the maps and programs need more locked memory than the loader may have",
+        "raise RLIMIT_MEMLOCK (ulimit -l unlimited)",
+        f"probe: this kernel counts maps against RLIMIT_MEMLOCK, which is {limit} bytes; "
+        f"log: {told[0]}",
+    )
