@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import vmtest
@@ -42,7 +43,7 @@ cmdline = {cmdline}
 """
 
 
-def kernel_of(project: Path) -> dict[str, object]:
+def kernel_of(project: Path) -> dict[str, Any]:
     found = json.loads((project / ".vmtest" / "latest" / "matrix.json").read_text())
     (only,) = found["kernels"]
     return dict(only)
@@ -70,7 +71,7 @@ def test_a_warning_that_a_quiet_console_hides_is_no_pass(
     assert "proc_register+0x" in said.out
     kernel = kernel_of(tmp_path)
     assert kernel["status"] == "SPLAT"
-    assert len(list(kernel["splats"])) == 1
+    assert len(kernel["splats"]) == 1
     console = (tmp_path / ".vmtest" / "latest" / name / "console.log").read_text(errors="replace")
     assert "proc_register" not in console, "the console was not quiet: the test shows nothing"
 
@@ -102,7 +103,7 @@ def test_a_complaint_on_console_and_in_the_log_counts_once(project: Callable[...
     assert vmtest("run", cwd=folder).status == 1
     console = (folder / ".vmtest" / "latest" / KERNEL / "console.log").read_text(errors="replace")
     assert "proc_register+0x" in console
-    assert len(list(kernel_of(folder)["splats"])) == 1
+    assert len(kernel_of(folder)["splats"]) == 1
 
 
 def test_a_command_under_a_quiet_console_is_judged_by_the_kernels_log(

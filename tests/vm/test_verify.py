@@ -24,6 +24,7 @@ from vmtest.model.kernels import (
     Kernel,
     KernelImage,
     KernelResult,
+    Network,
     ObjectFile,
     PathSpec,
     RootImage,
@@ -80,7 +81,7 @@ def run(
     boot = Bench.guest
 
     @contextmanager
-    def watched(self: Bench, network: bool = False) -> Iterator[Guest]:
+    def watched(self: Bench, network: Network = Network.NONE) -> Iterator[Guest]:
         with boot(self, network) as guest:
             guests.append(guest)
             yield guest
