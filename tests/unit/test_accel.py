@@ -75,6 +75,14 @@ def test_a_failure_is_forgotten_after_that(host: Path) -> None:
     assert choose(host).accelerator is Accelerator.KVM
 
 
+def test_only_the_accelerator_that_failed_is_tried_again(host: Path) -> None:
+    choose(host)
+    before = boots(host)
+    age(host, accel.FAILURE_KEPT + 1)
+    choose(host)
+    assert boots(host) == before + 1
+
+
 def test_a_success_is_remembered_however_old(host: Path) -> None:
     (host / "works").touch()
     choose(host)

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -75,24 +75,24 @@ def choose(image: Path, cache: Path, wanted: str = "auto", *, anew: bool = False
     place = cache / "accel" / f"{sha256_json(_host(qemu))[:16]}.json"
     with locked(cache, "accel"):
         known = {} if anew else _remembered(read_record(place), time.time())
-        if wanted == "kvm" and known and known["kvm"].why:
-            known = {}  # asked for by name: it may work by now
-        if not known:
-            known = _probe_both(qemu, image)
+        if wanted == "kvm" and "kvm" in known and known["kvm"].why:
+            del known["kvm"]  # asked for by name: it may work by now
+        if len(known) < 2:
+            known = _probe_both(qemu, image, known)
             stamp = {"when": time.time()}
             write_record(place, {name: asdict(probe) for name, probe in known.items()} | stamp)
     return _choice(known, wanted)
 
 
 def _remembered(found: Any, now: float) -> dict[str, Probe]:
-    """The probes in a file of ours, empty when it is none or too old for a failure."""
+    """The probes in a file of ours that still hold: none when it is damaged, no old failure."""
     try:
         probes = {name: _PROBE.validate_python(found[name]) for name in ("kvm", "tcg")}
         age = now - float(found["when"])
     except (TypeError, KeyError, ValueError):
         return {}
-    failed = any(probe.why for probe in probes.values())
-    return {} if failed and not 0 <= age < FAILURE_KEPT else probes
+    fresh = 0 <= age < FAILURE_KEPT
+    return {name: probe for name, probe in probes.items() if fresh or not probe.why}
 
 
 def _choice(probes: dict[str, Probe], wanted: str) -> Probe:
@@ -131,9 +131,10 @@ def _kvm(device: Path, modules: Path) -> list[object]:
     return found
 
 
-def _probe_both(qemu: str, image: Path) -> dict[str, Probe]:
-    kvm = _probe(qemu, image, Accelerator.KVM, KVM_DEADLINE)
-    tcg = _probe(qemu, image, Accelerator.TCG, TCG_DEADLINE)
+def _probe_both(qemu: str, image: Path, known: Mapping[str, Probe]) -> dict[str, Probe]:
+    """Both, of which those that are ``known`` are not booted again."""
+    kvm = known.get("kvm") or _probe(qemu, image, Accelerator.KVM, KVM_DEADLINE)
+    tcg = known.get("tcg") or _probe(qemu, image, Accelerator.TCG, TCG_DEADLINE)
     if tcg.why and kvm.why:
         raise InfrastructureError(f"QEMU boots no kernel here: tcg: {tcg.why}; kvm: {kvm.why}")
     return {"kvm": kvm, "tcg": tcg}
