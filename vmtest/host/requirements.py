@@ -46,6 +46,7 @@ REQUIREMENTS = (
     Requirement(("bpftool", "linux-tools-common"), "inspects BPF objects"),
     Requirement(("gpg",), "tests: signs a tiny archive"),
     Requirement(("git",), "tests: repositories; verify --against REV"),
+    Requirement(("libarchive-tools",), "tests: kernels from .rpm packages"),
     Requirement(("clang-format",), "tox -e lint"),
     Requirement(("shellcheck",), "tox -e lint"),
 )
