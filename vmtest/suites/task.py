@@ -154,7 +154,7 @@ class SuitesWork:
     @property
     def collects_only(self) -> bool:
         """Whether no test is meant to run."""
-        return not {"--collect-only", "--co"}.isdisjoint(self.argv)
+        return only_collects(self.argv)
 
     def results(self, reason: str) -> tuple[TestResult, ...]:
         """All tests, the lost one with ``reason``."""
