@@ -17,6 +17,7 @@ from command import vmtest
 from elftools.elf.elffile import ELFFile
 
 from vmtest.errors import UsageError
+from vmtest.objects.btf import Btf
 from vmtest.objects.builds import clang_argv
 from vmtest.objects.inspect import LIMIT, GlobalInfo, MapInfo, ObjectInfo, ProgramInfo, inspect
 from vmtest.objects.sections import MAP_TYPES, SECTIONS, map_flags, types_of
@@ -161,6 +162,40 @@ def test_legacy_maps_are_read_from_their_section(tmp_path: Path) -> None:
         MapInfo("first", "hash", 4, 8, 16, 1, legacy=True),
         MapInfo("second", "array", 4, 12, 3, 0, legacy=True),
     )
+
+
+def test_legacy_maps_may_end_before_their_flags_and_have_a_section_each(tmp_path: Path) -> None:
+    source = LEGACY.replace(", map_flags;", ";").replace(", 1 };", " };").replace(", 0 };", " };")
+    source = source.replace('"maps"', '"maps/second"').replace('"maps/second"', '"maps"', 1)
+    maps = inspect(compiled(tmp_path, source, "-Wno-everything")).maps
+    assert [(m.name, m.type, m.value_size, m.max_entries, m.flags) for m in maps] == [
+        ("first", "hash", 8, 16, 0),
+        ("second", "array", 12, 3, 0),
+    ]
+
+
+def test_a_value_that_is_only_declared_has_no_size(tmp_path: Path) -> None:
+    source = """
+    #include <linux/bpf.h>
+    #include <bpf/bpf_helpers.h>
+    struct later;
+    struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 2); __type(key, __u32);
+             struct later (*value); } map SEC(".maps");
+    """
+    (found,) = inspect(compiled(tmp_path, source)).maps
+    assert (found.key_size, found.value_size, found.value) == (4, None, "struct later")
+
+
+def test_a_bit_field_of_an_older_compiler_stands_in_its_type() -> None:
+    """Without the flag of its structure: bits and first bit are those of the integer."""
+    names = b"\0it\0field\0u32\0"
+    integer = struct.pack("<IIII", names.index(b"u32"), 1 << 24, 4, 5 << 16 | 3)
+    member = struct.pack("<III", names.index(b"field"), 1, 32)
+    composite = struct.pack("<III", names.index(b"it"), 4 << 24 | 1, 8) + member
+    types = integer + composite
+    head = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names))
+    (found,) = Btf(head + types + names).members(2)
+    assert (found.offset, found.bit, found.bits) == (4, 5, 3)
 
 
 def test_the_other_byte_order_is_read_as_well(tmp_path: Path) -> None:

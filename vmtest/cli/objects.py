@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -67,7 +67,7 @@ def _print(info: ObjectInfo, console: Console) -> None:
         console,
         counted(len(info.maps), "map"),
         ("type", "key", "value", "max entries", "flags"),
-        map(_map_row, info.maps),
+        (row for found in info.maps for row in _map_rows(found)),
     )
     _table(
         console,
@@ -101,14 +101,23 @@ def _safe(text: str) -> str:
     return one_line(text, 200)
 
 
-def _map_row(info: MapInfo) -> tuple[str, ...]:
+def _map_rows(info: MapInfo, name: str = "") -> Iterator[tuple[str, ...]]:
+    """The map, and below it the map that each of its entries is."""
+    name = name or info.name
+    yield _map_row(info, name)
+    if info.inner is not None:
+        yield from _map_rows(info.inner, f"{name}[]")
+
+
+def _map_row(info: MapInfo, name: str) -> tuple[str, ...]:
     def side(size: int | None, kind: str) -> str:
         return "?" if size is None else f"{size} {kind}".rstrip()
 
     unknown = "?" if info.max_entries is None else str(info.max_entries)
     kind = f"{info.type or '?'}{' (legacy)' if info.legacy else ''}"
+    kind += " (pinned)" if info.pinned else ""
     key, value = side(info.key_size, info.key), side(info.value_size, info.value)
-    return info.name, kind, key, value, unknown, map_flags(info.flags) or "-"
+    return name, kind, key, value, unknown, map_flags(info.flags) or "-"
 
 
 def _initial(info: GlobalInfo) -> str:

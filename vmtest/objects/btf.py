@@ -208,13 +208,34 @@ class Btf:
             bits = where >> 24 if outer.flag else 0
             offset = base + (where & 0xFFFFFF if outer.flag else where)
             inner = self.resolved(number)
-            if inner.kind in _COMPOSITE and not inner.name:
+            if not outer.flag and inner.kind is Kind.INT:
+                first, width = inner.words[0] >> 16 & 0xFF, inner.words[0] & 0xFF
+                if width != 8 * inner.size_or_type:  # a bit field of older compilers
+                    bits, offset = width, offset + first
+            if (nameless := self._nameless(number)) is not None and not self._is_array(number):
                 yield from self._members(
-                    inner, f"{prefix}{name}." if name else prefix, offset, depth + 1
+                    nameless, f"{prefix}{name}." if name else prefix, offset, depth + 1
                 )
+                continue
+            size, kind = self.size(number), self.name(number)
+            yield Member(f"{prefix}{name}", offset // 8, size, kind, bits, offset % 8)
+            if nameless is not None:
+                yield from self._members(nameless, f"{prefix}{name}[].", offset, depth + 1)
+
+    def _nameless(self, number: int) -> Type | None:
+        """The structure that ``number`` is, or is an array of, if nothing names it."""
+        for _ in range(_DEEPEST):
+            found = self[number]
+            if found.kind is Kind.ARRAY:
+                number = found.words[0]
+            elif found.kind in _ALIASES and found.kind is not Kind.TYPEDEF:
+                number = found.size_or_type
             else:
-                size, kind = self.size(number), self.name(number)
-                yield Member(f"{prefix}{name}", offset // 8, size, kind, bits, offset % 8)
+                return found if found.kind in _COMPOSITE and not found.name else None
+        raise BtfError(f"has a circle at type {number}")
+
+    def _is_array(self, number: int) -> bool:
+        return self.resolved(number).kind is Kind.ARRAY
 
     def entries(self, found: Type) -> Iterator[tuple[str, int, int]]:
         """Name, number of the type, and offset word of each member of ``found`` itself."""
@@ -223,28 +244,44 @@ class Btf:
             yield _string(self._text, name), number, where
 
     def structures(self, numbers: list[int]) -> tuple[int, ...]:
-        """The named structures and unions that the types ``numbers`` hold, in order of meeting.
+        """The structures and unions that the types ``numbers`` hold, in order of meeting.
 
-        What a pointer points to is not held.
+        One without a name of its own is there as the typedef that names it; without that too it
+        is there only as one of ``numbers``, because ``members`` has it in its outer one.  What a
+        pointer points to is not held.
         """
         found: dict[int, None] = {}
-        waiting = list(reversed(numbers))
-        seen: set[int] = set()
+        waiting = [(number, True) for number in reversed(numbers)]
+        seen: set[tuple[int, bool]] = set()
         while waiting:
-            number = waiting.pop()
-            if number in seen:
+            number, asked = waiting.pop()
+            if (number, asked) in seen:
                 continue
-            seen.add(number)
+            seen.add((number, asked))
             kind = self[number].kind
-            if kind in _ALIASES:
-                waiting.append(self[number].size_or_type)
+            if kind is Kind.TYPEDEF and self._named_by(number) is not None:
+                found[number] = None
+                composite = self[self._named_by(number) or 0]
+                waiting += [(entry[1], False) for entry in reversed([*self.entries(composite)])]
+            elif kind in _ALIASES:
+                waiting.append((self[number].size_or_type, asked))
             elif kind is Kind.ARRAY:
-                waiting.append(self[number].words[0])
+                waiting.append((self[number].words[0], asked))
             elif kind in _COMPOSITE:
-                if self[number].name:
+                if self[number].name or asked:
                     found[number] = None
-                waiting += reversed([entry[1] for entry in self.entries(self[number])])
+                entries = reversed([*self.entries(self[number])])
+                waiting += [(entry[1], False) for entry in entries]
         return tuple(found)
+
+    def _named_by(self, number: int) -> int | None:
+        """The number of the nameless structure that the typedef ``number`` names."""
+        for _ in range(_DEEPEST):
+            found = self[number]
+            if found.kind not in _ALIASES:
+                return number if found.kind in _COMPOSITE and not found.name else None
+            number = found.size_or_type
+        raise BtfError(f"has a circle at type {number}")
 
 
 def _string(text: bytes, offset: int) -> str:

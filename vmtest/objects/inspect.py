@@ -21,14 +21,20 @@ from elftools.elf.sections import Section, SymbolTableSection
 
 from vmtest.errors import UsageError
 from vmtest.objects.btf import Btf, BtfError, Kind, Member
-from vmtest.objects.sections import map_type, types_of
+from vmtest.objects.sections import MAP_FLAGS, MAP_TYPES, map_type, types_of
 
 LIMIT = 32 << 20
 """Bytes of a file beyond which it is surely no BPF object."""
 _INSTRUCTION = 8
-_LEGACY_MAP = "IIIII"  # struct bpf_map_def of libbpf before 1.0
+_LEGACY_MAP = "IIIII"  # struct bpf_map_def of libbpf before 1.0; older ones end before the flags
 _MOST_SECTIONS = 65_536
 _BTF_MAPS, _LEGACY_MAPS = ".maps", "maps"
+_STRUCT_OPS = (".struct_ops", ".struct_ops.link")
+_STRUCT_OPS_TYPE = MAP_TYPES.index("struct_ops")
+_LINK = 1 << MAP_FLAGS.index("link")
+_MAPS_OF_FDS = ("array_of_maps", "hash_of_maps", "prog_array")
+_FD_SIZE = 4
+_DEEPEST_MAP = 4  # the kernel has one level of maps of maps
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,10 @@ class ProgramInfo:
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
-    """A map; sizes in bytes, None where it does not say (no BTF); ``key``, ``value`` as in C."""
+    """A map; sizes in bytes, None where it does not say (no BTF); ``key``, ``value`` as in C.
+
+    ``inner`` is the map that a map of maps has for each of its entries; it has no name of its own.
+    """
 
     name: str
     type: str
@@ -59,6 +68,8 @@ class MapInfo:
     key: str = ""
     value: str = ""
     legacy: bool = False
+    pinned: bool = False
+    inner: MapInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,40 +228,82 @@ class _Object:
             if self._btf is None or symbol.name not in self._types:
                 yield MapInfo(symbol.name, "", None, None, None, 0)
             else:
-                yield self._btf_map(self._btf, symbol.name)
-        legacy = self._number(_LEGACY_MAPS)
-        for symbol in self._in(legacy):
-            assert legacy is not None
-            where = struct.unpack_from(
-                f"{self._order}{_LEGACY_MAP}", self._content(legacy), symbol.value
-            )
+                yield self._btf_map(self._btf, symbol.name, self._types[symbol.name])
+        for number, section in enumerate(self._sections):
+            if section.name == _LEGACY_MAPS or section.name.startswith(f"{_LEGACY_MAPS}/"):
+                yield from self._legacy_maps(number)
+            elif section.name.removeprefix("?") in _STRUCT_OPS and self._btf is not None:
+                yield from self._struct_ops(self._btf, number)
+
+    def _legacy_maps(self, number: int) -> Iterator[MapInfo]:
+        content = self._content(number)
+        size = struct.calcsize(_LEGACY_MAP)
+        for symbol in self._in(number):
+            data = content[symbol.value : symbol.value + min(symbol.size or size, size)]
+            if len(data) < min(symbol.size or size, size):
+                raise ELFError(f"{symbol.name} ends behind section {self._sections[number].name}")
+            where = struct.unpack(f"{self._order}{_LEGACY_MAP}", data.ljust(size, b"\0"))
             kind, key, value, entries, flags = where
             yield MapInfo(symbol.name, map_type(kind), key, value, entries, flags, legacy=True)
 
-    def _btf_map(self, btf: Btf, name: str) -> MapInfo:
+    def _struct_ops(self, btf: Btf, number: int) -> Iterator[MapInfo]:
+        """Tables of functions, of which libbpf makes maps of one entry each."""
+        link = _LINK if self._sections[number].name.endswith(".link") else 0
+        for symbol in self._in(number):
+            if (kind := self._types.get(symbol.name)) is None:
+                continue
+            self._shown.append(kind)
+            size, text = btf.size(kind), btf.name(kind)
+            name = map_type(_STRUCT_OPS_TYPE)
+            yield MapInfo(symbol.name, name, _FD_SIZE, size, 1, link, "", text)
+
+    def _btf_map(self, btf: Btf, name: str, kind: int, depth: int = 0) -> MapInfo:
         """A map defined by the members of a structure: a number is the length of an array."""
-        numbers: dict[str, int] = {}
+        numbers: dict[str, int | None] = {}
         types: dict[str, int] = {}
-        for member, number, _ in btf.entries(btf.resolved(self._types[name])):
+        values: int | None = None
+        for member, number, _ in btf.entries(btf.resolved(kind)):
+            if member == "values":
+                values = number
+                continue
             pointer = btf.resolved(number)
             if pointer.kind is not Kind.PTR:
                 continue
             if member in ("key", "value"):
                 types[member] = pointer.size_or_type
-                numbers[f"{member}_size"] = btf.size(pointer.size_or_type)
+                known = btf.resolved(pointer.size_or_type).kind is not Kind.FWD
+                numbers[f"{member}_size"] = btf.size(pointer.size_or_type) if known else None
             elif (target := btf.resolved(pointer.size_or_type)).kind is Kind.ARRAY:
                 numbers[member] = target.words[2]
         self._shown += types.values()
+        of = map_type(numbers.get("type") or 0)
+        inner = None
+        if values is not None and of in _MAPS_OF_FDS:
+            # Each value is the descriptor of a map or a program: libbpf tells its size by that.
+            numbers.setdefault("value_size", _FD_SIZE)
+            inner = self._inner(btf, values, depth)
         return MapInfo(
             name=name,
-            type=map_type(numbers.get("type", 0)),
+            type=of,
             key_size=numbers.get("key_size", 0),
             value_size=numbers.get("value_size", 0),
             max_entries=numbers.get("max_entries", 0),
-            flags=numbers.get("map_flags", 0),
+            flags=numbers.get("map_flags") or 0,
             key=btf.name(types["key"]) if "key" in types else "",
             value=btf.name(types["value"]) if "value" in types else "",
+            pinned=bool(numbers.get("pinning", 0)),
+            inner=inner,
         )
+
+    def _inner(self, btf: Btf, values: int, depth: int) -> MapInfo | None:
+        """The map that ``__array(values, ...)`` names; None for the functions of a prog array."""
+        array = btf.resolved(values)
+        pointer = btf.resolved(array.words[0]) if array.kind is Kind.ARRAY else array
+        if pointer.kind is not Kind.PTR or depth >= _DEEPEST_MAP:
+            return None
+        if btf.resolved(pointer.size_or_type).kind is not Kind.STRUCT:
+            return None
+        return self._btf_map(btf, "", pointer.size_or_type, depth + 1)
 
     def _globals(self) -> Iterator[GlobalInfo]:
         for number, section in enumerate(self._sections):
