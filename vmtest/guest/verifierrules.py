@@ -533,7 +533,7 @@ VERIFIER = rules(
     ),
     # The program's own mistakes.
     (
-        r"invalid access to packet, off=|" + _R + r"offset is outside of the packet$",
+        r"invalid access to packet, off=",
         said(
             "packet-bounds",
             "the program reads or writes beyond what it has checked of the packet",
