@@ -46,7 +46,9 @@ def suite(body: str) -> str:
 def verdict(watched: Watched, folder: Path, *options: str) -> tuple[Status, str]:
     """What the kernel would be said to be."""
     log = ConsoleLog(folder / "console.log", lambda: None)
-    machine = cast(Machine, SimpleNamespace(console=log, spec=SimpleNamespace(memory_mib=512)))
+    machine = cast(
+        Machine, SimpleNamespace(findings=log.findings, spec=SimpleNamespace(memory_mib=512))
+    )
     return SuitesWork(watched.run, list(options)).verdict(machine)
 
 

@@ -225,8 +225,7 @@ def test_whatever_is_said_in_whatever_order_passed_means_a_result_of_every_test(
     except BadLine as error:
         run.bad_line = str(error)
     run.process_status = status
-    console = SimpleNamespace(findings=lambda sign: [])
-    machine = cast(Machine, SimpleNamespace(console=console))
+    machine = cast(Machine, SimpleNamespace(findings=lambda sign: []))
     judged, _ = SuitesWork(run, []).verdict(machine)
     if judged is Status.PASSED:
         assert run.tests
