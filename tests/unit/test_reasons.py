@@ -562,6 +562,14 @@ def test_what_is_wrong_with_a_map_is_told_by_what_the_kernel_makes_instead() -> 
     assert "makes it with value_size 4" in reason.evidence
 
 
+def test_a_map_whose_sizes_nobody_told_is_made_with_all_of_them() -> None:
+    kernel = replace(MODERN, refused_maps=frozenset({("stack_trace", 0)}))
+    reason = explain(map_failure(MapShape("m", "stack_trace", 4, 0, 0)), kernel)
+    assert reason.code == "map-definition"
+    assert reason.text.startswith("the map m has value_size and max_entries 0")
+    assert "makes it with value_size 8 and max_entries 1" in reason.evidence
+
+
 @pytest.mark.parametrize("who", ["kernel", "vmlinux", "nf_conntrack"])
 def test_a_kfunc_of_another_prototype_is_not_said_to_be_missing(who: str) -> None:
     said = f"libbpf: extern (func ksym) 'f': func_proto [6] incompatible with {who} [595]\n"

@@ -11,6 +11,7 @@ from vmtest.guest.failures import (
     believed,
     errno_said,
     lacking,
+    listed,
 )
 
 _MAP_TYPE_CONFIG = {
@@ -153,20 +154,22 @@ def _tried(shape: MapShape, errno: str, line: str, kernel: Kernel) -> Reason | N
     for changed, text, cure in _changes(shape):
         if not kernel.refuses_map(changed):
             difference = [
-                f for f, a, b in zip(shape._fields, shape, changed, strict=True) if a != b
+                f"{field} {new}"
+                for field, old, new in zip(shape._fields, shape, changed, strict=True)
+                if old != new
             ]
             return Reason(
                 "map-definition",
                 text,
                 cure,
                 f"{line}; probe: this kernel refuses such a map with {errno}, and makes it with "
-                f"{difference[0]} {getattr(changed, difference[0])}",
+                f"{' and '.join(difference)}",
             )
     return None
 
 
 def _changes(shape: MapShape) -> list[tuple[MapShape, str, str]]:
-    """Shapes that differ in one value, with what is wrong if the kernel makes such a map."""
+    """Shapes that differ in one value, or in all that nobody told, and what is wrong then."""
     return [*_sizes_not_told(shape), *_other_sizes(shape), *_fewer(shape)]
 
 
@@ -180,11 +183,22 @@ def _with(shape: MapShape, field: str, value: int) -> MapShape:
 
 
 def _sizes_not_told(shape: MapShape) -> list[tuple[MapShape, str, str]]:
+    """With the sizes that are 0: the number of entries, then all of them (a stack_trace map's)."""
     if shape.max_entries:
         return []
-    text = f"the map {shape.name} has max_entries 0: its loader sets the size, or nobody did"
-    cure = f"in its [[object]]: max_entries = {{ {shape.name} = 1024 }}; {_TOLD}"
-    return [(_with(shape, "max_entries", size), text, cure) for size in (1, 4096)]
+    name = shape.name
+    cure = f"in its [[object]]: max_entries = {{ {name} = 1024 }}; {_TOLD}"
+    text = f"the map {name} has max_entries 0: its loader sets the size, or nobody did"
+    found = [(_with(shape, "max_entries", size), text, cure) for size in (1, 4096)]
+    if shape.value_size == 0 or shape.key_size == 0:
+        full = shape._replace(
+            max_entries=1, value_size=shape.value_size or 8, key_size=shape.key_size or 4
+        )
+        zero = [f for f in ("key_size", "value_size", "max_entries") if not getattr(shape, f)]
+        text = f"the map {name} has {listed(zero)} 0: its loader sets them, or nobody did"
+        cure = f"say all of them in its definition, {_TOLD} (bpf_map__set_value_size() and others)"
+        found.append((full, text, cure))
+    return found
 
 
 def _other_sizes(shape: MapShape) -> list[tuple[MapShape, str, str]]:
