@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_kernels import bzimage
+from small_disk import mounted
 from small_trees import BUILD, RELEASE, commit, everything, git, make_tree
 
 from vmtest.errors import BuildFailed, InfrastructureError, KernelUnavailable
@@ -320,13 +320,8 @@ def test_whoever_waits_for_another_build_in_the_tree_can_be_ended(tree: Path, st
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own with 3 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with mounted(tmp_path / "small", "3m") as place:
+        yield place
 
 
 @pytest.mark.parametrize("silently", [False, True])

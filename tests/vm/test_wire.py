@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from command import vmtest
 from real_kernels import image_of
+from small_disk import mounted
 
 from vmtest.config.file import Config
 from vmtest.model.kernels import RootImage
@@ -118,13 +118,8 @@ def test_a_pytest_that_ends_early_is_not_passed(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder with room for some 300 kB."""
-    folder = tmp_path / ".vmtest"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "vmtest", str(folder)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("mounting a small file system takes root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / ".vmtest", "300k") as folder:
+        yield folder
 
 
 def test_a_disk_that_fills_in_the_middle_is_named_and_the_table_is_shown(
