@@ -23,7 +23,7 @@ settings.register_profile(
     deadline=None,
     database=None,
     print_blob=True,
-    max_examples=int(os.environ.get("VMTEST_FUZZ_EXAMPLES", "20000")),
+    max_examples=int(os.environ.get("VMTEST_FUZZ_EXAMPLES", "5000")),
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("default")

@@ -361,3 +361,9 @@ def test_a_package_that_fails_in_text_without_a_failing_test_is_an_error() -> No
 def test_the_panic_of_a_goroutine_is_why_a_test_did_not_end(name: str) -> None:
     (message,) = (row.message for row in recorded(name).values() if row.message)
     assert message == "panic: in the background"
+
+
+@pytest.mark.parametrize("text", [" " * (1 << 20), "[" * (1 << 20), "--- " * (1 << 18)])
+def test_a_line_of_a_mebibyte_is_read(text: str) -> None:
+    long = f"panic: x\ngoroutine 1 {text}x\n{text}--- PASS: TestA (0.00s)\n"
+    assert outcomes(read(f"=== RUN   TestA\n{long}")) == {"TestA": "passed"}

@@ -307,6 +307,12 @@ def test_a_failure_that_a_suite_counts_and_tells_is_no_other(inside: str) -> Non
 
 
 def test_a_very_deep_file_is_read() -> None:
-    deep = 100_000
+    deep = 20_000
     text = "<testsuite>" * deep + '<testcase name="t"/>' + "</testsuite>" * deep
     assert list(rows(text)) == ["t"]
+
+
+@pytest.mark.parametrize("text", ["<![CDATA[", "<!--", "&", "&#", "&#1", "<"])
+def test_what_never_ends_is_refused_in_the_end(text: str) -> None:
+    with pytest.raises(ValueError, match="not XML"):
+        rows(f"<testsuite>&{text * (1 << 16)}")

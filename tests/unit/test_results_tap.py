@@ -624,3 +624,10 @@ def test_names_that_look_numbered_stay_apart() -> None:
     lines = ["ok 1 - a (2)", "ok 2 - a", "ok 3 - a", "ok 4 - a", "ok 5 - a (3)"]
     found = read("\n".join(["1..5", *lines]))
     assert list(found) == ["a (2)", "a", "a (3)", "a (4)", "a (3) (2)"]
+
+
+@pytest.mark.parametrize(
+    "text", [" " * (1 << 20), " #" * (1 << 19), "a " * (1 << 19), "{" * (1 << 20)]
+)
+def test_a_line_of_a_mebibyte_is_read(text: str) -> None:
+    assert list(outcomes(f"1..1\nnot ok 1 - a # SKIP {text}b\n").values()) == ["skipped"]

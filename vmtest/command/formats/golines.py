@@ -17,10 +17,9 @@ BROKEN = re.compile(r"^FAIL\s+(\S+) \[(?:build|setup) failed\]$")
 PACKAGE = re.compile(r"^(ok  |FAIL)\t(\S+)\t(?:\(cached\)|\d[\d.]*s)")
 PANIC = re.compile(r"^(panic: |fatal error: |SIG[A-Z]+: )")
 TRACE = re.compile(r"^goroutine \d+ .*\[.*\]:$")
-_END = re.compile(
-    r"\x16?( *)--- (PASS|FAIL|SKIP|BENCH): (\S+)(?: \((\d{1,9}(?:\.\d+)?) ?s(?:econds)?\))?$"
-)
+_END = re.compile(r"^--- (PASS|FAIL|SKIP|BENCH): (\S+)(?: \((\d{1,9}(?:\.\d+)?) ?s(?:econds)?\))?$")
 _BENCHMARK = re.compile(r"^(Benchmark\S*?)(?:-\d+)?\s+\d+\s+\d[\d.]* ns/op")
+_LONGEST_TRACE = 1000  # characters of a trace's first line
 _SAYS_NOTHING = re.compile(r"^(?:FAIL|PASS|FAIL\t.*|ok  \t.*|exit status \d+|coverage: .*)?$")
 _COMPILER = re.compile(r"^\S+:\d+(?::\d+)?: .")
 
@@ -45,14 +44,15 @@ class End:
 
 def end_of(line: str) -> End | None:
     """The end that ``line`` tells, also behind what a test printed without a line break."""
-    found = _END.search(line)
-    if found is None or not (found[4] or found[3].startswith("Benchmark")):
+    start = line.rfind("--- ")
+    found = _END.match(line[start:]) if start >= 0 else None
+    if found is None or not (found[3] or found[2].startswith("Benchmark")):
         return None
-    name, benchmark = found[3], found[2] == "BENCH"
+    name, benchmark = found[2], found[1] == "BENCH"
     if benchmark:
         name = re.sub(r"-\d+$", "", name)
-    outcome, duration = OUTCOMES[found[2]], float(found[4] or 0)
-    return End(name, outcome, duration, line[: found.start()], benchmark)
+    before = line[:start].rstrip(" ").removesuffix("\x16")
+    return End(name, OUTCOMES[found[1]], float(found[3] or 0), before, benchmark)
 
 
 def benchmark_of(line: str) -> str:
@@ -139,7 +139,9 @@ class Package:
             self._line, self.trace = line, [line]
         elif self._line:
             self.trace.append(line)
-            if TRACE.match(line):  # without one, a test may have printed it
+            if len(line) < _LONGEST_TRACE and TRACE.match(
+                line
+            ):  # without one, a test may have printed it
                 self.panic = self._line
             elif len(self.trace) > 200:
                 self._line, self.trace = "", []

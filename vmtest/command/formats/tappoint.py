@@ -10,6 +10,7 @@ from vmtest.command.formats.rows import last_line, seconds
 from vmtest.model.kernels import Outcome
 
 _LONGEST_WHY = 300
+_LONGEST_TEXT = 4000
 _MOST_LINES = 10_000
 _HASH = re.compile(r"(?:^|(?<=[\s\0]))#\s*")
 _DIRECTIVE = re.compile(r"^(SKIP|TODO)\S*(?:\s+(.*))?$", re.IGNORECASE)
@@ -74,7 +75,7 @@ class Point:
     children: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        text = self.text.strip()
+        self.text = text = self.text.strip()[:_LONGEST_TEXT]
         self.brace = bool(_BRACE.search(text))
         self._describe(text[:-1] if self.brace else text)
 

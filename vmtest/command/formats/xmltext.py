@@ -19,10 +19,9 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_TOKEN = re.compile(
-    r"<!\[CDATA\[.*?\]\]>|<!--.*?-->|&#(?:[0-9]+|x[0-9a-fA-F]+);|&(?!(?:amp|lt|gt|quot|apos);)",
-    re.DOTALL,
-)
+_VERBATIM = re.compile(r"<!\[CDATA\[|<!--")
+_ENDS = {"<![CDATA[": "]]>", "<!--": "-->"}
+_ENTITY = re.compile(r"&#(?:[0-9]+|x[0-9a-fA-F]+);|&(?!(?:amp|lt|gt|quot|apos);)")
 
 
 class _Builder(ET.TreeBuilder):
@@ -84,7 +83,20 @@ def _parse(data: bytes | str) -> tuple[ET.Element | None, list[ET.Element], str]
 def _mended(data: bytes) -> str:
     """``data`` decoded, without what XML forbids; raises LookupError."""
     text = _decoded(data).lstrip("\ufeff \t\r\n")
-    return _TOKEN.sub(_mend, text.translate(_STAND_INS))
+    text = text.translate(_STAND_INS)
+    parts: list[str] = []
+    done = 0
+    while verbatim := _VERBATIM.search(text, done):
+        end = text.find(_ENDS[verbatim[0]], verbatim.end())
+        if end < 0:
+            break
+        end += len(_ENDS[verbatim[0]])
+        parts += [
+            _ENTITY.sub(_mend, text[done : verbatim.start()]),
+            text[verbatim.start() : end],
+        ]
+        done = end
+    return "".join([*parts, _ENTITY.sub(_mend, text[done:])])
 
 
 def _decoded(data: bytes) -> str:
@@ -99,10 +111,8 @@ def _decoded(data: bytes) -> str:
     return text
 
 
-def _mend(token: re.Match[str]) -> str:
-    text = token[0]
-    if text.startswith("<"):
-        return text
+def _mend(entity: re.Match[str]) -> str:
+    text = entity[0]
     if not text.startswith("&#"):
         return "&amp;"
     digits = text[2:-1]
