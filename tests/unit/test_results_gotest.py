@@ -367,3 +367,15 @@ def test_the_panic_of_a_goroutine_is_why_a_test_did_not_end(name: str) -> None:
 def test_a_line_of_a_mebibyte_is_read(text: str) -> None:
     long = f"panic: x\ngoroutine 1 {text}x\n{text}--- PASS: TestA (0.00s)\n"
     assert outcomes(read(f"=== RUN   TestA\n{long}")) == {"TestA": "passed"}
+
+
+def test_a_panic_without_a_trace_is_why_a_package_failed() -> None:
+    """As with GOTRACEBACK=none."""
+    text = (
+        event("run", "TestA") + event("output", "TestA", "panic: boom\n") + event("pass", "TestA")
+    )
+    assert read(text + event("fail"))["p"].message == "panic: boom"
+
+
+def test_a_package_that_fails_in_silence_says_so() -> None:
+    assert read(event("fail"))["p"].message == "it failed, and no test of it did"

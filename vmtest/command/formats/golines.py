@@ -153,10 +153,14 @@ class Package:
             self.said.append(line)
 
     def explanation(self) -> str:
-        """Why a package failed whose tests did not: what it said last, or the compiler first."""
+        """Why a package failed whose tests did not: a panic, the compiler, or what it said last."""
+        if self.panic or self._line:  # without a trace too (GOTRACEBACK=none)
+            return self.panic or self._line
         telling = [line.strip() for line in self.said if not _SAYS_NOTHING.match(line)]
         compiler = (line for line in telling if _COMPILER.match(line))
-        return next(compiler, "") or next(reversed(telling), "")
+        return (
+            next(compiler, "") or next(reversed(telling), "") or "it failed, and no test of it did"
+        )
 
 
 def build_error(lines: Sequence[str]) -> str:

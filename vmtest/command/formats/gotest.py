@@ -135,7 +135,7 @@ class GoTest:
         found = self._packages.pop("", Package())
         if failed and (found.panic not in found.bad if found.panic else not found.bad):
             text = "\n".join([*found.said, *found.trace])
-            self._rows.add(name, Outcome.ERROR, found.panic or found.explanation(), text)
+            self._rows.add(name, Outcome.ERROR, found.explanation(), text)
 
     def _begin(self, what: str, name: str, package: str = "") -> None:
         self._flush()
@@ -323,4 +323,4 @@ class GoTest:
             self._rows.add(package, Outcome.ERROR, build_error(lines), "\n".join(lines))
         elif found.panic not in found.bad if found.panic else not found.bad:
             text = "\n".join([*found.said, *found.trace])
-            self._rows.add(package, Outcome.ERROR, found.panic or found.explanation(), text)
+            self._rows.add(package, Outcome.ERROR, found.explanation(), text)
