@@ -135,7 +135,7 @@ def test_a_changed_copy_is_another_question(project: Path) -> None:
     script.chmod(0o755)
     asked = {"good": "6.1.9", "bad": "7.2.6", "archive": "debian", "find": "broken", "repeat": 1}
     asked |= {"cached": False, "command": ["./check.sh"], "results": None, "objects": []}
-    asked |= {"copied": [["check.sh", script.stat().st_mode, "another digest"]]}
+    asked |= {"copied": [["check.sh", script.stat().st_mode, "another digest"]], "wheels": []}
     folder = project / ".vmtest" / "runs" / "20260101T000000Z-abcdef"
     folder.mkdir(parents=True)
     question = {"event": "question", "asked": asked, "points": [], "gone": [], "left_out": []}
