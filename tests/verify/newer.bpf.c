@@ -10,7 +10,6 @@ extern void *vmtest_never_kfunc(void *task) __ksym __weak;
 /* The loader sets it where the kernel gives the helper to this type. */
 const volatile bool has_cookies = false;
 
-
 /* 6.1 */
 SEC("tc")
 int tells_time(struct __sk_buff *skb)
