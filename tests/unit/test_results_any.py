@@ -219,7 +219,9 @@ def test_a_stream_that_is_cut_keeps_the_failures_that_it_had(
     at_top = [line for line in kept if line.startswith(("ok ", "not ok "))]
     for line in at_top:
         name = line.split(" - ")[1].split(" ")[0]
-        assert found[name].outcome.value == expected[name]
+        # Where a stream ends behind a brace, that may be the end of a name.
+        row = found.get(name) or found[f"{name} {{"]
+        assert row.outcome.value == expected[name]
     failures = sum(line.lstrip().startswith("not ok") and "#" not in line for line in kept)
     assert sum(row.outcome is Outcome.FAILED for row in found.values()) >= failures
 

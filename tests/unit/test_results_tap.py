@@ -554,6 +554,10 @@ def test_braces_with_nothing_in_them_are_no_name() -> None:
     assert outcomes("1..2\nok 1 - a {\n}\nok 2 - b\n") == {"a": "passed", "b": "passed"}
 
 
+def test_a_brace_behind_which_the_command_died_is_no_name() -> None:
+    assert outcomes("1..1\nok 1 - a {\n", "the kernel panicked") == {"a": "passed"}
+
+
 def test_a_brace_that_nothing_closes_belongs_to_a_name() -> None:
     text = "1..2\nok 1 - parses {\n    ok 1 - in\n    1..1\nok 2 - out\n"
     assert outcomes(text) == {"parses {": "passed", "out/in": "passed", "out": "passed"}

@@ -441,6 +441,8 @@ class Tap:
         none did: the others were not run.
         """
         self._end_block()
+        if self._point is not None and died:
+            self._point.brace = False  # its subtests would have come next
         self._flush()
         why = died or self._bailed or "it did not end"
         top = self._open[0]
