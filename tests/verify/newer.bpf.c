@@ -95,11 +95,11 @@ __attribute__((naked)) int fetches_cured(void)
     asm volatile("r1 = 1; *(u64 *)(r10 - 8) = r1; .8byte 0x00000000fff81adb; r0 = 2; exit");
 }
 
-/* 6.9: may_goto. */
+/* 6.9: may_goto; kernels before 6.14 refuse a jump of zero instructions. */
 SEC("xdp")
 __attribute__((naked)) int may_go_on(void)
 {
-    asm volatile("r0 = 2; .8byte 0x00000000000000e5; exit");
+    asm volatile("r0 = 2; .8byte 0x00000000000100e5; r0 = 1; exit");
 }
 
 SEC("xdp")
