@@ -1,13 +1,21 @@
-"""Running the real command in a subprocess, and what every error of it must keep to."""
+"""Running the real command in a process of its own, and what every error of it must keep to."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+import forks
 
 MOST_LINES = 15
 
@@ -32,14 +40,53 @@ class Said:
 def vmtest(
     *arguments: str, cwd: Path, environment: Mapping[str, str] | None = None, timeout: float = 300
 ) -> Said:
-    """Run ``vmtest`` with ``arguments`` in ``cwd``."""
-    done = subprocess.run(
-        [sys.executable, "-m", "vmtest", *arguments],
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "120", **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
+    """Run ``vmtest`` with ``arguments`` in ``cwd``; raises TimeoutError after ``timeout`` s.
+
+    The process is forked from one that has imported the command, because importing
+    takes longer than most commands do.
+    """
+    asked = {
+        "arguments": arguments,
+        "cwd": str(cwd),
+        "environment": {**os.environ, "COLUMNS": "120", **(environment or {})},
+    }
+    calls, _ = _server()
+    with ExitStack() as stack:
+        ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        stack.enter_context(ours)
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        streams = [stack.enter_context(os.fdopen(end, "rb")) for end in (out, err)]
+        handed = [theirs.fileno(), out_end, err_end]
+        try:
+            socket.send_fds(calls, [b"\0"], handed)
+        finally:
+            theirs.close()
+            os.close(out_end)
+            os.close(err_end)
+        ours.sendall(json.dumps(asked).encode())
+        pid = int(ours.recv(16))
+        with ThreadPoolExecutor(2) as pool:
+            read = [pool.submit(stream.read) for stream in streams]
+            ours.settimeout(timeout)
+            try:
+                status = int(ours.recv(16))
+            except TimeoutError:
+                os.kill(pid, signal.SIGKILL)
+                raise
+            texts = [got.result().decode() for got in read]
+    return Said(status, *texts)
+
+
+@cache
+def _server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """A process that forks for each call, and where it takes a call's descriptors."""
+    ours, theirs = socket.socketpair()
+    # It ends by itself when this end of the socket goes with this process.
+    process = subprocess.Popen(
+        [sys.executable, forks.__file__, str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    return Said(done.returncode, done.stdout, done.stderr)
+    theirs.close()
+    return ours, process
