@@ -93,3 +93,8 @@ def test_the_bootstrap_runs_what_comes_through_the_port(tmp_path: Path) -> None:
         (tmp_path / "vport1p1").write_bytes(agent_line("echo ran $X", {"X": "it"}))
         out, _ = shell.communicate(timeout=20)
     assert out == b"ran it\n"
+
+
+def test_a_kernels_own_command_line_comes_behind_ours_and_wins() -> None:
+    words = argv().split()
+    assert words.index("rcupdate.rcu_expedited=1") < words.index("quiet")
