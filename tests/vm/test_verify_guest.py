@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_kernels import PROJECT, image_of
+from real_kernels import KERNEL, PROJECT, image_of
 from verifying import Loading, loads
 
 from vmtest.config import file as configuration
@@ -21,6 +21,8 @@ from vmtest.vm.machine import Machine, MachineSpec
 
 SOURCES = PROJECT / "tests" / "verify"
 EXPECTED = tomllib.loads((SOURCES / "expected.toml").read_text())
+# What the loader does by itself, whatever the kernel: asked on one.
+on_one_kernel = pytest.mark.parametrize("kernel", [KERNEL], indirect=True)
 WISHES: dict[str, dict[str, Any]] = {
     "untold": {"types": {"told_by_the_*": "sched_cls"}},
     "wishes": {
@@ -173,11 +175,13 @@ def test_the_reason_is_found_in_a_whole_log_too(loading: Loading) -> None:
     assert not any(load["log_cut"] for load in told.values())
 
 
+@on_one_kernel
 def test_an_object_that_nobody_helps_is_refused(loading: Loading) -> None:
     told = loads(loading.run(["wishes"]))
     assert {load["verdict"] for load in told.values()} == {"refused as a whole"}
 
 
+@on_one_kernel
 @pytest.mark.parametrize(
     ("wish", "said"),
     [
@@ -199,12 +203,14 @@ def test_a_wish_that_the_object_cannot_grant_is_named(
     assert said in load["reason"]["evidence"]
 
 
+@on_one_kernel
 def test_only_what_is_asked_for_is_loaded(loading: Loading) -> None:
     wishes = {"attach": {"programs": ["on_*e", "never"], "skip": ["on_queue"]}}
     told = loads(loading.run(["attach"], wishes))
     assert [program for _, program in told] == ["", "on_message", "on_device"]
 
 
+@on_one_kernel
 def test_what_is_done_is_not_done_again(loading: Loading) -> None:
     done = [["helper", ""], ["helper", "knows_the_time"]]
     assert list(loads(loading.run(["helper"], done=done))) == [("helper", "overrides")]
@@ -217,6 +223,7 @@ BAD = {
 }
 
 
+@on_one_kernel
 def test_a_file_that_is_no_object_is_told_in_libbpfs_words(
     loading: Loading, objects: dict[str, bytes]
 ) -> None:
@@ -230,6 +237,7 @@ def test_a_file_that_is_no_object_is_told_in_libbpfs_words(
         assert said in load["line"]
 
 
+@pytest.mark.parametrize("kernel", ["5.10", KERNEL], indirect=True)  # counted to 5.10
 @pytest.mark.parametrize("limit", [1, 16384], ids=["nothing", "little"])
 def test_a_loader_without_locked_memory_is_told_so_where_it_counts(
     limit: int, loading: Loading, kernel: KernelImage
