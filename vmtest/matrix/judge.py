@@ -105,7 +105,7 @@ def _read_log(bench: Bench, guest: Guest) -> tuple[Status, str] | None:
         return Status.TIMED_OUT, f"the guest does not answer after the last test: {error}"
     except SessionLost:
         if bench.cancelled:
-            return None
+            return Status.CANCELLED, "interrupted before the kernel's log was read to its end"
         return Status.LOST, f"{guest.machine.cause_of_death()} after the last test"
     return None
 
@@ -128,7 +128,8 @@ def _broken(bench: Bench, machine: Machine, work: Work, error: SessionLost) -> t
     if machine.console.panic:
         return Status.PANICKED, _while(work, cause)
     if not work.begun:
-        return Status.INFRA_ERROR, f"before {work.name} had begun: {error}; {cause}"
+        why = out_of_memory(machine) or f"{error}; {cause}"
+        return Status.INFRA_ERROR, f"before {work.name} had begun: {why}"
     return Status.LOST, _while(work, out_of_memory(machine) or cause)
 
 

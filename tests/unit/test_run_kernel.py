@@ -1,0 +1,165 @@
+"""One kernel's work on a machine that dies, hangs, complains or is cancelled at each stage."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_machine import DONE, STAGES, FakeMachine, World, job_of, world_of
+
+from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, SessionRefused
+from vmtest.matrix.job import Cancellation, run_kernel
+from vmtest.model.kernels import KernelResult, Outcome, Status
+from vmtest.runs.rows import RESULTS, read_results
+
+Act = Callable[[FakeMachine], None]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return world_of(monkeypatch)
+
+
+def raises(error: BaseException) -> Act:
+    def act(machine: FakeMachine) -> None:
+        raise error
+
+    return act
+
+
+def panics(machine: FakeMachine) -> None:
+    machine.says("Kernel panic - not syncing: sysrq triggered crash")
+    machine.dies()
+
+
+def starves(machine: FakeMachine) -> None:
+    machine.says("Out of memory: Killed process 99 (python3) total-vm:9kB, anon-rss:8kB")
+    raise SessionLost("end of file")
+
+
+def complains(machine: FakeMachine) -> None:
+    machine.says("WARNING: CPU: 0 PID: 1 at net/core/sock.c:1 sock_it+0x1/0x2")
+
+
+def leaves(machine: FakeMachine) -> None:
+    raise SessionLost("end of file")
+
+
+def is_full(machine: FakeMachine) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "/disk/results.jsonl")
+
+
+LATE = DeadlineExceeded("silence deadline of 1 s passed", "silence")
+NO_ANSWER = DeadlineExceeded("the guest did not answer for 10 s", "answer")
+
+ENDS: list[tuple[str, Act, Status, str]] = [
+    ("start", raises(InfrastructureError("there is no QEMU")), Status.INFRA_ERROR, "no QEMU"),
+    ("start", is_full, Status.INFRA_ERROR, "/disk/results.jsonl: No space left on device"),
+    ("start", raises(ValueError("x")), Status.INFRA_ERROR, "a bug in vmtest: ValueError: x"),
+    ("boot", panics, Status.BOOT_FAILED, "kernel panicked"),
+    ("boot", FakeMachine.dies, Status.BOOT_FAILED, "QEMU ended"),
+    ("boot", raises(LATE), Status.BOOT_FAILED, "no SSH session"),
+    ("boot", raises(SessionRefused("wrong key")), Status.BOOT_FAILED, "wrong key"),
+    ("boot", raises(ValueError("x")), Status.INFRA_ERROR, "a bug in vmtest: ValueError: x"),
+    ("copy", panics, Status.PANICKED, "sysrq triggered crash"),
+    ("copy", FakeMachine.dies, Status.INFRA_ERROR, "before pytest had begun: end of file; QEMU"),
+    ("copy", leaves, Status.INFRA_ERROR, "the guest closed the SSH connection"),
+    ("copy", raises(NO_ANSWER), Status.INFRA_ERROR, "before pytest had begun: the guest did not"),
+    ("copy", starves, Status.INFRA_ERROR, "ran out of memory (1024 MiB; raise memory in kernels.toml)"),
+    ("copy", is_full, Status.INFRA_ERROR, "No space left on device; make room there"),
+    ("copy", raises(ValueError("x")), Status.INFRA_ERROR, "a bug in vmtest: ValueError: x"),
+    ("run", panics, Status.PANICKED, 'sysrq triggered crash"; while t.py::b ran'),
+    ("run", FakeMachine.dies, Status.LOST, "QEMU ended; while t.py::b ran"),
+    ("run", leaves, Status.LOST, "the guest closed the SSH connection; while t.py::b ran"),
+    ("run", starves, Status.LOST, "ran out of memory"),
+    ("run", raises(LATE), Status.TIMED_OUT, "silence deadline of 1 s passed; while t.py::b ran"),
+    ("run", raises(NO_ANSWER), Status.TIMED_OUT, "did not answer for 10 s; while t.py::b ran"),
+    ("run", is_full, Status.INFRA_ERROR, "No space left on device; make room there"),
+    ("run", complains, Status.SPLAT, "WARNING: CPU: 0 PID: 1 at net/core/sock.c:1"),
+    ("run", raises(ValueError("x")), Status.INFRA_ERROR, "a bug in vmtest: ValueError: x"),
+    ("log", panics, Status.PANICKED, "sysrq triggered crash"),
+    ("log", FakeMachine.dies, Status.LOST, "QEMU ended after the last test"),
+    ("log", raises(NO_ANSWER), Status.TIMED_OUT, "does not answer after the last test"),
+    ("log", complains, Status.SPLAT, "the kernel complained"),
+    ("log", is_full, Status.INFRA_ERROR, "the results so far are kept"),
+    ("log", raises(ValueError("x")), Status.INFRA_ERROR, "a bug in vmtest: ValueError: x"),
+]
+
+
+def rows(folder: Path) -> list[str]:
+    file = folder / "run" / "k" / RESULTS
+    if not file.exists():
+        return []
+    with file.open() as lines:
+        return [row.test for row in read_results(lines)]
+
+
+@pytest.mark.parametrize(("stage", "act", "status", "reason"), ENDS)
+def test_each_fault_at_each_stage_is_blamed_on_who_did_it(
+    stage: str, act: Act, status: Status, reason: str, world: World, tmp_path: Path
+) -> None:
+    world.at["k", stage] = act
+    result = run_kernel(job_of(tmp_path))
+    assert result.status is status, result
+    assert reason in result.reason
+
+
+@pytest.mark.parametrize(("stage", "act"), [(stage, act) for stage, act, _, _ in ENDS])
+def test_no_fault_leaves_a_machine_or_loses_a_row(
+    stage: str, act: Act, world: World, tmp_path: Path
+) -> None:
+    world.at["k", stage] = act
+    result = run_kernel(job_of(tmp_path))
+    assert world.started == world.ended
+    assert rows(tmp_path) == (["t.py::a"] if stage in ("run", "log") else [])
+    assert [test.test for test in result.tests][:1] == rows(tmp_path)
+
+
+def test_a_guest_to_which_nothing_happens_has_passed(world: World, tmp_path: Path) -> None:
+    result = run_kernel(job_of(tmp_path))
+    assert (result.status, result.reason) == (Status.PASSED, "")
+    assert [test.outcome for test in result.tests] == [Outcome.PASSED, Outcome.PASSED]
+
+
+def test_a_complaint_while_booting_is_a_note_and_no_fault_of_the_tests(
+    world: World, tmp_path: Path
+) -> None:
+    world.at["k", "boot"] = complains
+    result = run_kernel(job_of(tmp_path))
+    assert result.status is Status.PASSED
+    assert "1 complaint(s) of the kernel while booting" in result.note
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_is_cancelled_at_any_stage_is_cancelled_and_goes_no_further(
+    stage: str, world: World, tmp_path: Path
+) -> None:
+    switch = Cancellation()
+    reached: list[str] = []
+
+    def throw(machine: FakeMachine) -> None:
+        switch.cancel()
+
+    def reach(name: str) -> Act:
+        return lambda machine: reached.append(name)
+
+    world.at = {("k", name): reach(name) for name in STAGES} | {("k", stage): throw}
+    result = run_kernel(job_of(tmp_path), cancellation=switch)
+    assert result.status is Status.CANCELLED
+    assert reached == list(STAGES[: STAGES.index(stage)])
+    assert world.started == world.ended
+    assert [t.test for t in result.tests[:1]] == [DONE.test for _ in rows(tmp_path)]
+
+
+def test_a_fault_that_a_cancel_causes_is_not_told_as_a_fault(world: World, tmp_path: Path) -> None:
+    switch = Cancellation()
+
+    def throw(machine: FakeMachine) -> None:
+        switch.cancel()
+        raise DeadlineExceeded("silence deadline of 1 s passed", "silence")
+
+    world.at["k", "boot"] = throw
+    result: KernelResult = run_kernel(job_of(tmp_path), cancellation=switch)
+    assert (result.status, result.reason) == (Status.CANCELLED, "interrupted")
