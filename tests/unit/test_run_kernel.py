@@ -67,7 +67,12 @@ ENDS: list[tuple[str, Act, Status, str]] = [
     ("copy", FakeMachine.dies, Status.INFRA_ERROR, "before pytest had begun: end of file; QEMU"),
     ("copy", leaves, Status.INFRA_ERROR, "the guest closed the SSH connection"),
     ("copy", raises(NO_ANSWER), Status.INFRA_ERROR, "before pytest had begun: the guest did not"),
-    ("copy", starves, Status.INFRA_ERROR, "ran out of memory (1024 MiB; raise memory in kernels.toml)"),
+    (
+        "copy",
+        starves,
+        Status.INFRA_ERROR,
+        "(1024 MiB; raise memory in kernels.toml)",
+    ),
     ("copy", is_full, Status.INFRA_ERROR, "No space left on device; make room there"),
     ("copy", raises(ValueError("x")), Status.INFRA_ERROR, "a bug in vmtest: ValueError: x"),
     ("run", panics, Status.PANICKED, 'sysrq triggered crash"; while t.py::b ran'),

@@ -285,7 +285,12 @@ class _Runner:
 
     def _ended(self, ran: _Ran, again: Callable[[Kernel], None]) -> None:
         """Take a kernel's result; one that ran on damaged files is run again, once."""
-        name, error = ran.kernel.name, ran.future.exception()
+        name = ran.kernel.name
+        if ran.future.cancelled():  # not by us: an interrupt does not come here
+            why = "its job was cancelled where it ran; is a worker of the executor gone?"
+            self._finish(base_result(ran.kernel, Status.INFRA_ERROR, why))
+            return
+        error = ran.future.exception()
         if not isinstance(error, CacheDamaged) or name in self._spoilt:
             self._finish(self._outcome(ran))
             return
