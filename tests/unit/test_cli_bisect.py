@@ -82,6 +82,9 @@ ENDS = ("--good", "6.1.9", "--bad", "7.2.6")
         ((*ENDS, "--verify", "none.o"), 2, "none.o: does not exist"),
         ((*ENDS, "--verify", "it.o:pass"), 2, 'has no program "pass" (did you mean "passes"?)'),
         ((*ENDS, "--verify", "it.o", "-k", "x"), 2, "leave --suite and -k out"),
+        ((*ENDS, "--verify", "it.o", "--type", "pass=xdp"), 2, 'no program "pass" (did you mean'),
+        ((*ENDS, "--verify", "it.o", "--type", "passes=xpd"), 2, 'no program type "xpd" (did you'),
+        ((*ENDS, "--exec", "true", "--type", "passes=xdp"), 2, "--type: is for an object"),
         ((*ENDS, "--exec", "true", "-k", "x"), 2, "leave --suite, -k and --verify out"),
         ((*ENDS, "--exec", "true", "--verify", "it.o"), 2, "leave --suite, -k and --verify out"),
         ((*ENDS, "--copy", "it.o"), 2, "name it with --exec CMD"),
@@ -127,6 +130,13 @@ def test_a_changed_test_is_another_question(project: Path) -> None:
     vmtest("bisect", *ENDS, "--resume", cwd=project).refuses(
         2, "20260101T000000Z-abcdef differs in payload"
     )
+
+
+def test_an_object_of_kernels_toml_can_be_named(project: Path) -> None:
+    with (project / "kernels.toml").open("a") as config:
+        config.write('[[object]]\nname = "mesh"\npath = "it.o"\n')
+    said = vmtest("bisect", *ENDS, "--verify", "mesh:pass", cwd=project)
+    said.refuses(2, 'mesh has no program "pass" (did you mean "passes"?)')
 
 
 def test_a_changed_copy_is_another_question(project: Path) -> None:

@@ -177,6 +177,25 @@ def test_a_named_object_keeps_what_kernels_toml_says_of_it(tmp_path: Path) -> No
     assert wanted.loading == loading
 
 
+def test_the_name_of_an_object_of_kernels_toml_means_its_builds(tmp_path: Path) -> None:
+    old = ObjectFile("mesh", put(tmp_path / "old.o"), VersionRange.parse("<6"))
+    new = ObjectFile("mesh", put(tmp_path / "new.o"), VersionRange.parse(">=6"))
+    (tmp_path / "mesh").mkdir()
+    given = loadables.expand(["mesh"], (old, new), tmp_path)
+    assert [one.build for one in given] == [old, new]
+
+
+def test_a_file_comes_before_an_object_of_that_name(tmp_path: Path) -> None:
+    put(tmp_path / "mesh")
+    (given,) = loadables.expand(["mesh"], (ObjectFile("mesh", tmp_path / "m.o"),), tmp_path)
+    assert given.build.path == tmp_path / "mesh"
+
+
+def test_what_kernels_toml_has_is_named_where_nothing_is_meant(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"an \[\[object\]\] of kernels.toml \(mesh\)"):
+        loadables.expand(["mehs"], (ObjectFile("mesh", tmp_path / "m.o"),), tmp_path)
+
+
 def test_other_builds_are_found_by_place_then_by_name(tmp_path: Path) -> None:
     for name in ("new/a.o", "new/d/b.o", "new/c.o", "old/a.o", "old/b.o"):
         put(tmp_path / name)
@@ -193,12 +212,6 @@ def test_a_folder_without_any_of_the_objects_is_refused(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     with pytest.raises(UsageError, match=r"has none of these objects \(not a.o, for one\)"):
         loadables.in_folder(loadables.expand(["a.o"], (), tmp_path), tmp_path / "old")
-
-
-@pytest.mark.parametrize("text", ["x", "=xdp", "x=", ""])
-def test_a_type_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="write PROGRAM=TYPE"):
-        loadables.parse_types([text])
 
 
 def git(folder: Path, *arguments: str) -> None:

@@ -20,7 +20,14 @@ from vmtest.errors import UsageError
 from vmtest.objects.btf import Btf
 from vmtest.objects.builds import clang_argv
 from vmtest.objects.inspect import LIMIT, GlobalInfo, MapInfo, ObjectInfo, ProgramInfo, inspect
-from vmtest.objects.sections import MAP_TYPES, SECTIONS, map_flags, types_of
+from vmtest.objects.sections import (
+    ATTACH_TYPES,
+    MAP_TYPES,
+    PROGRAM_TYPES,
+    SECTIONS,
+    map_flags,
+    types_of,
+)
 
 SOURCE = """
 #include <linux/bpf.h>
@@ -325,6 +332,16 @@ def test_sections_mean_what_libbpf_says_they_mean() -> None:
         assert types_of(section) == (kind, attach)
         compared += 1
     assert compared > 60
+
+
+@pytest.mark.parametrize(("kind", "known"), [("prog", PROGRAM_TYPES), ("attach", ATTACH_TYPES)])
+def test_no_type_that_libbpf_knows_is_missing(kind: str, known: tuple[str, ...]) -> None:
+    name_of = getattr(libbpf(), f"libbpf_bpf_{kind}_type_str")
+    names: list[str] = []
+    while (name := name_of(len(names))) is not None:
+        names.append(name.decode())
+    assert len(names) > 30
+    assert set(names) - {"unspec"} <= set(known)
 
 
 def test_map_types_are_called_as_libbpf_calls_them() -> None:

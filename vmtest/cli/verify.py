@@ -39,7 +39,7 @@ from vmtest.runs import folder as runs
 from vmtest.runs.folder import RunFolder
 from vmtest.verify import baseline as verifier
 from vmtest.verify import objects as loadables
-from vmtest.verify import veristat
+from vmtest.verify import types, veristat
 from vmtest.verify.baseline import FailOn, Rules
 from vmtest.verify.columns import compared
 from vmtest.verify.objects import Given
@@ -75,7 +75,7 @@ def verify(
     attach: Annotated[bool, typer.Option("--attach", help="Attach and detach too.")] = False,
     type_: Annotated[
         list[str] | None,
-        typer.Option("--type", metavar="PROGRAM=TYPE[:ATTACH]", help="What libbpf cannot guess."),
+        typer.Option("--type", metavar=types.METAVAR, help=types.HELP),
     ] = None,
     module: Annotated[
         list[str] | None,
@@ -141,11 +141,11 @@ def verify(
             old = _of_kernels(read_matrix(folder), kernel or [])
             matrix = _judged(old, rules, folder, tuple(program or ()))
         else:
+            told = types.parse(type_ or [])
             settings = common.load_config_or_builtin(config)
             order = Order(
                 objects=(),
                 programs=tuple(program or ("*",)),
-                types=loadables.parse_types(type_ or []),
                 attach=attach,
                 log_level=log_level,
                 log_limit=_size(log_limit),
@@ -155,9 +155,13 @@ def verify(
             if settings.build is not None:
                 check_patterns(settings, kernel or [])  # before it is built for nothing
             view = live.view(sys.stdout)
-            # Objects that are named are those that lie there: nothing is built for them.
-            build_first(settings, noted(view), () if object_ else None)
-            given = _having(_given(settings, object_ or []), order)
+            # Files that are named are those that lie there: nothing is built for them.
+            configured = any(
+                loadables.named(one, settings.objects, Path.cwd()) for one in object_ or []
+            )
+            build_first(settings, noted(view), () if object_ and not configured else None)
+            given = types.told_to(_given(settings, object_ or []), told, Path.cwd())
+            given = _having(given, order)
             others = _others(settings, given, bool(object_), against, stack)
             cache = default_cache()
             kernels, resolved = choose_kernels(settings, kernel or [], cache)
@@ -293,7 +297,7 @@ def _others(
         built = [build for build in theirs.objects if build.path.exists()]
         if not built:
             raise UsageError(f"--against {against}: its [build] makes none of its objects")
-        return loadables.configured(built, theirs.directory)
+        return types.of_other_builds(loadables.configured(built, theirs.directory), given)
     here = settings.directory
     moved = [
         replace(one, tail=one.build.path.relative_to(here))

@@ -33,7 +33,9 @@ class Reason(NamedTuple):
     """A code of the documented set, in words, with a remedy and what shows it.
 
     `missing` is the symbol that a module of this kernel may have, for whoever has its modules: a
-    function, `__tracepoint_EVENT` or `bpf_struct_ops_STRUCT`.
+    function, `__tracepoint_EVENT` or `bpf_struct_ops_STRUCT`. `name` is what the reason is about,
+    as the kernel's or the program's source calls it: the helper, the function, the type, the field
+    or the program.
     """
 
     code: str
@@ -41,6 +43,7 @@ class Reason(NamedTuple):
     remedy: str = ""
     evidence: str = ""
     missing: str = ""
+    name: str = ""
 
 
 class MapShape(NamedTuple):
@@ -159,18 +162,17 @@ def rules(*made: tuple[str, Make]) -> tuple[Rule, ...]:
     return tuple(Rule(re.compile(pattern), make) for pattern, make in made)
 
 
-def said(code: str, text: str, remedy: str, missing: str = "") -> Make:
+def said(code: str, text: str, remedy: str, missing: str = "", name: str = "") -> Make:
     """A reason that its line proves; `text` and `remedy` may name the groups of the pattern.
 
-    `missing` likewise, for what a module may have.
+    `missing` likewise, for what a module may have, and `name`, for what it is about.
     """
 
     def make(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reason:
-        groups = {name: value or "" for name, value in match.groupdict().items()}
+        groups = {group: value or "" for group, value in match.groupdict().items()}
         line = f"log: {match.string}"
-        return Reason(
-            code, text.format(**groups), remedy.format(**groups), line, missing.format(**groups)
-        )
+        said_so, cure, lacks, of = (part.format(**groups) for part in (text, remedy, missing, name))
+        return Reason(code, said_so, cure, line, lacks, of)
 
     return make
 

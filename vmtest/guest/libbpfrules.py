@@ -206,7 +206,8 @@ LIBBPF = rules(
         said(
             "type-not-told",
             "the section's name does not tell the type of program {program}",
-            "--type PROGRAM=TYPE[:ATTACH]",
+            "--type {program}=TYPE[:ATTACH]",
+            name="{program}",
         ),
     ),
     (

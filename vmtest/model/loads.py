@@ -36,12 +36,15 @@ class Reason:
 
     ``code`` is of the documented set (docs/verify.md); ``evidence`` is a probe in that
     kernel with its answer, or a line of the log; without evidence the code is ``unknown``.
+    ``name`` is what it is about, as the source calls it: a helper, function, type, field or
+    program ("" where it has none).
     """
 
     code: str
     text: str
     remedy: str = ""
     evidence: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

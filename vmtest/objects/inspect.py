@@ -122,6 +122,17 @@ def inspect(path: Path) -> ObjectInfo:
         ) from error
 
 
+def context_structures(path: Path) -> dict[str, str]:
+    """The structure that the first argument of a function points to, by the function's name.
+
+    As the BTF of the object file at ``path`` has it; empty where it cannot be read.
+    """
+    try:
+        return dict(_Object(path, _read(path)).contexts())
+    except (UsageError, BtfError, ELFError, ConstructError, struct.error, LookupError):
+        return {}
+
+
 def _read(path: Path) -> bytes:
     try:
         status = path.stat()
@@ -184,6 +195,16 @@ class _Object:
             globals=variables,
             layouts=tuple(self._layouts()),
         )
+
+    def contexts(self) -> Iterator[tuple[str, str]]:
+        btf = self._btf
+        for function in btf.types if btf else ():
+            if btf is None or function.kind is not Kind.FUNC:
+                continue
+            arguments = btf[function.size_or_type].words  # pairs of a name and a type
+            first = btf.resolved(arguments[1]) if len(arguments) > 1 else None
+            if first is not None and first.kind is Kind.PTR:
+                yield function.name, btf.resolved(first.size_or_type).name
 
     def _number(self, name: str) -> int | None:
         return next((n for n, s in enumerate(self._sections) if s.name == name), None)

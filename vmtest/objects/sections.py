@@ -116,6 +116,26 @@ SECTIONS = tuple(
 )
 """Section, program type, attach type ("" where the section does not say)."""
 
+PROGRAM_TYPES = tuple(dict.fromkeys(kind for _, kind, _ in SECTIONS))
+"""libbpf's names of the types that a program can have; each has a section."""
+
+# Those that no section tells, with the program types that have them.
+_MORE_ATTACH_TYPES = (
+    ("sk_skb", "sk_skb_verdict"),
+    ("perf_event", "perf_event"),
+    ("struct_ops", "struct_ops"),
+    ("kprobe", "trace_uprobe_session"),
+    ("tracing", "trace_fsession"),
+)
+ATTACH_TYPES = tuple(
+    dict.fromkeys(
+        attach
+        for _, attach in (*((kind, attach) for _, kind, attach in SECTIONS), *_MORE_ATTACH_TYPES)
+        if attach
+    )
+)
+"""libbpf's names of attach types."""
+
 _MAP_TYPES = """
 unspec hash array prog_array perf_event_array percpu_hash percpu_array stack_trace cgroup_array
 lru_hash lru_percpu_hash lpm_trie array_of_maps hash_of_maps devmap sockmap cpumap xskmap sockhash
@@ -143,6 +163,12 @@ def types_of(section: str) -> tuple[str, str]:
         if name == base or (base != pattern and name.startswith(f"{base}/")):
             return kind, attach
     return "", ""
+
+
+def attach_types_of(kind: str) -> tuple[str, ...]:
+    """The attach types that programs of the type ``kind`` may have."""
+    pairs = (*((of, attach) for _, of, attach in SECTIONS), *_MORE_ATTACH_TYPES)
+    return tuple(dict.fromkeys(attach for of, attach in pairs if of == kind and attach))
 
 
 def map_type(number: int) -> str:

@@ -43,17 +43,21 @@ class Described(_Part):
 
 
 class Reason(_Part):
-    """Why; ``missing`` is the symbol that a module of the kernel may have."""
+    """Why; ``missing`` is the symbol that a module of the kernel may have.
+
+    ``name`` is what it is about.
+    """
 
     code: Text
     text: Text
     remedy: Text = ""
     evidence: Text = ""
     missing: Text = ""
+    name: Text = ""
 
     def value(self) -> loads.Reason:
         """The value for the reports."""
-        return loads.Reason(self.code, self.text, self.remedy, self.evidence)
+        return loads.Reason(self.code, self.text, self.remedy, self.evidence, self.name)
 
 
 class Attachment(_Part):

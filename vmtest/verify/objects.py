@@ -6,7 +6,7 @@ and two of one name are two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,14 +42,19 @@ def expand(
 ) -> tuple[Given, ...]:
     """The objects that ``OBJECT|DIR|GLOB ...`` mean, relative to ``directory``.
 
-    One that is an ``[[object]]`` of ``objects`` too is loaded as that says, on every
-    kernel.  In a folder it is every ``*.o`` but those for another machine.  Raises
-    UsageError for an argument that means nothing, and when nothing of it can be loaded.
+    The name of an ``[[object]]`` of ``objects`` means its builds, each on its kernels.  A file
+    that is an ``[[object]]`` too is loaded as that says, on every kernel.  In a folder it is
+    every ``*.o`` but those for another machine.  Raises UsageError for an argument that means
+    nothing, and when nothing of it can be loaded.
     """
     known = {build.path.resolve(): build for build in reversed(objects)}
     found: dict[Path, Given] = {}
     for argument in arguments:
-        for path, tail in _meant(argument, directory):
+        if builds := named(argument, objects, directory):
+            for build in builds:
+                found.setdefault(build.path.resolve(), Given(build, _below(build.path, directory)))
+            continue
+        for path, tail in _meant(argument, directory, objects):
             own = known.get(path.resolve())
             name = path.relative_to(directory) if path.is_relative_to(directory) else path
             build = ObjectFile(str(name), path)
@@ -62,7 +67,16 @@ def expand(
     return tuple(found.values())
 
 
-def _meant(argument: str, directory: Path) -> list[tuple[Path, Path]]:
+def named(argument: str, objects: Sequence[ObjectFile], directory: Path) -> tuple[ObjectFile, ...]:
+    """The builds of the ``[[object]]`` of that name; none where a file is called that."""
+    if (directory / argument).is_file():
+        return ()
+    return tuple(build for build in objects if build.name == argument)
+
+
+def _meant(
+    argument: str, directory: Path, objects: Sequence[ObjectFile]
+) -> list[tuple[Path, Path]]:
     path = directory / argument
     if path.is_dir():
         below = [p for p in sorted(path.rglob("*.o")) if p.is_file() and not is_foreign_elf(p)]
@@ -72,8 +86,11 @@ def _meant(argument: str, directory: Path) -> list[tuple[Path, Path]]:
     if path.exists():
         return [(path, Path(path.name))]
     if not any(magic in argument for magic in "*?["):
+        there = ", ".join(dict.fromkeys(build.name for build in objects))
+        configured = f", or an [[object]] of kernels.toml ({there})" if there else ""
         raise UsageError(
             f"{argument}: does not exist; name an object, a folder of objects, or a pattern"
+            f"{configured}"
         )
     try:
         matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
@@ -156,7 +173,9 @@ def pack(
             content = read_object(build.name, build.path, files)
             members[member], digests[other][build.name] = content, content.sha256
             size += len(content.data)
-            wanted.append(Wanted(build.name, member, build.loading, build.required, other))
+            wanted.append(
+                Wanted(build.name, member, build.loading, build.required, other, build.path)
+            )
     if not any(not one.other for one in wanted):
         words = [f"{one.object}: {one.line}" for one in refused]
         raise UsageError("\n".join(words) or f"no object is for kernel {version}")
@@ -213,14 +232,3 @@ def _refused(build: ObjectFile, why: Reason) -> LoadResult:
         reason=why,
         required=build.required,
     )
-
-
-def parse_types(given: Sequence[str]) -> Mapping[str, str]:
-    """``PROGRAM=TYPE[:ATTACH]`` of ``--type``, by program; raises UsageError."""
-    parsed = {}
-    for item in given:
-        program, separator, kind = item.partition("=")
-        if not (program and separator and kind):
-            raise UsageError(f"--type {item}: write PROGRAM=TYPE[:ATTACH], for example auth=xdp")
-        parsed[program] = kind
-    return parsed

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum, auto
 from fnmatch import fnmatchcase
@@ -37,6 +37,7 @@ from vmtest.verify.events import (
     longest_line,
 )
 from vmtest.verify.missing import Modules, no_modules, with_module
+from vmtest.verify.untold import with_type
 from vmtest.vm.session import Check, Session, Stream
 
 PLAN = f"{GUEST_ROOT}/verify.json"
@@ -54,7 +55,8 @@ _LONGEST_NAME = 80
 class Wanted:
     """One object that shall be loaded: its name in the reports, its file in the payload.
 
-    ``other`` is true for a build that is only compared with (``--against``).
+    ``other`` is true for a build that is only compared with (``--against``), ``path`` is
+    its file on the host.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Wanted:
     loading: Loading = field(default_factory=Loading)
     required: bool = True
     other: bool = False
+    path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,6 @@ class Order:
 
     objects: tuple[Wanted, ...]
     programs: tuple[str, ...] = ("*",)
-    types: Mapping[str, str] = field(default_factory=dict)
     attach: bool = False
     log_level: int = 4
     log_limit: int = 16 << 20
@@ -235,7 +237,7 @@ class Loader:
             "file": wanted.file,
             "programs": list(self._order.programs),
             "whole": self._order.whole,
-            "types": {**loading.types, **self._order.types},
+            "types": dict(loading.types),
             "max_entries": dict(loading.max_entries),
             "globals": dict(loading.globals),
             "inner_maps": {name: dict(value) for name, value in loading.inner_maps.items()},
@@ -352,7 +354,10 @@ class Loader:
         self._running.remove((number, event.program))
         self.progress += 1
         described = self._programs.get(number, {}).get(event.program)
+        wanted = self._order.objects[number]
         told = with_module(event, self._modules)
+        if wanted.path is not None:
+            told = with_type(told, wanted.name, wanted.path)
         self._add(number, told.result(described), event.log)
 
     def _finish(self, status: int) -> None:

@@ -33,6 +33,7 @@ from vmtest.cli.bisect.shared import (
     ResultsOption,
     SuiteOption,
     TestsOption,
+    TypeOption,
     VerifyOption,
     results_before,
     save,
@@ -117,6 +118,7 @@ def bisect(
     suite: SuiteOption = None,
     expression: TestsOption = None,
     verify: VerifyOption = None,
+    type_: TypeOption = None,
     command: ExecOption = None,
     copy: CopyOption = None,
     results: ResultsOption = None,
@@ -155,7 +157,13 @@ def bisect(
         common.clean_up_on_signals()
         common.check_accelerator(accel)
         written = Written(
-            tuple(suite or ()), expression, verify, command, tuple(copy or ()), results
+            tuple(suite or ()),
+            expression,
+            verify,
+            command,
+            tuple(copy or ()),
+            results,
+            tuple(type_ or ()),
         )
         settings = settings_for(written, config)
         if source is Source.TREE:

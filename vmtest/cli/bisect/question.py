@@ -28,6 +28,7 @@ from vmtest.rootfs.image import digest_wheel
 from vmtest.suites.process import pack
 from vmtest.suites.task import SuitesTasks
 from vmtest.verify import objects as loadables
+from vmtest.verify import types
 from vmtest.verify.baseline import FailOn, Rules
 from vmtest.verify.objects import Given
 from vmtest.verify.process import Order
@@ -44,6 +45,7 @@ class Written:
     command: str | None
     copy: tuple[str, ...]
     results: str | None
+    types: tuple[str, ...] = ()
 
     @property
     def suites_asked(self) -> bool:
@@ -57,6 +59,9 @@ class Written:
             raise UsageError("--verify: loads an object; leave --suite and -k out")
         if self.command is not None and (tests or self.verify is not None):
             raise UsageError("--exec: runs a command; leave --suite, -k and --verify out")
+        if self.verify is None and self.types:
+            raise UsageError("--type: is for an object; name it with --verify OBJECT[:PROGRAM]")
+        types.parse(self.types)
         if self.command is None and (self.copy or self.results is not None):
             raise UsageError("--copy, --results: are for a command; name it with --exec CMD")
 
@@ -88,10 +93,11 @@ def settings_for(written: Written, config: Path | None) -> Config:
 
 def work_of(settings: Config, written: Written) -> Work:
     """What each kernel is asked; raises UsageError."""
-    # Once, not in every round.  An object that is named is the one that lies there.
-    build_first(settings, say, None if written.verify is None else ())
+    # Once, not in every round.  A file that is named is the one that lies there.
+    file = written.verify is not None and not _configured(settings, written.verify)
+    build_first(settings, say, () if file else None)
     if written.verify is not None:
-        return _load(settings, written.verify)
+        return _load(settings, written.verify, written.types)
     if written.command is not None:
         return _command(settings, written.command, written.copy, written.results)
     return _suites(settings, written.suite, written.expression)
@@ -131,22 +137,26 @@ def _suites(settings: Config, names: Sequence[str], expression: str | None) -> W
     )
 
 
-def _load(settings: Config, wanted: str) -> Work:
-    given, program = _given(settings, wanted)
+def _load(settings: Config, wanted: str, told: Sequence[str]) -> Work:
+    found, program = _given(settings, wanted)
+    given = types.told_to(found, types.parse(told), Path.cwd())
+    name = given[0].build.name
     files = Files()
     order = Order(objects=(), programs=(program or "*",))
     asked = {
-        "object": given.build.name,
+        "object": name,
         "program": program,
-        "sha256": files.read(given.build.path, "objects").sha256,
+        "types": list(told),
+        "sha256": sorted(files.read(one.build.path, "objects").sha256 for one in given),
         "wheels": _wheels(settings, files),
     }
+    words_of = [word for text in told for word in ("--type", text)]
     return Work(
         asked,
-        verify_tasks([given], (), order, Rules(FailOn(rejected=True)), files=files),
-        partial(observations.of_load, object_=given.build.name, program=program),
-        ("verify", given.build.name, *(("--program", program) if program else ())),
-        ("--verify", wanted),
+        verify_tasks(given, (), order, Rules(FailOn(rejected=True)), files=files),
+        partial(observations.of_load, object_=name, program=program),
+        ("verify", name, *(("--program", program) if program else ()), *words_of),
+        ("--verify", wanted, *words_of),
         files,
     )
 
@@ -189,18 +199,27 @@ def _wheels(settings: Config, files: Files) -> list[str]:
     return sorted(digest_wheel(wheel, files) for wheel in settings.guest.wheels)
 
 
-def _given(settings: Config, wanted: str) -> tuple[Given, str]:
+def _split(wanted: str) -> tuple[str, str]:
     """The object, and the program or ""; the path itself may have a colon."""
     path, _, program = (wanted, "", "") if Path(wanted).exists() else wanted.rpartition(":")
-    if not path:
-        path, program = program, ""
+    return (path, program) if path else (program, "")
+
+
+def _configured(settings: Config, wanted: str) -> bool:
+    """Whether the object is named as an ``[[object]]`` of kernels.toml."""
+    return bool(loadables.named(_split(wanted)[0], settings.objects, Path.cwd()))
+
+
+def _given(settings: Config, wanted: str) -> tuple[tuple[Given, ...], str]:
+    """The builds of the object, and the program or ""."""
+    path, program = _split(wanted)
     found = loadables.expand([path], settings.objects, Path.cwd())
-    if len(found) != 1:
+    if len({one.build.name for one in found}) != 1:
         raise UsageError(f"--verify {wanted}: means {len(found)} objects; name one")
     if program:
-        names = {info.name for info in objectfile.inspect(found[0].build.path).programs}
+        names = {info.name for one in found for info in objectfile.inspect(one.build.path).programs}
         if program not in names:
             raise UsageError(
                 f'--verify {wanted}: {path} has no program "{program}"{suggestion(program, names)}'
             )
-    return found[0], program
+    return found, program

@@ -24,12 +24,17 @@ from vmtest.model.kernels import KernelResult, Matrix, Status
 from vmtest.report import live
 from vmtest.runs import matrix_json
 from vmtest.runs.folder import RunFolder
+from vmtest.verify import types
 
 SuiteOption = Annotated[list[str] | None, typer.Option(help="Which suites; default all.")]
 TestsOption = Annotated[str | None, typer.Option("-k", help="As in pytest.")]
 VerifyOption = Annotated[
     str | None,
     typer.Option(metavar="OBJECT[:PROGRAM]", help="Does this load? Instead of suites."),
+]
+TypeOption = Annotated[
+    list[str] | None,
+    typer.Option("--type", metavar=types.METAVAR, help="With --verify: what libbpf cannot guess."),
 ]
 ExecOption = Annotated[
     str | None,

@@ -25,6 +25,7 @@ from vmtest.cli.bisect.shared import (
     ResultsOption,
     SuiteOption,
     TestsOption,
+    TypeOption,
     VerifyOption,
     check_kconfig,
     save,
@@ -61,6 +62,7 @@ def step(
     suite: SuiteOption = None,
     expression: TestsOption = None,
     verify: VerifyOption = None,
+    type_: TypeOption = None,
     command: ExecOption = None,
     copy: CopyOption = None,
     results: ResultsOption = None,
@@ -74,7 +76,13 @@ def step(
         common.clean_up_on_signals()
         common.check_accelerator(accel)
         written = Written(
-            tuple(suite or ()), expression, verify, command, tuple(copy or ()), results
+            tuple(suite or ()),
+            expression,
+            verify,
+            command,
+            tuple(copy or ()),
+            results,
+            tuple(type_ or ()),
         )
         settings = settings_for(written, config)
         check_kconfig(kconfig)
