@@ -263,7 +263,7 @@ def test_the_poisoned_call_of_a_relocation_is_no_helper() -> None:
 def test_a_stack_within_its_bounds_is_not_said_to_be_too_large() -> None:
     deep, odd = "invalid stack off=-520 size=8\n", "invalid stack off=8 size=8\n"
     assert explain(program_refused("EACCES", log=deep), MODERN).code == "stack"
-    assert explain(program_refused("EACCES", log=odd), MODERN).code == "unknown"
+    assert explain(program_refused("EACCES", log=odd), MODERN).code == "stack-access"
 
 
 def test_a_function_that_the_kernel_has_is_not_said_to_be_missing() -> None:
@@ -351,8 +351,133 @@ SAID = {
     "struct-ops-unused": ["attach_btf_id 0 is not a supported struct"],
     "license": ["cannot call GPL-only function from non-GPL compatible program"],
     "global-function": ["Caller passes invalid args into func#1 ('f')"],
-    "kfunc": ["calling kernel function bpf_task_acquire is not allowed"],
+    "kfunc": [
+        "calling kernel function bpf_task_acquire is not allowed",
+        "cannot find address for kernel function bpf_task_acquire",
+        "kernel btf_id 77 is not a function",
+    ],
+    "ksym": ["ldimm64 failed to find the address for kernel symbol 'runqueues'."],
+    "malformed-instruction": [
+        "unknown opcode 8d",
+        "BPF_END uses reserved fields",
+        "BPF_ATOMIC uses invalid atomic opcode 12",
+        "invalid BPF_LD_IMM insn",
+        "invalid may_goto imm 3",
+        "invalid shift 64",
+        "div by zero",
+        "R12 is invalid",
+        "frame pointer is read only",
+        "jump into the middle of ldimm64 insn 3",
+    ],
+    "legacy-load": [
+        "BPF_LD_[ABS|IND] instructions not allowed for this program type",
+        "at the time of BPF_LD_ABS|IND R6 != pointer to skb",
+        "LD_ABS is not allowed in subprogs without BTF",
+    ],
+    "limit": [
+        "too many different kernel function calls",
+        "The total number of maps per program has reached the limit of 64",
+        "only one cgroup storage of each type is allowed",
+        "insn 7 cannot be patched due to 16-bit range",
+    ],
+    "complexity": ["liveness analysis exceeded complexity limit (512 calls)"],
+    "object-btf": [
+        "number of funcs in func_info doesn't match number of subprogs",
+        "missing btf func_info",
+        "tail_call is not allowed in subprogs without BTF",
+        "Invalid insn code at line_info[4].insn_off",
+    ],
+    "privilege": [
+        "R1 leaks addr into map",
+        "'struct task_struct' access is allowed only to CAP_PERFMON and CAP_SYS_ADMIN",
+        "destructive kfunc calls require CAP_SYS_BOOT capabilities",
+        "function calls to other bpf functions are allowed for CAP_BPF and CAP_SYS_ADMIN",
+    ],
+    "btf": ["in-kernel BTF is malformed"],
+    "verifier-bug": [
+        "verifier bug: backtracking misuse",
+        "verifier internal error: unsupported arg type 3",
+        "kernel subsystem misconfigured func bpf_loop#181",
+        "BUG regs 1",
+    ],
+    "stack-access": [
+        "invalid write to stack R10 off=8 size=8",
+        "invalid indirect access to stack R2 off=8 size=8",
+        "attempt to corrupt spilled pointer on stack",
+        "invalid size of register fill",
+        "cannot return stack pointer to the caller",
+    ],
+    "stack-object": [
+        "Expected a dynptr of type ringbuf as arg #0",
+        "Dynptr has to be an uninitialized dynptr",
+        "arg 1 cannot overwrite referenced dynptr",
+        "irq flag acquired by bpf_local_irq_save kfuncs cannot be restored with others",
+    ],
+    "kptr": [
+        "kptr access size must be BPF_DW",
+        "store to referenced kptr disallowed",
+        "map 'm' has no valid kptr",
+        "bpf_timer cannot be accessed directly by load/store",
+        "rbtree_remove node input must be non-owning ref",
+    ],
+    "lock": [
+        "bpf_rcu_read_unlock is missing",
+        "1 bpf_preempt_enable is missing",
+        "unmatched rcu read unlock (kernel function bpf_rcu_read_unlock)",
+        "BPF_EXIT instruction in main prog cannot be used inside bpf_local_irq_save-ed region",
+        "global function calls are not allowed while holding a lock,",
+    ],
+    "helper": [
+        "func bpf_get_func_ip#173 supported only for fentry/fexit/fmod_ret programs",
+        "func bpf_get_func_ip#173 not supported for program type 6",
+    ],
+    "jit": ["JIT is required for calling kernel function", "JIT doesn't support bpf-to-bpf calls"],
+    "format-string": [
+        "R1 does not point to a readonly map'",
+        "string is not zero-terminated",
+        "Invalid format string",
+    ],
+    "tail-calls": ["tail_call abusing map_ptr"],
+    "freplace-target": [
+        "Cannot replace static functions",
+        "f() is not a global function",
+        "arg1 in f() is INT while g() has PTR",
+        "f() has 1 args while g() has 2 args",
+    ],
+    "attach-target": ["attach_btf_id 77 is invalid", "ret type void not allowed for fmod_ret"],
+    "map-btf": [
+        "map 'm' doesn't have 'struct bpf_spin_lock'",
+        "R1 doesn't have constant offset. bpf_timer has to be at the constant offset",
+    ],
+    "map-for-program": [
+        "perf_event programs can only use preallocated hash map",
+        "bpf_struct_ops map cannot be used in prog",
+        "no direct value access support for this map type",
+    ],
 }
+SAID["struct-access"] += [
+    "R1 is ptr_task_struct invalid negative access: off=-8",
+    "R1 is ptr_task_struct access user memory: off=8",
+    "struct sock doesn't have field at offset 7",
+    "cannot access ptr member ops with moff 8 in struct sock with off 9 size 4",
+]
+SAID["context-access"] += [
+    "dereference of modified ctx ptr R1 off=8 disallowed",
+    "variable ctx access var_off=(0x0; 0xff) disallowed",
+    "R1 invalid sock access off=77 size=4",
+]
+SAID["argument"] += [
+    "R2 is not a known constant'",
+    "R1 is of type task_struct but sock is expected",
+    "helper access to the packet is not allowed",
+]
+SAID["bounds"] += ["R2 unbounded size, use 'var &= const' or 'if (var < const)'"]
+SAID["sleepable"] += ["Only fentry/fexit/fmod_ret and lsm programs can be sleepable"]
+SAID["arguments"] += ["func 'tcp_connect' offset 3 is not multiple of 8"]
+SAID["read-only"] += ["read from map forbidden, value_size=4 off=0 size=4"]
+SAID["license"] += ["cannot call kernel function from non-GPL compatible program"]
+SAID["control-flow"] += ["recursive call from f() to g()"]
+SAID["global-function"] += ["callback function not static", "R1 is not a pointer"]
 
 
 @pytest.mark.parametrize(
@@ -402,7 +527,17 @@ def test_an_instruction_is_too_new_only_where_the_program_has_it(
     assert reason.code == "instruction"
     assert words in reason.text
     without = program_refused(log=f"{line}\n", code=code((0x95, 0, 0, 0)))
-    assert explain(without, MODERN).code == "unknown"
+    assert explain(without, MODERN).code == "malformed-instruction"
+
+
+@pytest.mark.parametrize(
+    ("offset", "immediate", "code"), [(0, 0, "instruction"), (2, 1, "malformed-instruction")]
+)
+def test_a_jump_over_nothing_is_newer_and_not_malformed(
+    offset: int, immediate: int, code: str
+) -> None:
+    line = f"invalid may_goto off {offset} imm {immediate}\n"
+    assert explain(program_refused(log=line, code=MAY_GOTO), MODERN).code == code
 
 
 def test_a_callback_is_told_by_the_helper_that_the_kernel_lacks() -> None:
@@ -568,6 +703,88 @@ def test_a_map_whose_sizes_nobody_told_is_made_with_all_of_them() -> None:
     assert reason.code == "map-definition"
     assert reason.text.startswith("the map m has value_size and max_entries 0")
     assert "makes it with value_size 8 and max_entries 1" in reason.evidence
+
+
+# What libbpf 1.1 to 1.7 says, and the code that it stands for.
+LIBBPF_SAID = {
+    "target-not-told": [
+        "prog 'p': no BTF-based attach target is specified, use bpf_program__set_attach_target()",
+    ],
+    "object-btf": [
+        "Error loading .BTF into kernel: -22. BTF is mandatory, can't proceed.",
+        "prog 'p': missing .BTF.ext function info.",
+        "externs without BTF info are not supported",
+        "BTF type [7] is malformed",
+    ],
+    "object": [
+        "elf: couldn't find symbol table in x.o, stripped object file?",
+        "invalid license section in x.o",
+        "sec 'xdp': corrupted program 'p', offset 8, size 8",
+    ],
+    "relocation": [
+        "prog 'p': bad call relo against 'f' in section 'xdp'",
+        "prog 'p': bad data relo against section '.text'",
+        "prog 'p': no .text section found yet sub-program call exists",
+    ],
+    "map-definition": [
+        "map 'm': can't determine value size for type [7]: -22.",
+        "map 'm': prog-array value def is of unexpected kind func.",
+        "map 'm': 'values' member should be last.",
+        ".maps relo #1: 'f' isn't a BTF-defined map",
+    ],
+    "inner-map": ["map 'm': failed to initialize slot [0] to map 'i' fd=7: -22"],
+    "shared-prog-array": ["map 'm': failed to initialize slot [0] to prog 'p' fd=7: -EINVAL"],
+    "struct-ops-unused": [
+        "prog 'p': SEC(\"struct_ops\") program isn't referenced anywhere, did you forget to use "
+        "it?",
+    ],
+    "struct-ops-type": [
+        "struct_ops reloc cc: cannot find member at moff 8",
+        "struct_ops init_kern cc: member f is not a struct_ops program",
+    ],
+    "freplace-target": ["f is not found in prog's BTF", "The target program doesn't have BTF"],
+    "kconfig-not-found": ["failed to open system Kconfig"],
+    "kconfig-type": ["failed to resolve size of extern (kcfg) 'CONFIG_X': -22"],
+    "ksym-type": ["extern (ksym) 'x': resolution is ambiguous: 0x1 or 0x2"],
+    "pin": [
+        "specified path /tmp/m is not on BPF FS",
+        "map 'm': failed to auto-pin at '/sys/fs/bpf/m': -2",
+    ],
+    "global-function": [
+        "prog 'p': subprog 'f' arg#0 is expected to be of `struct xdp_md *` type",
+    ],
+    "arena": ["map 'b': only single ARENA map is supported (map 'a' is also ARENA)"],
+    "core-type": [
+        "prog 'p': relo #1: error matching candidate #0 x: -22",
+        "prog 'p': relo 1 at insn #7 can't be applied to array access",
+    ],
+    "privilege": [
+        "Error in bpf_object__probe_loading():Operation not permitted(1). Couldn't load trivial "
+        "BPF program. Make sure your kernel supports BPF (CONFIG_BPF_SYSCALL=y)",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "line"), [(code, line) for code, lines in LIBBPF_SAID.items() for line in lines]
+)
+def test_what_every_libbpf_says_has_its_code(code: str, line: str) -> None:
+    reason = explain(Failure("EINVAL", f"libbpf: {line}\n"), MODERN)
+    assert reason.code == code
+    assert line in reason.evidence
+    assert reason.remedy
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Error loading .BTF into kernel: -22. BTF is optional, ignoring.",
+        ".maps relo #0: for 1 value 2 rel->r_offset 3 name 4 ('m')",
+        "struct_ops init: struct tcp_congestion_ops(type_id=7) cc found at offset 0",
+    ],
+)
+def test_what_libbpf_goes_on_from_is_no_reason(line: str) -> None:
+    assert explain(Failure("EINVAL", f"libbpf: {line}\n"), MODERN).code == "unknown"
 
 
 @pytest.mark.parametrize("who", ["kernel", "vmlinux", "nf_conntrack"])

@@ -99,3 +99,26 @@ def test_a_source_line_is_the_last_with_its_place_where_the_kernel_tells_it() ->
     new = "; return *p; @ x.bpf.c:12\nR1 is odd\n"
     assert source_line(new) == "x.bpf.c:12: return *p;"
     assert source_line("R1 is odd\n") == ""
+
+
+# Level 1 of 7.3.
+EXPLAINED = """\
+R0 invalid mem access 'map_value_or_null'
+
+Verification failed: Memory Safety: Invalid dereference
+  null @ mistakes.bpf.c:38:12
+  Source context:
+  >>> 38 | return *count ? XDP_PASS : XDP_DROP;
+         |        ^-- error: R0 may be NULL here (a nullable map value).
+  Instruction context:
+  >>> 6 | (79) r1 = *(u64 *)(r0 +0)
+
+Suggestion:
+  Add a NULL check before the access.
+
+processed 7 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+"""
+
+
+def test_what_a_kernel_explains_below_a_finding_is_not_another_finding() -> None:
+    assert findings(EXPLAINED) == ["R0 invalid mem access 'map_value_or_null'"]

@@ -153,6 +153,41 @@ _LEGACY_MAPS: Make = said(
 _MAP = r"map '(?P<map>[^']*)': "
 _PROGRAM = r"prog '(?P<program>[^']*)': "
 
+_OBJECT_BTF: Make = said(
+    "object-btf",
+    "the object's BTF is not one that libbpf and this kernel take",
+    "build the object anew with clang -g; a tool that cuts or joins objects must keep .BTF and "
+    ".BTF.ext in step with the code (`bpftool gen object`, `llvm-strip -g`)",
+)
+_DAMAGED: Make = said(
+    "object",
+    "libbpf cannot read it as a BPF object: parts of it are damaged, or were stripped",
+    "build it anew; strip only its DWARF (`llvm-strip -g`), not its symbols",
+)
+_RELOCATION: Make = said(
+    "relocation",
+    "the program refers to a symbol that libbpf cannot resolve",
+    'keep data in globals or maps of SEC(".maps"), and functions in the same object',
+)
+_MAP_DEFINITION: Make = said(
+    "map-definition",
+    "libbpf cannot read the definition of the map {map}",
+    'define it in SEC(".maps") with __uint(type, ...), __type(key, ...), __type(value, ...) and '
+    "__uint(max_entries, ...)",
+)
+_STRUCT_OPS: Make = said(
+    "struct-ops-type",
+    "libbpf cannot bring a struct_ops of the object into the shape that this kernel has",
+    'define it as a plain global of the kernel\'s own struct in SEC(".struct_ops"), whose '
+    'functions are programs of SEC("struct_ops/...")',
+)
+_PIN: Make = said(
+    "pin",
+    "a map or a program cannot be pinned, or the one that is pinned there is of another shape",
+    "mount a bpffs (`mount -t bpf bpf /sys/fs/bpf`), remove what was pinned before with another "
+    "definition, or leave the pinning out",
+)
+
 LIBBPF = rules(
     (r"elf: legacy map definitions in 'maps' section are not supported", _LEGACY_MAPS),
     (
@@ -183,7 +218,8 @@ LIBBPF = rules(
     ),
     (
         r"failed to find BTF for extern '(?P<name>[^']*)'|"
-        r"failed to find extern definition for BTF",
+        r"failed to find extern definition for BTF|extern '(?P<name2>)\S+': unrecognized extern|"
+        r"externs without BTF info|unrecognized extern section",
         said(
             "object-btf",
             "the object's BTF does not describe the extern {name}",
@@ -191,15 +227,12 @@ LIBBPF = rules(
         ),
     ),
     (
-        r"(?:prog|sec) '[^']*': (?:bad relo against|relo for \S+ unsupported|"
-        r"unrecognized relocation|invalid relo)|"
-        r"prog '[^']*': bad (?:map )?relo against '(?P<symbol>[^']*)' in section "
-        r"'(?P<section>[^']*)'",
-        said(
-            "relocation",
-            "the program refers to a symbol that libbpf cannot resolve",
-            'keep data in globals or maps of SEC(".maps"), and functions in the same object',
-        ),
+        r"(?:prog|sec) '[^']*': (?:bad (?:map |call |data |subprog addr )?relo against|"
+        r"relo for \S+ unsupported|unrecognized relocation|invalid relo|unexpected relo for insn|"
+        r"(?:map|data|extern) relo failed to find|missing subprog addr relo|"
+        r"no \.text section found yet|incorrect bpf_call opcode|cannot find exception callback|"
+        r"exception[ _]callback)|extern function \S+ is unsupported under",
+        _RELOCATION,
     ),
     (
         _PROGRAM + r"missing BPF prog type, check ELF section name",
@@ -221,7 +254,8 @@ LIBBPF = rules(
     (r"extern '(?P<name>CONFIG_\w+)' \(strong\): not resolved$", _config),
     (
         r"extern '(?P<name>LINUX_\w+)' \(strong\): not resolved$|"
-        r"(?:failed to parse|extern \(kcfg\)) '(?P<name2>[^']*)'",
+        r"(?:failed to parse|extern \(kcfg\)) '(?P<name2>[^']*)'|"
+        r"failed to (?:resolve size|determine alignment) of extern \(kcfg\) '(?P<name3>[^']*)'",
         said(
             "kconfig-type",
             "the value of a __kconfig extern does not fit its declared type, or libbpf knows no "
@@ -258,6 +292,32 @@ LIBBPF = rules(
             "freplace-target",
             "{program} replaces a function of another program, which nobody named",
             "load it with its own loader: bpf_program__set_attach_target()",
+        ),
+    ),
+    (
+        _PROGRAM + r"no BTF-based attach target is specified",
+        said(
+            "target-not-told",
+            "the section of {program} does not name what it is attached to",
+            'name it in the section, as in SEC("fentry/FUNCTION"), or load it with its own loader: '
+            "bpf_program__set_attach_target()",
+        ),
+    ),
+    (
+        r"The target program doesn't have BTF|\S+ is not found in prog's BTF|"
+        r"prog '[^']*': failed to find BPF program \(FD|Failed to get BTF \d+ of the program",
+        said(
+            "freplace-target",
+            "the function that is to be replaced or traced is not in the other program",
+            "name a global function of that program, which needs BTF (clang -g)",
+        ),
+    ),
+    (
+        r"prog '(?P<program>[^']*)': SEC\(\"struct_ops\"\) program isn't referenced anywhere",
+        said(
+            "struct-ops-unused",
+            "no struct_ops map that libbpf knows has {program} as a member",
+            'name it in a map of SEC(".struct_ops"); SEC(".struct_ops.link") takes libbpf 1.2',
         ),
     ),
     (
@@ -301,25 +361,134 @@ LIBBPF = rules(
             "declare the struct as this kernel's BTF has it",
         ),
     ),
-    (r"(?:Error loading vmlinux BTF: |vmlinux BTF is not found|failed to find valid)", _btf),
+    (
+        r"struct_ops (?:init_kern|reloc) [^: ]+(?::| func ptr)|"
+        r"struct_ops (?:init|reloc): (?!struct )",
+        _STRUCT_OPS,
+    ),
+    (
+        r"(?:Error loading vmlinux BTF: |vmlinux BTF is not found|failed to find valid|"
+        r"kernel BTF is missing at )",
+        _btf,
+    ),
+    (
+        r"Error loading \.BTF into kernel: .*mandatory|BTF loading error|"
+        r"prog '[^']*': (?:missing|error relocating) \.BTF\.ext|"
+        r"prog '[^']*': failed to perform \.BTF\.ext fix|"
+        r"(?:BTF(?:\.ext)? (?:type|types|header|total|has|section)|Invalid BTF|Malformed BTF|"
+        r"Unsupported BTF|\.BTF\.ext |\S+ section (?:header |has |in )?.*\.BTF\.ext|"
+        r"btf: type \[\d+\]: (?!unrecognized kind))",
+        _OBJECT_BTF,
+    ),
+    (
+        r"prog '[^']*': subprog '(?P<name>[^']*)' arg#\d+ is expected to be of",
+        said(
+            "global-function",
+            "an argument of the global function {name} is tagged as the context and has another "
+            "type than the program's context",
+            "give the argument the context's own type, or make the function static",
+        ),
+    ),
+    (
+        r"failed to open system Kconfig|error parsing (?:system|in-memory) Kconfig",
+        said(
+            "kconfig-not-found",
+            "libbpf finds no config of this kernel, of which a __kconfig extern asks",
+            "a kernel with CONFIG_IKCONFIG_PROC, or its config at /boot/config-RELEASE; or declare "
+            "the extern __weak",
+        ),
+    ),
+    (
+        r"extern \(ksym\) '(?P<name>[^']*)': resolution is ambiguous",
+        said(
+            "ksym-type",
+            "this kernel has several symbols {name}",
+            "refer to another symbol, or find the address in the loader and pass it in a global",
+        ),
+    ),
+    (
+        _MAP + r"failed to initialize slot \[\d+\] to map '(?P<inner>[^']*)'",
+        said(
+            "inner-map",
+            "the map {inner} is not shaped like the inner map that {map} is defined with",
+            "give it the same type, key_size, value_size, max_entries and map_flags",
+        ),
+    ),
+    (
+        _MAP + r"failed to initialize slot \[\d+\] to prog '(?P<program>[^']*)'",
+        said(
+            "shared-prog-array",
+            "the PROG_ARRAY {map} does not take {program}: all its programs must be of one type, "
+            "and of one attach type on newer kernels",
+            "a PROG_ARRAY for each kind",
+        ),
+    ),
+    (
+        r"map '[^']*'.*(?:pin |pinned|couldn't reuse)|failed to (?:pin map|mkdir|statfs )|"
+        r"specified path \S+ is not on BPF FS|failed to open link at",
+        _PIN,
+    ),
+    (
+        r"map '[^']*': only single ARENA map|map '[^']*': failed to mmap arena|"
+        r"prog '[^']*': bad arena data relocation|"
+        r"elf: sec '[^']*': (?:declared ARENA|to use global)",
+        said(
+            "arena",
+            "the object's arena is not defined as libbpf wants it",
+            'define one map of type arena in SEC(".maps"), with room for all `__arena` globals',
+        ),
+    ),
     (_MAP + r"failed to create inner map: ", inner_map),
     (_MAP + r"failed to create: (?P<error>.*)$", refused_map),
     (
         _MAP
         + r"(?:unknown field|map type isn't specified|unexpected def kind|unsupported map linkage|"
         r"conflicting (?:key|value) size|(?:key|value) (?:type|spec)|attr '|multi-level|"
-        r"should be map-in-map|inner def|invalid )",
+        r"should be map-in-map|inner def|invalid |can't determine (?:key|value) size|"
+        r"'\S+' member should be last|\S+ type \[\d+\] not found|\S+ spec is not a zero-sized|"
+        r"\S+(?: \S+)? def is of unexpected kind|unexpected var kind|BTF data is corrupted)",
+        _MAP_DEFINITION,
+    ),
+    (
+        r"\.maps relo #\d+: (?!for |map )|map #\d+: empty name|failed to find skeleton map",
         said(
             "map-definition",
-            "libbpf cannot read the definition of the map {map}",
-            'define it in SEC(".maps") with __uint(type, ...), __type(key, ...), '
-            "__type(value, ...) and __uint(max_entries, ...)",
+            "libbpf cannot read what the definition of a map refers to",
+            "let `.values` name maps of the inner map's shape, or programs of the same object that "
+            "are not static",
+        ),
+    ),
+    (
+        r"Total maps exceeds (?P<most>\d+)",
+        said(
+            "limit",
+            "the object has more than {most} maps",
+            "keep several values in one map, or split the object",
+        ),
+    ),
+    (
+        r"elf: (?:couldn't find symbol table|multiple symbol tables|symbol strings section|"
+        r"'[^']*' has unknown byte order|init internal)|(?:multiple SYMTAB|ELF s)|"
+        r"invalid (?:license|kver) section|sec '[^']*': (?:failed to (?:get|find|determine)|"
+        r"program at offset|corrupted|symbol #|invalid offset|unexpected non-VAR)|"
+        r"DATASEC '[^']*' not found|object '[^']*': loading non-native endianness",
+        _DAMAGED,
+    ),
+    (
+        r"Error in \S+\(\): ?.*Couldn't (?:load trivial BPF program|create simple array map)",
+        said(
+            "privilege",
+            "the kernel lets this loader load no BPF program at all",
+            "load as root, or with CAP_BPF, on a kernel with CONFIG_BPF_SYSCALL; raise "
+            "RLIMIT_MEMLOCK before Linux 5.11 (ulimit -l unlimited)",
         ),
     ),
     (
         r"prog '[^']*': relo #\d+: (?:insn #\d+ \(LDX/ST/STX\) (?:value too big|accesses field "
         r"incorrectly|unexpected mem size|invalid new mem size)|unexpected insn|"
-        r"relocation decision ambiguity|field offset ambiguity|parsing )|"
+        r"relocation decision ambiguity|field offset ambiguity|parsing |bad insn|"
+        r"error matching candidate|trying to relocate|target candidate search|no matching targets)|"
+        r"prog '[^']*': relo (?:\d+ at|for) |"
         r"prog '[^']*': relo #\d+: .*relocation doesn't support|"
         r"prog '[^']*': relo #\d+: failed to (?:relocate|patch)",
         said(

@@ -6,6 +6,7 @@ docs/verify.md, "Reasons"; the rules stand in verifierrules.py, libbpfrules.py a
 """
 
 from vmtest.guest import verifierlog
+from vmtest.guest.encodingrules import ENCODING
 from vmtest.guest.failures import (
     LACKING,
     Failure,
@@ -18,9 +19,12 @@ from vmtest.guest.failures import (
 )
 from vmtest.guest.instructions import SIZE
 from vmtest.guest.libbpfrules import LIBBPF
+from vmtest.guest.resourcerules import RESOURCES
 from vmtest.guest.verifierrules import VERIFIER
 
 __all__ = ["LACKING", "Failure", "Kernel", "MapShape", "Reason", "explain", "shared_prog_array"]
+
+_LOGGED = (*VERIFIER, *ENCODING, *RESOURCES)
 
 INSTRUCTION_LIMIT = 1_000_000
 """BPF_COMPLEXITY_LIMIT_INSNS of include/linux/bpf.h: a longer program is not even verified."""
@@ -55,7 +59,7 @@ def explain(failure: Failure, kernel: Kernel) -> Reason:
     """Why `failure` happened, as far as it is shown; `unknown` otherwise."""
     findings = verifierlog.findings(failure.log)
     for line in reversed(findings):
-        if found := of_line(line, VERIFIER, failure, kernel):
+        if found := of_line(line, _LOGGED, failure, kernel):
             return _at_its_place(found, failure)
     if findings:
         # The verifier said something else: no probe explains that.

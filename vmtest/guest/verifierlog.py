@@ -24,6 +24,9 @@ _NOISE = re.compile(
     r"returning from callee|to caller at|caller:|callee:|Validating |arg#\d+ reference|"
     r"-- (?:BEGIN|END) |\s*\d+: [.0-9]+ \([0-9a-f]{2}\)|propagating r)"
 )
+# "Verification failed: CATEGORY: WHAT", then indented lines below headings.
+_EXPLAINED = "Verification failed: "
+_EXPLANATION = re.compile(r"\s|(?:Suggestion|Causal path|Reason)\b")
 _BANNER = re.compile(
     r"^(?:$|prog '[^']*': BPF program load failed: |prog '[^']*': failed to load: |"
     r"prog '[^']*': failed to prepare load attributes: |"
@@ -64,9 +67,20 @@ def statistics(log: str) -> Statistics:
 def findings(log: str) -> list[str]:
     """The lines of a verifier's log that say something about the program, in order.
 
-    Not the statistics, nor source lines, instructions and register states.
+    Not the statistics, nor source lines, instructions and register states, nor what kernels from
+    7.3 on explain below a finding at levels 1 and 2.
     """
-    return [line.strip() for line in log.splitlines() if not _NOISE.match(line)]
+    said, explained = [], False
+    for line in log.splitlines():
+        if line.startswith(_EXPLAINED):
+            explained = True
+        elif explained and (not line.strip() or _EXPLANATION.match(line)):
+            pass
+        else:
+            explained = False
+            if not _NOISE.match(line):
+                said.append(line.strip())
+    return said
 
 
 def words(messages: str) -> list[str]:
