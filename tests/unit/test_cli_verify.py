@@ -40,6 +40,7 @@ def run(tmp_path: Path) -> Path:
         (("text.o", "--log-level", "3"), "is none of 1, 2, 4"),
         (("text.o", "--log-limit", "1T"), "from 1K to 256M"),
         (("text.o", "--fail-on", "anything"), "is none of rejected, regressed"),
+        (("text.o", "--fail-on", "attach"), "nothing is attached; add --attach"),
         (("text.o", "--fail-on", "regressed"), "needs --baseline FILE or --against"),
         (("text.o", "--baseline", "b", "--against", "d"), "compare with one of them"),
         (("text.o", "--baseline", "b.json"), "b.json does not exist"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_what_says_more_of_its_place_wins(folder: Path) -> None:
 def test_the_command_line_wins_over_kernels_toml(folder: Path) -> None:
     (given,) = loadables.expand(["mesh.bpf.o"], (), folder)
     loading = Loading(types={"auth": "sched_cls", "a*": "sched_act"})
-    configured = Given(loadables.replace(given.build, loading=loading), given.tail)
+    configured = Given(replace(given.build, loading=loading), given.tail)
     (found,) = types.told_to((configured,), types.parse(["a*=xdp"]), folder)
     assert found.build.loading.types["auth"] == "xdp"
 

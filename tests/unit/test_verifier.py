@@ -10,7 +10,7 @@ import pytest
 
 from vmtest.errors import UsageError
 from vmtest.model.kernels import KernelResult, Matrix, Status
-from vmtest.model.loads import ChangeKind, Cost, LoadResult, LoadSet, Reason, Verdict
+from vmtest.model.loads import Attachment, ChangeKind, Cost, LoadResult, LoadSet, Reason, Verdict
 from vmtest.verify import baseline as verifier
 from vmtest.verify.baseline import Baseline, FailOn, Rules
 
@@ -50,6 +50,28 @@ def test_a_baseline_comes_back_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "b.json"
     file.write_text(verifier.dumps(before))
     assert verifier.load(file) == before
+
+
+def tried(attachment: Attachment, required: bool = True) -> KernelResult:
+    return kernel(replace(load("p", required=required), attachment=attachment))
+
+
+def test_a_failed_attachment_decides_only_where_it_is_asked_to() -> None:
+    failed = tried(Attachment(False, errno="ENOENT"))
+    assert judged(failed, "rejected").status is Status.PASSED
+    asked = judged(failed, "rejected,attach")
+    assert (asked.status, asked.reason) == (Status.FAILED, "1 not attached")
+
+
+def test_an_attachment_that_is_never_called_has_failed() -> None:
+    idle = Attachment(True, reason=Reason("lsm-inactive", "never called"))
+    assert judged(tried(idle), "attach").reason == "1 attached and never called"
+
+
+def test_an_attachment_that_works_or_is_not_required_fails_nothing() -> None:
+    assert judged(tried(Attachment(True)), "attach").status is Status.PASSED
+    assert judged(tried(Attachment(False), required=False), "attach").status is Status.PASSED
+    assert judged(kernel(load("p")), "attach").status is Status.PASSED
 
 
 def test_a_refusal_that_other_kernels_show_in_another_light_is_no_change() -> None:

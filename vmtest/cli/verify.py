@@ -95,7 +95,7 @@ def verify(
         str | None,
         typer.Option(
             metavar="WORDS",
-            help="Of rejected, regressed, drift, limit, +N%, nothing; "
+            help="Of rejected, regressed, drift, limit, attach, +N%, nothing; "
             "default rejected, and regressed where there is something to compare with.",
         ),
     ] = None,
@@ -141,6 +141,8 @@ def verify(
             old = _of_kernels(read_matrix(folder), kernel or [])
             matrix = _judged(old, rules, folder, tuple(program or ()))
         else:
+            if rules.fail_on.attach and not attach:
+                raise UsageError(f"--fail-on {fail_on}: nothing is attached; add --attach")
             told = types.parse(type_ or [])
             settings = common.load_config_or_builtin(config)
             order = Order(

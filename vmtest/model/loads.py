@@ -67,12 +67,20 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """Whether an accepted program could be attached (``--attach``), and where or why not."""
+    """Whether an accepted program could be attached (``--attach``), and where or why not.
+
+    One that was attached has a ``reason`` where the kernel will never call it.
+    """
 
     attached: bool
     place: str = ""
     errno: str = ""
     reason: Reason | None = None
+
+    @property
+    def works(self) -> bool:
+        """Whether it was attached and the kernel will call it."""
+        return self.attached and self.reason is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from vmtest.model.kernels import KernelResult, Matrix, unique
-from vmtest.model.loads import Change, ChangeKind, LoadResult, Verdict
+from vmtest.model.loads import Attachment, Change, ChangeKind, LoadResult, Reason, Verdict
 from vmtest.model.text import one_line, printable
 from vmtest.report.table import Cell, Line, Row, SuiteRows, Table, Tone
 from vmtest.report.text import counted
@@ -41,15 +41,16 @@ WHOLE = "(as a whole)"
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A load that came to nothing in the same way on one kernel or on several."""
+    """A load or an attachment that came to nothing in the same way on one kernel or on several.
+
+    ``mark`` says how, ``about`` what else is known in a word ("" for nothing), ``lines`` why.
+    """
 
     label: str
+    mark: Line
+    about: str
+    lines: tuple[str, ...]
     loads: tuple[tuple[KernelResult, LoadResult], ...]
-
-    @property
-    def first(self) -> LoadResult:
-        """The result on the first of its kernels."""
-        return self.loads[0][1]
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -128,9 +129,8 @@ def _cell(load: LoadResult | None) -> Cell:
         return (Line("-", Tone.QUIET),)
     lines = [mark_of(load)]
     if load.attachment is not None:
-        attached = load.attachment.attached
-        how = "attached" if attached else f"not attached {load.attachment.errno}".rstrip()
-        lines.append(Line(how, Tone.GOOD if attached else Tone.WARN))
+        mark = attachment_mark(load.attachment)
+        lines.append(replace(mark, text=f"{mark.text} {load.attachment.errno}".rstrip()))
     if not load.required and load.verdict.bad:
         lines.append(Line("not required", Tone.QUIET))
     return tuple(lines)
@@ -145,7 +145,14 @@ def _counts(loads: Sequence[LoadResult]) -> Cell:
             of = [load for load in of if load.program]
         if of:
             lines.append(Line(f"{len(of)} {mark.text}", mark.tone))
-    return tuple(lines) or (Line("-", Tone.QUIET),)
+    return (*lines, *_failed_attachments(loads)) or (Line("-", Tone.QUIET),)
+
+
+def _failed_attachments(loads: Sequence[LoadResult]) -> Cell:
+    """``2 not attached``, ``1 attached, never called``."""
+    marks = [attachment_mark(load.attachment) for load in loads if load.attachment is not None]
+    failed = dict.fromkeys(mark for mark in marks if mark.tone is not Tone.GOOD)
+    return tuple(replace(mark, text=f"{marks.count(mark)} {mark.text}") for mark in failed)
 
 
 def legend(matrix: Matrix) -> tuple[str, ...]:
@@ -156,27 +163,81 @@ def legend(matrix: Matrix) -> tuple[str, ...]:
 
 def rejections(matrix: Matrix) -> tuple[Rejection, ...]:
     """What was not accepted, in the order of the rows; kernels that agree are one."""
+
+    def same(load: LoadResult) -> tuple[object, ...] | None:
+        known = (load.object, load.program, load.verdict, load.errno, load.line, load.reason)
+        return known if load.verdict.bad else None
+
+    return tuple(
+        Rejection(printable(load.label), mark_of(load), title(load), why(load), some)
+        for load, some in _alike(matrix, same)
+    )
+
+
+def unattached(matrix: Matrix) -> tuple[Rejection, ...]:
+    """Accepted programs that could not be attached, or never run where they were; likewise."""
+
+    def same(load: LoadResult) -> tuple[object, ...] | None:
+        attachment = load.attachment
+        if attachment is None or attachment.works:
+            return None
+        return load.object, load.program, attachment
+
+    return tuple(
+        Rejection(
+            printable(load.label),
+            attachment_mark(load.attachment),
+            _where(load, load.attachment),
+            _reason_lines(load.attachment.reason),
+            some,
+        )
+        for load, some in _alike(matrix, same)
+        if load.attachment is not None
+    )
+
+
+def _alike(
+    matrix: Matrix, same: Callable[[LoadResult], tuple[object, ...] | None]
+) -> list[tuple[LoadResult, tuple[tuple[KernelResult, LoadResult], ...]]]:
+    """The loads for which ``same`` gives the same, the first of each and all with its kernel."""
     place = {name: n for n, name in enumerate(objects_of(matrix))}
     found: dict[tuple[object, ...], list[tuple[KernelResult, LoadResult]]] = {}
     for kernel in matrix.kernels:
         for load in kernel.loads:
-            if load.verdict.bad:
-                same = (load.object, load.program, load.verdict, load.errno, load.line, load.reason)
-                found.setdefault(same, []).append((kernel, load))
+            if (key := same(load)) is not None:
+                found.setdefault(key, []).append((kernel, load))
     ordered = sorted(found.values(), key=lambda some: place[some[0][1].object])
-    return tuple(Rejection(printable(some[0][1].label), tuple(some)) for some in ordered)
+    return [(some[0][1], tuple(some)) for some in ordered]
+
+
+def attachment_mark(attachment: Attachment) -> Line:
+    """``attached``, ``not attached``, ``attached, never called``."""
+    if attachment.works:
+        return Line("attached", Tone.GOOD)
+    return Line("attached, never called" if attachment.attached else "not attached", Tone.WARN)
+
+
+def _where(load: LoadResult, attachment: Attachment) -> str:
+    """``ENOENT, where its section says: kprobe/do_unlinkat``."""
+    place = ": ".join(part for part in (attachment.place, load.section) if part)
+    return printable(", ".join(part for part in (attachment.errno, place) if part))
+
+
+def _reason_lines(reason: Reason | None) -> tuple[str, ...]:
+    if reason is None:
+        return ()
+    lines = [f"{reason.code}: {one_line(reason.text, 500)}"]
+    if reason.evidence:
+        lines.append(f"evidence: {one_line(reason.evidence, 500)}")
+    if reason.remedy:
+        lines.append(f"remedy: {one_line(reason.remedy, 500)}")
+    return tuple(lines)
 
 
 def why(load: LoadResult) -> tuple[str, ...]:
     """The lines below a rejection: reason, remedy, evidence, the verifier's own words."""
-    lines = []
     reason = load.reason
-    if reason is not None:
-        lines.append(f"{reason.code}: {one_line(reason.text, 500)}")
-        if reason.evidence:
-            lines.append(f"evidence: {one_line(reason.evidence, 500)}")
-        if reason.remedy:
-            lines.append(f"remedy: {one_line(reason.remedy, 500)}")
+    lines = [*_reason_lines(reason)]
     if load.line and (reason is None or load.line not in (reason.text, reason.evidence)):
         lines.append(f"last line: {one_line(load.line, 500)}")
     if load.log_cut:
@@ -251,5 +312,6 @@ def summary(matrix: Matrix) -> str:
         of = [load for load in loads if load.verdict is verdict and (load.program or verdict.bad)]
         if of:
             counts.append(f"{len(of)} {verdict}")
+    counts += [line.text for line in _failed_attachments(loads)]
     head = f"{counted(len(objects_of(matrix)), 'object')}, {counted(len(programs), 'program')}"
     return f"{head}: {', '.join(counts)}"

@@ -78,7 +78,7 @@ def render(matrix: Matrix, limit: int = LIMIT) -> str:
     failures, log = tables.failures(matrix), tables.log_of_tests(matrix)
     for failure in failures:
         pieces.add(_failure(failure, log, open_it=len(failures) == 1), "failure")
-    rejections = loads.rejections(matrix)
+    rejections = (*loads.rejections(matrix), *loads.unattached(matrix))
     for rejection in rejections:
         pieces.add(_rejection(rejection, open_it=len(rejections) == 1), "rejection")
     for title, lines in (
@@ -200,16 +200,13 @@ def _failure(failure: Failure, log: str, open_it: bool) -> str:
 
 
 def _rejection(rejection: Rejection, open_it: bool) -> str:
-    load = rejection.first
     names = ", ".join(map(html.escape, rejection.kernels))
-    title = f"{_tag(loads.mark_of(load).text, 'b')} {_tag(rejection.label)} on {names}"
-    about = loads.title(load)
-    if about:
-        title += f": {_tag(about)}"
+    title = f"{_tag(rejection.mark.text, 'b')} {_tag(rejection.label)} on {names}"
+    if rejection.about:
+        title += f": {_tag(rejection.about)}"
     parts = [f"\n{_summary_line(title, raw=True, open_it=open_it)}\n"]
-    lines = loads.why(load)
-    if lines:
-        parts.append(_fence(lines))
+    if rejection.lines:
+        parts.append(_fence(rejection.lines))
     parts += [f"\nLog: {_code(log, 1000)}\n" for log in rejection.logs]
     return "".join([*parts, "\n</details>\n"])
 

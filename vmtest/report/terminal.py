@@ -89,6 +89,7 @@ def _report(matrix: Matrix, console: Console) -> Iterable[RenderableType]:
         yield Text()
     yield from _failures(tables.failures(matrix), tables.log_of_tests(matrix))
     yield from _rejections(loads.rejections(matrix))
+    yield from _rejections(loads.unattached(matrix))
     yield from _changes(loads.changed(matrix))
     yield from _near(loads.near(matrix))
     troubled = tables.troubled(matrix)
@@ -285,22 +286,19 @@ def _failure(failure: Failure, log: str) -> Iterable[RenderableType]:
 
 def _rejections(rejections: Sequence[Rejection]) -> Iterable[RenderableType]:
     for rejection in rejections[:_IN_FULL]:
-        load = rejection.first
-        mark = loads.mark_of(load)
-        yield _rule(mark.text, rejection.label, mark.tone)
-        about = loads.title(load)
-        yield Text(f"  on {', '.join(rejection.kernels)}{': ' if about else ''}{about}")
-        yield from _quoted(loads.why(load), 0)
+        yield _rule(rejection.mark.text, rejection.label, rejection.mark.tone)
+        about = f": {rejection.about}" if rejection.about else ""
+        yield Text(f"  on {', '.join(rejection.kernels)}{about}")
+        yield from _quoted(rejection.lines, 0)
         for log in rejection.logs:
             yield Text(f"  log: {log}", STYLE[Tone.QUIET])
         yield Text()
     others = rejections[_IN_FULL:]
     if others:
-        yield _rule("REJECTED", f"{len(others)} more, a line each", Tone.BAD)
+        yield _rule(others[0].mark.text, f"{len(others)} more, a line each", others[0].mark.tone)
         for rejection in others:
-            mark = loads.mark_of(rejection.first)
-            text = Text("  ").append(mark.text, STYLE[mark.tone])
-            what = one_line(next(iter(loads.why(rejection.first)), ""), 120)
+            text = Text("  ").append(rejection.mark.text, STYLE[rejection.mark.tone])
+            what = one_line(next(iter(rejection.lines), ""), 120)
             yield text.append(f" {rejection.label} on {', '.join(rejection.kernels)}: {what}")
         yield Text()
 

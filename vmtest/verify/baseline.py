@@ -81,22 +81,26 @@ class FailOn:
     regressed: bool = False
     drift: bool = False
     limit: bool = False
+    attach: bool = False
     percent: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> FailOn:
-        """Read ``rejected,regressed,drift,limit,+20%``, or ``nothing``; raises UsageError."""
+        """Read ``rejected,regressed,drift,limit,attach,+20%``, or ``nothing``.
+
+        Raises UsageError.
+        """
         found = cls()
         for word in (part.strip() for part in text.split(",")):
             growth = re.fullmatch(r"\+(\d+(?:\.\d+)?)%", word)
             if growth:
                 found = replace(found, percent=float(growth.group(1)))
-            elif word in ("rejected", "regressed", "drift", "limit"):
+            elif word in ("rejected", "regressed", "drift", "limit", "attach"):
                 found = replace(found, **{word: True})
             elif word != "nothing":
                 raise UsageError(
                     f"--fail-on {text}: {word!r} is none of rejected, regressed, drift, limit, "
-                    "nothing, nor a growth such as +20%"
+                    "attach, nothing, nor a growth such as +20%"
                 )
         return found
 
@@ -388,6 +392,12 @@ def _against_it(kernel: KernelResult, rules: Rules) -> list[str]:
     if fail_on.limit:
         near = sum(near_limit(load) for load in kernel.loads if load.required)
         reasons += [f"{near} near the instruction limit"] if near else []
+    if fail_on.attach:
+        tried = [load.attachment for load in kernel.loads if load.required and load.attachment]
+        failed = sum(not one.attached for one in tried)
+        idle = sum(one.attached and not one.works for one in tried)
+        reasons += [f"{failed} not attached"] if failed else []
+        reasons += [f"{idle} attached and never called"] if idle else []
     return reasons
 
 
