@@ -1,10 +1,11 @@
 """Attaching programs, for as long as a `with` lasts."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 
-from vmtest.guest import libbpf
+from vmtest.guest import kinds, libbpf, lsm
 from vmtest.guest.cgroup import Cgroup
 from vmtest.guest.maps import Map
 from vmtest.guest.objects import Program
@@ -15,7 +16,14 @@ _ALLOW_MULTI = 2
 
 @contextlib.contextmanager
 def attached_to_cgroup(program: Program, group: Cgroup) -> Iterator[None]:
-    """Runs `program` for the group's sockets, beside what else is attached. Raises LibbpfError."""
+    """Runs `program` for the group's sockets, beside what else is attached. Raises LibbpfError.
+
+    Also for an LSM program that this kernel would take and never call.
+    """
+    if why := lsm.never_called(kinds.program_type_name(program.kind), program.section):
+        raise libbpf.LibbpfError(
+            errno.EOPNOTSUPP, f"attaching {program.name} to {group.path}: {why.text}; {why.remedy}"
+        )
     fd = os.open(group.path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with _attached(program, fd, program.attach_type, _ALLOW_MULTI, str(group.path)):

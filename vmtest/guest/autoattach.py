@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from vmtest.guest import attach, kinds, libbpf
+from vmtest.guest import attach, kinds, libbpf, lsm
 from vmtest.guest.cgroup import temporary_cgroup
 from vmtest.guest.maps import TYPE_SOCKHASH, TYPE_STRUCT_OPS, OwnMap
 from vmtest.guest.objects import BpfObject, Program
@@ -24,7 +24,10 @@ _TRACEFS = pathlib.Path("/sys/kernel/tracing")
 
 
 class Attachment(NamedTuple):
-    """Whether a program could be attached: `place` says where, `errno` names the failure."""
+    """Whether a program could be attached: `place` says where, `errno` names the failure.
+
+    One that was attached has a `reason` where the kernel will never call it.
+    """
 
     attached: bool
     place: str = ""
@@ -57,7 +60,7 @@ def try_to_attach(opened: BpfObject, program: Program, kernel: Kernel) -> Attach
                 kernel,
             )
             return Attachment(False, place, name, reason)
-    return Attachment(True, place)
+    return Attachment(True, place, reason=lsm.never_called(kind, program.section))
 
 
 _Way = Callable[[BpfObject, Program], AbstractContextManager[None]]

@@ -1,0 +1,77 @@
+"""A BPF LSM that is not active: told, and called once the remedy is applied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from real_kernels import PROJECT, image_of
+from verifying import Loading, loads
+
+from vmtest.config import file as configuration
+from vmtest.model.kernels import RootImage
+from vmtest.objects.builds import build_all
+from vmtest.suites.process import GUEST_ROOT, in_guest_environment
+from vmtest.vm.accel import Probe
+from vmtest.vm.deadlines import Scale
+from vmtest.vm.machine import Machine, MachineSpec
+
+# Debian's 5.10 has CONFIG_BPF_LSM, and no bpf in CONFIG_LSM.
+WITHOUT = "5.10"
+COUNTS = f"""
+import sys
+sys.path.insert(0, {GUEST_ROOT!r})
+import pathlib
+from vmtest.guest import autoattach
+from vmtest.guest.objects import BpfObject
+with BpfObject(pathlib.Path({GUEST_ROOT!r}, "objects", "lsm.o")) as opened:
+    opened.load()
+    with autoattach._where_it_says(opened, opened.programs["counts_opens"]):
+        for _ in range(5):
+            open("/proc/self/stat").close()
+    print(opened.get_global("opens"))
+"""
+
+
+def test_a_bpf_lsm_that_is_not_active_is_told_and_its_remedy_has_programs_called(
+    settings: configuration.Config,
+    cache: Path,
+    root: RootImage,
+    probe: Probe,
+    tmp_path: Path,
+) -> None:
+    image = image_of(WITHOUT, settings, cache)
+    (made,) = (p for p in build_all(PROJECT / "tests" / "verify", tmp_path) if "lsm" in p.name)
+    assert image.config is not None
+    config = image.config.read_bytes()
+
+    @contextmanager
+    def booted(*cmdline: str) -> Iterator[Loading]:
+        spec = MachineSpec(image, root, probe, tmp_path / "console.log", cmdline=cmdline)
+        with Machine(spec) as machine:
+            session = machine.connect(30.0 * Scale.now(probe.seconds, 1).factor)
+            yield Loading(session, {"lsm": made.read_bytes()}, config)
+            session.close()
+
+    def attachment(loading: Loading, program: str) -> dict[str, Any]:
+        return dict(loads(loading.run(["lsm"], attach=True))["lsm", program]["attachment"])
+
+    def opens(loading: Loading) -> int:
+        said = loading.session.run(in_guest_environment(["python3", "-c", COUNTS]))
+        assert said.status == 0, said.stderr
+        return int(said.stdout)
+
+    with booted() as loading:
+        for program in ("counts_opens", "on_the_hooks_function"):
+            told = attachment(loading, program)
+            assert told["attached"]
+            assert told["reason"]["code"] == "lsm-inactive"
+        assert opens(loading) == 0
+        remedy = re.search(r'cmdline = \["(lsm=[^"]+)"\]', told["reason"]["remedy"])
+    assert remedy is not None
+    with booted(remedy[1]) as loading:
+        assert attachment(loading, "counts_opens")["reason"] is None
+        assert opens(loading) >= 5
