@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def test_an_image_is_named_by_what_it_is_made_of(tmp_path: Path) -> None:
     one.write_bytes(b"1")
     specs = [
         GuestSpec(),
-        GuestSpec(suite="trixie"),
+        GuestSpec(suite="bookworm"),
         GuestSpec(packages=("tcpdump",)),
         GuestSpec(wheels=(one,)),
     ]
@@ -201,11 +202,48 @@ def test_a_built_image_is_cached_and_built_once(
     assert (tmp_path / "builds").read_text() == "x\n"
     assert [path for _, path, _ in images(tmp_path / "cache")] == [first.path]
     arguments = (tmp_path / "arguments").read_text()
-    assert "systemd" not in arguments and "udev" not in arguments
+    (included,) = re.findall(r"--include=(\S*)", arguments)
+    assert not {"systemd", "udev"} & set(included.split(","))
     assert 'Install-Recommends "false"' in arguments
     assert "mirror.example" not in arguments
     shutil.rmtree(first.path.parent)
     assert prepare(replace(GuestSpec()), tmp_path / "cache", lambda: MIRRORS) == first
+
+
+@pytest.mark.parametrize(
+    ("packages", "included"),
+    [((), "systemd-standalone-sysusers"), (("tcpdump", "systemd"), "systemd")],
+)
+def test_users_are_made_by_the_small_package_unless_systemd_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packages: tuple[str, ...], included: str
+) -> None:
+    programs(
+        tmp_path / "bin",
+        monkeypatch,
+        mmdebstrap=f"printf '%s\\n' \"$@\" >{tmp_path}/arguments; exit 25",
+        sqfstar="cat >/dev/null",
+    )
+    with pytest.raises(ImageError):
+        prepare(GuestSpec(packages=packages), tmp_path / "cache", MIRRORS)
+    (names,) = re.findall(r"--include=(\S*)", (tmp_path / "arguments").read_text())
+    assert [name for name in names.split(",") if name.startswith("systemd")] == [included]
+
+
+def test_a_package_that_wants_systemd_is_told_to_be_asked_for_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = (
+        " systemd-standalone-sysusers : Conflicts: systemd-sysusers\n"
+        "E: Unable to correct problems, you have held broken packages."
+    )
+    programs(
+        tmp_path / "bin",
+        monkeypatch,
+        mmdebstrap=f"echo '{said}' >&2; exit 25",
+        sqfstar="cat >/dev/null",
+    )
+    with pytest.raises(ImageError, match=r'add "systemd" to \[guest\] packages'):
+        prepare(GuestSpec(packages=("libpam-systemd",)), tmp_path / "cache", MIRRORS)
 
 
 @needs_squashfs

@@ -485,7 +485,7 @@ def hint(status: int, said: str, command: Command) -> str:
     """What may help a program that did not even start, "" where nothing is known."""
     if status == 0:
         return ""
-    guest = "the guest's user space is [guest] of kernels.toml, Debian bookworm unless it says else"
+    guest = "the guest's user space is [guest] of kernels.toml, Debian trixie unless it says else"
     if glibc := _GLIBC.search(said):
         return f"built for a newer C library ({glibc[1]}): {guest}; build it there or statically"
     if library := _LIBRARY.search(said):

@@ -190,7 +190,7 @@ class _Defaults(_Strict):
 
 class _Guest(_Strict):
     root: str = "debian"
-    suite: str = "bookworm"
+    suite: str = "trixie"
     packages: list[str] = []
     wheels: list[Path] = []
 

@@ -308,7 +308,7 @@ class GuestSpec:
     """
 
     root: str = "debian"
-    suite: str = "bookworm"
+    suite: str = "trixie"
     packages: tuple[str, ...] = ()
     wheels: tuple[Path, ...] = ()
 

@@ -62,6 +62,10 @@ PACKAGES = (
 )
 """What every guest image holds; ``GuestSpec.packages`` come on top."""
 
+# From trixie on openssh-server depends on "systemd | systemd-standalone-sysusers", and apt takes
+# the first. Every suite that has libbpf1 has the second, which conflicts with the first.
+_USERS = "systemd-standalone-sysusers"
+
 GUEST_PYTHON = "/usr/bin/python3"
 
 _DPKG_OPTIONS = (
@@ -300,7 +304,8 @@ def _packages(spec: GuestSpec) -> tuple[str, ...]:
     for name in spec.packages:
         if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name):
             raise ImageError(f"guest image: packages: {name!r} is no name of a Debian package")
-    return tuple(sorted({*PACKAGES, *spec.packages}))
+    users = () if "systemd" in spec.packages else (_USERS,)
+    return tuple(sorted({*PACKAGES, *users, *spec.packages}))
 
 
 def digest_wheel(wheel: Path, files: Files) -> str:
@@ -553,4 +558,9 @@ def _cause(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if re.match(r"(E|W|Err|FATAL|dpkg)\b ?:", line)]
     chosen = (telling or lines)[-_TAIL:]
+    if f"{_USERS} : Conflicts" in text:
+        chosen.append(
+            'one of the packages needs systemd, which makes users itself: add "systemd" to '
+            "[guest] packages"
+        )
     return "".join(f"\n  {line}" for line in chosen)
