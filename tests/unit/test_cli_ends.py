@@ -39,6 +39,13 @@ main()
 """
 
 
+def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A process that imports the command itself."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
@@ -63,13 +70,7 @@ main()
 def test_a_bug_never_says_that_tests_failed(
     arguments: list[str], status: int, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BROKEN, *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", BROKEN, *arguments, cwd=tmp_path)
     assert done.returncode == status, done
     assert "Traceback (most recent call last)" in done.stderr
     last = done.stderr.splitlines()[-1]
@@ -85,9 +86,10 @@ def test_an_installation_that_is_broken_never_says_that_tests_failed(
     arguments: list[str], status: int, tmp_path: Path
 ) -> None:
     (tmp_path / "typer.py").write_text("raise ImportError('no typer')\n")
-    said = vmtest(*arguments, cwd=tmp_path)
-    assert said.status == status
-    assert said.err.splitlines()[-1].startswith("vmtest: a bug in vmtest, or a broken installation")
+    done = python("-m", "vmtest", *arguments, cwd=tmp_path)
+    assert done.returncode == status
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("vmtest: a bug in vmtest, or a broken installation")
 
 
 def run_of(folder: Path, *statuses: Status) -> Path:
