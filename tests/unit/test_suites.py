@@ -347,6 +347,20 @@ def test_install_unpacks_what_was_put(tmp_path: Path) -> None:
     assert not guest.with_suffix(".tar").exists()
 
 
+@pytest.mark.parametrize("there", [None, "the guest's own"])
+def test_the_kernels_config_is_laid_where_libbpf_looks(tmp_path: Path, there: str | None) -> None:
+    boot, mounts = tmp_path / "boot", tmp_path / "mounts"
+    boot.mkdir()
+    mounts.write_text("bpf /sys/fs/bpf bpf rw 0 0\n")
+    (tmp_path / "config").write_text("CONFIG_HZ=250\n")
+    place = boot / f"config-{os.uname().release}"
+    if there is not None:
+        place.write_text(there)
+    moved = {"/tmp/vmtest": tmp_path / "guest", "/proc/mounts": mounts, "/boot": boot}
+    install(HostSession(moved), pack([], [], {}).archive, lambda: None, tmp_path / "config")
+    assert place.read_text() == (there or "CONFIG_HZ=250\n")
+
+
 def test_what_a_killed_runner_left_unfinished_is_not_run(tmp_path: Path) -> None:
     listing = tmp_path / "collected.json"
     listing.write_text(json.dumps([["t::a", "s"], ["t::b", "s"]]))

@@ -55,6 +55,13 @@ def ends(said: Said, status: int, *parts: str) -> None:
         assert part in said.err, f"{part!r} is not in:\n{said.err}"
 
 
+def test_the_kernels_config_lies_where_loaders_look_for_it(bare: Make, image: KernelImage) -> None:
+    assert image.config is not None
+    said = vmtest("exec", "sh", "-c", "cat /boot/config-$(uname -r)", cwd=bare())
+    assert said.status == 0, said
+    assert said.out == image.config.read_text()
+
+
 def test_output_is_shown_alone_and_the_status_passed_on(bare: Make, image: KernelImage) -> None:
     folder = bare()
     said = vmtest("exec", "sh", "-c", "uname -r; pwd; echo on stderr >&2; exit 42", cwd=folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import vmtest
-from vmtest.suites.process import GUEST_ROOT, in_guest_environment
+from vmtest.suites.process import GUEST_ROOT, LAY_CONFIG, in_guest_environment
 from vmtest.verify.events import EVENTS, Load, Object
 from vmtest.vm.session import SshSession
 
@@ -27,6 +27,7 @@ class Loading:
         session.run(["mkdir", "-p", f"{GUEST_ROOT}/vmtest/guest", f"{GUEST_ROOT}/objects"])
         session.put(b"", f"{GUEST_ROOT}/vmtest/__init__.py")
         session.put(config, f"{GUEST_ROOT}/config")
+        session.run(["sh", "-c", LAY_CONFIG])
         for name, path in files.items():
             session.put(path.read_bytes(), f"{GUEST_ROOT}/{name}")
         for name, data in objects.items():

@@ -26,7 +26,7 @@ from typing import Any
 
 from vmtest.guest import libbpf, verifierlog
 from vmtest.guest.autoattach import Attachment, try_to_attach
-from vmtest.guest.kernel import RunningKernel, boot_config
+from vmtest.guest.kernel import RunningKernel
 from vmtest.guest.loading import STATISTICS, Loaded, Loader, MisconfiguredError, Wishes, go_on
 from vmtest.guest.objects import BpfObject, Program
 from vmtest.guest.reasons import Failure, Reason, explain
@@ -201,18 +201,8 @@ def _opens(path: pathlib.Path) -> bool:
 
 
 def _config(plan: Mapping[str, Any], folder: pathlib.Path) -> pathlib.Path | None:
-    """The kernel's config that came with the plan, laid where libbpf looks for it as well."""
-    if not plan.get("config"):
-        return None
-    config = folder / str(plan["config"])
-    place = boot_config()
-    if not place.exists():
-        if not os.access(place.parent, os.W_OK):
-            # The guest's root is an image; in its /boot is nothing that a test could miss.
-            mount = ["mount", "-t", "tmpfs", "vmtest", str(place.parent)]
-            subprocess.run(mount, check=True, stdout=subprocess.DEVNULL)
-        place.symlink_to(config)
-    return config
+    """The kernel's config, which came with the payload."""
+    return folder / str(plan["config"]) if plan.get("config") else None
 
 
 def _feature_probe() -> str:

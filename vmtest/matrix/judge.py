@@ -61,7 +61,7 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Work) -> Kerne
     try:
         bench.emit(Preparing(name, "copying the payload"))
         with within(guest.limits.silence, "copying the payload", machine.hang_up):
-            release = install(guest.session, work.archive, bench.check)
+            release = install(guest.session, work.archive, bench.check, bench.job.image.config)
         if release != bench.job.image.release:
             raise UnbootableKernel(
                 f"{name}: the guest runs {release} and not {bench.job.image.release}"

@@ -176,10 +176,23 @@ def tar(members: Mapping[str, FileContent | bytes]) -> bytes:
     return buffer.getvalue()
 
 
+# Where distributions keep the kernel's config, and where libbpf looks for what __kconfig externs
+# ask.  The guest's root is an image, in whose /boot is nothing that a test could miss; without the
+# config everything else works as before.
+LAY_CONFIG = (
+    f"place=/boot/config-$(cat /proc/sys/kernel/osrelease); [ ! -f {GUEST_ROOT}/config ] || "
+    "[ -e $place ] || { { [ -w /boot ] || mount -t tmpfs vmtest /boot; } && "
+    f"ln -s {GUEST_ROOT}/config $place; }} || "
+    'echo "vmtest: the kernel\'s config could not be laid at $place" >/dev/kmsg'
+)
+"""The shell's words that lay the config, if it came along, at /boot/config-RELEASE."""
+
 # bpffs: mounting it loads a module on some kernels (0.15 s emulated), so it is
 # left to here, off the way to the first SSH session.
 _UNPACK = (
     f"mkdir -p {GUEST_ROOT} && tar -xf {GUEST_ROOT}.tar -C {GUEST_ROOT} && rm {GUEST_ROOT}.tar && "
+    f"{{ [ ! -f {GUEST_ROOT}.config ] || mv {GUEST_ROOT}.config {GUEST_ROOT}/config; }} && "
+    f"{{ {LAY_CONFIG}; }} && "
     "{ grep -q ' /sys/fs/bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf; } && "
     # What [[object]] modules and --module name; a kernel without one says so in its own log.
     f"for module in $(cat {GUEST_ROOT}/{MODULES} 2>/dev/null); do modprobe -q $module || "
@@ -188,13 +201,16 @@ _UNPACK = (
 )
 
 
-def install(session: Session, archive: bytes, check: Check) -> str:
+def install(session: Session, archive: bytes, check: Check, config: Path | None = None) -> str:
     """Copy the payload ``archive`` into the guest by SFTP and unpack it.
 
-    Returns the release that the guest itself says it runs.  Raises SessionLost,
-    or InfrastructureError when the guest has no room.
+    ``config`` is the kernel's, which is laid where libbpf and others look for it.  Returns the
+    release that the guest itself says it runs.  Raises SessionLost, InfrastructureError when the
+    guest has no room, or OSError when ``config`` cannot be read.
     """
     session.put(archive, f"{GUEST_ROOT}.tar")
+    if config is not None:
+        session.put(config.read_bytes(), f"{GUEST_ROOT}.config")
     done = session.run(["sh", "-c", _UNPACK], check=check)
     if done.status != 0:
         raise InfrastructureError(

@@ -150,8 +150,8 @@ def pack(
 ) -> Load:
     """What goes into a guest of ``version``; ``order`` says all but the objects.
 
-    ``config`` is the kernel's: what a missing kconfig is told by.  ``files`` reads the objects,
-    for every kernel of a run.
+    ``config`` is the kernel's, which the guest gets: what a missing kconfig is told by.
+    ``files`` reads the objects, for every kernel of a run.
 
     Raises UsageError for an object that is not there, when none can be loaded at all,
     and when all together are too much.
@@ -185,7 +185,6 @@ def pack(
             "verify them in two runs"
         )
     if config is not None:
-        members["config"] = files.read(config)
         order = replace(order, config="config")
     modules = [*order.modules, *(name for one in wanted for name in one.loading.modules)]
     members |= module_list(list(dict.fromkeys(modules)))

@@ -177,7 +177,8 @@ class _Boots:
         job = self._bench.job
         self._bench.emit(Preparing(job.kernel.name, "copying the objects"))
         with within(guest.limits.silence, "copying the objects", guest.machine.hang_up):
-            release = install(guest.session, self._load.payload.archive, self._bench.check)
+            archive, config = self._load.payload.archive, job.image.config
+            release = install(guest.session, archive, self._bench.check, config)
         if release != job.image.release:
             raise UnbootableKernel(
                 f"{job.kernel.name}: the guest runs {release} and not {job.image.release}"
