@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import textwrap
 import time
@@ -61,6 +62,21 @@ def load(key, programs):
                 translated_size=0, jited_size=0)
         say("load", object=key, program=program, verdict=fate, log=fate * 3, log_cut=False,
             translated_size=0, jited_size=0)
+        if plan["log_level"] != 4 and program:
+            trace(key, program)
+
+def trace(key, program):
+    fate = fates.get(f"{key}/{program}/log", "")
+    if fate == "never":
+        return
+    say("trace", object=key, program="c" if fate == "another" else program)
+    if not os.read(0, 1):
+        sys.exit(9)
+    if fate == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fate == "hang":
+        time.sleep(600)
+    say("traced", object=key, program=program, log="the whole way", log_cut=fate == "cut")
 
 if fates.get("start") == "no":
     sys.exit("no module named vmtest")
@@ -82,7 +98,8 @@ for entry in plan["objects"]:
     left = [name for name in ("", "a", "b") if [entry["key"], name] not in plan["done"]]
     if "" in left:
         load(entry["key"], [""])
-        load(entry["key"], ["a", "b"])
+        for names in [["a", "b"]] if plan["log_level"] == 4 else [["a"], ["b"]]:
+            load(entry["key"], names)
     else:
         for name in left:
             load(entry["key"], [name])
@@ -111,8 +128,8 @@ class Bench:
 
     def _started(self, place: int, wanted: Wanted, program: str) -> None:
         # Whatever had finished must be on disk before the next load begins.
-        lines = (self.folder / "loads.jsonl").read_text().splitlines()
-        assert len(lines) == len(self.record.loads)
+        with (self.folder / "loads.jsonl").open() as lines:
+            assert list(read_loads(lines)) == self.record.loads
         self.started.append(f"{place} {wanted.name}/{program}")
 
     def execute(self) -> End:
@@ -265,6 +282,80 @@ def test_a_load_over_its_time_is_killed_and_the_rest_goes_on(
     assert here.execute() is End.FINISHED
     assert here.verdicts()["x.o/a"] is Verdict.TIMED_OUT
     assert here.verdicts()["x.o/b"] is Verdict.ACCEPTED
+
+
+def test_a_longer_log_stands_in_the_place_of_the_verdicts(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o", log_level=2)
+    assert here.execute() is End.FINISHED
+    assert (tmp_path / "verifier/x.o/a.log").read_text() == "the whole way"
+    assert (tmp_path / "verifier/x.o/object.log").read_text() == "accepted" * 3
+    assert here.loader.notes == []
+
+
+def test_a_longer_log_that_was_cut_keeps_that_of_the_verdict(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o", log_level=2)
+    here.fates = {"0/a/log": "cut"}
+    assert here.execute() is End.FINISHED
+    text = (tmp_path / "verifier/x.o/a.log").read_text()
+    assert text.startswith("the whole way\n[the log is cut here")
+    assert text.endswith("accepted" * 3)
+    with (tmp_path / "loads.jsonl").open() as lines:
+        assert list(read_loads(lines)) == here.record.loads
+    assert [load.log_cut for load in here.record.loads] == [False, True, False]
+
+
+@pytest.mark.parametrize(("fate", "end"), [("hang", End.KILLED), ("die", End.DIED)])
+def test_a_longer_log_that_is_not_had_changes_no_verdict(
+    made: list[Bench], tmp_path: Path, fate: str, end: End
+) -> None:
+    here = bench(made, tmp_path, "x.o", timeout=2.0, log_level=2)
+    here.fates = {"0/a": "rejected", "0/a/log": fate}
+    assert here.execute() is end
+    assert here.loader.log_lost("the reason") == "x.o: a"
+    assert here.execute() is End.FINISHED
+    assert list(here.verdicts().values()) == [Verdict.ACCEPTED, Verdict.REJECTED, Verdict.ACCEPTED]
+    words = "the log at level 2 was not had: the reason"
+    assert here.loader.notes == [f"x.o: a: {words}"]
+    text = (tmp_path / "verifier/x.o/a.log").read_text()
+    assert text == "rejected" * 3 + f"\n[{words}]\n"
+
+
+def test_without_a_log_that_is_taken_none_is_lost(made: list[Bench], tmp_path: Path) -> None:
+    here = bench(made, tmp_path, "x.o", log_level=2)
+    here.fates = {"0/a": "die"}
+    assert here.execute() is End.DIED
+    assert here.loader.log_lost("why") == ""
+    assert here.loader.blame(Verdict.LOADER_CRASHED, "why")
+
+
+def test_a_log_of_another_program_than_the_last_is_not_believed(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o", log_level=2)
+    here.fates = {"0/a/log": "another"}
+    with pytest.raises(BadLine, match="begins a log of what was not loaded just before"):
+        here.execute()
+
+
+def test_what_was_over_its_time_says_the_seconds_that_passed(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o", timeout=1.0)
+    here.fates = {"0/": "hang"}
+    (tmp_path / "fates.json").write_text(json.dumps(here.fates))
+    end = here.loader.execute(
+        here.session, sys.executable, here.log, lambda: None, factor=3.0, start_limit=20.0
+    )
+    assert end is End.KILLED
+    seconds = re.fullmatch(
+        r"over (\d+) s \(--timeout 1, stretched 3.0 times\)", here.loader.overtime
+    )
+    assert seconds is not None
+    assert int(seconds[1]) >= 3
 
 
 def test_a_loader_that_cannot_be_killed_is_stuck(

@@ -35,7 +35,7 @@ from vmtest.objects.builds import clang_argv
 from vmtest.verify import task as verify
 from vmtest.verify.baseline import FailOn, Rules
 from vmtest.verify.objects import Given, pack
-from vmtest.verify.process import Order
+from vmtest.verify.process import Loader, Order
 from vmtest.verify.task import VerifyTask
 from vmtest.vm.accel import Probe
 
@@ -75,8 +75,8 @@ def run(
     probe: Probe,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
-    """Loads the objects at ``paths``; at the start of a load that ``fates`` names, a command
-    runs in the guest, before the loader may go on."""
+    """Loads the objects at ``paths``; at the start of a load that ``fates`` names ("log of NAME"
+    for a longer log of it), a command runs in the guest, before the loader may go on."""
     guests: list[Guest] = []
     boot = Bench.guest
 
@@ -89,12 +89,21 @@ def run(
     monkeypatch.setattr(Bench, "guest", watched)
 
     def made(*paths: Path, fates: dict[str, str], **order: object) -> KernelResult:
+        def struck(fate: str | None) -> None:
+            if fate is not None:
+                with suppress(SessionLost):
+                    guests[-1].session.run(["sh", "-c", fate])
+
         def heard(event: Event) -> None:
             if isinstance(event, LoadStarted):
-                fate = fates.get(event.load.split(": ")[-1], fates.get("*"))
-                if fate is not None:
-                    with suppress(SessionLost):
-                        guests[-1].session.run(["sh", "-c", fate])
+                struck(fates.get(event.load.split(": ")[-1], fates.get("*")))
+
+        def tracing(self: Loader, number: int, program: str) -> None:
+            trace(self, number, program)
+            struck(fates.get(f"log of {program}"))
+
+        trace = Loader._trace
+        monkeypatch.setattr(Loader, "_trace", tracing)
 
         given = [Given(ObjectFile(path.name, path), Path(path.name)) for path in paths]
         load = pack(given, (), image.version, Order((), **order))  # type: ignore[arg-type]  # a test's own choice
@@ -137,6 +146,24 @@ def test_a_crash_of_the_kernel_or_of_the_loader_costs_one_program(run: Run, tmp_
     assert (tmp_path / "run" / "console-5.log").exists()
     assert not (tmp_path / "run" / "console-6.log").exists()
     assert len((tmp_path / "run" / "loads.jsonl").read_text().splitlines()) == 8
+
+
+def test_a_longer_log_that_is_not_had_leaves_the_verdicts(run: Run, tmp_path: Path) -> None:
+    fates = {"log of first": STOP, "log of third": PANIC}
+    result = run(compiled(tmp_path / "x.o", BAD), fates=fates, log_level=2, timeout=2.0)
+    assert verdicts(result) == {
+        "": Verdict.REJECTED,
+        "first": Verdict.REJECTED,
+        "second": Verdict.ACCEPTED,
+        "third": Verdict.ACCEPTED,
+    }
+    assert "x.o: first: the log at level 2 was not had: over " in result.note
+    assert "x.o: third: the log at level 2 was not had: " in result.note
+    assert result.status is Status.PANICKED, result.reason
+    assert "x.o: third crashed the kernel while its log at level 2 was taken" in result.reason
+    logs = {load.program: (tmp_path / "run" / load.log).read_text() for load in result.loads}
+    assert "R1=ctx" in logs["second"]
+    assert "was not had" in logs["first"]
 
 
 def test_a_kernel_that_crashes_at_every_program_ends(

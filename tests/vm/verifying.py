@@ -10,7 +10,7 @@ from typing import Any
 
 import vmtest
 from vmtest.suites.process import GUEST_ROOT, LAY_CONFIG, in_guest_environment
-from vmtest.verify.events import EVENTS, Load, Object
+from vmtest.verify.events import EVENTS, Load, Object, Traced
 from vmtest.vm.session import SshSession
 
 Event = Mapping[str, Any]
@@ -61,7 +61,7 @@ class Loading:
             *lines, rest = (rest + got[0]).split(b"\n")
             for line in lines:
                 events.append(json.loads(line))
-                if events[-1]["event"] == "start":
+                if events[-1]["event"] in ("start", "trace"):
                     stream.send(b"+")
         assert stream.status() == 0, errors.decode()
         return events
@@ -81,5 +81,13 @@ def loads(events: Sequence[Event]) -> dict[tuple[str, str], Event]:
     for event in found:
         name = event.object, event.program
         by_name[name] = {**asdict(event.result(described.get(name))), "log": event.log}
+    for traced in read:
+        if isinstance(traced, Traced):
+            load = by_name[traced.object, traced.program]
+            by_name[traced.object, traced.program] = {
+                **load,
+                "log": traced.log + load["log"],
+                "log_cut": traced.log_cut,
+            }
     assert len(by_name) == len(found), "a load was told twice"
     return by_name

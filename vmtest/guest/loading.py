@@ -146,7 +146,6 @@ class Loader:
         wishes: Wishes,
         kernel: Kernel,
         buffer: LogBuffer,
-        level: int = STATISTICS,
     ) -> None:
         """Opens `path` once, to see what is in it: `programs`, and types of `maps`, by name.
 
@@ -157,7 +156,6 @@ class Loader:
         self.wishes = wishes
         self._kernel = kernel
         self._buffer = buffer
-        self._level = level | STATISTICS
         with BpfObject(path) as opened, contextlib.ExitStack() as stack:
             self._adjust(opened, stack)
             self.programs = {name: _described(p) for name, p in opened.programs.items()}
@@ -185,11 +183,11 @@ class Loader:
         use: Use = lambda _opened, _program: None,
         ready: Callable[[], None] = go_on,
     ) -> Loaded:
-        """Loads the program `name` and no other.
+        """Loads the program `name` and no other, with a log of figures and errors.
 
         `ready` is called when the kernel is about to see it; `use` gets it, if it is accepted.
         """
-        with self._loaded([name], self._level, ready) as (opened, (program,), attempt):
+        with self._loaded([name], STATISTICS, ready) as (opened, (program,), attempt):
             if not attempt.errno:
                 info = program.info()
                 return Loaded(
@@ -205,6 +203,15 @@ class Loader:
             # libbpf fills PROG_ARRAYs once every program is loaded; those of the slots are not.
             return Loaded(name, "accepted", log=attempt.text, log_cut=bool(attempt.cut))
         return self._refused(name, attempt, None)
+
+    def log_at(self, name: str, level: int) -> tuple[str, bool]:
+        """The log of loading the program `name` alone once more, and whether it was cut.
+
+        `level` is 1 or 2, whose logs show the way through the program.
+        """
+        with self._opened([name]) as (opened, programs):
+            attempt = _load_in_silence(opened, programs, level | STATISTICS, self._buffer)
+        return attempt.log, attempt.out_of_room
 
     def _used(self, opened: BpfObject, program: Program, use: Use) -> Attachment | None:
         if self.programs[program.name].type != "struct_ops":
@@ -301,8 +308,6 @@ class Loader:
         findings = verifierlog.findings(attempt.log)
         if not name or not findings:
             return ""
-        if self._level != STATISTICS and attempt.log.count("\n") > len(findings):
-            return attempt.log
         if verifierlog.statistics(attempt.log).instructions > _TRACED:
             return ""
         if name not in self._traces:

@@ -5,7 +5,9 @@
 Standard input carries the host's answers, one byte a `start`; standard output events only, as JSON
 lines: `hello`, then of each object `object`, and `start` and `load` of it as a whole (program "")
 and of each program, then `probe` and `finish`. A `start` names several programs where the object
-was taken as a whole: see `GROUP`. docs/verify.md describes plan and events.
+was taken as a whole: see `GROUP`. Where the plan asks for another log level than 4, the `load` of a
+program is followed by `trace`, which is answered as `start` is, and `traced` with that log.
+docs/verify.md describes plan and events.
 """
 
 import sys
@@ -53,6 +55,7 @@ class Verification:
         self._wire = wire
         self._done = {(key, program) for key, program in plan.get("done", [])}
         self._kernel = RunningKernel(_config(plan, folder))
+        self._level = int(plan.get("log_level", STATISTICS))
         limit = max(int(plan.get("log_limit", 1 << 24)), _SMALLEST_LOG)
         self._buffer = ctypes.create_string_buffer(limit)
 
@@ -81,7 +84,8 @@ class Verification:
             whole = loader.whole()
             self._tell(key, whole)
             quick = time.monotonic() - began < _QUICK
-            if whole.verdict == "accepted" and quick and not self._plan.get("attach"):
+            alike = not self._plan.get("attach") and self._level == STATISTICS
+            if whole.verdict == "accepted" and quick and alike:
                 size = GROUP
         globs, skips = item.get("programs", ["*"]), loader.wishes.skips
         names = [
@@ -96,10 +100,9 @@ class Verification:
 
     def open(self, item: Mapping[str, Any]) -> Loader | None:
         """The loader of an object of the plan; None, and the host knows why, if there is none."""
-        key, level = item["key"], int(self._plan.get("log_level", STATISTICS))
-        path = self._folder / item["file"]
+        key, path = item["key"], self._folder / item["file"]
         try:
-            loader = Loader(path, _wishes(item), self._kernel, self._buffer, level)
+            loader = Loader(path, _wishes(item), self._kernel, self._buffer)
         except libbpf.LoadError as error:
             self._tell(key, _open_failed(error, self._kernel))
             return None
@@ -121,8 +124,18 @@ class Verification:
         # The host takes it down while the first object is opened.
         ready: Callable[[], None] = self._wire.wait
         for name in names:
-            self._tell(key, loader.alone(name, use, ready))
+            result = loader.alone(name, use, ready)
+            self._tell(key, result)
             ready = go_on
+            if self._level != STATISTICS and _verified(result):
+                self._trace(loader, key, name)
+
+    def _trace(self, loader: Loader, key: str, name: str) -> None:
+        """Load `name` once more, for a longer log; the verdict has been told."""
+        self._wire.send("trace", object=key, program=name)
+        self._wire.wait()
+        log, cut = loader.log_at(name, self._level)
+        self._wire.hold("traced", object=key, program=name, log=log, log_cut=cut)
 
     def _attach(self, opened: BpfObject, program: Program) -> Attachment | None:
         return try_to_attach(opened, program, self._kernel)
@@ -146,6 +159,12 @@ class Verification:
             log_cut=result.log_cut,
             **told,
         )
+
+
+def _verified(result: Loaded) -> bool:
+    """Whether the verifier read the program: only then it has more to say."""
+    accepted = result.verdict == "accepted"
+    return bool(result.log) and (accepted or bool(verifierlog.findings(result.log)))
 
 
 def _leave(_opened: BpfObject, _program: Program) -> None:

@@ -79,8 +79,18 @@ def unfinished(
 
 
 def read_loads(lines: Iterable[str]) -> tuple[LoadResult, ...]:
-    """The results of a ``loads.jsonl``; an unfinished last line is left out."""
-    return tuple(_LOAD.validate_json(line) for line in lines if line.endswith("\n"))
+    """The results of a ``loads.jsonl``; an unfinished last line is left out.
+
+    A row that follows one of the same load stands for it: its log was taken once more.
+    """
+    loads: list[LoadResult] = []
+    for line in lines:
+        if line.endswith("\n"):
+            load = _LOAD.validate_json(line)
+            if loads and (loads[-1].object, loads[-1].program) == (load.object, load.program):
+                loads.pop()
+            loads.append(load)
+    return tuple(loads)
 
 
 def forget(folder: Path) -> None:

@@ -130,6 +130,24 @@ class Load(Event):
         )
 
 
+class Trace(Event):
+    """A program that has its verdict is loaded once more, for a log of another level."""
+
+    event: Literal["trace"]
+    object: Text
+    program: Text
+
+
+class Traced(Event):
+    """That log, and whether it did not fit."""
+
+    event: Literal["traced"]
+    object: Text
+    program: Text
+    log: str
+    log_cut: bool
+
+
 class Probe(Event):
     """The output of ``bpftool feature probe``."""
 
@@ -144,9 +162,8 @@ class Finish(Event):
     status: int = Field(ge=0, le=255)
 
 
-EVENTS: TypeAdapter[Hello | Object | Start | Load | Probe | Finish] = TypeAdapter(
-    Annotated[Hello | Object | Start | Load | Probe | Finish, Field(discriminator="event")]
-)
+_Any = Hello | Object | Start | Load | Trace | Traced | Probe | Finish
+EVENTS: TypeAdapter[_Any] = TypeAdapter(Annotated[_Any, Field(discriminator="event")])
 """Reads a line."""
 
 

@@ -34,6 +34,8 @@ from vmtest.verify.events import (
     Object,
     Probe,
     Start,
+    Trace,
+    Traced,
     longest_line,
 )
 from vmtest.verify.missing import Modules, no_modules, with_module
@@ -49,6 +51,7 @@ PROBE = "feature-probe.txt"
 
 _GRACE = 10.0  # seconds for a killed process to end, times the deadlines' factor
 _LONGEST_NAME = 80
+_CUT = "\n[the log is cut here; the same at log level 4:]\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +150,21 @@ class Record:
         if log:
             result = replace(result, log=self._write_log(wanted, result.program, log))
         (self.others if wanted.other else self.loads).append(result)
-        file = self._files[wanted.other]
-        row = json.dumps(asdict(result), ensure_ascii=False)
-        append(file, row.encode("utf-8", "replace") + b"\n")
+        self._write_row(wanted, result)
         return result
+
+    def add_log(self, wanted: Wanted, program: str, log: str, cut: bool) -> None:
+        """Write another ``log`` of the last load, of ``program``, in the place of the first one."""
+        loads = self.others if wanted.other else self.loads
+        (self._folder / loads[-1].log).write_text(log, encoding="utf-8", errors="replace")
+        assert loads[-1].program == program
+        if cut and not loads[-1].log_cut:
+            loads[-1] = replace(loads[-1], log_cut=True)
+            self._write_row(wanted, loads[-1])
+
+    def _write_row(self, wanted: Wanted, result: LoadResult) -> None:
+        row = json.dumps(asdict(result), ensure_ascii=False)
+        append(self._files[wanted.other], row.encode("utf-8", "replace") + b"\n")
 
     def _write_log(self, wanted: Wanted, program: str, log: str) -> str:
         folder = "against" if wanted.other else "verifier"
@@ -183,7 +197,8 @@ class Loader:
     """Has the objects of an ``Order`` loaded, by as many processes and boots as it takes.
 
     ``progress`` grows with every load that came to an end by itself, and with every
-    group of programs of which it is not known which one was the last.
+    group of programs of which it is not known which one was the last.  ``overtime`` says how
+    long the last load ran that was killed, ``notes`` which logs were not had, and why.
     """
 
     def __init__(
@@ -191,6 +206,8 @@ class Loader:
     ) -> None:
         self.progress = 0
         self.last_words = ""
+        self.overtime = ""
+        self.notes: list[str] = []
         self._order = order
         self._record = record
         self._watch = watch
@@ -205,6 +222,9 @@ class Loader:
         # What was announced and has not come to its end, as far as is known here.
         self._running: list[tuple[int, str]] = []
         self._opened: list[int] = []
+        # The program whose log is taken, and the log of its verdict.
+        self._tracing: tuple[int, str] | None = None
+        self._log = ""
         self._asked = self.left
         self._pid = 0
         self._ended = False
@@ -257,7 +277,7 @@ class Loader:
         """Run one process until it ends.
 
         ``factor`` stretches the deadline of a load, ``start_limit`` is real seconds
-        until the process says its first word.  Raises SessionLost, LoaderStuck,
+        until the process says its first word, or another one while nothing is loaded.  Raises SessionLost, LoaderStuck,
         InfrastructureError for a process that does not start, BadLine for one that says what
         it cannot, or ends without a verdict of every load, and what ``check`` raises.
         """
@@ -279,9 +299,13 @@ class Loader:
                 self._take(out, stream)
                 heard = time.monotonic()  # what it took here is not the guest's silence
             limit = self._order.timeout * factor if self._pid else start_limit
+            if not (self._running or self._tracing):
+                limit = max(limit, start_limit)  # bpftool's probe, after the last load
             if killed:
                 limit = _GRACE * factor
             if now - heard > limit:
+                if self._pid and not killed:
+                    self.overtime = _overtime(now - heard, self._order.timeout, factor)
                 if killed or not self._pid:
                     raise LoaderStuck
                 self._kill(session, _GRACE * factor, check)
@@ -325,6 +349,11 @@ class Loader:
                     stream.send(b"+")
                 case Load():
                     self._load(self._number(event.object), event)
+                case Trace():
+                    self._trace(self._number(event.object), event.program)
+                    stream.send(b"+")
+                case Traced():
+                    self._traced(self._number(event.object), event)
                 case Probe():
                     self._record.keep_probe(event.text)
                 case Finish():
@@ -338,7 +367,7 @@ class Loader:
         raise self._lines.bad(text, "is of an object that was not asked for")
 
     def _start(self, number: int, programs: tuple[str, ...]) -> None:
-        if self._running:
+        if self._running or self._tracing:
             raise self._lines.bad(", ".join(programs), "starts a load while another one runs")
         known = self._programs.get(number, {})
         if programs != ("",) and not known.keys() >= set(programs):
@@ -359,6 +388,35 @@ class Loader:
         if wanted.path is not None:
             told = with_type(told, wanted.name, wanted.path)
         self._add(number, told.result(described), event.log)
+        self._log = event.log
+
+    def _trace(self, number: int, program: str) -> None:
+        if self._running or self._tracing:
+            raise self._lines.bad(program, "begins a log while another load runs")
+        record = self._record
+        loads = record.others if self._order.objects[number].other else record.loads
+        if not loads or loads[-1].program != program or not loads[-1].log:
+            raise self._lines.bad(program, "begins a log of what was not loaded just before")
+        self._tracing = number, program
+
+    def _traced(self, number: int, event: Traced) -> None:
+        if self._tracing != (number, event.program):
+            raise self._lines.bad(event.program, "is the log of a load that does not run")
+        self._tracing = None
+        log = f"{event.log}{_CUT}{self._log}" if event.log_cut else event.log
+        self._record.add_log(self._order.objects[number], event.program, log, event.log_cut)
+
+    def log_lost(self, why: str) -> str:
+        """Note that the log which was being taken was not had; returns whose it was, else ""."""
+        if self._tracing is None:
+            return ""
+        (number, program), self._tracing = self._tracing, None
+        wanted = self._order.objects[number]
+        words = f"the log at level {self._order.log_level} was not had: {why}"
+        label = LoadResult(wanted.name, program, Verdict.NOT_LOADED).label
+        self.notes.append(f"{label}: {words}")
+        self._record.add_log(wanted, program, f"{self._log}\n[{words}]\n", False)
+        return label
 
     def _finish(self, status: int) -> None:
         if status != 0:
@@ -441,6 +499,12 @@ class Loader:
                 self._add(number, LoadResult("", program, Verdict.NOT_LOADED, line=why))
             self._complete.add(number)
         return len(self._done) - before
+
+
+def _overtime(seconds: float, timeout: float, factor: float) -> str:
+    """``over 312 s``, and how that came of ``timeout``."""
+    stretched = f" (--timeout {timeout:g}, stretched {factor:.1f} times)" if factor > 1 else ""
+    return f"over {seconds:.0f} s{stretched}" if seconds >= 1 else f"over {seconds:.1f} s"
 
 
 def _last_line(data: bytes) -> str:

@@ -83,7 +83,7 @@ class VerifyTask:
             against=others if self.load.against else None,
             programs=() if order.whole else order.programs,
             splats=tuple(boots.splats),
-            note="; ".join(filter(None, (result.note, *dict.fromkeys(boots.notes)))),
+            note="; ".join(filter(None, (result.note, *dict.fromkeys(boots.notes), *loader.notes))),
             console_tail=() if status is Status.PASSED else bench.console_tail,
         )
         idle = not any(load.program or load.verdict.bad for load in record.loads)
@@ -146,7 +146,8 @@ class _Boots:
             self._end(guest)
         except LoaderStuck:
             machine.hang_up()
-            self._blame(Verdict.TIMED_OUT, "it took over its time and could not be killed")
+            words = f"{self._loader.overtime}, and it could not be killed"
+            self._blame(Verdict.TIMED_OUT, words.removeprefix(", and "))
         except SessionLost:
             if bench.cancelled or not self._installed:
                 raise
@@ -207,7 +208,7 @@ class _Boots:
             return False
         splats = machine.findings(Sign.SPLAT)[complaints:]
         if end is End.KILLED:
-            self._blame(Verdict.TIMED_OUT, f"over {self._load.order.timeout:g} s")
+            self._blame(Verdict.TIMED_OUT, self._loader.overtime)
         elif splats:
             # An oops ends the process and leaves a kernel that is not to be trusted.
             self._blame(Verdict.KERNEL_CRASHED, splats[0].text)
@@ -219,6 +220,13 @@ class _Boots:
         return True
 
     def _blame(self, verdict: Verdict, line: str) -> None:
+        if label := self._loader.log_lost(line):
+            # The verdict was told before; what the kernel did since is its own matter.
+            if verdict is Verdict.KERNEL_CRASHED:
+                level = self._load.order.log_level
+                why = f"{label} crashed the kernel while its log at level {level} was taken"
+                self.end = Status.PANICKED, f"{why}: {line}"
+            return
         if not self._loader.blame(verdict, line):
             raise InfrastructureError(
                 f"the loader ended without a load to blame ({verdict}: {line}); see {LOG}"
