@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from vmtest.bisect.observe import Observation, combined, of_command, of_load, of_suites
@@ -98,6 +100,39 @@ def loaded(verdict: Load, program: str = "p") -> KernelResult:
         LoadResult("x.o", program, verdict, cost=cost, reason=reason),
     )
     return KernelResult("k", Status.FAILED, loads=loads)
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "word"),
+    [
+        ("attach-target", "do_renameat2", "do_renameat2"),
+        ("attach-target", "__x64_sys_renameat2", "sys_renameat2"),
+        ("attach-target", "__ia32_compat_sys_open", "sys_open"),
+        ("attach-target", "sys_enter_renameat2", "sys_renameat2"),
+        ("attach-target", "finish_task_switch.isra.0", "finish_task_switch"),
+        ("attach-target", "vfs_unlink+0x40", "vfs_unlink"),
+        ("attach-target", "vfs_*link", ""),
+        ("kfunc", "bpf_obj_new_impl___2", "bpf_obj_new_impl"),
+        ("core-relocation", "__state", "__state"),
+        ("helper", "bpf_loop", "BPF_FUNC_loop"),
+        ("helper", "#218", ""),
+        ("map-type", "BPF_MAP_TYPE_ARENA", "BPF_MAP_TYPE_ARENA"),
+        ("kconfig", "CONFIG_FPROBE", "CONFIG_FPROBE"),
+        ("type-not-told", "auth", ""),
+        ("possible-null", "", ""),
+    ],
+)
+def test_what_a_refused_load_lacked_is_told_as_the_source_writes_it(
+    code: str, name: str, word: str
+) -> None:
+    result = loaded(Load.UNSUPPORTED)
+    lacking = replace(result.loads[1], reason=Reason(code, "it is not there", name=name))
+    result = replace(result, loads=(result.loads[0], lacking))
+    assert of_load(result, "", "x.o", "p").gone == word
+
+
+def test_an_accepted_load_lacked_nothing() -> None:
+    assert of_load(loaded(Load.ACCEPTED), "", "x.o", "p").gone == ""
 
 
 @pytest.mark.parametrize("verdict", Load)

@@ -142,6 +142,61 @@ def test_a_recorded_log_has_the_reason_that_is_known(kernel: str, record: dict[s
     assert bool(reason.evidence) == (reason.code != "unknown")
 
 
+@pytest.mark.parametrize(
+    ("kernel", "record"),
+    [pair for pair in RECORDS if pair[1]["code"] in LACKING - {"btf", "instruction"}],
+    ids=lambda given: given if isinstance(given, str) else f"{given['object']}-{given['program']}",
+)
+def test_what_a_kernel_lacks_has_a_name_to_look_for(kernel: str, record: dict[str, Any]) -> None:
+    reason = explain(failure(record), KERNELS[kernel])
+    # The records have no second log, which alone names the field of a relocation.
+    assert bool(reason.name) == (record["code"] != "core-relocation")
+
+
+SPEC = (
+    "libbpf: prog 'p': relo #0: <byte_off> [7] struct {type}.{field} (0:0 @ offset 0)\n"
+    "prog 'p': relo #0: failed to resolve CO-RE relocation <byte_off> [7] struct {type}.{field} "
+    "(0:0 @ offset 0)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("refused", "name"),
+    [
+        (program_refused(log="invalid func unknown#208\n"), "bpf_ktime_get_tai_ns"),
+        (
+            program_refused(
+                log="invalid func unknown#195896080\n",
+                trace=SPEC.format(type="task_struct___old", field="se.never_was"),
+            ),
+            "never_was",
+        ),
+        (
+            Failure(
+                "ESRCH", "libbpf: prog 'p': failed to create kprobe 'do_x+0x0' perf event: -2\n"
+            ),
+            "do_x",
+        ),
+        (
+            Failure(
+                "EINVAL",
+                "libbpf: extern (func ksym) 'bpf_y___2': not found in kernel or module BTFs\n",
+            ),
+            "bpf_y___2",
+        ),
+        (
+            program_refused(
+                log="attach to unsupported member q of struct r\n", section="struct_ops/q"
+            ),
+            "q",
+        ),
+    ],
+)
+def test_a_reason_names_what_it_is_about(refused: Failure, name: str) -> None:
+    kernel = replace(MODERN, structures={"task_struct": ("se",)})
+    assert explain(refused, kernel).name == name
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_failure_in_silence_is_explained_by_nothing(kernel: str) -> None:
     for errno in ("EINVAL", "EACCES", "EPERM", "E2BIG", "ENOSPC", "EOPNOTSUPP"):

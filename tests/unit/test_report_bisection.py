@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -136,6 +137,42 @@ def test_the_changelog_is_where_the_two_versions_differ(
     assert f"down to {versions[0]}" in lines[0]
     assert "linux-image-6.12.90-amd64" in lines[0]
     assert said in " ".join(lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("versions", "gone", "said"),
+    [
+        (
+            ("6.18.15-1", "7.2.6-1"),
+            "do_renameat2",
+            "git log --oneline -S do_renameat2 v6.18..v7.2.6",
+        ),
+        (
+            ("6.1.9-1", "6.1.20-1"),
+            "bpf_iter__ksym",
+            "log --oneline -S bpf_iter__ksym v6.1.9..v6.1.20",
+        ),
+        (
+            ("6.18.15-1", "7.2.6-1"),
+            "CONFIG_FPROBE",
+            "git log --oneline -G '^config FPROBE$' v6.18..v7.2.6 -- '*Kconfig*'",
+        ),
+        (("6.1.9-1", "6.1.9-2"), "CONFIG_FPROBE", "CONFIG_FPROBE in /boot/config-RELEASE of both"),
+    ],
+)
+def test_where_to_read_follows_what_is_gone(
+    versions: tuple[str, str], gone: str, said: str
+) -> None:
+    last, first = (Point(version, version, "s") for version in versions)
+    text = "\n".join(changelog(last, first, one(BAD, 0), gone))
+    assert said in text
+    assert "kernel/bpf" not in text
+
+
+@pytest.mark.parametrize("lacking", [0, 2])
+def test_what_is_gone_is_of_the_end_that_refuses(lacking: int) -> None:
+    seen = {n: [replace(SEEN[n][0], gone="bpf_obj_new" if n == lacking else "")] for n in (0, 2)}
+    assert "git log --oneline -S bpf_obj_new v6.12.90..v6.12.95" in words(Answer(0, 2), seen)
 
 
 def test_a_resumed_bisect_says_how_much_is_known() -> None:

@@ -6,13 +6,14 @@ did not run under the test is SKIP.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vmtest.bisect.search import Verdict
 from vmtest.errors import BuildFailed
 from vmtest.model.kernels import KernelResult, Outcome, Status, TestResult
-from vmtest.model.loads import LoadResult
+from vmtest.model.loads import LoadResult, Reason
 from vmtest.model.loads import Verdict as LoadVerdict
 
 _NOTHING_RAN = (Outcome.SKIPPED, Outcome.NOT_APPLICABLE, Outcome.NOT_RUN)
@@ -37,6 +38,8 @@ class Observation:
     ``why`` is one line, ``facts`` pairs of a test or load and what became of it, ``release`` is
     "" when it did not come up, ``folder`` is where its logs are, relative to the run's folder.
     ``faulty`` says that the machine (a network, a disk) kept it from telling: asked again it may.
+    ``gone`` is what a refused load lacked, as the kernel's source writes it ("" where nothing that
+    has a name there), or a symbol of its config.
     """
 
     verdict: Verdict
@@ -45,6 +48,7 @@ class Observation:
     release: str = ""
     folder: str = ""
     faulty: bool = False
+    gone: str = ""
 
 
 def unbuilt(error: BuildFailed) -> Observation:
@@ -111,7 +115,48 @@ def of_load(result: KernelResult, folder: str, object_: str, program: str) -> Ob
     if result.splats:
         why = f'{why}; the kernel complained: "{result.splats[0]}"'
         facts = (*facts, ("the kernel's complaint", result.splats[0]))
-    return _observation(result, folder, verdict, why, facts)
+    one = _observation(result, folder, verdict, why, facts)
+    return replace(one, gone=gone(found[0].reason))
+
+
+# The codes whose reason names something that stands in the kernel's source.
+_OF_THE_KERNEL = {
+    "attach-target",
+    "attach-type",
+    "core-relocation",
+    "core-type",
+    "helper",
+    "kconfig",
+    "kfunc",
+    "kfunc-prototype",
+    "ksym",
+    "ksym-type",
+    "map-flag",
+    "map-type",
+    "program-type",
+    "sleepable",
+    "struct-ops-type",
+}
+# What macros make of a name of the source: __x64_sys_openat, and the event sys_enter_openat.
+_SYSCALL = re.compile(r"^(?:__[a-z0-9]+_(?:compat_)?sys_|sys_(?:enter|exit)_)")
+_FLAVOUR = re.compile(r"(?<=\w)___\w+$")
+
+
+def gone(reason: Reason | None) -> str:
+    """What ``reason`` says that a kernel lacks, as its source writes it; "" for nothing.
+
+    Without what a compiler appends (``.isra.0``), an offset, and the flavour that a program
+    declares (``___2``).  A helper is there as the name by which the kernel gives it to programs.
+    """
+    if reason is None or reason.code not in _OF_THE_KERNEL:
+        return ""
+    name = reason.name.partition("+")[0].partition(".")[0]
+    name = _FLAVOUR.sub("", _SYSCALL.sub("sys_", name))
+    if not re.fullmatch(r"\w+", name):
+        return ""  # a pattern, or a number
+    if reason.code in ("helper", "sleepable") and name.startswith("bpf_"):
+        return f"BPF_FUNC_{name.removeprefix('bpf_')}"
+    return name
 
 
 def _observation(

@@ -14,6 +14,7 @@ from vmtest.report.text import clock, counted
 
 _MOST_FACTS = 10
 _LONGEST = 400
+_CONFIG = "CONFIG_"
 
 
 def opening(first: str, last: str, among: str, folder: str, known: int) -> str:
@@ -88,7 +89,8 @@ def render(outcome: Outcome, commands: Mapping[int, str], folder: str) -> str:
     ends = ((answer.last, old), (answer.first, new))
     one, other = (telling(seen[n], outcome.verdicts[n]) for n, _ in ends)
     lines += ["", "what differs", *differences(one, other, last.name, first.name)]
-    lines += ["", "where to read what changed", *(f"  {t}" for t in changelog(last, first, other))]
+    lines += ["", "where to read what changed"]
+    lines += [f"  {text}" for text in changelog(last, first, other, other.gone or one.gone)]
     lines += ["", "to reproduce"]
     lines += [f"  {names[n]} ({word}): {commands[n]}" for n, word in ends]
     lines += [f"  logs of {names[n]}: {_folders(seen[n], folder)}" for n, _ in ends]
@@ -98,8 +100,11 @@ def render(outcome: Outcome, commands: Mapping[int, str], folder: str) -> str:
     return "\n".join(lines)
 
 
-def changelog(last: Point, first: Point, seen: Observation) -> tuple[str, ...]:
-    """Where the changes between two packages are written down, without any host's name."""
+def changelog(last: Point, first: Point, seen: Observation, gone: str = "") -> tuple[str, ...]:
+    """Where the changes between two packages are written down, without any host's name.
+
+    ``gone`` is what one of them lacks, as the kernel's source writes it, "" if nothing is known.
+    """
     old, new = (
         KernelVersion.parse(DebianVersion(point.version).upstream) for point in (last, first)
     )
@@ -108,25 +113,32 @@ def changelog(last: Point, first: Point, seen: Observation) -> tuple[str, ...]:
         f"the package's: `apt changelog {package}`, or changelog.Debian.gz in it, "
         f"down to {last.version}"
     ]
-    paths = "-- kernel/bpf net include/uapi/linux/bpf.h"
+    if gone.startswith(_CONFIG):
+        lines.append(f"the package's config: {gone} in /boot/config-RELEASE of both")
     if old == new:
-        lines.append("upstream's: none, both are packages of one upstream version")
-    elif old.numbers[:2] == new.numbers[:2]:
-        lines.append(
-            f"upstream's: ChangeLog-{new} and those before it down to {old}, or in a clone of the "
-            f"stable tree: git log --oneline v{old}..v{new} {paths}"
-        )
-    else:
-        series = tuple(f"v{v.major}.{v.minor}" for v in (old, new))
-        lines.append(
-            f"upstream's, in a clone of the stable tree: "
-            f"git log --oneline {series[0]}..v{new} {paths}"
-        )
-        lines.append(
-            f"two series: it came between {series[0]} and {series[1]}, or within one of the "
-            f"stable series"
-        )
-    return tuple(lines)
+        return (*lines, "upstream's: none, both are packages of one upstream version")
+    two_series = old.numbers[:2] != new.numbers[:2]
+    start = f"v{old.major}.{old.minor}" if two_series else f"v{old}"
+    in_clone = f"in a clone of the stable tree: {_log(f'{start}..v{new}', gone)}"
+    if not two_series:
+        notes = f"ChangeLog-{new} and those before it down to {old}"
+        return (*lines, f"upstream's: {notes}, or {in_clone}")
+    return (
+        *lines,
+        f"upstream's, {in_clone}",
+        f"two series: it came between {start} and v{new.major}.{new.minor}, or within one of the "
+        f"stable series",
+    )
+
+
+def _log(span: str, gone: str) -> str:
+    """The command that lists the commits of ``span`` which have to do with what is ``gone``."""
+    if not gone:
+        return f"git log --oneline {span} -- kernel/bpf net include/uapi/linux/bpf.h"
+    if gone.startswith(_CONFIG):
+        symbol = gone.removeprefix(_CONFIG)
+        return f"git log --oneline -G '^config {symbol}$' {span} -- '*Kconfig*'"
+    return f"git log --oneline -S {gone} {span}"
 
 
 def ends_words(find_fixed: bool) -> tuple[str, str]:

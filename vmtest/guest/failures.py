@@ -194,6 +194,7 @@ def lacking(reason: Reason, symbol: str | None, kernel: Kernel) -> Reason:
         f"{reason.text}: it was built without {symbol}",
         f"run it on a kernel with {symbol}",
         f"{reason.evidence}; {symbol} is not set in this kernel's config",
+        name=symbol,
     )
 
 

@@ -39,6 +39,7 @@ def _config(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason |
         f"this kernel was built without {symbol}, which the program asks for",
         f"run it on a kernel with {symbol}, or declare the extern __weak",
         f"log: {match.string}; {symbol} is not set in this kernel's config",
+        name=symbol,
     )
 
 
@@ -69,6 +70,8 @@ def _target(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | 
         f"log: {match.string}; probe: no {'typedef' if typedef else 'function'} {asked} in the "
         "BTF of the kernel and of its loaded modules",
         f"__tracepoint_{name}" if typedef else asked,
+        # The source has struct bpf_iter__NAME; what BTF has is made by a macro.
+        f"bpf_iter__{name}" if what == "BPF iterator" else name,
     )
 
 
@@ -81,6 +84,7 @@ def _probed(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason |
         f"this kernel, with the modules that are loaded, has no function {name} to attach to",
         "name another function, or leave the program out on such kernels",
         f"log: {match.string}; probe: no {name} in /proc/kallsyms",
+        name,
         name,
     )
 
@@ -95,6 +99,7 @@ def _tracepoint(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reas
         "name another one, or leave the program out on such kernels",
         f"log: {match.string}; probe: no {name} below events of tracefs",
         f"__tracepoint_{name.rpartition('/')[2]}",
+        name.rpartition("/")[2],
     )
 
 
@@ -112,6 +117,7 @@ def _raw_tracepoint(match: re.Match[str], _failure: Failure, kernel: Kernel) -> 
         f"log: {match.string}; probe: no typedef btf_trace_{name} in the BTF of the kernel and of "
         "its loaded modules",
         f"__tracepoint_{name}",
+        name,
     )
 
 
@@ -136,6 +142,7 @@ def _prototype(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reas
         f"format c); for kernels that differ declare it several times, as {name}___2 and so on, "
         "each __weak, and ask with bpf_ksym_exists()",
         f"log: {match.string}",
+        name=name,
     )
 
 
@@ -143,6 +150,7 @@ _KFUNC: Make = said(
     "kfunc",
     "this kernel, with the modules that are loaded, has no kfunc {name}",
     "declare it __weak and ask with bpf_ksym_exists({name}) before the call",
+    "{name}",
     "{name}",
 )
 _LEGACY_MAPS: Make = said(
@@ -272,6 +280,7 @@ LIBBPF = rules(
             "this kernel, with the modules that are loaded, has no symbol {name}{name2}",
             "declare it __weak, and compare its address with NULL before its use",
             "{name}{name2}",
+            "{name}{name2}",
         ),
     ),
     (
@@ -280,6 +289,7 @@ LIBBPF = rules(
             "ksym-type",
             "this kernel has the variable {name} with another type than the program declares",
             "declare it as this kernel's BTF has it, or as `extern const void {name} __ksym`",
+            name="{name}",
         ),
     ),
     (
@@ -341,6 +351,7 @@ LIBBPF = rules(
             "this kernel, with the modules that are loaded, has no struct_ops {name}",
             "leave it out on such kernels",
             "bpf_struct_ops_{name}",
+            "{name}",
         ),
     ),
     (
@@ -350,6 +361,7 @@ LIBBPF = rules(
             "the struct of {map} has no member {member} on this kernel",
             "set the member on kernels that have it only: a second map for the others, or "
             "bpf_core_field_exists() in the loader's place",
+            name="{member}",
         ),
     ),
     (
@@ -359,6 +371,7 @@ LIBBPF = rules(
             "struct-ops-type",
             "the member {member}{member2}{member3} of {map} has another type on this kernel",
             "declare the struct as this kernel's BTF has it",
+            name="{member}{member2}{member3}",
         ),
     ),
     (

@@ -102,6 +102,7 @@ def _type(shape: MapShape, kernel: Kernel) -> Reason | None:
             "build a variant with another map, or switch off its creation "
             "(bpf_map__set_autocreate)",
             f"probe: a small {kind} map is refused",
+            name=known_as,
         ),
         symbol,
         kernel,
@@ -120,6 +121,7 @@ def _flag(shape: MapShape, line: str, kernel: Kernel) -> Reason | None:
                 f"Linux {since})",
                 cure,
                 f"{line}; probe: the kernel's BTF has no {name}",
+                name=name,
             )
     return None
 

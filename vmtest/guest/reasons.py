@@ -57,6 +57,14 @@ _ATTACH_TYPE_CONFIG = {
 
 def explain(failure: Failure, kernel: Kernel) -> Reason:
     """Why `failure` happened, as far as it is shown; `unknown` otherwise."""
+    reason = _explained(failure, kernel)
+    if reason.code == "attach-target" and not reason.name:
+        # The verifier does not say to what it lets nothing be attached; the section does.
+        return reason._replace(name=failure.section.rpartition("/")[2])
+    return reason
+
+
+def _explained(failure: Failure, kernel: Kernel) -> Reason:
     findings = verifierlog.findings(failure.log)
     for line in reversed(findings):
         if found := of_line(line, _LOGGED, failure, kernel):
@@ -133,6 +141,7 @@ def _of_probes(failure: Failure, kernel: Kernel) -> Reason | None:
                 f"this kernel cannot load programs of type {kind}",
                 "leave the program out on such kernels (autoload off)",
                 f"probe: a trivial {kind} program is refused",
+                name=known_as,
             ),
             built_in,
             kernel,
@@ -143,6 +152,7 @@ def _of_probes(failure: Failure, kernel: Kernel) -> Reason | None:
             f"this kernel does not know the attach type {attach}",
             "leave the program out on such kernels (autoload off)",
             f"probe: the kernel's enum bpf_attach_type has no {attach}",
+            name=f"BPF_{attach.upper()}",
         )
     symbol = _ATTACH_TYPE_CONFIG.get(attach, "")
     if failure.attaching and symbol and kernel.config(symbol) == "n":
@@ -151,6 +161,7 @@ def _of_probes(failure: Failure, kernel: Kernel) -> Reason | None:
             f"this kernel attaches nothing to {attach}: it was built without {symbol}",
             f"run it on a kernel with {symbol}",
             f"{symbol} is not set in this kernel's config",
+            name=symbol,
         )
     return None
 

@@ -69,6 +69,7 @@ _SYMBOL = said(
     "ksym",
     "this kernel does not give the address of a symbol that the program refers to ({name}{name2})",
     "declare it __weak, and compare its address with NULL before its use",
+    name="{name}{name2}",
 )
 _KFUNC = said(
     "kfunc",
@@ -110,6 +111,7 @@ def _for_others(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reas
         f"{failure.program_type} and attach type {failure.attach_type or 'none'}{only}",
         "call it in such a program; or build a variant without the call",
         f"log: {match.string}",
+        name=match["name"],
     )
 
 

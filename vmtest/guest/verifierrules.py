@@ -64,6 +64,7 @@ def no_such_helper(name: str, evidence: str) -> Reason:
         f"ask with bpf_core_enum_value_exists(enum bpf_func_id, {_enumerator(name)}) before the "
         "call, or build a variant without it",
         evidence,
+        name=name,
     )
 
 
@@ -78,7 +79,7 @@ def _not_for_this_program(
     symbol, types = _HELPER_CONFIG.get(name, ("", set()))
     none = f"this kernel gives the helper {name} to no program of type {kind}"
     if symbol and kind in types and kernel.config(symbol) == "n":
-        return lacking(Reason("helper", none, "", evidence), symbol, kernel)
+        return lacking(Reason("helper", none, "", evidence, name=name), symbol, kernel)
     switch = (
         "build a variant without the call, or put the call behind a `const volatile` global that "
         "the loader clears where libbpf_probe_bpf_helper() says no; "
@@ -93,6 +94,7 @@ def _not_for_this_program(
             f"types {given}{asked}",
             f"call it in a program for one of these attach types; or {switch}",
             f"{evidence}; probe: a small {kind} program for {attach_types[0]} may call it",
+            name=name,
         )
     if asleep := kernel.attach_types_with(number, kind, sleepable=True):
         return Reason(
@@ -102,12 +104,13 @@ def _not_for_this_program(
             "make the program sleepable (a section with `.s`, as in lsm.s/ or fentry.s/), or "
             f"{switch}",
             f"{evidence}; probe: a small sleepable {kind} program may call it",
+            name=name,
         )
     others = [other for other in kernel.program_types_with(number) if other != kind]
     if others:
         evidence += f"; probe: a small {others[0]} program may call it"
         switch = f"call it in a program of type {listed(others)}; or {switch}"
-    return Reason("helper", none, switch, evidence)
+    return Reason("helper", none, switch, evidence, name=name)
 
 
 _SPEC = re.compile(
@@ -144,6 +147,7 @@ def _unresolved(spec: re.Match[str], evidence: str, kernel: Kernel) -> Reason:
             f"this kernel's BTF has no enumerator {value} in {called}",
             f"ask with bpf_core_enum_value_exists(enum {spec['type']}, {access.lstrip(':')}) first",
             evidence,
+            name=value,
         )
     members = kernel.members(name)
     field = access.lstrip(".").partition("[")[0]
@@ -153,6 +157,7 @@ def _unresolved(spec: re.Match[str], evidence: str, kernel: Kernel) -> Reason:
             f"this kernel's BTF has no {called} as the program declares it",
             f"ask with bpf_core_type_exists({spec['what']} {spec['type']}) first",
             evidence,
+            name=name,
         )
     if members is not None and field in members:
         return Reason(
@@ -163,6 +168,7 @@ def _unresolved(spec: re.Match[str], evidence: str, kernel: Kernel) -> Reason:
             f"({name}___other), and choose with bpf_core_type_matches() or by a field that only "
             "one of them has",
             evidence,
+            name=_last(field),
         )
     return Reason(
         "core-relocation",
@@ -170,7 +176,13 @@ def _unresolved(spec: re.Match[str], evidence: str, kernel: Kernel) -> Reason:
         f"ask with bpf_core_field_exists() first; where the field was renamed, declare {called} "
         f"a second time as {name}___old with the old name",
         evidence,
+        name=_last(field),
     )
+
+
+def _last(field: str) -> str:
+    """Of a nested field `outer.inner` the last part, as its structure's source calls it."""
+    return field.rpartition(".")[2]
 
 
 def _is_typedef(spec: re.Match[str]) -> bool:
@@ -187,6 +199,7 @@ def _unresolved_kfunc(match: re.Match[str], failure: Failure, _kernel: Kernel) -
         f"this kernel, with the modules that are loaded, has no {name}",
         f"ask with bpf_ksym_exists({asked}) before the call, or build a variant without it",
         f"log: {match.string}" + (f"; log at level 1: {found[0]}" if found else ""),
+        found[1] if found else "",
         found[1] if found else "",
     )
 
@@ -252,6 +265,7 @@ def _callbacks(missing: list[int], evidence: str) -> Reason:
         "build a variant without the call: asking before the call does not help, because this "
         "kernel refuses the function that is passed as well",
         f"{evidence} and calls; probe: its enum bpf_func_id has no {listed(names)}",
+        name=names[0],
     )
 
 
@@ -405,6 +419,7 @@ def _kfunc_not_allowed(match: re.Match[str], failure: Failure, _kernel: Kernel) 
         "the loader clears; bpf_ksym_exists() cannot tell, because this kernel has the kfunc "
         "for others",
         f"log: {match.string}",
+        name=name,
     )
 
 

@@ -277,9 +277,10 @@ class Loader:
         """Run one process until it ends.
 
         ``factor`` stretches the deadline of a load, ``start_limit`` is real seconds
-        until the process says its first word, or another one while nothing is loaded.  Raises SessionLost, LoaderStuck,
-        InfrastructureError for a process that does not start, BadLine for one that says what
-        it cannot, or ends without a verdict of every load, and what ``check`` raises.
+        until the process says its first word, or another one while nothing is loaded.
+        Raises SessionLost, LoaderStuck, InfrastructureError for a process that does not start,
+        BadLine for one that says what it cannot, or ends without a verdict of every load, and
+        what ``check`` raises.
         """
         self._begin()
         session.put(json.dumps(self.plan()).encode(), PLAN)
