@@ -51,7 +51,14 @@ LAYERS = [
         "verify.revision",
         "vm",
     },
-    {"kernels", "rootfs.image", "suites.collect", "suites.events", "suites.process"},
+    {
+        "kernels",
+        "rootfs.image",
+        "rootfs.libbpf",
+        "suites.collect",
+        "suites.events",
+        "suites.process",
+    },
     {
         "bisect.commits",
         "bisect.rounds",

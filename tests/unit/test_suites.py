@@ -342,7 +342,8 @@ def test_install_unpacks_what_was_put(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text("bpf /sys/fs/bpf bpf rw 0 0\n")
     session = HostSession({"/tmp/vmtest": guest, "/proc/mounts": mounts})
-    assert install(session, pack([suite], [suite], {}).archive, lambda: None) == os.uname().release
+    found = install(session, pack([suite], [suite], {}).archive, lambda: None)
+    assert found.release == os.uname().release
     assert (guest / "suites" / "test_a.py").read_text() == "# here\n"
     assert not guest.with_suffix(".tar").exists()
 

@@ -89,7 +89,7 @@ def shell(
                 raise
             stack.callback(session.close)
             intact.begin()
-            install(session, payload.archive, lambda: None, image.config)
+            install(session, payload.archive, lambda: None, image.config, root.libraries)
             if not command:
                 common.say(
                     f"{image.release} on {probe.accelerator}; the payload is in {GUEST_ROOT}",

@@ -161,6 +161,27 @@ def _network(value: object) -> object:
     return cards[value]
 
 
+def _libbpf(value: object) -> object:
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise ValueError('is no libbpf; write a version ("1.5"), "newest", or a path')
+    for one in given:
+        if not _is_libbpf(one):
+            raise ValueError(f'is no libbpf: {one!r}; write "1.5", "newest" or "dist/libbpf.so.1"')
+        if given.count(one) > 1:
+            raise ValueError(f"names {one!r} twice; keep one")
+    return given
+
+
+def _is_libbpf(text: str) -> bool:
+    return text == "newest" or bool(re.fullmatch(r"1\.\d+", text)) or is_path(text)
+
+
+def is_path(libbpf: str) -> bool:
+    """Whether a ``[guest] libbpf`` is the path of a file, and no version."""
+    return "/" in libbpf or ".so" in libbpf
+
+
 Duration = Annotated[float, BeforeValidator(_duration)]
 Memory = Annotated[int, BeforeValidator(_memory)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -174,6 +195,7 @@ TestPattern = Annotated[str, AfterValidator(_test_pattern)]
 Reason = Annotated[str, AfterValidator(_reason)]
 Card = Annotated[Network, BeforeValidator(_network)]
 Day = Annotated[date, BeforeValidator(_date)]
+Libbpf = Annotated[list[str], BeforeValidator(_libbpf)]
 
 
 class _Strict(BaseModel):
@@ -193,6 +215,7 @@ class _Guest(_Strict):
     suite: str = "trixie"
     packages: list[str] = []
     wheels: list[Path] = []
+    libbpf: Libbpf = []
 
 
 class _Archive(_Strict):
@@ -423,7 +446,11 @@ def _convert(parsed: _File, file: Path) -> Config:
             for name, archive in parsed.apt.items()
         },
         guest=GuestSpec(
-            root, guest.suite, tuple(guest.packages), tuple(base / w for w in guest.wheels)
+            root,
+            guest.suite,
+            tuple(guest.packages),
+            tuple(base / w for w in guest.wheels),
+            tuple(str(base / Path(v).expanduser()) if is_path(v) else v for v in guest.libbpf),
         ),
         build=None if parsed.build is None else tuple(parsed.build.command),
         known_failures=tuple(

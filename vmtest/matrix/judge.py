@@ -61,10 +61,12 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Work) -> Kerne
     try:
         bench.emit(Preparing(name, "copying the payload"))
         with within(guest.limits.silence, "copying the payload", machine.hang_up):
-            release = install(guest.session, work.archive, bench.check, bench.job.image.config)
-        if release != bench.job.image.release:
+            config, libraries = bench.job.image.config, bench.job.root.libraries
+            found = install(guest.session, work.archive, bench.check, config, libraries)
+        result = replace(result, libbpf=found.libbpf)
+        if found.release != bench.job.image.release:
             raise UnbootableKernel(
-                f"{name}: the guest runs {release} and not {bench.job.image.release}"
+                f"{name}: the guest runs {found.release} and not {bench.job.image.release}"
             )
         work.run(guest, bench.check)
         # After the last test: where programs and maps are freed.

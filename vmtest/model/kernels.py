@@ -305,12 +305,15 @@ class GuestSpec:
 
     ``root`` is ``debian`` (built here from ``suite`` with ``packages`` and
     ``wheels``), ``host``, or the path of a directory or a squashfs image.
+    ``libbpf`` are versions (``1.5``, ``newest``) or paths that are laid over the root's own; the
+    first is what suites and commands get.
     """
 
     root: str = "debian"
     suite: str = "trixie"
     packages: tuple[str, ...] = ()
     wheels: tuple[Path, ...] = ()
+    libbpf: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,13 +430,26 @@ Share = Literal["9p", "virtiofs"]
 
 
 @dataclass(frozen=True, slots=True)
+class Library:
+    """A libbpf for the guest: ``version`` is ``1.5``, ``origin`` a package or a path.
+
+    ``data`` is the shared object, ``sha256`` its digest.
+    """
+
+    version: str
+    origin: str
+    sha256: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RootImage:
     """The guest's user space.
 
     ``kind`` is ``disk`` (a squashfs image at ``path``), ``directory`` (a tree at
     ``path``) or ``host`` (the host's own root, no path); ``digest`` names what
     it was made of, ``python`` is the interpreter inside the guest; ``note`` is what the
-    user should know of how it came here.
+    user should know of how it came here; ``libraries`` are laid over its own libbpf.
     """
 
     kind: RootKind
@@ -441,6 +457,7 @@ class RootImage:
     digest: str
     python: str
     note: str = ""
+    libraries: tuple[Library, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,7 +492,8 @@ class KernelResult:
     ``against`` the loads of other builds in the same boot, ``changes`` how the loads
     differ from those or from a baseline; ``exit_status`` is that of the command that
     ``vmtest exec`` ran to its end; ``programs`` are the patterns of ``--program``, none
-    when all programs were asked for.
+    when all programs were asked for; ``libbpf`` is the version of the guest's libbpf, "" where
+    that was not seen.
     """
 
     kernel: str
@@ -501,6 +519,7 @@ class KernelResult:
     changes: tuple[Change, ...] = ()
     exit_status: int | None = None
     programs: tuple[str, ...] = ()
+    libbpf: str = ""
 
     @property
     def came_to_something(self) -> bool:

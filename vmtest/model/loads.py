@@ -91,7 +91,8 @@ class LoadResult:
     such as ``EINVAL`` ("" when nothing failed), ``line`` the last meaningful line of
     the verifier's log, ``log`` the path of the whole log relative to the kernel's
     folder, ``log_cut`` whether the buffer was too small for it.  What is not
-    ``required`` is shown and does not decide.
+    ``required`` is shown and does not decide.  ``libbpf`` is the version that loaded it, "" where
+    that is not known.
     """
 
     object: str
@@ -108,6 +109,7 @@ class LoadResult:
     reason: Reason | None = None
     attachment: Attachment | None = None
     required: bool = True
+    libbpf: str = ""
 
     @property
     def label(self) -> str:

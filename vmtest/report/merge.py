@@ -98,6 +98,7 @@ def _kernel(parts: Sequence[tuple[str, KernelResult]], suites: Sequence[str]) ->
         release=_agreed(parts, "release"),
         digest=_agreed(parts, "digest"),
         accelerator="+".join(sorted({r.accelerator for r in results} - {""})),
+        libbpf=_agreed(parts, "libbpf"),
         tests=_tests(parts, suites),
         reason="; ".join(unique(r.reason for r in results if r.reason)),
         note="; ".join(unique(r.note for r in results if r.note)),

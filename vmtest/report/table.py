@@ -373,6 +373,8 @@ def _facts(kernels: Sequence[KernelResult]) -> Iterable[Row]:
     if any(kernel.release not in ("", kernel.version) and kernel.version for kernel in kernels):
         yield row("release", (kernel.release for kernel in kernels))
     yield row("accelerator", (kernel.accelerator for kernel in kernels))
+    if any(kernel.libbpf for kernel in kernels if kernel.loads):
+        yield row("libbpf", (kernel.libbpf for kernel in kernels))
     yield row("boot", (seconds(k.boot_seconds) if k.boot_seconds else "" for k in kernels))
     yield row("time", (seconds(k.duration) if k.duration else "" for k in kernels))
     if any(kernel.factor != 1.0 for kernel in kernels):

@@ -1,8 +1,9 @@
-"""The guest image that a configuration asks for, from the mirrors that it means."""
+"""The guest image and the libbpf that a configuration asks for, from the mirrors that it means."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from vmtest.config.file import Config
@@ -10,6 +11,7 @@ from vmtest.host.debian import Mirrors, find_mirrors, mirrors_of
 from vmtest.host.files import Files
 from vmtest.model.kernels import RootImage
 from vmtest.rootfs.image import prepare
+from vmtest.rootfs.libbpf import Shelf
 
 
 def prepare_root(
@@ -19,10 +21,10 @@ def prepare_root(
     files: Files | None = None,
 ) -> RootImage:
     """The root of ``[guest]``, built when ``cache`` lacks it; ``log`` gets a line a step,
-    ``files`` reads the wheels.
+    ``files`` reads the wheels and the user's own libbpf.
 
     The mirrors are those of the first ``[apt.NAME]``, else the host's.  Raises
-    ImageError, and UsageError when no mirror is known.
+    ImageError, and UsageError when no mirror is known or what is named is no libbpf.
     """
     archive = next(iter(config.archives.values()), None)
 
@@ -31,11 +33,20 @@ def prepare_root(
             return find_mirrors("debian")
         return mirrors_of(archive)
 
-    return prepare(
+    files = files or Files()
+    shelf = Shelf(cache, mirrors, archive, (config.guest.suite,), files)
+    taken = [shelf.take(wanted, log) for wanted in config.guest.libbpf]  # before a long build
+    root = prepare(
         config.guest,
         cache,
         mirrors,
         check_valid_until=archive is None or archive.check_valid_until,
         log=log,
         files=files,
+    )
+    notes = (root.note, *(note for _, note in taken))
+    return replace(
+        root,
+        note="; ".join(filter(None, notes)),
+        libraries=tuple(library for library, _ in taken),
     )

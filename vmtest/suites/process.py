@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import tarfile
 import threading
 import time
@@ -23,7 +24,7 @@ from vmtest.host.files import FileContent, Files
 from vmtest.host.write import append, write_file
 from vmtest.matrix.follow import follow
 from vmtest.matrix.wire import Hello, Lines
-from vmtest.model.kernels import Limits, Suite, TestResult
+from vmtest.model.kernels import Library, Limits, Suite, TestResult
 from vmtest.runs.rows import unfinished, write_result
 from vmtest.suites.events import (
     EVENTS,
@@ -199,25 +200,73 @@ _UNPACK = (
     'echo "vmtest: this kernel has no module $module" >/dev/kmsg; done && '
     "cat /proc/sys/kernel/osrelease"
 )
+LIBRARY_FOLDERS = "/usr/lib/*-linux-gnu /lib/*-linux-gnu /usr/lib64 /lib64 /usr/lib /lib"
+"""Where a guest's own libbpf.so.1 is searched: patterns, for a shell."""
+_NO_LIBBPF = 9
+# The versions in "$@" go to their folders, the guest's own libbpf is named, and the first version
+# is laid over it.
+_LIBBPF = (
+    f"for version; do mkdir -p {GUEST_ROOT}/libbpf/$version && mv {GUEST_ROOT}-libbpf-$version "
+    f"{GUEST_ROOT}/libbpf/$version/libbpf.so.1 || exit; done; "
+    f"for place in {LIBRARY_FOLDERS}; do "
+    "own=$place/libbpf.so.1; test -e $own || continue; readlink -f $own; test $# = 0 || "
+    f'mount --bind {GUEST_ROOT}/libbpf/"$1"/libbpf.so.1 $own; exit; done; '
+    f"test $# = 0 || exit {_NO_LIBBPF}"
+)
+_LIBBPF_FILE = re.compile(r"libbpf\.so\.(\d+\.\d+)")
 
 
-def install(session: Session, archive: bytes, check: Check, config: Path | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What a guest says: the ``release`` that it runs, and the version of its libbpf ("1.5").
+
+    ``libbpf`` is "" where there is none, or its file's name does not say.
+    """
+
+    release: str
+    libbpf: str
+
+
+def install(
+    session: Session,
+    archive: bytes,
+    check: Check,
+    config: Path | None = None,
+    libraries: Sequence[Library] = (),
+) -> Installed:
     """Copy the payload ``archive`` into the guest by SFTP and unpack it.
 
-    ``config`` is the kernel's, which is laid where libbpf and others look for it.  Returns the
-    release that the guest itself says it runs.  Raises SessionLost, InfrastructureError when the
-    guest has no room, or OSError when ``config`` cannot be read.
+    ``config`` is the kernel's, which is laid where libbpf and others look for it.  The first of
+    ``libraries`` is laid over the guest's own libbpf; all are put where :func:`library_path` says.
+    Raises SessionLost, InfrastructureError when the guest has no room, or OSError when ``config``
+    cannot be read.
     """
     session.put(archive, f"{GUEST_ROOT}.tar")
     if config is not None:
         session.put(config.read_bytes(), f"{GUEST_ROOT}.config")
-    done = session.run(["sh", "-c", _UNPACK], check=check)
+    for library in libraries:
+        session.put(library.data, f"{GUEST_ROOT}-libbpf-{library.version}")
+    versions = [library.version for library in libraries]
+    script = f"{_UNPACK} && {{ {_LIBBPF}; }}"
+    done = session.run(["sh", "-c", script, "sh", *versions], check=check)
+    if done.status == _NO_LIBBPF:
+        raise InfrastructureError(
+            "[guest] libbpf is laid over the libbpf.so.1 of the guest's root, which has none; "
+            "install one there"
+        )
     if done.status != 0:
         raise InfrastructureError(
             f"cannot unpack the payload in the guest: {done.stderr.decode()[-400:]}; "
             "raise memory in kernels.toml"
         )
-    return done.stdout.decode().strip()
+    release, _, own = done.stdout.decode().strip().partition("\n")
+    named = _LIBBPF_FILE.search(own)
+    return Installed(release, (*versions, named[1] if named else "")[0])
+
+
+def library_path(version: str) -> str:
+    """The folder in a guest with the libbpf of that version, for LD_LIBRARY_PATH."""
+    return f"{GUEST_ROOT}/libbpf/{version}"
 
 
 def guest_environment() -> dict[str, str]:

@@ -198,7 +198,8 @@ class Loader:
 
     ``progress`` grows with every load that came to an end by itself, and with every
     group of programs of which it is not known which one was the last.  ``overtime`` says how
-    long the last load ran that was killed, ``notes`` which logs were not had, and why.
+    long the last load ran that was killed, ``notes`` which logs were not had, and why;
+    ``libbpf`` is the version that loads in the guest.
     """
 
     def __init__(
@@ -208,6 +209,7 @@ class Loader:
         self.last_words = ""
         self.overtime = ""
         self.notes: list[str] = []
+        self.libbpf = ""
         self._order = order
         self._record = record
         self._watch = watch
@@ -467,7 +469,8 @@ class Loader:
         if (number, result.program) in self._done:
             return
         self._done[number, result.program] = result.verdict
-        kept = self._record.add(self._order.objects[number], result, log)
+        told = replace(result, libbpf=self.libbpf)
+        kept = self._record.add(self._order.objects[number], told, log)
         self._watch.finished(kept)
 
     def blame(self, verdict: Verdict, line: str) -> bool:

@@ -81,6 +81,7 @@ class VerifyTask:
             reason=reason,
             loads=tuple(record.loads),
             against=others if self.load.against else None,
+            libbpf=loader.libbpf,
             programs=() if order.whole else order.programs,
             splats=tuple(boots.splats),
             note="; ".join(filter(None, (result.note, *dict.fromkeys(boots.notes), *loader.notes))),
@@ -179,10 +180,11 @@ class _Boots:
         self._bench.emit(Preparing(job.kernel.name, "copying the objects"))
         with within(guest.limits.silence, "copying the objects", guest.machine.hang_up):
             archive, config = self._load.payload.archive, job.image.config
-            release = install(guest.session, archive, self._bench.check, config)
-        if release != job.image.release:
+            found = install(guest.session, archive, self._bench.check, config, job.root.libraries)
+        self._loader.libbpf = found.libbpf
+        if found.release != job.image.release:
             raise UnbootableKernel(
-                f"{job.kernel.name}: the guest runs {release} and not {job.image.release}"
+                f"{job.kernel.name}: the guest runs {found.release} and not {job.image.release}"
             )
         self._installed = True
 

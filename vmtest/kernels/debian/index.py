@@ -83,20 +83,28 @@ class Candidate:
 
 def read_packages(text: str) -> list[Package]:
     """The kernel packages for amd64 in a ``Packages`` file."""
-    found = []
-    for match in _STANZA.finditer(text):
-        for fields in paragraphs(match.group()):
-            found.append(
-                Package(
-                    name=fields["package"],
-                    version=fields.get("version", ""),
-                    size=int(fields.get("size", "0")),
-                    installed=int(fields.get("installed-size", "0")) * 1024,
-                    sha256=fields.get("sha256", ""),
-                    depends=fields.get("depends", ""),
-                )
-            )
-    return found
+    return _packages(text, _STANZA)
+
+
+def packages_named(text: str, name: str) -> list[Package]:
+    """The packages called ``name`` in a ``Packages`` file, the newest last."""
+    stanza = re.compile(rf"^Package: {re.escape(name)}\n(?:[^\n]+\n)*", re.MULTILINE)
+    return sorted(_packages(text, stanza), key=lambda package: DebianVersion(package.version))
+
+
+def _packages(text: str, stanza: re.Pattern[str]) -> list[Package]:
+    return [
+        Package(
+            name=fields["package"],
+            version=fields.get("version", ""),
+            size=int(fields.get("size", "0")),
+            installed=int(fields.get("installed-size", "0")) * 1024,
+            sha256=fields.get("sha256", ""),
+            depends=fields.get("depends", ""),
+        )
+        for match in stanza.finditer(text)
+        for fields in paragraphs(match.group())
+    ]
 
 
 def find_candidates(packages: Iterable[Package], suite: str) -> list[Candidate]:

@@ -35,7 +35,13 @@ from vmtest.host.cache import (
     write_text,
 )
 from vmtest.host.debian import Mirror, clean_environment, host_options, sources_text
-from vmtest.kernels.debian.index import Candidate, Package, find_candidates, read_packages
+from vmtest.kernels.debian.index import (
+    Candidate,
+    Package,
+    find_candidates,
+    packages_named,
+    read_packages,
+)
 from vmtest.model.kernels import Progress
 
 _FAILURE_KEPT = 60.0
@@ -116,6 +122,11 @@ class SuiteState:
                     f"refreshed: {error}"
                 )
         return self._read("")
+
+    def packages(self, name: str) -> list[Package]:
+        """The packages called ``name`` in the index that is here, the newest last."""
+        texts = (file.read_text(encoding="utf-8", errors="replace") for file in self._lists())
+        return [package for text in texts for package in packages_named(text, name)]
 
     def download(
         self,

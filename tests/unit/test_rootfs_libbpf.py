@@ -1,0 +1,297 @@
+"""[guest] libbpf: versions from Debian's suites, through the real apt, and the user's own files."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import signed_archive
+from fake_session import HostSession
+
+from vmtest.config.file import load
+from vmtest.errors import ConfigError, ImageError, InfrastructureError, UsageError
+from vmtest.host.cache import find_tool
+from vmtest.host.debian import Mirror, Mirrors
+from vmtest.host.files import Files
+from vmtest.model.kernels import AptArchive, Library
+from vmtest.rootfs.libbpf import Shelf, of_file
+from vmtest.suites.process import LIBRARY_FOLDERS, install, library_path, tar
+
+needs_linker = pytest.mark.skipif(
+    find_tool("ld") is None or find_tool("clang") is None, reason="ld or clang is not installed"
+)
+CONFIG = """
+schema = 1
+[guest]
+libbpf = {libbpf}
+[apt.debian]
+suites = ["trixie-security"]
+[[kernel]]
+name = "6.12"
+apt = "debian"
+version = "6.12.*"
+"""
+
+
+def library(place: Path, version: str, soname: str = "libbpf.so.1", *options: str) -> Path:
+    """A shared library with the versions of symbols that a libbpf of ``version`` has."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    source, script = place.with_suffix(".c"), place.with_suffix(".map")
+    source.write_text("int libbpf_minor_version(void) { return 0; }\n")
+    script.write_text(
+        "LIBBPF_0.6.0 { global: libbpf_minor_version; local: *; };\n"
+        f"LIBBPF_{version}.0 {{ }} LIBBPF_0.6.0;\n"
+    )
+    made = place.with_suffix(".o")
+    subprocess.run(
+        ["clang", "--target=x86_64-linux-gnu", "-fPIC", "-c", source, "-o", made], check=True
+    )
+    linking = ["ld", "-shared", f"-soname={soname}", f"--version-script={script}", *options]
+    subprocess.run([*linking, made, "-o", place], check=True)
+    for left in (source, script, made):
+        left.unlink()
+    return place
+
+
+def package(archive: Path, folder: Path, version: str) -> str:
+    """A package libbpf1 in the pool of ``archive``; its paragraph of the index."""
+    tree = folder / version.replace(":", "_")
+    (tree / "DEBIAN").mkdir(parents=True)
+    number = version.partition(":")[2].partition("-")[0]
+    major = ".".join(number.split(".")[:2])
+    library(tree / "usr/lib/x86_64-linux-gnu" / f"libbpf.so.{number}", major)
+    control = (
+        f"Package: libbpf1\nVersion: {version}\nArchitecture: amd64\n"
+        "Maintainer: vmtest <vmtest@example.org>\nDescription: for vmtest's own tests\n"
+    )
+    (tree / "DEBIAN/control").write_text(control)
+    name = f"pool/libbpf1_{number}.deb"
+    (archive / "pool").mkdir(parents=True, exist_ok=True)
+    build = ["dpkg-deb", "-Zxz", "--root-owner-group", "-b", str(tree), str(archive / name)]
+    subprocess.run(build, check=True, capture_output=True)
+    data = (archive / name).read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    return f"{control}Filename: {name}\nSize: {len(data)}\nSHA256: {digest}\n"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """trixie has libbpf 1.5, bookworm 1.1; sid, with 1.7, is past its date; the others are not."""
+    made = tmp_path_factory.mktemp("archive")
+    key = "trusted@example.org"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        home = folder / "gnupg"
+        home.mkdir(mode=0o700)
+        new_key = ("--passphrase", "", "--quick-gen-key", key, "ed25519", "sign", "never")
+        signed_archive.gpg(home, *new_key)
+        old = "Valid-Until: Fri, 02 Jan 2026 00:00:00 UTC\n"
+        for suite, version, until in (
+            ("bookworm", "1:1.1.2-0+deb12u1", ""),
+            ("trixie", "1:1.5.0-3", ""),
+            ("sid", "1:1.7.0-1", old),
+        ):
+            text = package(made, folder, version)
+            signed_archive.publish(made, suite, text, home, key, until)
+        signed_archive.gpg(home, "--export", "-o", str(made / "keyring.gpg"), key)
+        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
+    return made
+
+
+@pytest.fixture
+def shelf(archive: Path, tmp_path: Path) -> Shelf:
+    mirror = Mirror(f"file:{archive}", str(archive / "keyring.gpg"), "a test")
+    debian = AptArchive("debian", max_index_age=3600.0)
+    return Shelf(tmp_path / "cache", lambda: Mirrors(mirror, None), debian, ("trixie",))
+
+
+def quiet(line: str) -> None:
+    del line
+
+
+def nobody() -> Mirrors:
+    raise AssertionError("the mirror was asked")
+
+
+pytestmark = [signed_archive.needed, needs_linker]
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.5"])
+def test_a_version_comes_from_the_suite_that_has_it(shelf: Shelf, version: str) -> None:
+    found, note = shelf.take(version, quiet)
+    assert (found.version, note) == (version, "")
+    assert found.data.startswith(b"\x7fELF")
+    assert found.origin.startswith(f"libbpf1 1:{version}.")
+
+
+def test_a_version_in_the_cache_asks_nobody(shelf: Shelf) -> None:
+    first, _ = shelf.take("1.5", quiet)
+    again, _ = replace(shelf, mirrors=nobody).take("1.5", quiet)
+    assert again == first
+
+
+def test_a_library_that_changed_in_the_cache_is_fetched_again(shelf: Shelf) -> None:
+    first, _ = shelf.take("1.5", quiet)
+    (file,) = shelf.cache.glob("libbpf/*/libbpf.so.1")
+    file.write_bytes(b"\x7fELF and nothing else")
+    again, _ = shelf.take("1.5", quiet)
+    assert again == first
+
+
+def test_a_version_that_no_suite_has_names_those_there_are(shelf: Shelf) -> None:
+    with pytest.raises(ImageError) as caught:
+        shelf.take("1.3", quiet)
+    said = str(caught.value)
+    assert "[guest] libbpf: no Debian suite has libbpf 1.3 that can be read" in said
+    assert "there are 1.1 (bookworm), 1.5 (trixie)" in said
+    assert "sid cannot be read (its Release file expired" in said
+
+
+def test_the_newest_is_that_of_the_newest_suite_that_can_be_read(shelf: Shelf) -> None:
+    found, note = shelf.take("newest", quiet)
+    assert found.version == "1.5"
+    assert "1.5 is the newest that can be had" in note and "sid cannot be read" in note
+
+
+def test_an_index_past_its_date_is_taken_where_the_archive_says_so(shelf: Shelf) -> None:
+    frozen = AptArchive("debian", check_valid_until=False)
+    found, note = replace(shelf, archive=frozen).take("newest", quiet)
+    assert found.version == "1.7" and "sid" not in note
+
+
+def test_the_newest_is_not_asked_for_again_while_the_index_is_fresh(shelf: Shelf) -> None:
+    first = shelf.take("newest", quiet)
+    assert replace(shelf, mirrors=nobody).take("newest", quiet) == first
+
+
+def test_without_a_mirror_the_newest_of_the_cache_is_used(shelf: Shelf) -> None:
+    shelf.take("1.1", quiet)
+    alone = replace(shelf, mirrors=lambda: Mirrors(None, None))
+    found, note = alone.take("newest", quiet)
+    assert found.version == "1.1" and "the stored libbpf 1.1 is used" in note
+
+
+def test_a_file_of_the_users_has_the_version_of_its_symbols(tmp_path: Path) -> None:
+    path = library(tmp_path / "own.so", "1.6")
+    files = Files()
+    found = of_file(path, files)
+    assert (found.version, found.origin) == ("1.6", str(path))
+    assert files.digests(tmp_path) == {"libbpf": {"own.so": found.sha256}}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "cannot be read as a shared library"),
+        (b"\x7fELF", "cannot be read as a shared library"),
+        (b"!<arch>\n", "cannot be read as a shared library"),
+        (None, "No such file or directory; correct the path"),
+    ],
+)
+def test_a_file_that_is_no_library_is_refused(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    path = tmp_path / "libbpf.so.1"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=rf"\[guest\] libbpf: {path}: {said}"):
+        of_file(path, Files())
+
+
+def test_a_library_of_another_name_is_refused(tmp_path: Path) -> None:
+    path = library(tmp_path / "x.so", "1.6", "libbpf.so.0")
+    with pytest.raises(UsageError, match=r"its name within is libbpf\.so\.0 and not libbpf\.so\.1"):
+        of_file(path, Files())
+
+
+def test_a_library_cut_short_is_refused(tmp_path: Path) -> None:
+    path = library(tmp_path / "x.so", "1.6")
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UsageError, match=r"\[guest\] libbpf"):
+            of_file(path, Files())
+
+
+def config(folder: Path, libbpf: str) -> Path:
+    file = folder / "kernels.toml"
+    file.write_text(CONFIG.format(libbpf=libbpf))
+    return file
+
+
+def test_a_path_is_relative_to_kernels_toml(tmp_path: Path) -> None:
+    given = load(config(tmp_path, '"out/libbpf.so.1"')).guest.libbpf
+    assert given == (str(tmp_path / "out/libbpf.so.1"),)
+
+
+@pytest.mark.parametrize("good", ['"1.5"', '"newest"', '["1.1", "newest"]'])
+def test_versions_stay_as_they_are(tmp_path: Path, good: str) -> None:
+    assert all("/" not in one for one in load(config(tmp_path, good)).guest.libbpf)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ('"1.5.0"', 'no libbpf: \'1.5.0\'; write "1.5", "newest"'),
+        ('"0.8"', "no libbpf: '0.8'"),
+        ('"latest"', "no libbpf: 'latest'"),
+        ('""', "no libbpf: ''"),
+        ("1.5", "is no libbpf; write a version"),
+        ('["1.5", 2]', "is no libbpf; write a version"),
+        ('["1.5", "1.5"]', "names '1.5' twice; keep one"),
+    ],
+)
+def test_what_is_no_libbpf_is_refused_with_its_place(tmp_path: Path, bad: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(config(tmp_path, bad))
+    assert "kernels.toml: [guest]: libbpf = " in str(caught.value)
+    assert said in str(caught.value)
+
+
+def guest(folder: Path, name: str = "libbpf.so.1.5.0") -> HostSession:
+    """A guest whose own libbpf is ``name``; what is mounted is written down and not mounted."""
+    libraries = folder / "lib" / "x86_64-linux-gnu"
+    libraries.mkdir(parents=True)
+    (libraries / name).write_bytes(b"its own")
+    (libraries / "libbpf.so.1").symlink_to(name)
+    mounts = folder / "mounts"
+    mounts.write_text("bpf /sys/fs/bpf bpf rw 0 0\n")
+    script = folder / "mount"
+    script.write_text(f'#!/bin/sh\necho "$@" >>{folder}/mounted\n')
+    script.chmod(0o755)
+    moved = {
+        "/tmp/vmtest": folder / "guest",
+        "/proc/mounts": mounts,
+        "mount --bind": script,
+        LIBRARY_FOLDERS: folder / "lib" / "*-linux-gnu",
+    }
+    return HostSession(moved)
+
+
+def test_a_guest_names_its_own_libbpf(tmp_path: Path) -> None:
+    assert install(guest(tmp_path), tar({}), lambda: None).libbpf == "1.5"
+    assert not (tmp_path / "mounted").exists()
+
+
+def test_a_library_is_laid_over_the_guests_own(tmp_path: Path) -> None:
+    libraries = [Library("1.1", "", "", b"one"), Library("1.7", "", "", b"seven")]
+    assert install(guest(tmp_path), tar({}), lambda: None, None, libraries).libbpf == "1.1"
+    here = tmp_path / "guest" / "libbpf"
+    assert (here / "1.1" / "libbpf.so.1").read_bytes() == b"one"
+    assert (here / "1.7" / "libbpf.so.1").read_bytes() == b"seven"
+    laid = (tmp_path / "mounted").read_text().split()
+    assert laid[0] == str(here / "1.1" / "libbpf.so.1")
+    assert laid[1].endswith("/libbpf.so.1") and len(laid) == 2
+    assert library_path("1.1") == "/tmp/vmtest/libbpf/1.1"
+
+
+def test_a_guest_without_libbpf_cannot_get_another_one(tmp_path: Path) -> None:
+    session = guest(tmp_path)
+    (tmp_path / "lib/x86_64-linux-gnu/libbpf.so.1").unlink()
+    assert install(session, tar({}), lambda: None).libbpf == ""
+    with pytest.raises(InfrastructureError, match=r"libbpf\.so\.1 of the guest's root, which has"):
+        install(session, tar({}), lambda: None, None, [Library("1.1", "", "", b"one")])
