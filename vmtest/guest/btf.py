@@ -77,6 +77,17 @@ class Btf:
                     found[variable.name] = Variable(section.name, offset, size)
         return found
 
+    def members_of_variable(self, name: str) -> dict[str, Member]:
+        """The members of the structure that the global variable `name` is, as members() has them.
+
+        Empty where there is no such variable, or it is no structure.
+        """
+        number = self._find(name, _KIND_VAR)
+        kind = self._type(self._type(number).size_or_type) if number >= 0 else None
+        if kind is None or kind.kind not in (_KIND_STRUCT, _KIND_UNION):
+            return {}
+        return dict(self._members(kind, "", 0))
+
     def structures(self) -> dict[str, int]:
         """The sizes in bytes of the named structures and unions, by name."""
         return {

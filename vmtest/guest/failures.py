@@ -132,6 +132,10 @@ class Failure:
     Of the program: its `section`, and its instructions with those of its subprograms (`code`, empty
     where that is not known). `trace` is the log of a second load at level 1, which has the source
     lines.
+
+    `libbpf` is the version that loaded it, as (1, 5), empty where that is not known. Of the object:
+    the sections of data that it did not recognise (`skipped`), and the members of struct_ops maps
+    that are zero, as `map.member` (`zeroed`; only where libbpf missed one in the kernel).
     """
 
     errno: str
@@ -144,6 +148,9 @@ class Failure:
     section: str = ""
     code: bytes = b""
     trace: str = ""
+    libbpf: tuple[int, ...] = ()
+    skipped: tuple[str, ...] = ()
+    zeroed: frozenset[str] = frozenset()
 
 
 Make = Callable[[re.Match[str], Failure, Kernel], Reason | None]

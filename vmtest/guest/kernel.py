@@ -28,13 +28,15 @@ class RunningKernel:
     @functools.cache  # noqa: B019 - one of these a process
     def has_program_type(self, name: str) -> bool | None:
         """Whether a program of that type can be loaded at all, by libbpf's probe."""
-        number = kinds.program_types().get(name, -1)
+        if (number := kinds.program_types().get(name)) is None:
+            return None  # a later libbpf knows it
         return _answer(libbpf.library().libbpf_probe_bpf_prog_type(number, None))
 
     @functools.cache  # noqa: B019 - one of these a process
     def has_map_type(self, name: str) -> bool | None:
         """Whether a map of that type can be made at all, by libbpf's probe."""
-        number = kinds.map_types().get(name, -1)
+        if (number := kinds.map_types().get(name)) is None:
+            return None  # a later libbpf knows it
         return _answer(libbpf.library().libbpf_probe_bpf_map_type(number, None))
 
     def has_attach_type(self, name: str) -> bool | None:

@@ -6,6 +6,7 @@ libbpf itself is the table: its `libbpf_bpf_*_type_str()` name every number that
 import functools
 
 from vmtest.guest import libbpf
+from vmtest.guest.libbpfage import MAP_TYPES
 
 
 @functools.cache
@@ -45,8 +46,9 @@ def described_attach_type(program_type: int, number: int) -> str:
 
 
 def map_type_name(number: int) -> str:
-    """libbpf's name of a map type; the number where it has none."""
-    return _name(libbpf.library().libbpf_bpf_map_type_str(number), number)
+    """libbpf's name of a map type, that of a later libbpf, or the number where there is none."""
+    name: bytes | None = libbpf.library().libbpf_bpf_map_type_str(number)
+    return name.decode() if name else MAP_TYPES.get(number, str(number))
 
 
 # From libbpf's section_defs: the only thing that programs of these types are attached to.

@@ -86,6 +86,8 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "libbpf_bpf_attach_type_str": (c_char_p, [c_int]),
     "libbpf_bpf_map_type_str": (c_char_p, [c_int]),
     "libbpf_num_possible_cpus": (c_int, []),
+    "libbpf_major_version": (c_uint32, []),
+    "libbpf_minor_version": (c_uint32, []),
     # ring_buffer, from libbpf.h
     "ring_buffer__new": (c_void_p, [c_int, c_void_p, c_void_p, c_void_p]),
     "ring_buffer__free": (None, [c_void_p]),
@@ -161,6 +163,12 @@ def library() -> ctypes.CDLL:
     except (OSError, AttributeError) as error:
         raise LibbpfError(0, f"libbpf 1.x is needed in the guest: {error}") from error
     return lib
+
+
+def version() -> tuple[int, int]:
+    """Major and minor number of the libbpf that is used here."""
+    lib = library()
+    return lib.libbpf_major_version(), lib.libbpf_minor_version()
 
 
 def check(result: int, message: str) -> int:

@@ -6,6 +6,7 @@ Since 1.6 libbpf says an errno by its name (`-ESRCH`), before it said a number (
 
 import re
 
+from vmtest.guest import libbpfage
 from vmtest.guest.failures import Failure, Kernel, Make, Reason, errno_said, rules, said
 from vmtest.guest.maprules import MEMLOCK, inner_map, memlock, refused_map
 
@@ -132,6 +133,39 @@ def _btf(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason | No
     )
 
 
+def _section(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reason | None:
+    return libbpfage.of_section(match["section"], failure, f"log: {match.string}")
+
+
+def _data_section(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reason | None:
+    return libbpfage.of_data(match["section"], failure, f"log: {match.string}")
+
+
+def _kfunc_flavour(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
+    if not kernel.has_function(match["base"]):
+        return None
+    what = f"take {match['name']} for the kfunc {match['base']}"
+    evidence = f"log: {match.string}"
+    return libbpfage.older(failure, libbpfage.KFUNC_FLAVOUR, what, evidence, match["name"])
+
+
+def _struct_ops_flavour(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
+    if not kernel.members(match["base"]):
+        return None
+    what = f"take {match['name']} for the struct_ops {match['base']}"
+    evidence = f"log: {match.string}"
+    return libbpfage.older(failure, libbpfage.STRUCT_OPS_FLAVOUR, what, evidence, match["name"])
+
+
+def _zero_member(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reason | None:
+    member = f"{match['map']}.{match['member']}"
+    if member not in failure.zeroed:
+        return None
+    what = f"leave out {member}, which is zero and which this kernel does not have"
+    evidence = f"log: {match.string}; it is zero in the object file"
+    return libbpfage.older(failure, libbpfage.STRUCT_OPS_ZEROED, what, evidence, member)
+
+
 def _prototype(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reason:
     name = match["name"]
     return Reason(
@@ -235,12 +269,20 @@ LIBBPF = rules(
         ),
     ),
     (
+        r"(?:prog|sec) '[^']*': .*'(?P<section>\.(?:addr_space\.1|jumptables)[^']*)'",
+        _data_section,
+    ),
+    (
         r"(?:prog|sec) '[^']*': (?:bad (?:map |call |data |subprog addr )?relo against|"
         r"relo for \S+ unsupported|unrecognized relocation|invalid relo|unexpected relo for insn|"
         r"(?:map|data|extern) relo failed to find|missing subprog addr relo|"
         r"no \.text section found yet|incorrect bpf_call opcode|cannot find exception callback|"
         r"exception[ _]callback)|extern function \S+ is unsupported under",
         _RELOCATION,
+    ),
+    (
+        r"prog '[^']*': missing BPF prog type, check ELF section name '(?P<section>[^']*)'",
+        _section,
     ),
     (
         _PROGRAM + r"missing BPF prog type, check ELF section name",
@@ -250,6 +292,10 @@ LIBBPF = rules(
             "--type {program}=TYPE[:ATTACH]",
             name="{program}",
         ),
+    ),
+    (
+        r"extern \(func ksym\) '(?P<name>(?P<base>[^']*?)___[^']*)': not found in kernel",
+        _kfunc_flavour,
     ),
     (
         r"extern \(func ksym\) '(?P<name>[^']*)': not found in kernel or module BTFs$",
@@ -344,6 +390,10 @@ LIBBPF = rules(
         _probed,
     ),
     (
+        r"struct_ops init_kern: struct (?P<name>(?P<base>\S+?)___\S+) is not found in kernel BTF$",
+        _struct_ops_flavour,
+    ),
+    (
         r"struct_ops init_kern: struct (?P<name>\S+?)(?: data)? is not found in "
         r"(?:kernel BTF|struct \S+)$",
         said(
@@ -353,6 +403,10 @@ LIBBPF = rules(
             "bpf_struct_ops_{name}",
             "{name}",
         ),
+    ),
+    (
+        r"struct_ops init_kern (?P<map>\S+): Cannot find member (?P<member>\S+) in kernel BTF$",
+        _zero_member,
     ),
     (
         r"struct_ops init_kern (?P<map>\S+): Cannot find member (?P<member>\S+) in kernel BTF$",

@@ -14,6 +14,7 @@ from vmtest.guest.autoattach import Attachment
 from vmtest.guest.maps import TYPE_PROG_ARRAY, OwnMap
 from vmtest.guest.objects import BpfObject, LogBuffer, Program
 from vmtest.guest.reasons import LACKING, Failure, Kernel, Reason, explain, shared_prog_array
+from vmtest.guest.structops import zeroed_members
 
 STATISTICS = 4
 """The log level of bpf(2) that asks for figures; errors are in such a log too."""
@@ -289,6 +290,9 @@ class Loader:
                 section=concerned.section if concerned else "",
                 code=attempt.code,
                 trace=self._trace(attempt),
+                libbpf=libbpf.version(),
+                skipped=self._first.skipped_sections,
+                zeroed=zeroed_members(self._path, attempt.messages),
             ),
             self._kernel,
         )
@@ -394,6 +398,8 @@ def _text(buffer: LogBuffer) -> str:
 def _verdict(attempt: _Attempt, reason: Reason) -> str:
     if reason.code in LACKING:
         return "unsupported"
+    if reason.code == "libbpf-too-old":
+        return "refused as a whole"  # also where the verifier complains of what libbpf left out
     if attempt.program and verifierlog.findings(attempt.log):
         return "rejected"
     return "refused as a whole"

@@ -90,10 +90,13 @@ def inner_map(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason 
 
 def _type(shape: MapShape, kernel: Kernel) -> Reason | None:
     kind = shape.kind
-    if not kind:
+    if not kind or kind.isdecimal():
         return None
     symbol, known_as = _MAP_TYPE_CONFIG.get(kind), f"BPF_MAP_TYPE_{kind.upper()}"
-    if believed(kernel.has_map_type(kind), known_as, symbol, kernel) is not False:
+    probed, evidence = kernel.has_map_type(kind), f"probe: a small {kind} map is refused"
+    if probed is None and kernel.mentions(known_as) is False:
+        probed, evidence = False, f"probe: the kernel's BTF has no {known_as}"
+    if believed(probed, known_as, symbol, kernel) is not False:
         return None  # it can make such maps: this one is wrong in another way
     return lacking(
         Reason(
@@ -101,7 +104,7 @@ def _type(shape: MapShape, kernel: Kernel) -> Reason | None:
             f"this kernel cannot make maps of type {kind} ({shape.name})",
             "build a variant with another map, or switch off its creation "
             "(bpf_map__set_autocreate)",
-            f"probe: a small {kind} map is refused",
+            evidence,
             name=known_as,
         ),
         symbol,

@@ -5,6 +5,7 @@ import ctypes
 import functools
 import os
 import pathlib
+import re
 import struct
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from vmtest.guest.failures import Failure, MapShape
 from vmtest.guest.kernel import running_kernel
 from vmtest.guest.maps import Map
 from vmtest.guest.reasons import explain
+from vmtest.guest.structops import zeroed_members
 
 # From linux/bpf.h: enum bpf_stats_type, and struct bpf_prog_info up to run_cnt (5.1, commit
 # 5f8f8b93aeb8).
@@ -25,6 +27,8 @@ _PROG_INFO_MAP_COUNT = 52  # nr_map_ids, with the address of map_ids behind
 _OUTER_MAPS = (12, 13)  # enum bpf_map_type: array and hash of maps
 _INSTRUCTION_SIZE = 8
 _MOST_MAPS = 64  # MAX_USED_MAPS of the verifier
+
+_SKIPPED = re.compile(r"elf: skipping unrecognized data section\(\d+\) (\S+)")
 
 LogBuffer = ctypes.Array[ctypes.c_char]
 
@@ -164,6 +168,8 @@ class BpfObject(Closing):
         `like`: the same file as it was opened before; what is known of it is not asked again, and
         nobody listens to what libbpf says of it.
 
+        `skipped_sections` are those of data that this libbpf does not recognise.
+
         Maps that ask to be pinned are not: two loads would share them, and a pin outlives its test.
         Sharing is reuse_maps()'s.
         """
@@ -175,9 +181,11 @@ class BpfObject(Closing):
         self._handle: int | None = None
         if like is not None:
             self._handle = lib.bpf_object__open_file(os.fsencode(path), None)
+        self.skipped_sections: tuple[str, ...] = like.skipped_sections if like else ()
         if self._handle is None:
             with libbpf.captured_messages() as messages:
                 self._handle = lib.bpf_object__open_file(os.fsencode(path), None)
+            self.skipped_sections = tuple(_SKIPPED.findall("".join(messages)))
             if not self._handle:
                 raise libbpf.LoadError(
                     ctypes.get_errno(), f"{path.name}: cannot open", "".join(messages)
@@ -259,6 +267,9 @@ class BpfObject(Closing):
             section=program.section if program else "",
             code=program.code if program else b"",
             trace=verifierlog.embedded(messages),
+            libbpf=libbpf.version(),
+            skipped=self.skipped_sections,
+            zeroed=zeroed_members(self.path, messages),
         )
         reason = explain(failure, running_kernel())
         told = [f"{program.name if program else 'reason'}: {reason.code}: {reason.text}"]

@@ -18,6 +18,7 @@ from vmtest.guest.failures import (
     of_line,
 )
 from vmtest.guest.instructions import SIZE
+from vmtest.guest.libbpfage import of_struct_ops_data
 from vmtest.guest.libbpfrules import LIBBPF
 from vmtest.guest.resourcerules import RESOURCES
 from vmtest.guest.verifierrules import VERIFIER
@@ -119,11 +120,12 @@ def _too_long(failure: Failure) -> Reason | None:
 def _unused_struct_ops(failure: Failure) -> Reason | None:
     if failure.errno != "ENOTSUPP" or failure.program_type != "struct_ops" or failure.attaching:
         return None
-    return Reason(
+    said = "ENOTSUPP without a word of the verifier, for a program of type struct_ops"
+    return of_struct_ops_data(failure, said) or Reason(
         "struct-ops-unused",
         "no struct_ops map that libbpf knows has this program as a member",
         'name it in a map of SEC(".struct_ops"); SEC(".struct_ops.link") takes libbpf 1.2',
-        "ENOTSUPP without a word of the verifier, for a program of type struct_ops",
+        said,
     )
 
 

@@ -5,7 +5,7 @@ The rules are tried in their order on every line, from the last line on.
 
 import re
 
-from vmtest.guest import helpers, instructions
+from vmtest.guest import helpers, instructions, libbpfage
 from vmtest.guest.failures import Failure, Kernel, Make, Reason, lacking, listed, rules, said
 
 _HELPER_CONFIG = {
@@ -53,6 +53,15 @@ def _helper(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | 
     if match.string.removeprefix(match["place"] or "").startswith("invalid"):
         return no_such_helper(name, f"log: {match.string}")
     return _not_for_this_program(name, number, match.string, failure, kernel)
+
+
+def _left_out(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reason | None:
+    return libbpfage.of_struct_ops_data(failure, f"log: {match.string}")
+
+
+def _arena(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reason | None:
+    what = "map an arena before it loads the programs"
+    return libbpfage.older(failure, libbpfage.ARENA, what, f"log: {match.string}", "arena")
 
 
 def no_such_helper(name: str, evidence: str) -> Reason:
@@ -747,6 +756,7 @@ VERIFIER = rules(
             "define the map with __type(key, ...) and __type(value, ...)",
         ),
     ),
+    (r"attach_btf_id 0 is not a supported struct", _left_out),
     (
         r"attach_btf_id 0 is not a supported struct",
         said(
@@ -755,12 +765,13 @@ VERIFIER = rules(
             'name it in a map of SEC(".struct_ops"); SEC(".struct_ops.link") takes libbpf 1.2',
         ),
     ),
+    (r"arena's user address must be set", _arena),
     (
         r"arena's user address must be set",
         said(
             "arena",
             "the loader has not mapped the arena before the load",
-            "load it with a libbpf that knows arenas (1.5 and later)",
+            "load it with a loader that maps it (libbpf 1.4 and later do)",
         ),
     ),
 )

@@ -13,7 +13,7 @@ from vmtest.model.kernels import KernelResult, KernelVersion, Matrix
 from vmtest.model.loads import LoadResult, Reason, Verdict
 from vmtest.verify.baseline import Rules, judge
 
-_NOT_THE_KERNELS = frozenset({"configuration", "memlock", "module-not-loaded"})
+_NOT_THE_KERNELS = frozenset({"configuration", "libbpf-too-old", "memlock", "module-not-loaded"})
 """Codes of refusals that say nothing of what the kernel can do."""
 
 _Key = tuple[str, str, str]
