@@ -541,6 +541,7 @@ LIBBPF = rules(
         r"DATASEC '[^']*' not found|object '[^']*': loading non-native endianness",
         _DAMAGED,
     ),
+    (MEMLOCK.pattern, _memlock_line),
     (
         r"Error in \S+\(\): ?.*Couldn't (?:load trivial BPF program|create simple array map)",
         said(
@@ -566,5 +567,4 @@ LIBBPF = rules(
             "(name___2), or read it with bpf_core_read() and BPF_CORE_READ_BITFIELD()",
         ),
     ),
-    (MEMLOCK.pattern, _memlock_line),
 )
