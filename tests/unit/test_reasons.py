@@ -467,6 +467,9 @@ SAID = {
         "Dynptr has to be an uninitialized dynptr",
         "arg 1 cannot overwrite referenced dynptr",
         "irq flag acquired by bpf_local_irq_save kfuncs cannot be restored with others",
+        "expected an initialized iter_num as arg #0",
+        "expected uninitialized iter_num as arg #0",
+        "Expected an initialized dynptr as arg #2",
     ],
     "kptr": [
         "kptr access size must be BPF_DW",
@@ -481,6 +484,7 @@ SAID = {
         "unmatched rcu read unlock (kernel function bpf_rcu_read_unlock)",
         "BPF_EXIT instruction in main prog cannot be used inside bpf_local_irq_save-ed region",
         "global function calls are not allowed while holding a lock,",
+        "tail_call cannot be used inside bpf_rcu_read_lock-ed region",
     ],
     "helper": [
         "func bpf_get_func_ip#173 supported only for fentry/fexit/fmod_ret programs",
@@ -540,7 +544,7 @@ SAID["global-function"] += ["callback function not static", "R1 is not a pointer
 )
 def test_what_every_kernels_verifier_says_has_its_code(code: str, line: str) -> None:
     reason = explain(program_refused("EACCES", log=f"{line}\n"), MODERN)
-    assert reason.code == code
+    assert (reason.code, bool(reason.remedy)) == (code, True)
     assert reason.text
     assert reason.remedy
     assert line in reason.evidence
@@ -609,6 +613,14 @@ def test_a_program_with_more_instructions_than_a_kernel_takes_is_told_by_their_n
     assert reason.code == "instruction-limit"
     assert "1,000,102" in reason.text
     assert explain(program_refused("E2BIG", code=big[: 8 * 10**6]), MODERN).code == "unknown"
+
+
+def test_a_program_with_more_maps_than_a_kernel_takes_is_told_by_their_number() -> None:
+    used = [(0x18, 0x11, 0, number) for number in range(65)]
+    many = code(*(one for load in used for one in (load, (0, 0, 0, 0))))
+    reason = explain(program_refused("E2BIG", code=many), MODERN)
+    assert (reason.code, "65 maps" in reason.text) == ("limit", True)
+    assert explain(program_refused("E2BIG", code=many[16:]), MODERN).code == "unknown"
 
 
 def test_a_helper_of_another_attach_type_is_not_said_to_be_of_no_program() -> None:
@@ -752,6 +764,56 @@ def test_what_is_wrong_with_a_map_is_told_by_what_the_kernel_makes_instead() -> 
     assert "makes it with value_size 4" in reason.evidence
 
 
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        (MapShape("m", "sk_storage", 4, 8, 1), "BPF_F_NO_PREALLOC"),
+        (MapShape("m", "cgrp_storage", 4, 8, 16, 1), "no max_entries"),
+        (MapShape("m", "lpm_trie", 8, 8, 1), "BPF_F_NO_PREALLOC"),
+        (MapShape("m", "arena", 0, 0, 1), "BPF_F_MMAPABLE"),
+    ],
+)
+def test_what_every_kernel_wants_of_a_map_type_is_told(shape: MapShape, wanted: str) -> None:
+    knows = replace(MODERN, named=frozenset({"BPF_F_NO_PREALLOC"}))
+    reason = explain(map_failure(shape), knows)
+    assert (reason.code, wanted in reason.text) == ("map-definition", True)
+
+
+def test_a_map_with_two_wrong_values_is_told_by_both() -> None:
+    @dataclass(frozen=True)
+    class TakesSmallQueues(Answers):
+        def refuses_map(self, shape: MapShape) -> str:
+            return "" if (shape.key_size, shape.max_entries) == (0, 1) else "EINVAL"
+
+    reason = explain(map_failure(MapShape("m", "queue", 4, 8, 99)), TakesSmallQueues())
+    assert reason.text == "this kernel makes no map of type queue with key_size 4 and " + (
+        "max_entries 99 (m)"
+    )
+    assert "makes it with key_size 0 and max_entries 1" in reason.evidence
+
+
+def test_a_map_without_memory_is_told_by_its_entries() -> None:
+    @dataclass(frozen=True)
+    class Little(Answers):
+        def refuses_map(self, shape: MapShape) -> str:
+            return "ENOMEM" if shape.max_entries > 4096 else ""
+
+    said = "libbpf: map 'm': failed to create: Cannot allocate memory(-12)\n"
+    refused = Failure("ENOMEM", said, maps=(MapShape("m", "hash", 4, 8, 1 << 28),))
+    reason = explain(refused, Little())
+    assert "has not the memory for the 268435456 entries" in reason.text
+    assert "`memory`" in reason.remedy
+
+
+def test_xdp_in_several_buffers_is_missing_only_where_the_kernel_has_no_such_member() -> None:
+    refused = program_refused(program_type="xdp", attach_type="xdp", section="xdp.frags")
+    old = replace(MODERN, structures={"bpf_prog_aux": ("refcnt",)})
+    assert explain(refused, old).code == "program-flag"
+    assert explain(replace(refused, section="xdp"), old).code == "unknown"
+    new = replace(MODERN, structures={"bpf_prog_aux": ("refcnt", "xdp_has_frags")})
+    assert explain(refused, new).code == "unknown"
+
+
 def test_a_map_whose_sizes_nobody_told_is_made_with_all_of_them() -> None:
     kernel = replace(MODERN, refused_maps=frozenset({("stack_trace", 0)}))
     reason = explain(map_failure(MapShape("m", "stack_trace", 4, 0, 0)), kernel)
@@ -870,6 +932,23 @@ def test_what_no_rule_explains_is_shown_with_its_source_line() -> None:
     assert reason.code == "unknown"
     assert "R1 is odd" in reason.text
     assert reason.text.endswith("at the source line `x.bpf.c:12: return odd(ctx);`")
+
+
+def test_an_argument_that_a_function_lacks_is_no_matter_of_the_context() -> None:
+    log = "func 'f' doesn't have 3-th argument\ninvalid bpf_context access off=16 size=8\n"
+    assert explain(program_refused("EACCES", log=log), MODERN).code == "arguments"
+
+
+def test_what_libbpf_said_last_is_shown_where_no_verifier_was_asked() -> None:
+    said = (
+        "libbpf: something new of x.o\nlibbpf: prog 'p': failed to relocate calls: -22\n"
+        "libbpf: failed to load object 'x.o'\n"
+    )
+    reason = explain(Failure("EINVAL", said), MODERN)
+    assert (reason.code, reason.text) == (
+        "unknown",
+        "no rule of vmtest explains what libbpf said last: something new of x.o",
+    )
 
 
 def test_what_nobody_explains_is_told_by_its_errno() -> None:

@@ -19,6 +19,7 @@ LACKING = frozenset(
         "map-type",
         "map-flag",
         "program-type",
+        "program-flag",
         "attach-type",
         "attach-target",
         "core-relocation",

@@ -17,6 +17,7 @@ _ATOMIC_SMALL = (0xCB, 0xD3)
 _ADD, _FETCH, _LOAD_ACQUIRE, _STORE_RELEASE = 0x00, 0x01, 0x100, 0x110
 _SIGNED_LOADS = (0x81, 0x89, 0x91)
 _PSEUDO_KFUNC, _PSEUDO_FUNC = 2, 4
+_PSEUDO_MAPS = (1, 2, 5, 6)  # BPF_PSEUDO_MAP_FD, _VALUE, _IDX, _IDX_VALUE
 
 
 class Feature(NamedTuple):
@@ -87,6 +88,12 @@ def helpers(code: bytes) -> tuple[int, ...]:
     """The numbers of the helpers that the instructions of `code` call, each once, in order."""
     called = (i.immediate for i in decoded(code) if i.code == _CALL and i.source == 0)
     return tuple(dict.fromkeys(called))
+
+
+def maps(code: bytes) -> int:
+    """How many maps the instructions of `code` refer to, as libbpf numbers them before a load."""
+    loads = (i for i in decoded(code) if i.code == _LOAD_64 and i.source in _PSEUDO_MAPS)
+    return len({load.immediate for load in loads})
 
 
 def _feature(found: Instruction) -> str:

@@ -1,5 +1,6 @@
 """Why a map could not be made: by its shape, and by what the kernel makes instead. Pure."""
 
+import itertools
 import re
 
 from vmtest.guest import verifierlog
@@ -49,10 +50,14 @@ _FLAGS = {
 }
 _OUTER = ("array_of_maps", "hash_of_maps")
 _RING_BUFFERS = ("ringbuf", "user_ringbuf")
+_STORAGES = ("sk_storage", "inode_storage", "task_storage", "cgrp_storage")
 # Of these the kernel wants to know more than a shape: a BTF type, or a map inside.
-_NOT_TRIED = (*_OUTER, "struct_ops", "arena", "sk_storage", "inode_storage", "task_storage")
+_NOT_TRIED = (*_OUTER, *_STORAGES, "struct_ops", "arena")
+_NO_PREALLOC, _MMAPABLE = 1 << 0, 1 << 10
 _TOLD = "or its own loader has to set it before the load"
 _LARGE = 1024
+_KEY = 4  # bytes of an int
+_PAGE = 4096
 
 MEMLOCK = re.compile(
     r"permission error while running as root; try raising 'ulimit -l'|"
@@ -149,7 +154,30 @@ def _own_mistake(shape: MapShape, line: str) -> Reason | None:
             f"{line}; its definition has key_size {shape.key_size} and value_size "
             f"{shape.value_size}",
         )
+    if wanted := _wanted(shape):
+        return Reason(
+            "map-definition",
+            f"a map of type {shape.kind} must have {wanted} ({name})",
+            "define it like that",
+            f"{line}; its definition has key_size {shape.key_size}, value_size "
+            f"{shape.value_size}, max_entries {shape.max_entries} and map_flags {shape.flags:#x}",
+        )
     return None
+
+
+def _wanted(shape: MapShape) -> str:
+    """What each kernel wants of a map of such a type and `shape` has not."""
+    if shape.kind in _STORAGES and not (
+        shape.flags & _NO_PREALLOC and shape.max_entries == 0 and shape.key_size == _KEY
+    ):
+        return "map_flags BPF_F_NO_PREALLOC, a key of type int, and no max_entries"
+    if shape.kind == "lpm_trie" and not shape.flags & _NO_PREALLOC:
+        return "map_flags BPF_F_NO_PREALLOC"
+    if shape.kind == "arena" and (
+        not shape.flags & _MMAPABLE or shape.key_size or shape.value_size
+    ):
+        return "map_flags BPF_F_MMAPABLE, max_entries in pages, and neither key nor value"
+    return ""
 
 
 def _tried(shape: MapShape, errno: str, line: str, kernel: Kernel) -> Reason | None:
@@ -158,6 +186,12 @@ def _tried(shape: MapShape, errno: str, line: str, kernel: Kernel) -> Reason | N
         return None
     for changed, text, cure in _changes(shape):
         if not kernel.refuses_map(changed):
+            if errno == "ENOMEM" and changed.max_entries < shape.max_entries:
+                text = (
+                    f"this guest has not the memory for the {shape.max_entries} entries of the "
+                    f"map {shape.name}"
+                )
+                cure = f"give the guest more (`memory` in kernels.toml), or {cure}"
             difference = [
                 f"{field} {new}"
                 for field, old, new in zip(shape._fields, shape, changed, strict=True)
@@ -174,8 +208,28 @@ def _tried(shape: MapShape, errno: str, line: str, kernel: Kernel) -> Reason | N
 
 
 def _changes(shape: MapShape) -> list[tuple[MapShape, str, str]]:
-    """Shapes that differ in one value, or in all that nobody told, and what is wrong then."""
-    return [*_sizes_not_told(shape), *_other_sizes(shape), *_fewer(shape)]
+    """Shapes that differ in one value, in all that nobody told, or in two values; what is wrong."""
+    single = [*_other_sizes(shape), *_fewer(shape)]
+    return [*_sizes_not_told(shape), *single, *_pairs(shape, [one for one, _, _ in single])]
+
+
+def _pairs(shape: MapShape, changed: list[MapShape]) -> list[tuple[MapShape, str, str]]:
+    found = []
+    for one, other in itertools.combinations(changed, 2):
+        both = MapShape._make(
+            second if second != old else first
+            for old, first, second in zip(shape, one, other, strict=True)
+        )
+        told = [
+            f"{field} {old}"
+            for field, old, new in zip(shape._fields, shape, both, strict=True)
+            if old != new
+        ]
+        if len(told) == len((one, other)):
+            text = f"this kernel makes no map of type {shape.kind} with {listed(told)}"
+            cure = f"use the sizes that this map type wants, {_TOLD}"
+            found.append((both, f"{text} ({shape.name})", cure))
+    return found
 
 
 def _with(shape: MapShape, field: str, value: int) -> MapShape:
@@ -232,7 +286,9 @@ def _fewer(shape: MapShape) -> list[tuple[MapShape, str, str]]:
     if shape.max_entries:
         text = f"{this} {shape.max_entries} entries ({shape.name})"
         cure = f"use fewer entries, {_TOLD}"
-        found += [(_with(shape, "max_entries", size), text, cure) for size in (1, 4096)]
+        if shape.kind in _RING_BUFFERS:
+            cure = "use a power of 2 that is a multiple of the page size (4096)"
+        found += [(_with(shape, "max_entries", size), text, cure) for size in (1, _PAGE)]
     return found
 
 

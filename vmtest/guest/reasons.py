@@ -17,7 +17,7 @@ from vmtest.guest.failures import (
     lacking,
     of_line,
 )
-from vmtest.guest.instructions import SIZE
+from vmtest.guest.instructions import SIZE, maps
 from vmtest.guest.libbpfage import of_struct_ops_data
 from vmtest.guest.libbpfrules import LIBBPF
 from vmtest.guest.resourcerules import RESOURCES
@@ -29,6 +29,9 @@ _LOGGED = (*VERIFIER, *ENCODING, *RESOURCES)
 
 INSTRUCTION_LIMIT = 1_000_000
 """BPF_COMPLEXITY_LIMIT_INSNS of include/linux/bpf.h: a longer program is not even verified."""
+
+MAP_LIMIT = 64
+"""MAX_USED_MAPS of include/linux/bpf_verifier.h: kernels before 6.8 refuse more without a word."""
 
 # What a feature was built in with: from kernel/bpf/Kconfig, kernel/trace/Kconfig, net/Kconfig, and
 # the conditions around BPF_PROG_TYPE() in include/linux/bpf_types.h.
@@ -77,7 +80,12 @@ def _explained(failure: Failure, kernel: Kernel) -> Reason:
     for line in words:
         if found := of_line(line, LIBBPF, failure, kernel):
             return found
-    found = _too_long(failure) or _of_probes(failure, kernel) or _unused_struct_ops(failure)
+    found = (
+        _too_long(failure)
+        or _too_many_maps(failure)
+        or _of_probes(failure, kernel)
+        or _unused_struct_ops(failure)
+    )
     return found or _unknown("libbpf", words[-1] if words else "", failure)
 
 
@@ -117,6 +125,18 @@ def _too_long(failure: Failure) -> Reason | None:
     )
 
 
+def _too_many_maps(failure: Failure) -> Reason | None:
+    count = maps(failure.code)
+    if failure.errno != "E2BIG" or count <= MAP_LIMIT:
+        return None
+    return Reason(
+        "limit",
+        f"the program uses {count} maps, and the kernel takes no more than {MAP_LIMIT}",
+        "keep several values in one map, or split the program with tail calls",
+        f"E2BIG without a word of the verifier; its instructions refer to {count} maps",
+    )
+
+
 def _unused_struct_ops(failure: Failure) -> Reason | None:
     if failure.errno != "ENOTSUPP" or failure.program_type != "struct_ops" or failure.attaching:
         return None
@@ -148,6 +168,8 @@ def _of_probes(failure: Failure, kernel: Kernel) -> Reason | None:
             built_in,
             kernel,
         )
+    if found := _in_buffers(failure, kernel):
+        return found
     if attach and kernel.has_attach_type(attach) is False:
         return Reason(
             "attach-type",
@@ -166,6 +188,21 @@ def _of_probes(failure: Failure, kernel: Kernel) -> Reason | None:
             name=symbol,
         )
     return None
+
+
+def _in_buffers(failure: Failure, kernel: Kernel) -> Reason | None:
+    """XDP programs of packets in several buffers, whose flag older kernels refuse in silence."""
+    name, _, suffix = failure.section.partition("/")[0].partition(".")
+    members = kernel.members("bpf_prog_aux")
+    if (name, suffix) != ("xdp", "frags") or not members or "xdp_has_frags" in members:
+        return None
+    return Reason(
+        "program-flag",
+        "this kernel has no XDP programs for packets in several buffers (xdp.frags, Linux 5.18)",
+        'take SEC("xdp") for such kernels, or clear the flag before the load '
+        "(bpf_program__set_flags)",
+        "probe: the kernel's struct bpf_prog_aux has no member xdp_has_frags",
+    )
 
 
 def shared_prog_array(

@@ -150,7 +150,8 @@ _STACK_OBJECT_WORDS: tuple[tuple[str, Make], ...] = (
         r"potential write to dynptr|.*unknown dynptr type|.*for bpf_dynptr_from_mem|"
         r"cannot release unowned const bpf_dynptr|irq flag acquired by|"
         r".*CONST_PTR_TO_DYNPTR|.*iter_\w+ state|.*doesn't point to an irq flag|"
-        r".*(?:un)?initialized (?:dynptr|iter|irq)|cannot (?:restore|overwrite) ",
+        r".*(?:un)?initialized (?:dynptr|iter|irq)|expected valid iter pointer|"
+        r"cannot (?:restore|overwrite) ",
         _STACK_OBJECT,
     ),
     (

@@ -30,6 +30,7 @@ _EXPLANATION = re.compile(r"\s|(?:Suggestion|Causal path|Reason)\b")
 _BANNER = re.compile(
     r"^(?:$|prog '[^']*': BPF program load failed: |prog '[^']*': failed to load: |"
     r"prog '[^']*': failed to prepare load attributes: |"
+    r"prog '[^']*': failed to relocate (?:calls|data references): |"
     r"failed to load object|failed to load BPF skeleton|-- (?:BEGIN|END) PROG LOAD LOG --|"
     r"prog '[^']*': -- (?:BEGIN|END) PROG LOAD LOG --|failed to perform CO-RE relocations)"
 )

@@ -399,6 +399,13 @@ def _memory(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | 
     )
 
 
+def _context(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
+    # Of a function's arguments the line above says more: which function, and which of them.
+    if any(line.startswith("func '") for line in failure.log.splitlines()):
+        return None
+    return _CONTEXT(match, failure, kernel)
+
+
 def _map_for_helper(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason:
     for line in failure.log.splitlines():
         if line.strip() == "cannot update sockmap in this context":
@@ -627,7 +634,7 @@ VERIFIER = rules(
     (
         r"(?:\d+: )?invalid bpf_context access off=|dereference of modified ctx ptr|"
         r"invalid access to context",
-        _CONTEXT,
+        _context,
     ),
     (
         r"helper call might sleep in a non-sleepable prog|program must be sleepable to call |"
@@ -675,8 +682,9 @@ VERIFIER = rules(
     (
         r"function calls are not allowed while holding a lock|bpf_spin_lock is missing unlock|"
         r"bpf_spin_unlock|calls are not allowed while holding|bpf_spin_lock cannot|"
-        r".* cannot be used inside bpf_\w+_?lock-ed region|.*_unlock without taking a lock|"
-        r".*_unlock cannot be out of order|Locking two bpf_spin_locks",
+        r".* cannot be used inside bpf_(?:res_)?spin_lock-ed region|"
+        r".*_unlock without taking a lock|.*_unlock cannot be out of order|"
+        r"Locking two bpf_spin_locks",
         _LOCK,
     ),
     (
@@ -718,8 +726,7 @@ VERIFIER = rules(
     (
         r"kernel function \S+ args?#\d+ |arg#\d+ (?:pointer type|expected|is |must be)|"
         r"R\d+ must (?:be|have) |.* must be referenced or trusted|.* must be a rcu pointer|"
-        r"expected (?:uninitialized|an initialized|valid) |R\d+ must be a known constant|"
-        r"Expected (?:an )?(?:un)?initialized |arg \d+ is an unacquired reference",
+        r"R\d+ must be a known constant|arg \d+ is an unacquired reference",
         _KFUNC_ARGUMENT,
     ),
     (
