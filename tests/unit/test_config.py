@@ -257,6 +257,20 @@ def test_an_object_says_how_it_wants_to_be_loaded() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("xpd", 'there is no program type "xpd" (did you mean "xdp"?)'),
+        ("tc", 'there is no program type "tc" (did you mean "sched_cls"?)'),
+        ("xdp:xpd", 'there is no attach type "xpd" (did you mean "xdp"?)'),
+    ],
+)
+def test_a_type_that_libbpf_does_not_know_is_refused(told: str, said: str) -> None:
+    (problem,) = problems(MINIMAL + LOADING.replace('auth = "xdp"', f'auth = "{told}"'))
+    assert said in problem
+    assert "auth" in problem
+
+
 def test_an_object_is_required_and_loads_by_itself_when_nothing_is_said() -> None:
     (found,) = config().objects
     assert (found.required, found.loading) == (True, Loading())

@@ -54,6 +54,7 @@ from vmtest.model.kernels import (
     VersionRange,
     unique,
 )
+from vmtest.objects.sections import ATTACH_TYPES, PROGRAM_TYPES, attach_types_of, types_of
 
 SOURCES = ("apt", "path", "package", "mainline", "tree")
 """The keys that say where a kernel comes from; a ``[[kernel]]`` has exactly one."""
@@ -103,6 +104,21 @@ def _range(value: object) -> object:
 def _test_pattern(value: str) -> str:
     if "::" not in value:
         raise ValueError("names no test; write FILE::TEST, for example 'test_net.py::test_v6_*'")
+    return value
+
+
+def check_program_type(value: str) -> str:
+    """``value`` if it is ``TYPE[:ATTACH]`` in libbpf's names; raises ValueError."""
+    kind, colon, attach = value.partition(":")
+    if kind not in PROGRAM_TYPES:
+        of_section = types_of(kind)[0]
+        meant = f' (did you mean "{of_section}"?)' if of_section else ""
+        raise ValueError(
+            f'there is no program type "{kind}"{meant or suggestion(kind, PROGRAM_TYPES)}'
+        )
+    if colon and attach not in ATTACH_TYPES:
+        among = attach_types_of(kind) or ATTACH_TYPES
+        raise ValueError(f'there is no attach type "{attach}"{suggestion(attach, among)}')
     return value
 
 
@@ -192,6 +208,7 @@ Tag = Annotated[str, AfterValidator(_tag)]
 Option = Annotated[str, AfterValidator(_option)]
 Range = Annotated[VersionRange, BeforeValidator(_range)]
 TestPattern = Annotated[str, AfterValidator(_test_pattern)]
+ProgramType = Annotated[str, AfterValidator(check_program_type)]
 Reason = Annotated[str, AfterValidator(_reason)]
 Card = Annotated[Network, BeforeValidator(_network)]
 Day = Annotated[date, BeforeValidator(_date)]
@@ -283,7 +300,7 @@ class _Object(_Strict):
     path: Path
     kernels: Range | None = None
     required: bool = True
-    types: dict[str, str] = {}
+    types: dict[str, ProgramType] = {}
     max_entries: dict[str, PositiveInt | Literal["cpus"]] = {}
     globals: dict[str, StrictBool | StrictInt] = {}
     inner_maps: dict[str, _InnerMap] = {}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from vmtest.config.file import suggestion
+from vmtest.config.file import check_program_type, suggestion
 from vmtest.errors import UsageError
 from vmtest.objects.inspect import ProgramInfo, inspect
-from vmtest.objects.sections import ATTACH_TYPES, PROGRAM_TYPES, attach_types_of, types_of
+from vmtest.objects.sections import attach_types_of
 from vmtest.verify.objects import Given
 
 METAVAR, HELP = "[OBJECT:]PROGRAM=TYPE[:ATTACH]", "What libbpf cannot guess."
@@ -52,19 +52,10 @@ def _parsed(text: str) -> Told:
     object_, colon, program = place.rpartition(":")
     if not (separator and program and kind) or (colon and not object_):
         raise UsageError(f"--type {text}: write {_FORM}")
-    type_, _, attach = kind.partition(":")
-    if type_ not in PROGRAM_TYPES:
-        of_section = types_of(type_)[0]
-        meant = f' (did you mean "{of_section}"?)' if of_section else ""
-        raise UsageError(
-            f'--type {text}: there is no program type "{type_}"'
-            f"{meant or suggestion(type_, PROGRAM_TYPES)}"
-        )
-    if (attach or ":" in kind) and attach not in ATTACH_TYPES:
-        raise UsageError(
-            f'--type {text}: there is no attach type "{attach}"'
-            f"{suggestion(attach, attach_types_of(type_) or ATTACH_TYPES)}"
-        )
+    try:
+        check_program_type(kind)
+    except ValueError as error:
+        raise UsageError(f"--type {text}: {error}") from error
     return Told(text, object_, program, kind)
 
 

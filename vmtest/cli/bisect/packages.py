@@ -156,15 +156,7 @@ def bisect(
                 raise UsageError(f"Missing option '{name}': both ends have to be known")
         common.clean_up_on_signals()
         common.check_accelerator(accel)
-        written = Written(
-            tuple(suite or ()),
-            expression,
-            verify,
-            command,
-            tuple(copy or ()),
-            results,
-            tuple(type_ or ()),
-        )
+        written = Written.of(suite, expression, verify, command, copy, results, type_)
         settings = settings_for(written, config)
         if source is Source.TREE:
             _check_tree_options(jobs, cached, archive)

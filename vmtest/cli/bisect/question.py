@@ -47,6 +47,21 @@ class Written:
     results: str | None
     types: tuple[str, ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        suite: Sequence[str] | None,
+        expression: str | None,
+        verify: str | None,
+        command: str | None,
+        copy: Sequence[str] | None,
+        results: str | None,
+        types: Sequence[str] | None,
+    ) -> Written:
+        """The options as typer has them: None for a list that nobody gave."""
+        suites, copies, told = (tuple(given or ()) for given in (suite, copy, types))
+        return cls(suites, expression, verify, command, copies, results, told)
+
     @property
     def suites_asked(self) -> bool:
         """Whether it is the suites of kernels.toml."""

@@ -75,15 +75,7 @@ def step(
     with common.reported(own=STOP):
         common.clean_up_on_signals()
         common.check_accelerator(accel)
-        written = Written(
-            tuple(suite or ()),
-            expression,
-            verify,
-            command,
-            tuple(copy or ()),
-            results,
-            tuple(type_ or ()),
-        )
+        written = Written.of(suite, expression, verify, command, copy, results, type_)
         settings = settings_for(written, config)
         check_kconfig(kconfig)
         tree = tree_at(path)
