@@ -70,7 +70,7 @@ LAYERS = [
     {"verify.events"},
     {"verify.missing", "verify.untold"},
     {"verify.process"},
-    {"verify.objects"},
+    {"verify.libraries", "verify.objects"},
     {"verify.types"},
     {"matrix.intact"},
     {"matrix.job"},

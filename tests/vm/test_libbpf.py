@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command import vmtest
+from real_kernels import KERNEL
 from verifying import Event, Loading, loads
 
 from vmtest.config import file as configuration
@@ -150,3 +153,23 @@ def test_what_the_older_libbpf_does_not_know_is_told_with_the_version_that_does(
 def test_the_remedy_is_accepted(told: Mapping[str, Mapping[tuple[str, str], Event]]) -> None:
     refused = {load: e["reason"] for load, e in told["1.5"].items() if e["verdict"] != "accepted"}
     assert refused == {}
+
+
+def test_two_versions_stand_side_by_side_in_one_report(
+    project: Callable[..., Path], libraries: tuple[Library, ...]
+) -> None:
+    folder = project("")
+    source = folder / "x.bpf.c"
+    source.write_text(HEAD + SECTIONS)
+    subprocess.run(clang_argv(source, folder / "x.o", folder), check=True)
+    both = [word for library in libraries for word in ("--libbpf", library.version)]
+    said = vmtest("verify", "x.o", "--kernel", KERNEL, *both, "--json", "m.json", cwd=folder)
+    assert said.status == 1, said
+    (kernel,) = json.loads((folder / "m.json").read_text())["kernels"]
+    assert (kernel["libbpf"], kernel["status"]) == ("1.1, 1.5", "FAILED")
+    verdicts = {(load["libbpf"], load["program"]): load["verdict"] for load in kernel["loads"]}
+    assert verdicts["1.1", "on_tcx"] == "refused as a whole"
+    assert {verdict for (libbpf, _), verdict in verdicts.items() if libbpf == "1.5"} == {"accepted"}
+    assert len(verdicts) == 2 * 9
+    head = next(line for line in said.out.splitlines() if "loader" in line)
+    assert head.split() == ["loader", KERNEL]

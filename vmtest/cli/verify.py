@@ -81,6 +81,12 @@ def verify(
         list[str] | None,
         typer.Option(metavar="NAME", help="Load this module of the kernel before."),
     ] = None,
+    libbpf: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="VERSION|newest|PATH", help="The libbpf that loads; several: side by side."
+        ),
+    ] = None,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the baseline of this run.")
     ] = None,
@@ -136,7 +142,7 @@ def verify(
         )
         reports = Reports()
         if from_run is not None:
-            _no_objects(object_, against, attach, type_)
+            _no_objects(object_, against, attach, type_, libbpf)
             folder = find_run(from_run, config)
             old = _of_kernels(read_matrix(folder), kernel or [])
             matrix = _judged(old, rules, folder, tuple(program or ()))
@@ -145,6 +151,8 @@ def verify(
                 raise UsageError(f"--fail-on {fail_on}: nothing is attached; add --attach")
             told = types.parse(type_ or [])
             settings = common.load_config_or_builtin(config)
+            if libbpf:
+                settings = configuration.with_libbpf(settings, libbpf, Path.cwd())
             order = Order(
                 objects=(),
                 programs=tuple(program or ("*",)),
@@ -153,6 +161,7 @@ def verify(
                 log_limit=_size(log_limit),
                 timeout=timeout,
                 modules=_modules(module or []),
+                every_libbpf=True,
             )
             if settings.build is not None:
                 check_patterns(settings, kernel or [])  # before it is built for nothing
@@ -203,12 +212,16 @@ def _fail_on(text: str | None, compared: bool) -> FailOn:
 
 
 def _no_objects(
-    given: Sequence[str] | None, against: str | None, attach: bool, types: Sequence[str] | None
+    given: Sequence[str] | None,
+    against: str | None,
+    attach: bool,
+    types: Sequence[str] | None,
+    libbpf: Sequence[str] | None,
 ) -> None:
     if given or against:
         raise UsageError("--from-run judges an old run: leave OBJECT and --against out")
-    if attach or types:
-        raise UsageError("--from-run judges an old run: leave --attach and --type out")
+    if attach or types or libbpf:
+        raise UsageError("--from-run judges an old run: leave --attach, --type and --libbpf out")
 
 
 def _of_kernels(matrix: Matrix, patterns: Sequence[str]) -> Matrix:

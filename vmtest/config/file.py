@@ -361,6 +361,19 @@ class Config:
         return self.file.parent
 
 
+def with_libbpf(config: Config, given: Sequence[str], directory: Path) -> Config:
+    """``config`` with the libbpf of ``--libbpf`` in the place of its own; raises UsageError.
+
+    Paths are relative to ``directory``.
+    """
+    try:
+        _libbpf(list(given))
+    except ValueError as error:
+        raise UsageError(f"--libbpf {' '.join(given)}: {error}") from error
+    chosen = tuple(str(directory / Path(one)) if is_path(one) else one for one in given)
+    return replace(config, guest=replace(config.guest, libbpf=chosen))
+
+
 def find(start: Path) -> Path:
     """kernels.toml in ``start`` or the nearest folder above it; raises UsageError."""
     for folder in (start, *start.parents):

@@ -85,7 +85,8 @@ def older(
     return Reason(
         "libbpf-too-old",
         f"libbpf {have}, which loads it in the guest, does not {what}; libbpf {knows} does",
-        f'[guest] libbpf = "newest" in kernels.toml, or another version from {knows} on',
+        f'[guest] libbpf = "newest" in kernels.toml, or vmtest verify --libbpf newest, or another '
+        f"version from {knows} on",
         evidence,
         name=name,
     )

@@ -241,6 +241,11 @@ def _feature_probe() -> str:
 def main(plan: str) -> int:
     """Carry out the plan in the file `plan`; returns the exit status."""
     wire = Wire.on_standard_streams()
+    try:
+        libbpf.library()
+    except libbpf.LibbpfError as error:
+        print(f"libbpf cannot be used in this guest: {error.strerror}", file=sys.stderr)
+        return 1
     wire.hello()
     path = pathlib.Path(plan)
     Verification(json.loads(path.read_text()), path.parent, wire).run()

@@ -11,6 +11,7 @@ from vmtest.model.text import one_line, printable
 from vmtest.report.table import Cell, Line, Row, SuiteRows, Table, Tone
 from vmtest.report.text import counted
 from vmtest.verify.baseline import INSTRUCTION_LIMIT, near_limit
+from vmtest.verify.process import row_of
 
 _MARKS = {
     Verdict.ACCEPTED: Line("ok", Tone.GOOD),
@@ -121,7 +122,16 @@ def _groups(matrix: Matrix) -> Iterable[SuiteRows]:
             _counts([load for load in kernel.loads if load.object == name])
             for kernel in matrix.kernels
         )
-        yield SuiteRows(Row(printable(name), counts), rows)
+        base, loader = _loader(name, matrix)
+        yield SuiteRows(Row(printable(base), counts), rows, loader)
+
+
+def _loader(name: str, matrix: Matrix) -> tuple[str, str]:
+    """The object's own name, and the libbpf that the row is of where several loaded it."""
+    loads = (load for kernel in matrix.kernels for load in kernel.loads if load.object == name)
+    libbpf = next((load.libbpf for load in loads if load.libbpf), "")
+    base = name.removesuffix(row_of("", libbpf))
+    return (base, libbpf) if libbpf and base != name else (name, "")
 
 
 def _cell(load: LoadResult | None) -> Cell:

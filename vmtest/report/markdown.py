@@ -126,17 +126,22 @@ def _never_ran(labels: Sequence[str]) -> str:
 def _add_table(pieces: _Pieces, table: Table, keep: int) -> None:
     if not table.kernels:
         return
-    head = "\n" + _row("", (_escaped(name) for name in table.kernels))
-    head += "|---|" + "---|" * len(table.kernels) + "\n"
+    columns = [*(["loader"] if table.loaders else []), *table.kernels]
+    head = "\n" + _row("", map(_escaped, columns))
+    head += "|---|" + "---|" * len(columns) + "\n"
     if not pieces.add(head, "table", keep):
         return
+
+    def add(label: str, cells: Iterable[Cell], loader: str = "") -> None:
+        by = [_escaped(loader)] if table.loaders else []
+        pieces.add(_row(label, [*by, *map(_cell, cells)]), "row", keep)
+
     for row in table.facts:
-        pieces.add(_row(_escaped(row.label), map(_cell, row.cells)), "row", keep)
+        add(_escaped(row.label), row.cells)
     for suite in table.suites:
-        line = _row(f"**{_escaped(suite.suite.label)}**", map(_cell, suite.suite.cells))
-        pieces.add(line, "row", keep)
+        add(f"**{_escaped(suite.suite.label)}**", suite.suite.cells, suite.loader)
         for row in suite.tests:
-            pieces.add(_row(_code(row.label, table=True), map(_cell, row.cells)), "row", keep)
+            add(_code(row.label, table=True), row.cells, suite.loader)
 
 
 def _row(label: str, cells: Iterable[str]) -> str:

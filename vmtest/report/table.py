@@ -57,10 +57,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class SuiteRows:
-    """A suite's line and below it the tests that are not a pass everywhere."""
+    """A suite's line and below it the tests that are not a pass everywhere.
+
+    ``loader`` is the libbpf that loaded, where several did; "" otherwise.
+    """
 
     suite: Row
     tests: tuple[Row, ...]
+    loader: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,11 @@ class Table:
     kernels: tuple[str, ...]
     facts: tuple[Row, ...]
     suites: tuple[SuiteRows, ...]
+
+    @property
+    def loaders(self) -> bool:
+        """Whether there is a column for the libbpf that loaded."""
+        return any(suite.loader for suite in self.suites)
 
     def fact(self, label: str) -> Row | None:
         """The row of facts that has this label."""

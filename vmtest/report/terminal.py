@@ -129,11 +129,14 @@ def _drawn(table: Table, console: Console) -> Iterable[RenderableType]:
 def _upright(table: Table, name_width: int) -> RichTable:
     drawn = _empty_table()
     drawn.add_column("", no_wrap=True)
+    if table.loaders:
+        drawn.add_column("loader", no_wrap=True)
     for name in table.kernels:
         drawn.add_column(Text(name), overflow="fold")
 
-    def add(label: str, style: str, cells: Sequence[Cell]) -> None:
-        drawn.add_row(Text(label, style), *map(_text, cells))
+    def add(label: str, style: str, cells: Sequence[Cell], loader: str = "") -> None:
+        by = [Text(loader)] if table.loaders else []
+        drawn.add_row(Text(label, style), *by, *map(_text, cells))
 
     for row in table.facts:
         cells = row.cells if row.label != "release" else tuple(map(_release, row.cells))
@@ -141,9 +144,9 @@ def _upright(table: Table, name_width: int) -> RichTable:
     for suite in table.suites:
         if suite is table.suites[0] or suite.tests or _before(table, suite).tests:
             drawn.add_section()
-        add(suite.suite.label, "bold", suite.suite.cells)
+        add(suite.suite.label, "bold", suite.suite.cells, suite.loader)
         for row in suite.tests:
-            add(_indented(row.label, name_width), "", row.cells)
+            add(_indented(row.label, name_width), "", row.cells, suite.loader)
     return drawn
 
 
@@ -178,7 +181,7 @@ def _turned(
         facts = False
     for suite in table.suites:
         if suite.tests:
-            yield Text(f"  {suite.suite.label}", "bold")
+            yield Text(f"  {_with_loader(suite)}", "bold")
         for row in suite.tests:
             yield _told(table, row)
     yield Text()
@@ -191,7 +194,7 @@ def _turned_part(table: Table, suites: Sequence[tables.SuiteRows], facts: bool) 
         drawn.add_column("status", overflow="fold")
         drawn.add_column("boot\ntime", overflow="fold")
     for suite in suites:
-        drawn.add_column(Text(suite.suite.label), overflow="fold")
+        drawn.add_column(Text(_with_loader(suite)), overflow="fold")
 
     def fact(label: str, n: int) -> Cell:
         row = table.fact(label)
@@ -215,6 +218,10 @@ def _turned_part(table: Table, suites: Sequence[tables.SuiteRows], facts: bool) 
         drawn.add_row(*map(_text, cells), *(_text(suite.suite.cells[n]) for suite in suites))
         drawn.add_section()
     return drawn
+
+
+def _with_loader(suite: tables.SuiteRows) -> str:
+    return f"{suite.suite.label} ({suite.loader})" if suite.loader else suite.suite.label
 
 
 def _told(table: Table, row: tables.Row) -> Text:

@@ -189,10 +189,10 @@ def of_file(path: Path, files: Files) -> Library:
         content = files.read(path, "libbpf")
     except OSError as error:
         raise UsageError(
-            f"kernels.toml: [guest] libbpf: {path}: {error.strerror}; correct the path, or write "
+            f"[guest] libbpf, or --libbpf: {path}: {error.strerror}; correct the path, or write "
             f'a version ("1.5") or "newest"'
         ) from error
-    version = _version(content.data, f"kernels.toml: [guest] libbpf: {path}")
+    version = _version(content.data, f"[guest] libbpf, or --libbpf: {path}")
     return Library(version, str(path), content.sha256, content.data)
 
 
@@ -255,7 +255,7 @@ def _nothing(
 ) -> UsageError | InfrastructureError:
     known = sorted(there.items(), key=lambda pair: _numbers(pair[0]))
     listed = ", ".join(f"{version} ({suite})" for version, suite in known)
-    what = f"kernels.toml: [guest] libbpf: no Debian suite has libbpf {wanted}"
+    what = f"[guest] libbpf, or --libbpf: no Debian suite has libbpf {wanted}"
     cure = f"there are {listed or 'none'}; name one of these, or the path of a libbpf.so.1"
     if not failed:
         return UsageError(f"{what}: {cure}")

@@ -25,7 +25,7 @@ from vmtest.matrix.wire import Hello, Lines
 from vmtest.model.kernels import Loading
 from vmtest.model.loads import LoadResult, Verdict
 from vmtest.runs.rows import LOADS, OTHER_LOADS
-from vmtest.suites.process import GUEST_ROOT, in_guest_environment
+from vmtest.suites.process import GUEST_ROOT, in_guest_environment, library_path
 from vmtest.verify.events import (
     EVENTS,
     Described,
@@ -59,7 +59,7 @@ class Wanted:
     """One object that shall be loaded: its name in the reports, its file in the payload.
 
     ``other`` is true for a build that is only compared with (``--against``), ``path`` is
-    its file on the host.
+    its file on the host, ``libbpf`` the version that loads it where there are several.
     """
 
     name: str
@@ -68,6 +68,17 @@ class Wanted:
     required: bool = True
     other: bool = False
     path: Path | None = None
+    libbpf: str = ""
+
+    @property
+    def row(self) -> str:
+        """What its loads are called: by its name, and by the libbpf where there are several."""
+        return row_of(self.name, self.libbpf) if self.libbpf else self.name
+
+
+def row_of(name: str, libbpf: str) -> str:
+    """What the loads of the object ``name`` by one of several versions of libbpf are called."""
+    return f"{name} (libbpf {libbpf})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,8 @@ class Order:
     ``programs`` are patterns, ``log_level`` is the verifier's (1, 2, 4),
     ``log_limit`` bytes of one log, ``timeout`` seconds of one load under KVM, ``config``
     the kernel's config in the payload ("" without one), ``modules`` what is loaded before,
-    beside what the objects name.
+    beside what the objects name; ``every_libbpf`` whether each libbpf that the guest has loads
+    everything, and not the first one alone.
     """
 
     objects: tuple[Wanted, ...]
@@ -88,6 +100,7 @@ class Order:
     timeout: float = 60.0
     config: str = ""
     modules: tuple[str, ...] = ()
+    every_libbpf: bool = False
 
     @property
     def whole(self) -> bool:
@@ -146,7 +159,7 @@ class Record:
 
     def add(self, wanted: Wanted, result: LoadResult, log: str = "") -> LoadResult:
         """Write ``result`` and its ``log`` down, flushed; returns it with the log's path."""
-        result = replace(result, object=wanted.name, required=wanted.required)
+        result = replace(result, object=wanted.row, required=wanted.required)
         if log:
             result = replace(result, log=self._write_log(wanted, result.program, log))
         (self.others if wanted.other else self.loads).append(result)
@@ -168,7 +181,7 @@ class Record:
 
     def _write_log(self, wanted: Wanted, program: str, log: str) -> str:
         folder = "against" if wanted.other else "verifier"
-        stem = f"{folder}/{safe_name(wanted.name)}/{safe_name(program or 'object')}"
+        stem = f"{folder}/{safe_name(wanted.row)}/{safe_name(program or 'object')}"
         path, n = f"{stem}.log", 1
         # Names are compared as some file systems do: without regard to case.
         while path.lower() in self._paths:
@@ -227,7 +240,7 @@ class Loader:
         # The program whose log is taken, and the log of its verdict.
         self._tracing: tuple[int, str] | None = None
         self._log = ""
-        self._asked = self.left
+        self._asked = self._next
         self._pid = 0
         self._ended = False
         self._lines = Lines(longest_line(self._order.log_limit))
@@ -237,9 +250,15 @@ class Loader:
         """The numbers of the objects that are not done with."""
         return tuple(n for n in range(len(self._order.objects)) if n not in self._complete)
 
+    @property
+    def _next(self) -> tuple[int, ...]:
+        """Those of ``left`` that the next process loads: it has but one libbpf."""
+        objects, left = self._order.objects, self.left
+        return tuple(n for n in left if objects[n].libbpf == objects[left[0]].libbpf)
+
     def plan(self) -> dict[str, Any]:
         """What the guest is told: the objects that are left, and what of them is done."""
-        order, left = self._order, self.left
+        order, left = self._order, self._next
         return {
             "objects": [self._entry(n) for n in left],
             "attach": order.attach,
@@ -286,8 +305,10 @@ class Loader:
         """
         self._begin()
         session.put(json.dumps(self.plan()).encode(), PLAN)
-        argv = in_guest_environment([python, f"{GUEST_ROOT}/vmtest/guest/verify.py", PLAN])
-        stream = session.stream(argv)
+        libbpf = next((self._order.objects[n].libbpf for n in self._asked), "")
+        chosen = ["env", f"LD_LIBRARY_PATH={library_path(libbpf)}"] if libbpf else []
+        argv = [*chosen, python, f"{GUEST_ROOT}/vmtest/guest/verify.py", PLAN]
+        stream = session.stream(in_guest_environment(argv))
         heard = time.monotonic()
         killed = False
         while (got := stream.receive(0.2)) is not None:
@@ -416,7 +437,7 @@ class Loader:
         (number, program), self._tracing = self._tracing, None
         wanted = self._order.objects[number]
         words = f"the log at level {self._order.log_level} was not had: {why}"
-        label = LoadResult(wanted.name, program, Verdict.NOT_LOADED).label
+        label = LoadResult(wanted.row, program, Verdict.NOT_LOADED).label
         self.notes.append(f"{label}: {words}")
         self._record.add_log(wanted, program, f"{self._log}\n[{words}]\n", False)
         return label
@@ -469,8 +490,9 @@ class Loader:
         if (number, result.program) in self._done:
             return
         self._done[number, result.program] = result.verdict
-        told = replace(result, libbpf=self.libbpf)
-        kept = self._record.add(self._order.objects[number], told, log)
+        wanted = self._order.objects[number]
+        told = replace(result, libbpf=wanted.libbpf or self.libbpf)
+        kept = self._record.add(wanted, told, log)
         self._watch.finished(kept)
 
     def blame(self, verdict: Verdict, line: str) -> bool:
@@ -487,7 +509,7 @@ class Loader:
             ((number, program),) = self._running
             self._running.clear()
         else:
-            unopened = [n for n in self.left if n not in self._opened]
+            unopened = [n for n in self._next if n not in self._opened]
             if not unopened:
                 return False
             number, program = unopened[0], ""

@@ -29,6 +29,7 @@ from vmtest.model.kernels import KernelImage, KernelResult, Status
 from vmtest.model.loads import LoadResult, LoadSet, Verdict
 from vmtest.suites.process import install
 from vmtest.verify.baseline import Rules, judge
+from vmtest.verify.libraries import across, digests, side_by_side
 from vmtest.verify.objects import OBJECT_LIMIT, Given, Load, pack
 from vmtest.verify.process import LOG, End, Loader, LoaderStuck, Order, Record, Wanted, Watch
 from vmtest.vm.console import Sign
@@ -52,10 +53,13 @@ class VerifyTask:
 
     def run(self, bench: Bench, result: KernelResult) -> KernelResult:
         """Boot as often as it takes; raises BootError when the first boot fails."""
-        folder, name, order = bench.job.directory, bench.job.kernel.name, self.load.order
+        folder, name = bench.job.directory, bench.job.kernel.name
+        libraries = bench.job.root.libraries if self.load.order.every_libbpf else ()
+        versions = [library.version for library in libraries]
+        order = across(self.load.order, versions)
 
         def started(place: int, wanted: Wanted, program: str) -> None:
-            label = LoadResult(wanted.name, program, Verdict.NOT_LOADED).label
+            label = LoadResult(wanted.row, program, Verdict.NOT_LOADED).label
             bench.emit(LoadStarted(name, label, place, len(order.objects)))
 
         def finished(load: LoadResult) -> None:
@@ -69,7 +73,8 @@ class VerifyTask:
             loader = Loader(order, record, Watch(started, finished), modules)
             boots = _Boots(bench, self.load, loader, log)
             status, reason = boots.run()
-        others = LoadSet(self.load.against, self.load.others, tuple(record.others))
+        compared = digests(self.load.others, versions)
+        others = LoadSet(self.load.against, compared, side_by_side(record.others, order))
         crashed = [load.label for load in record.loads if load.verdict is Verdict.KERNEL_CRASHED]
         if status is Status.PASSED and crashed:
             status, reason = Status.PANICKED, f"{', '.join(crashed)} crashed the kernel"
@@ -79,9 +84,10 @@ class VerifyTask:
             result,
             status=status,
             reason=reason,
-            loads=tuple(record.loads),
+            loads=side_by_side(record.loads, order),
+            objects=digests(self.objects, versions),
             against=others if self.load.against else None,
-            libbpf=loader.libbpf,
+            libbpf=", ".join(versions) or loader.libbpf,
             programs=() if order.whole else order.programs,
             splats=tuple(boots.splats),
             note="; ".join(filter(None, (result.note, *dict.fromkeys(boots.notes), *loader.notes))),
@@ -202,7 +208,7 @@ class _Boots:
             start_limit=guest.limits.silence,
         )
         if end is End.FINISHED:
-            return False
+            return True  # there may be objects left for another libbpf
         try:
             self._bench.read_log(guest)
         except DeadlineExceeded as error:
