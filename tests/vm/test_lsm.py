@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from real_kernels import PROJECT, image_of
 from verifying import Loading, loads
 
@@ -36,34 +37,54 @@ with BpfObject(pathlib.Path({GUEST_ROOT!r}, "objects", "lsm.o")) as opened:
 """
 
 
-def test_a_bpf_lsm_that_is_not_active_is_told_and_its_remedy_has_programs_called(
-    settings: configuration.Config,
-    cache: Path,
-    root: RootImage,
-    probe: Probe,
-    tmp_path: Path,
-) -> None:
+TO_A_CGROUP = f"""
+import pathlib
+from vmtest.guest.attach import attached_to_cgroup
+from vmtest.guest.cgroup import temporary_cgroup
+from vmtest.guest.objects import BpfObject
+with BpfObject(pathlib.Path({GUEST_ROOT!r}, "objects", "lsm.o")) as opened:
+    opened.load()
+    with temporary_cgroup() as group, attached_to_cgroup(opened.programs["counts_opens"], group):
+        pass
+"""
+
+Boot = Callable[..., AbstractContextManager[Loading]]
+
+
+@pytest.fixture
+def booted(
+    settings: configuration.Config, cache: Path, root: RootImage, probe: Probe, tmp_path: Path
+) -> Boot:
+    """Boots the kernel with more words on its command line, for as long as a `with` lasts."""
     image = image_of(WITHOUT, settings, cache)
     (made,) = (p for p in build_all(PROJECT / "tests" / "verify", tmp_path) if "lsm" in p.name)
     assert image.config is not None
     config = image.config.read_bytes()
 
     @contextmanager
-    def booted(*cmdline: str) -> Iterator[Loading]:
+    def boot(*cmdline: str) -> Iterator[Loading]:
         spec = MachineSpec(image, root, probe, tmp_path / "console.log", cmdline=cmdline)
         with Machine(spec) as machine:
             session = machine.connect(30.0 * Scale.now(probe.seconds, 1).factor)
             yield Loading(session, {"lsm": made.read_bytes()}, config)
             session.close()
 
-    def attachment(loading: Loading, program: str) -> dict[str, Any]:
-        return dict(loads(loading.run(["lsm"], attach=True))["lsm", program]["attachment"])
+    return boot
 
-    def opens(loading: Loading) -> int:
-        said = loading.session.run(in_guest_environment(["python3", "-c", COUNTS]))
-        assert said.status == 0, said.stderr
-        return int(said.stdout)
 
+def attachment(loading: Loading, program: str) -> dict[str, Any]:
+    return dict(loads(loading.run(["lsm"], attach=True))["lsm", program]["attachment"])
+
+
+def opens(loading: Loading) -> int:
+    said = loading.session.run(in_guest_environment(["python3", "-c", COUNTS]))
+    assert said.status == 0, said.stderr
+    return int(said.stdout)
+
+
+def test_a_bpf_lsm_that_is_not_active_is_told_and_its_remedy_has_programs_called(
+    booted: Boot,
+) -> None:
     with booted() as loading:
         for program in ("counts_opens", "on_the_hooks_function"):
             told = attachment(loading, program)
@@ -75,3 +96,9 @@ def test_a_bpf_lsm_that_is_not_active_is_told_and_its_remedy_has_programs_called
     with booted(remedy[1]) as loading:
         assert attachment(loading, "counts_opens")["reason"] is None
         assert opens(loading) >= 5
+
+
+def test_a_suite_does_not_wait_for_an_lsm_program_that_is_never_called(booted: Boot) -> None:
+    with booted() as loading:
+        said = loading.session.run(in_guest_environment(["python3", "-c", TO_A_CGROUP]))
+    assert b"this kernel never calls it: the BPF LSM is not active" in said.stderr
