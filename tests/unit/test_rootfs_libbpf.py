@@ -163,6 +163,12 @@ def test_an_index_past_its_date_is_taken_where_the_archive_says_so(shelf: Shelf)
     assert found.version == "1.7" and "sid" not in note
 
 
+def test_what_an_index_past_its_date_had_is_not_the_newest_where_dates_count(shelf: Shelf) -> None:
+    frozen = AptArchive("debian", check_valid_until=False)
+    assert replace(shelf, archive=frozen).take("newest", quiet)[0].version == "1.7"
+    assert shelf.take("newest", quiet)[0].version == "1.5"
+
+
 def test_the_newest_is_not_asked_for_again_while_the_index_is_fresh(shelf: Shelf) -> None:
     first = shelf.take("newest", quiet)
     assert replace(shelf, mirrors=nobody).take("newest", quiet) == first

@@ -97,7 +97,7 @@ class Shelf:
     def _kept(self, wanted: str) -> tuple[Library, str] | None:
         if wanted != NEWEST:
             return next(((one, "") for one in self._entries() if one.version == wanted), None)
-        answer = read_record(self._folder / "newest.json")
+        answer = read_record(self._newest)
         if answer is None or not 0 <= time.time() - float(answer["when"]) <= self._max_age:
             return None
         library = self._read(self._folder / str(answer["entry"]))
@@ -122,7 +122,16 @@ class Shelf:
             return None
         return Library(str(record["version"]), str(record["origin"]), digest, data)
 
+    @property
+    def _newest(self) -> Path:
+        """What the newest was; another file where an index past its date counts as well."""
+        return self._folder / ("newest.json" if self._valid else "newest-of-any-date.json")
+
     # --- Debian's suites ---
+
+    @property
+    def _valid(self) -> bool:
+        return self.archive is None or self.archive.check_valid_until
 
     @property
     def _max_age(self) -> float:
@@ -130,8 +139,7 @@ class Shelf:
 
     def _state(self, suite: str) -> SuiteState | None:
         mirror = self.mirrors().of(suite)
-        valid = self.archive is None or self.archive.check_valid_until
-        return None if mirror is None else SuiteState(self.cache, suite, mirror, valid)
+        return None if mirror is None else SuiteState(self.cache, suite, mirror, self._valid)
 
     def _fetch(self, wanted: str) -> tuple[Library, str]:
         there: dict[str, str] = {}
@@ -156,7 +164,7 @@ class Shelf:
                     library, entry = self._download(package, state)
                     note = f"libbpf {version} is the newest that can be had: {_unread(failed)}"
                     answer = {"when": time.time(), "entry": entry, "note": note if failed else ""}
-                    write_record(self._folder / "newest.json", answer)
+                    write_record(self._newest, answer)
                     return library, str(answer["note"])
         raise _nothing(wanted, there, failed)
 
