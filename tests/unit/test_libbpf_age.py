@@ -89,6 +89,7 @@ def test_every_section_that_the_oldest_libbpf_lacks_has_the_version_that_knows_i
     # As libbpf 1.1 has them: a program in one of the others has no type there.
     lacking = {name for name, _, _ in SECTIONS if section_since(name.removesuffix("+"))}
     assert {"tcx/ingress", "netfilter", "kprobe.session+", "usdt.s+", "struct_ops.s+"} <= lacking
+    assert {"sk_skb/verdict", "uprobe.session+", "fsession.s+"} <= lacking
     assert not {"xdp", "kprobe.multi+", "lsm.s+", "ksyscall+", "tc", "uprobe.s+"} & lacking
 
 

@@ -154,5 +154,5 @@ def test_a_libbpf_that_cannot_be_used_is_the_loaders_last_word(tmp_path: Path) -
     )
     assert (done.returncode, done.stdout) == (1, "")
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("libbpf cannot be used in this guest: libbpf 1.x is needed")
-    assert "undefined symbol" in last
+    assert last.startswith("libbpf 1.x is needed in the guest: ") and "undefined symbol" in last
+    assert last.endswith("; name another [guest] libbpf, or a newer [guest] suite")

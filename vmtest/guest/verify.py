@@ -244,7 +244,8 @@ def main(plan: str) -> int:
     try:
         libbpf.library()
     except libbpf.LibbpfError as error:
-        print(f"libbpf cannot be used in this guest: {error.strerror}", file=sys.stderr)
+        cure = "name another [guest] libbpf, or a newer [guest] suite"
+        print(f"{error.strerror}; {cure}", file=sys.stderr)
         return 1
     wire.hello()
     path = pathlib.Path(plan)

@@ -20,6 +20,8 @@ uretprobe.s+ kprobe -
 kprobe.multi+ kprobe trace_kprobe_multi
 kretprobe.multi+ kprobe trace_kprobe_multi
 kprobe.session+ kprobe trace_kprobe_session
+uprobe.session+ kprobe trace_uprobe_session
+uprobe.session.s+ kprobe trace_uprobe_session
 uprobe.multi+ kprobe trace_uprobe_multi
 uretprobe.multi+ kprobe trace_uprobe_multi
 uprobe.multi.s+ kprobe trace_uprobe_multi
@@ -50,6 +52,8 @@ fexit+ tracing trace_fexit
 fentry.s+ tracing trace_fentry
 fmod_ret.s+ tracing modify_return
 fexit.s+ tracing trace_fexit
+fsession+ tracing trace_fsession
+fsession.s+ tracing trace_fsession
 freplace+ ext -
 lsm+ lsm lsm_mac
 lsm.s+ lsm lsm_mac
@@ -71,6 +75,7 @@ lwt_seg6local lwt_seg6local -
 sockops sock_ops cgroup_sock_ops
 sk_skb/stream_parser sk_skb sk_skb_stream_parser
 sk_skb/stream_verdict sk_skb sk_skb_stream_verdict
+sk_skb/verdict sk_skb sk_skb_verdict
 sk_skb sk_skb -
 sk_msg sk_msg sk_msg_verdict
 lirc_mode2 lirc_mode2 lirc_mode2
