@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from command import Said, vmtest
 
+from vmtest.cli.inputs import build_first
+from vmtest.config.file import load
+
 CONFIG = """
 schema = 1
 [guest]
@@ -127,6 +130,19 @@ def test_verify_builds_the_wheels_of_the_image_even_for_a_named_object(clone: Pa
     (clone / "named.o").write_bytes(OBJECT)
     vmtest("verify", "named.o", cwd=clone)
     assert list(inputs(clone)["wheels"]) == ["out/demo-1-py3-none-any.whl"]
+
+
+@pytest.mark.parametrize(("libbpf", "built"), [("out/libbpf.so.1", True), ("1.5", False)])
+def test_a_libbpf_in_the_project_is_built_even_for_a_named_object(
+    tmp_path: Path, libbpf: str, built: bool
+) -> None:
+    file = tmp_path / "kernels.toml"
+    file.write_text(
+        f'schema = 1\n[guest]\nlibbpf = "{libbpf}"\n[build]\ncommand = ["touch", "built"]\n'
+        '[[kernel]]\nname = "k"\npath = "/elsewhere/vmlinuz"\n'
+    )
+    build_first(load(file), lambda line: None, [Path("/elsewhere/named.o")])
+    assert (tmp_path / "built").exists() == built
 
 
 def test_an_object_from_elsewhere_needs_no_build(clone: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from vmtest.config.file import Config
+from vmtest.config.file import Config, is_path
 from vmtest.model.kernels import PackageSpec, PathSpec, TreeSpec
 from vmtest.objects.builds import run_build
 
@@ -36,6 +36,7 @@ def build_first(
 def _parts(settings: Config) -> Iterator[Path]:
     """The files and folders that guest image and kernels are made of, where they are files."""
     yield from settings.guest.wheels
+    yield from (Path(libbpf) for libbpf in settings.guest.libbpf if is_path(libbpf))
     if settings.guest.root not in ("debian", "host"):
         yield Path(settings.guest.root)
     for kernel in settings.kernels:

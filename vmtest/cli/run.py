@@ -329,6 +329,7 @@ def _what_ran(
                 "accelerator": result.accelerator,
                 "kernel sha256": result.digest,
                 "guest": result.guest,
+                "libbpf": result.libbpf,
                 "objects": _builds_of(result, settings, builds),
                 "objects sha256": dict(result.objects),
             }
