@@ -7,13 +7,16 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vmtest.errors import BootError, InfrastructureError, SessionLost
-from vmtest.model.kernels import Accelerator, KernelImage
+from vmtest.model.kernels import Accelerator, KernelImage, RootImage
+from vmtest.vm.accel import Probe
+from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import Keys, SshSession
 
@@ -31,46 +34,63 @@ def processes_with(text: str) -> list[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def standing(
+    image: KernelImage, root: RootImage, probe: Probe, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
+    """One guest for all tests that only look at it, or ask it something."""
+    spec = MachineSpec(image, root, probe, tmp_path_factory.mktemp("standing") / "console.log")
+    with Machine(spec) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def asked(standing: Machine, probe: Probe) -> Iterator[SshSession]:
+    opened = standing.connect(30.0 * Scale.now(probe.seconds, 1).factor)
+    yield opened
+    opened.close()
+
+
 def folder_of(machine: Machine) -> Path:
     return Path(machine._listener.getsockname()).parent
 
 
-def test_the_kernel_that_was_asked_for_answers(session: SshSession, image: KernelImage) -> None:
-    assert session.run(["uname", "-r"]).stdout.decode().strip() == image.release
+def test_the_kernel_that_was_asked_for_answers(asked: SshSession, image: KernelImage) -> None:
+    assert asked.run(["uname", "-r"]).stdout.decode().strip() == image.release
 
 
-def test_a_command_brings_status_and_both_streams(session: SshSession) -> None:
-    done = session.run(["sh", "-c", "cat; echo err >&2; exit 7"], stdin=b"in")
+def test_a_command_brings_status_and_both_streams(asked: SshSession) -> None:
+    done = asked.run(["sh", "-c", "cat; echo err >&2; exit 7"], stdin=b"in")
     assert (done.status, done.stdout, done.stderr) == (7, b"in", b"err\n")
 
 
-def test_what_is_sent_to_a_command_that_has_ended_is_dropped(session: SshSession) -> None:
-    stream = session.stream(["true"])
+def test_what_is_sent_to_a_command_that_has_ended_is_dropped(asked: SshSession) -> None:
+    stream = asked.stream(["true"])
     while stream.receive(1.0) is not None:
         pass
     stream.send(b"too late")
     assert stream.status() == 0
-    assert session.run(["cat"], stdin=b"the session lives").stdout == b"the session lives"
+    assert asked.run(["cat"], stdin=b"the session lives").stdout == b"the session lives"
 
 
 def test_what_is_typed_at_a_terminal_whose_command_has_ended_is_dropped(
-    session: SshSession,
+    asked: SshSession,
 ) -> None:
-    terminal = session.terminal(["false"], "dumb", (80, 24))
+    terminal = asked.terminal(["false"], "dumb", (80, 24))
     while terminal.receive():
         pass
     assert terminal.status() == 1
     terminal.send(b"too late")
-    assert session.run(["true"]).status == 0
+    assert asked.run(["true"]).status == 0
 
 
-def test_arguments_arrive_as_they_are(session: SshSession) -> None:
+def test_arguments_arrive_as_they_are(asked: SshSession) -> None:
     odd = ["a b", "$HOME", "'", "*", "\n", ""]
-    done = session.run(["python3", "-c", "import sys; print(sys.argv[1:])", *odd])
+    done = asked.run(["python3", "-c", "import sys; print(sys.argv[1:])", *odd])
     assert done.stdout.decode().strip() == repr(odd)
 
 
-def test_the_guest_has_what_suites_need(session: SshSession) -> None:
+def test_the_guest_has_what_suites_need(asked: SshSession) -> None:
     script = (
         "import os,subprocess;"
         "print(sorted(os.listdir('/sys/class/net')));"
@@ -78,20 +98,20 @@ def test_the_guest_has_what_suites_need(session: SshSession) -> None:
         "print(os.path.exists('/sys/fs/cgroup/cgroup.controllers'));"
         "print(open('/sys/class/net/lo/operstate').read().strip() in ('unknown', 'up'))"
     )
-    shown = session.run(["python3", "-c", script]).stdout.decode().splitlines()
+    shown = asked.run(["python3", "-c", script]).stdout.decode().splitlines()
     assert shown == ["['lo']", "0 []", "True", "True"]
 
 
 def test_the_socket_lies_in_a_folder_that_only_we_may_enter(
-    machine: Machine, session: SshSession
+    standing: Machine, asked: SshSession
 ) -> None:
-    assert stat.S_IMODE(folder_of(machine).stat().st_mode) == 0o700
+    assert stat.S_IMODE(folder_of(standing).stat().st_mode) == 0o700
 
 
-def test_no_key_is_on_any_command_line(machine: Machine, session: SshSession) -> None:
-    lines = processes_with(str(folder_of(machine)))
+def test_no_key_is_on_any_command_line(standing: Machine, asked: SshSession) -> None:
+    lines = processes_with(str(folder_of(standing)))
     assert lines, "the test looks at nothing"
-    secret = machine._keys.host_private.decode().splitlines()[2]
+    secret = standing._keys.host_private.decode().splitlines()[2]
     assert [line for line in lines if secret in line] == []
 
 
@@ -196,17 +216,17 @@ def test_an_image_that_has_vanished_ends_at_once(spec: MachineSpec, tmp_path: Pa
         raise AssertionError("it was started")
 
 
-def test_20_megabytes_each_way_arrive_unchanged(session: SshSession) -> None:
+def test_20_megabytes_each_way_arrive_unchanged(asked: SshSession) -> None:
     data = os.urandom(20 << 20)
-    session.put(data, "/tmp/blob")
-    (digest, _) = session.run(["sha256sum", "/tmp/blob"]).stdout.decode().split()
+    asked.put(data, "/tmp/blob")
+    (digest, _) = asked.run(["sha256sum", "/tmp/blob"]).stdout.decode().split()
     assert digest == hashlib.sha256(data).hexdigest()
-    assert session.get("/tmp/blob") == data
+    assert asked.get("/tmp/blob") == data
 
 
-def test_two_thousand_round_trips_do_not_stall(session: SshSession) -> None:
+def test_two_thousand_round_trips_do_not_stall(asked: SshSession) -> None:
     """The long version, 50,000 on 1 and 2 vCPUs, is benchmarks/transport.py."""
-    stream = session.stream(["cat"])
+    stream = asked.stream(["cat"])
     slowest = 0.0
     for number in range(2000):
         sent = b"%d\n" % number
@@ -223,8 +243,8 @@ def test_two_thousand_round_trips_do_not_stall(session: SshSession) -> None:
     assert slowest < 2.0
 
 
-def test_several_channels_work_at_once(session: SshSession) -> None:
-    streams = [session.stream(["sh", "-c", f"sleep 0.2; echo {n}"]) for n in range(4)]
+def test_several_channels_work_at_once(asked: SshSession) -> None:
+    streams = [asked.stream(["sh", "-c", f"sleep 0.2; echo {n}"]) for n in range(4)]
     told = []
     for stream in streams:
         out = b""
@@ -244,12 +264,12 @@ def test_cancelling_from_another_thread_wakes_the_waiter(machine: Machine) -> No
 
 @pytest.mark.skipif(not Path("/dev/kvm").exists(), reason="there is no /dev/kvm")
 def test_the_accelerator_that_was_chosen_is_the_one_that_boots(
-    session: SshSession, machine: Machine
+    asked: SshSession, standing: Machine
 ) -> None:
     kvm = (
         b"kvm"
-        in session.run(
+        in asked.run(
             ["cat", "/sys/devices/system/clocksource/clocksource0/available_clocksource"]
         ).stdout
     )
-    assert kvm == (machine.spec.probe.accelerator is Accelerator.KVM)
+    assert kvm == (standing.spec.probe.accelerator is Accelerator.KVM)
