@@ -52,7 +52,9 @@ class FakeWork:
 class FakeBench:
     cancelled = False
     job = SimpleNamespace(
-        kernel=SimpleNamespace(name="6.12"), image=SimpleNamespace(release=RELEASE)
+        kernel=SimpleNamespace(name="6.12"),
+        image=SimpleNamespace(release=RELEASE, config=None),
+        root=SimpleNamespace(libraries=()),
     )
 
     def __init__(self, end: Exception | None = None) -> None:
