@@ -16,6 +16,10 @@ struct vmtest_never_was {
     int field;
 } __attribute__((preserve_access_index));
 
+enum bpf_func_id___without {
+    VMTEST_NEVER_HAD_IT = 1,
+};
+
 SEC("raw_tp/sched_switch")
 int reads_a_field(void *ctx)
 {
@@ -48,4 +52,18 @@ int reads_no_type(void *ctx)
     struct vmtest_never_was *task = (void *)bpf_get_current_task();
 
     return BPF_CORE_READ(task, field) & 1;
+}
+
+SEC("raw_tp/sched_switch")
+int reads_no_value(void *ctx)
+{
+    return bpf_core_enum_value(enum bpf_func_id___without, VMTEST_NEVER_HAD_IT);
+}
+
+SEC("raw_tp/sched_switch")
+int asks_for_a_value_before(void *ctx)
+{
+    if (!bpf_core_enum_value_exists(enum bpf_func_id___without, VMTEST_NEVER_HAD_IT))
+        return 0;
+    return bpf_core_enum_value(enum bpf_func_id___without, VMTEST_NEVER_HAD_IT);
 }

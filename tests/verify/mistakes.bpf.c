@@ -34,6 +34,13 @@ struct {
     __uint(max_entries, 4096);
 } events SEC(".maps");
 
+struct {
+    __uint(type, BPF_MAP_TYPE_SOCKHASH);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u64);
+} sockets SEC(".maps");
+
 SEC("xdp")
 int null(struct xdp_md *ctx)
 {
@@ -219,4 +226,206 @@ SEC("xdp")
 __attribute__((naked)) int unreachable_cured(void)
 {
     asm volatile("r0 = 0; exit");
+}
+
+SEC("xdp")
+__attribute__((naked)) int malformed(void)
+{
+    asm volatile(".8byte 0x00000000000010b7; r0 = 0; exit");
+}
+
+SEC("xdp")
+__attribute__((naked)) int malformed_cured(void)
+{
+    asm volatile("r0 = 0; exit");
+}
+
+SEC("xdp")
+__attribute__((naked)) int loads_by_classic(void)
+{
+    asm volatile("r6 = r1; r0 = *(u8 *)skb[0]; exit");
+}
+
+SEC("tc")
+int loads_by_classic_cured(struct __sk_buff *skb)
+{
+    __u8 first = 0;
+
+    return bpf_skb_load_bytes(skb, 0, &first, sizeof(first));
+}
+
+SEC("xdp")
+__attribute__((naked)) int outside(void)
+{
+    asm volatile("r1 = 0; *(u64 *)(r10 + 8) = r1; r0 = 0; exit");
+}
+
+SEC("xdp")
+__attribute__((naked)) int outside_cured(void)
+{
+    asm volatile("r1 = 0; *(u64 *)(r10 - 8) = r1; r0 = 0; exit");
+}
+
+SEC("xdp")
+__attribute__((naked)) int misaligned(void)
+{
+    asm volatile("r1 = 0; *(u64 *)(r10 - 13) = r1; r0 = 0; exit");
+}
+
+SEC("xdp")
+__attribute__((naked)) int misaligned_cured(void)
+{
+    asm volatile("r1 = 0; *(u64 *)(r10 - 16) = r1; r0 = 0; exit");
+}
+
+SEC("tc")
+__attribute__((naked)) int counts_in_context(void)
+{
+    asm volatile("r2 = 1; lock *(u32 *)(r1 + 8) += r2; r0 = 0; exit");
+}
+
+SEC("tc")
+int counts_in_context_cured(struct __sk_buff *skb)
+{
+    __u32 key = 0;
+    __u64 *count = bpf_map_lookup_elem(&counts, &key);
+
+    if (count)
+        __sync_fetch_and_add(count, 1);
+    return 0;
+}
+
+SEC("xdp")
+int pushes(struct xdp_md *ctx)
+{
+    __u64 value = 1;
+
+    return bpf_map_push_elem(&counts, &value, 0) ? XDP_PASS : XDP_DROP;
+}
+
+SEC("xdp")
+int pushes_cured(struct xdp_md *ctx)
+{
+    __u32 key = 0;
+    __u64 value = 1;
+
+    return bpf_map_update_elem(&counts, &key, &value, 0) ? XDP_PASS : XDP_DROP;
+}
+
+SEC("kprobe/do_nanosleep")
+int traces_locked(void *ctx)
+{
+    __u32 key = 0;
+
+    return bpf_map_lookup_elem(&locked, &key) != NULL;
+}
+
+SEC("kprobe/do_nanosleep")
+int traces_locked_cured(void *ctx)
+{
+    __u32 key = 0;
+
+    return bpf_map_lookup_elem(&counts, &key) != NULL;
+}
+
+SEC("tc")
+int locks_nothing(struct __sk_buff *skb)
+{
+    __u32 key = 0;
+    struct bpf_spin_lock *lock = bpf_map_lookup_elem(&counts, &key);
+
+    if (lock) {
+        bpf_spin_lock(lock);
+        bpf_spin_unlock(lock);
+    }
+    return 0;
+}
+
+SEC("fentry/tcp_connect")
+int fills_sockets(unsigned long long *ctx)
+{
+    __u32 key = 0;
+
+    return bpf_map_update_elem(&sockets, &key, (void *)ctx[0], 0);
+}
+
+SEC("sockops")
+int fills_sockets_cured(struct bpf_sock_ops *ctx)
+{
+    __u32 key = 0;
+
+    return bpf_sock_hash_update(ctx, &sockets, &key, 0) == 0;
+}
+
+__attribute__((noinline)) int of_anything(void *anything)
+{
+    return anything && *(volatile char *)anything;
+}
+
+SEC("xdp")
+int calls_global(struct xdp_md *ctx)
+{
+    char something = 0;
+
+    return of_anything(&something) ? XDP_PASS : XDP_DROP;
+}
+
+static __attribute__((noinline)) int of_anything_cured(void *anything)
+{
+    return anything && *(volatile char *)anything;
+}
+
+SEC("xdp")
+int calls_global_cured(struct xdp_md *ctx)
+{
+    char something = 0;
+
+    return of_anything_cured(&something) ? XDP_PASS : XDP_DROP;
+}
+
+SEC("tp_btf/sched_switch")
+int beyond(unsigned long long *ctx)
+{
+    return *(volatile int *)(ctx[1] + 999996);
+}
+
+SEC("tp_btf/sched_switch")
+int beyond_cured(unsigned long long *ctx)
+{
+    int value = 0;
+
+    bpf_probe_read_kernel(&value, sizeof(value), (void *)ctx[1]);
+    return value;
+}
+
+SEC("fentry/bpf_fentry_test1")
+int third_argument(unsigned long long *ctx)
+{
+    asm volatile("" : : "r"(ctx[2]));
+    return 0;
+}
+
+SEC("fentry/bpf_fentry_test1")
+int third_argument_cured(unsigned long long *ctx)
+{
+    asm volatile("" : : "r"(ctx[0]));
+    return 0;
+}
+
+SEC("lsm/bprm_committed_creds")
+int may_sleep(unsigned long long *ctx)
+{
+    int value = 0;
+
+    bpf_copy_from_user(&value, sizeof(value), NULL);
+    return 0;
+}
+
+SEC("lsm.s/bprm_committed_creds")
+int may_sleep_cured(unsigned long long *ctx)
+{
+    int value = 0;
+
+    bpf_copy_from_user(&value, sizeof(value), NULL);
+    return 0;
 }

@@ -4,11 +4,14 @@
 
 #include <bpf/bpf_core_read.h>
 
+extern bool CONFIG_PREEMPT_RT __kconfig __weak;
 extern const int vmtest_never_was __ksym __weak;
 extern void *vmtest_never_kfunc(void *task) __ksym __weak;
 
 /* The loader sets it where the kernel gives the helper to this type. */
 const volatile bool has_cookies = false;
+
+char editable[] = "%d";
 
 /* 6.1 */
 SEC("tc")
@@ -120,4 +123,53 @@ int calls_kfunc_cured(unsigned long long *ctx)
     if (vmtest_never_kfunc)
         vmtest_never_kfunc((void *)ctx[1]);
     return 0;
+}
+
+/* 6.14: a may_goto that jumps over nothing. */
+SEC("xdp")
+__attribute__((naked)) int may_go_nowhere(void)
+{
+    asm volatile("r0 = 2; .8byte 0x00000000000000e5; exit");
+}
+
+SEC("xdp")
+int asks_config_weakly(struct xdp_md *ctx)
+{
+    return CONFIG_PREEMPT_RT ? XDP_PASS : XDP_DROP;
+}
+
+/* 5.13, and a format that is known. */
+SEC("xdp")
+int formats(struct xdp_md *ctx)
+{
+    char out[16];
+    __u64 number = ctx->rx_queue_index;
+
+    bpf_snprintf(out, sizeof(out), editable, &number, sizeof(number));
+    return XDP_PASS;
+}
+
+SEC("xdp")
+int formats_cured(struct xdp_md *ctx)
+{
+    static const char format[] = "%d";
+    char out[16];
+    __u64 number = ctx->rx_queue_index;
+
+    if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_snprintf))
+        bpf_snprintf(out, sizeof(out), format, &number, sizeof(number));
+    return XDP_PASS;
+}
+
+/* 5.18 */
+SEC("xdp.frags")
+int in_buffers(struct xdp_md *ctx)
+{
+    return XDP_PASS;
+}
+
+SEC("xdp")
+int in_buffers_cured(struct xdp_md *ctx)
+{
+    return XDP_PASS;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Programs for functions that are not there. */
+/* Programs for functions, iterators, hooks and tracepoints that are not there. */
 #include "program.h"
 
 SEC("fentry/vmtest_never_had_it")
@@ -10,6 +10,24 @@ int before(void *ctx)
 
 SEC("freplace/vmtest_never_had_it")
 int instead(void *ctx)
+{
+    return 0;
+}
+
+SEC("iter/vmtest_never")
+int over_nothing(void *ctx)
+{
+    return 0;
+}
+
+SEC("lsm/vmtest_never")
+int on_no_hook(void *ctx)
+{
+    return 0;
+}
+
+SEC("tp_btf/vmtest_never")
+int on_no_tracepoint(void *ctx)
 {
     return 0;
 }

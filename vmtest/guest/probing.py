@@ -66,7 +66,7 @@ _ATTACH_TYPES: dict[str, dict[str, tuple[str, str] | None]] = {
 # Programs that may sleep, and what they may be attached to in every kernel that has them.
 _SLEEPABLE: dict[str, dict[str, tuple[str, str] | None]] = {
     "tracing": {"trace_fentry": ("function", "__x64_sys_getpgid")},
-    "lsm": {"lsm_mac": ("function", "bpf_lsm_file_open")},
+    "lsm": {"lsm_mac": ("function", "bpf_lsm_bprm_committed_creds")},
 }
 _SLEEPABLE_FLAG = 1 << 4  # BPF_F_SLEEPABLE
 _ONLY_ATTACH_TYPE = {"sk_lookup": "sk_lookup", "netfilter": "netfilter"}

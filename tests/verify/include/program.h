@@ -11,6 +11,10 @@
 /* They are loaded and never run: most do nothing with what they are given. */
 #pragma clang diagnostic ignored "-Wunused-parameter"
 
-char LICENSE[] SEC("license") = "GPL";
+#ifndef PROGRAM_LICENSE
+#define PROGRAM_LICENSE "GPL"
+#endif
+
+char LICENSE[] SEC("license") = PROGRAM_LICENSE;
 
 #endif
