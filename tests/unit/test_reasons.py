@@ -939,6 +939,14 @@ def test_an_argument_that_a_function_lacks_is_no_matter_of_the_context() -> None
     assert explain(program_refused("EACCES", log=log), MODERN).code == "arguments"
 
 
+def test_a_line_on_a_functions_argument_explains_only_what_nothing_else_does() -> None:
+    aside = "arg#0 reference type('UNKNOWN ') size cannot be determined: -22\n"
+    assert explain(program_refused(log=aside), MODERN).code == "global-function"
+    loop = f"{aside}infinite loop detected at insn 3\n"
+    assert explain(program_refused(log=loop), MODERN).code == "loop"
+    assert explain(program_refused(log=f"{aside}R1 is odd\n"), MODERN).code == "unknown"
+
+
 def test_what_libbpf_said_last_is_shown_where_no_verifier_was_asked() -> None:
     said = (
         "libbpf: something new of x.o\nlibbpf: prog 'p': failed to relocate calls: -22\n"

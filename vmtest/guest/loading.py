@@ -400,9 +400,9 @@ def _verdict(attempt: _Attempt, reason: Reason) -> str:
         return "unsupported"
     if reason.code == "libbpf-too-old":
         return "refused as a whole"  # also where the verifier complains of what libbpf left out
-    if attempt.program and verifierlog.findings(attempt.log):
-        return "rejected"
-    return "refused as a whole"
+    # Of some global functions the verifier says nothing that counts as a finding elsewhere.
+    said = verifierlog.findings(attempt.log) or reason.code == "global-function"
+    return "rejected" if attempt.program and said else "refused as a whole"
 
 
 def _described(program: Program) -> Described:

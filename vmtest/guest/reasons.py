@@ -85,8 +85,14 @@ def _explained(failure: Failure, kernel: Kernel) -> Reason:
         or _too_many_maps(failure)
         or _of_probes(failure, kernel)
         or _unused_struct_ops(failure)
+        or _of_asides(failure, kernel)
     )
     return found or _unknown("libbpf", words[-1] if words else "", failure)
+
+
+def _of_asides(failure: Failure, kernel: Kernel) -> Reason | None:
+    asides = reversed(verifierlog.asides(failure.log))
+    return next((r for line in asides if (r := of_line(line, _LOGGED, failure, kernel))), None)
 
 
 def _unknown(who: str, line: str, failure: Failure) -> Reason:

@@ -27,6 +27,7 @@ _NOISE = re.compile(
 # "Verification failed: CATEGORY: WHAT", then indented lines below headings.
 _EXPLAINED = "Verification failed: "
 _EXPLANATION = re.compile(r"\s|(?:Suggestion|Causal path|Reason)\b")
+_ASIDE = re.compile(r"arg#\d+ reference type\(")
 _BANNER = re.compile(
     r"^(?:$|prog '[^']*': BPF program load failed: |prog '[^']*': failed to load: |"
     r"prog '[^']*': failed to prepare load attributes: |"
@@ -82,6 +83,14 @@ def findings(log: str) -> list[str]:
             if not _NOISE.match(line):
                 said.append(line.strip())
     return said
+
+
+def asides(log: str) -> list[str]:
+    """The lines on arguments of functions, which often mean nothing and never stand among findings.
+
+    Kernels before 6.8 say no more than that of a global function that they refuse.
+    """
+    return [line.strip() for line in log.splitlines() if _ASIDE.match(line)]
 
 
 def words(messages: str) -> list[str]:
