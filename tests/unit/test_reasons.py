@@ -801,7 +801,7 @@ def test_a_map_without_memory_is_told_by_its_entries() -> None:
     said = "libbpf: map 'm': failed to create: Cannot allocate memory(-12)\n"
     refused = Failure("ENOMEM", said, maps=(MapShape("m", "hash", 4, 8, 1 << 28),))
     reason = explain(refused, Little())
-    assert "has not the memory for the 268435456 entries" in reason.text
+    assert "lacks the memory for the 268435456 entries" in reason.text
     assert "`memory`" in reason.remedy
 
 

@@ -2,7 +2,7 @@
 /* Kfuncs that come in pairs (6.2 and 6.4), without and with their counterparts. */
 #include "program.h"
 
-/* As in the kernel; headers before 6.4 have it not. */
+/* As in the kernel; headers before 6.4 do not have it. */
 struct bpf_iter_num___own {
     __u64 opaque;
 };

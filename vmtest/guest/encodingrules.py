@@ -10,8 +10,8 @@ from vmtest.guest.failures import Failure, Kernel, Make, Reason, rules, said
 
 _MALFORMED = said(
     "malformed-instruction",
-    "an instruction is not encoded in a way that this kernel takes, and it is none that vmtest "
-    "knows from newer kernels",
+    "an instruction is encoded in a way that this kernel does not take, and that vmtest does not "
+    "know from newer kernels either",
     "build the object anew with clang; instructions that are written by hand (`asm`, `.8byte`) or "
     "by a tool need the fields that Documentation/bpf/standardization/instruction-set.rst gives "
     "them, and 0 in all others",

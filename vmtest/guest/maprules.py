@@ -188,7 +188,7 @@ def _tried(shape: MapShape, errno: str, line: str, kernel: Kernel) -> Reason | N
         if not kernel.refuses_map(changed):
             if errno == "ENOMEM" and changed.max_entries < shape.max_entries:
                 text = (
-                    f"this guest has not the memory for the {shape.max_entries} entries of the "
+                    f"this guest lacks the memory for the {shape.max_entries} entries of the "
                     f"map {shape.name}"
                 )
                 cure = f"give the guest more (`memory` in kernels.toml), or {cure}"

@@ -61,7 +61,7 @@ _CONTEXT = said(
 )
 _FORMAT = said(
     "format-string",
-    "a string that must be known when the program is loaded is not: a format, or what is compared",
+    "a format, or a string to compare with, is not known when the program is loaded",
     'keep it in a global `static const char text[] = "...";`, or use bpf_printk(), and give the '
     "format only conversions that the kernel knows",
 )
@@ -96,7 +96,7 @@ _MAP = said(
 )
 _MAP_BTF = said(
     "map-btf",
-    "the value of a map has not the lock, timer or work queue that the program uses there",
+    "a map's value does not hold the lock, timer or work queue that the program uses there",
     "give the map's value type exactly one of it (`struct bpf_spin_lock lock;`), and pass its own "
     "address in the value of that very map",
 )
@@ -107,7 +107,7 @@ def _for_others(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reas
     only = f", only to {asked} programs" if asked else ""
     return Reason(
         "helper",
-        f"this kernel gives the helper {match['name']} not to programs of type "
+        f"this kernel does not give the helper {match['name']} to programs of type "
         f"{failure.program_type} and attach type {failure.attach_type or 'none'}{only}",
         "call it in such a program; or build a variant without the call",
         f"log: {match.string}",
