@@ -227,6 +227,14 @@ def test_a_missing_kconfig_is_named_only_where_the_config_is_known() -> None:
     assert explain(refused, on).code == "helper"
 
 
+def test_a_kernel_older_than_a_program_type_does_not_lack_its_kconfig() -> None:
+    refused = program_refused(program_type="netfilter")
+    old = replace(MODERN, without_program_types=frozenset({"netfilter"}))
+    assert explain(refused, old).code == "program-type"
+    knowing = replace(old, named=MODERN.named | {"BPF_PROG_TYPE_NETFILTER"})
+    assert explain(refused, knowing).code == "kconfig"
+
+
 def test_the_name_of_a_helper_in_a_comment_of_the_log_shows_nothing() -> None:
     log = "; // invalid func unknown#208\nR1 says something new\n"
     assert explain(program_refused(log=log), MODERN).code == "unknown"

@@ -216,6 +216,14 @@ def believed(probed: bool | None, name: str, symbol: str | None, kernel: Kernel)
     return None if probed is False and kernel.mentions(name) and not off else probed
 
 
+def behind(symbol: str | None, name: str, kernel: Kernel) -> str | None:
+    """`symbol`; None where the kernel's BTF has no `name`: it is older than what that switches.
+
+    A config file leaves out what the kernel has not, as it leaves out what cannot be chosen.
+    """
+    return None if kernel.mentions(name) is False else symbol
+
+
 def listed(names: Sequence[str], most: int = 6) -> str:
     """`a, b and c`; what is over `most` is counted."""
     shown = list(names[:most])

@@ -9,6 +9,7 @@ from vmtest.guest.failures import (
     Kernel,
     MapShape,
     Reason,
+    behind,
     believed,
     errno_said,
     lacking,
@@ -112,7 +113,7 @@ def _type(shape: MapShape, kernel: Kernel) -> Reason | None:
             evidence,
             name=known_as,
         ),
-        symbol,
+        behind(symbol, known_as, kernel),
         kernel,
     )
 

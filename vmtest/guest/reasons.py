@@ -13,6 +13,7 @@ from vmtest.guest.failures import (
     Kernel,
     MapShape,
     Reason,
+    behind,
     believed,
     lacking,
     of_line,
@@ -171,7 +172,7 @@ def _of_probes(failure: Failure, kernel: Kernel) -> Reason | None:
                 f"probe: a trivial {kind} program is refused",
                 name=known_as,
             ),
-            built_in,
+            behind(built_in, known_as, kernel),
             kernel,
         )
     if found := _in_buffers(failure, kernel):
