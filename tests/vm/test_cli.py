@@ -114,7 +114,7 @@ def test_a_shell_needs_no_suite(project: Callable[..., Path], image: KernelImage
     config.write_text(config.read_text().split("[[suite]]")[0])
     said = vmtest("shell", KERNEL, "--", "sh", "-c", "uname -r; ls /tmp/vmtest", cwd=folder)
     assert said.status == 0, said
-    assert said.out.split() == [image.release, "known_failures.json", "vmtest"]
+    assert said.out.split() == [image.release, "config", "known_failures.json", "vmtest"]
 
 
 def test_failures_are_one_and_their_assertions_are_shown(project: Callable[..., Path]) -> None:
