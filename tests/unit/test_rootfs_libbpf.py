@@ -242,12 +242,12 @@ def test_versions_stay_as_they_are(tmp_path: Path, good: str) -> None:
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ('"1.5.0"', 'no libbpf: \'1.5.0\'; write "1.5", "newest"'),
-        ('"0.8"', "no libbpf: '0.8'"),
-        ('"latest"', "no libbpf: 'latest'"),
-        ('""', "no libbpf: ''"),
-        ("1.5", "is no libbpf; write a version"),
-        ('["1.5", 2]', "is no libbpf; write a version"),
+        ('"1.5.0"', '\'1.5.0\' does not name a libbpf; write "1.5", "newest"'),
+        ('"0.8"', "'0.8' does not name a libbpf"),
+        ('"latest"', "'latest' does not name a libbpf"),
+        ('""', "'' does not name a libbpf"),
+        ("1.5", "does not name a libbpf; write a version"),
+        ('["1.5", 2]', "does not name a libbpf; write a version"),
         ('["1.5", "1.5"]', "names '1.5' twice; keep one"),
     ],
 )

@@ -180,10 +180,12 @@ def _network(value: object) -> object:
 def _libbpf(value: object) -> object:
     given = [value] if isinstance(value, str) else value
     if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
-        raise ValueError('is no libbpf; write a version ("1.5"), "newest", or a path')
+        raise ValueError('does not name a libbpf; write a version ("1.5"), "newest" or a path')
     for one in given:
         if not _is_libbpf(one):
-            raise ValueError(f'is no libbpf: {one!r}; write "1.5", "newest" or "dist/libbpf.so.1"')
+            raise ValueError(
+                f'{one!r} does not name a libbpf; write "1.5", "newest" or "dist/libbpf.so.1"'
+            )
         if given.count(one) > 1:
             raise ValueError(f"names {one!r} twice; keep one")
     return given

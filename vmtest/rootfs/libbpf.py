@@ -192,7 +192,7 @@ class Shelf:
 
 
 def of_file(path: Path, files: Files) -> Library:
-    """The user's own, read by ``files``; raises UsageError for what is no libbpf 1.x."""
+    """The user's own, read by ``files``; raises UsageError unless it is a libbpf 1.x."""
     try:
         content = files.read(path, "libbpf")
     except OSError as error:

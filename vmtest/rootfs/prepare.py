@@ -24,7 +24,7 @@ def prepare_root(
     ``files`` reads the wheels and the user's own libbpf.
 
     The mirrors are those of the first ``[apt.NAME]``, else the host's.  Raises
-    ImageError, and UsageError when no mirror is known or what is named is no libbpf.
+    ImageError, and UsageError when no mirror is known or what is named as libbpf is none.
     """
     archive = next(iter(config.archives.values()), None)
 
