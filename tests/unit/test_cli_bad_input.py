@@ -125,6 +125,13 @@ def test_no_network_and_nothing_cached(project: Path) -> None:
     assert "trixie-security" in said.out
 
 
+def test_a_kernel_that_could_not_be_had_has_a_junit_file_too(project: Path) -> None:
+    said = vmtest("run", cwd=project, environment=offline(project))
+    assert "cannot write" not in said.err
+    (file,) = (project / ".vmtest" / "latest").glob("*/junit.xml")
+    assert "trixie-security" in file.read_text()
+
+
 def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(project: Path) -> None:
     (project / "file").touch()
     said = vmtest("run", "--junit", "file/x.xml", cwd=project, environment=offline(project))

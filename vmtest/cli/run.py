@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -186,6 +187,8 @@ def carry_out(
     described = runs.described({**facts, **inputs, **_what_ran(matrix, settings, builds or ())})
     reports.write(folder.path / "run.json", described)
     for result in matrix.kernels if builds is not None else ():
+        with suppress(OSError):  # the next line says what is wrong
+            folder.kernel(result.kernel)  # a kernel that could not be had has none yet
         reports.write(folder.path / result.kernel / "junit.xml", junit.render_kernel(result))
     return matrix
 
