@@ -212,6 +212,10 @@ def test_a_suite_that_stops_early_is_no_pass(project: Callable[..., Path]) -> No
 
 def test_a_test_that_hangs_is_given_up_at_the_deadline(project: Callable[..., Path]) -> None:
     folder = project("import time\ndef test_hangs():\n    time.sleep(3600)\n")
+    config = folder / "kernels.toml"
+    config.write_text(
+        config.read_text().replace('silence_timeout = "20s"', 'silence_timeout = "8s"')
+    )
     said = vmtest("run", cwd=folder)
     ends(said, 1, "TIMED_OUT", "silence deadline", "while test_own.py::test_hangs ran")
     assert outcomes(folder) == {"test_hangs": "lost"}
