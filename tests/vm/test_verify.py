@@ -193,7 +193,8 @@ def test_a_load_over_its_time_is_killed_and_the_rest_goes_on(run: Run, tmp_path:
     said = r"over (\d+) s(?: \(--timeout 15, stretched ([\d.]+) times\))?"
     told = re.fullmatch(said, result.loads[2].line)
     assert told, result.loads[2].line
-    assert abs(int(told[1]) - 15 * float(told[2] or 1)) <= 2
+    limit = 15 * float(told[2] or 1)
+    assert limit - 2 < int(told[1]) < limit + 10  # it is looked at a few times a second
     assert not (tmp_path / "run" / "console-2.log").exists()
 
 
