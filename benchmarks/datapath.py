@@ -29,8 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from vmtest.config import file as configuration
+from vmtest.config import select
 from vmtest.kernels import Store, default_cache, source_for
 from vmtest.model.kernels import KernelImage
+from vmtest.model.project import Config
 from vmtest.objects.builds import build_all
 from vmtest.rootfs.image import GUEST_PYTHON
 from vmtest.rootfs.prepare import prepare_root
@@ -147,9 +149,9 @@ def runs(ways: dict[str, Json]) -> str:
     )
 
 
-def chosen_image(settings: configuration.Config, name: str, store: Store) -> KernelImage:
+def chosen_image(settings: Config, name: str, store: Store) -> KernelImage:
     """The kernel called ``name``, fetched."""
-    (kernel,) = configuration.select_kernels(settings.kernels, [name], {})
+    (kernel,) = select.select_kernels(settings.kernels, [name], {})
     source = source_for(kernel, settings.archives)
     return source.fetch(source.resolve(kernel, store), store)
 

@@ -34,6 +34,7 @@ from functools import partial
 from pathlib import Path
 
 from vmtest.config import file as configuration
+from vmtest.config import select
 from vmtest.kernels import Store, default_cache, source_for
 from vmtest.model.kernels import Accelerator, KernelImage, RootImage
 from vmtest.rootfs.prepare import prepare_root
@@ -166,7 +167,7 @@ def main() -> None:
     options = parser.parse_args()
 
     settings = configuration.load(PROJECT / "kernels.toml")
-    kernels = configuration.select_kernels(settings.kernels, options.kernel or [], {})
+    kernels = select.select_kernels(settings.kernels, options.kernel or [], {})
     cache = default_cache()
     store = Store(cache)
     images = []

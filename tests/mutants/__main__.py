@@ -23,12 +23,12 @@ from tests.mutants.record import Record, row
 from tests.mutants.verdicts import Judged, Killers, Tally, Verdict, compare, good
 from tests.mutants.vm import Board, Case, Ground, run_fleet
 from vmtest.cli import common
-from vmtest.config import file as configuration
-from vmtest.config.file import Config
+from vmtest.config.select import select_kernels
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache, source_for
 from vmtest.matrix.job import Cancellation
 from vmtest.matrix.runner import memory_available_mib, slots
+from vmtest.model.project import Config
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import STATE
 from vmtest.suites.process import pack
@@ -99,7 +99,7 @@ def _prepare(
     """Kernel, guest image and unmutated objects."""
     cache = default_cache()
     store = Store(cache)
-    selected = configuration.select_kernels(settings.kernels, [name], {})
+    selected = select_kernels(settings.kernels, [name], {})
     if len(selected) != 1:
         raise UsageError(f"--kernel {name}: means {len(selected)} kernels; name one")
     (kernel,) = selected

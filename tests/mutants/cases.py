@@ -13,9 +13,9 @@ from tests.mutants.operators import OPERATORS, Mutant, mutants
 from tests.mutants.source import read_vocabulary
 from tests.mutants.verdicts import Judged, Verdict
 from tests.mutants.vm import Case
-from vmtest.config.file import Config
 from vmtest.errors import UsageError
 from vmtest.model.kernels import KernelImage
+from vmtest.model.project import Config
 from vmtest.objects.builds import choose
 
 

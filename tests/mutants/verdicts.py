@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from tests.mutants.operators import Mutant
 from vmtest.errors import InfrastructureError
-from vmtest.model.kernels import Outcome, TestResult
+from vmtest.model.results import Outcome, TestResult
 
 AIM = 0.95
 """The share of the mutants that count which the suites have to kill."""

@@ -20,7 +20,8 @@ from tests.mutants.operators import Mutant
 from tests.mutants.verdicts import Judged, Killers, Verdict, judge
 from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, UsageError
 from vmtest.matrix.job import Cancellation
-from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage, Suite, network_of
+from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage
+from vmtest.model.project import Suite, network_of
 from vmtest.suites.process import GUEST_ROOT, Payload, Run, Sink, install, pytest_argv
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale

@@ -12,7 +12,7 @@ import signed_archive
 from hypothesis import HealthCheck, settings
 from watched import Watch, Watched
 
-from vmtest.model.kernels import KnownFailure
+from vmtest.model.project import KnownFailure
 
 # The unit tests try the same examples each time; `tox -e fuzz` tries new ones.
 settings.register_profile(

@@ -14,19 +14,9 @@ from vmtest.errors import DeadlineExceeded, SessionLost
 from vmtest.matrix import job as job_module
 from vmtest.matrix.job import Bench, Guest, Job
 from vmtest.matrix.judge import watch
-from vmtest.model.kernels import (
-    Accelerator,
-    Kernel,
-    KernelImage,
-    KernelResult,
-    KernelVersion,
-    Limits,
-    Outcome,
-    PathSpec,
-    RootImage,
-    Status,
-    TestResult,
-)
+from vmtest.model.kernels import Accelerator, Kernel, KernelImage, Limits, PathSpec, RootImage
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult
+from vmtest.model.versions import KernelVersion
 from vmtest.runs.rows import RESULTS, write_result
 from vmtest.vm.accel import Probe
 from vmtest.vm.klog import KernelLog

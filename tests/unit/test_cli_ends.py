@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command import vmtest
 
-from vmtest.model.kernels import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.runs import matrix_json
 
 # A bug of ours, in what nearly every subcommand calls first.

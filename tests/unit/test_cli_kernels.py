@@ -9,7 +9,7 @@ import pytest
 import signed_archive
 from command import vmtest
 
-from vmtest.model.kernels import SCHEMA, KernelResult, Matrix, Status
+from vmtest.model.results import SCHEMA, KernelResult, Matrix, Status
 from vmtest.runs import matrix_json
 
 pytestmark = signed_archive.needed

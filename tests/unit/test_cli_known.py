@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import vmtest
 
-from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from command import vmtest
 
-from vmtest.model.kernels import KernelResult, Matrix, Status
 from vmtest.model.loads import Cost, LoadResult, Verdict
+from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.runs import matrix_json
 
 TEXT = "no object at all, and long enough to have a header"

@@ -6,17 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.model.kernels import (
-    AptSpec,
-    Kernel,
-    KernelResult,
-    KernelVersion,
-    ObjectFile,
-    Outcome,
-    Status,
-    VersionRange,
-)
-from vmtest.model.kernels import TestResult as OneTest
+from vmtest.model.kernels import AptSpec, Kernel
+from vmtest.model.project import ObjectFile
+from vmtest.model.results import KernelResult, Outcome, Status
+from vmtest.model.results import TestResult as OneTest
+from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.suites.collect import collected, only_collects, stand_ins
 
 NAMES = ("5.10", "6.1", "6.12")

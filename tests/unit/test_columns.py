@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vmtest.model.kernels import KernelResult, Matrix, Status
 from vmtest.model.loads import LoadResult, Reason, Verdict
+from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.verify.baseline import FailOn, Rules
 from vmtest.verify.columns import compared
 

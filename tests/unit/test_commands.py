@@ -31,7 +31,8 @@ from vmtest.command.process import (
 from vmtest.command.task import CommandWork
 from vmtest.errors import DeadlineExceeded, UsageError
 from vmtest.matrix.follow import status_words
-from vmtest.model.kernels import Limits, Outcome, Status, TestResult
+from vmtest.model.kernels import Limits
+from vmtest.model.results import Outcome, Status, TestResult
 from vmtest.runs.rows import read_results
 
 LIMITS = Limits(boot=10, silence=20, total=60)

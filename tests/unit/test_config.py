@@ -3,27 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.config.file import (
-    Config,
-    builtin,
-    find,
-    load,
-    needs_versions,
-    parse,
-    select_kernels,
-    select_suites,
-)
+from vmtest.config.file import builtin, find, load, parse
+from vmtest.config.select import needs_versions, select_kernels, select_suites
 from vmtest.errors import ConfigError, UsageError
-from vmtest.model.kernels import (
-    AptSpec,
-    KernelVersion,
-    Loading,
-    Network,
-    PackageFile,
-    PackageSpec,
-    PathSpec,
-    TreeSpec,
-)
+from vmtest.model.kernels import AptSpec, Network, PackageFile, PackageSpec, PathSpec, TreeSpec
+from vmtest.model.project import Config, Loading
+from vmtest.model.versions import KernelVersion
 
 FILE = Path("/project/kernels.toml")
 

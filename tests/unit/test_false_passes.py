@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 from watched import Watch, Watched
 
-from vmtest.model.kernels import Outcome, Status
+from vmtest.model.results import Outcome, Status
 from vmtest.runs.rows import read_results
 from vmtest.suites.task import SuitesWork
 from vmtest.vm.console import ConsoleLog

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 
 from vmtest.errors import BadLine
 from vmtest.matrix.wire import Lines
-from vmtest.model.kernels import Outcome, Status, Suite
+from vmtest.model.project import Suite
+from vmtest.model.results import Outcome, Status
 from vmtest.model.text import printable
 from vmtest.suites import events as suite_events
 from vmtest.suites.process import Payload, Run, Sink

@@ -12,7 +12,7 @@ ROOT = Path(vmtest.__file__).parent
 
 # From the bottom up: folders and modules; a module may import its own layer and those before it.
 LAYERS = [
-    {"errors", "host.write", "model.kernels", "model.loads", "model.releases", "model.text"},
+    {"errors", "host.write", "model"},
     {
         "bisect.search",
         "command.formats",
@@ -23,13 +23,12 @@ LAYERS = [
         "host.requirements",
         "host.seal",
         "host.tarstream",
-        "model.events",
         "objects.btf",
         "objects.sections",
     },
     {
         "bisect.observe",
-        "config.file",
+        "config",
         "host.debian",
         "kernels.kconfig",
         "kernels.store.modules",

@@ -16,7 +16,8 @@ from vmtest.host.cache import write_json
 from vmtest.host.seal import Entry, seal
 from vmtest.kernels.store.store import Store
 from vmtest.matrix.intact import CacheDamaged, Intact
-from vmtest.model.kernels import KernelImage, KernelResult, Outcome, RootImage, Status, TestResult
+from vmtest.model.kernels import KernelImage, RootImage
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 
 LOGS = Path("no-console-here")
 Ran = tuple[KernelImage, RootImage, Entry, Entry]

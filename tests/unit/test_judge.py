@@ -12,7 +12,8 @@ import pytest
 from vmtest.errors import DeadlineExceeded, SessionLost
 from vmtest.matrix.job import Bench, Guest
 from vmtest.matrix.judge import Work, watch
-from vmtest.model.kernels import KernelResult, Limits, Status
+from vmtest.model.kernels import Limits
+from vmtest.model.results import KernelResult, Status
 from vmtest.vm.console import ConsoleLog, Finding, Sign
 from vmtest.vm.deadlines import within
 from vmtest.vm.session import Completed

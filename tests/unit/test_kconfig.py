@@ -8,7 +8,8 @@ import pytest
 
 from vmtest.errors import UnbootableKernel
 from vmtest.kernels.kconfig import check, check_network, missing, parse, share_of
-from vmtest.model.kernels import KernelImage, KernelVersion
+from vmtest.model.kernels import KernelImage
+from vmtest.model.versions import KernelVersion
 
 DEBIAN = parse((Path(__file__).parent / "data" / "config-6.12-excerpt").read_text())
 

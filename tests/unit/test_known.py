@@ -8,15 +8,9 @@ from datetime import date
 import pytest
 
 from vmtest.guest.patterns import matches
-from vmtest.model.kernels import (
-    KernelResult,
-    KnownFailure,
-    Matrix,
-    Outcome,
-    Status,
-    TestResult,
-    VersionRange,
-)
+from vmtest.model.project import KnownFailure
+from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.model.versions import VersionRange
 from vmtest.suites.known import notes
 
 ROOT = "/home/me/project/tests/suites"

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import UsageError
-from vmtest.model.kernels import KernelVersion, Loading, ObjectFile, VersionRange
 from vmtest.model.loads import Verdict
+from vmtest.model.project import Loading, ObjectFile
+from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.verify import objects as loadables
 from vmtest.verify.process import Order
 from vmtest.verify.revision import checked_out

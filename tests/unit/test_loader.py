@@ -17,8 +17,8 @@ import pytest
 from fake_session import HostSession
 
 from vmtest.errors import BadLine, InfrastructureError
-from vmtest.model.kernels import Loading
 from vmtest.model.loads import Cost, LoadResult, Verdict
+from vmtest.model.project import Loading
 from vmtest.runs.rows import read_loads
 from vmtest.verify.events import EVENTS, Described, Load
 from vmtest.verify.process import (

@@ -21,7 +21,6 @@ from vmtest.model.kernels import (
     Kernel,
     KernelImage,
     KernelSpec,
-    KernelVersion,
     LockedSpec,
     MainlineSpec,
     PackageFile,
@@ -31,6 +30,7 @@ from vmtest.model.kernels import (
     Resolved,
     TreeSpec,
 )
+from vmtest.model.versions import KernelVersion
 
 
 @pytest.fixture

@@ -3,18 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from vmtest.model.kernels import (
-    SCHEMA,
-    KernelResult,
-    KernelVersion,
-    Matrix,
-    Outcome,
-    Status,
-    VersionRange,
-    exit_status,
-)
-from vmtest.model.kernels import TestResult as OneTest
 from vmtest.model.loads import LoadResult, Verdict
+from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, exit_status
+from vmtest.model.results import TestResult as OneTest
+from vmtest.model.versions import KernelVersion, VersionRange
 
 
 def matrix(*statuses: Status, interrupted: bool = False, gate: bool = True) -> Matrix:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from vmtest.kernels.modules import module_with
-from vmtest.model.kernels import KernelImage, KernelVersion
+from vmtest.model.kernels import KernelImage
 from vmtest.model.loads import Verdict
+from vmtest.model.versions import KernelVersion
 from vmtest.verify.events import Attachment, Load, Reason
 from vmtest.verify.missing import no_modules, with_module
 

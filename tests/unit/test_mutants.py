@@ -22,7 +22,7 @@ from tests.mutants.verdicts import (
     judge,
 )
 from vmtest.errors import InfrastructureError, UsageError
-from vmtest.model.kernels import Outcome, TestResult
+from vmtest.model.results import Outcome, TestResult
 
 HEADER = b"""
 #ifndef FAULTS_H

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import BuildError, UsageError
-from vmtest.model.kernels import KernelVersion, ObjectFile, VersionRange
+from vmtest.model.project import ObjectFile
+from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.objects.builds import (
     build_all,
     check_builds,

@@ -8,9 +8,9 @@ import pytest
 
 from vmtest.bisect.observe import Observation, combined, of_command, of_load, of_suites
 from vmtest.bisect.search import Verdict
-from vmtest.model.kernels import KernelResult, Outcome, Status, TestResult
 from vmtest.model.loads import Cost, LoadResult, Reason
 from vmtest.model.loads import Verdict as Load
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 
 GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP
 PASSED = TestResult("test_a.py::test_it", "a", Outcome.PASSED)

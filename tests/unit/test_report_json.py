@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import UsageError
-from vmtest.model import kernels as model
-from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status
+from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.runs import matrix_json
 
 DATA = Path(__file__).parent / "data" / "report"
@@ -36,9 +35,9 @@ def invented(seed: int) -> Matrix:
     def truth() -> bool:
         return dice.random() < 0.5
 
-    def test() -> model.TestResult:
+    def test() -> TestResult:
         outcome = dice.choice(list(Outcome))
-        return model.TestResult(text(), text(), outcome, number(), text(), text(), text(), truth())
+        return TestResult(text(), text(), outcome, number(), text(), text(), text(), truth())
 
     def kernel() -> KernelResult:
         return KernelResult(
@@ -64,7 +63,7 @@ def invented(seed: int) -> Matrix:
 
     kernels = tuple(kernel() for _ in range(dice.randrange(4)))
     facts = (text(), text(), number(), texts(), kernels, truth(), texts(), texts())
-    return Matrix(model.SCHEMA, *facts)
+    return Matrix(SCHEMA, *facts)
 
 
 def complaint(text: str) -> str:
@@ -128,8 +127,8 @@ def test_json_of_another_kind_is_refused(text: str) -> None:
 
 
 def test_a_newer_schema_asks_for_an_upgrade() -> None:
-    assert complaint(with_field("schema", model.SCHEMA + 1)) == (
-        f"runs/1/matrix.json: schema: {model.SCHEMA + 1}, but this vmtest reads {model.SCHEMA}; "
+    assert complaint(with_field("schema", SCHEMA + 1)) == (
+        f"runs/1/matrix.json: schema: {SCHEMA + 1}, but this vmtest reads {SCHEMA}; "
         "a newer vmtest wrote it: upgrade vmtest"
     )
 

@@ -10,8 +10,7 @@ import pytest
 from junitparser import JUnitXml
 from junitparser import TestSuite as Suite
 
-from vmtest.model import kernels as model
-from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status
+from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.report import junit, table
 from vmtest.runs import matrix_json
 
@@ -22,12 +21,12 @@ def recorded() -> Matrix:
     return matrix_json.loads((DATA / "matrix.json").read_text(encoding="utf-8"))
 
 
-def of(outcome: Outcome, **more: Any) -> model.TestResult:
-    plain = model.TestResult("test_sendmsg.py::test_x[ipv4]", "sendmsg", outcome, 0.25)
+def of(outcome: Outcome, **more: Any) -> TestResult:
+    plain = TestResult("test_sendmsg.py::test_x[ipv4]", "sendmsg", outcome, 0.25)
     return replace(plain, **more)
 
 
-def kernel(*tests: model.TestResult, status: Status = Status.PASSED, **more: Any) -> KernelResult:
+def kernel(*tests: TestResult, status: Status = Status.PASSED, **more: Any) -> KernelResult:
     plain = KernelResult("6.12", status, tests=tests)
     return replace(plain, **more)
 
@@ -213,5 +212,5 @@ def test_the_file_of_a_kernel_has_the_shape_of_the_file_of_all() -> None:
 
 
 def test_a_matrix_without_kernels_is_an_empty_document() -> None:
-    empty = Matrix(model.SCHEMA, "run", "", 0.0, (), ())
+    empty = Matrix(SCHEMA, "run", "", 0.0, (), ())
     assert list(ET.fromstring(junit.render(empty))) == []

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.text import Text
 
 from vmtest.model import events
-from vmtest.model import kernels as model
 from vmtest.model.events import (
     Booted,
     Booting,
@@ -28,8 +27,8 @@ from vmtest.model.events import (
     Note,
     Preparing,
 )
-from vmtest.model.kernels import KernelResult, Outcome, Status
 from vmtest.model.loads import LoadResult, Verdict
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.report import live
 from vmtest.report.progress import State
 
@@ -48,11 +47,11 @@ class Clock:
 
 
 def failed(message: str = "assert 1 == 2") -> Event:
-    return events.TestFinished("6.12", model.TestResult(TEST, "s", Outcome.FAILED, message=message))
+    return events.TestFinished("6.12", TestResult(TEST, "s", Outcome.FAILED, message=message))
 
 
 def passed() -> Event:
-    return events.TestFinished("6.12", model.TestResult(TEST, "s", Outcome.PASSED))
+    return events.TestFinished("6.12", TestResult(TEST, "s", Outcome.PASSED))
 
 
 def lines(*happened: Event) -> list[str]:

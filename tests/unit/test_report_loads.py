@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from vmtest.model.kernels import KernelResult, Matrix, Status
 from vmtest.model.loads import (
     Attachment,
     Change,
@@ -21,6 +20,7 @@ from vmtest.model.loads import (
     Reason,
     Verdict,
 )
+from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.report import loads, markdown, terminal
 from vmtest.runs import matrix_json
 from vmtest.verify import veristat

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from vmtest.model import kernels as model
-from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status
+from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.report import markdown
 from vmtest.runs import matrix_json
 
@@ -21,10 +20,10 @@ def recorded() -> Matrix:
 
 
 def failing(**more: Any) -> Matrix:
-    test = model.TestResult("test_s.py::test_x", "s", Outcome.FAILED, message="assert 1 == 2")
+    test = TestResult("test_s.py::test_x", "s", Outcome.FAILED, message="assert 1 == 2")
     test = replace(test, **more)
     kernel = KernelResult("6.12", Status.FAILED, tests=(test,), directory="runs/1/6.12")
-    return Matrix(model.SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (kernel,))
+    return Matrix(SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (kernel,))
 
 
 def many(count: int, **more: Any) -> Matrix:
@@ -56,8 +55,8 @@ def test_the_report_is_as_it_was_approved() -> None:
     ],
 )
 def test_the_headline_says_what_was_no_pass(status: Status, outcome: Outcome, said: str) -> None:
-    tests = (model.TestResult("t.py::a", "s", outcome),)
-    whole = Matrix(model.SCHEMA, "r", "", 1.0, ("s",), (KernelResult("a", status, tests=tests),))
+    tests = (TestResult("t.py::a", "s", outcome),)
+    whole = Matrix(SCHEMA, "r", "", 1.0, ("s",), (KernelResult("a", status, tests=tests),))
     assert said in markdown.render(whole).splitlines()[0]
 
 

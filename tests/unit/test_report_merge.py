@@ -6,19 +6,26 @@ from typing import Any
 import pytest
 
 from vmtest.errors import UsageError
-from vmtest.model import kernels as model
-from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status, exit_status
 from vmtest.model.loads import LoadResult, Verdict
+from vmtest.model.results import (
+    SCHEMA,
+    KernelResult,
+    Matrix,
+    Outcome,
+    Status,
+    TestResult,
+    exit_status,
+)
 from vmtest.report.merge import merge
 
 SUITES = ("sendmsg", "cgroup_skb", "cgroup_sock")
 
 
-def of(suite: str, name: str = "test_x", outcome: Outcome = Outcome.PASSED) -> model.TestResult:
-    return model.TestResult(f"test_{suite}.py::{name}", suite, outcome)
+def of(suite: str, name: str = "test_x", outcome: Outcome = Outcome.PASSED) -> TestResult:
+    return TestResult(f"test_{suite}.py::{name}", suite, outcome)
 
 
-def kernel(name: str, *tests: model.TestResult, **more: Any) -> KernelResult:
+def kernel(name: str, *tests: TestResult, **more: Any) -> KernelResult:
     plain = KernelResult(
         name,
         Status.PASSED,
@@ -36,7 +43,7 @@ def kernel(name: str, *tests: model.TestResult, **more: Any) -> KernelResult:
 
 
 def matrix(*kernels: KernelResult, run: str = "r", suites: tuple[str, ...] = SUITES) -> Matrix:
-    return Matrix(model.SCHEMA, run, "2026-05-09T07:35:25Z", 60.0, suites, kernels)
+    return Matrix(SCHEMA, run, "2026-05-09T07:35:25Z", 60.0, suites, kernels)
 
 
 def whole() -> Matrix:

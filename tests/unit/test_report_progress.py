@@ -3,7 +3,6 @@
 import pytest
 
 from vmtest.model import events
-from vmtest.model import kernels as model
 from vmtest.model.events import (
     Booted,
     Booting,
@@ -16,7 +15,7 @@ from vmtest.model.events import (
     Note,
     Preparing,
 )
-from vmtest.model.kernels import KernelResult, Outcome, Status
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.report.progress import KernelState, Phase, State
 
 TEST = "test_s.py::test_x"
@@ -36,7 +35,7 @@ def only(state: State) -> KernelState:
 
 
 def finished(outcome: Outcome) -> Event:
-    return events.TestFinished("k", model.TestResult(TEST, "s", outcome))
+    return events.TestFinished("k", TestResult(TEST, "s", outcome))
 
 
 def done() -> Event:

@@ -5,26 +5,25 @@ from typing import Any
 
 import pytest
 
-from vmtest.model import kernels as model
-from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status
+from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.report import table
 
 
-def result(name: str, outcome: Outcome = Outcome.PASSED, **more: Any) -> model.TestResult:
-    plain = model.TestResult(f"test_{name}.py::test_it", name, outcome)
+def result(name: str, outcome: Outcome = Outcome.PASSED, **more: Any) -> TestResult:
+    plain = TestResult(f"test_{name}.py::test_it", name, outcome)
     return replace(plain, **more)
 
 
-def one(test: str, outcome: Outcome = Outcome.PASSED, suite: str = "s") -> model.TestResult:
-    return model.TestResult(f"test_s.py::{test}", suite, outcome)
+def one(test: str, outcome: Outcome = Outcome.PASSED, suite: str = "s") -> TestResult:
+    return TestResult(f"test_s.py::{test}", suite, outcome)
 
 
-def kernel(name: str, *tests: model.TestResult, status: Status = Status.PASSED) -> KernelResult:
+def kernel(name: str, *tests: TestResult, status: Status = Status.PASSED) -> KernelResult:
     return KernelResult(name, status, version=f"{name}.1", accelerator="tcg", tests=tests)
 
 
 def matrix(*kernels: KernelResult, suites: tuple[str, ...] = ("s",)) -> Matrix:
-    return Matrix(model.SCHEMA, "run", "2026-05-09T07:35:25Z", 81.3, suites, kernels)
+    return Matrix(SCHEMA, "run", "2026-05-09T07:35:25Z", 81.3, suites, kernels)
 
 
 def shown(*kernels: KernelResult) -> dict[str, list[str]]:
@@ -159,14 +158,14 @@ def test_a_kernel_that_does_not_gate_says_so() -> None:
 
 
 def test_a_label_is_the_name_of_the_test() -> None:
-    of = model.TestResult("sub/test_s.py::TestClass::test_x[ipv4]", "s", Outcome.SKIPPED)
+    of = TestResult("sub/test_s.py::TestClass::test_x[ipv4]", "s", Outcome.SKIPPED)
     assert list(shown(kernel("a", of))) == ["test_x[ipv4]"]
 
 
 def test_labels_of_one_suite_never_collide() -> None:
     tests = (
-        model.TestResult("test_a.py::test_x", "s", Outcome.SKIPPED),
-        model.TestResult("test_b.py::test_x", "s", Outcome.SKIPPED),
+        TestResult("test_a.py::test_x", "s", Outcome.SKIPPED),
+        TestResult("test_b.py::test_x", "s", Outcome.SKIPPED),
     )
     assert list(shown(kernel("a", *tests))) == ["test_a.py::test_x", "test_b.py::test_x"]
 

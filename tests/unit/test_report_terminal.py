@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from vmtest.model import kernels as model
-from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status
+from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.report import terminal
 from vmtest.runs import matrix_json
 
@@ -20,16 +19,16 @@ def recorded() -> Matrix:
 
 
 def failing(**more: Any) -> Matrix:
-    test = model.TestResult("test_s.py::test_x", "s", Outcome.FAILED, message="assert 1 == 2")
+    test = TestResult("test_s.py::test_x", "s", Outcome.FAILED, message="assert 1 == 2")
     test = replace(test, **more)
     kernel = KernelResult("6.12", Status.FAILED, tests=(test,), directory="runs/1/6.12")
-    return Matrix(model.SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (kernel,))
+    return Matrix(SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (kernel,))
 
 
 def with_kernel(**more: Any) -> Matrix:
     kernel = KernelResult("6.12", Status.PANICKED, reason="it panicked", directory="runs/1/6.12")
     kernel = replace(kernel, **more)
-    return Matrix(model.SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (kernel,))
+    return Matrix(SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (kernel,))
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
@@ -196,7 +195,7 @@ def test_the_summary_is_the_last_line() -> None:
 
 
 def test_a_matrix_without_kernels_is_a_summary() -> None:
-    empty = Matrix(model.SCHEMA, "run", "", 0.0, (), ())
+    empty = Matrix(SCHEMA, "run", "", 0.0, (), ())
     assert (
         terminal.render(empty) == "0 kernels: nothing to do (exit 5: nothing ran), 0 tests, 0.0 s\n"
     )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from vmtest.command.formats.gotest import GoTest
 from vmtest.command.formats.junit import read as read_junit
 from vmtest.command.formats.tap import Tap
-from vmtest.model.kernels import Outcome, TestResult
+from vmtest.model.results import Outcome, TestResult
 
 DIED = st.sampled_from(["", "the kernel panicked"])
 

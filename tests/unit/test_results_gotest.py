@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.command.formats.gotest import GoTest
-from vmtest.model.kernels import Outcome, TestResult
+from vmtest.model.results import Outcome, TestResult
 
 DATA = Path(__file__).parent / "data" / "results"
 

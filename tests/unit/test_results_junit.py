@@ -8,7 +8,7 @@ import pytest
 
 from vmtest.command.formats.format import Format
 from vmtest.command.formats.junit import read
-from vmtest.model.kernels import TestResult
+from vmtest.model.results import TestResult
 
 DATA = Path(__file__).parent / "data" / "results"
 

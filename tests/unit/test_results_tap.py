@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.command.formats.tap import Tap
-from vmtest.model.kernels import Outcome, TestResult
+from vmtest.model.results import Outcome, TestResult
 
 DATA = Path(__file__).parent / "data" / "results"
 

@@ -14,22 +14,16 @@ from typing import Any, cast
 import pytest
 from fake_machine import PROBE, FakeMachine, Tests, image_of, kernel_of, world_of
 
-from vmtest.config.file import Config
 from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError
 from vmtest.kernels import kconfig
 from vmtest.matrix import runner
 from vmtest.matrix.job import run_kernel
 from vmtest.matrix.runner import Plan, run_matrix, slots
 from vmtest.model.events import Event, KernelFinished, KernelQueued, Preparing
-from vmtest.model.kernels import (
-    Kernel,
-    KernelImage,
-    KernelVersion,
-    Matrix,
-    Resolved,
-    RootImage,
-    Status,
-)
+from vmtest.model.kernels import Kernel, KernelImage, Resolved, RootImage
+from vmtest.model.project import Config
+from vmtest.model.results import Matrix, Status
+from vmtest.model.versions import KernelVersion
 from vmtest.runs.folder import RunFolder
 
 NAMES = ("a", "b", "c")

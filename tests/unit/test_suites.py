@@ -15,14 +15,10 @@ from watched import LIMITS, Watch, Watched
 
 from vmtest.errors import DeadlineExceeded, SessionLost, UsageError
 from vmtest.guest.features import probe
-from vmtest.model.kernels import (
-    KnownFailure,
-    Limits,
-    Outcome,
-    Suite,
-    TestResult,
-    VersionRange,
-)
+from vmtest.model.kernels import Limits
+from vmtest.model.project import KnownFailure, Suite
+from vmtest.model.results import Outcome, TestResult
+from vmtest.model.versions import VersionRange
 from vmtest.runs.rows import read_collected, read_results, unfinished
 from vmtest.suites.process import (
     Payload,

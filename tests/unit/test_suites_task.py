@@ -10,7 +10,8 @@ from typing import cast
 
 import pytest
 
-from vmtest.model.kernels import Outcome, Status, Suite, TestResult
+from vmtest.model.project import Suite
+from vmtest.model.results import Outcome, Status, TestResult
 from vmtest.suites.process import Payload, Run, Sink
 from vmtest.suites.task import SuitesWork
 from vmtest.vm.console import ConsoleLog

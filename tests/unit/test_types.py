@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import UsageError
-from vmtest.model.kernels import Loading
 from vmtest.model.loads import Verdict
+from vmtest.model.project import Loading
 from vmtest.objects.builds import clang_argv
 from vmtest.verify import objects as loadables
 from vmtest.verify import types

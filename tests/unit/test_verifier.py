@@ -9,8 +9,17 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import UsageError
-from vmtest.model.kernels import KernelResult, Matrix, Status
-from vmtest.model.loads import Attachment, ChangeKind, Cost, LoadResult, LoadSet, Reason, Verdict
+from vmtest.model.loads import (
+    Attachment,
+    ChangeKind,
+    Cost,
+    LoadResult,
+    LoadSet,
+    Reason,
+    Verdict,
+    near_limit,
+)
+from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.verify import baseline as verifier
 from vmtest.verify.baseline import Baseline, FailOn, Rules
 
@@ -280,13 +289,13 @@ def test_a_program_that_was_left_out_decides_nothing() -> None:
     ("instructions", "near"), [(899_999, False), (900_000, True), (1_000_000, True)]
 )
 def test_within_a_tenth_of_the_limit_is_near(instructions: int, near: bool) -> None:
-    assert verifier.near_limit(load("p", A, instructions)) is near
+    assert near_limit(load("p", A, instructions)) is near
     expected = Status.FAILED if near else Status.PASSED
     assert judged(kernel(load("p", A, instructions)), "limit").status is expected
 
 
 def test_a_rejected_program_is_not_near_the_limit() -> None:
-    assert not verifier.near_limit(load("p", R, 1_000_000))
+    assert not near_limit(load("p", R, 1_000_000))
 
 
 def test_a_kernel_that_crashed_keeps_its_status() -> None:

@@ -14,7 +14,8 @@ from fake_kernels import elf
 from vmtest.errors import InfrastructureError
 from vmtest.host.cache import find_tool
 from vmtest.host.plain import is_plain, plain_folder
-from vmtest.model.kernels import Accelerator, KernelImage, KernelVersion, RootImage
+from vmtest.model.kernels import Accelerator, KernelImage, RootImage
+from vmtest.model.versions import KernelVersion
 from vmtest.vm.folder import VmFolder, make_folder
 from vmtest.vm.vng import find_vng, vng_argv, vng_environment
 

@@ -13,16 +13,8 @@ import pytest
 from test_intact import Ran
 
 from vmtest.matrix.job import TRACEBACK, Bench, Job, Task, run_kernel
-from vmtest.model.kernels import (
-    Accelerator,
-    Kernel,
-    KernelResult,
-    Limits,
-    Outcome,
-    PathSpec,
-    Status,
-    TestResult,
-)
+from vmtest.model.kernels import Accelerator, Kernel, Limits, PathSpec
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.runs.rows import COLLECTED, LOADS, RESULTS, kept, read_results, write_result
 from vmtest.vm.accel import Probe
 

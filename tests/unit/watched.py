@@ -12,7 +12,10 @@ from pathlib import Path
 
 from fake_session import HostSession
 
-from vmtest.model.kernels import KernelVersion, KnownFailure, Limits, Suite, TestResult
+from vmtest.model.kernels import Limits
+from vmtest.model.project import KnownFailure, Suite
+from vmtest.model.results import TestResult
+from vmtest.model.versions import KernelVersion
 from vmtest.suites.known import for_guest
 from vmtest.suites.process import Run, Sink, pack, pytest_argv, suites_root
 

@@ -12,6 +12,7 @@ from real_kernels import KERNEL, PROJECT, image_of, kernel_of
 from vmtest.config import file as configuration
 from vmtest.kernels import default_cache
 from vmtest.model.kernels import Kernel, KernelImage, RootImage
+from vmtest.model.project import Config
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.vm import accel
 from vmtest.vm.accel import Probe
@@ -26,22 +27,22 @@ def cache() -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings() -> configuration.Config:
+def settings() -> Config:
     return configuration.load(PROJECT / "kernels.toml")
 
 
 @pytest.fixture(scope="session")
-def kernel(settings: configuration.Config) -> Kernel:
+def kernel(settings: Config) -> Kernel:
     return kernel_of(KERNEL, settings)
 
 
 @pytest.fixture(scope="session")
-def image(settings: configuration.Config, cache: Path) -> KernelImage:
+def image(settings: Config, cache: Path) -> KernelImage:
     return image_of(KERNEL, settings, cache)
 
 
 @pytest.fixture(scope="session")
-def root(settings: configuration.Config, cache: Path) -> RootImage:
+def root(settings: Config, cache: Path) -> RootImage:
     return prepare_root(settings, cache)
 
 

@@ -18,8 +18,8 @@ from command import Said, vmtest
 from real_kernels import PROJECT, image_of
 
 from vmtest.bisect.rounds import JOURNAL
-from vmtest.config import file as configuration
 from vmtest.model.kernels import RootImage
+from vmtest.model.project import Config
 from vmtest.objects.builds import build_all
 
 CONFIG = """
@@ -45,7 +45,7 @@ echo "tcp_plb_enabled is there"; exit 1
 def folder(
     tmp_path_factory: pytest.TempPathFactory,
     root: RootImage,
-    settings: configuration.Config,
+    settings: Config,
     cache: Path,
 ) -> Path:
     for name in ("5.10", "6.1", "6.12"):

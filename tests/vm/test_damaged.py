@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.config.file import Config, parse
+from vmtest.config.file import parse
 from vmtest.host.cache import read_record, write_record
 from vmtest.host.seal import Entry, Recheck, stamp
 from vmtest.kernels import Store
 from vmtest.kernels.store.store import recheck_kernel
 from vmtest.matrix.runner import Plan, run_matrix
-from vmtest.model.kernels import KernelImage, KernelResult, RootImage, Status
+from vmtest.model.kernels import KernelImage, RootImage
+from vmtest.model.project import Config
+from vmtest.model.results import KernelResult, Status
 from vmtest.rootfs.image import recheck_image
 from vmtest.runs import folder as runs
 from vmtest.suites.task import SuitesTasks

@@ -23,9 +23,9 @@ from real_kernels import PROJECT, image_of
 from small_trees import BUILD, MAKEFILE, commit, git
 
 from vmtest.bisect.rounds import JOURNAL
-from vmtest.config import file as configuration
 from vmtest.host.requirements import missing_for_builds
 from vmtest.model.kernels import KernelImage, RootImage
+from vmtest.model.project import Config
 from vmtest.objects.builds import build_all
 
 pytestmark = pytest.mark.skipif(
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, root: RootImage) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tree(folder: Path, settings: configuration.Config, cache: Path) -> Path:
+def tree(folder: Path, settings: Config, cache: Path) -> Path:
     """Eight commits; the third to the fifth do not build, the kfunc is gone from the sixth on."""
 
     def places(image: KernelImage) -> str:

@@ -12,8 +12,8 @@ import pytest
 from command import vmtest
 from real_kernels import KERNEL, image_of
 
-from vmtest.config.file import Config
 from vmtest.model.kernels import RootImage
+from vmtest.model.project import Config
 
 # A real WARNING, on every kernel since 2.6: pktgen makes a file in /proc for each device,
 # and has one of its own that is called pgctrl.

@@ -9,8 +9,9 @@ import pytest
 from command import Said, vmtest
 from real_kernels import image_of
 
-from vmtest.config.file import Config
-from vmtest.model.kernels import KernelImage, Outcome, RootImage, TestResult
+from vmtest.model.kernels import KernelImage, RootImage
+from vmtest.model.project import Config
+from vmtest.model.results import Outcome, TestResult
 from vmtest.objects.builds import build_all
 from vmtest.runs import matrix_json
 

@@ -13,9 +13,9 @@ from command import vmtest
 from real_kernels import KERNEL
 from verifying import Event, Loading, loads
 
-from vmtest.config import file as configuration
 from vmtest.host.debian import mirrors_of
 from vmtest.model.kernels import KernelImage, Library, RootImage
+from vmtest.model.project import Config
 from vmtest.objects.builds import clang_argv
 from vmtest.rootfs.libbpf import Shelf
 from vmtest.suites.process import Installed, install, library_path, tar
@@ -71,7 +71,7 @@ SOURCES = {
 
 
 @pytest.fixture(scope="module")
-def libraries(settings: configuration.Config, cache: Path) -> tuple[Library, ...]:
+def libraries(settings: Config, cache: Path) -> tuple[Library, ...]:
     archive = settings.archives["debian"]
     shelf = Shelf(cache, lambda: mirrors_of(archive), archive, ("trixie",))
     return tuple(shelf.take(version, print)[0] for version in ("1.1", "1.5"))

@@ -12,8 +12,8 @@ import pytest
 from real_kernels import PROJECT, image_of
 from verifying import Loading, loads
 
-from vmtest.config import file as configuration
 from vmtest.model.kernels import RootImage
+from vmtest.model.project import Config
 from vmtest.objects.builds import build_all
 from vmtest.suites.process import GUEST_ROOT, in_guest_environment
 from vmtest.vm.accel import Probe
@@ -52,9 +52,7 @@ Boot = Callable[..., AbstractContextManager[Loading]]
 
 
 @pytest.fixture
-def booted(
-    settings: configuration.Config, cache: Path, root: RootImage, probe: Probe, tmp_path: Path
-) -> Boot:
+def booted(settings: Config, cache: Path, root: RootImage, probe: Probe, tmp_path: Path) -> Boot:
     """Boots the kernel with more words on its command line, for as long as a `with` lasts."""
     image = image_of(WITHOUT, settings, cache)
     (made,) = (p for p in build_all(PROJECT / "tests" / "verify", tmp_path) if "lsm" in p.name)

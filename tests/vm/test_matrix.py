@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.config.file import Config, parse
+from vmtest.config.file import parse
 from vmtest.matrix.job import Bench, Task
 from vmtest.matrix.runner import Plan, run_matrix
 from vmtest.model.events import Event, KernelFinished
-from vmtest.model.kernels import KernelImage, KernelResult, Matrix, Outcome, RootImage, Status
+from vmtest.model.kernels import KernelImage, RootImage
+from vmtest.model.project import Config
+from vmtest.model.results import KernelResult, Matrix, Outcome, Status
 from vmtest.runs import folder as runs
 from vmtest.suites.task import SuitesTasks
 

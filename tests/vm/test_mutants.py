@@ -16,7 +16,8 @@ from tests.mutants.verdicts import Judged, Killers, Verdict
 from tests.mutants.vm import Board, Case, Ground, run_fleet
 from vmtest.errors import InfrastructureError
 from vmtest.matrix.job import Cancellation
-from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage, Suite
+from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage
+from vmtest.model.project import Suite
 from vmtest.suites.process import pack
 from vmtest.vm.accel import Probe
 

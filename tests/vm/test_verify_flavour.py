@@ -10,12 +10,12 @@ import pytest
 from real_kernels import KERNEL, PROJECT, image_of, kernel_of
 from verifying import Loading, loads
 
-from vmtest.config import file as configuration
 from vmtest.host.debian import mirrors_of, paragraphs
 from vmtest.kernels import Store
 from vmtest.kernels.debian.suite import SuiteState
 from vmtest.kernels.files.package import PackageSource
 from vmtest.model.kernels import AptSpec, Kernel, KernelImage, PackageFile, PackageSpec, RootImage
+from vmtest.model.project import Config
 from vmtest.objects.builds import build_all
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
@@ -25,9 +25,7 @@ SOURCES = PROJECT / "tests" / "verify"
 EXPECTED = tomllib.loads((SOURCES / "expected.toml").read_text())
 
 
-def packages_of(
-    generic: Kernel, settings: configuration.Config, cache: Path
-) -> dict[str, tuple[str, str]]:
+def packages_of(generic: Kernel, settings: Config, cache: Path) -> dict[str, tuple[str, str]]:
     """The URL and the sha256 of every package in the index that ``generic`` comes from."""
     assert isinstance(generic.spec, AptSpec)
     archive = settings.archives[generic.spec.archive]
@@ -49,13 +47,13 @@ def entry(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def generic(settings: configuration.Config, cache: Path) -> KernelImage:
+def generic(settings: Config, cache: Path) -> KernelImage:
     return image_of(KERNEL, settings, cache)
 
 
 @pytest.fixture(scope="module")
 def flavour(
-    entry: dict[str, Any], generic: KernelImage, settings: configuration.Config, cache: Path
+    entry: dict[str, Any], generic: KernelImage, settings: Config, cache: Path
 ) -> KernelImage:
     release = generic.release.removesuffix("amd64") + entry["name"] + "-amd64"
     there = packages_of(kernel_of(KERNEL, settings), settings, cache)

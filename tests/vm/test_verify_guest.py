@@ -12,8 +12,9 @@ import pytest
 from real_kernels import KERNEL, PROJECT, image_of
 from verifying import Loading, loads
 
-from vmtest.config import file as configuration
-from vmtest.model.kernels import KernelImage, KernelVersion, RootImage, VersionRange
+from vmtest.model.kernels import KernelImage, RootImage
+from vmtest.model.project import Config
+from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.objects.builds import build_all
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
@@ -40,9 +41,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module", params=["5.10", "6.1", "6.12", "backports"])
-def kernel(
-    request: pytest.FixtureRequest, settings: configuration.Config, cache: Path
-) -> KernelImage:
+def kernel(request: pytest.FixtureRequest, settings: Config, cache: Path) -> KernelImage:
     return image_of(request.param, settings, cache)
 
 

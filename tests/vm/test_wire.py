@@ -13,8 +13,8 @@ from command import vmtest
 from real_kernels import image_of
 from small_disk import mounted
 
-from vmtest.config.file import Config
 from vmtest.model.kernels import RootImage
+from vmtest.model.project import Config
 from vmtest.vm.accel import Probe
 
 KERNELS = ("5.10", "6.1", "6.12", "backports")

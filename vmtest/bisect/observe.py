@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from vmtest.bisect.search import Verdict
 from vmtest.errors import BuildFailed
-from vmtest.model.kernels import KernelResult, Outcome, Status, TestResult
 from vmtest.model.loads import LoadResult, Reason
 from vmtest.model.loads import Verdict as LoadVerdict
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 
 _NOTHING_RAN = (Outcome.SKIPPED, Outcome.NOT_APPLICABLE, Outcome.NOT_RUN)
 _BAD = (Outcome.FAILED, Outcome.ERROR, Outcome.XPASSED, Outcome.LOST)

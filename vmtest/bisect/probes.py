@@ -12,7 +12,8 @@ from vmtest.errors import BuildFailed, InfrastructureError
 from vmtest.kernels import Store, source_for
 from vmtest.matrix.runner import Plan, run_matrix
 from vmtest.model.events import Event, KernelFinished, KernelQueued, coming
-from vmtest.model.kernels import Kernel, KernelResult, Matrix, Status
+from vmtest.model.kernels import Kernel
+from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.runs.folder import RunFolder
 
 Judge = Callable[[KernelResult, str], Observation]

@@ -8,8 +8,8 @@ from vmtest.bisect.observe import Observation, combined
 from vmtest.bisect.rounds import Outcome, Point, Standing
 from vmtest.bisect.search import Verdict
 from vmtest.host.debian import DebianVersion
-from vmtest.model.kernels import KernelVersion
 from vmtest.model.text import one_line
+from vmtest.model.versions import KernelVersion
 from vmtest.report.text import clock, counted
 
 _MOST_FACTS = 10

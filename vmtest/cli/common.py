@@ -17,7 +17,6 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from vmtest.config import file as configuration
-from vmtest.config.file import Config
 from vmtest.errors import (
     InfrastructureError,
     Interrupted,
@@ -27,6 +26,7 @@ from vmtest.errors import (
     os_words,
 )
 from vmtest.host import interrupt
+from vmtest.model.project import Config
 from vmtest.model.text import printable
 
 USAGE, INFRASTRUCTURE, BUG, INTERRUPTED = 2, 3, 70, 130

@@ -26,7 +26,8 @@ from vmtest.host.files import Files
 from vmtest.kernels import default_cache
 from vmtest.matrix.runner import Plan
 from vmtest.model.events import Event, Output
-from vmtest.model.kernels import OWN_FAULT, VersionRange
+from vmtest.model.results import OWN_FAULT
+from vmtest.model.versions import VersionRange
 from vmtest.objects import builds as objects
 from vmtest.report import live
 from vmtest.runs import folder as runs

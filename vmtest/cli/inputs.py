@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from vmtest.config.file import Config, is_path
+from vmtest.config.schema import is_path
 from vmtest.model.kernels import PackageSpec, PathSpec, TreeSpec
+from vmtest.model.project import Config
 from vmtest.objects.builds import run_build
 
 

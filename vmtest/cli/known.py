@@ -14,10 +14,12 @@ from rich.text import Text
 
 from vmtest.cli import common
 from vmtest.cli.report import dump, read_matrix
-from vmtest.config.file import Config
 from vmtest.errors import UsageError
-from vmtest.model.kernels import AptSpec, Kernel, KernelVersion, KnownFailure, Matrix, VersionRange
+from vmtest.model.kernels import AptSpec, Kernel
+from vmtest.model.project import Config, KnownFailure
+from vmtest.model.results import Matrix
 from vmtest.model.text import printable
+from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.runs import folder as runs
 from vmtest.runs.folder import utc_today
 from vmtest.suites import known as known_failures

@@ -14,7 +14,7 @@ from vmtest.cli import common
 from vmtest.cli.reports import Reports
 from vmtest.cli.run import show
 from vmtest.errors import UsageError
-from vmtest.model.kernels import Matrix, Status
+from vmtest.model.results import Matrix, Status
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 from vmtest.runs.folder import RunFolder

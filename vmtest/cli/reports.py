@@ -11,7 +11,7 @@ import typer
 from vmtest.cli.common import INFRASTRUCTURE, say
 from vmtest.errors import os_words
 from vmtest.host.write import write_file
-from vmtest.model.kernels import OWN_FAULT, Matrix, exit_status
+from vmtest.model.results import OWN_FAULT, Matrix, exit_status
 from vmtest.report import junit, markdown
 from vmtest.runs import matrix_json
 

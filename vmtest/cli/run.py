@@ -19,23 +19,17 @@ from vmtest.cli import common
 from vmtest.cli.inputs import build_first
 from vmtest.cli.reports import Reports
 from vmtest.cli.terminal import InteractiveHold
-from vmtest.config import file as configuration
-from vmtest.config.file import Config
+from vmtest.config import select
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache
-from vmtest.kernels.debian.index import check_version, is_pattern
 from vmtest.kernels.lock import file as lockfile
 from vmtest.matrix.job import Hold
 from vmtest.matrix.runner import Plan, resolve_all, run_matrix
 from vmtest.model.events import Event, Note
-from vmtest.model.kernels import (
-    Kernel,
-    KernelResult,
-    KernelVersion,
-    Matrix,
-    ObjectFile,
-    Resolved,
-)
+from vmtest.model.kernels import Kernel, Resolved
+from vmtest.model.project import Config, ObjectFile
+from vmtest.model.results import KernelResult, Matrix
+from vmtest.model.versions import KernelVersion, check_version, is_pattern
 from vmtest.objects import builds as objects
 from vmtest.report import junit, live, terminal
 from vmtest.report.live import View
@@ -90,7 +84,7 @@ def run(
         settings = common.load_config(config)
         passed_on = _passed_on(pytest_options or [])
         given = [objects.parse_given(item) for item in object_ or []]
-        suites = configuration.select_suites(settings.suites, suite or [])
+        suites = select.select_suites(settings.suites, suite or [])
         if not suites:
             raise UsageError(f"{settings.file}: there is no [[suite]]; add one")
         builds = objects.override(settings.objects, given)
@@ -115,7 +109,7 @@ def run(
         tasks.read()
         cache = default_cache()
         kernels, resolved = choose_kernels(settings, kernel or [], cache, locked)
-        default = {kernel.name for kernel in configuration.select_kernels(settings.kernels, [], {})}
+        default = {kernel.name for kernel in select.select_kernels(settings.kernels, [], {})}
         if not default <= {kernel.name for kernel in kernels}:
             tasks = replace(tasks, narrowed=True)
         collects = only_collects(tasks.options)
@@ -200,8 +194,8 @@ def noted(view: View) -> Callable[[str], None]:
 
 def check_patterns(settings: Config, patterns: list[str]) -> None:
     """Raise UsageError for a ``--kernel`` that cannot mean anything, before anything is built."""
-    own = [pattern for pattern in patterns if configuration.packaged(settings, pattern) is None]
-    configuration.select_kernels(settings.kernels, own, {})
+    own = [pattern for pattern in patterns if select.packaged(settings, pattern) is None]
+    select.select_kernels(settings.kernels, own, {})
 
 
 def choose_kernels(
@@ -216,9 +210,9 @@ def choose_kernels(
     if locked:
         lock = lockfile.read(lockfile.beside(settings.file))
         known = {name: entry.kernel_version for name, entry in lock.items()}
-        chosen = configuration.select_kernels(settings.kernels, patterns, known)
+        chosen = select.select_kernels(settings.kernels, patterns, known)
         return lockfile.pin(chosen, lock, settings.directory), {}
-    own = [configuration.packaged(settings, pattern) for pattern in patterns]
+    own = [select.packaged(settings, pattern) for pattern in patterns]
     extra = tuple({k.name: k for k in own if k is not None}.values())
     patterns = [p for p, kernel in zip(patterns, own, strict=True) if kernel is None]
     for kernel in extra:
@@ -228,10 +222,10 @@ def choose_kernels(
     resolved: dict[str, Resolved] = {}
     if extra and not patterns:
         return extra, resolved
-    if configuration.needs_versions(patterns):
+    if select.needs_versions(patterns):
         resolved, _ = resolve_all(settings, settings.kernels, Store(cache))
     versions = {name: found.version for name, found in resolved.items()}
-    chosen = configuration.select_kernels(settings.kernels, patterns, versions)
+    chosen = select.select_kernels(settings.kernels, patterns, versions)
     names = {kernel.name for kernel in chosen}
     return (*chosen, *(kernel for kernel in extra if kernel.name not in names)), resolved
 

@@ -11,12 +11,14 @@ import typer
 from vmtest.cli import common
 from vmtest.cli.inputs import build_first
 from vmtest.cli.terminal import interact
-from vmtest.config import file as configuration
+from vmtest.config import select
 from vmtest.errors import BootError, SessionLost, UsageError, VmtestError
 from vmtest.host.files import Files
 from vmtest.kernels import Store, default_cache, kconfig, source_for
 from vmtest.matrix.intact import Intact
-from vmtest.model.kernels import OWN_FAULT, Kernel, network_of
+from vmtest.model.kernels import Kernel
+from vmtest.model.project import network_of
+from vmtest.model.results import OWN_FAULT
 from vmtest.objects import builds as objects
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import STATE, utc_today
@@ -45,7 +47,7 @@ def shell(
     with common.reported(own=OWN_FAULT):
         common.clean_up_on_signals()
         settings = common.load_config_or_builtin(config)
-        (wanted,) = _one(configuration.select_kernels(settings.kernels, [kernel], {}), kernel)
+        (wanted,) = _one(select.select_kernels(settings.kernels, [kernel], {}), kernel)
         given = [objects.parse_given(item) for item in object_ or []]
         builds = objects.override(settings.objects, given)
         files = Files()

@@ -26,12 +26,13 @@ from vmtest.cli.run import (
     show,
 )
 from vmtest.config import file as configuration
-from vmtest.config.file import Config
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
 from vmtest.kernels import default_cache
 from vmtest.matrix.runner import Plan
-from vmtest.model.kernels import KernelVersion, Matrix, VersionRange
+from vmtest.model.project import Config
+from vmtest.model.results import Matrix
+from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.objects import builds as objects
 from vmtest.objects import inspect as objectfile
 from vmtest.report import live

@@ -26,7 +26,8 @@ from vmtest.errors import UsageError
 from vmtest.host.files import Files
 from vmtest.host.write import append
 from vmtest.matrix.follow import follow, status_words
-from vmtest.model.kernels import Limits, Outcome, TestResult
+from vmtest.model.kernels import Limits
+from vmtest.model.results import Outcome, TestResult
 from vmtest.objects.builds import read_object
 from vmtest.runs.rows import write_result
 from vmtest.suites.process import (

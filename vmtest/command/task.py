@@ -21,7 +21,9 @@ from vmtest.matrix.follow import signal_of, status_words
 from vmtest.matrix.job import Bench, Guest
 from vmtest.matrix.judge import count_bad, count_unproven, out_of_memory, watch
 from vmtest.model.events import Collected, Output, TestFinished, TestStarted
-from vmtest.model.kernels import KernelImage, KernelResult, ObjectFile, Status, TestResult
+from vmtest.model.kernels import KernelImage
+from vmtest.model.project import ObjectFile
+from vmtest.model.results import KernelResult, Status, TestResult
 from vmtest.objects.builds import choose, modules_for
 from vmtest.runs.rows import RESULTS
 from vmtest.vm.machine import Machine

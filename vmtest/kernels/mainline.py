@@ -20,14 +20,8 @@ from vmtest.host.cache import disk_full, require_tool, sha256_file, sha256_json
 from vmtest.kernels.files.download import download
 from vmtest.kernels.files.unpack import fill_from
 from vmtest.kernels.store.store import Manifest, Store
-from vmtest.model.kernels import (
-    Kernel,
-    KernelImage,
-    KernelVersion,
-    MainlineSpec,
-    Progress,
-    Resolved,
-)
+from vmtest.model.kernels import Kernel, KernelImage, MainlineSpec, Progress, Resolved
+from vmtest.model.versions import KernelVersion
 
 MIRROR_VARIABLE = "VMTEST_MAINLINE_MIRROR"
 """The environment variable that names another place than virtme-ng's."""

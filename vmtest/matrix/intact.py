@@ -15,7 +15,8 @@ from threading import Thread
 
 from vmtest.errors import InfrastructureError
 from vmtest.host.seal import Damage, Entry, Files, inspect, stamp
-from vmtest.model.kernels import KernelImage, KernelResult, RootImage, Status
+from vmtest.model.kernels import KernelImage, RootImage
+from vmtest.model.results import KernelResult, Status
 from vmtest.model.text import printable
 
 _UNREADABLE = re.compile(rb"SQUASHFS error: [^\r\n]{0,200}")

@@ -29,15 +29,8 @@ from vmtest.errors import (
 from vmtest.host.write import write_file
 from vmtest.matrix.intact import Intact
 from vmtest.model.events import Booted, Booting, Event
-from vmtest.model.kernels import (
-    Kernel,
-    KernelImage,
-    KernelResult,
-    Limits,
-    Network,
-    RootImage,
-    Status,
-)
+from vmtest.model.kernels import Kernel, KernelImage, Limits, Network, RootImage
+from vmtest.model.results import KernelResult, Status
 from vmtest.runs.rows import forget, kept
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import Finding, Sign

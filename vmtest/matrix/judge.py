@@ -13,7 +13,7 @@ from typing import Protocol
 from vmtest.errors import DeadlineExceeded, SessionLost, UnbootableKernel, os_words
 from vmtest.matrix.job import Bench, Guest
 from vmtest.model.events import Preparing
-from vmtest.model.kernels import KernelResult, Outcome, Status, TestResult
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.suites.process import install
 from vmtest.vm.console import Finding, Sign
 from vmtest.vm.deadlines import within

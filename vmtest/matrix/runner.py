@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from vmtest.config.file import Config
 from vmtest.errors import InfrastructureError, KernelUnavailable, SessionLost, VmtestError
 from vmtest.host import interrupt, seal
 from vmtest.host.files import Files
@@ -35,16 +34,9 @@ from vmtest.matrix.job import (
     run_kernel,
 )
 from vmtest.model.events import Event, KernelFinished, KernelQueued, Note, Preparing, coming
-from vmtest.model.kernels import (
-    SCHEMA,
-    Kernel,
-    KernelImage,
-    KernelResult,
-    Matrix,
-    Resolved,
-    RootImage,
-    Status,
-)
+from vmtest.model.kernels import Kernel, KernelImage, Resolved, RootImage
+from vmtest.model.project import Config
+from vmtest.model.results import SCHEMA, KernelResult, Matrix, Status
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import RunFolder, utc_now
 from vmtest.vm import accel

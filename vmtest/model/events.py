@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vmtest.model.kernels import Kernel, KernelResult, LockedSpec, TestResult, TreeSpec
+from vmtest.model.kernels import Kernel, LockedSpec, TreeSpec
 from vmtest.model.loads import LoadResult
+from vmtest.model.results import KernelResult, TestResult
 
 
 @dataclass(frozen=True, slots=True)

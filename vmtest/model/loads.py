@@ -175,3 +175,14 @@ class Change:
     def label(self) -> str:
         """``OBJECT: PROGRAM``, or ``OBJECT as a whole``."""
         return f"{self.object}: {self.program}" if self.program else f"{self.object} as a whole"
+
+
+INSTRUCTION_LIMIT = 1_000_000
+"""BPF_COMPLEXITY_LIMIT_INSNS of include/linux/bpf.h, for a loader with CAP_BPF (5.2 and later)."""
+NEAR = 0.9
+"""The part of the limit from which on a program is warned of."""
+
+
+def near_limit(load: LoadResult) -> bool:
+    """Whether an accepted program is within a tenth of the instruction limit."""
+    return load.verdict is Verdict.ACCEPTED and load.cost.instructions >= NEAR * INSTRUCTION_LIMIT

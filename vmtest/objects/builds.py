@@ -19,7 +19,8 @@ from pathlib import Path
 from vmtest.errors import BuildError, InfrastructureError, UsageError
 from vmtest.host import interrupt
 from vmtest.host.files import FileContent, Files
-from vmtest.model.kernels import KernelVersion, ObjectFile, VersionRange
+from vmtest.model.project import ObjectFile
+from vmtest.model.versions import KernelVersion, VersionRange
 
 EM_BPF = 247
 """ELF machine number of BPF, from linux/elf-em.h."""

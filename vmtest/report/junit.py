@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from vmtest.model.kernels import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.model.text import one_line, printable
 from vmtest.report.table import WELL, split_node_id
 

@@ -32,7 +32,7 @@ from vmtest.model.events import (
     Preparing,
     TestFinished,
 )
-from vmtest.model.kernels import KernelResult
+from vmtest.model.results import KernelResult
 from vmtest.model.text import one_line
 from vmtest.report import table as tables
 from vmtest.report.progress import KernelState, Phase, State

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from vmtest.model.kernels import KernelResult, Matrix, unique
-from vmtest.model.loads import Attachment, Change, ChangeKind, LoadResult, Reason, Verdict
+from vmtest.model.loads import (
+    INSTRUCTION_LIMIT,
+    Attachment,
+    Change,
+    ChangeKind,
+    LoadResult,
+    Reason,
+    Verdict,
+    near_limit,
+)
+from vmtest.model.results import KernelResult, Matrix
 from vmtest.model.text import one_line, printable
+from vmtest.model.versions import unique
 from vmtest.report.table import Cell, Line, Row, SuiteRows, Table, Tone
 from vmtest.report.text import counted
-from vmtest.verify.baseline import INSTRUCTION_LIMIT, near_limit
 from vmtest.verify.process import row_of
 
 _MARKS = {

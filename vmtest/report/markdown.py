@@ -11,7 +11,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from vmtest.model.kernels import KernelResult, Matrix, Status, ran_nothing
+from vmtest.model.results import KernelResult, Matrix, Status, ran_nothing
 from vmtest.model.text import one_line, printable
 from vmtest.report import loads
 from vmtest.report import table as tables

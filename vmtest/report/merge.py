@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from vmtest.errors import UsageError
-from vmtest.model.kernels import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult, unique
 from vmtest.model.loads import LoadResult, Verdict
+from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.model.versions import unique
 
 _SEVERITY = (
     Status.CANCELLED,

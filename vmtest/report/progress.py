@@ -26,7 +26,7 @@ from vmtest.model.events import (
     TestFinished,
     TestStarted,
 )
-from vmtest.model.kernels import KernelResult
+from vmtest.model.results import KernelResult
 from vmtest.report.table import WRONG
 
 _WINDOW = 5.0  # seconds that a download's rate is taken over

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vmtest.command.process import LOG as COMMAND_LOG
-from vmtest.model.kernels import (
+from vmtest.model.results import (
     KernelResult,
     Matrix,
     Outcome,
@@ -20,9 +20,9 @@ from vmtest.model.kernels import (
     TestResult,
     exit_status,
     ran_nothing,
-    unique,
 )
 from vmtest.model.text import one_line, printable
+from vmtest.model.versions import unique
 from vmtest.report.text import counted, seconds
 
 

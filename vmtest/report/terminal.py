@@ -18,7 +18,7 @@ from rich.rule import Rule
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vmtest.model.kernels import KernelResult, Matrix, exit_status
+from vmtest.model.results import KernelResult, Matrix, exit_status
 from vmtest.model.text import one_line, printable
 from vmtest.report import loads
 from vmtest.report import table as tables

@@ -21,7 +21,7 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerDefSection
 
-from vmtest.config.file import is_path
+from vmtest.config.schema import is_path
 from vmtest.errors import ImageError, InfrastructureError, KernelUnavailable, UsageError
 from vmtest.host.cache import (
     locked,

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vmtest.config.file import Config
 from vmtest.host.debian import Mirrors, find_mirrors, mirrors_of
 from vmtest.host.files import Files
 from vmtest.model.kernels import RootImage
+from vmtest.model.project import Config
 from vmtest.rootfs.image import prepare
 from vmtest.rootfs.libbpf import Shelf
 

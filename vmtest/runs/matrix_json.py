@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from vmtest.errors import UsageError
-from vmtest.model.kernels import SCHEMA, Matrix
+from vmtest.model.results import SCHEMA, Matrix
 
 _ADAPTER = TypeAdapter(Matrix)
 _SHOWN = 5

@@ -12,8 +12,8 @@ from typing import IO
 from pydantic import TypeAdapter
 
 from vmtest.host.write import append
-from vmtest.model.kernels import KernelResult, Outcome, TestResult
 from vmtest.model.loads import LoadResult
+from vmtest.model.results import KernelResult, Outcome, TestResult
 from vmtest.model.text import one_line
 
 RESULTS, COLLECTED = "results.jsonl", "collected.json"

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from vmtest.model.kernels import (
-    Kernel,
-    KernelResult,
-    KernelVersion,
-    ObjectFile,
-    Outcome,
-    Status,
-)
+from vmtest.model.kernels import Kernel
+from vmtest.model.project import ObjectFile
+from vmtest.model.results import KernelResult, Outcome, Status
+from vmtest.model.versions import KernelVersion
 from vmtest.objects.builds import choose
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from vmtest.matrix.wire import Event, Hello, Text
-from vmtest.model.kernels import Outcome, TestResult
+from vmtest.model.results import Outcome, TestResult
 
 LONGEST_LINE = 64 << 20
 """Bytes: the list of a hundred thousand tests has some 10 MB."""

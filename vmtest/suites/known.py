@@ -11,14 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 
 from vmtest.guest.patterns import matches
-from vmtest.model.kernels import (
-    KernelResult,
-    KernelVersion,
-    KnownFailure,
-    Matrix,
-    Outcome,
-    TestResult,
-)
+from vmtest.model.project import KnownFailure
+from vmtest.model.results import KernelResult, Matrix, Outcome, TestResult
+from vmtest.model.versions import KernelVersion
 
 _WILD = re.compile(r"[*?]")  # vmtest.guest.patterns
 

@@ -24,7 +24,9 @@ from vmtest.host.files import FileContent, Files
 from vmtest.host.write import append, write_file
 from vmtest.matrix.follow import follow
 from vmtest.matrix.wire import Hello, Lines
-from vmtest.model.kernels import Library, Limits, Suite, TestResult
+from vmtest.model.kernels import Library, Limits
+from vmtest.model.project import Suite
+from vmtest.model.results import TestResult
 from vmtest.runs.rows import unfinished, write_result
 from vmtest.suites.events import (
     EVENTS,

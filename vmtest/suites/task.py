@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import date
 
-from vmtest.config.file import Config
 from vmtest.guest.wire import WIRE_GONE
 from vmtest.host.files import Files
 from vmtest.kernels import kconfig
@@ -13,16 +12,9 @@ from vmtest.matrix.follow import status_words
 from vmtest.matrix.job import Bench, Guest
 from vmtest.matrix.judge import count_bad, count_unproven, last_line, out_of_memory, watch
 from vmtest.model.events import Collected, TestFinished, TestStarted
-from vmtest.model.kernels import (
-    KernelImage,
-    KernelResult,
-    Matrix,
-    ObjectFile,
-    Status,
-    Suite,
-    TestResult,
-    network_of,
-)
+from vmtest.model.kernels import KernelImage
+from vmtest.model.project import Config, ObjectFile, Suite, network_of
+from vmtest.model.results import KernelResult, Matrix, Status, TestResult
 from vmtest.objects.builds import choose, modules_for, read_object
 from vmtest.runs.folder import utc_today
 from vmtest.runs.rows import COLLECTED, RESULTS

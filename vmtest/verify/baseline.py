@@ -16,15 +16,11 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from vmtest.errors import UsageError
-from vmtest.model.kernels import KernelResult, Matrix, Status
-from vmtest.model.loads import Change, ChangeKind, Cost, LoadResult, Verdict
+from vmtest.model.loads import Change, ChangeKind, Cost, LoadResult, Verdict, near_limit
+from vmtest.model.results import KernelResult, Matrix, Status
 
 BASELINE_SCHEMA = 1
 """Version of the schema of a baseline; raised when a reader would misread it."""
-INSTRUCTION_LIMIT = 1_000_000
-"""BPF_COMPLEXITY_LIMIT_INSNS of include/linux/bpf.h, for a loader with CAP_BPF (5.2 and later)."""
-NEAR = 0.9
-"""The part of the limit from which on a program is warned of."""
 
 COSTS = (
     "instructions",
@@ -126,11 +122,6 @@ def costs_of(cost: Cost) -> dict[str, int]:
     values = {name: getattr(cost, name) for name in COSTS if name != "stack_depth"}
     values["stack_depth"] = sum(cost.stack_depth)
     return {name: values[name] for name in COSTS if values[name]}
-
-
-def near_limit(load: LoadResult) -> bool:
-    """Whether an accepted program is within a tenth of the instruction limit."""
-    return load.verdict is Verdict.ACCEPTED and load.cost.instructions >= NEAR * INSTRUCTION_LIMIT
 
 
 def saved(

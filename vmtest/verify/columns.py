@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vmtest.model.kernels import KernelResult, KernelVersion, Matrix
 from vmtest.model.loads import LoadResult, Reason, Verdict
+from vmtest.model.results import KernelResult, Matrix
+from vmtest.model.versions import KernelVersion
 from vmtest.verify.baseline import Rules, judge
 
 _NOT_THE_KERNELS = frozenset({"configuration", "libbpf-too-old", "memlock", "module-not-loaded"})

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from vmtest.errors import UsageError
 from vmtest.host.files import FileContent, Files
-from vmtest.model.kernels import KernelVersion, ObjectFile
 from vmtest.model.loads import LoadResult, Reason, Verdict
+from vmtest.model.project import ObjectFile
+from vmtest.model.versions import KernelVersion
 from vmtest.objects.builds import builds_for, check_object, is_foreign_elf, read_object
 from vmtest.suites.process import Payload, guest_code, module_list, tar
 from vmtest.verify.process import Order, Wanted

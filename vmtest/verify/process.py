@@ -22,8 +22,8 @@ from typing import IO, Any
 from vmtest.errors import DeadlineExceeded, InfrastructureError
 from vmtest.host.write import append
 from vmtest.matrix.wire import Hello, Lines
-from vmtest.model.kernels import Loading
 from vmtest.model.loads import LoadResult, Verdict
+from vmtest.model.project import Loading
 from vmtest.runs.rows import LOADS, OTHER_LOADS
 from vmtest.suites.process import GUEST_ROOT, in_guest_environment, library_path
 from vmtest.verify.events import (

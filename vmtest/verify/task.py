@@ -25,8 +25,9 @@ from vmtest.kernels.modules import module_with
 from vmtest.matrix.job import Bench, Guest
 from vmtest.matrix.judge import unseen
 from vmtest.model.events import LoadFinished, LoadStarted, Preparing
-from vmtest.model.kernels import KernelImage, KernelResult, Status
+from vmtest.model.kernels import KernelImage
 from vmtest.model.loads import LoadResult, LoadSet, Verdict
+from vmtest.model.results import KernelResult, Status
 from vmtest.suites.process import install
 from vmtest.verify.baseline import Rules, judge
 from vmtest.verify.libraries import across, digests, side_by_side

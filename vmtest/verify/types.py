@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from vmtest.config.file import check_program_type, suggestion
+from vmtest.config.schema import check_program_type
+from vmtest.config.suggest import suggestion
 from vmtest.errors import UsageError
 from vmtest.objects.inspect import ProgramInfo, inspect
 from vmtest.objects.sections import attach_types_of

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from vmtest.model.kernels import KernelResult
 from vmtest.model.loads import LoadResult, Verdict
+from vmtest.model.results import KernelResult
 
 COLUMNS = (
     "file_name",

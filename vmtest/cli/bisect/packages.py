@@ -41,14 +41,15 @@ from vmtest.cli.bisect.shared import (
 )
 from vmtest.cli.common import say
 from vmtest.cli.run import facts_of
-from vmtest.config.file import Config, suggestion
+from vmtest.config.suggest import suggestion
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache
-from vmtest.kernels.debian.index import check_version
 from vmtest.kernels.debian.source import AptSource, OutOfOrder
 from vmtest.matrix.runner import Plan, memory_available_mib
 from vmtest.matrix.runner import slots as slots_of
 from vmtest.model.kernels import AptArchive, AptSpec, Kernel
+from vmtest.model.project import Config
+from vmtest.model.versions import check_version
 from vmtest.report.text import counted
 from vmtest.runs import folder as runs
 from vmtest.runs.folder import RunFolder

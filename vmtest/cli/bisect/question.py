@@ -18,10 +18,11 @@ from vmtest.cli.exec import parse_format
 from vmtest.cli.inputs import build_first
 from vmtest.command.process import check_program, parse_copy, read_copies, suite_of
 from vmtest.command.task import command_tasks
-from vmtest.config import file as configuration
-from vmtest.config.file import Config, suggestion
+from vmtest.config import select
+from vmtest.config.suggest import suggestion
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
+from vmtest.model.project import Config
 from vmtest.objects import builds as objects
 from vmtest.objects import inspect as objectfile
 from vmtest.rootfs.image import digest_wheel
@@ -119,7 +120,7 @@ def work_of(settings: Config, written: Written) -> Work:
 
 
 def _suites(settings: Config, names: Sequence[str], expression: str | None) -> Work:
-    suites = configuration.select_suites(settings.suites, names)
+    suites = select.select_suites(settings.suites, names)
     if not suites:
         raise UsageError(f"{settings.file}: there is no [[suite]]; add one, or give --verify")
     needed = {name for suite in suites for name in suite.objects}

@@ -20,7 +20,7 @@ from vmtest.cli.common import say
 from vmtest.cli.report import read_matrix
 from vmtest.errors import UsageError
 from vmtest.model.events import Event
-from vmtest.model.kernels import KernelResult, Matrix, Status
+from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.report import live
 from vmtest.runs import matrix_json
 from vmtest.runs.folder import RunFolder

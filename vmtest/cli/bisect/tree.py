@@ -28,7 +28,6 @@ from vmtest.cli.bisect.shared import (
 )
 from vmtest.cli.common import say
 from vmtest.cli.run import facts_of
-from vmtest.config.file import Config
 from vmtest.errors import InfrastructureError, UsageError
 from vmtest.host.cache import sha256_file
 from vmtest.kernels import Store, default_cache
@@ -36,6 +35,7 @@ from vmtest.kernels.tree.repository import GitTree
 from vmtest.kernels.tree.source import trees_folder
 from vmtest.matrix.runner import Plan
 from vmtest.model.kernels import Kernel, TreeSpec
+from vmtest.model.project import Config
 from vmtest.report import commits as words
 from vmtest.report.text import counted
 from vmtest.runs import folder as runs

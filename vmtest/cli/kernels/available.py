@@ -12,14 +12,15 @@ from rich.text import Text
 
 from vmtest.cli import common
 from vmtest.cli.report import dump
-from vmtest.config.file import Config
 from vmtest.errors import KernelUnavailable, UsageError
 from vmtest.host.cache import megabytes
 from vmtest.kernels import Store, default_cache
 from vmtest.kernels.debian.index import selected
 from vmtest.kernels.debian.source import AptSource
 from vmtest.matrix.runner import resolve_all
-from vmtest.model.kernels import Kernel, KernelResult, Resolved
+from vmtest.model.kernels import Kernel, Resolved
+from vmtest.model.project import Config
+from vmtest.model.results import KernelResult
 from vmtest.model.text import printable
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json

@@ -16,7 +16,6 @@ from rich.text import Text
 from vmtest.cli import common
 from vmtest.cli.report import dump
 from vmtest.cli.run import choose_kernels
-from vmtest.config import file as configuration
 from vmtest.errors import InfrastructureError, VmtestError
 from vmtest.host.cache import megabytes
 from vmtest.kernels import Store, default_cache, source_for
@@ -35,6 +34,7 @@ from vmtest.model.kernels import (
     Resolved,
     TreeSpec,
 )
+from vmtest.model.project import Config
 from vmtest.model.text import printable
 from vmtest.report import live
 
@@ -182,9 +182,7 @@ def fetch(
             raise InfrastructureError("\n".join(failures))
 
 
-def cached_images(
-    kernels: tuple[Kernel, ...], config: configuration.Config, cache: Path
-) -> list[KernelImage]:
+def cached_images(kernels: tuple[Kernel, ...], config: Config, cache: Path) -> list[KernelImage]:
     """The images of ``kernels``, fetched where they are not in the store yet."""
     store = Store(cache)
     images = []

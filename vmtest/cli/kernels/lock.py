@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vmtest.cli import common
-from vmtest.config import file as configuration
+from vmtest.config import select
 from vmtest.errors import InfrastructureError
 from vmtest.kernels import Store, default_cache, source_for
 from vmtest.kernels.lock import file as lockfile
@@ -37,7 +37,7 @@ def lock(
         before = lockfile.read(file) if file.exists() else {}
         wanted = settings.kernels
         if kernel:
-            wanted = configuration.select_kernels(settings.kernels, kernel, {})
+            wanted = select.select_kernels(settings.kernels, kernel, {})
         store = Store(default_cache())
         found, failed = resolve_all(settings, wanted, store)
         fatal = [str(failed[k.name]) for k in wanted if k.gate and k.name in failed]

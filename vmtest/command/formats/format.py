@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from vmtest.model.kernels import TestResult
+from vmtest.model.results import TestResult
 
 Kind = Literal["gotest", "tap", "junit"]
 

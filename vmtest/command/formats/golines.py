@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmtest.command.formats.rows import LONGEST
-from vmtest.model.kernels import Outcome
+from vmtest.model.results import Outcome
 
 # \x16 marks the lines of -test.v=test2json, so that no test's output is mistaken for one.
 BEGIN = re.compile(r"^\x16?=== (RUN|PAUSE|CONT|NAME)\s*(\S*)\s*$")

@@ -26,7 +26,7 @@ from vmtest.command.formats.golines import (
     string,
 )
 from vmtest.command.formats.rows import LONGEST, Rows, last_line, seconds
-from vmtest.model.kernels import Outcome, TestResult
+from vmtest.model.results import Outcome, TestResult
 
 _NO_END = "the command ended while it ran"
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 from vmtest.command.formats.rows import Rows, last_line, seconds
 from vmtest.command.formats.xmltext import parse
-from vmtest.model.kernels import Outcome, TestResult
+from vmtest.model.results import Outcome, TestResult
 
 _PROBLEMS = {"error": Outcome.ERROR, "failure": Outcome.FAILED}
 _FLAKY = ("flakyFailure", "flakyError")  # surefire and nextest: it failed, was repeated, and passed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from vmtest.model.kernels import Outcome, TestResult
+from vmtest.model.results import Outcome, TestResult
 
 LONGEST = 64 * 1024
 """Characters kept of one text, from its end."""

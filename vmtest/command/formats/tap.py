@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from vmtest.command.formats.rows import Rows
 from vmtest.command.formats.tappoint import Point, Row, below, unescaped
-from vmtest.model.kernels import Outcome, TestResult
+from vmtest.model.results import Outcome, TestResult
 
 _INDENT = 4  # of TAP; KTAP has two in its text, four in KUnit, and says where a level begins
 _MOST = 1000  # tests that a plan names and that did not come

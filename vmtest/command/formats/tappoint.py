@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vmtest.command.formats.rows import last_line, seconds
-from vmtest.model.kernels import Outcome
+from vmtest.model.results import Outcome
 
 _LONGEST_WHY = 300
 _LONGEST_TEXT = 4000

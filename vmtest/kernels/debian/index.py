@@ -11,7 +11,7 @@ from itertools import groupby
 from vmtest.errors import UsageError
 from vmtest.host.cache import sha256_json
 from vmtest.host.debian import DebianVersion, paragraphs
-from vmtest.model.kernels import KernelVersion, VersionRange
+from vmtest.model.versions import KernelVersion, VersionRange, check_version, is_pattern, series_of
 
 _STANZA = re.compile(
     r"^Package: linux-(?:image|binary|modules|base)-(?:unsigned-)?\d[^\n]*-amd64[^\n]*\n"
@@ -24,7 +24,6 @@ _BINARY = re.compile(rf"linux-binary-(?P<unsigned>unsigned-)?{_RELEASE}$")
 _OTHER_FLAVOUR = re.compile(r"-(cloud|rt|dbg)(-|$)|-signed-template")
 _DEPENDENCY = re.compile(r"\blinux-(image|binary|modules|base)-(\d[^\s,|(]*)")
 _SMALLEST_IMAGE = 5 << 20
-_PATTERN = re.compile(r"^(\d+(?:\.\d+)*)\.\*$")
 _SERIES = re.compile(r"^(\d+(?:\.\d+)*)(?:\.\*)?$")
 
 
@@ -168,28 +167,12 @@ def _rank(candidate: Candidate) -> tuple[DebianVersion, bool, bool]:
     return (candidate.version, candidate.missing == "", candidate.signed)
 
 
-def is_pattern(version: str) -> bool:
-    """Whether ``version`` asks for the newest of many."""
-    return version == "*" or _PATTERN.match(version) is not None
-
-
-def check_version(version: str) -> None:
-    """Raise UsageError when ``version`` is neither a version nor a pattern."""
-    if is_pattern(version) or ("*" not in version and re.match(r"\d+\.\d+", version)):
-        return
-    raise UsageError(
-        f"version = {version!r} is neither a version (6.12.117, 6.12.117-1) nor a pattern "
-        f"(6.12.*, *)"
-    )
-
-
 def matching(candidates: Iterable[Candidate], version: str) -> list[Candidate]:
     """The candidates that ``version`` means, oldest first; for a pattern only bootable ones."""
     check_version(version)
     if version == "*":
         found = [c for c in candidates if not c.missing]
-    elif pattern := _PATTERN.match(version):
-        wanted = tuple(int(number) for number in pattern.group(1).split("."))
+    elif wanted := series_of(version):
         found = [
             c
             for c in candidates

@@ -11,26 +11,12 @@ from pathlib import Path
 from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError, VmtestError
 from vmtest.host.cache import require_tool
 from vmtest.host.debian import mirrors_of
-from vmtest.kernels.debian.index import (
-    Candidate,
-    check_version,
-    is_pattern,
-    matching,
-    nearest,
-    releases,
-)
+from vmtest.kernels.debian.index import Candidate, matching, nearest, releases
 from vmtest.kernels.debian.suite import Index, SuiteState, SuiteUnreadable
 from vmtest.kernels.files.unpack import fill_from
 from vmtest.kernels.store.store import Manifest, Resolution, Store
-from vmtest.model.kernels import (
-    AptArchive,
-    AptSpec,
-    Kernel,
-    KernelImage,
-    KernelVersion,
-    Progress,
-    Resolved,
-)
+from vmtest.model.kernels import AptArchive, AptSpec, Kernel, KernelImage, Progress, Resolved
+from vmtest.model.versions import KernelVersion, check_version, is_pattern
 
 _ELF_SPACE = 100 << 20
 

@@ -13,15 +13,8 @@ from vmtest.host.cache import require_space, sha256_file, sha256_json
 from vmtest.kernels.files.download import download
 from vmtest.kernels.files.unpack import fill_from
 from vmtest.kernels.store.store import Manifest, Store
-from vmtest.model.kernels import (
-    Kernel,
-    KernelImage,
-    KernelVersion,
-    PackageFile,
-    PackageSpec,
-    Progress,
-    Resolved,
-)
+from vmtest.model.kernels import Kernel, KernelImage, PackageFile, PackageSpec, Progress, Resolved
+from vmtest.model.versions import KernelVersion
 
 _GROWS = 8
 """What a package of uncompressed modules takes, unpacked, of its own size at the most."""

@@ -13,7 +13,8 @@ from vmtest.errors import KernelUnavailable
 from vmtest.kernels.store.entry import copy_modules, finish
 from vmtest.kernels.store.store import Manifest, Store
 from vmtest.kernels.store.vmlinux import decompress, unpack
-from vmtest.model.kernels import Kernel, KernelImage, KernelVersion, PathSpec, Progress, Resolved
+from vmtest.model.kernels import Kernel, KernelImage, PathSpec, Progress, Resolved
+from vmtest.model.versions import KernelVersion
 
 _LARGEST_IMAGE = 1 << 30
 _ELF_SPACE = 200 << 20

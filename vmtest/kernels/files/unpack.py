@@ -21,8 +21,8 @@ from vmtest.host.debian import DebianVersion
 from vmtest.host.tarstream import TooLarge, open_stream, regular
 from vmtest.kernels.store.entry import finish, wanted_in_modules
 from vmtest.kernels.store.store import Manifest
-from vmtest.model.kernels import KernelVersion
 from vmtest.model.releases import is_member, is_release
+from vmtest.model.versions import KernelVersion
 
 _DEB = b"!<arch>\n"
 _RPM = b"\xed\xab\xee\xdb"

@@ -19,7 +19,6 @@ from vmtest.model.kernels import (
     AptSpec,
     Kernel,
     KernelSpec,
-    KernelVersion,
     LockedSpec,
     MainlineSpec,
     PackageFile,
@@ -28,6 +27,7 @@ from vmtest.model.kernels import (
     Resolved,
     TreeSpec,
 )
+from vmtest.model.versions import KernelVersion
 
 _SCHEMA = 1
 _CURE = "make it with: vmtest kernels lock"

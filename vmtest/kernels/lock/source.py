@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from vmtest.errors import KernelUnavailable
 from vmtest.kernels.source import Source
 from vmtest.kernels.store.store import Store
-from vmtest.model.kernels import Kernel, KernelImage, KernelVersion, LockedSpec, Progress, Resolved
+from vmtest.model.kernels import Kernel, KernelImage, LockedSpec, Progress, Resolved
+from vmtest.model.versions import KernelVersion
 
 
 @dataclass(frozen=True, slots=True)

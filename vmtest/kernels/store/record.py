@@ -20,8 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from vmtest.model.kernels import KernelVersion
 from vmtest.model.releases import is_member, is_release
+from vmtest.model.versions import KernelVersion
 
 SCHEMA = 1
 FILE = "entry.json"

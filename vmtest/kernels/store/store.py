@@ -33,7 +33,8 @@ from vmtest.host.seal import Damage, seal
 from vmtest.host.seal import Entry as Sealed
 from vmtest.kernels.store.record import SCHEMA, read_answer, read_entry
 from vmtest.kernels.store.vmlinux import unpack
-from vmtest.model.kernels import KernelImage, KernelVersion
+from vmtest.model.kernels import KernelImage
+from vmtest.model.versions import KernelVersion
 
 __all__ = ["Entry", "Manifest", "Resolution", "Store", "default_cache"]
 

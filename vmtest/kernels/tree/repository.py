@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vmtest.errors import KernelUnavailable
 from vmtest.host.cache import ensure, remove_tree, require_tool, sha256_json, write_text
-from vmtest.model.kernels import KernelVersion
+from vmtest.model.versions import KernelVersion
 
 # The same state gives the same commit, whenever and by whomever.
 _IDENTITY = {

@@ -1,0 +1,106 @@
+"""What a project asks for: suites, objects, known failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from vmtest.model.kernels import AptArchive, AptSpec, GuestSpec, Kernel, Network
+from vmtest.model.versions import KernelVersion, VersionRange
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """One ``[[suite]]``: a pytest file or folder (absolute), the objects it needs by name.
+
+    ``network`` is the card that its VMs get.
+    """
+
+    name: str
+    tests: Path
+    objects: tuple[str, ...] = ()
+    network: Network = Network.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How an object wants to be loaded, where its ELF file does not say.
+
+    ``types`` is type, or ``type:attach type``, by program or pattern; ``max_entries``
+    a number or ``cpus`` by map; ``globals`` values by variable; ``inner_maps`` the
+    inner map's template by outer map; ``skip`` programs not to load; ``modules`` of the kernel
+    are loaded before.
+    """
+
+    types: Mapping[str, str] = field(default_factory=dict)
+    max_entries: Mapping[str, int | str] = field(default_factory=dict)
+    globals: Mapping[str, Any] = field(default_factory=dict)
+    inner_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFile:
+    """One ``[[object]]``: the build at ``path`` goes to kernels within ``kernels``.
+
+    What is not ``required`` does not decide what ``vmtest verify`` ends with.
+    """
+
+    name: str
+    path: Path
+    kernels: VersionRange | None = None
+    required: bool = True
+    loading: Loading = field(default_factory=Loading)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFailure:
+    """One ``[[known_failure]]``: tests that are expected to fail on kernels within ``kernels``.
+
+    ``test`` is a pattern for pytest's node ids (``vmtest.guest.patterns``), ``until`` the last day
+    (UTC) on which it counts.
+    """
+
+    test: str
+    reason: str
+    kernels: VersionRange | None = None
+    until: date | None = None
+
+    def concerns(self, version: KernelVersion) -> bool:
+        """Whether it is about a kernel of ``version``."""
+        return self.kernels is None or version in self.kernels
+
+    def expired(self, today: date) -> bool:
+        """Whether it no longer counts on ``today``."""
+        return self.until is not None and today > self.until
+
+
+def network_of(suites: Iterable[Suite]) -> Network:
+    """The card that a VM needs for all of ``suites``."""
+    wanted = {suite.network for suite in suites}
+    return next((n for n in (Network.OUTBOUND, Network.CLOSED) if n in wanted), Network.NONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A valid kernels.toml; every path in it is absolute, relative to the file's folder."""
+
+    file: Path
+    kernels: tuple[Kernel, ...]
+    suites: tuple[Suite, ...]
+    objects: tuple[ObjectFile, ...]
+    archives: Mapping[str, AptArchive]
+    guest: GuestSpec
+    build: tuple[str, ...] | None
+    known_failures: tuple[KnownFailure, ...] = ()
+    defaults: Kernel = field(default_factory=lambda: Kernel("", AptSpec("", "*")))
+    """What ``[defaults]`` makes of a kernel that says nothing itself: no source, no name."""
+
+    @property
+    def directory(self) -> Path:
+        """The project's folder: where kernels.toml is."""
+        return self.file.parent
