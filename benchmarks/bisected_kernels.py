@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from vmtest.bisect.rounds import JOURNAL
-from vmtest.objects.builds import build_all
+from vmtest.objects.compile import build_all
 
 PROJECT = Path(__file__).parents[1]
 PROGRAMS = PROJECT / "tests" / "bisect"

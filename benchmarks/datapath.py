@@ -31,12 +31,13 @@ from typing import Any
 from vmtest.config import file as configuration
 from vmtest.config import select
 from vmtest.kernels import Store, default_cache, source_for
+from vmtest.matrix.payload import GUEST_ROOT, in_guest_environment, install
 from vmtest.model.kernels import KernelImage
 from vmtest.model.project import Config
-from vmtest.objects.builds import build_all
+from vmtest.objects.compile import build_all
 from vmtest.rootfs.image import GUEST_PYTHON
 from vmtest.rootfs.prepare import prepare_root
-from vmtest.suites.process import GUEST_ROOT, Payload, in_guest_environment, install, pack
+from vmtest.suites.payload import Payload, pack
 from vmtest.vm import accel
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import SshSession

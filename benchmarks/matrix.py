@@ -35,13 +35,13 @@ from pathlib import Path
 
 from vmtest.config import file as configuration
 from vmtest.config import select
+from vmtest.host.virtme import find_vng, vng_environment
 from vmtest.kernels import Store, default_cache, source_for
 from vmtest.model.kernels import Accelerator, KernelImage, RootImage
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.vm import accel
 from vmtest.vm.accel import Probe
 from vmtest.vm.machine import Machine, MachineSpec
-from vmtest.vm.vng import find_vng, vng_environment
 
 PROJECT = Path(__file__).parents[1]
 TICKS = os.sysconf("SC_CLK_TCK")

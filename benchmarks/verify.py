@@ -30,10 +30,10 @@ from typing import Any
 
 from vmtest.config import file as configuration
 from vmtest.kernels import Store, default_cache, source_for
-from vmtest.objects.builds import build_all
+from vmtest.matrix.payload import GUEST_ROOT, in_guest_environment
+from vmtest.objects.compile import build_all
 from vmtest.objects.inspect import inspect
 from vmtest.rootfs.prepare import prepare_root
-from vmtest.suites.process import GUEST_ROOT, in_guest_environment
 from vmtest.vm import accel
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import Session

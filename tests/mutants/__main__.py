@@ -26,12 +26,12 @@ from vmtest.cli import common
 from vmtest.config.select import select_kernels
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache, source_for
-from vmtest.matrix.job import Cancellation
-from vmtest.matrix.runner import memory_available_mib, slots
+from vmtest.matrix.bench import Cancellation
+from vmtest.matrix.slots import memory_available_mib, slots
 from vmtest.model.project import Config
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import STATE
-from vmtest.suites.process import pack
+from vmtest.suites.payload import pack
 from vmtest.vm import accel
 
 SURVIVED = 1

@@ -14,6 +14,7 @@ from tests.mutants import code
 from tests.mutants.operators import Mutant
 from vmtest.errors import BuildError, UsageError
 from vmtest.objects import builds as objects
+from vmtest.objects import compile
 
 _HANG = 60.0
 """Seconds after which clang will not come back."""
@@ -155,7 +156,7 @@ class Workshop:
     def _compile(self, source: str) -> tuple[str, bytes]:
         """Clang's first error ("" for none) and the object."""
         target = self._out / "object.o"
-        argv = objects.clang_argv(self._tree / source, target, self._tree / "include")
+        argv = compile.clang_argv(self._tree / source, target, self._tree / "include")
         # A mutant may leave a variable unused or compare nonsense: that is its nature. But a
         # function that nobody declares is no program.
         argv += ["-Wno-everything", "-Werror=implicit-function-declaration"]

@@ -19,10 +19,12 @@ from tests.mutants.build import Built
 from tests.mutants.operators import Mutant
 from tests.mutants.verdicts import Judged, Killers, Verdict, judge
 from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, UsageError
-from vmtest.matrix.job import Cancellation
+from vmtest.matrix.bench import Cancellation
+from vmtest.matrix.payload import GUEST_ROOT, install
 from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage
 from vmtest.model.project import Suite, network_of
-from vmtest.suites.process import GUEST_ROOT, Payload, Run, Sink, install, pytest_argv
+from vmtest.suites.payload import Payload
+from vmtest.suites.process import Run, Sink, pytest_argv
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec

@@ -12,7 +12,7 @@ import pytest
 
 from vmtest.errors import DeadlineExceeded, SessionLost
 from vmtest.matrix import job as job_module
-from vmtest.matrix.job import Bench, Guest, Job
+from vmtest.matrix.bench import Bench, Guest, Job
 from vmtest.matrix.judge import watch
 from vmtest.model.kernels import Accelerator, Kernel, KernelImage, Limits, PathSpec, RootImage
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult

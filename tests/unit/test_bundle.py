@@ -16,7 +16,8 @@ from vmtest.errors import ImageError, InfrastructureError
 from vmtest.host.cache import write_json
 from vmtest.kernels.store.store import Resolution, Store
 from vmtest.model.kernels import GuestSpec, KernelImage, RootImage
-from vmtest.rootfs.image import export_bundle, image_key, import_bundle, prepare
+from vmtest.rootfs.image import image_key, prepare
+from vmtest.storage.transfer import export_bundle, import_bundle
 
 QUESTION = ["apt", "debian", "6.1.*", ["good"]]
 

@@ -11,7 +11,7 @@ import signed_archive
 from command import vmtest
 
 from vmtest.bisect.rounds import JOURNAL
-from vmtest.objects.builds import clang_argv
+from vmtest.objects.compile import clang_argv
 
 pytestmark = signed_archive.needed
 

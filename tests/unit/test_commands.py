@@ -15,19 +15,18 @@ import pytest
 from fake_session import HostSession
 
 from vmtest.command import process as commands
-from vmtest.command.formats.format import Format
-from vmtest.command.process import (
+from vmtest.command.files import (
     Command,
-    CommandRun,
-    CommandSink,
     Copy,
     check_program,
-    hint,
     members,
     pack,
     parse_copy,
     read_copies,
 )
+from vmtest.command.formats.format import Format
+from vmtest.command.hints import hint
+from vmtest.command.process import CommandRun, CommandSink
 from vmtest.command.task import CommandWork
 from vmtest.errors import DeadlineExceeded, UsageError
 from vmtest.matrix.follow import status_words

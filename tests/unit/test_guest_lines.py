@@ -20,7 +20,8 @@ from vmtest.model.project import Suite
 from vmtest.model.results import Outcome, Status
 from vmtest.model.text import printable
 from vmtest.suites import events as suite_events
-from vmtest.suites.process import Payload, Run, Sink
+from vmtest.suites.payload import Payload
+from vmtest.suites.process import Run, Sink
 from vmtest.suites.task import SuitesWork
 from vmtest.verify import events as loader_events
 from vmtest.vm.machine import Machine

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from vmtest.errors import DeadlineExceeded, SessionLost
-from vmtest.matrix.job import Bench, Guest
+from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.judge import Work, watch
 from vmtest.model.kernels import Limits
 from vmtest.model.results import KernelResult, Status

@@ -13,7 +13,7 @@ from vmtest.guest.libbpfage import section_since
 from vmtest.guest.objects import BpfObject
 from vmtest.guest.reasons import Failure, MapShape, explain
 from vmtest.guest.structops import zeroed_members
-from vmtest.objects.builds import clang_argv
+from vmtest.objects.compile import clang_argv
 from vmtest.objects.sections import SECTIONS
 
 OLD = Failure("EINVAL", libbpf=(1, 1))

@@ -75,7 +75,7 @@ def test_a_name_that_a_shell_would_read_is_a_name(tmp_path: Path, name: str) -> 
     put(tmp_path / name)
     given = loadables.expand([name], (), tmp_path)
     load = loadables.pack(given, (), V6, ORDER)
-    with tarfile.open(fileobj=io.BytesIO(load.payload.archive)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(load.archive)) as archive:
         members = [member for member in archive.getnames() if member.endswith(".o")]
     assert names(given) == [name]
     assert members == ["objects/000.o"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import BuildError
-from vmtest.objects.builds import build_all
+from vmtest.objects.compile import build_all
 
 INCLUDE = Path(__file__).parents[2] / "bpf" / "include"
 

@@ -18,7 +18,7 @@ from elftools.elf.elffile import ELFFile
 
 from vmtest.errors import UsageError
 from vmtest.objects.btf import Btf
-from vmtest.objects.builds import clang_argv
+from vmtest.objects.compile import clang_argv
 from vmtest.objects.inspect import LIMIT, GlobalInfo, MapInfo, ObjectInfo, ProgramInfo, inspect
 from vmtest.objects.sections import (
     ATTACH_TYPES,

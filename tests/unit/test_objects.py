@@ -12,15 +12,14 @@ from vmtest.errors import BuildError, UsageError
 from vmtest.model.project import ObjectFile
 from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.objects.builds import (
-    build_all,
     check_builds,
     check_object,
     choose,
     depend_on_version,
     override,
     parse_given,
-    run_build,
 )
+from vmtest.objects.compile import build_all, run_build
 
 PROGRAM = '#include "n.h"\nint n = N;\n'
 

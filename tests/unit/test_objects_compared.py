@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from vmtest.guest.libbpf import LibbpfError, library
-from vmtest.objects.builds import clang_argv
+from vmtest.objects.compile import clang_argv
 from vmtest.objects.inspect import Layout, inspect
 from vmtest.objects.sections import map_type
 

@@ -17,9 +17,9 @@ from vmtest.errors import ConfigError, ImageError, InfrastructureError, UsageErr
 from vmtest.host.cache import find_tool
 from vmtest.host.debian import Mirror, Mirrors
 from vmtest.host.files import Files
+from vmtest.matrix.payload import LIBRARY_FOLDERS, install, library_path, tar
 from vmtest.model.kernels import AptArchive, Library
 from vmtest.rootfs.libbpf import Shelf, of_file
-from vmtest.suites.process import LIBRARY_FOLDERS, install, library_path, tar
 
 needs_linker = pytest.mark.skipif(
     find_tool("ld") is None or find_tool("clang") is None, reason="ld or clang is not installed"

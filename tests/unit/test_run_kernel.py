@@ -10,7 +10,8 @@ import pytest
 from fake_machine import DONE, STAGES, FakeMachine, World, job_of, world_of
 
 from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, SessionRefused
-from vmtest.matrix.job import Cancellation, run_kernel
+from vmtest.matrix.bench import Cancellation
+from vmtest.matrix.job import run_kernel
 from vmtest.model.results import KernelResult, Outcome, Status
 from vmtest.runs.rows import RESULTS, read_results
 

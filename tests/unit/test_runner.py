@@ -18,7 +18,9 @@ from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError
 from vmtest.kernels import kconfig
 from vmtest.matrix import runner
 from vmtest.matrix.job import run_kernel
-from vmtest.matrix.runner import Plan, run_matrix, slots
+from vmtest.matrix.plan import Plan
+from vmtest.matrix.runner import run_matrix
+from vmtest.matrix.slots import slots
 from vmtest.model.events import Event, KernelFinished, KernelQueued, Preparing
 from vmtest.model.kernels import Kernel, KernelImage, Resolved, RootImage
 from vmtest.model.project import Config

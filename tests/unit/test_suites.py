@@ -15,18 +15,14 @@ from watched import LIMITS, Watch, Watched
 
 from vmtest.errors import DeadlineExceeded, SessionLost, UsageError
 from vmtest.guest.features import probe
+from vmtest.matrix.payload import install
 from vmtest.model.kernels import Limits
 from vmtest.model.project import KnownFailure, Suite
 from vmtest.model.results import Outcome, TestResult
 from vmtest.model.versions import VersionRange
 from vmtest.runs.rows import read_collected, read_results, unfinished
-from vmtest.suites.process import (
-    Payload,
-    install,
-    pack,
-    pytest_argv,
-    suites_root,
-)
+from vmtest.suites.payload import Payload, pack, suites_root
+from vmtest.suites.process import pytest_argv
 
 MIXED = """
     import pytest

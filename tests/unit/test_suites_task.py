@@ -12,7 +12,8 @@ import pytest
 
 from vmtest.model.project import Suite
 from vmtest.model.results import Outcome, Status, TestResult
-from vmtest.suites.process import Payload, Run, Sink
+from vmtest.suites.payload import Payload
+from vmtest.suites.process import Run, Sink
 from vmtest.suites.task import SuitesWork
 from vmtest.vm.console import ConsoleLog
 from vmtest.vm.machine import Machine

@@ -11,7 +11,7 @@ import pytest
 from vmtest.errors import UsageError
 from vmtest.model.loads import Verdict
 from vmtest.model.project import Loading
-from vmtest.objects.builds import clang_argv
+from vmtest.objects.compile import clang_argv
 from vmtest.verify import objects as loadables
 from vmtest.verify import types
 from vmtest.verify.events import Load, Reason

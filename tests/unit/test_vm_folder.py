@@ -14,10 +14,11 @@ from fake_kernels import elf
 from vmtest.errors import InfrastructureError
 from vmtest.host.cache import find_tool
 from vmtest.host.plain import is_plain, plain_folder
+from vmtest.host.virtme import find_vng, vng_environment
 from vmtest.model.kernels import Accelerator, KernelImage, RootImage
 from vmtest.model.versions import KernelVersion
 from vmtest.vm.folder import VmFolder, make_folder
-from vmtest.vm.vng import find_vng, vng_argv, vng_environment
+from vmtest.vm.vng import vng_argv
 
 RELEASE = "6.1.9-amd64"
 SIGNS = "a b; $(touch {mark}) `touch {mark}` 'q' \"d\", version 9.9 & | x\ny"

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from vmtest.host.virtme import vng_environment
 from vmtest.model.kernels import Accelerator, Network
 from vmtest.vm.folder import VmFolder
-from vmtest.vm.vng import BOOTSTRAP, agent_line, vng_argv, vng_environment
+from vmtest.vm.vng import BOOTSTRAP, agent_line, vng_argv
 
 DISK = VmFolder(Path("/tmp/vm"), "disk")
 HOST = VmFolder(Path("/tmp/vm"), "host")

@@ -12,7 +12,8 @@ from typing import cast
 import pytest
 from test_intact import Ran
 
-from vmtest.matrix.job import TRACEBACK, Bench, Job, Task, run_kernel
+from vmtest.matrix.bench import Bench, Job, Task
+from vmtest.matrix.job import TRACEBACK, run_kernel
 from vmtest.model.kernels import Accelerator, Kernel, Limits, PathSpec
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.runs.rows import COLLECTED, LOADS, RESULTS, kept, read_results, write_result

@@ -17,7 +17,8 @@ from vmtest.model.project import KnownFailure, Suite
 from vmtest.model.results import TestResult
 from vmtest.model.versions import KernelVersion
 from vmtest.suites.known import for_guest
-from vmtest.suites.process import Run, Sink, pack, pytest_argv, suites_root
+from vmtest.suites.payload import pack, suites_root
+from vmtest.suites.process import Run, Sink, pytest_argv
 
 LIMITS = Limits(boot=10, silence=200, total=600)
 

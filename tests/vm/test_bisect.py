@@ -20,7 +20,7 @@ from real_kernels import PROJECT, image_of
 from vmtest.bisect.rounds import JOURNAL
 from vmtest.model.kernels import RootImage
 from vmtest.model.project import Config
-from vmtest.objects.builds import build_all
+from vmtest.objects.compile import build_all
 
 CONFIG = """
 schema = 1

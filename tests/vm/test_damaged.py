@@ -13,7 +13,8 @@ from vmtest.host.cache import read_record, write_record
 from vmtest.host.seal import Entry, Recheck, stamp
 from vmtest.kernels import Store
 from vmtest.kernels.store.store import recheck_kernel
-from vmtest.matrix.runner import Plan, run_matrix
+from vmtest.matrix.plan import Plan
+from vmtest.matrix.runner import run_matrix
 from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Status

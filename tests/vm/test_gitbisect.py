@@ -26,7 +26,7 @@ from vmtest.bisect.rounds import JOURNAL
 from vmtest.host.requirements import missing_for_builds
 from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.model.project import Config
-from vmtest.objects.builds import build_all
+from vmtest.objects.compile import build_all
 
 pytestmark = pytest.mark.skipif(
     bool(missing_for_builds()), reason="what building a kernel needs is not installed on this host"

@@ -9,7 +9,7 @@ from command import Said, vmtest
 from real_kernels import KERNEL
 
 from vmtest.model.kernels import KernelImage, RootImage
-from vmtest.objects.builds import build_all
+from vmtest.objects.compile import build_all
 
 CONFIG = """
 schema = 1

@@ -12,7 +12,7 @@ from real_kernels import image_of
 from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.model.project import Config
 from vmtest.model.results import Outcome, TestResult
-from vmtest.objects.builds import build_all
+from vmtest.objects.compile import build_all
 from vmtest.runs import matrix_json
 
 OLD = "5.10"

@@ -14,11 +14,11 @@ from real_kernels import KERNEL
 from verifying import Event, Loading, loads
 
 from vmtest.host.debian import mirrors_of
+from vmtest.matrix.payload import Installed, install, library_path, tar
 from vmtest.model.kernels import KernelImage, Library, RootImage
 from vmtest.model.project import Config
-from vmtest.objects.builds import clang_argv
+from vmtest.objects.compile import clang_argv
 from vmtest.rootfs.libbpf import Shelf
-from vmtest.suites.process import Installed, install, library_path, tar
 from vmtest.vm.machine import Machine, MachineSpec
 
 HEAD = """

@@ -12,10 +12,10 @@ import pytest
 from real_kernels import PROJECT, image_of
 from verifying import Loading, loads
 
+from vmtest.matrix.payload import GUEST_ROOT, in_guest_environment
 from vmtest.model.kernels import RootImage
 from vmtest.model.project import Config
-from vmtest.objects.builds import build_all
-from vmtest.suites.process import GUEST_ROOT, in_guest_environment
+from vmtest.objects.compile import build_all
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from vmtest.config.file import parse
-from vmtest.matrix.job import Bench, Task
-from vmtest.matrix.runner import Plan, run_matrix
+from vmtest.matrix.bench import Bench, Task
+from vmtest.matrix.plan import Plan
+from vmtest.matrix.runner import run_matrix
 from vmtest.model.events import Event, KernelFinished
 from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.model.project import Config

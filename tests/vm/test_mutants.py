@@ -15,10 +15,10 @@ from tests.mutants.operators import Mutant
 from tests.mutants.verdicts import Judged, Killers, Verdict
 from tests.mutants.vm import Board, Case, Ground, run_fleet
 from vmtest.errors import InfrastructureError
-from vmtest.matrix.job import Cancellation
+from vmtest.matrix.bench import Cancellation
 from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage
 from vmtest.model.project import Suite
-from vmtest.suites.process import pack
+from vmtest.suites.payload import pack
 from vmtest.vm.accel import Probe
 
 # The objects are words, which say what becomes of whoever reads them.

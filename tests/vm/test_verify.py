@@ -19,13 +19,14 @@ from command import Said, vmtest
 from real_kernels import KERNEL, PROJECT
 
 from vmtest.errors import SessionLost
-from vmtest.matrix.job import Bench, Guest, Job, run_kernel
+from vmtest.matrix.bench import Bench, Guest, Job
+from vmtest.matrix.job import run_kernel
 from vmtest.model.events import Event, LoadStarted
 from vmtest.model.kernels import Kernel, KernelImage, Network, PathSpec, RootImage
 from vmtest.model.loads import Verdict
 from vmtest.model.project import ObjectFile
 from vmtest.model.results import KernelResult, Status
-from vmtest.objects.builds import clang_argv
+from vmtest.objects.compile import clang_argv
 from vmtest.verify import task as verify
 from vmtest.verify.baseline import FailOn, Rules
 from vmtest.verify.objects import Given, pack

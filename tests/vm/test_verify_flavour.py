@@ -16,7 +16,7 @@ from vmtest.kernels.debian.suite import SuiteState
 from vmtest.kernels.files.package import PackageSource
 from vmtest.model.kernels import AptSpec, Kernel, KernelImage, PackageFile, PackageSpec, RootImage
 from vmtest.model.project import Config
-from vmtest.objects.builds import build_all
+from vmtest.objects.compile import build_all
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec

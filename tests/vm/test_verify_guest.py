@@ -15,7 +15,7 @@ from verifying import Loading, loads
 from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.model.project import Config
 from vmtest.model.versions import KernelVersion, VersionRange
-from vmtest.objects.builds import build_all
+from vmtest.objects.compile import build_all
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec

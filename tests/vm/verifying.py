@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import vmtest
-from vmtest.suites.process import GUEST_ROOT, LAY_CONFIG, in_guest_environment
+from vmtest.matrix.payload import GUEST_ROOT, LAY_CONFIG, in_guest_environment
 from vmtest.verify.events import EVENTS, Load, Object, Traced
 from vmtest.vm.session import SshSession
 

@@ -10,7 +10,8 @@ from vmtest.bisect.observe import Observation, unbuilt
 from vmtest.bisect.rounds import Probe, Told
 from vmtest.errors import BuildFailed, InfrastructureError
 from vmtest.kernels import Store, source_for
-from vmtest.matrix.runner import Plan, run_matrix
+from vmtest.matrix.plan import Plan
+from vmtest.matrix.runner import run_matrix
 from vmtest.model.events import Event, KernelFinished, KernelQueued, coming
 from vmtest.model.kernels import Kernel
 from vmtest.model.results import KernelResult, Matrix, Status

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vmtest.cli import common
-from vmtest.objects.builds import build_all
+from vmtest.objects.compile import build_all
 
 EXAMPLE = """Compile the BPF programs that changed, warnings as errors.
 

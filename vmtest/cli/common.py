@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -172,3 +173,8 @@ def check_accelerator(name: str) -> None:
     """Raise UsageError unless ``name`` is one that ``--accel`` takes."""
     if name not in ("auto", "kvm", "tcg"):
         raise UsageError(f"--accel {name}: is none of auto, kvm, tcg")
+
+
+def dump(value: object) -> str:
+    """``value`` as the indented JSON that ``--json`` prints."""
+    return json.dumps(value, indent=1)

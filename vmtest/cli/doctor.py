@@ -13,15 +13,15 @@ from typing import Annotated
 import typer
 
 from vmtest.cli import common
-from vmtest.cli.report import dump
+from vmtest.cli.common import dump
 from vmtest.errors import VmtestError
 from vmtest.host import requirements as host
 from vmtest.host.cache import find_tool, megabytes
+from vmtest.host.virtme import find_vng
 from vmtest.kernels import Store, default_cache
-from vmtest.matrix.runner import memory_available_mib
+from vmtest.matrix.slots import memory_available_mib
 from vmtest.storage.verify import Verified, verify
 from vmtest.vm import accel
-from vmtest.vm.vng import find_vng
 
 EXAMPLE = """Say what this host has, what it lacks, and how to mend that.
 

@@ -10,21 +10,14 @@ import typer
 from vmtest.cli import common
 from vmtest.cli.inputs import build_first
 from vmtest.cli.reports import Reports
-from vmtest.cli.run import (
-    carry_out,
-    check_patterns,
-    choose_kernels,
-    make_room_for_reports,
-    noted,
-    show,
-)
-from vmtest.command.formats.format import Format
-from vmtest.command.process import check_program, parse_copy, read_copies, suite_of
+from vmtest.cli.run import carry_out, check_patterns, make_room_for_reports, noted, show
+from vmtest.command.files import check_program, parse_copy, read_copies, suite_of
+from vmtest.command.formats.format import parse_format
 from vmtest.command.task import command_tasks
-from vmtest.errors import UsageError
 from vmtest.host.files import Files
 from vmtest.kernels import default_cache
-from vmtest.matrix.runner import Plan
+from vmtest.kernels.resolve import choose_kernels
+from vmtest.matrix.plan import Plan
 from vmtest.model.events import Event, Output
 from vmtest.model.results import OWN_FAULT
 from vmtest.model.versions import VersionRange
@@ -121,14 +114,6 @@ def _one_name(patterns: list[str]) -> bool:
     return len(patterns) == 1 and not (
         patterns[0].startswith("tag:") or VersionRange.looks_like(patterns[0])
     )
-
-
-def parse_format(text: str | None) -> Format | None:
-    """Read ``--results``; raises UsageError."""
-    try:
-        return None if text is None else Format.parse(text)
-    except ValueError as error:
-        raise UsageError(f"--results {error}") from error
 
 
 def _pass_on(event: Output) -> None:

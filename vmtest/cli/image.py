@@ -9,11 +9,11 @@ import typer
 
 from vmtest.cli import common
 from vmtest.cli.kernels.list import cached_images
-from vmtest.cli.run import choose_kernels
 from vmtest.host.cache import megabytes
 from vmtest.kernels import default_cache
-from vmtest.rootfs.image import export_bundle, import_bundle
+from vmtest.kernels.resolve import choose_kernels
 from vmtest.rootfs.prepare import prepare_root
+from vmtest.storage.transfer import export_bundle, import_bundle
 
 app = typer.Typer(
     help="Carry the guest image and kernels to a host without apt or network.",

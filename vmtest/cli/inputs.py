@@ -10,7 +10,7 @@ from pathlib import Path
 from vmtest.config.schema import is_path
 from vmtest.model.kernels import PackageSpec, PathSpec, TreeSpec
 from vmtest.model.project import Config
-from vmtest.objects.builds import run_build
+from vmtest.objects.compile import run_build
 
 
 def build_first(

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vmtest.cli import common
-from vmtest.cli.report import dump, read_matrix
+from vmtest.cli.common import dump
 from vmtest.errors import UsageError
 from vmtest.model.kernels import AptSpec, Kernel
 from vmtest.model.project import Config, KnownFailure
@@ -22,8 +22,9 @@ from vmtest.model.text import printable
 from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.runs import folder as runs
 from vmtest.runs.folder import utc_today
+from vmtest.runs.read import read_matrix
 from vmtest.suites import known as known_failures
-from vmtest.suites.process import suites_root
+from vmtest.suites.payload import suites_root
 
 EXAMPLE = """List the known failures of kernels.toml, and what the last run showed of them.
 

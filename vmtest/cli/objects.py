@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vmtest.cli import common
-from vmtest.cli.report import dump
+from vmtest.cli.common import dump
 from vmtest.model.text import one_line
 from vmtest.objects.btf import Member
 from vmtest.objects.inspect import GlobalInfo, MapInfo, ObjectInfo, inspect

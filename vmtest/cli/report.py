@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +12,11 @@ from vmtest.cli import common
 from vmtest.cli.reports import Reports
 from vmtest.cli.run import show
 from vmtest.errors import UsageError
-from vmtest.model.results import Matrix, Status
+from vmtest.model.results import Matrix
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 from vmtest.runs.folder import RunFolder
-from vmtest.runs.rows import kept
+from vmtest.runs.read import read_matrix
 
 EXAMPLE = """Render a run again: the latest, or one by its name, its beginning or its folder.
 
@@ -56,29 +54,8 @@ def find_run(run: str | None, config: Path | None) -> RunFolder:
     return runs.find(project, run)
 
 
-def read_matrix(folder: RunFolder) -> Matrix:
-    """The matrix of a run; what a killed runner left unsaid is read from its results files."""
-    file = folder.path / "matrix.json"
-    if not file.exists():
-        raise UsageError(f"{folder.path} has no matrix.json: it is no run's folder")
-    matrix = matrix_json.loads(file.read_text(encoding="utf-8"), str(file))
-    kernels = []
-    for result in matrix.kernels:
-        if result.status is Status.CANCELLED and not (result.tests or result.loads):
-            found = kept(folder.path / result.kernel, result)
-            if found != result:
-                result = replace(found, reason="the runner ended before this kernel did")
-        kernels.append(result)
-    return replace(matrix, kernels=tuple(kernels))
-
-
 def read_any(path: str, config: Path | None) -> Matrix:
     """The matrix of a run (as for ``report``) or of a matrix.json by its path."""
     if Path(path).is_file():
         return matrix_json.loads(Path(path).read_text(encoding="utf-8"), path)
     return read_matrix(find_run(path, config))
-
-
-def dump(value: object) -> str:
-    """``value`` as the indented JSON that ``--json`` prints."""
-    return json.dumps(value, indent=1)

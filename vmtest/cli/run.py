@@ -22,14 +22,14 @@ from vmtest.cli.terminal import InteractiveHold
 from vmtest.config import select
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache
-from vmtest.kernels.lock import file as lockfile
-from vmtest.matrix.job import Hold
-from vmtest.matrix.runner import Plan, resolve_all, run_matrix
+from vmtest.kernels.resolve import choose_kernels, resolve_all
+from vmtest.matrix.bench import Hold
+from vmtest.matrix.plan import Plan
+from vmtest.matrix.runner import run_matrix
 from vmtest.model.events import Event, Note
-from vmtest.model.kernels import Kernel, Resolved
 from vmtest.model.project import Config, ObjectFile
 from vmtest.model.results import KernelResult, Matrix
-from vmtest.model.versions import KernelVersion, check_version, is_pattern
+from vmtest.model.versions import KernelVersion
 from vmtest.objects import builds as objects
 from vmtest.report import junit, live, terminal
 from vmtest.report.live import View
@@ -196,38 +196,6 @@ def check_patterns(settings: Config, patterns: list[str]) -> None:
     """Raise UsageError for a ``--kernel`` that cannot mean anything, before anything is built."""
     own = [pattern for pattern in patterns if select.packaged(settings, pattern) is None]
     select.select_kernels(settings.kernels, own, {})
-
-
-def choose_kernels(
-    settings: Config, patterns: list[str], cache: Path, locked: bool = False
-) -> tuple[tuple[Kernel, ...], dict[str, Resolved]]:
-    """The kernels that ``patterns`` mean; the index is read only where a range asks for it.
-
-    ``ARCHIVE/VERSION`` is a kernel that need not be in kernels.toml; such follow the others.
-
-    With ``locked`` they are those of kernels.lock; raises UsageError when it does not fit.
-    """
-    if locked:
-        lock = lockfile.read(lockfile.beside(settings.file))
-        known = {name: entry.kernel_version for name, entry in lock.items()}
-        chosen = select.select_kernels(settings.kernels, patterns, known)
-        return lockfile.pin(chosen, lock, settings.directory), {}
-    own = [select.packaged(settings, pattern) for pattern in patterns]
-    extra = tuple({k.name: k for k in own if k is not None}.values())
-    patterns = [p for p, kernel in zip(patterns, own, strict=True) if kernel is None]
-    for kernel in extra:
-        check_version(kernel.name)
-        if is_pattern(kernel.name):
-            raise UsageError(f"--kernel .../{kernel.name}: write one version, such as 6.12.117-1")
-    resolved: dict[str, Resolved] = {}
-    if extra and not patterns:
-        return extra, resolved
-    if select.needs_versions(patterns):
-        resolved, _ = resolve_all(settings, settings.kernels, Store(cache))
-    versions = {name: found.version for name, found in resolved.items()}
-    chosen = select.select_kernels(settings.kernels, patterns, versions)
-    names = {kernel.name for kernel in chosen}
-    return (*chosen, *(kernel for kernel in extra if kernel.name not in names)), resolved
 
 
 def _passed_on(options: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ from vmtest.errors import BootError, SessionLost, UsageError, VmtestError
 from vmtest.host.files import Files
 from vmtest.kernels import Store, default_cache, kconfig, source_for
 from vmtest.matrix.intact import Intact
+from vmtest.matrix.payload import GUEST_ROOT, install
 from vmtest.model.kernels import Kernel
 from vmtest.model.project import network_of
 from vmtest.model.results import OWN_FAULT
@@ -23,7 +24,7 @@ from vmtest.objects import builds as objects
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import STATE, utc_today
 from vmtest.suites import known
-from vmtest.suites.process import GUEST_ROOT, install, pack, suites_root
+from vmtest.suites.payload import pack, suites_root
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 
 from vmtest.cli.common import say
 from vmtest.errors import SessionLost, UsageError
+from vmtest.matrix.payload import GUEST_ROOT, guest_environment
 from vmtest.model.results import KernelResult
 from vmtest.report.live import View
-from vmtest.suites.process import GUEST_ROOT, guest_environment
 from vmtest.vm.session import Session, SshSession, Terminal
 
 

@@ -15,29 +15,24 @@ import typer
 
 from vmtest.cli import common
 from vmtest.cli.inputs import build_first
-from vmtest.cli.report import find_run, read_matrix
+from vmtest.cli.report import find_run
 from vmtest.cli.reports import Reports
-from vmtest.cli.run import (
-    carry_out,
-    check_patterns,
-    choose_kernels,
-    make_room_for_reports,
-    noted,
-    show,
-)
+from vmtest.cli.run import carry_out, check_patterns, make_room_for_reports, noted, show
 from vmtest.config import file as configuration
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
 from vmtest.kernels import default_cache
-from vmtest.matrix.runner import Plan
+from vmtest.kernels.resolve import choose_kernels
+from vmtest.matrix.plan import Plan
 from vmtest.model.project import Config
 from vmtest.model.results import Matrix
 from vmtest.model.versions import KernelVersion, VersionRange
-from vmtest.objects import builds as objects
+from vmtest.objects import compile
 from vmtest.objects import inspect as objectfile
 from vmtest.report import live
 from vmtest.runs import folder as runs
 from vmtest.runs.folder import RunFolder
+from vmtest.runs.read import read_matrix
 from vmtest.verify import baseline as verifier
 from vmtest.verify import objects as loadables
 from vmtest.verify import types, veristat
@@ -307,7 +302,7 @@ def _others(
     folder = stack.enter_context(checked_out(settings.directory, against))
     theirs = configuration.load(folder / settings.file.name)
     if theirs.build is not None:
-        objects.run_build(theirs.build, theirs.directory)
+        compile.run_build(theirs.build, theirs.directory)
     if not named:
         # What that revision names and does not build, or not with this vmtest, is not there.
         built = [build for build in theirs.objects if build.path.exists()]

@@ -6,25 +6,19 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from vmtest.command.files import Command, Copied, pack
 from vmtest.command.formats.format import Format
-from vmtest.command.process import (
-    JUNIT_COPY,
-    LOG,
-    Command,
-    CommandRun,
-    CommandSink,
-    Copied,
-    pack,
-)
+from vmtest.command.process import CommandRun, CommandSink
 from vmtest.host.files import Files
+from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.follow import signal_of, status_words
-from vmtest.matrix.job import Bench, Guest
 from vmtest.matrix.judge import count_bad, count_unproven, out_of_memory, watch
 from vmtest.model.events import Collected, Output, TestFinished, TestStarted
 from vmtest.model.kernels import KernelImage
 from vmtest.model.project import ObjectFile
 from vmtest.model.results import KernelResult, Status, TestResult
 from vmtest.objects.builds import choose, modules_for
+from vmtest.runs.folder import JUNIT_COPY, LOG
 from vmtest.runs.rows import RESULTS
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check

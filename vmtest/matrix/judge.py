@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from vmtest.errors import DeadlineExceeded, SessionLost, UnbootableKernel, os_words
-from vmtest.matrix.job import Bench, Guest
+from vmtest.matrix.bench import Bench, Guest
+from vmtest.matrix.payload import install
 from vmtest.model.events import Preparing
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
-from vmtest.suites.process import install
 from vmtest.vm.console import Finding, Sign
 from vmtest.vm.deadlines import within
 from vmtest.vm.machine import Machine

@@ -11,93 +11,29 @@ from __future__ import annotations
 import os
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from vmtest.errors import InfrastructureError, KernelUnavailable, SessionLost, VmtestError
 from vmtest.host import interrupt, seal
-from vmtest.host.files import Files
 from vmtest.kernels import Store, kconfig, source_for
+from vmtest.matrix.bench import Cancellation, Hold, Job
 from vmtest.matrix.intact import CacheDamaged
-from vmtest.matrix.job import (
-    Cancellation,
-    Hold,
-    Job,
-    Task,
-    base_result,
-    broke,
-    refused,
-    run_kernel,
-)
+from vmtest.matrix.job import base_result, broke, refused, run_kernel
+from vmtest.matrix.plan import Plan
+from vmtest.matrix.slots import memory_available_mib, slots
 from vmtest.model.events import Event, KernelFinished, KernelQueued, Note, Preparing, coming
-from vmtest.model.kernels import Kernel, KernelImage, Resolved, RootImage
-from vmtest.model.project import Config
+from vmtest.model.kernels import Kernel, KernelImage, RootImage
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Status
 from vmtest.rootfs.prepare import prepare_root
-from vmtest.runs.folder import RunFolder, utc_now
+from vmtest.runs.folder import utc_now
 from vmtest.vm import accel
 
-QEMU_OVERHEAD_MIB = 200
-"""What QEMU takes beside the guest's memory, translated code included."""
 _SPOILT = "damaged-cache"
 """In a kernel's folder: what it wrote while it ran on damaged files."""
-
-
-def _no_notes(matrix: Matrix) -> tuple[str, ...]:
-    del matrix
-    return ()
-
-
-def _as_it_is(matrix: Matrix) -> Matrix:
-    return matrix
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One run: what, on what.
-
-    ``task`` makes the task of a kernel once it is in the store (UsageError ends the
-    run); ``files`` reads what is the user's; ``suites`` is the order of the table's rows;
-    ``command`` is what ``vmtest exec`` runs;
-    ``resolved`` has kernels whose index was already read; ``jobs`` of None means
-    as many VMs as the machine has room for; ``notes`` says what the user should know
-    of a whole matrix, after ``finish`` has made of it what only all kernels together tell.
-    """
-
-    config: Config
-    kernels: tuple[Kernel, ...]
-    task: Callable[[KernelImage], Task]
-    cache: Path
-    folder: RunFolder
-    suites: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-    jobs: int | None = None
-    accelerator: str = "auto"
-    resolved: Mapping[str, Resolved] = field(default_factory=dict)
-    notes: Callable[[Matrix], tuple[str, ...]] = _no_notes
-    finish: Callable[[Matrix], Matrix] = _as_it_is
-    files: Files = field(default_factory=Files)
-
-
-def memory_available_mib() -> int:
-    """What the kernel says is available, in MiB."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) // 1024
-    raise InfrastructureError("/proc/meminfo has no MemAvailable; vmtest needs Linux 3.14 or later")
-
-
-def slots(kernels: Sequence[Kernel], cpus: int, memory_mib: int) -> int:
-    """How many of ``kernels`` may run at once: by vCPUs and by memory, one at least."""
-    vcpus = max(kernel.cpus for kernel in kernels)
-    need = max(kernel.memory_mib for kernel in kernels) + QEMU_OVERHEAD_MIB
-    # A fifth stays free: the guests' page caches are not all that lives here.
-    room = int(memory_mib * 0.8) // need
-    return max(1, min(len(kernels), cpus // vcpus, room))
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,25 +317,3 @@ def run_matrix(
     """
     with interrupt.interruptible():
         return _Runner(plan, emit, save, hold).run(executor)
-
-
-def resolve_all(
-    config: Config, kernels: Sequence[Kernel], store: Store
-) -> tuple[dict[str, Resolved], dict[str, VmtestError]]:
-    """What every kernel of ``kernels`` means today, and why the others mean nothing."""
-    found: dict[str, Resolved] = {}
-    failed: dict[str, VmtestError] = {}
-
-    def one(kernel: Kernel) -> Resolved | VmtestError:
-        try:
-            return source_for(kernel, config.archives).resolve(kernel, store)
-        except InfrastructureError as error:
-            return error
-
-    with ThreadPoolExecutor(8) as pool:
-        for kernel, answer in zip(kernels, pool.map(one, kernels), strict=True):
-            if isinstance(answer, Resolved):
-                found[kernel.name] = answer
-            else:
-                failed[kernel.name] = answer
-    return found, failed

@@ -186,3 +186,8 @@ NEAR = 0.9
 def near_limit(load: LoadResult) -> bool:
     """Whether an accepted program is within a tenth of the instruction limit."""
     return load.verdict is Verdict.ACCEPTED and load.cost.instructions >= NEAR * INSTRUCTION_LIMIT
+
+
+def row_of(name: str, libbpf: str) -> str:
+    """What the loads of the object ``name`` by one of several versions of libbpf are called."""
+    return f"{name} (libbpf {libbpf})"

@@ -6,143 +6,18 @@ its own command in ``[build]`` of kernels.toml, which ``run_build`` runs.
 
 from __future__ import annotations
 
-import os
-import platform
-import shlex
 import struct
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vmtest.errors import BuildError, InfrastructureError, UsageError
-from vmtest.host import interrupt
+from vmtest.errors import UsageError
 from vmtest.host.files import FileContent, Files
 from vmtest.model.project import ObjectFile
 from vmtest.model.versions import KernelVersion, VersionRange
 
 EM_BPF = 247
 """ELF machine number of BPF, from linux/elf-em.h."""
-
-_ERROR_LINES = 10
-
-
-def clang_argv(source: Path, target: Path, include: Path) -> list[str]:
-    """The command that compiles ``source`` to ``target`` and notes its headers in ``target.d``."""
-    return [
-        "clang",
-        "-O2",
-        "-g",
-        "-target",
-        "bpf",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-MMD",
-        "-MF",
-        f"{target}.d",
-        # The same bytes in every clone: a baseline and a bisect tell objects by their digest.
-        f"-ffile-prefix-map={include.parent}={include.parent.name}",
-        "-fdebug-compilation-dir=.",
-        "-I",
-        str(include),
-        # <asm/types.h> of Debian and Ubuntu; clang's bpf target does not look there.
-        "-idirafter",
-        f"/usr/include/{platform.machine()}-linux-gnu",
-        "-c",
-        str(source),
-        "-o",
-        str(target),
-    ]
-
-
-def build_all(source: Path, target: Path) -> list[Path]:
-    """Compile every ``*.bpf.c`` of ``source`` that is newer than its object in ``target``.
-
-    ``source/mocks/a.bpf.c`` becomes ``target/mocks/a.bpf.o``; all of them find the headers of
-    ``source/include``.  Returns all objects.  Raises BuildError with clang's words, UsageError
-    when there is nothing to build, InfrastructureError without clang.
-    """
-    programs = sorted(source.rglob("*.bpf.c"))
-    if not programs:
-        raise UsageError(f"there is no *.bpf.c in {source}; run vmtest build where bpf/ is")
-
-    def build(program: Path) -> Path:
-        made = (target / program.relative_to(source)).with_suffix(".o")
-        made.parent.mkdir(parents=True, exist_ok=True)
-        if not _fresh(made):
-            _compile(program, made, source / "include")
-        return made
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(build, programs))
-
-
-def _fresh(made: Path) -> bool:
-    """Whether ``made`` is newer than everything it was made of."""
-    notes = Path(f"{made}.d")
-    if not (made.exists() and notes.exists()):
-        return False
-    names = notes.read_text().replace("\\\n", " ").partition(":")[2].split()
-    built = made.stat().st_mtime_ns
-    sources = [Path(name) for name in names]
-    return all(path.exists() and path.stat().st_mtime_ns < built for path in sources)
-
-
-def _compile(program: Path, made: Path, include: Path) -> None:
-    # A folder of its own: several builds may run in one clone at a time, and readers of the
-    # object see the whole of it or the old one.
-    with tempfile.TemporaryDirectory(dir=made.parent, prefix=f".{made.stem}-") as folder:
-        # By the file system's clock, which dates the sources as well.
-        begun = Path(folder).stat().st_mtime_ns
-        partial = Path(folder) / made.name
-        absolute = include.absolute()
-        argv = clang_argv(program.absolute(), partial.absolute(), absolute)
-        # clang copies the source lines, which the verifier's log shows, by the mapped names.
-        where = absolute.parent.parent
-        try:
-            done = interrupt.run(argv, cwd=where)
-        except FileNotFoundError:
-            raise InfrastructureError(
-                "clang is not installed and is needed to compile bpf/; "
-                "install it with: tox -e setup (or apt-get install --no-install-recommends clang)"
-            ) from None
-        if done.returncode != 0:
-            raise BuildError(f"{program}: clang failed:\n{_head(done.stderr)}")
-        # As old as what it was made of: a source that was saved meanwhile is newer.
-        os.utime(partial, ns=(begun, begun))
-        Path(f"{partial}.d").rename(f"{made}.d")
-        partial.rename(made)
-
-
-def _head(text: str) -> str:
-    lines = text.strip().splitlines()
-    if len(lines) > _ERROR_LINES:
-        left = len(lines) - _ERROR_LINES
-        return "\n".join([*lines[:_ERROR_LINES], f"... and {left} more lines"])
-    return "\n".join(lines)
-
-
-def run_build(command: Sequence[str], directory: Path) -> None:
-    """Run the ``[build]`` command in ``directory``; raises BuildError with its last words.
-
-    ``vmtest`` itself is found even when its environment is not activated.
-    """
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    try:
-        done = interrupt.run(command, merged=True, cwd=directory, env={**os.environ, "PATH": path})
-    except OSError as error:
-        raise BuildError(
-            f"kernels.toml: [build]: cannot run {shlex.join(command)}: {error.strerror}"
-        ) from error
-    if done.returncode == 3:
-        raise InfrastructureError(_head(done.stdout))
-    if done.returncode != 0:
-        raise BuildError(
-            f"kernels.toml: [build]: {shlex.join(command)} ended with status {done.returncode}:\n"
-            f"{_head(done.stdout)}"
-        )
 
 
 def choose(objects: Iterable[ObjectFile], version: KernelVersion) -> dict[str, Path]:

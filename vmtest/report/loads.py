@@ -14,13 +14,13 @@ from vmtest.model.loads import (
     Reason,
     Verdict,
     near_limit,
+    row_of,
 )
 from vmtest.model.results import KernelResult, Matrix
 from vmtest.model.text import one_line, printable
 from vmtest.model.versions import unique
 from vmtest.report.table import Cell, Line, Row, SuiteRows, Table, Tone
 from vmtest.report.text import counted
-from vmtest.verify.process import row_of
 
 _MARKS = {
     Verdict.ACCEPTED: Line("ok", Tone.GOOD),

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vmtest.command.process import LOG as COMMAND_LOG
 from vmtest.model.results import (
     KernelResult,
     Matrix,
@@ -24,6 +23,7 @@ from vmtest.model.results import (
 from vmtest.model.text import one_line, printable
 from vmtest.model.versions import unique
 from vmtest.report.text import counted, seconds
+from vmtest.runs.folder import LOG as COMMAND_LOG
 
 
 class Tone(StrEnum):

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -41,9 +41,8 @@ from vmtest.host.debian import Mirror, Mirrors, clean_environment, host_options
 from vmtest.host.files import Files
 from vmtest.host.plain import plain_folder
 from vmtest.host.seal import Entry, seal
-from vmtest.model.kernels import GuestSpec, KernelImage, Progress, RootImage
+from vmtest.model.kernels import GuestSpec, RootImage
 from vmtest.rootfs.wheels import stage_wheels
-from vmtest.storage.transfer import Bundle, pack, unpack
 
 RECIPE = 1
 """Raised when the recipe changes in a way that its texts below do not show."""
@@ -229,44 +228,6 @@ def images(cache: Path) -> list[tuple[str, Path, int]]:
         for place in sorted((cache / "images").glob("*"))
         if _cached(cache, place.name) is not None
     ]
-
-
-def export_bundle(
-    file: Path,
-    cache: Path,
-    kernels: Iterable[KernelImage] = (),
-    image: RootImage | None = None,
-    progress: Progress | None = None,
-) -> Bundle:
-    """Write kernels and a guest image to ``file``, a tar for a host without apt or network.
-
-    With them go the answers that the sources gave, so that the other host resolves
-    the same requests to them.  Raises ImageError for an image that is not from the
-    cache, and InfrastructureError when ``file`` cannot be written.
-    """
-    entries = [Path(kernel.image).parents[1].relative_to(cache) for kernel in kernels]
-    if image is not None:
-        if image.path is None or cache not in image.path.parents:
-            raise ImageError(
-                f'guest image: root = "{image.path or image.kind}" is not vmtest\'s to export; '
-                f'only an image built from root = "debian" is'
-            )
-        entries.append(image.path.parent.relative_to(cache))
-    for name in entries:
-        entry = Entry.of(cache / name)
-        damage = None if entry is None else entry.take_away()
-        if damage is not None:
-            raise ImageError(f"{damage}: it was removed; export again, which makes it anew")
-    return pack(file, cache, entries, progress)
-
-
-def import_bundle(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
-    """Bring what :func:`export_bundle` wrote into ``cache``.
-
-    Every file is checked against its digest before anything is published.  Raises
-    InfrastructureError for a bundle that is damaged, unsafe or no bundle at all.
-    """
-    return unpack(file, cache, progress)
 
 
 # --- cache ------------------------------------------------------------------------------

@@ -110,3 +110,9 @@ def find(project: Path, run: str | None) -> RunFolder:
         )
     recent = ", ".join(path.name for path in sorted(runs.glob("*"))[-3:]) or "none"
     raise UsageError(f'there is no run "{run}" in {runs} (the latest: {recent})')
+
+
+LOG = "command.log"
+"""The file in a kernel's folder that holds all the command wrote."""
+JUNIT_COPY = "command.xml"
+"""The file in a kernel's folder that holds the JUnit file of the command's."""

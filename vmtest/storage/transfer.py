@@ -19,7 +19,7 @@ from typing import IO, Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from vmtest.errors import InfrastructureError
+from vmtest.errors import ImageError, InfrastructureError
 from vmtest.host.cache import (
     disk_errors,
     ensure,
@@ -37,7 +37,7 @@ from vmtest.host.seal import Entry, seal
 from vmtest.host.tarstream import TooLarge, open_stream, regular
 from vmtest.kernels.store.modules import index_modules
 from vmtest.kernels.store.record import read_answer, read_entry
-from vmtest.model.kernels import Progress
+from vmtest.model.kernels import KernelImage, Progress, RootImage
 from vmtest.model.releases import is_member
 
 _SCHEMA = 1
@@ -329,3 +329,41 @@ def _whole(place: Path) -> bool:
         return False
     entry = Entry.of(place)
     return entry is not None and entry.inspect() is None
+
+
+def export_bundle(
+    file: Path,
+    cache: Path,
+    kernels: Iterable[KernelImage] = (),
+    image: RootImage | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Write kernels and a guest image to ``file``, a tar for a host without apt or network.
+
+    With them go the answers that the sources gave, so that the other host resolves
+    the same requests to them.  Raises ImageError for an image that is not from the
+    cache, and InfrastructureError when ``file`` cannot be written.
+    """
+    entries = [Path(kernel.image).parents[1].relative_to(cache) for kernel in kernels]
+    if image is not None:
+        if image.path is None or cache not in image.path.parents:
+            raise ImageError(
+                f'guest image: root = "{image.path or image.kind}" is not vmtest\'s to export; '
+                f'only an image built from root = "debian" is'
+            )
+        entries.append(image.path.parent.relative_to(cache))
+    for name in entries:
+        entry = Entry.of(cache / name)
+        damage = None if entry is None else entry.take_away()
+        if damage is not None:
+            raise ImageError(f"{damage}: it was removed; export again, which makes it anew")
+    return pack(file, cache, entries, progress)
+
+
+def import_bundle(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
+    """Bring what :func:`export_bundle` wrote into ``cache``.
+
+    Every file is checked against its digest before anything is published.  Raises
+    InfrastructureError for a bundle that is damaged, unsafe or no bundle at all.
+    """
+    return unpack(file, cache, progress)

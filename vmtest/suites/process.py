@@ -6,26 +6,24 @@ Knows the guest only as a ``Session``; knows no suite by name.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import re
-import tarfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
-import vmtest
-from vmtest.errors import BadLine, DeadlineExceeded, InfrastructureError, SessionLost, UsageError
-from vmtest.host.files import FileContent, Files
+from vmtest.errors import BadLine, DeadlineExceeded, SessionLost
 from vmtest.host.write import append, write_file
 from vmtest.matrix.follow import follow
+from vmtest.matrix.payload import (
+    GUEST_ROOT,
+    in_guest_environment,
+)
 from vmtest.matrix.wire import Hello, Lines
-from vmtest.model.kernels import Library, Limits
-from vmtest.model.project import Suite
+from vmtest.model.kernels import Limits
 from vmtest.model.results import TestResult
 from vmtest.runs.rows import unfinished, write_result
 from vmtest.suites.events import (
@@ -37,258 +35,8 @@ from vmtest.suites.events import (
     Result,
     Start,
 )
+from vmtest.suites.payload import Payload
 from vmtest.vm.session import Check, Session, Stream
-
-GUEST_ROOT = "/tmp/vmtest"
-"""Where the payload lies in the guest (a file system in its memory)."""
-MODULES = "modules"
-"""The payload's file with the names of the kernel's modules that are loaded before anything."""
-PAYLOAD_LIMIT = 64 << 20
-"""Bytes of the unpacked payload beyond which it is surely a mistake."""
-
-_KNOWN_FAILURES = "known_failures.json"
-_SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """What goes into a guest: a tar archive, and where its parts lie once unpacked.
-
-    ``suites`` are those of the configuration that were asked for; ``root`` is
-    the folder that pytest's node ids are relative to, on the host; ``objects``
-    has name and sha256 of each object.
-    """
-
-    archive: bytes
-    suites: tuple[Suite, ...]
-    root: Path
-    objects: tuple[tuple[str, str], ...] = ()
-
-    def guest_path(self, suite: Suite) -> str:
-        """Where the tests of ``suite`` lie in the guest."""
-        return str(PurePosixPath(GUEST_ROOT, "suites", suite.tests.relative_to(self.root)))
-
-    def suite_of(self, test: str) -> str:
-        """The name of the suite that the node id ``test`` belongs to, "" for none."""
-        path = self.root / test.split("::", 1)[0]
-        return next((s.name for s in self.suites if path == s.tests or s.tests in path.parents), "")
-
-
-def suites_root(suites: Iterable[Suite]) -> Path:
-    """The common folder of all suites: pytest's rootdir, whatever is selected of them.
-
-    Without any suite it is /: nothing lies below it in a payload.
-    """
-    folders = [suite.tests if suite.tests.is_dir() else suite.tests.parent for suite in suites]
-    common = folders[0] if folders else Path("/")
-    while not all(common == folder or common in folder.parents for folder in folders):
-        common = common.parent
-    return common
-
-
-def pack(
-    suites: Sequence[Suite],
-    chosen: Sequence[Suite],
-    objects: Mapping[str, Path],
-    known_failures: str = "",
-    files: Files | None = None,
-    modules: Sequence[str] = (),
-) -> Payload:
-    """The payload for ``chosen`` out of the configured ``suites``, with ``objects`` by name.
-
-    Every file beside a suite's tests goes along (conftest.py, helpers, data), and
-    ``known_failures``, which is JSON for ``vmtest.guest.known_failures``.
-    ``files`` reads them all, for every kernel of a run; ``modules`` are loaded in the guest.
-    Raises UsageError for a missing object or a payload over 64 MiB.
-    """
-    files = files or Files()
-    for suite in chosen:
-        if not suite.tests.exists():
-            raise UsageError(
-                f'kernels.toml: suite "{suite.name}": tests = "{suite.tests}" does not exist'
-            )
-    root = suites_root(suites)
-    members: dict[str, FileContent | bytes] = {}
-    for suite in suites:
-        folder = suite.tests if suite.tests.is_dir() else suite.tests.parent
-        for path in files.below(folder, _files):
-            members[f"suites/{path.relative_to(root)}"] = files.read(path, "suites")
-    digests: dict[str, str] = {}
-    for suite in chosen:
-        for name in suite.objects:
-            if name not in objects:
-                raise UsageError(
-                    f'suite "{suite.name}": there is no object "{name}" for this kernel; '
-                    f'add [[object]] name = "{name}" to kernels.toml or give --object {name}=PATH'
-                )
-            content = files.read(objects[name], "objects")
-            members[f"objects/{name}.o"], digests[name] = content, content.sha256
-    members |= guest_code(files)
-    size = sum(map(_size, members.values()))
-    if size > PAYLOAD_LIMIT:
-        raise UsageError(
-            f"the payload below {root} has {size >> 20} MiB, more than {PAYLOAD_LIMIT >> 20}: "
-            "keep a suite's tests in a folder of their own"
-        )
-    if known_failures:
-        members[_KNOWN_FAILURES] = known_failures.encode()
-    members |= module_list(modules)
-    return Payload(tar(members), tuple(chosen), root, tuple(sorted(digests.items())))
-
-
-def _files(folder: Path) -> list[Path]:
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(map(_skipped, path.relative_to(folder).parts))
-    ]
-
-
-def _skipped(part: str) -> bool:
-    """Caches, environments, git's and our own state: nothing of it is a test's."""
-    return part in _SKIPPED_FOLDERS or part.startswith(".")
-
-
-def module_list(modules: Sequence[str]) -> dict[str, bytes]:
-    """The member of a payload that has the modules to load; none for none."""
-    return {MODULES: "".join(f"{name}\n" for name in modules).encode()} if modules else {}
-
-
-def guest_code(files: Files) -> dict[str, FileContent | bytes]:
-    """Our own code that every payload has, by its place in the archive."""
-    package = Path(vmtest.__file__).parent
-    paths = (package / "__init__.py", *sorted((package / "guest").rglob("*.py")))
-    return {f"vmtest/{path.relative_to(package)}": files.read(path) for path in paths}
-
-
-def _size(content: FileContent | bytes) -> int:
-    return len(content if isinstance(content, bytes) else content.data)
-
-
-def tar(members: Mapping[str, FileContent | bytes]) -> bytes:
-    """An archive of files, or of what is to be in them, by their place in it."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            data = content if isinstance(content, bytes) else content.data
-            executable = isinstance(content, FileContent) and content.executable
-            info.mode = 0o755 if executable else 0o644
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-# Where distributions keep the kernel's config, and where libbpf looks for what __kconfig externs
-# ask.  The guest's root is an image, in whose /boot is nothing that a test could miss; without the
-# config everything else works as before.
-LAY_CONFIG = (
-    f"place=/boot/config-$(cat /proc/sys/kernel/osrelease); [ ! -f {GUEST_ROOT}/config ] || "
-    "[ -e $place ] || { { [ -w /boot ] || mount -t tmpfs vmtest /boot; } && "
-    f"ln -s {GUEST_ROOT}/config $place; }} || "
-    'echo "vmtest: the kernel\'s config could not be laid at $place" >/dev/kmsg'
-)
-"""The shell's words that lay the config, if it came along, at /boot/config-RELEASE."""
-
-# bpffs: mounting it loads a module on some kernels (0.15 s emulated), so it is
-# left to here, off the way to the first SSH session.
-_UNPACK = (
-    f"mkdir -p {GUEST_ROOT} && tar -xf {GUEST_ROOT}.tar -C {GUEST_ROOT} && rm {GUEST_ROOT}.tar && "
-    f"{{ [ ! -f {GUEST_ROOT}.config ] || mv {GUEST_ROOT}.config {GUEST_ROOT}/config; }} && "
-    f"{{ {LAY_CONFIG}; }} && "
-    "{ grep -q ' /sys/fs/bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf; } && "
-    # What [[object]] modules and --module name; a kernel without one says so in its own log.
-    f"for module in $(cat {GUEST_ROOT}/{MODULES} 2>/dev/null); do modprobe -q $module || "
-    'echo "vmtest: this kernel has no module $module" >/dev/kmsg; done && '
-    "cat /proc/sys/kernel/osrelease"
-)
-LIBRARY_FOLDERS = "/usr/lib/*-linux-gnu /lib/*-linux-gnu /usr/lib64 /lib64 /usr/lib /lib"
-"""Where a guest's own libbpf.so.1 is searched: patterns, for a shell."""
-_NO_LIBBPF = 9
-# The versions in "$@" go to their folders, the guest's own libbpf is named, and the first version
-# is laid over it.
-_LIBBPF = (
-    f"for version; do mkdir -p {GUEST_ROOT}/libbpf/$version && mv {GUEST_ROOT}-libbpf-$version "
-    f"{GUEST_ROOT}/libbpf/$version/libbpf.so.1 || exit; done; "
-    f"for place in {LIBRARY_FOLDERS}; do "
-    "own=$place/libbpf.so.1; test -e $own || continue; readlink -f $own; test $# = 0 || "
-    f'mount --bind {GUEST_ROOT}/libbpf/"$1"/libbpf.so.1 $own; exit; done; '
-    f"test $# = 0 || exit {_NO_LIBBPF}"
-)
-_LIBBPF_FILE = re.compile(r"libbpf\.so\.(\d+\.\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """What a guest says: the ``release`` that it runs, and the version of its libbpf ("1.5").
-
-    ``libbpf`` is "" where there is none, or its file's name does not say.
-    """
-
-    release: str
-    libbpf: str
-
-
-def install(
-    session: Session,
-    archive: bytes,
-    check: Check,
-    config: Path | None = None,
-    libraries: Sequence[Library] = (),
-) -> Installed:
-    """Copy the payload ``archive`` into the guest by SFTP and unpack it.
-
-    ``config`` is the kernel's, which is laid where libbpf and others look for it.  The first of
-    ``libraries`` is laid over the guest's own libbpf; all are put where :func:`library_path` says.
-    Raises SessionLost, InfrastructureError when the guest has no room, or OSError when ``config``
-    cannot be read.
-    """
-    session.put(archive, f"{GUEST_ROOT}.tar")
-    if config is not None:
-        session.put(config.read_bytes(), f"{GUEST_ROOT}.config")
-    for library in libraries:
-        session.put(library.data, f"{GUEST_ROOT}-libbpf-{library.version}")
-    versions = [library.version for library in libraries]
-    script = f"{_UNPACK} && {{ {_LIBBPF}; }}"
-    done = session.run(["sh", "-c", script, "sh", *versions], check=check)
-    if done.status == _NO_LIBBPF:
-        raise InfrastructureError(
-            "[guest] libbpf is laid over the libbpf.so.1 of the guest's root, which has none; "
-            "install one there"
-        )
-    if done.status != 0:
-        raise InfrastructureError(
-            f"cannot unpack the payload in the guest: {done.stderr.decode()[-400:]}; "
-            "raise memory in kernels.toml"
-        )
-    release, _, own = done.stdout.decode().strip().partition("\n")
-    named = _LIBBPF_FILE.search(own)
-    return Installed(release, (*versions, named[1] if named else "")[0])
-
-
-def library_path(version: str) -> str:
-    """The folder in a guest with the libbpf of that version, for LD_LIBRARY_PATH."""
-    return f"{GUEST_ROOT}/libbpf/{version}"
-
-
-def guest_environment() -> dict[str, str]:
-    """The environment that suites, commands and shells get in the guest."""
-    return {
-        "HOME": "/run/vmtest/home",
-        "LANG": "C.UTF-8",
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "PYTHONPATH": GUEST_ROOT,
-        "PYTHONDONTWRITEBYTECODE": "1",
-        # Not options of run.py: pytest started by hand in `vmtest shell` judges alike.
-        "PYTEST_PLUGINS": "vmtest.guest.known_failures,vmtest.guest.needs",
-        "VMTEST_KNOWN_FAILURES": f"{GUEST_ROOT}/{_KNOWN_FAILURES}",
-        "VMTEST_OBJECTS": f"{GUEST_ROOT}/objects",
-    }
-
-
-def in_guest_environment(argv: Sequence[str]) -> list[str]:
-    """``argv`` run with ``guest_environment`` and nothing else of the SSH server's."""
-    return ["env", "-i", *(f"{k}={v}" for k, v in guest_environment().items()), *argv]
 
 
 def pytest_argv(payload: Payload, python: str, options: Sequence[str]) -> list[str]:

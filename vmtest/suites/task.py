@@ -8,8 +8,8 @@ from datetime import date
 from vmtest.guest.wire import WIRE_GONE
 from vmtest.host.files import Files
 from vmtest.kernels import kconfig
+from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.follow import status_words
-from vmtest.matrix.job import Bench, Guest
 from vmtest.matrix.judge import count_bad, count_unproven, last_line, out_of_memory, watch
 from vmtest.model.events import Collected, TestFinished, TestStarted
 from vmtest.model.kernels import KernelImage
@@ -20,7 +20,8 @@ from vmtest.runs.folder import utc_today
 from vmtest.runs.rows import COLLECTED, RESULTS
 from vmtest.suites import known
 from vmtest.suites.collect import collected, only_collects
-from vmtest.suites.process import Payload, Run, Sink, pack, pytest_argv, suites_root
+from vmtest.suites.payload import Payload, pack, suites_root
+from vmtest.suites.process import Run, Sink, pytest_argv
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
 

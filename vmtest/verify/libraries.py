@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from vmtest.model.loads import LoadResult
-from vmtest.verify.process import Order, row_of
+from vmtest.model.loads import LoadResult, row_of
+from vmtest.verify.process import Order
 
 
 def across(order: Order, versions: Sequence[str]) -> Order:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from vmtest.errors import UsageError
 from vmtest.host.files import FileContent, Files
+from vmtest.matrix.payload import guest_code, module_list, tar
 from vmtest.model.loads import LoadResult, Reason, Verdict
 from vmtest.model.project import ObjectFile
 from vmtest.model.versions import KernelVersion
 from vmtest.objects.builds import builds_for, check_object, is_foreign_elf, read_object
-from vmtest.suites.process import Payload, guest_code, module_list, tar
 from vmtest.verify.process import Order, Wanted
 
 OBJECT_LIMIT = 64 << 20
@@ -126,13 +126,13 @@ def _below(path: Path, directory: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One kernel's objects: the payload with them, the order, and what cannot be loaded.
+    """One kernel's objects: the archive with them, the order, and what cannot be loaded.
 
     ``objects`` and ``others`` have name and sha256 of those asked for and of those
     compared with; ``against`` names the latter, "" without any.
     """
 
-    payload: Payload
+    archive: bytes
     order: Order
     refused: tuple[LoadResult, ...]
     objects: tuple[tuple[str, str], ...]
@@ -189,14 +189,11 @@ def pack(
         order = replace(order, config="config")
     modules = [*order.modules, *(name for one in wanted for name in one.loading.modules)]
     members |= module_list(list(dict.fromkeys(modules)))
-    payload = Payload(
-        tar({**guest_code(files), **members}), (), Path("/"), tuple(sorted(digests[False].items()))
-    )
     return Load(
-        payload,
+        tar({**guest_code(files), **members}),
         replace(order, objects=tuple(wanted)),
         tuple(refused),
-        payload.objects,
+        tuple(sorted(digests[False].items())),
         tuple(sorted(digests[True].items())),
         against,
     )

@@ -21,11 +21,11 @@ from typing import IO, Any
 
 from vmtest.errors import DeadlineExceeded, InfrastructureError
 from vmtest.host.write import append
+from vmtest.matrix.payload import GUEST_ROOT, in_guest_environment, library_path
 from vmtest.matrix.wire import Hello, Lines
-from vmtest.model.loads import LoadResult, Verdict
+from vmtest.model.loads import LoadResult, Verdict, row_of
 from vmtest.model.project import Loading
 from vmtest.runs.rows import LOADS, OTHER_LOADS
-from vmtest.suites.process import GUEST_ROOT, in_guest_environment, library_path
 from vmtest.verify.events import (
     EVENTS,
     Described,
@@ -74,11 +74,6 @@ class Wanted:
     def row(self) -> str:
         """What its loads are called: by its name, and by the libbpf where there are several."""
         return row_of(self.name, self.libbpf) if self.libbpf else self.name
-
-
-def row_of(name: str, libbpf: str) -> str:
-    """What the loads of the object ``name`` by one of several versions of libbpf are called."""
-    return f"{name} (libbpf {libbpf})"
 
 
 @dataclass(frozen=True, slots=True)

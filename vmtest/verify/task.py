@@ -22,13 +22,13 @@ from vmtest.errors import (
 from vmtest.host.cache import default_cache
 from vmtest.host.files import Files
 from vmtest.kernels.modules import module_with
-from vmtest.matrix.job import Bench, Guest
+from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.judge import unseen
+from vmtest.matrix.payload import install
 from vmtest.model.events import LoadFinished, LoadStarted, Preparing
 from vmtest.model.kernels import KernelImage
 from vmtest.model.loads import LoadResult, LoadSet, Verdict
 from vmtest.model.results import KernelResult, Status
-from vmtest.suites.process import install
 from vmtest.verify.baseline import Rules, judge
 from vmtest.verify.libraries import across, digests, side_by_side
 from vmtest.verify.objects import OBJECT_LIMIT, Given, Load, pack
@@ -186,7 +186,7 @@ class _Boots:
         job = self._bench.job
         self._bench.emit(Preparing(job.kernel.name, "copying the objects"))
         with within(guest.limits.silence, "copying the objects", guest.machine.hang_up):
-            archive, config = self._load.payload.archive, job.image.config
+            archive, config = self._load.archive, job.image.config
             found = install(guest.session, archive, self._bench.check, config, job.root.libraries)
         self._loader.libbpf = found.libbpf
         if found.release != job.image.release:

@@ -23,6 +23,7 @@ from typing import BinaryIO, Self
 
 from vmtest.errors import BootError, DeadlineExceeded, SessionLost, SessionRefused
 from vmtest.host.process import Supervised
+from vmtest.host.virtme import find_vng, vng_environment
 from vmtest.kernels.kconfig import share_of
 from vmtest.model.kernels import KernelImage, Network, RootImage
 from vmtest.vm.accel import Probe
@@ -30,7 +31,7 @@ from vmtest.vm.console import ConsoleLog, Finding, Sign
 from vmtest.vm.folder import make_folder
 from vmtest.vm.klog import KernelLog, merged
 from vmtest.vm.session import PATIENCE, Keys, SshSession
-from vmtest.vm.vng import agent_line, find_vng, vng_argv, vng_environment
+from vmtest.vm.vng import agent_line, vng_argv
 
 
 @dataclass(frozen=True, slots=True)

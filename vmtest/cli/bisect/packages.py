@@ -45,8 +45,9 @@ from vmtest.config.suggest import suggestion
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache
 from vmtest.kernels.debian.source import AptSource, OutOfOrder
-from vmtest.matrix.runner import Plan, memory_available_mib
-from vmtest.matrix.runner import slots as slots_of
+from vmtest.matrix.plan import Plan
+from vmtest.matrix.slots import memory_available_mib
+from vmtest.matrix.slots import slots as slots_of
 from vmtest.model.kernels import AptArchive, AptSpec, Kernel
 from vmtest.model.project import Config
 from vmtest.model.versions import check_version

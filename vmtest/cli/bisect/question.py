@@ -14,9 +14,9 @@ from vmtest.bisect import observe as observations
 from vmtest.bisect.probes import Judge
 from vmtest.cli import common
 from vmtest.cli.common import say
-from vmtest.cli.exec import parse_format
 from vmtest.cli.inputs import build_first
-from vmtest.command.process import check_program, parse_copy, read_copies, suite_of
+from vmtest.command.files import check_program, parse_copy, read_copies, suite_of
+from vmtest.command.formats.format import parse_format
 from vmtest.command.task import command_tasks
 from vmtest.config import select
 from vmtest.config.suggest import suggestion
@@ -26,7 +26,7 @@ from vmtest.model.project import Config
 from vmtest.objects import builds as objects
 from vmtest.objects import inspect as objectfile
 from vmtest.rootfs.image import digest_wheel
-from vmtest.suites.process import pack
+from vmtest.suites.payload import pack
 from vmtest.suites.task import SuitesTasks
 from vmtest.verify import objects as loadables
 from vmtest.verify import types

@@ -17,13 +17,13 @@ from vmtest.bisect import rounds as bisection
 from vmtest.bisect.observe import Observation
 from vmtest.bisect.rounds import Recorded, Standing
 from vmtest.cli.common import say
-from vmtest.cli.report import read_matrix
 from vmtest.errors import UsageError
 from vmtest.model.events import Event
 from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.report import live
 from vmtest.runs import matrix_json
 from vmtest.runs.folder import RunFolder
+from vmtest.runs.read import read_matrix
 from vmtest.verify import types
 
 SuiteOption = Annotated[list[str] | None, typer.Option(help="Which suites; default all.")]

@@ -34,7 +34,7 @@ from vmtest.cli.bisect.tree import tree_at
 from vmtest.cli.common import say
 from vmtest.cli.run import facts_of
 from vmtest.kernels import Store, default_cache
-from vmtest.matrix.runner import Plan
+from vmtest.matrix.plan import Plan
 from vmtest.model.kernels import Kernel, TreeSpec
 from vmtest.model.project import Config
 from vmtest.runs import folder as runs

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from vmtest.bisect import commits as gitbisect
-from vmtest.bisect import render as common_words
 from vmtest.bisect import rounds as bisection
 from vmtest.bisect.commits import History
 from vmtest.bisect.probes import Builds, Matrices, Twice
+from vmtest.bisect.render import opening, render_commits
 from vmtest.bisect.rounds import Outcome, Question, Recorded, Watch
 from vmtest.cli.bisect.question import Work
 from vmtest.cli.bisect.shared import (
@@ -33,10 +33,9 @@ from vmtest.host.cache import sha256_file
 from vmtest.kernels import Store, default_cache
 from vmtest.kernels.tree.repository import GitTree
 from vmtest.kernels.tree.source import trees_folder
-from vmtest.matrix.runner import Plan
+from vmtest.matrix.plan import Plan
 from vmtest.model.kernels import Kernel, TreeSpec
 from vmtest.model.project import Config
-from vmtest.report import commits as words
 from vmtest.report.text import counted
 from vmtest.runs import folder as runs
 from vmtest.runs.folder import RunFolder
@@ -114,7 +113,7 @@ def search(
             bisection.begin(journal, recorded.question)
         many = counted(span.count + 1, "commit")
         ends_of = (span.old.point.label, span.new.point.label)
-        say(common_words.opening(*ends_of, many, os.path.relpath(folder.path), len(recorded.seen)))
+        say(opening(*ends_of, many, os.path.relpath(folder.path), len(recorded.seen)))
         for note in span.notes:
             say(f"note: {note}")
         display = Display(recorded, 1, many)
@@ -134,7 +133,7 @@ def search(
     points = outcome.question.points
     culprits = [history.commit(points[n].version) for n in outcome.answer.places]
     commands = _commands(outcome, tree, work, ends.kconfig, config)
-    say(words.render(outcome, span, tree.path, culprits, commands, _logs(outcome, folder)))
+    say(render_commits(outcome, span, tree.path, culprits, commands, _logs(outcome, folder)))
 
 
 def tree_at(path: Path) -> GitTree:

@@ -11,13 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from vmtest.cli import common
-from vmtest.cli.report import dump
+from vmtest.cli.common import dump
 from vmtest.errors import KernelUnavailable, UsageError
 from vmtest.host.cache import megabytes
 from vmtest.kernels import Store, default_cache
 from vmtest.kernels.debian.index import selected
 from vmtest.kernels.debian.source import AptSource
-from vmtest.matrix.runner import resolve_all
+from vmtest.kernels.resolve import resolve_all
 from vmtest.model.kernels import Kernel, Resolved
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult

@@ -14,13 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from vmtest.cli import common
-from vmtest.cli.report import dump
-from vmtest.cli.run import choose_kernels
+from vmtest.cli.common import dump
 from vmtest.errors import InfrastructureError, VmtestError
 from vmtest.host.cache import megabytes
 from vmtest.kernels import Store, default_cache, source_for
 from vmtest.kernels.files.package import file_name
-from vmtest.matrix.runner import resolve_all
+from vmtest.kernels.resolve import choose_kernels, resolve_all
 from vmtest.model.events import Note, coming
 from vmtest.model.kernels import (
     AptSpec,

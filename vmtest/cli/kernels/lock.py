@@ -13,7 +13,7 @@ from vmtest.config import select
 from vmtest.errors import InfrastructureError
 from vmtest.kernels import Store, default_cache, source_for
 from vmtest.kernels.lock import file as lockfile
-from vmtest.matrix.runner import resolve_all
+from vmtest.kernels.resolve import resolve_all
 
 EXAMPLE = """Write kernels.lock: the exact version, origin and digest of every kernel.
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from vmtest.errors import UsageError
 from vmtest.model.results import TestResult
 
 Kind = Literal["gotest", "tap", "junit"]
@@ -57,3 +58,11 @@ class Reader(Protocol):
 
     def end(self, died: str = "") -> None:
         """Take the end; ``died`` is why, unless the command ended by itself."""
+
+
+def parse_format(text: str | None) -> Format | None:
+    """Read ``--results``; raises UsageError."""
+    try:
+        return None if text is None else Format.parse(text)
+    except ValueError as error:
+        raise UsageError(f"--results {error}") from error

@@ -13,9 +13,9 @@ from vmtest.errors import BuildFailed, InfrastructureError
 from vmtest.host.cache import disk_full, remove_tree, require_tool
 from vmtest.host.plain import plain_folder
 from vmtest.host.process import Supervised
+from vmtest.host.virtme import find_vng, vng_environment
 from vmtest.kernels.kconfig import parse
 from vmtest.model.kernels import Progress
-from vmtest.vm.vng import find_vng, vng_environment
 
 _UNDER_WAY = "under-way"
 """In the build folder while something runs there; left by one that was killed."""

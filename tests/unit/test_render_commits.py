@@ -6,9 +6,9 @@ from pathlib import Path
 
 from vmtest.bisect.commits import Commit, Span
 from vmtest.bisect.observe import Observation
+from vmtest.bisect.render import render_commits
 from vmtest.bisect.rounds import Outcome, Question
 from vmtest.bisect.search import Answer, Verdict
-from vmtest.report.commits import render
 
 GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP
 
@@ -40,7 +40,7 @@ def said(answer: Answer, *culprits: Commit, notes: tuple[str, ...] = ()) -> str:
     span = Span(OLD, NEW, 11, notes)
     commands = {0: "vmtest bisect step linux --rev aaa", 2: "vmtest bisect step linux --rev ccc"}
     logs = {0: ["run/aaa/pytest.log"], 2: ["run/ccc/console.log", "run/ccc/pytest.log"]}
-    return render(outcome(answer), span, Path("/src/linux"), culprits, commands, logs)
+    return render_commits(outcome(answer), span, Path("/src/linux"), culprits, commands, logs)
 
 
 def test_the_end_names_the_commit_its_author_and_what_was_good_before() -> None:

@@ -1,0 +1,223 @@
+"""A kernel's guests: booted, handed to the work, ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event as Flag
+from threading import Lock
+from typing import Protocol
+
+from vmtest.errors import SessionLost, VmtestError
+from vmtest.matrix.intact import Intact
+from vmtest.model.events import Booted, Booting, Event
+from vmtest.model.kernels import Kernel, KernelImage, Limits, Network, RootImage
+from vmtest.model.results import KernelResult, Status
+from vmtest.vm.accel import Probe
+from vmtest.vm.console import Finding, Sign
+from vmtest.vm.deadlines import Scale
+from vmtest.vm.klog import KernelLog, LogReader
+from vmtest.vm.machine import Machine, MachineSpec
+from vmtest.vm.session import Session, SshSession
+
+_ANSWER = 10.0  # seconds for a guest to say something simple, times the deadlines' factor
+
+Emit = Callable[[Event], None]
+
+
+Hold = Callable[[Session, KernelResult], None]
+"""Called with a failed kernel's session before its VM ends (``--shell-on-failure``)."""
+
+
+class Task(Protocol):
+    """What is done in one kernel: a value that can be pickled.
+
+    ``objects`` has name and sha256 of each BPF object it takes along.
+    """
+
+    @property
+    def objects(self) -> tuple[tuple[str, str], ...]:
+        """Name and sha256 of each BPF object."""
+
+    def run(self, bench: Bench, result: KernelResult) -> KernelResult:
+        """Do it, and return ``result`` completed.
+
+        A VmtestError or an OSError that it raises becomes the kernel's
+        BOOT_FAILED or INFRA_ERROR.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that running one kernel takes; ``directory`` exists and is its own."""
+
+    kernel: Kernel
+    image: KernelImage
+    root: RootImage
+    task: Task
+    probe: Probe
+    directory: Path
+    vcpus: int
+    note: str = ""
+
+    @property
+    def scale(self) -> Scale:
+        """How much the deadlines stretch here, at this moment."""
+        return Scale.now(self.probe.seconds, self.vcpus)
+
+
+class Cancellation:
+    """A switch that ends every machine running in this process, once."""
+
+    def __init__(self) -> None:
+        self._flag = Flag()
+        self._lock = Lock()
+        self._machines: set[Machine] = set()
+
+    @property
+    def requested(self) -> bool:
+        """Whether it was thrown."""
+        return self._flag.is_set()
+
+    def cancel(self) -> None:
+        """End every machine, and every one that would still start."""
+        with self._lock:
+            self._flag.set()
+            for machine in tuple(self._machines):
+                machine.cancel()
+
+    def watch(self, machine: Machine, stack: ExitStack) -> None:
+        """Have ``machine`` end with the others, until ``stack`` is left; raises SessionLost."""
+        with self._lock:
+            if self._flag.is_set():
+                raise SessionLost("cancelled")
+            self._machines.add(machine)
+        stack.callback(self._forget, machine)
+
+    def _forget(self, machine: Machine) -> None:
+        with self._lock:
+            self._machines.discard(machine)
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A booted guest.
+
+    ``limits`` are real seconds; ``reader`` follows the kernel's log; ``booted`` is the
+    kernel's time of the last complaint on the console when the session was there.
+    """
+
+    machine: Machine
+    session: SshSession
+    limits: Limits
+    reader: LogReader
+    booted: float
+
+    @property
+    def complaints(self) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+        """What the kernel complained of while booting, which is no task's fault, and since."""
+        found = self.machine.findings(Sign.SPLAT)
+        up = self.reader.log.up
+        end = self.booted if up is None else up
+        boot = tuple(finding for finding in found if float(finding.stamp) <= end)
+        return boot, found[len(boot) :]
+
+
+class Bench:
+    """Where a task works: boots guests of its job's kernel, one after the other.
+
+    ``boot_seconds`` is what the first boot took to its session (0.0 before),
+    ``console_tail`` the last machine's last lines, ``intact`` watches over the files.
+    """
+
+    def __init__(self, job: Job, emit: Emit, cancellation: Cancellation, hold: Hold | None) -> None:
+        self.job = job
+        self.emit = emit
+        self.boot_seconds = 0.0
+        self.console_tail: tuple[str, ...] = ()
+        self.intact = Intact(job.image, job.root)
+        self._boots = 0
+        self._cancellation = cancellation
+        self._hold = hold
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was interrupted."""
+        return self._cancellation.requested
+
+    def check(self) -> None:
+        """Raise SessionLost once the run was interrupted."""
+        if self.cancelled:
+            raise SessionLost("cancelled")
+
+    @contextmanager
+    def guest(self, network: Network = Network.NONE) -> Iterator[Guest]:
+        """Boot the kernel, and end its VM behind; raises BootError, SessionLost.
+
+        The first guest's logs are ``console.log`` and ``dmesg.log``, the second's
+        ``console-2.log`` and ``dmesg-2.log``.
+        """
+        job = self.job
+        self._boots += 1
+        number = "" if self._boots == 1 else f"-{self._boots}"
+        spec = MachineSpec(
+            image=job.image,
+            root=job.root,
+            probe=job.probe,
+            log=job.directory / f"console{number}.log",
+            memory_mib=job.kernel.memory_mib,
+            cpus=job.kernel.cpus,
+            cmdline=job.kernel.cmdline,
+            network=network,
+        )
+        limits = job.scale.apply(job.kernel.limits)
+        with ExitStack() as stack:
+            self.emit(Booting(job.kernel.name, self._boots))
+            machine = stack.enter_context(Machine(spec))
+            stack.callback(self._remember, machine)
+            self._cancellation.watch(machine, stack)
+            session = machine.connect(limits.boot, job.scale.factor)
+            log = KernelLog(job.directory / f"dmesg{number}.log")
+            machine.log = log
+            reader = LogReader(session, log)
+            stack.callback(reader.join)
+            stack.callback(session.close)
+            seconds = round(time.monotonic() - machine.started, 2)
+            self.boot_seconds = self.boot_seconds or seconds
+            self.emit(
+                Booted(job.kernel.name, seconds, job.image.release, job.probe.accelerator.value)
+            )
+            self.intact.begin()
+            booting = machine.console.findings(Sign.SPLAT)
+            booted = max((float(finding.stamp) for finding in booting), default=0.0)
+            yield Guest(machine, session, limits, reader, booted)
+
+    def _remember(self, machine: Machine) -> None:
+        self.console_tail = machine.console.tail
+
+    def read_log(self, guest: Guest) -> None:
+        """Read the kernel's log up to now, where programs and maps have been freed as well.
+
+        Raises SessionLost, and DeadlineExceeded when the guest does not answer.
+        """
+        guest.reader.finish(_ANSWER * self.job.scale.factor, self.check)
+
+    def show(self, session: SshSession, result: KernelResult) -> KernelResult:
+        """Let somebody look at a guest that failed; whatever comes of it, the result stands."""
+        if self._hold is None or self.cancelled or not session.alive:
+            return result
+        if result.status in (Status.PASSED, Status.COLLECTED):
+            return result
+        try:
+            self._hold(session, result)
+        except (VmtestError, OSError) as error:
+            return replace(result, note=f"{result.note}; no shell: {error}".removeprefix("; "))
+        return result
+
+
+def unheard(event: Event) -> None:
+    """What hears events that nobody wants."""
+    del event

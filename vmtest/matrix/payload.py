@@ -1,0 +1,167 @@
+"""What every guest gets, whatever runs in it: our own code, a libbpf, an environment."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import vmtest
+from vmtest.errors import InfrastructureError
+from vmtest.host.files import FileContent, Files
+from vmtest.model.kernels import Library
+from vmtest.vm.session import Check, Session
+
+GUEST_ROOT = "/tmp/vmtest"
+"""Where the payload lies in the guest (a file system in its memory)."""
+MODULES = "modules"
+"""The payload's file with the names of the kernel's modules that are loaded before anything."""
+
+
+KNOWN_FAILURES = "known_failures.json"
+
+
+def module_list(modules: Sequence[str]) -> dict[str, bytes]:
+    """The member of a payload that has the modules to load; none for none."""
+    return {MODULES: "".join(f"{name}\n" for name in modules).encode()} if modules else {}
+
+
+def guest_code(files: Files) -> dict[str, FileContent | bytes]:
+    """Our own code that every payload has, by its place in the archive."""
+    package = Path(vmtest.__file__).parent
+    paths = (package / "__init__.py", *sorted((package / "guest").rglob("*.py")))
+    return {f"vmtest/{path.relative_to(package)}": files.read(path) for path in paths}
+
+
+def size_of(content: FileContent | bytes) -> int:
+    """Bytes of a member."""
+    return len(content if isinstance(content, bytes) else content.data)
+
+
+def tar(members: Mapping[str, FileContent | bytes]) -> bytes:
+    """An archive of files, or of what is to be in them, by their place in it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            data = content if isinstance(content, bytes) else content.data
+            executable = isinstance(content, FileContent) and content.executable
+            info.mode = 0o755 if executable else 0o644
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+# Where distributions keep the kernel's config, and where libbpf looks for what __kconfig externs
+# ask.  The guest's root is an image, in whose /boot is nothing that a test could miss; without the
+# config everything else works as before.
+LAY_CONFIG = (
+    f"place=/boot/config-$(cat /proc/sys/kernel/osrelease); [ ! -f {GUEST_ROOT}/config ] || "
+    "[ -e $place ] || { { [ -w /boot ] || mount -t tmpfs vmtest /boot; } && "
+    f"ln -s {GUEST_ROOT}/config $place; }} || "
+    'echo "vmtest: the kernel\'s config could not be laid at $place" >/dev/kmsg'
+)
+"""The shell's words that lay the config, if it came along, at /boot/config-RELEASE."""
+
+# bpffs: mounting it loads a module on some kernels (0.15 s emulated), so it is
+# left to here, off the way to the first SSH session.
+_UNPACK = (
+    f"mkdir -p {GUEST_ROOT} && tar -xf {GUEST_ROOT}.tar -C {GUEST_ROOT} && rm {GUEST_ROOT}.tar && "
+    f"{{ [ ! -f {GUEST_ROOT}.config ] || mv {GUEST_ROOT}.config {GUEST_ROOT}/config; }} && "
+    f"{{ {LAY_CONFIG}; }} && "
+    "{ grep -q ' /sys/fs/bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf; } && "
+    # What [[object]] modules and --module name; a kernel without one says so in its own log.
+    f"for module in $(cat {GUEST_ROOT}/{MODULES} 2>/dev/null); do modprobe -q $module || "
+    'echo "vmtest: this kernel has no module $module" >/dev/kmsg; done && '
+    "cat /proc/sys/kernel/osrelease"
+)
+LIBRARY_FOLDERS = "/usr/lib/*-linux-gnu /lib/*-linux-gnu /usr/lib64 /lib64 /usr/lib /lib"
+"""Where a guest's own libbpf.so.1 is searched: patterns, for a shell."""
+_NO_LIBBPF = 9
+# The versions in "$@" go to their folders, the guest's own libbpf is named, and the first version
+# is laid over it.
+_LIBBPF = (
+    f"for version; do mkdir -p {GUEST_ROOT}/libbpf/$version && mv {GUEST_ROOT}-libbpf-$version "
+    f"{GUEST_ROOT}/libbpf/$version/libbpf.so.1 || exit; done; "
+    f"for place in {LIBRARY_FOLDERS}; do "
+    "own=$place/libbpf.so.1; test -e $own || continue; readlink -f $own; test $# = 0 || "
+    f'mount --bind {GUEST_ROOT}/libbpf/"$1"/libbpf.so.1 $own; exit; done; '
+    f"test $# = 0 || exit {_NO_LIBBPF}"
+)
+_LIBBPF_FILE = re.compile(r"libbpf\.so\.(\d+\.\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What a guest says: the ``release`` that it runs, and the version of its libbpf ("1.5").
+
+    ``libbpf`` is "" where there is none, or its file's name does not say.
+    """
+
+    release: str
+    libbpf: str
+
+
+def install(
+    session: Session,
+    archive: bytes,
+    check: Check,
+    config: Path | None = None,
+    libraries: Sequence[Library] = (),
+) -> Installed:
+    """Copy the payload ``archive`` into the guest by SFTP and unpack it.
+
+    ``config`` is the kernel's, which is laid where libbpf and others look for it.  The first of
+    ``libraries`` is laid over the guest's own libbpf; all are put where :func:`library_path` says.
+    Raises SessionLost, InfrastructureError when the guest has no room, or OSError when ``config``
+    cannot be read.
+    """
+    session.put(archive, f"{GUEST_ROOT}.tar")
+    if config is not None:
+        session.put(config.read_bytes(), f"{GUEST_ROOT}.config")
+    for library in libraries:
+        session.put(library.data, f"{GUEST_ROOT}-libbpf-{library.version}")
+    versions = [library.version for library in libraries]
+    script = f"{_UNPACK} && {{ {_LIBBPF}; }}"
+    done = session.run(["sh", "-c", script, "sh", *versions], check=check)
+    if done.status == _NO_LIBBPF:
+        raise InfrastructureError(
+            "[guest] libbpf is laid over the libbpf.so.1 of the guest's root, which has none; "
+            "install one there"
+        )
+    if done.status != 0:
+        raise InfrastructureError(
+            f"cannot unpack the payload in the guest: {done.stderr.decode()[-400:]}; "
+            "raise memory in kernels.toml"
+        )
+    release, _, own = done.stdout.decode().strip().partition("\n")
+    named = _LIBBPF_FILE.search(own)
+    return Installed(release, (*versions, named[1] if named else "")[0])
+
+
+def library_path(version: str) -> str:
+    """The folder in a guest with the libbpf of that version, for LD_LIBRARY_PATH."""
+    return f"{GUEST_ROOT}/libbpf/{version}"
+
+
+def guest_environment() -> dict[str, str]:
+    """The environment that suites, commands and shells get in the guest."""
+    return {
+        "HOME": "/run/vmtest/home",
+        "LANG": "C.UTF-8",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": GUEST_ROOT,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Not options of run.py: pytest started by hand in `vmtest shell` judges alike.
+        "PYTEST_PLUGINS": "vmtest.guest.known_failures,vmtest.guest.needs",
+        "VMTEST_KNOWN_FAILURES": f"{GUEST_ROOT}/{KNOWN_FAILURES}",
+        "VMTEST_OBJECTS": f"{GUEST_ROOT}/objects",
+    }
+
+
+def in_guest_environment(argv: Sequence[str]) -> list[str]:
+    """``argv`` run with ``guest_environment`` and nothing else of the SSH server's."""
+    return ["env", "-i", *(f"{k}={v}" for k, v in guest_environment().items()), *argv]

@@ -1,0 +1,50 @@
+"""A matrix before it runs: kernels, work, limits, and where its results go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vmtest.host.files import Files
+from vmtest.matrix.bench import Task
+from vmtest.model.kernels import Kernel, KernelImage, Resolved
+from vmtest.model.project import Config
+from vmtest.model.results import Matrix
+from vmtest.runs.folder import RunFolder
+
+
+def _no_notes(matrix: Matrix) -> tuple[str, ...]:
+    del matrix
+    return ()
+
+
+def _as_it_is(matrix: Matrix) -> Matrix:
+    return matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run: what, on what.
+
+    ``task`` makes the task of a kernel once it is in the store (UsageError ends the
+    run); ``files`` reads what is the user's; ``suites`` is the order of the table's rows;
+    ``command`` is what ``vmtest exec`` runs;
+    ``resolved`` has kernels whose index was already read; ``jobs`` of None means
+    as many VMs as the machine has room for; ``notes`` says what the user should know
+    of a whole matrix, after ``finish`` has made of it what only all kernels together tell.
+    """
+
+    config: Config
+    kernels: tuple[Kernel, ...]
+    task: Callable[[KernelImage], Task]
+    cache: Path
+    folder: RunFolder
+    suites: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    jobs: int | None = None
+    accelerator: str = "auto"
+    resolved: Mapping[str, Resolved] = field(default_factory=dict)
+    notes: Callable[[Matrix], tuple[str, ...]] = _no_notes
+    finish: Callable[[Matrix], Matrix] = _as_it_is
+    files: Files = field(default_factory=Files)

@@ -1,0 +1,116 @@
+"""A matrix's suites as one archive for the guests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vmtest.errors import UsageError
+from vmtest.host.files import FileContent, Files
+from vmtest.matrix.payload import GUEST_ROOT, KNOWN_FAILURES, guest_code, module_list, size_of, tar
+from vmtest.model.project import Suite
+
+PAYLOAD_LIMIT = 64 << 20
+"""Bytes of the unpacked payload beyond which it is surely a mistake."""
+
+_SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What goes into a guest: a tar archive, and where its parts lie once unpacked.
+
+    ``suites`` are those of the configuration that were asked for; ``root`` is
+    the folder that pytest's node ids are relative to, on the host; ``objects``
+    has name and sha256 of each object.
+    """
+
+    archive: bytes
+    suites: tuple[Suite, ...]
+    root: Path
+    objects: tuple[tuple[str, str], ...] = ()
+
+    def guest_path(self, suite: Suite) -> str:
+        """Where the tests of ``suite`` lie in the guest."""
+        return str(PurePosixPath(GUEST_ROOT, "suites", suite.tests.relative_to(self.root)))
+
+    def suite_of(self, test: str) -> str:
+        """The name of the suite that the node id ``test`` belongs to, "" for none."""
+        path = self.root / test.split("::", 1)[0]
+        return next((s.name for s in self.suites if path == s.tests or s.tests in path.parents), "")
+
+
+def suites_root(suites: Iterable[Suite]) -> Path:
+    """The common folder of all suites: pytest's rootdir, whatever is selected of them.
+
+    Without any suite it is /: nothing lies below it in a payload.
+    """
+    folders = [suite.tests if suite.tests.is_dir() else suite.tests.parent for suite in suites]
+    common = folders[0] if folders else Path("/")
+    while not all(common == folder or common in folder.parents for folder in folders):
+        common = common.parent
+    return common
+
+
+def pack(
+    suites: Sequence[Suite],
+    chosen: Sequence[Suite],
+    objects: Mapping[str, Path],
+    known_failures: str = "",
+    files: Files | None = None,
+    modules: Sequence[str] = (),
+) -> Payload:
+    """The payload for ``chosen`` out of the configured ``suites``, with ``objects`` by name.
+
+    Every file beside a suite's tests goes along (conftest.py, helpers, data), and
+    ``known_failures``, which is JSON for ``vmtest.guest.known_failures``.
+    ``files`` reads them all, for every kernel of a run; ``modules`` are loaded in the guest.
+    Raises UsageError for a missing object or a payload over 64 MiB.
+    """
+    files = files or Files()
+    for suite in chosen:
+        if not suite.tests.exists():
+            raise UsageError(
+                f'kernels.toml: suite "{suite.name}": tests = "{suite.tests}" does not exist'
+            )
+    root = suites_root(suites)
+    members: dict[str, FileContent | bytes] = {}
+    for suite in suites:
+        folder = suite.tests if suite.tests.is_dir() else suite.tests.parent
+        for path in files.below(folder, _files):
+            members[f"suites/{path.relative_to(root)}"] = files.read(path, "suites")
+    digests: dict[str, str] = {}
+    for suite in chosen:
+        for name in suite.objects:
+            if name not in objects:
+                raise UsageError(
+                    f'suite "{suite.name}": there is no object "{name}" for this kernel; '
+                    f'add [[object]] name = "{name}" to kernels.toml or give --object {name}=PATH'
+                )
+            content = files.read(objects[name], "objects")
+            members[f"objects/{name}.o"], digests[name] = content, content.sha256
+    members |= guest_code(files)
+    size = sum(map(size_of, members.values()))
+    if size > PAYLOAD_LIMIT:
+        raise UsageError(
+            f"the payload below {root} has {size >> 20} MiB, more than {PAYLOAD_LIMIT >> 20}: "
+            "keep a suite's tests in a folder of their own"
+        )
+    if known_failures:
+        members[KNOWN_FAILURES] = known_failures.encode()
+    members |= module_list(modules)
+    return Payload(tar(members), tuple(chosen), root, tuple(sorted(digests.items())))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(map(_skipped, path.relative_to(folder).parts))
+    ]
+
+
+def _skipped(part: str) -> bool:
+    """Caches, environments, git's and our own state: nothing of it is a test's."""
+    return part in _SKIPPED_FOLDERS or part.startswith(".")
