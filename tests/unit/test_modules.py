@@ -83,6 +83,7 @@ LOAD = Load(
         remedy="r",
         evidence="log: x",
         missing="f",
+        name="f",
     ),
 )
 
@@ -93,6 +94,7 @@ def test_what_a_module_has_is_not_said_to_be_missing() -> None:
     assert (load.verdict, load.reason.code) == (Verdict.REFUSED, "module-not-loaded")
     assert load.reason.text == "f is in the module nf_test of this kernel, which is not loaded"
     assert 'modules = ["nf_test"]' in load.reason.remedy
+    assert load.reason.name == "f"
 
 
 def test_an_attachment_that_a_module_would_allow_says_so() -> None:

@@ -117,6 +117,7 @@ def loaded(verdict: Load, program: str = "p") -> KernelResult:
         ("helper", "bpf_loop", "BPF_FUNC_loop"),
         ("helper", "#218", ""),
         ("map-type", "BPF_MAP_TYPE_ARENA", "BPF_MAP_TYPE_ARENA"),
+        ("module-not-loaded", "nf_ct_netns_get", "nf_ct_netns_get"),
         ("kconfig", "CONFIG_FPROBE", "CONFIG_FPROBE"),
         ("type-not-told", "auth", ""),
         ("possible-null", "", ""),

@@ -133,6 +133,7 @@ _OF_THE_KERNEL = {
     "ksym-type",
     "map-flag",
     "map-type",
+    "module-not-loaded",
     "program-type",
     "sleepable",
     "struct-ops-type",

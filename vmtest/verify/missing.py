@@ -45,4 +45,5 @@ def _of_module(reason: Reason, modules: Modules) -> Reason | None:
         text=f"{name} is in the module {module} of this kernel, which is not loaded",
         remedy=f'load it before: --module {module}, or modules = ["{module}"] in its [[object]]',
         evidence=f"{reason.evidence}; {missing} is defined in the kernel package's {module}",
+        name=reason.name or name,
     )
