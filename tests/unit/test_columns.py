@@ -7,7 +7,7 @@ from dataclasses import replace
 from vmtest.model.loads import LoadResult, Reason, Verdict
 from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.verify.baseline import FailOn, Rules
-from vmtest.verify.columns import compared
+from vmtest.verify.columns import compared, of_shards
 
 REFUSED = LoadResult("o", "p", Verdict.REJECTED, reason=Reason("possible-null", "a", "b", "log: c"))
 ACCEPTED = LoadResult("o", "p", Verdict.ACCEPTED)
@@ -70,3 +70,16 @@ def test_a_crash_and_the_loaders_own_limits_stay_what_they_are() -> None:
 def test_a_refusal_still_fails_the_run() -> None:
     old, _ = after(kernel("5.10", "5.10.262", REFUSED), kernel("6.12", "6.12.1", ACCEPTED))
     assert old.status is Status.FAILED
+
+
+def test_shards_say_of_one_another_what_the_run_in_one_piece_says() -> None:
+    old = replace(kernel("5.10", "5.10.262", REFUSED), reason="1 rejected")
+    kernels = (old, kernel("6.12", "6.12.1", ACCEPTED))
+    assert of_shards(Matrix(1, "r", "now", 1.0, (), kernels)).kernels == after(*kernels)
+
+
+def test_a_shards_reason_that_counts_no_verdict_stays() -> None:
+    old = replace(kernel("5.10", "5.10.262", REFUSED), reason="1 regressed")
+    new = kernel("6.12", "6.12.1", ACCEPTED)
+    found, _ = of_shards(Matrix(1, "r", "now", 1.0, (), (old, new))).kernels
+    assert (found.reason, found.loads[0].verdict) == ("1 regressed", Verdict.UNSUPPORTED)

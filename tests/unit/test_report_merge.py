@@ -306,3 +306,49 @@ def test_a_load_that_two_shards_judge_differently_is_a_conflict() -> None:
         kernel("6.12", loads=(loaded("a", Verdict.REJECTED),)),
     )
     assert said.startswith("kernel 6.12: x.o: a: accepted in run r1, rejected in run r2")
+
+
+def by(libbpf: str, *programs: str, **more: Any) -> KernelResult:
+    """A kernel on which one libbpf loaded an object."""
+    loads = tuple(LoadResult("x.o", p, Verdict.ACCEPTED, libbpf=libbpf) for p in ("", *programs))
+    plain = kernel("6.12", loads=loads, libbpf=libbpf, objects=(("x.o", "a" * 64),))
+    return replace(plain, **more)
+
+
+def test_shards_that_loaded_by_different_versions_of_libbpf_have_rows_of_each() -> None:
+    old = LoadResult("x.o", "a", Verdict.REFUSED, libbpf="1.1")
+    merged = two(by("1.1", loads=(old,)), by("1.5", "a"))
+    assert merged.libbpf == "1.1, 1.5"
+    assert {(load.object, load.program): load.verdict for load in merged.loads} == {
+        ("x.o (libbpf 1.1)", "a"): Verdict.REFUSED,
+        ("x.o (libbpf 1.5)", ""): Verdict.ACCEPTED,
+        ("x.o (libbpf 1.5)", "a"): Verdict.ACCEPTED,
+    }
+    assert dict(merged.objects).keys() == {"x.o (libbpf 1.1)", "x.o (libbpf 1.5)"}
+
+
+def test_a_shard_of_one_libbpf_goes_with_one_of_several() -> None:
+    several = by(
+        "1.1, 1.7", objects=(("x.o (libbpf 1.1)", "a" * 64), ("x.o (libbpf 1.7)", "a" * 64))
+    )
+    rows = [LoadResult(f"x.o (libbpf {v})", "", Verdict.ACCEPTED, libbpf=v) for v in ("1.1", "1.7")]
+    merged = two(replace(several, loads=tuple(rows)), by("1.5"))
+    assert [load.object for load in merged.loads] == [
+        "x.o (libbpf 1.1)",
+        "x.o (libbpf 1.7)",
+        "x.o (libbpf 1.5)",
+    ]
+
+
+def test_kernels_that_loaded_by_different_versions_of_libbpf_share_no_row() -> None:
+    merged = merge([matrix(by("1.5"), run="r1"), matrix(by("1.7", kernel="7.0"), run="r2")])
+    assert [load.object for k in merged.kernels for load in k.loads] == [
+        "x.o (libbpf 1.5)",
+        "x.o (libbpf 1.7)",
+    ]
+
+
+def test_one_libbpf_in_all_shards_leaves_the_names_as_they_are() -> None:
+    merged = two(by("1.5"), by("1.5", "a", loads=(loaded("a"),)))
+    assert {load.object for load in merged.loads} == {"x.o"}
+    assert merged.libbpf == "1.5"

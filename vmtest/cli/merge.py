@@ -16,6 +16,7 @@ from vmtest.errors import VmtestError
 from vmtest.report.merge import merge as merge_matrices
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
+from vmtest.verify.columns import of_shards
 
 EXAMPLE = """Make one matrix of the runs of shards (other kernels, or other suites of the same).
 
@@ -33,9 +34,8 @@ def merge(
     """Merge; exits with the status of the whole."""
     with common.reported():
         kernels, suites, project = _order(config)
-        merged = merge_matrices(
-            [read_any(name, config) for name in run], kernels=kernels, suites=suites
-        )
+        matrices = [read_any(name, config) for name in run]
+        merged = of_shards(merge_matrices(matrices, kernels=kernels, suites=suites))
         folder = runs.create(project)
         folder.write("matrix.json", matrix_json.render(merged))
         folder.describe({"merged": run, "started": runs.utc_now()})

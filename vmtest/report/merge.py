@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from vmtest.errors import UsageError
-from vmtest.model.loads import LoadResult, Verdict
+from vmtest.model.loads import LoadResult, Verdict, row_of
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.model.versions import unique
 
@@ -42,7 +42,8 @@ def merge(
     A kernel in several shards gets the gravest status, all reasons, and the
     logs and console of the shard that had that status; its boot is the slowest
     and its duration the sum, because every shard spent its own.  The matrix
-    lasts as long as the longest shard, and began with the first.
+    lasts as long as the longest shard, and began with the first.  Where the shards
+    loaded objects by different versions of libbpf, each version has its own rows.
 
     Raises UsageError when there is nothing to merge, when only some of the shards ran
     their tests (the others listed them), and when shards disagree about a kernel's exact
@@ -54,6 +55,7 @@ def merge(
     if len(shards) == 1:
         return shards[0]
     _check_collected(shards)
+    shards = _by_loader(shards)
     suite_order = _ordered((s for shard in shards for s in shard.suites), suites)
     names = _ordered((k.kernel for shard in shards for k in shard.kernels), kernels)
     of = {
@@ -82,6 +84,38 @@ def _check_collected(shards: Sequence[Matrix]) -> None:
         )
 
 
+def _by_loader(shards: Sequence[Matrix]) -> list[Matrix]:
+    """``shards`` whose objects say which libbpf loaded them, where it was not always the same."""
+    loads = [load for shard in shards for kernel in shard.kernels for load in kernel.loads]
+    if len({load.libbpf for load in loads if load.libbpf}) < 2:
+        return list(shards)
+    return [
+        replace(shard, kernels=tuple(_rows_by_loader(kernel) for kernel in shard.kernels))
+        for shard in shards
+    ]
+
+
+def _rows_by_loader(kernel: KernelResult) -> KernelResult:
+    rows = {load.object: _row(load.object, load.libbpf) for load in kernel.loads if load.libbpf}
+    return replace(
+        kernel,
+        objects=tuple((rows.get(name, name), digest) for name, digest in kernel.objects),
+        loads=tuple(replace(one, object=rows.get(one.object, one.object)) for one in kernel.loads),
+        changes=tuple(
+            replace(one, object=rows.get(one.object, one.object)) for one in kernel.changes
+        ),
+    )
+
+
+def _row(name: str, libbpf: str) -> str:
+    return name if name.endswith(row_of("", libbpf)) else row_of(name, libbpf)
+
+
+def _loaders(results: Sequence[KernelResult]) -> str:
+    """Every libbpf of the shards of one kernel."""
+    return ", ".join(unique(v for result in results for v in result.libbpf.split(", ") if v))
+
+
 def _ordered(found: Iterable[str], wanted: Sequence[str]) -> tuple[str, ...]:
     present = unique(found)
     first = [name for name in unique(wanted) if name in present]
@@ -99,7 +133,7 @@ def _kernel(parts: Sequence[tuple[str, KernelResult]], suites: Sequence[str]) ->
         release=_agreed(parts, "release"),
         digest=_agreed(parts, "digest"),
         accelerator="+".join(sorted({r.accelerator for r in results} - {""})),
-        libbpf=_agreed(parts, "libbpf"),
+        libbpf=_loaders(results),
         tests=_tests(parts, suites),
         reason="; ".join(unique(r.reason for r in results if r.reason)),
         note="; ".join(unique(r.note for r in results if r.note)),

@@ -6,6 +6,7 @@ something: what is refused is no mistake of the program.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -31,6 +32,31 @@ def compared(matrix: Matrix, rules: Rules) -> Matrix:
         for replaced in (_compared(kernel, _accepting(kernel, matrix.kernels)),)
     )
     return replace(matrix, kernels=kernels)
+
+
+def of_shards(matrix: Matrix) -> Matrix:
+    """The same for runs that were judged one by one: no status changes, the counts follow."""
+    kernels = []
+    for kernel in matrix.kernels:
+        replaced = _compared(kernel, _accepting(kernel, matrix.kernels))
+        if replaced is not kernel:
+            replaced = replace(replaced, reason=_recounted(replaced))
+        kernels.append(replaced)
+    return replace(matrix, kernels=tuple(kernels))
+
+
+_COUNT = re.compile(rf"\d+ (?:{'|'.join(Verdict)})")
+
+
+def _recounted(kernel: KernelResult) -> str:
+    """The reason of ``kernel``, whose counts of verdicts are those of its loads."""
+    parts = re.split("[,;] ", kernel.reason)
+    others = [part for part in parts if not _COUNT.fullmatch(part)]
+    if len(others) == len(parts):
+        return kernel.reason  # its verdicts did not decide
+    bad = [load.verdict for load in kernel.loads if load.required and load.verdict.bad]
+    counts = [f"{bad.count(verdict)} {verdict}" for verdict in Verdict if verdict in bad]
+    return ", ".join([*counts, *others])
 
 
 def _accepting(kernel: KernelResult, others: Sequence[KernelResult]) -> dict[_Key, str]:
