@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmtest.bisect.rounds import JOURNAL
+from vmtest.bisect.journal import JOURNAL
 from vmtest.objects.compile import build_all
 
 PROJECT = Path(__file__).parents[1]

@@ -37,7 +37,7 @@ from vmtest.model.project import Config
 from vmtest.objects.compile import build_all
 from vmtest.rootfs.image import GUEST_PYTHON
 from vmtest.rootfs.prepare import prepare_root
-from vmtest.suites.payload import Payload, pack
+from vmtest.suites.payload import Payload, pack_suites
 from vmtest.vm import accel
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import SshSession
@@ -178,7 +178,7 @@ def main() -> None:
     load = os.getloadavg()
     build_all(PROJECT / "bpf", PROJECT / "build")
     objects = {made.name: made.path for made in settings.objects}
-    payload = pack(settings.suites, settings.suites, objects)
+    payload = pack_suites(settings.suites, settings.suites, objects)
     with tempfile.TemporaryDirectory() as folder:
         programs = compiled(Path(folder))
         spec = MachineSpec(image, root, probe, Path(folder) / "console.log")

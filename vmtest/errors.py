@@ -30,7 +30,7 @@ class ConfigError(UsageError):
         return ConfigError, (list(self.problems),)
 
 
-class BuildError(UsageError):
+class BuildCommandFailed(UsageError):
     """The build command for the objects failed."""
 
 
@@ -42,7 +42,7 @@ class KernelUnavailable(InfrastructureError):
     """A kernel could not be resolved, fetched or imported."""
 
 
-class BuildFailed(KernelUnavailable):
+class KernelBuildFailed(KernelUnavailable):
     """A kernel's tree does not build at this revision."""
 
 

@@ -31,7 +31,7 @@ from vmtest.matrix.slots import memory_available_mib, slots
 from vmtest.model.project import Config
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import STATE
-from vmtest.suites.payload import pack
+from vmtest.suites.payload import pack_suites
 from vmtest.vm import accel
 
 SURVIVED = 1
@@ -114,7 +114,7 @@ def _prepare(
         image=image,
         root=prepare_root(settings, cache),
         probe=accel.choose(image.image, cache, accelerator),
-        payload=pack(settings.suites, settings.suites, originals),
+        payload=pack_suites(settings.suites, settings.suites, originals),
         folder=folder,
         jobs=jobs or room,
     )

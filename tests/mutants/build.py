@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.mutants import code
 from tests.mutants.operators import Mutant
-from vmtest.errors import BuildError, UsageError
+from vmtest.errors import BuildCommandFailed, UsageError
 from vmtest.objects import builds as objects
 from vmtest.objects import compile
 
@@ -104,10 +104,10 @@ class Workshop:
         self._out.mkdir()
 
     def survey(self, name: str, source: str) -> tuple[Unit, bytes]:
-        """The unmutated object ``name`` and what it is made of; raises BuildError."""
+        """The unmutated object ``name`` and what it is made of; raises BuildCommandFailed."""
         error, data = self._compile(source)
         if error:
-            raise BuildError(f"{source}: clang failed:\n{error}")
+            raise BuildCommandFailed(f"{source}: clang failed:\n{error}")
         notes = (self._out / "object.o.d").read_text().replace("\\\n", " ").partition(":")[2]
         tree = self._tree.resolve()
         read = [Path(entry).resolve() for entry in notes.split()]

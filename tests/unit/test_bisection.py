@@ -9,22 +9,10 @@ from typing import Any
 
 import pytest
 
+from vmtest.bisect.journal import JOURNAL, Journal, Recorded, begin, find_interrupted, read
 from vmtest.bisect.observe import Observation
-from vmtest.bisect.rounds import (
-    JOURNAL,
-    Journal,
-    Outcome,
-    Point,
-    Question,
-    Recorded,
-    Standing,
-    Told,
-    Watch,
-    begin,
-    bisect,
-    find_interrupted,
-    read,
-)
+from vmtest.bisect.question import Conclusion, Point, Question, Standing
+from vmtest.bisect.rounds import Told, Watch, bisect
 from vmtest.bisect.search import Verdict
 from vmtest.errors import InfrastructureError, UsageError
 
@@ -72,7 +60,7 @@ class Run:
 
     def __call__(
         self, asked: Question, kernels: Kernels, slots: int = 1, recorded: Recorded | None = None
-    ) -> Outcome:
+    ) -> Conclusion:
         watch = Watch(self.standings.append, lambda place, attempt, one: None)
         with closing(Journal.open(self.folder)) as journal:
             if recorded is None:

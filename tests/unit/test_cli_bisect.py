@@ -10,7 +10,7 @@ import pytest
 import signed_archive
 from command import vmtest
 
-from vmtest.bisect.rounds import JOURNAL
+from vmtest.bisect.journal import JOURNAL
 from vmtest.objects.compile import clang_argv
 
 pytestmark = signed_archive.needed

@@ -13,7 +13,7 @@ from command import Said, vmtest
 from small_trees import commit, everything, git, make_tree
 from typer.testing import CliRunner
 
-from vmtest.bisect.rounds import JOURNAL
+from vmtest.bisect.journal import JOURNAL
 from vmtest.cli.bisect.packages import with_tree
 from vmtest.cli.main import app
 from vmtest.host.cache import find_tool

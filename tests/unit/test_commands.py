@@ -20,7 +20,7 @@ from vmtest.command.files import (
     Copy,
     check_program,
     members,
-    pack,
+    pack_command,
     parse_copy,
     read_copies,
 )
@@ -173,7 +173,7 @@ def test_the_archive_has_files_objects_and_our_package(here: Path) -> None:
     (here / "d" / "link").symlink_to("to")
     (here / "o.o").write_bytes(b"\x7fELF\x02\x01" + bytes(12) + b"\xf7\0")
     copied = read_copies([parse_copy("x"), parse_copy("d")])
-    command = pack(["./x"], copied, {"o": here / "o.o"})
+    command = pack_command(["./x"], copied, {"o": here / "o.o"})
     found = archived(command)
     assert found["work/x"].mode == 0o750
     assert found["work/x"].uid == 0
@@ -188,7 +188,7 @@ def test_kernels_with_other_objects_get_the_files_that_were_read_first(here: Pat
     made(here / "x", "as it was", mode=0o755)
     copied = read_copies([parse_copy("x")])
     made(here / "x", "edited meanwhile", mode=0o755)
-    with tarfile.open(fileobj=io.BytesIO(pack(["./x"], copied, {}).archive)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(pack_command(["./x"], copied, {}).archive)) as archive:
         stream = archive.extractfile("work/x")
         assert stream is not None
         assert stream.read() == b"as it was"
@@ -242,7 +242,7 @@ def watch(tmp_path: Path) -> Iterator[Watch]:
         command: Sequence[str], results: str | None = None, copies: Sequence[Copy] = ()
     ) -> Watched:
         format_ = None if results is None else Format.parse(results)
-        watched = Watched(tmp_path, pack(command, read_copies(copies), {}, format_))
+        watched = Watched(tmp_path, pack_command(command, read_copies(copies), {}, format_))
         made_.append(watched)
         return watched
 

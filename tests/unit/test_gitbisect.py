@@ -11,20 +11,11 @@ from typing import Any
 import pytest
 from small_trees import commit, everything, git
 
-from vmtest.bisect.commits import History, Span, bisect
+from vmtest.bisect.commits import CommitRange, History, bisect
+from vmtest.bisect.journal import JOURNAL, Journal, Recorded, begin, read
 from vmtest.bisect.observe import Observation
-from vmtest.bisect.rounds import (
-    JOURNAL,
-    Journal,
-    Outcome,
-    Question,
-    Recorded,
-    Standing,
-    Told,
-    Watch,
-    begin,
-    read,
-)
+from vmtest.bisect.question import Conclusion, Question, Standing
+from vmtest.bisect.rounds import Told, Watch
 from vmtest.bisect.search import Verdict
 from vmtest.errors import UsageError
 from vmtest.kernels.tree.repository import GitTree
@@ -69,18 +60,18 @@ class Search:
         self.standings: list[Standing] = []
         self.interrupt_before = ""
 
-    def span(self, old: str, new: str) -> Span:
+    def span(self, old: str, new: str) -> CommitRange:
         ids = [git(self.tree, "rev-parse", rev) for rev in (old, new)]
         return self.history.span(ids[0], ids[1], (f"--good {old}", f"--bad {new}"), "fixed")
 
     def __call__(
         self, says: Says, old: str = "HEAD~10", new: str = "HEAD", *, find_fixed: bool = False
-    ) -> Outcome:
+    ) -> Conclusion:
         span = self.span(old, new)
         question = Question({}, (span.old.point, span.new.point), find_fixed=find_fixed)
         return self.go_on(says, Recorded(question))
 
-    def go_on(self, says: Says, recorded: Recorded | None = None) -> Outcome:
+    def go_on(self, says: Says, recorded: Recorded | None = None) -> Conclusion:
         before = recorded or read(self.folder)
         assert before is not None
 
@@ -109,11 +100,11 @@ def search(tree: Path, tmp_path: Path) -> Search:
     return Search(tree, tmp_path)
 
 
-def culprits(outcome: Outcome) -> list[str]:
+def culprits(outcome: Conclusion) -> list[str]:
     return [outcome.question.points[n].subject for n in outcome.answer.places]
 
 
-def last(outcome: Outcome) -> str:
+def last(outcome: Conclusion) -> str:
     return outcome.question.points[outcome.answer.last].subject
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from vmtest.errors import DeadlineExceeded, SessionLost
 from vmtest.matrix.bench import Bench, Guest
-from vmtest.matrix.judge import Work, watch
+from vmtest.matrix.judge import Running, watch
 from vmtest.model.kernels import Limits
 from vmtest.model.results import KernelResult, Status
 from vmtest.vm.console import ConsoleLog, Finding, Sign
@@ -100,7 +100,7 @@ def judged(
         ),
     )
     result = KernelResult("6.12", Status.INFRA_ERROR)
-    return watch(cast(Bench, FakeBench(end)), cast(Guest, guest), result, cast(Work, FakeWork()))
+    return watch(cast(Bench, FakeBench(end)), cast(Guest, guest), result, cast(Running, FakeWork()))
 
 
 def test_copying_over_our_own_limit_is_the_infrastructures(tmp_path: Path) -> None:

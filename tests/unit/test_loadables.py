@@ -65,7 +65,7 @@ def test_two_objects_of_one_name_are_two(tmp_path: Path) -> None:
     put(tmp_path / "x/a.o")
     put(tmp_path / "y/a.o", elf(more=b"other"))
     given = loadables.expand(["x/a.o", "y/a.o"], (), tmp_path)
-    load = loadables.pack(given, (), V6, ORDER)
+    load = loadables.pack_objects(given, (), V6, ORDER)
     assert [wanted.name for wanted in load.order.objects] == ["x/a.o", "y/a.o"]
     assert len(dict(load.objects)) == len(set(dict(load.objects).values())) == 2
 
@@ -74,7 +74,7 @@ def test_two_objects_of_one_name_are_two(tmp_path: Path) -> None:
 def test_a_name_that_a_shell_would_read_is_a_name(tmp_path: Path, name: str) -> None:
     put(tmp_path / name)
     given = loadables.expand([name], (), tmp_path)
-    load = loadables.pack(given, (), V6, ORDER)
+    load = loadables.pack_objects(given, (), V6, ORDER)
     with tarfile.open(fileobj=io.BytesIO(load.archive)) as archive:
         members = [member for member in archive.getnames() if member.endswith(".o")]
     assert names(given) == [name]
@@ -123,7 +123,7 @@ def test_bad_input_beside_good_is_a_verdict_of_its_own(tmp_path: Path, kind: str
     put(tmp_path / "bad.o", data)
     put(tmp_path / "good.o")
     given = loadables.expand(["bad.o", "good.o"], (), tmp_path)
-    load = loadables.pack(given, (), V6, ORDER)
+    load = loadables.pack_objects(given, (), V6, ORDER)
     (refused,) = load.refused
     assert (refused.object, refused.verdict) == ("bad.o", Verdict.OPEN_FAILED)
     assert refused.reason is not None and said in refused.reason.text
@@ -135,7 +135,7 @@ def test_an_object_of_200_mb_is_refused_without_being_read(tmp_path: Path) -> No
     with put(tmp_path / "huge.o").open("r+b") as stream:
         stream.truncate(200 << 20)
     given = loadables.expand(["huge.o", "good.o"], (), tmp_path)
-    (refused,) = loadables.pack(given, (), V6, ORDER).refused
+    (refused,) = loadables.pack_objects(given, (), V6, ORDER).refused
     assert refused.line.endswith("200 MiB, more than 64")
     assert refused.reason is not None and "llvm-strip -g" in refused.reason.remedy
 
@@ -147,14 +147,14 @@ def test_an_unreadable_object_spoils_no_other(tmp_path: Path) -> None:
         loadables.Given(ObjectFile("folder.o", tmp_path / "folder.o"), Path("folder.o")),
         *loadables.expand(["good.o"], (), tmp_path),
     )
-    (refused,) = loadables.pack(given, (), V6, ORDER).refused
+    (refused,) = loadables.pack_objects(given, (), V6, ORDER).refused
     assert "cannot read" in refused.line
 
 
 def test_a_configured_object_that_was_not_built_ends_the_run(tmp_path: Path) -> None:
     given = loadables.configured((ObjectFile("x", tmp_path / "x.o"),), tmp_path)
     with pytest.raises(UsageError, match="does not exist; does the \\[build\\] command make it"):
-        loadables.pack(given, (), V6, ORDER)
+        loadables.pack_objects(given, (), V6, ORDER)
 
 
 def test_the_build_for_a_kernel_is_the_one_whose_range_holds(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_the_build_for_a_kernel_is_the_one_whose_range_holds(tmp_path: Path) -> 
     new = ObjectFile("x", put(tmp_path / "new.o", elf(more=b"n")), VersionRange.parse(">=6"))
     given = loadables.configured((old, new), tmp_path)
     digests = {
-        dict(loadables.pack(given, (), KernelVersion.parse(v), ORDER).objects)["x"]
+        dict(loadables.pack_objects(given, (), KernelVersion.parse(v), ORDER).objects)["x"]
         for v in ("5.10.1", "6.1.1")
     }
     assert len(digests) == 2
@@ -174,7 +174,7 @@ def test_a_named_object_keeps_what_kernels_toml_says_of_it(tmp_path: Path) -> No
     known = ObjectFile("x", tmp_path / "x.o", None, required=False, loading=loading)
     (given,) = loadables.expand(["x.o"], (known,), tmp_path)
     assert (given.build.name, given.build.required) == ("x.o", False)
-    (wanted,) = loadables.pack((given,), (), V6, ORDER).order.objects
+    (wanted,) = loadables.pack_objects((given,), (), V6, ORDER).order.objects
     assert wanted.loading == loading
 
 

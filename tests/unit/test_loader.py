@@ -23,13 +23,13 @@ from vmtest.runs.rows import read_loads
 from vmtest.verify.events import EVENTS, Described, Load
 from vmtest.verify.process import (
     End,
-    Loader,
+    LoaderProcess,
     LoaderStuck,
     Order,
     Record,
     Wanted,
     Watch,
-    safe_name,
+    log_name,
 )
 
 # What a guest's loader does, as far as the host can tell: two programs an object, announced
@@ -123,7 +123,8 @@ class Bench:
         self.session = HostSession({"/tmp/vmtest": folder})
         self.record = Record(folder, self.order).__enter__()
         self.started: list[str] = []
-        self.loader = Loader(self.order, self.record, Watch(self._started, lambda load: None))
+        watch = Watch(self._started, lambda load: None)
+        self.loader = LoaderProcess(self.order, self.record, watch)
         self.log = io.BytesIO()
 
     def _started(self, place: int, wanted: Wanted, program: str) -> None:
@@ -479,7 +480,7 @@ def test_other_builds_are_recorded_apart(tmp_path: Path) -> None:
     ],
 )
 def test_a_log_has_a_name_that_no_shell_and_no_folder_minds(name: str, safe: str) -> None:
-    assert safe_name(name) == safe
+    assert log_name(name) == safe
 
 
 def test_an_unfinished_last_line_is_left_out(made: list[Bench], tmp_path: Path) -> None:

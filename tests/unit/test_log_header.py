@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.errors import BuildError
+from vmtest.errors import BuildCommandFailed
 from vmtest.objects.compile import build_all
 
 INCLUDE = Path(__file__).parents[2] / "bpf" / "include"
@@ -33,7 +33,7 @@ def test_a_message_that_fits_into_a_record_compiles(
 def test_a_message_that_could_be_cut_does_not_compile(
     length: int, values: int, tmp_path: Path
 ) -> None:
-    with pytest.raises(BuildError, match="log message too long"):
+    with pytest.raises(BuildCommandFailed, match="log message too long"):
         compile_message(tmp_path, "LOG", "x" * length, values)
 
 

@@ -13,7 +13,7 @@ from vmtest.kernels.modules import module_with
 from vmtest.model.kernels import KernelImage
 from vmtest.model.loads import Verdict
 from vmtest.model.versions import KernelVersion
-from vmtest.verify.events import Attachment, Load, Reason
+from vmtest.verify.events import Attachment, Load, WireReason
 from vmtest.verify.missing import no_modules, with_module
 
 SOURCE = """
@@ -77,7 +77,7 @@ LOAD = Load(
     log="",
     log_cut=False,
     errno="ESRCH",
-    reason=Reason(
+    reason=WireReason(
         code="kfunc",
         text="this kernel has no kfunc f",
         remedy="r",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.errors import BuildError, UsageError
+from vmtest.errors import BuildCommandFailed, UsageError
 from vmtest.model.project import ObjectFile
 from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.objects.builds import (
@@ -129,14 +129,14 @@ def test_a_source_that_is_saved_while_it_is_compiled_is_compiled_again(
 
 def test_a_build_that_fails_leaves_no_file_of_its_own(source: Path, tmp_path: Path) -> None:
     (source / "one.bpf.c").write_text("junk")
-    with pytest.raises(BuildError):
+    with pytest.raises(BuildCommandFailed):
         build_all(source, tmp_path / "build")
     assert list((tmp_path / "build").iterdir()) == []
 
 
 def test_clangs_error_is_shown_with_its_place_and_bounded(source: Path, tmp_path: Path) -> None:
     (source / "one.bpf.c").write_text("int f(void) { return nothing; }\n" * 30)
-    with pytest.raises(BuildError) as caught:
+    with pytest.raises(BuildCommandFailed) as caught:
         build_all(source, tmp_path / "build")
     said = str(caught.value).splitlines()
     assert "one.bpf.c:1" in said[1]
@@ -146,7 +146,7 @@ def test_clangs_error_is_shown_with_its_place_and_bounded(source: Path, tmp_path
 
 def test_a_warning_is_an_error(source: Path, tmp_path: Path) -> None:
     (source / "one.bpf.c").write_text("int f(int unused) { return 0; }\n")
-    with pytest.raises(BuildError, match="unused parameter"):
+    with pytest.raises(BuildCommandFailed, match="unused parameter"):
         build_all(source, tmp_path / "build")
 
 
@@ -154,7 +154,7 @@ def test_a_failed_build_leaves_the_last_object(source: Path, tmp_path: Path) -> 
     (made,) = build_all(source, tmp_path / "build")
     good = made.read_bytes()
     (source / "one.bpf.c").write_text("junk")
-    with pytest.raises(BuildError):
+    with pytest.raises(BuildCommandFailed):
         build_all(source, tmp_path / "build")
     assert made.read_bytes() == good
 
@@ -170,12 +170,12 @@ def test_a_build_command_runs_in_the_projects_folder(tmp_path: Path) -> None:
 
 
 def test_a_build_command_that_fails_is_quoted_with_its_words(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"sh -c .* ended with status 4:\nno luck"):
+    with pytest.raises(BuildCommandFailed, match=r"sh -c .* ended with status 4:\nno luck"):
         run_build(["sh", "-c", "echo no luck; exit 4"], tmp_path)
 
 
 def test_a_build_command_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"\[build\]: cannot run no-such-command"):
+    with pytest.raises(BuildCommandFailed, match=r"\[build\]: cannot run no-such-command"):
         run_build(["no-such-command"], tmp_path)
 
 

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from vmtest.bisect.observe import Observation, combined, of_command, of_load, of_suites
+from vmtest.bisect.observe import Observation, combined, of_tests
 from vmtest.bisect.search import Verdict
+from vmtest.command.question import of_command
 from vmtest.model.loads import Cost, LoadResult, Reason
 from vmtest.model.loads import Verdict as Load
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
+from vmtest.verify.question import of_load
 
 GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP
 PASSED = TestResult("test_a.py::test_it", "a", Outcome.PASSED)
@@ -18,7 +20,7 @@ PASSED = TestResult("test_a.py::test_it", "a", Outcome.PASSED)
 
 def suites(status: Status, *outcomes: Outcome, reason: str = "") -> Observation:
     tests = tuple(TestResult(f"t.py::test_{n}", "t", o) for n, o in enumerate(outcomes))
-    return of_suites(KernelResult("6.12", status, tests=tests, reason=reason), "6.12")
+    return of_tests(KernelResult("6.12", status, tests=tests, reason=reason), "6.12")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_only_the_machines_fault_is_worth_asking_again(status: Status, faulty: b
 
 def test_a_failure_is_named_with_its_message() -> None:
     failed = TestResult("t.py::test_x", "t", Outcome.FAILED, message="assert 1\n == 2")
-    one = of_suites(KernelResult("k", Status.FAILED, tests=(PASSED, failed), reason="1 failed"), "")
+    one = of_tests(KernelResult("k", Status.FAILED, tests=(PASSED, failed), reason="1 failed"), "")
     assert one.why == "FAILED: 1 failed; t.py::test_x: failed: assert 1 == 2"
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from vmtest.bisect.observe import Observation
+from vmtest.bisect.question import Conclusion, Point, Question, Seen, Standing
 from vmtest.bisect.render import changelog, observed, opening, render, standing
-from vmtest.bisect.rounds import Outcome, Point, Question, Seen, Standing
 from vmtest.bisect.search import Answer, Verdict
 
 GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP
@@ -24,7 +24,7 @@ def one(verdict: Verdict, n: int, *facts: tuple[str, str]) -> Observation:
 def words(answer: Answer, seen: Seen, **changes: Any) -> str:
     question = Question({}, POINTS, **changes)
     commands = {answer.last: "vmtest run LAST", answer.first: "vmtest run FIRST"}
-    return render(Outcome(question, answer, seen, 3), commands, "runs/x")
+    return render(Conclusion(question, answer, seen, 3), commands, "runs/x")
 
 
 SEEN = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vmtest.bisect.commits import Commit, Span
+from vmtest.bisect.commits import Commit, CommitRange
 from vmtest.bisect.observe import Observation
+from vmtest.bisect.question import Conclusion, Question
 from vmtest.bisect.render import render_commits
-from vmtest.bisect.rounds import Outcome, Question
 from vmtest.bisect.search import Answer, Verdict
 
 GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP
@@ -25,7 +25,7 @@ OLD, NEW, CULPRIT, BROKEN = (
 )
 
 
-def outcome(answer: Answer, *, find_fixed: bool = False) -> Outcome:
+def outcome(answer: Answer, *, find_fixed: bool = False) -> Conclusion:
     points = tuple(one.point for one in (OLD, NEW, CULPRIT, BROKEN))
     seen = {
         0: [Observation(GOOD, "9 passed", (("test_it[ipv6]", "passed"),))],
@@ -33,11 +33,11 @@ def outcome(answer: Answer, *, find_fixed: bool = False) -> Outcome:
         2: [Observation(BAD, "1 failed", (("test_it[ipv6]", "failed: 1 == 2"),))],
         3: [Observation(SKIP, "does not build: a.c:1: error: no")],
     }
-    return Outcome(Question({}, points, find_fixed=find_fixed), answer, seen, 4)
+    return Conclusion(Question({}, points, find_fixed=find_fixed), answer, seen, 4)
 
 
 def said(answer: Answer, *culprits: Commit, notes: tuple[str, ...] = ()) -> str:
-    span = Span(OLD, NEW, 11, notes)
+    span = CommitRange(OLD, NEW, 11, notes)
     commands = {0: "vmtest bisect step linux --rev aaa", 2: "vmtest bisect step linux --rev ccc"}
     logs = {0: ["run/aaa/pytest.log"], 2: ["run/ccc/console.log", "run/ccc/pytest.log"]}
     return render_commits(outcome(answer), span, Path("/src/linux"), culprits, commands, logs)

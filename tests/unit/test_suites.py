@@ -21,7 +21,7 @@ from vmtest.model.project import KnownFailure, Suite
 from vmtest.model.results import Outcome, TestResult
 from vmtest.model.versions import VersionRange
 from vmtest.runs.rows import read_collected, read_results, unfinished
-from vmtest.suites.payload import Payload, pack, suites_root
+from vmtest.suites.payload import Payload, pack_suites, suites_root
 from vmtest.suites.process import pytest_argv
 
 MIXED = """
@@ -279,7 +279,7 @@ def test_helpers_and_data_beside_the_tests_go_along_but_no_caches(tmp_path: Path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     suite = Suite("a", tmp_path / "test_a.py")
-    there = names(pack([suite], [suite], {}))
+    there = names(pack_suites([suite], [suite], {}))
     assert {n for n in there if n.startswith("suites/")} == {
         "suites/test_a.py",
         "suites/conftest.py",
@@ -294,7 +294,7 @@ def test_the_root_is_the_common_folder_whatever_is_chosen(tmp_path: Path) -> Non
         path.touch()
     suites = [Suite("x", one), Suite("y", two)]
     assert suites_root(suites) == tmp_path / "a"
-    payload = pack(suites, suites[:1], {})
+    payload = pack_suites(suites, suites[:1], {})
     assert payload.guest_path(suites[0]) == "/tmp/vmtest/suites/x/test_x.py"
 
 
@@ -302,7 +302,7 @@ def test_an_object_that_no_build_offers_is_named_with_the_cure(tmp_path: Path) -
     (tmp_path / "test_a.py").touch()
     suite = Suite("a", tmp_path / "test_a.py", ("prog",))
     with pytest.raises(UsageError, match=r'suite "a": there is no object "prog".*--object prog='):
-        pack([suite], [suite], {})
+        pack_suites([suite], [suite], {})
 
 
 def test_objects_travel_under_their_names_with_their_digests(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_objects_travel_under_their_names_with_their_digests(tmp_path: Path) -> 
     (tmp_path / "tests" / "test_a.py").touch()
     (tmp_path / "some.bpf.o").write_bytes(b"")
     suite = Suite("a", tmp_path / "tests" / "test_a.py", ("prog",))
-    payload = pack([suite], [suite], {"prog": tmp_path / "some.bpf.o"})
+    payload = pack_suites([suite], [suite], {"prog": tmp_path / "some.bpf.o"})
     assert "objects/prog.o" in names(payload)
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert payload.objects == (("prog", empty),)
@@ -322,7 +322,7 @@ def test_a_payload_that_is_surely_a_mistake_is_refused(tmp_path: Path) -> None:
         big.truncate(65 << 20)
     suite = Suite("a", tmp_path / "test_a.py")
     with pytest.raises(UsageError, match=r"the payload below .* has 65 MiB"):
-        pack([suite], [suite], {})
+        pack_suites([suite], [suite], {})
 
 
 def test_install_unpacks_what_was_put(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_install_unpacks_what_was_put(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text("bpf /sys/fs/bpf bpf rw 0 0\n")
     session = HostSession({"/tmp/vmtest": guest, "/proc/mounts": mounts})
-    found = install(session, pack([suite], [suite], {}).archive, lambda: None)
+    found = install(session, pack_suites([suite], [suite], {}).archive, lambda: None)
     assert found.release == os.uname().release
     assert (guest / "suites" / "test_a.py").read_text() == "# here\n"
     assert not guest.with_suffix(".tar").exists()
@@ -350,7 +350,7 @@ def test_the_kernels_config_is_laid_where_libbpf_looks(tmp_path: Path, there: st
     if there is not None:
         place.write_text(there)
     moved = {"/tmp/vmtest": tmp_path / "guest", "/proc/mounts": mounts, "/boot": boot}
-    install(HostSession(moved), pack([], [], {}).archive, lambda: None, tmp_path / "config")
+    install(HostSession(moved), pack_suites([], [], {}).archive, lambda: None, tmp_path / "config")
     assert place.read_text() == (there or "CONFIG_HZ=250\n")
 
 
@@ -380,7 +380,7 @@ def test_a_results_file_cut_within_its_last_line_is_read_up_to_there() -> None:
 def test_tests_that_are_not_there_are_the_users_to_mend(tmp_path: Path) -> None:
     suite = Suite("a", tmp_path / "typo.py")
     with pytest.raises(UsageError, match=r'suite "a": tests = ".*typo\.py" does not exist'):
-        pack([suite], [suite], {})
+        pack_suites([suite], [suite], {})
 
 
 def test_a_child_that_outlives_pytest_does_not_hold_the_run(watch: Watch) -> None:

@@ -12,7 +12,7 @@ from fake_kernels import bzimage
 from small_disk import mounted
 from small_trees import BUILD, RELEASE, commit, everything, git, make_tree
 
-from vmtest.errors import BuildFailed, InfrastructureError, KernelUnavailable
+from vmtest.errors import InfrastructureError, KernelBuildFailed, KernelUnavailable
 from vmtest.host.cache import find_tool, locked
 from vmtest.host.requirements import BUILD_TOOLS
 from vmtest.kernels import source_for
@@ -138,7 +138,7 @@ def test_a_symbol_that_vanished_is_told_before_anything_is_compiled(
     tree: Path, store: Store
 ) -> None:
     commit(tree, "unknown", "CONFIG_DEBUG_INFO_BTF\n")
-    with pytest.raises(BuildFailed, match=r"CONFIG_DEBUG_INFO_BTF=y was asked for and it is"):
+    with pytest.raises(KernelBuildFailed, match=r"CONFIG_DEBUG_INFO_BTF=y was asked for and it is"):
         fetch(kernel(tree), store)
     assert "built" not in steps(store) and store.entries() == []
 
@@ -146,7 +146,7 @@ def test_a_symbol_that_vanished_is_told_before_anything_is_compiled(
 def test_a_revision_that_does_not_compile_names_error_and_log(tree: Path, store: Store) -> None:
     commit(tree, "broken")
     with pytest.raises(
-        BuildFailed, match=r"status \d+: net/core/sock\.c:7:1: error: expected ;.*log is "
+        KernelBuildFailed, match=r"status \d+: net/core/sock\.c:7:1: error: expected ;.*log is "
     ) as e:
         fetch(kernel(tree), store)
     log = Path(str(e.value).rpartition("log is ")[2])
@@ -226,7 +226,7 @@ def test_a_commit_without_a_symbol_does_not_cost_the_next_one_that_symbol(
     fragment.write_text("CONFIG_MINE=y\n")
     fetch(kernel(tree, config=fragment), store)
     commit(tree, "unknown", "CONFIG_MINE\n")
-    with pytest.raises(BuildFailed, match="CONFIG_MINE=y was asked for"):
+    with pytest.raises(KernelBuildFailed, match="CONFIG_MINE=y was asked for"):
         fetch(kernel(tree, config=fragment), store)
     git(tree, "rm", "--quiet", "unknown")
     git(tree, "commit", "--quiet", "-m", "known again")
@@ -272,7 +272,7 @@ def test_nothing_is_made_again_after_a_build_that_ended_by_itself(tree: Path, st
     fetch(kernel(tree), store)
     done, half = half_made(store)
     commit(tree, "broken")
-    with pytest.raises(BuildFailed):
+    with pytest.raises(KernelBuildFailed):
         fetch(kernel(tree), store)
     git(tree, "rm", "--quiet", "broken")
     git(tree, "commit", "--quiet", "-m", "mended")
@@ -334,7 +334,7 @@ def test_a_disk_that_fills_up_in_a_build_is_no_fault_of_the_commit(
     commit(tree, "image", bzimage(RELEASE) + b"x" * (2 << 20))
     with pytest.raises(InfrastructureError, match="building the kernel: no space left in") as e:
         fetch(kernel(tree), Store(small_disk / "cache"))
-    assert not isinstance(e.value, BuildFailed)
+    assert not isinstance(e.value, KernelBuildFailed)
 
 
 def test_a_full_disk_that_only_the_compiler_met_is_no_fault_of_the_commit(

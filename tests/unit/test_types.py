@@ -14,7 +14,7 @@ from vmtest.model.project import Loading
 from vmtest.objects.compile import clang_argv
 from vmtest.verify import objects as loadables
 from vmtest.verify import types
-from vmtest.verify.events import Load, Reason
+from vmtest.verify.events import Load, WireReason
 from vmtest.verify.objects import Given
 from vmtest.verify.untold import with_type
 
@@ -150,7 +150,7 @@ def untold(folder: Path, program: str) -> str:
         jited_size=0,
         log="",
         log_cut=False,
-        reason=Reason(code="type-not-told", text="it tells no type", name=program),
+        reason=WireReason(code="type-not-told", text="it tells no type", name=program),
     )
     told = with_type(event, "a b/mesh.bpf.o", folder / "mesh.bpf.o")
     assert told.reason is not None

@@ -17,7 +17,7 @@ from vmtest.model.project import KnownFailure, Suite
 from vmtest.model.results import TestResult
 from vmtest.model.versions import KernelVersion
 from vmtest.suites.known import for_guest
-from vmtest.suites.payload import pack, suites_root
+from vmtest.suites.payload import pack_suites, suites_root
 from vmtest.suites.process import Run, Sink, pytest_argv
 
 LIMITS = Limits(boot=10, silence=200, total=600)
@@ -44,7 +44,7 @@ class Watched:
         self.suite = Suite("it", tests)
         root = str(suites_root([self.suite]))
         entries = for_guest(known, KernelVersion.parse("6.1.9"), root, date(2026, 7, 1))
-        self.payload = pack([self.suite], [self.suite], {}, entries)
+        self.payload = pack_suites([self.suite], [self.suite], {}, entries)
         self.guest = folder / "guest"
         self.session = HostSession({"/tmp/vmtest": self.guest})
         self.started: list[str] = []

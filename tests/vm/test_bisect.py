@@ -17,7 +17,7 @@ import pytest
 from command import Said, vmtest
 from real_kernels import PROJECT, image_of
 
-from vmtest.bisect.rounds import JOURNAL
+from vmtest.bisect.journal import JOURNAL
 from vmtest.model.kernels import RootImage
 from vmtest.model.project import Config
 from vmtest.objects.compile import build_all

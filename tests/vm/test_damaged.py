@@ -20,7 +20,7 @@ from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Status
 from vmtest.rootfs.image import recheck_image
 from vmtest.runs import folder as runs
-from vmtest.suites.task import SuitesTasks
+from vmtest.suites.task import SuitesTaskFactory
 
 # Nobody listens there: an image that was removed cannot be built again.
 CONFIG = """
@@ -56,7 +56,7 @@ def configured(folder: Path, image: KernelImage, root: str) -> Config:
 
 
 def run(settings: Config, cache: Path) -> tuple[KernelResult, Path]:
-    tasks = SuitesTasks(settings, settings.suites, ())
+    tasks = SuitesTaskFactory(settings, settings.suites, ())
     made = runs.create(settings.directory)
     plan = Plan(settings, settings.kernels, tasks.task, cache, made)
     (result,) = run_matrix(plan, lambda event: None, lambda matrix: None).kernels

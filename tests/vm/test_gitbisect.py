@@ -22,7 +22,7 @@ from command import Said, vmtest
 from real_kernels import PROJECT, image_of
 from small_trees import BUILD, MAKEFILE, commit, git
 
-from vmtest.bisect.rounds import JOURNAL
+from vmtest.bisect.journal import JOURNAL
 from vmtest.host.requirements import missing_for_builds
 from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.model.project import Config

@@ -19,7 +19,7 @@ from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status
 from vmtest.runs import folder as runs
-from vmtest.suites.task import SuitesTasks
+from vmtest.suites.task import SuitesTaskFactory
 
 CONFIG = """
 schema = 1
@@ -53,7 +53,7 @@ def configured(folder: Path, image: KernelImage, root: str) -> Config:
 
 
 def plan(settings: Config, cache: Path, folder: Path) -> Plan:
-    tasks = SuitesTasks(settings, settings.suites, ())
+    tasks = SuitesTaskFactory(settings, settings.suites, ())
     return Plan(settings, settings.kernels, tasks.task, cache, runs.create(folder))
 
 

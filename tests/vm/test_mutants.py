@@ -18,7 +18,7 @@ from vmtest.errors import InfrastructureError
 from vmtest.matrix.bench import Cancellation
 from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage
 from vmtest.model.project import Suite
-from vmtest.suites.payload import pack
+from vmtest.suites.payload import pack_suites
 from vmtest.vm.accel import Probe
 
 # The objects are words, which say what becomes of whoever reads them.
@@ -52,7 +52,7 @@ def ground(
     (tmp_path / "suites" / "test_thing.py").write_text(textwrap.dedent(SUITE))
     (tmp_path / "thing.o").write_text("original")
     suite = Suite("thing", tmp_path / "suites" / "test_thing.py", objects=("thing",))
-    payload = pack([suite], [suite], {"thing": tmp_path / "thing.o"})
+    payload = pack_suites([suite], [suite], {"thing": tmp_path / "thing.o"})
     return Ground(kernel, image, root, probe, payload, tmp_path / "mutants", jobs=1)
 
 
@@ -115,6 +115,6 @@ def test_a_mutant_that_spoils_its_guest_is_found_out_and_the_others_are_judged_a
 def test_originals_that_fail_are_an_error(ground: Ground, tmp_path: Path) -> None:
     (tmp_path / "thing.o").write_text("fail")
     suites = ground.payload.suites
-    failing = replace(ground, payload=pack(suites, suites, {"thing": tmp_path / "thing.o"}))
+    failing = replace(ground, payload=pack_suites(suites, suites, {"thing": tmp_path / "thing.o"}))
     with pytest.raises(InfrastructureError, match=r"do not pass: killed: test_thing.py::test_two"):
         judge(failing, "well")

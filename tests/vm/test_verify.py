@@ -29,8 +29,8 @@ from vmtest.model.results import KernelResult, Status
 from vmtest.objects.compile import clang_argv
 from vmtest.verify import task as verify
 from vmtest.verify.baseline import FailOn, Rules
-from vmtest.verify.objects import Given, pack
-from vmtest.verify.process import Loader, Order
+from vmtest.verify.objects import Given, pack_objects
+from vmtest.verify.process import LoaderProcess, Order
 from vmtest.verify.task import VerifyTask
 from vmtest.vm.accel import Probe
 
@@ -93,15 +93,15 @@ def run(
             if isinstance(event, LoadStarted):
                 struck(fates.get(event.load.split(": ")[-1], fates.get("*")))
 
-        def tracing(self: Loader, number: int, program: str) -> None:
+        def tracing(self: LoaderProcess, number: int, program: str) -> None:
             trace(self, number, program)
             struck(fates.get(f"log of {program}"))
 
-        trace = Loader._trace
-        monkeypatch.setattr(Loader, "_trace", tracing)
+        trace = LoaderProcess._trace
+        monkeypatch.setattr(LoaderProcess, "_trace", tracing)
 
         given = [Given(ObjectFile(path.name, path), Path(path.name)) for path in paths]
-        load = pack(given, (), image.version, Order((), **order))  # type: ignore[arg-type]  # a test's own choice
+        load = pack_objects(given, (), image.version, Order((), **order))  # type: ignore[arg-type]  # a test's own choice
         folder = tmp_path / "run"
         folder.mkdir()
         kernel = Kernel(KERNEL, PathSpec(image.image), memory_mib=512)

@@ -15,18 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmtest.bisect.rounds import (
-    Asking,
-    Journal,
-    Outcome,
-    Point,
-    Probe,
-    Recorded,
-    Standing,
-    Watch,
-    conclusion,
-    ending,
-)
+from vmtest.bisect.journal import Journal, Recorded, ending, write_answer
+from vmtest.bisect.question import Conclusion, Point, Standing
+from vmtest.bisect.rounds import Ask, Asking, Watch
 from vmtest.bisect.search import Answer, Verdict
 from vmtest.errors import UsageError
 from vmtest.host.cache import remove_tree
@@ -56,7 +47,7 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class CommitRange:
     """What is bisected: ``old`` and ``new`` are its ends, ``count`` commits come after ``old``.
 
     ``notes`` say what the user should know of it, a line each.
@@ -95,7 +86,7 @@ class History:
         """How many commits are in ``new`` and not in ``old``."""
         return int(self.git("rev-list", "--count", f"{old}..{new}"))
 
-    def span(self, old: str, new: str, written: tuple[str, str], other_find: str) -> Span:
+    def span(self, old: str, new: str, written: tuple[str, str], other_find: str) -> CommitRange:
         """The span between the commits ``old`` and ``new``, as the user has ``written`` them.
 
         ``other_find`` is what --find should be if they were meant the other way round.  Raises
@@ -132,7 +123,7 @@ class History:
                 f"{self.tree.path} has {changed} changed files that are not committed: a bisect "
                 f"goes by commits and leaves them out (vmtest bisect step builds them)"
             )
-        return Span(*ends, self.count(old, new), tuple(notes))
+        return CommitRange(*ends, self.count(old, new), tuple(notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +205,10 @@ def started(history: History, commit: str, *, find_fixed: bool) -> Iterator[GitB
 def bisect(
     recorded: Recorded,
     history: History,
-    probe: Probe,
+    probe: Ask,
     journal: Journal,
     watch: Watch,
-) -> Outcome:
+) -> Conclusion:
     """Answer ``recorded.question``, whose first two points are the ends.
 
     Every step is in ``journal`` before the next begins.  Raises as ``vmtest.bisect.rounds.bisect``,
@@ -231,8 +222,8 @@ def bisect(
         found = _search(recorded, history, asking, journal, git)
     answer = _conclude(recorded, history, found, asking.settled())
     question = recorded.question  # with the commits that git asked for
-    conclusion(journal, question, answer, commit=question.points[answer.first].version)
-    return Outcome(question, answer, recorded.seen, recorded.rounds)
+    write_answer(journal, question, answer, commit=question.points[answer.first].version)
+    return Conclusion(question, answer, recorded.seen, recorded.rounds)
 
 
 def _search(

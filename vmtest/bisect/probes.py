@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import partial
 
 from vmtest.bisect.observe import Observation, unbuilt
-from vmtest.bisect.rounds import Probe, Told
-from vmtest.errors import BuildFailed, InfrastructureError
+from vmtest.bisect.question import Judge
+from vmtest.bisect.rounds import Ask, Told
+from vmtest.errors import InfrastructureError, KernelBuildFailed
 from vmtest.kernels import Store, source_for
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.runner import run_matrix
@@ -17,13 +18,11 @@ from vmtest.model.kernels import Kernel
 from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.runs.folder import RunFolder
 
-Judge = Callable[[KernelResult, str], Observation]
-"""What a result says; the second is the folder with its logs, relative to the run's."""
 Emit = Callable[[Event], None]
 
 
 class Matrices:
-    """A ``vmtest.bisect.rounds.Probe`` whose points are the kernels of ``plan``, in their order.
+    """A ``vmtest.bisect.rounds.Ask`` whose points are the kernels of ``plan``, in their order.
 
     ``kernels`` gives them where they become more on the way.  A first attempt keeps its logs in
     the plan's folder, a repetition in ``repeat-N`` below it.  ``emit`` hears the events of every
@@ -80,13 +79,13 @@ class Matrices:
 
 
 class Twice:
-    """A ``vmtest.bisect.rounds.Probe`` that has ``ask`` ask a point again that could not tell.
+    """A ``vmtest.bisect.rounds.Ask`` that has ``ask`` ask a point again that could not tell.
 
     On a busy machine a kernel does not always boot in time, and passing it over costs rounds and
     perhaps the answer.  A fault of the machine is told at once.
     """
 
-    def __init__(self, ask: Probe) -> None:
+    def __init__(self, ask: Ask) -> None:
         self._ask = ask
 
     def __call__(self, points: tuple[int, ...], attempt: int, told: Told) -> None:
@@ -105,14 +104,14 @@ class Twice:
 
 
 class Builds:
-    """A ``vmtest.bisect.rounds.Probe`` that builds each point's kernel, then has ``ask`` ask it.
+    """A ``vmtest.bisect.rounds.Ask`` that builds each point's kernel, then has ``ask`` ask it.
 
     What does not build tells nothing.  A fault of the machine, while building or later, is
     raised as InfrastructureError and never told: it says nothing of a commit.
     """
 
     def __init__(
-        self, kernels: Callable[[], tuple[Kernel, ...]], store: Store, ask: Probe, emit: Emit
+        self, kernels: Callable[[], tuple[Kernel, ...]], store: Store, ask: Ask, emit: Emit
     ) -> None:
         self._kernels = kernels
         self._store = store
@@ -126,7 +125,7 @@ class Builds:
             if n not in self._unbuilt:
                 try:
                     self._build(self._kernels()[n])
-                except BuildFailed as error:
+                except KernelBuildFailed as error:
                     self._unbuilt[n] = unbuilt(error)
             if n in self._unbuilt:
                 told(n, self._unbuilt[n])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vmtest.bisect.commits import Commit, Span
+from vmtest.bisect.commits import Commit, CommitRange
 from vmtest.bisect.observe import Observation, combined
-from vmtest.bisect.rounds import Outcome, Point, Standing
+from vmtest.bisect.question import Conclusion, Point, Standing
 from vmtest.bisect.search import Verdict
 from vmtest.host.debian import DebianVersion
 from vmtest.model.text import one_line
@@ -50,7 +50,7 @@ def observed(name: str, attempt: int, repeat: int, one: Observation) -> str:
     return one_line(f"{name}{which}: {one.verdict}: {one.why}")
 
 
-def render(outcome: Outcome, commands: Mapping[int, str], folder: str) -> str:
+def render(outcome: Conclusion, commands: Mapping[int, str], folder: str) -> str:
     """The end of a bisect in ``folder``; ``commands`` reproduce the points that they are of."""
     answer, question, seen = outcome.answer, outcome.question, outcome.seen
     last, first = question.points[answer.last], question.points[answer.first]
@@ -198,8 +198,8 @@ def _folders(seen: Sequence[Observation], folder: str) -> str:
 
 
 def render_commits(
-    outcome: Outcome,
-    span: Span,
+    outcome: Conclusion,
+    span: CommitRange,
     path: Path,
     culprits: Sequence[Commit],
     commands: Mapping[int, str],

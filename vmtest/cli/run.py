@@ -37,7 +37,7 @@ from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 from vmtest.runs.folder import RunFolder
 from vmtest.suites.collect import StandIn, only_collects, stand_ins
-from vmtest.suites.task import SuitesTasks
+from vmtest.suites.task import SuitesTaskFactory
 from vmtest.vm.accel import qemu_version
 
 EXAMPLE = """Boot kernels and run the suites in each.
@@ -96,7 +96,7 @@ def run(
         build_first(settings, noted(view), [build.path for build in given] if whole else None)
         for build in given:
             objects.check_object(build.name, build.path)
-        tasks = SuitesTasks(
+        tasks = SuitesTaskFactory(
             settings,
             suites,
             builds,

@@ -24,7 +24,7 @@ from vmtest.objects import builds as objects
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import STATE, utc_today
 from vmtest.suites import known
-from vmtest.suites.payload import pack, suites_root
+from vmtest.suites.payload import pack_suites, suites_root
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec
@@ -66,7 +66,7 @@ def shell(
         )
         chosen = objects.choose(builds, image.version)
         modules = objects.modules_for(builds, image.version)
-        payload = pack(suites, suites, chosen, expected, files, modules)
+        payload = pack_suites(suites, suites, chosen, expected, files, modules)
         probe = accel.choose(image.image, cache, accelerator)
         with ExitStack() as stack:
             folder = settings.directory / STATE / "shell"

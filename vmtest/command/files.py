@@ -219,7 +219,7 @@ class Command:
         return line if len(line) <= _LONGEST_NAME else line[: _LONGEST_NAME - 1] + "…"
 
 
-def pack(
+def pack_command(
     argv: Sequence[str],
     copied: Copied,
     objects: Mapping[str, Path],

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from vmtest.command.files import Command, Copied, pack
+from vmtest.command.files import Command, Copied, pack_command
 from vmtest.command.formats.format import Format
 from vmtest.command.process import CommandRun, CommandSink
 from vmtest.host.files import Files
@@ -148,7 +148,7 @@ def command_tasks(
         same = (*((name, str(path)) for name, path in sorted(chosen.items())), ("", str(modules)))
         with lock:  # kernels with the same objects share one archive of up to 128 MiB
             if same not in packed:
-                packed[same] = pack(argv, copied, chosen, format, files, modules)
+                packed[same] = pack_command(argv, copied, chosen, format, files, modules)
         return CommandTask(packed[same], live)
 
     return make

@@ -21,7 +21,7 @@ from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
 
 
-class Work(Protocol):
+class Running(Protocol):
     """A process in a guest, and what it comes to."""
 
     @property
@@ -50,7 +50,7 @@ class Work(Protocol):
         """All tests; ``reason`` is why one that still ran was lost."""
 
 
-def watch(bench: Bench, guest: Guest, result: KernelResult, work: Work) -> KernelResult:
+def watch(bench: Bench, guest: Guest, result: KernelResult, work: Running) -> KernelResult:
     """Have ``work`` done in ``guest``, and judge; returns ``result`` completed.
 
     Raises UnbootableKernel when the guest runs another kernel, InfrastructureError
@@ -112,7 +112,7 @@ def _read_log(bench: Bench, guest: Guest) -> tuple[Status, str] | None:
     return None
 
 
-def _late(machine: Machine, work: Work, error: DeadlineExceeded) -> tuple[Status, str]:
+def _late(machine: Machine, work: Running, error: DeadlineExceeded) -> tuple[Status, str]:
     if starved := out_of_memory(machine):
         return Status.LOST, _while(work, starved)
     if error.kind == "answer" and not work.begun:
@@ -123,7 +123,9 @@ def _late(machine: Machine, work: Work, error: DeadlineExceeded) -> tuple[Status
     return Status.TIMED_OUT, _while(work, str(error))
 
 
-def _broken(bench: Bench, machine: Machine, work: Work, error: SessionLost) -> tuple[Status, str]:
+def _broken(
+    bench: Bench, machine: Machine, work: Running, error: SessionLost
+) -> tuple[Status, str]:
     if bench.cancelled:
         return Status.CANCELLED, _while(work, "interrupted")
     cause = machine.cause_of_death()
@@ -135,7 +137,7 @@ def _broken(bench: Bench, machine: Machine, work: Work, error: SessionLost) -> t
     return Status.LOST, _while(work, out_of_memory(machine) or cause)
 
 
-def _unwritten(work: Work, status: Status, reason: str, error: OSError) -> tuple[Status, str]:
+def _unwritten(work: Running, status: Status, reason: str, error: OSError) -> tuple[Status, str]:
     """A fault of the host's disk, which hides nothing that is known by then."""
     what = f"{os_words(error)}; the results so far are kept"
     bad = [test for test in work.results(what) if test.outcome.bad]
@@ -146,7 +148,7 @@ def _unwritten(work: Work, status: Status, reason: str, error: OSError) -> tuple
     return status, f"{reason}; {what}"
 
 
-def _while(work: Work, what: str) -> str:
+def _while(work: Running, what: str) -> str:
     return f"{what}; while {work.running} ran" if work.running else what
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vmtest.errors import BuildError, InfrastructureError, UsageError
+from vmtest.errors import BuildCommandFailed, InfrastructureError, UsageError
 from vmtest.host import interrupt
 
 _ERROR_LINES = 10
@@ -50,8 +50,8 @@ def build_all(source: Path, target: Path) -> list[Path]:
     """Compile every ``*.bpf.c`` of ``source`` that is newer than its object in ``target``.
 
     ``source/mocks/a.bpf.c`` becomes ``target/mocks/a.bpf.o``; all of them find the headers of
-    ``source/include``.  Returns all objects.  Raises BuildError with clang's words, UsageError
-    when there is nothing to build, InfrastructureError without clang.
+    ``source/include``.  Returns all objects.  Raises BuildCommandFailed with clang's words,
+    UsageError when there is nothing to build, InfrastructureError without clang.
     """
     programs = sorted(source.rglob("*.bpf.c"))
     if not programs:
@@ -98,7 +98,7 @@ def _compile(program: Path, made: Path, include: Path) -> None:
                 "install it with: tox -e setup (or apt-get install --no-install-recommends clang)"
             ) from None
         if done.returncode != 0:
-            raise BuildError(f"{program}: clang failed:\n{_head(done.stderr)}")
+            raise BuildCommandFailed(f"{program}: clang failed:\n{_head(done.stderr)}")
         # As old as what it was made of: a source that was saved meanwhile is newer.
         os.utime(partial, ns=(begun, begun))
         Path(f"{partial}.d").rename(f"{made}.d")
@@ -114,7 +114,7 @@ def _head(text: str) -> str:
 
 
 def run_build(command: Sequence[str], directory: Path) -> None:
-    """Run the ``[build]`` command in ``directory``; raises BuildError with its last words.
+    """Run the ``[build]`` command in ``directory``; raises BuildCommandFailed with its last words.
 
     ``vmtest`` itself is found even when its environment is not activated.
     """
@@ -122,13 +122,13 @@ def run_build(command: Sequence[str], directory: Path) -> None:
     try:
         done = interrupt.run(command, merged=True, cwd=directory, env={**os.environ, "PATH": path})
     except OSError as error:
-        raise BuildError(
+        raise BuildCommandFailed(
             f"kernels.toml: [build]: cannot run {shlex.join(command)}: {error.strerror}"
         ) from error
     if done.returncode == 3:
         raise InfrastructureError(_head(done.stdout))
     if done.returncode != 0:
-        raise BuildError(
+        raise BuildCommandFailed(
             f"kernels.toml: [build]: {shlex.join(command)} ended with status {done.returncode}:\n"
             f"{_head(done.stdout)}"
         )

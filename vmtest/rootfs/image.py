@@ -282,6 +282,11 @@ def digest_wheel(wheel: Path, files: Files) -> str:
 # --- roots that are not built -----------------------------------------------------------
 
 
+def wheel_digests(spec: GuestSpec, files: Files) -> list[str]:
+    """Digests of the wheels that the image gets, sorted; raises ImageError."""
+    return sorted(digest_wheel(wheel, files) for wheel in spec.wheels)
+
+
 def _host_digest() -> str:
     return sha256_json(["host", os.uname().machine, sys.version])
 

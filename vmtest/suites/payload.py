@@ -53,7 +53,7 @@ def suites_root(suites: Iterable[Suite]) -> Path:
     return common
 
 
-def pack(
+def pack_suites(
     suites: Sequence[Suite],
     chosen: Sequence[Suite],
     objects: Mapping[str, Path],

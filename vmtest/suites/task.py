@@ -20,7 +20,7 @@ from vmtest.runs.folder import utc_today
 from vmtest.runs.rows import COLLECTED, RESULTS
 from vmtest.suites import known
 from vmtest.suites.collect import collected, only_collects
-from vmtest.suites.payload import Payload, pack, suites_root
+from vmtest.suites.payload import Payload, pack_suites, suites_root
 from vmtest.suites.process import Run, Sink, pytest_argv
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
@@ -155,7 +155,7 @@ class SuitesWork:
 
 
 @dataclass(frozen=True, slots=True)
-class SuitesTasks:
+class SuitesTaskFactory:
     """What makes each kernel's task: ``suites`` of ``config`` with that kernel's ``objects``.
 
     ``today`` (UTC) decides which known failures have expired; ``narrowed`` says that
@@ -186,7 +186,9 @@ class SuitesTasks:
         )
         needed = {name for suite in self.suites for name in suite.objects}
         modules = modules_for((b for b in self.objects if b.name in needed), image.version)
-        payload = pack(self.config.suites, self.suites, chosen, expected, self.files, modules)
+        payload = pack_suites(
+            self.config.suites, self.suites, chosen, expected, self.files, modules
+        )
         return SuitesTask(payload, self.options)
 
     def read(self) -> None:
@@ -196,7 +198,7 @@ class SuitesTasks:
         by the kernel that it is for.
         """
         bare = tuple(replace(suite, objects=()) for suite in self.suites)
-        pack(self.config.suites, bare, {}, files=self.files)
+        pack_suites(self.config.suites, bare, {}, files=self.files)
         needed = {name for suite in self.suites for name in suite.objects}
         for build in self.objects:
             if build.name in needed and build.path.is_file():

@@ -42,7 +42,7 @@ class Described(_Part):
     instructions: int = Field(default=0, ge=0, le=1 << 40)
 
 
-class Reason(_Part):
+class WireReason(_Part):
     """Why; ``missing`` is the symbol that a module of the kernel may have.
 
     ``name`` is what it is about.
@@ -66,7 +66,7 @@ class Attachment(_Part):
     attached: bool
     place: Text = ""
     errno: Text = ""
-    reason: Reason | None = None
+    reason: WireReason | None = None
 
     def value(self) -> loads.Attachment:
         """The value for the reports."""
@@ -104,7 +104,7 @@ class Load(Event):
     log_cut: bool
     errno: Text = ""
     line: str = ""
-    reason: Reason | None = None
+    reason: WireReason | None = None
     attachment: Attachment | None = None
 
     def result(self, described: Described | None) -> LoadResult:
@@ -148,7 +148,7 @@ class Traced(Event):
     log_cut: bool
 
 
-class Probe(Event):
+class FeatureProbe(Event):
     """The output of ``bpftool feature probe``."""
 
     event: Literal["probe"]
@@ -162,7 +162,7 @@ class Finish(Event):
     status: int = Field(ge=0, le=255)
 
 
-_Any = Hello | Object | Start | Load | Trace | Traced | Probe | Finish
+_Any = Hello | Object | Start | Load | Trace | Traced | FeatureProbe | Finish
 EVENTS: TypeAdapter[_Any] = TypeAdapter(Annotated[_Any, Field(discriminator="event")])
 """Reads a line."""
 

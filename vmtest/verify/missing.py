@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vmtest.model.loads import Verdict
-from vmtest.verify.events import Load, Reason
+from vmtest.verify.events import Load, WireReason
 
 Modules = Callable[[str], str | None]
 """The module of the kernel's package that has a name; None if none has."""
@@ -35,12 +35,12 @@ def with_module(event: Load, modules: Modules) -> Load:
     return told
 
 
-def _of_module(reason: Reason, modules: Modules) -> Reason | None:
+def _of_module(reason: WireReason, modules: Modules) -> WireReason | None:
     missing = reason.missing
     if not missing or (module := modules(missing)) is None:
         return None
     name = missing.removeprefix("__tracepoint_").removeprefix("bpf_struct_ops_")
-    return Reason(
+    return WireReason(
         code="module-not-loaded",
         text=f"{name} is in the module {module} of this kernel, which is not loaded",
         remedy=f'load it before: --module {module}, or modules = ["{module}"] in its [[object]]',

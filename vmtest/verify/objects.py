@@ -140,7 +140,7 @@ class Load:
     against: str = ""
 
 
-def pack(
+def pack_objects(
     given: Sequence[Given],
     others: Sequence[Given],
     version: KernelVersion,

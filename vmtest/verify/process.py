@@ -29,10 +29,10 @@ from vmtest.runs.rows import LOADS, OTHER_LOADS
 from vmtest.verify.events import (
     EVENTS,
     Described,
+    FeatureProbe,
     Finish,
     Load,
     Object,
-    Probe,
     Start,
     Trace,
     Traced,
@@ -120,7 +120,7 @@ class LoaderStuck(Exception):
     """A loader over its time cannot be killed: it is stuck in the kernel."""
 
 
-def safe_name(name: str) -> str:
+def log_name(name: str) -> str:
     """``name`` as the name of a file: no separator, no shell character, not hidden, not long."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:_LONGEST_NAME]
     return f"_{plain}" if plain[:1] in ("", ".", "-") else plain
@@ -176,7 +176,7 @@ class Record:
 
     def _write_log(self, wanted: Wanted, program: str, log: str) -> str:
         folder = "against" if wanted.other else "verifier"
-        stem = f"{folder}/{safe_name(wanted.row)}/{safe_name(program or 'object')}"
+        stem = f"{folder}/{log_name(wanted.row)}/{log_name(program or 'object')}"
         path, n = f"{stem}.log", 1
         # Names are compared as some file systems do: without regard to case.
         while path.lower() in self._paths:
@@ -201,7 +201,7 @@ class Watch:
     finished: Callable[[LoadResult], None]
 
 
-class Loader:
+class LoaderProcess:
     """Has the objects of an ``Order`` loaded, by as many processes and boots as it takes.
 
     ``progress`` grows with every load that came to an end by itself, and with every
@@ -373,7 +373,7 @@ class Loader:
                     stream.send(b"+")
                 case Traced():
                     self._traced(self._number(event.object), event)
-                case Probe():
+                case FeatureProbe():
                     self._record.keep_probe(event.text)
                 case Finish():
                     self._finish(event.status)

@@ -31,8 +31,8 @@ from vmtest.model.loads import LoadResult, LoadSet, Verdict
 from vmtest.model.results import KernelResult, Status
 from vmtest.verify.baseline import Rules, judge
 from vmtest.verify.libraries import across, digests, side_by_side
-from vmtest.verify.objects import OBJECT_LIMIT, Given, Load, pack
-from vmtest.verify.process import LOG, End, Loader, LoaderStuck, Order, Record, Wanted, Watch
+from vmtest.verify.objects import OBJECT_LIMIT, Given, Load, pack_objects
+from vmtest.verify.process import LOG, End, LoaderProcess, LoaderStuck, Order, Record, Wanted, Watch
 from vmtest.vm.console import Sign
 from vmtest.vm.deadlines import within
 
@@ -71,7 +71,7 @@ class VerifyTask:
                 wanted = Wanted(refused.object, "", required=refused.required)
                 finished(record.add(wanted, refused))
             modules = partial(module_with, bench.job.image, root=default_cache())
-            loader = Loader(order, record, Watch(started, finished), modules)
+            loader = LoaderProcess(order, record, Watch(started, finished), modules)
             boots = _Boots(bench, self.load, loader, log)
             status, reason = boots.run()
         compared = digests(self.load.others, versions)
@@ -108,7 +108,7 @@ class _Boots:
     were read, ``end`` status and reason of what happened behind the last load.
     """
 
-    def __init__(self, bench: Bench, load: Load, loader: Loader, log: IO[bytes]) -> None:
+    def __init__(self, bench: Bench, load: Load, loader: LoaderProcess, log: IO[bytes]) -> None:
         self.splats: list[str] = []
         self.notes: list[str] = []
         self.end = Status.PASSED, ""
@@ -260,7 +260,7 @@ def verify_tasks(
             files.read(one.build.path, "objects")
 
     def make(image: KernelImage) -> VerifyTask:
-        load = pack(given, others, image.version, order, against, image.config, files)
+        load = pack_objects(given, others, image.version, order, against, image.config, files)
         return VerifyTask(load, rules)
 
     return make

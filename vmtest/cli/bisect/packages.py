@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -19,11 +17,14 @@ from typer.core import TyperGroup
 
 from vmtest.bisect import render as words
 from vmtest.bisect import rounds as bisection
+from vmtest.bisect.journal import Journal, Recorded, begin, find_interrupted
+from vmtest.bisect.packages import archive_of, pinned, question_of
 from vmtest.bisect.probes import Matrices, Twice
-from vmtest.bisect.rounds import Outcome, Point, Question, Recorded, Watch
+from vmtest.bisect.question import Conclusion, Find, Work
+from vmtest.bisect.rounds import Watch
 from vmtest.cli import common
 from vmtest.cli.bisect import tree as gitbisect
-from vmtest.cli.bisect.question import Work, Written, settings_for, work_of
+from vmtest.cli.bisect.question import Written, settings_for, work_of
 from vmtest.cli.bisect.shared import (
     CopyOption,
     Display,
@@ -41,16 +42,12 @@ from vmtest.cli.bisect.shared import (
 )
 from vmtest.cli.common import say
 from vmtest.cli.run import facts_of
-from vmtest.config.suggest import suggestion
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache
-from vmtest.kernels.debian.source import AptSource, OutOfOrder
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.slots import memory_available_mib
 from vmtest.matrix.slots import slots as slots_of
-from vmtest.model.kernels import AptArchive, AptSpec, Kernel
-from vmtest.model.project import Config
-from vmtest.model.versions import check_version
+from vmtest.model.kernels import AptArchive
 from vmtest.report.text import counted
 from vmtest.runs import folder as runs
 from vmtest.runs.folder import RunFolder
@@ -67,18 +64,9 @@ Example: [bold]vmtest bisect --good 6.1 --bad 6.12 --suite sendmsg -k ipv4[/bold
 Example: [bold]vmtest bisect --source tree ../linux --good v6.1 --bad HEAD --suite sendmsg[/bold]
 """
 
-_SERIES = re.compile(r"\d+\.\d+")
-
 
 TREE = "--tree"
 """The option that the second word of ``--source tree PATH`` becomes."""
-
-
-class Find(StrEnum):
-    """What the change is."""
-
-    BROKEN = "broken"
-    FIXED = "fixed"
 
 
 class Source(StrEnum):
@@ -168,7 +156,7 @@ def bisect(
             )
             return
         _check_apt_options(tree, kconfig)
-        apt = _archive(settings, archive)
+        apt = archive_of(settings, archive)
         work = work_of(settings, written)
         asked: dict[str, Any] = {
             "good": good,
@@ -181,14 +169,12 @@ def bisect(
         }
         cache = default_cache()
         if resume:
-            path, recorded = bisection.find_interrupted(
-                settings.directory / runs.STATE / "runs", asked
-            )
+            path, recorded = find_interrupted(settings.directory / runs.STATE / "runs", asked)
             folder = RunFolder(path)
         else:
-            question = _question(settings, apt, Store(cache), asked)
+            question = question_of(settings, apt, Store(cache), asked)
             recorded, folder = Recorded(question), runs.create(settings.directory)
-        kernels = tuple(_pinned(settings, apt, point) for point in recorded.question.points)
+        kernels = tuple(pinned(settings, apt, point) for point in recorded.question.points)
         slots = jobs or slots_of(kernels, len(os.sched_getaffinity(0)), memory_available_mib())
         plan = Plan(
             config=settings,
@@ -202,10 +188,10 @@ def bisect(
             jobs=slots,
             accelerator=accel,
         )
-        with closing(bisection.Journal.open(folder.path)) as journal:
+        with closing(Journal.open(folder.path)) as journal:
             if not resume:
                 folder.describe(facts_of(settings, plan))
-                bisection.begin(journal, recorded.question)
+                begin(journal, recorded.question)
             many = counted(len(kernels), "kernel")
             names, place = recorded.question.names, os.path.relpath(folder.path)
             among = f"{many}, {slots} at a time"
@@ -241,91 +227,8 @@ def _check_apt_options(tree: Path | None, kconfig: Path | None) -> None:
         raise UsageError("--kconfig: is for a tree that is built; add --source tree PATH")
 
 
-def _archive(settings: Config, name: str | None) -> AptArchive:
-    archives = settings.archives
-    if not archives:
-        raise UsageError(
-            f"{settings.file}: there is no [apt.NAME], so there are no packages to go through; "
-            f'add one, for example [apt.debian] with suites = ["trixie-security"]'
-        )
-    if name is None and len(archives) > 1:
-        raise UsageError(f"{settings.file}: has several [apt.NAME]; choose one with --archive NAME")
-    chosen = next(iter(archives)) if name is None else name
-    if chosen not in archives:
-        raise UsageError(
-            f"--archive {name}: there is no [apt.{name}]{suggestion(chosen, archives)}"
-        )
-    return archives[chosen]
-
-
-def _question(
-    settings: Config, archive: AptArchive, store: Store, asked: dict[str, Any]
-) -> Question:
-    source, fixed = AptSource(archive), asked["find"] == Find.FIXED
-    good, bad = asked["good"], asked["bad"]
-    older, newer = (bad, good) if fixed else (good, bad)
-    words_of = ("--bad", "--good") if fixed else ("--good", "--bad")
-    first, last = (
-        _version(settings, archive, store, word, end)
-        for word, end in zip(words_of, (older, newer), strict=True)
-    )
-    try:
-        span = source.between(first, last, settings.defaults, store, cached=asked["cached"])
-    except OutOfOrder as error:
-        other = Find.BROKEN if fixed else Find.FIXED
-        raise UsageError(
-            f"{error}: with --find {asked['find']}, --{'bad' if fixed else 'good'} is the older "
-            f"end; swap them, or did you mean --find {other.value}?"
-        ) from error
-    if len(span.kernels) < 2:
-        raise UsageError(
-            f"--good {good} --bad {bad}: both are {span.kernels[0].name}; choose another end"
-        )
-    return Question(
-        asked,
-        tuple(map(_point, span.kernels)),
-        find_fixed=fixed,
-        repeat=asked["repeat"],
-        gone=tuple(map(_point, span.gone)),
-        left_out=tuple(map(_point, span.left_out)),
-    )
-
-
-def _version(settings: Config, archive: AptArchive, store: Store, word: str, written: str) -> str:
-    """What an end as it was written asks the archive for: a version or a pattern."""
-    named = [kernel for kernel in settings.kernels if kernel.name == written]
-    if not named:
-        version = f"{written}.*" if _SERIES.fullmatch(written) else written
-        try:
-            check_version(version)
-        except UsageError:
-            names = {kernel.name for kernel in settings.kernels}
-            raise UsageError(
-                f"{word} {written}: is no version (6.12.117, 6.12.117-1, 6.12 for its newest), "
-                f"and no kernel of {settings.file.name}{suggestion(written, names)}"
-            ) from None
-        return version
-    spec = named[0].spec
-    if not isinstance(spec, AptSpec) or spec.archive != archive.name:
-        raise UsageError(
-            f'{settings.file.name}: kernel "{written}" is no package of [apt.{archive.name}]; '
-            f"a bisect goes through its packages: write a version"
-        )
-    return AptSource(archive).resolve(named[0], store).version.text
-
-
-def _point(kernel: Kernel) -> Point:
-    assert isinstance(kernel.spec, AptSpec)
-    return Point(kernel.name, kernel.spec.version, kernel.spec.suites[0])
-
-
-def _pinned(settings: Config, archive: AptArchive, point: Point) -> Kernel:
-    spec = AptSpec(archive.name, point.version, (point.suite,))
-    return replace(settings.defaults, name=point.name, spec=spec)
-
-
 def _commands(
-    outcome: Outcome, archive: AptArchive, work: Work, config: Path | None
+    outcome: Conclusion, archive: AptArchive, work: Work, config: Path | None
 ) -> dict[int, str]:
     """The command that asks each of the two kernels again, by place."""
     more = [] if config is None else ["--config", str(config)]

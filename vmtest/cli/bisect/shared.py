@@ -14,8 +14,9 @@ import typer
 
 from vmtest.bisect import render as words
 from vmtest.bisect import rounds as bisection
+from vmtest.bisect.journal import Recorded
 from vmtest.bisect.observe import Observation
-from vmtest.bisect.rounds import Recorded, Standing
+from vmtest.bisect.question import Standing
 from vmtest.cli.common import say
 from vmtest.errors import UsageError
 from vmtest.model.events import Event
@@ -98,7 +99,7 @@ class Display:
         self._view.handle(event)
 
     def during(
-        self, probe: bisection.Probe, points: tuple[int, ...], attempt: int, told: bisection.Told
+        self, probe: bisection.Ask, points: tuple[int, ...], attempt: int, told: bisection.Told
     ) -> None:
         """Ask ``points`` by ``probe`` with a live view of its own."""
         began = time.monotonic()

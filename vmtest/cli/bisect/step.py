@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 
 from vmtest.bisect import render as words
+from vmtest.bisect.journal import Recorded
 from vmtest.bisect.observe import Observation, combined
 from vmtest.bisect.probes import Builds, Matrices, Twice
-from vmtest.bisect.rounds import Point, Question, Recorded
+from vmtest.bisect.question import Point, Question, Work
 from vmtest.bisect.search import Verdict
 from vmtest.cli import common
-from vmtest.cli.bisect.question import Work, Written, settings_for, work_of
+from vmtest.cli.bisect.question import Written, settings_for, work_of
 from vmtest.cli.bisect.shared import (
     CopyOption,
     Display,

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from vmtest.bisect import commits as gitbisect
-from vmtest.bisect import rounds as bisection
 from vmtest.bisect.commits import History
+from vmtest.bisect.journal import Journal, Recorded, begin, find_interrupted
 from vmtest.bisect.probes import Builds, Matrices, Twice
+from vmtest.bisect.question import Conclusion, Question, Work
 from vmtest.bisect.render import opening, render_commits
-from vmtest.bisect.rounds import Outcome, Question, Recorded, Watch
-from vmtest.cli.bisect.question import Work
+from vmtest.bisect.rounds import Watch
 from vmtest.cli.bisect.shared import (
     Display,
     check_kconfig,
@@ -77,7 +77,7 @@ def search(
     work = work_of()
     asked = _asked(tree, ends, span, repeat, work)
     if resume:
-        path, recorded = bisection.find_interrupted(settings.directory / runs.STATE / "runs", asked)
+        path, recorded = find_interrupted(settings.directory / runs.STATE / "runs", asked)
         folder = RunFolder(path)
     else:
         both = (span.old.point, span.new.point)
@@ -107,10 +107,10 @@ def search(
         jobs=1,
         accelerator=accelerator,
     )
-    with closing(bisection.Journal.open(folder.path)) as journal:
+    with closing(Journal.open(folder.path)) as journal:
         if not resume:
             folder.describe(facts_of(settings, plan))
-            bisection.begin(journal, recorded.question)
+            begin(journal, recorded.question)
         many = counted(span.count + 1, "commit")
         ends_of = (span.old.point.label, span.new.point.label)
         say(opening(*ends_of, many, os.path.relpath(folder.path), len(recorded.seen)))
@@ -157,7 +157,7 @@ def _commit(tree: GitTree, rev: str) -> str:
 
 
 def _asked(
-    tree: GitTree, ends: Ends, span: gitbisect.Span, repeat: int, work: Work
+    tree: GitTree, ends: Ends, span: gitbisect.CommitRange, repeat: int, work: Work
 ) -> dict[str, Any]:
     return {
         "tree": str(tree.path),
@@ -172,7 +172,7 @@ def _asked(
 
 
 def _commands(
-    outcome: Outcome, tree: GitTree, work: Work, kconfig: Path | None, config: Path | None
+    outcome: Conclusion, tree: GitTree, work: Work, kconfig: Path | None, config: Path | None
 ) -> dict[int, str]:
     """The command that asks each of the two commits again, by place."""
     more: list[str] = []
@@ -186,7 +186,7 @@ def _commands(
     return found
 
 
-def _logs(outcome: Outcome, folder: RunFolder) -> dict[int, Sequence[str]]:
+def _logs(outcome: Conclusion, folder: RunFolder) -> dict[int, Sequence[str]]:
     """The logs of the runs that told of the two commits, by place."""
     found: dict[int, Sequence[str]] = {}
     for place in (outcome.answer.last, outcome.answer.first):

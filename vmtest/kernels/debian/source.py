@@ -41,7 +41,7 @@ class OutOfOrder(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class PackageRange:
     """The kernels between two versions, oldest first, each pinned to a package and a suite.
 
     ``gone`` are those that the indexes have and that cannot boot, ``left_out`` those that only a
@@ -179,7 +179,7 @@ class AptSource:
 
     def between(
         self, first: str, last: str, like: Kernel, store: Store, *, cached: bool = False
-    ) -> Span:
+    ) -> PackageRange:
         """Every bootable kernel from ``first`` to ``last``, both included, oldest first.
 
         Both are written as ``version`` in kernels.toml is; a pattern means its newest.
@@ -206,7 +206,7 @@ class AptSource:
         ]
         gone = [self.pin(c, like) for c in inside if c.missing]
         rest = [self.pin(c, like) for c in inside if not c.missing and c not in there]
-        return Span(tuple(kernels), tuple(gone), tuple(rest))
+        return PackageRange(tuple(kernels), tuple(gone), tuple(rest))
 
     def _end(self, offer: Offer, version: str, cached: bool) -> Candidate:
         found = matching(offer.candidates, version)

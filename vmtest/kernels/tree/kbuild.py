@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmtest.errors import BuildFailed, InfrastructureError
+from vmtest.errors import InfrastructureError, KernelBuildFailed
 from vmtest.host.cache import disk_full, remove_tree, require_tool
 from vmtest.host.plain import plain_folder
 from vmtest.host.process import Supervised
@@ -40,7 +40,7 @@ class Maker:
     made: int = 0
 
     def configure(self, text: str) -> None:
-        """Have the .config hold what ``text`` asks for; raises BuildFailed when it cannot."""
+        """Have the .config hold what ``text`` asks for; raises KernelBuildFailed when it cannot."""
         self.log.write_bytes(b"")
         _mend(self.folder)
         first = self.folder / "first.config"
@@ -62,7 +62,7 @@ class Maker:
         if wrong:
             first.unlink(missing_ok=True)
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-            raise BuildFailed(
+            raise KernelBuildFailed(
                 f"{self.name}: the config did not become what was asked for: {wrong[0]}{more}; "
                 f"something that it depends on is missing; see {config}"
             )
@@ -78,7 +78,7 @@ class Maker:
         self._run([make, _LOCAL_VERSION, *arguments])
 
     def _run(self, argv: list[str]) -> None:
-        """Run ``argv`` in the source, ended with us; raises BuildFailed with what went wrong."""
+        """Run ``argv`` in the source, ended with us; raises KernelBuildFailed."""
         temporary = plain_folder("vmtest-build-", short=False)
         command = ["sh", "-c", 'cd "$0" && exec "$@"', str(self.source), *argv]
         environment = _environment(temporary)
@@ -125,7 +125,7 @@ class Maker:
                 f"something else, then try again; the whole log is {self.log}"
             )
         error = first_error(text).replace(f"{self.source}/", "")
-        raise BuildFailed(
+        raise KernelBuildFailed(
             f"{self.name}: the build ended with status {status}: {error}; "
             f"the whole log is {self.log}"
         )

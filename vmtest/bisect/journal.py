@@ -1,0 +1,168 @@
+"""The journal of a bisect, ``bisect.jsonl``: what an interrupted one is continued from."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+from vmtest.bisect.observe import Observation
+from vmtest.bisect.question import Point, Question
+from vmtest.bisect.search import Answer, Verdict
+from vmtest.errors import UsageError
+from vmtest.runs.folder import utc_now
+
+JOURNAL = "bisect.jsonl"
+"""The journal's name in the run's folder: a JSON value a line, written when it happens."""
+
+
+class Journal:
+    """``bisect.jsonl`` open for appending; nobody else can have it open at the same time."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    @classmethod
+    def open(cls, folder: Path) -> Journal:
+        """The journal in ``folder``; raises UsageError when a running bisect has it."""
+        file = (folder / JOURNAL).open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UsageError(f"{folder}: this bisect is still running; wait for it") from None
+        file.seek(0)
+        if not file.read().endswith("\n") and file.tell():
+            file.write("\n")  # a line that was cut short stays the only one
+        return cls(file)
+
+    def close(self) -> None:
+        """Let others have it."""
+        self._file.close()
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Append one line, and have it on its way to the disk."""
+        line = json.dumps({"event": event, "time": utc_now(), **facts})
+        self._file.write(line + "\n")
+        self._file.flush()
+
+
+def begin(journal: Journal, question: Question) -> None:
+    """Write the question: the first line."""
+    journal.write("question", **asdict(question))
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What a journal holds; ``ended`` is how it ended, "" when it was interrupted."""
+
+    question: Question
+    seen: dict[int, list[Observation]] = field(default_factory=dict)
+    rounds: int = 0
+    ended: str = ""
+
+    def add(self, point: Point) -> int:
+        """Add a point that was not known when it began; returns its place."""
+        self.question = replace(self.question, points=(*self.question.points, point))
+        return len(self.question.points) - 1
+
+
+def read(folder: Path) -> Recorded | None:
+    """The journal in ``folder``, or None when there is none with a question in it.
+
+    A last line that was cut short is as if it had not been begun, and what the machine
+    kept from telling is as if it had not been asked.
+    """
+    try:
+        text = (folder / JOURNAL).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    recorded: Recorded | None = None
+    begun = 0
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        match value["event"]:
+            case "question":
+                recorded = Recorded(_question(value))
+            case "commit" if recorded is not None:
+                recorded.add(_point(value["point"]))
+            case "round" if recorded is not None:
+                begun = value["number"]
+            case "told" if recorded is not None:
+                place = recorded.question.names.index(value["kernel"])
+                one = _observation(value["observation"])
+                recorded.rounds = begun  # one that was interrupted before is begun again
+                if not one.faulty:
+                    recorded.seen.setdefault(place, []).append(one)
+            case "answer" | "error" if recorded is not None:
+                recorded.ended = value["event"]
+    return recorded
+
+
+def find_interrupted(runs: Path, asked: Mapping[str, Any]) -> tuple[Path, Recorded]:
+    """The last interrupted bisect below ``runs`` that asked the same; raises UsageError."""
+    others = []
+    for file in sorted(runs.glob(f"*/{JOURNAL}"), reverse=True):
+        recorded = read(file.parent)
+        if recorded is None:
+            continue
+        if recorded.question.asked == asked and not recorded.ended:
+            return file.parent, recorded
+        if recorded.question.asked == asked:
+            others.append(f"{file.parent.name} asked this and came to its end")
+        elif not recorded.ended:
+            differs = [k for k, v in asked.items() if recorded.question.asked.get(k) != v]
+            others.append(f"{file.parent.name} differs in {', '.join(differs)}")
+    raise UsageError(
+        "\n".join(["--resume: there is no interrupted bisect of this question", *others[:3]])
+    )
+
+
+def _question(value: Mapping[str, Any]) -> Question:
+    return Question(
+        asked=value["asked"],
+        points=tuple(map(_point, value["points"])),
+        find_fixed=value["find_fixed"],
+        repeat=value["repeat"],
+        gone=tuple(map(_point, value["gone"])),
+        left_out=tuple(map(_point, value["left_out"])),
+    )
+
+
+def _point(value: Mapping[str, Any]) -> Point:
+    return Point(**value)
+
+
+def _observation(value: Mapping[str, Any]) -> Observation:
+    facts = tuple((label, words) for label, words in value["facts"])
+    return Observation(**{**value, "verdict": Verdict(value["verdict"]), "facts": facts})
+
+
+@contextmanager
+def ending(journal: Journal) -> Iterator[None]:
+    """Write down that a bisect ended without an answer, where its question has none."""
+    try:
+        yield
+    except UsageError as error:
+        journal.write("error", text=str(error))
+        raise
+
+
+def write_answer(journal: Journal, question: Question, answer: Answer, **facts: Any) -> None:
+    """Write the answer: the last line."""
+    names = question.names
+    journal.write(
+        "answer",
+        last=names[answer.last],
+        first=names[answer.first],
+        between=[names[n] for n in answer.between],
+        contradictions=[names[n] for n in answer.contradictions],
+        **facts,
+    )
