@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import lzma
+import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from vmtest.host.cache import let_go
 from vmtest.kernels.modules import module_with
 from vmtest.model.kernels import KernelImage
 from vmtest.model.loads import Verdict
 from vmtest.model.versions import KernelVersion
+from vmtest.storage.prune import items, remove, superfluous
+from vmtest.storage.verify import verify
 from vmtest.verify.events import Attachment, Load, WireReason
 from vmtest.verify.missing import no_modules, with_module
 
@@ -64,6 +69,34 @@ def test_an_index_is_made_once(image: KernelImage, tmp_path: Path) -> None:
     assert image.modules is not None
     shutil.rmtree(image.modules)
     assert module_with(image, "vmtest_caller", tmp_path / "cache") == "nf_test"
+
+
+def test_a_damaged_index_is_told_and_made_anew(image: KernelImage, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    module_with(image, "vmtest_defined", cache)
+    (whole,) = verify(cache)
+    assert (whole.kind, whole.damage, whole.size > 0) == ("modules", None, True)
+    (file,) = (cache / "modules").iterdir()
+    file.write_bytes(file.read_bytes()[:-4])
+    (damaged,) = verify(cache)
+    assert "is damaged (does not fit its checksum" in str(damaged.damage)
+    assert [item.broken for item in items(cache)] == [True]
+    assert module_with(image, "vmtest_defined", cache) == "nf_test"
+    assert [item.broken for item in items(cache)] == [False]
+
+
+def test_an_index_in_use_stays_and_goes_when_it_was_not_used_for_long(
+    image: KernelImage, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    module_with(image, "vmtest_defined", cache)
+    assert remove(cache, items(cache)) == []
+    (mark,) = (cache / "used").iterdir()
+    let_go(cache, mark.name)
+    os.utime(mark, (1, 1))
+    (old,) = superfluous(items(cache), time.time(), 86400.0, None)
+    assert remove(cache, [old]) == [old]
+    assert items(cache) == []
 
 
 LOAD = Load(

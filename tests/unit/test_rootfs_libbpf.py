@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +16,16 @@ from fake_session import HostSession
 
 from vmtest.config.file import load
 from vmtest.errors import ConfigError, ImageError, InfrastructureError, UsageError
-from vmtest.host.cache import find_tool
+from vmtest.host.cache import find_tool, let_go, write_json, write_record
 from vmtest.host.debian import Mirror, Mirrors
 from vmtest.host.files import Files
 from vmtest.matrix.payload import LIBRARY_FOLDERS, install, library_path, tar
-from vmtest.model.kernels import AptArchive, Library
+from vmtest.model.kernels import AptArchive, GuestSpec, Library, RootImage
+from vmtest.rootfs.image import image_key, prepare
 from vmtest.rootfs.libbpf import Shelf, of_file
+from vmtest.storage.prune import items, remove, superfluous
+from vmtest.storage.transfer import export_bundle, import_bundle, pack
+from vmtest.storage.verify import verify
 
 needs_linker = pytest.mark.skipif(
     find_tool("ld") is None or find_tool("clang") is None, reason="ld or clang is not installed"
@@ -179,6 +185,78 @@ def test_without_a_mirror_the_newest_of_the_cache_is_used(shelf: Shelf) -> None:
     alone = replace(shelf, mirrors=lambda: Mirrors(None, None))
     found, note = alone.take("newest", quiet)
     assert found.version == "1.1" and "the stored libbpf 1.1 is used" in note
+
+
+def root(cache: Path, *libraries: Library) -> RootImage:
+    """A guest image in ``cache`` with versions of libbpf laid over its own."""
+    place = cache / "images" / image_key(GuestSpec())
+    place.mkdir(parents=True)
+    (place / "root.sqfs").write_bytes(b"hsqs and more")
+    digest = hashlib.sha256(b"hsqs and more").hexdigest()
+    write_json(place / "image.json", {"size": 13, "sha256": digest})
+    return replace(prepare(GuestSpec(), cache), libraries=libraries)
+
+
+@pytest.mark.parametrize("wanted", ["1.1", "newest"])
+def test_what_the_image_has_from_a_package_is_exported(
+    shelf: Shelf, tmp_path: Path, wanted: str
+) -> None:
+    first, _ = shelf.take(wanted, quiet)
+    bundle, there = tmp_path / "b.tar", tmp_path / "there"
+    own = of_file(library(tmp_path / "own" / "libbpf.so.1", "1.6"), Files())
+    export_bundle(bundle, shelf.cache, (), root(shelf.cache, first, own))
+    found = import_bundle(bundle, there)
+    (entry,) = (shelf.cache / "libbpf").glob("*/")
+    assert found.libraries == (entry.name,)
+    alone = replace(shelf, cache=there, mirrors=lambda: Mirrors(None, None))
+    assert alone.take(wanted, quiet)[0] == first
+    assert import_bundle(bundle, there).already == found.names
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"version": "1.9"}, r"libbpf\.so\.1 is libbpf 1\.5, and libbpf\.json says 1\.9"),
+        ({"library": "0" * 64}, r"libbpf\.so\.1 has sha256"),
+    ],
+)
+def test_a_bundle_with_another_library_than_it_says_is_refused(
+    shelf: Shelf, tmp_path: Path, record: dict[str, str], said: str
+) -> None:
+    found, _ = shelf.take("1.5", quiet)
+    (place,) = (shelf.cache / "libbpf").glob("*/")
+    told = {"version": found.version, "origin": found.origin, "library": found.sha256}
+    write_record(place / "libbpf.json", {**told, **record})
+    pack(tmp_path / "b.tar", shelf.cache, [place.relative_to(shelf.cache)])
+    with pytest.raises(InfrastructureError, match=said):
+        import_bundle(tmp_path / "b.tar", tmp_path / "there")
+    assert not (tmp_path / "there" / "libbpf").exists()
+
+
+def test_a_library_is_pruned_when_it_was_not_used_for_long(shelf: Shelf) -> None:
+    shelf.take("1.1", quiet)
+    shelf.take("1.5", quiet)
+    for mark in (shelf.cache / "used").glob("libbpf-*"):
+        let_go(shelf.cache, mark.name)
+        os.utime(mark, (1, 1))
+    shelf.take("1.5", quiet)
+    (old,) = superfluous(items(shelf.cache), time.time(), 86400.0, None)
+    assert (old.kind, old.broken, old.size > 0) == ("libbpf", False, True)
+    assert remove(shelf.cache, [old]) == [old]
+    assert [path.name[:5] for path in (shelf.cache / "libbpf").glob("*/")] == ["1_1.5"]
+
+
+def test_a_library_that_changed_is_damaged_and_of_no_use(shelf: Shelf) -> None:
+    shelf.take("1.5", quiet)
+    (whole,) = verify(shelf.cache)
+    assert (whole.kind, whole.damage, whole.size > 0) == ("libbpf", None, True)
+    (file,) = shelf.cache.glob("libbpf/*/libbpf.so.1")
+    file.write_bytes(b"\x7fELF and nothing else")
+    (damaged,) = verify(shelf.cache)
+    said = f"cached libbpf {whole.name} is damaged (libbpf.so.1 has sha256 "
+    assert str(damaged.damage).startswith(said)
+    (item,) = items(shelf.cache)
+    assert item.broken
 
 
 def test_a_file_of_the_users_has_the_version_of_its_symbols(tmp_path: Path) -> None:

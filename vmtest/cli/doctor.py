@@ -25,7 +25,7 @@ from vmtest.vm import accel
 
 EXAMPLE = """Say what this host has, what it lacks, and how to mend that.
 
-With --cache it hashes every kernel and guest image in the cache too.
+With --cache it hashes every kernel, guest image and libbpf in the cache too.
 
 Example: [bold]vmtest doctor --json[/bold]
 """
@@ -96,9 +96,9 @@ def _disk(cache: Path) -> Finding:
 
 
 def _entry(verified: Verified) -> Finding:
-    name = f"cached {verified.entry.kind}"
+    name = f"cached {verified.kind}"
     if verified.damage is None:
-        state = f"{verified.entry.place.name} is whole ({megabytes(verified.size)})"
+        state = f"{verified.name} is whole ({megabytes(verified.size)})"
         return Finding(name, True, state)
     cure = "its next use removes it and makes it anew; vmtest kernels prune only removes it"
     return Finding(name, False, str(verified.damage), cure)

@@ -44,7 +44,7 @@ def export(
         bundle = export_bundle(file, cache, images, prepare_root(settings, cache))
         common.say(
             f"{file}: {len(bundle.kernels)} kernels, {len(bundle.images)} guest image, "
-            f"{megabytes(bundle.size)}"
+            f"{len(bundle.libraries)} libbpf, {megabytes(bundle.size)}"
         )
 
 
@@ -57,5 +57,5 @@ def import_(file: Annotated[Path, typer.Argument(help="What export wrote.")]) ->
     """Import; what is there already stays."""
     with common.reported():
         bundle = import_bundle(file, default_cache())
-        names = [*bundle.kernels, *bundle.images]
-        common.say(f"{file}: {', '.join(names)}; {len(bundle.already)} of them were here already")
+        names = ", ".join(bundle.names)
+        common.say(f"{file}: {names}; {len(bundle.already)} of them were here already")

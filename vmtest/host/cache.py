@@ -314,7 +314,9 @@ def megabytes(size: int) -> str:
 
 
 def tree_size(path: Path) -> int:
-    """What ``path`` takes on the disk, in bytes; hard links once."""
+    """What the file or folder ``path`` takes on the disk, in bytes; hard links once."""
+    if path.is_file():
+        return path.stat().st_blocks * 512
     seen: set[tuple[int, int]] = set()
     total = 0
     for folder, _, files in os.walk(path):

@@ -11,12 +11,16 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import zstandard
 
 from vmtest.host import cache
 from vmtest.model.kernels import KernelImage
+
+KIND = "modules"
+"""The folder of the cache for indexes, and the kind of its entries."""
 
 _FORMAT = 1
 """Of an index's file; raised when what it has changes."""
@@ -43,17 +47,38 @@ def module_with(image: KernelImage, name: str, root: Path) -> str | None:
 
 
 def _index(image: KernelImage, root: Path) -> str:
-    key = f"modules-{cache.safe_name(image.release)}-{image.digest[:12]}"
-    place = root / "modules" / f"{key}.{_FORMAT}"
-    if not place.exists():
-        with cache.locked(root, key):
-            if not place.exists():
-                with cache.scratch(root, key) as folder:
-                    made = folder / "index"
-                    lines = "".join(sorted(_lines(image)))
-                    made.write_bytes(zlib.compress(f"\n{lines}".encode(), 1))
-                    cache.publish(made, place)
-    return zlib.decompress(place.read_bytes()).decode()
+    name = f"modules-{cache.safe_name(image.release)}-{image.digest[:12]}.{_FORMAT}"
+    place, lock = root / KIND / name, f"{KIND}-{name}"
+    cache.hold(root, lock)
+    with suppress(ValueError):
+        return read_index(place)
+    with cache.locked(root, lock):
+        with suppress(ValueError):  # another runner was faster
+            return read_index(place)
+        text = "\n" + "".join(sorted(_lines(image)))
+        with cache.scratch(root, lock) as folder:
+            made = folder / "index"
+            made.write_bytes(zlib.compress(text.encode(), 1))
+            cache.publish(made, place)
+    return text
+
+
+def indexes(root: Path) -> list[Path]:
+    """The files of all indexes in the cache ``root``, damaged ones too."""
+    return sorted((root / KIND).glob("*"))
+
+
+def read_index(place: Path) -> str:
+    """The index in the file ``place``: lines ``NAME MODULE``, the first one empty.
+
+    Raises ValueError with what is wrong with it: its own checksum does not fit, or it is missing.
+    """
+    try:
+        return zlib.decompress(place.read_bytes()).decode()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"does not fit its checksum: {error}") from error
 
 
 def _lines(image: KernelImage) -> Iterator[str]:

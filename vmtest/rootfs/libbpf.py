@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from elftools.elf.gnuversions import GNUVerDefSection
 from vmtest.config.schema import is_path
 from vmtest.errors import ImageError, InfrastructureError, KernelUnavailable, UsageError
 from vmtest.host.cache import (
+    hold,
     locked,
     publish,
     read_record,
@@ -39,12 +41,16 @@ from vmtest.kernels.debian.index import Package
 from vmtest.kernels.debian.suite import SuiteState, SuiteUnreadable
 from vmtest.model.kernels import AptArchive, Library
 
+KIND = "libbpf"
+"""The folder of the cache for packages' libraries, and the kind of its entries."""
+
 NEWEST = "newest"
 SUITES = ("bookworm", "bookworm-backports", "trixie", "trixie-backports", "forky", "sid")
 """Debian's suites with a libbpf 1.x, the oldest first."""
 
 _PACKAGE = "libbpf1"
 _FILE = "libbpf.so.1"
+_RECORD = "libbpf.json"
 _LARGEST = 16 << 20
 _VERSION = re.compile(r"LIBBPF_(\d+)\.(\d+)\.\d+")
 _CURE = 'give a shared library of x86-64, such as the libbpf.so.1 that its "make" leaves'
@@ -74,11 +80,11 @@ class Shelf:
         if is_path(wanted):
             return of_file(Path(wanted), self.files), ""
         if (kept := self._kept(wanted)) is not None:
-            return kept
+            return self._used(kept)
         log(f"libbpf {wanted}: looking for its package")
         with locked(self.cache, "libbpf"):
             if (kept := self._kept(wanted)) is not None:  # another runner was faster
-                return kept
+                return self._used(kept)
             try:
                 return self._fetch(wanted)
             except InfrastructureError as error:
@@ -86,13 +92,19 @@ class Shelf:
                 if not stored:
                     raise
                 best = max(stored, key=lambda library: _numbers(library.version))
-                return best, f"{error}; the stored libbpf {best.version} is used"
+                return self._used((best, f"{error}; the stored libbpf {best.version} is used"))
 
     # --- the cache ---
 
     @property
     def _folder(self) -> Path:
-        return self.cache / "libbpf"
+        return self.cache / KIND
+
+    def _used(self, kept: tuple[Library, str]) -> tuple[Library, str]:
+        """``kept``, whose use is noted."""
+        if (place := place_of(kept[0], self.cache)) is not None:
+            hold(self.cache, f"{KIND}-{place.name}")
+        return kept
 
     def _kept(self, wanted: str) -> tuple[Library, str] | None:
         if wanted != NEWEST:
@@ -100,27 +112,17 @@ class Shelf:
         answer = read_record(self._newest)
         if answer is None or not 0 <= time.time() - float(answer["when"]) <= self._max_age:
             return None
-        library = self._read(self._folder / str(answer["entry"]))
-        return None if library is None else (library, str(answer["note"]))
+        try:
+            library = read_entry(self._folder / str(answer["entry"]))
+        except ValueError:
+            return None
+        return library, str(answer["note"])
 
     def _entries(self) -> Iterator[Library]:
-        """What is whole, of one version the newest package first."""
-        for place in sorted(self._folder.glob("*/"), reverse=True):
-            if (found := self._read(place)) is not None:
-                yield found
-
-    @staticmethod
-    def _read(place: Path) -> Library | None:
-        """The entry at ``place``; None when it is not whole, which fetches it again."""
-        record = read_record(place / "libbpf.json")
-        try:
-            data = (place / _FILE).read_bytes()
-        except OSError:
-            return None
-        digest = hashlib.sha256(data).hexdigest()
-        if record is None or record.get("library") != digest:
-            return None
-        return Library(str(record["version"]), str(record["origin"]), digest, data)
+        """What is whole, of one version the newest package first; the rest is fetched again."""
+        for place in reversed(places(self.cache)):
+            with suppress(ValueError):
+                yield read_entry(place)
 
     @property
     def _newest(self) -> Path:
@@ -186,9 +188,53 @@ class Shelf:
             (made / _FILE).write_bytes(data)
             digest = hashlib.sha256(data).hexdigest()
             record = {"version": version, "origin": origin, "library": digest}
-            write_record(made / "libbpf.json", record)
+            write_record(made / _RECORD, record)
+            hold(self.cache, f"{KIND}-{entry}")  # nobody removes it from here on
             publish(made, self._folder / entry)
         return Library(version, origin, digest, data), entry
+
+
+def places(cache: Path) -> list[Path]:
+    """The folders of all packages' libraries in ``cache``, damaged ones too."""
+    return sorted(path for path in (cache / KIND).glob("*") if path.is_dir())
+
+
+def place_of(library: Library, cache: Path) -> Path | None:
+    """The folder in ``cache`` that ``library`` is from; None for the user's own file."""
+    for place in places(cache):
+        with suppress(ValueError):
+            if read_entry(place) == library:
+                return place
+    return None
+
+
+def read_entry(place: Path) -> Library:
+    """The library in the folder ``place`` of the cache.
+
+    Raises ValueError with the file and what is wrong with it.
+    """
+    record = read_record(place / _RECORD)
+    if record is None:
+        raise ValueError(f"{_RECORD} is missing or damaged")
+    try:
+        data = (place / _FILE).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{_FILE} cannot be read: {error.strerror}") from error
+    digest, noted = hashlib.sha256(data).hexdigest(), str(record.get("library"))
+    if digest != noted:
+        raise ValueError(f"{_FILE} has sha256 {digest[:12]}, expected {noted[:12]}")
+    return Library(str(record.get("version")), str(record.get("origin")), digest, data)
+
+
+def check_entry(place: Path) -> None:
+    """Raise ValueError unless ``place`` holds a library of the version that it names."""
+    found = read_entry(place)
+    try:
+        version = _version(found.data, _FILE)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    if version != found.version:
+        raise ValueError(f"{_FILE} is libbpf {version}, and {_RECORD} says {found.version[:20]}")
 
 
 def of_file(path: Path, files: Files) -> Library:

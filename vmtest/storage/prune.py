@@ -1,18 +1,20 @@
 """Making room in the cache: what was not used for long, or is too much; never what is in use.
 
-Entries are kernels and guest images.  When one was last used is the time of change of a
-file that every process which takes it holds; see :func:`vmtest.host.cache.hold`.
+Entries are kernels, guest images, versions of libbpf, and indexes of kernels' modules.  When one
+was last used is the time of change of a file that every process which takes it holds; see
+:func:`vmtest.host.cache.hold`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmtest.host.cache import clear_damaged, in_use, last_used, remove_unused, sweep, tree_size
 from vmtest.host.seal import Entry
-from vmtest.kernels import Store
+from vmtest.kernels import Store, modules
+from vmtest.rootfs import libbpf
 from vmtest.rootfs.image import images
 
 
@@ -35,19 +37,35 @@ class Item:
 
 
 def items(cache: Path) -> list[Item]:
-    """Every kernel and every guest image in ``cache``."""
+    """Every kernel, guest image, libbpf and index of modules in ``cache``."""
     whole = {entry.path for entry in Store(cache).entries()}
     whole |= {file.parent for _, file, _ in images(cache)}
     found = []
     for kind in ("kernel", "image"):
         for path in (cache / f"{kind}s").glob("*"):
-            lock = f"{kind}-{path.name}"
-            # Before uses were noted, an entry's own time is the best that is known.
-            used = last_used(cache, lock) or path.stat().st_mtime
-            size, busy = tree_size(path), in_use(cache, lock)
             broken = path not in whole or Entry(cache, kind, path).glance() is not None
-            found.append(Item(kind, path.name, path, size, used, busy, broken))
+            found.append(_item(cache, kind, path, broken))
+    for kind, paths, read in (
+        (libbpf.KIND, libbpf.places(cache), libbpf.read_entry),
+        (modules.KIND, modules.indexes(cache), modules.read_index),
+    ):
+        found += [_item(cache, kind, path, not _readable(read, path)) for path in paths]
     return found
+
+
+def _item(cache: Path, kind: str, path: Path, broken: bool) -> Item:
+    lock = f"{kind}-{path.name}"
+    # Before uses were noted, an entry's own time is the best that is known.
+    used = last_used(cache, lock) or path.stat().st_mtime
+    return Item(kind, path.name, path, tree_size(path), used, in_use(cache, lock), broken)
+
+
+def _readable(read: Callable[[Path], object], path: Path) -> bool:
+    try:
+        read(path)
+    except ValueError:
+        return False
+    return True
 
 
 def superfluous(

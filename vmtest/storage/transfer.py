@@ -13,7 +13,7 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Annotated, Any, cast
 
@@ -39,13 +39,14 @@ from vmtest.kernels.store.modules import index_modules
 from vmtest.kernels.store.record import read_answer, read_entry
 from vmtest.model.kernels import KernelImage, Progress, RootImage
 from vmtest.model.releases import is_member
+from vmtest.rootfs import libbpf
 
 _SCHEMA = 1
 _MANIFEST = "bundle.json"
 _CHUNK = 1 << 20
 _LARGEST_MANIFEST = 64 << 20
 _LONGEST_NAME = 240
-_KINDS = {"kernels": "kernel", "images": "image"}
+_KINDS = {"kernels": "kernel", "images": "image", libbpf.KIND: libbpf.KIND}
 
 
 class _Image(BaseModel):
@@ -63,8 +64,14 @@ class Bundle:
 
     kernels: tuple[str, ...]
     images: tuple[str, ...]
+    libraries: tuple[str, ...]
     size: int
     already: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all entries."""
+        return (*self.kernels, *self.images, *self.libraries)
 
 
 def pack(
@@ -153,7 +160,8 @@ def unpack(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
             wanted = [entry for entry in entries if entry not in already]
             for entry in wanted:
                 _check_entry(file, folder, entry)
-                seal(folder.joinpath(*entry.parts))
+                if entry.parts[0] != libbpf.KIND:  # which has its digest in its own record
+                    seal(folder.joinpath(*entry.parts))
             answers = [name for name in files if name.startswith("resolved/")]
             for name in answers:
                 _check_answer(file, folder / name)
@@ -162,7 +170,7 @@ def unpack(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
             for name in answers:
                 write_json(cache / name, read_json(folder / name))
     summary = _summary([str(entry) for entry in entries], total)
-    return Bundle(summary.kernels, summary.images, total, tuple(e.name for e in already))
+    return replace(summary, already=tuple(e.name for e in already))
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:
@@ -175,7 +183,7 @@ def _summary(entries: list[str], size: int) -> Bundle:
     def of(kind: str) -> tuple[str, ...]:
         return tuple(e.partition("/")[2] for e in entries if e.startswith(f"{kind}/"))
 
-    return Bundle(of("kernels"), of("images"), size)
+    return Bundle(of("kernels"), of("images"), of(libbpf.KIND), size)
 
 
 def _no_bundle(file: Path, why: str) -> InfrastructureError:
@@ -210,7 +218,7 @@ def _manifest(file: Path, tar: tarfile.TarFile, first: tarfile.TarInfo | None) -
     for entry in entries:
         kind, _, key = entry.partition("/")
         if kind not in _KINDS or key != safe_name(key) or len(key) > _LONGEST_NAME:
-            raise _no_bundle(file, f"it holds {entry!r}, which is neither kernel nor image")
+            raise _no_bundle(file, f"it holds {entry!r}, which is neither kernel, image nor libbpf")
     if len(set(entries)) != len(entries):
         raise _no_bundle(file, "it lists an entry twice")
     for name in names:
@@ -286,6 +294,9 @@ def _check_entry(file: Path, folder: Path, entry: PurePosixPath) -> None:
         if entry.parts[0] == "images":
             _check_image(place)
             return
+        if entry.parts[0] == libbpf.KIND:
+            libbpf.check_entry(place)
+            return
         record = read_entry(place)
         if safe_name(record.key) != entry.name:
             raise ValueError(f"entry.json: its key is {record.key[:120]!r}")
@@ -325,6 +336,12 @@ def _check_image(place: Path) -> None:
 
 def _whole(place: Path) -> bool:
     """Whether an entry is in the cache already, and not damaged."""
+    if place.parent.name == libbpf.KIND:
+        try:
+            libbpf.read_entry(place)
+        except ValueError:
+            return False
+        return True
     if not ((place / "entry.json").is_file() or (place / "image.json").is_file()):
         return False
     entry = Entry.of(place)
@@ -340,9 +357,10 @@ def export_bundle(
 ) -> Bundle:
     """Write kernels and a guest image to ``file``, a tar for a host without apt or network.
 
-    With them go the answers that the sources gave, so that the other host resolves
-    the same requests to them.  Raises ImageError for an image that is not from the
-    cache, and InfrastructureError when ``file`` cannot be written.
+    With them go the answers that the sources gave, so that the other host resolves the same
+    requests to them, and the versions of libbpf that the image has from packages.  Raises
+    ImageError for an image that is not from the cache, and InfrastructureError when ``file``
+    cannot be written.
     """
     entries = [Path(kernel.image).parents[1].relative_to(cache) for kernel in kernels]
     if image is not None:
@@ -352,6 +370,8 @@ def export_bundle(
                 f'only an image built from root = "debian" is'
             )
         entries.append(image.path.parent.relative_to(cache))
+        found = (libbpf.place_of(library, cache) for library in image.libraries)
+        entries += [place.relative_to(cache) for place in found if place is not None]
     for name in entries:
         entry = Entry.of(cache / name)
         damage = None if entry is None else entry.take_away()

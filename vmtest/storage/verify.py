@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmtest.host.cache import tree_size
 from vmtest.host.seal import Damage, Entry
+from vmtest.kernels import modules
 from vmtest.kernels.store.store import recheck_kernel
+from vmtest.rootfs import libbpf
 from vmtest.rootfs.image import recheck_image
 
 _RECHECKS = {"kernel": recheck_kernel, "image": recheck_image}
+_WORDS = {libbpf.KIND: "libbpf", modules.KIND: "index of modules"}
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
     """An entry, hashed: ``size`` in bytes on the disk, ``damage`` None when it is whole."""
 
-    entry: Entry
+    kind: str
+    name: str
     size: int
     damage: Damage | None
 
 
 def verify(cache: Path) -> Iterator[Verified]:
-    """Hash every kernel and guest image in ``cache``, one after the other; removes nothing.
+    """Hash every entry of ``cache``, one after the other; removes nothing.
 
     What is damaged is not taken by its stamps again: its next use removes it and makes it anew.
     """
     for kind, recheck in _RECHECKS.items():
         for place in sorted((cache / f"{kind}s").glob("*")):
             entry = Entry(cache, kind, place)
-            yield Verified(entry, tree_size(place), entry.inspect(recheck))
+            yield Verified(kind, place.name, tree_size(place), entry.inspect(recheck))
+    for place in libbpf.places(cache):
+        yield _read(libbpf.KIND, place, libbpf.read_entry)
+    for place in modules.indexes(cache):
+        yield _read(modules.KIND, place, modules.read_index)
+
+
+def _read(kind: str, place: Path, read: Callable[[Path], object]) -> Verified:
+    damage = None
+    try:
+        read(place)
+    except ValueError as error:
+        damage = Damage(f"cached {_WORDS[kind]} {place.name}", "", str(error))
+    return Verified(kind, place.name, tree_size(place), damage)
