@@ -11,7 +11,7 @@ from typing import Self, cast
 import pytest
 
 from vmtest.errors import DeadlineExceeded, SessionLost
-from vmtest.matrix import job as job_module
+from vmtest.matrix import bench as bench_module
 from vmtest.matrix.bench import Bench, Guest, Job
 from vmtest.matrix.judge import watch
 from vmtest.model.kernels import Accelerator, Kernel, KernelImage, Limits, PathSpec, RootImage
@@ -195,7 +195,7 @@ def world_of(monkeypatch: pytest.MonkeyPatch) -> World:
     """Replace QEMU, SSH and the reader of the kernel's log below ``run_kernel``."""
     world = World()
     machine = type("Machine", (FakeMachine,), {"world": world, "_settle": lambda self: None})
-    monkeypatch.setattr(job_module, "Machine", machine)
-    monkeypatch.setattr(job_module, "LogReader", FakeReader)
+    monkeypatch.setattr(bench_module, "Machine", machine)
+    monkeypatch.setattr(bench_module, "LogReader", FakeReader)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     return world

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from fake_session import HostSession
 
+from vmtest.command import files as files_module
 from vmtest.command import process as commands
 from vmtest.command.files import (
     Command,
@@ -126,7 +127,7 @@ def test_two_files_of_one_place_are_refused(here: Path) -> None:
 def test_too_much_is_refused_with_its_largest_file(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "COPY_LIMIT", 3 << 20)
+    monkeypatch.setattr(files_module, "COPY_LIMIT", 3 << 20)
     made(here / "d" / "small", "x" * (1 << 20))
     made(here / "d" / "large", "x" * (5 << 20))
     with pytest.raises(UsageError, match=r"6 MiB in all, more than 3.*d/large \(5 MiB\)"):
