@@ -88,7 +88,9 @@ def test_an_old_run_is_judged_without_booting(run: Path, tmp_path: Path) -> None
 def test_a_run_without_loads_is_none_of_verify(run: Path, tmp_path: Path) -> None:
     empty = Matrix(1, "r", "2026-01-01T00:00:00+00:00", 1.0, (), ())
     (run / "matrix.json").write_text(matrix_json.render(empty))
-    vmtest("verify", "--from-run", str(run), cwd=tmp_path).refuses(2, "is no run of vmtest verify")
+    vmtest("verify", "--from-run", str(run), cwd=tmp_path).refuses(
+        2, "is not a run of vmtest verify"
+    )
 
 
 def test_what_a_killed_runner_left_is_read(run: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
         (
             'version = "6.1.*"',
             'version = "6.1.*"\nboot_timeout = "30"',
-            "kernels.toml: kernel \"6.1\": boot_timeout = '30' is no duration; "
+            "kernels.toml: kernel \"6.1\": boot_timeout = '30' is not a duration; "
             'write for example "30s", "5m" or "1h"',
         ),
         (
@@ -172,7 +172,7 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
             'path = "vmlinuz"',
             'package = [{url = "example.org/k.deb", sha256 = "' + 64 * "0" + '"}]',
             'kernels.toml: kernel "mine": package number 1: '
-            "url = 'example.org/k.deb' is no address; write it as https://HOST/FILE",
+            "url = 'example.org/k.deb' is not an address; write it as https://HOST/FILE",
         ),
         (
             'path = "vmlinuz"',
@@ -204,13 +204,13 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
         (
             'kernels = ">=5.10"',
             'kernels = "5.10"',
-            "kernels.toml: object \"net\": kernels = '5.10' '5.10' is no version constraint; "
+            "kernels.toml: object \"net\": kernels = '5.10' '5.10' is not a version constraint; "
             "write for example '>=6.1,<6.13'",
         ),
         (
             'name = "mine"',
             'name = "a/b"',
-            "kernels.toml: kernel \"a/b\": name = 'a/b' is no name: "
+            "kernels.toml: kernel \"a/b\": name = 'a/b' is not a valid name: "
             "letters, digits and . _ + - are allowed",
         ),
     ],
@@ -343,7 +343,7 @@ def test_kernels_keep_the_order_of_the_file() -> None:
         ("6.13", r'--kernel 6\.13: there is no kernel "6\.13" \(did you mean "6\.1[2]?"\?\)'),
         ("tag:lst", r'no kernel has the tag "lst" \(did you mean "lts"\?\)'),
         (">=9", r"--kernel >=9: no kernel is within this range"),
-        (">=six", r"'>=six' is no version constraint"),
+        (">=six", r"'>=six' is not a version constraint"),
     ],
 )
 def test_a_pattern_without_meaning_is_refused(pattern: str, said: str) -> None:
@@ -392,10 +392,10 @@ def test_a_known_failure_takes_every_kernel_and_any_day_by_itself() -> None:
     ("old", "new", "problem"),
     [
         ("test_net.py::", "", "test = 'test_v6_*' names no test; write FILE::TEST"),
-        ("<5.15", "5.15", "kernels = '>=5.10,5.15' '5.15' is no version constraint"),
+        ("<5.15", "5.15", "kernels = '>=5.10,5.15' '5.15' is not a version constraint"),
         ("issue 7", "  ", "reason = '  ' says nothing; write why the test fails"),
-        ("2026-12-31", "2026-13-31", "until = '2026-13-31' is no date; write for example"),
-        ('"2026-12-31"', "2026-12-31T10:00:00", "is no date; write for example"),
+        ("2026-12-31", "2026-13-31", "until = '2026-13-31' is not a date; write for example"),
+        ('"2026-12-31"', "2026-12-31T10:00:00", "is not a date; write for example"),
         ("until", "util", 'unknown key "util" (did you mean "until"?)'),
         ('reason = "issue 7"', "", 'the key "reason" is missing'),
     ],

@@ -61,7 +61,7 @@ def test_a_constraint_compares_as_many_numbers_as_it_names(
 
 
 def test_a_range_names_the_part_that_is_none() -> None:
-    with pytest.raises(ValueError, match=r"'~6\.2' is no version constraint"):
+    with pytest.raises(ValueError, match=r"'~6\.2' is not a version constraint"):
         VersionRange.parse(">=6.1,~6.2")
 
 

@@ -244,7 +244,9 @@ def test_an_object_without_name_or_path_is_refused(item: str) -> None:
 
 
 def test_a_range_with_a_typo_is_not_taken_for_a_path() -> None:
-    with pytest.raises(UsageError, match=r"--object a=x.o@<5,13x: '13x' is no version constraint"):
+    with pytest.raises(
+        UsageError, match=r"--object a=x.o@<5,13x: '13x' is not a version constraint"
+    ):
         parse_given("a=x.o@<5,13x")
 
 

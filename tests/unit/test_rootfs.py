@@ -127,7 +127,7 @@ def test_the_order_of_packages_and_the_mirror_do_not_name_an_image(tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["--hook", "a b", "x;y", "$(x)"])
 def test_what_is_no_packages_name_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ImageError, match="no name of a Debian package"):
+    with pytest.raises(ImageError, match="not the name of a Debian package"):
         prepare(GuestSpec(packages=(name,)), tmp_path, MIRRORS)
 
 

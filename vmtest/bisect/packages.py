@@ -84,14 +84,14 @@ def _version(settings: Config, archive: AptArchive, store: Store, word: str, wri
         except UsageError:
             names = {kernel.name for kernel in settings.kernels}
             raise UsageError(
-                f"{word} {written}: is no version (6.12.117, 6.12.117-1, 6.12 for its newest), "
-                f"and no kernel of {settings.file.name}{suggestion(written, names)}"
+                f"{word} {written}: is not a version (6.12.117, 6.12.117-1, 6.12 for its newest), "
+                f"nor a kernel of {settings.file.name}{suggestion(written, names)}"
             ) from None
         return version
     spec = named[0].spec
     if not isinstance(spec, AptSpec) or spec.archive != archive.name:
         raise UsageError(
-            f'{settings.file.name}: kernel "{written}" is no package of [apt.{archive.name}]; '
+            f'{settings.file.name}: kernel "{written}" is not a package of [apt.{archive.name}]; '
             f"a bisect goes through its packages: write a version"
         )
     return AptSource(archive).resolve(named[0], store).version.text

@@ -322,7 +322,7 @@ def _others(
 
 def _judged(matrix: Matrix, rules: Rules, folder: RunFolder, programs: tuple[str, ...]) -> Matrix:
     if not any(kernel.loads for kernel in matrix.kernels):
-        raise UsageError(f"{folder.path}: is no run of vmtest verify; name one that is")
+        raise UsageError(f"{folder.path}: is not a run of vmtest verify; name one that is")
     kernels = matrix.kernels
     if programs and "*" not in programs:
         kernels = tuple(verifier.narrowed(kernel, programs) for kernel in kernels)

@@ -39,14 +39,14 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 def _duration(value: object) -> object:
     match = _DURATION.match(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError('is no duration; write for example "30s", "5m" or "1h"')
+        raise ValueError('is not a duration; write for example "30s", "5m" or "1h"')
     return float(match.group(1)) * _SECONDS[match.group(2)]
 
 
 def _memory(value: object) -> object:
     match = _SIZE.match(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError('is no size; write for example "512M" or "2G"')
+        raise ValueError('is not a size; write for example "512M" or "2G"')
     mib = int(match.group(1)) * (1024 if match.group(2).startswith("G") else 1)
     if mib < 256:
         raise ValueError("is too small: a guest needs 256M and more")
@@ -55,19 +55,19 @@ def _memory(value: object) -> object:
 
 def _name(value: str) -> str:
     if not _NAME.match(value):
-        raise ValueError("is no name: letters, digits and . _ + - are allowed")
+        raise ValueError("is not a valid name: letters, digits and . _ + - are allowed")
     return value
 
 
 def _version(value: str) -> str:
     if not _PATTERN.match(value):
-        raise ValueError('is no version; write "6.12.*" for the newest 6.12, "6.12.117" or "*"')
+        raise ValueError('is not a version; write "6.12.*" for the newest 6.12, "6.12.117" or "*"')
     return value
 
 
 def _range(value: object) -> object:
     if not isinstance(value, str):
-        raise ValueError("is no version range; write for example '>=5.10,<6.13'")
+        raise ValueError("is not a version range; write for example '>=5.10,<6.13'")
     return VersionRange.parse(value)
 
 
@@ -106,12 +106,12 @@ def _date(value: object) -> object:
             pass
     elif isinstance(value, date) and not isinstance(value, datetime):
         return value
-    raise ValueError('is no date; write for example "2026-12-31"')
+    raise ValueError('is not a date; write for example "2026-12-31"')
 
 
 def _url(value: str) -> str:
     if not re.match(r"https?://[^\s/]+/\S+$", value):
-        raise ValueError("is no address; write it as https://HOST/FILE")
+        raise ValueError("is not an address; write it as https://HOST/FILE")
     return value
 
 

@@ -82,7 +82,7 @@ class VersionRange:
             match = _CONSTRAINT.match(part.strip())
             if match is None:
                 raise ValueError(
-                    f"{part.strip()!r} is no version constraint; write for example '>=6.1,<6.13'"
+                    f"{part.strip()!r} is not a version constraint; write for example '>=6.1,<6.13'"
                 )
             numbers = tuple(int(n) for n in match.group(2).split("."))
             constraints.append((match.group(1), numbers))

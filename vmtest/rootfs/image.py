@@ -264,7 +264,7 @@ def recheck_image(place: Path) -> str:
 def _packages(spec: GuestSpec) -> tuple[str, ...]:
     for name in spec.packages:
         if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name):
-            raise ImageError(f"guest image: packages: {name!r} is no name of a Debian package")
+            raise ImageError(f"guest image: packages: {name!r} is not the name of a Debian package")
     users = () if "systemd" in spec.packages else (_USERS,)
     return tuple(sorted({*PACKAGES, *users, *spec.packages}))
 

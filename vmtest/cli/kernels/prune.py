@@ -76,5 +76,5 @@ def parse_size(text: str) -> int:
     """``2G`` as bytes; raises UsageError."""
     match = re.fullmatch(r"(\d+)([MG])", text)
     if match is None:
-        raise UsageError(f"--max-size {text}: is no size; write for example 500M or 2G")
+        raise UsageError(f"--max-size {text}: is not a size; write for example 500M or 2G")
     return int(match.group(1)) * _SIZES[match.group(2)]

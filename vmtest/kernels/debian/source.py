@@ -187,7 +187,7 @@ class AptSource:
         version, or by the package's where one upstream version was packaged more than
         once.  With ``cached`` there are none but those of the store.  Raises
         KernelUnavailable, with the nearest, for an end that cannot boot or
-        is not there, UsageError for what is no version, and OutOfOrder.
+        is not there, UsageError for what is not a version, and OutOfOrder.
         """
         everything = self.offer(store)
         offer = everything
