@@ -67,7 +67,11 @@ ENDS = ("--good", "6.1.9", "--bad", "7.2.6")
     [
         (("--good", "6.1.9"), 2, "Missing option '--bad'"),
         (("--good", "newest", "--bad", "7.2.6"), 2, "--good newest: is not a version (6.12.117, "),
-        (("--good", "6.1.9", "--bad", "odl"), 2, 'nor a kernel of kernels.toml (did you mean "old"?)'),
+        (
+            ("--good", "6.1.9", "--bad", "odl"),
+            2,
+            'nor a kernel of kernels.toml (did you mean "old"?)',
+        ),
         (("--good", "6.1.9-2", "--bad", "7.2.6"), 3, "nearest bootable: 6.1.9-1 (good), 6.1.10"),
         (("--good", "5.5.5", "--bad", "7.2.6"), 3, "5.5.5: the suites hold no such kernel"),
         (("--good", "6.1.9", "--bad", "7.1.13"), 3, "no longer in the index; nearest bootable"),
