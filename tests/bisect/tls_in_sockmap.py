@@ -1,7 +1,8 @@
 """Does this kernel take kernel TLS and a sockmap on one TCP socket?  Exit status 0 if it does.
 
 A mesh's data plane keeps its connections in a sockmap; "tls: reject the combination of TLS and
-sockmap" took kTLS from them.  Standard library only, run in the guest: docs/bisect.md.
+sockmap" took kTLS from them.  Standard library only, run in the guest:
+docs/explanation/bisect-examples.md.
 """
 
 import ctypes

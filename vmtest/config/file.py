@@ -76,7 +76,7 @@ def find(start: Path) -> Path:
             return candidate
     raise UsageError(
         f"there is no kernels.toml in {start} nor above it; "
-        "write one (docs/configuration.md), or name one with --config FILE"
+        "write one (docs/reference/kernels-toml.md), or name one with --config FILE"
     )
 
 

@@ -2,7 +2,7 @@
 
 A code is given only on the strength of a line of the log or of a probe of that very kernel;
 everything else is `unknown`, with the last line that was said. The codes are documented in
-docs/verify.md, "Reasons"; the rules stand in verifierrules.py, libbpfrules.py and maprules.py.
+docs/reference/reason-codes.md; the rules stand in verifierrules.py, libbpfrules.py and maprules.py.
 """
 
 from vmtest.guest import verifierlog

@@ -7,7 +7,7 @@ lines: `hello`, then of each object `object`, and `start` and `load` of it as a 
 and of each program, then `probe` and `finish`. A `start` names several programs where the object
 was taken as a whole: see `GROUP`. Where the plan asks for another log level than 4, the `load` of a
 program is followed by `trace`, which is answered as `start` is, and `traced` with that log.
-docs/verify.md describes plan and events.
+docs/reference/verify.md describes loads and verdicts.
 """
 
 import sys

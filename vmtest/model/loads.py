@@ -34,8 +34,8 @@ class Verdict(StrEnum):
 class Reason:
     """Why, as far as it can be known.
 
-    ``code`` is of the documented set (docs/verify.md); ``evidence`` is a probe in that
-    kernel with its answer, or a line of the log; without evidence the code is ``unknown``.
+    ``code`` is of the documented set (docs/reference/reason-codes.md); ``evidence`` is a probe
+    in that kernel with its answer, or a line of the log; without evidence the code is ``unknown``.
     ``name`` is what it is about, as the source calls it: a helper, function, type, field or
     program ("" where it has none).
     """

@@ -1,6 +1,6 @@
 """``matrix.json``: a matrix as JSON and back, exactly, with a versioned schema.
 
-``docs/reports.md`` documents every field.  Keys that this version does not know
+``docs/reference/matrix-json.md`` documents every field.  Keys that this version does not know
 are ignored: the schema's number is raised when a reader would misread a file.
 """
 

@@ -82,7 +82,7 @@ def _given(settings: Config, wanted: str) -> tuple[tuple[Given, ...], str]:
     return found, program
 
 
-_UNKNOWN = "unknown"  # docs/verify.md: no evidence for any reason; the log's last line says more
+_UNKNOWN = "unknown"  # no evidence for any reason (docs/reference/reason-codes.md)
 
 
 def of_load(result: KernelResult, folder: str, object_: str, program: str) -> Observation:
