@@ -10,9 +10,11 @@ import pytest
 import typer
 
 from vmtest.cli.main import app
+from vmtest.config import file as configuration
 from vmtest.config import schema
 from vmtest.model.loads import Change, LoadResult, Verdict
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.objects.compile import build_all
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -35,7 +37,12 @@ def reference(name: str) -> str:
 
 def generate() -> Any:
     """The hook of the site."""
-    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    return script("generate")
+
+
+def script(name: str) -> Any:
+    """A Python file of the documentation, as a module."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -112,6 +119,36 @@ def test_every_page_is_in_the_navigation() -> None:
     assert [page for page in pages if f" {page}\n" not in navigation] == []
 
 
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return fence.findall(page.read_text(encoding="utf-8"))
+
+
+WHOLE_FILES = [
+    pytest.param(text, id=f"{of_root(page)}-{number}")
+    for page in PAGES
+    for number, text in enumerate(blocks(page, "toml"))
+    if text.startswith("schema = 1\n")
+]
+
+
+@pytest.mark.parametrize("text", WHOLE_FILES)
+def test_whole_kernels_toml_of_a_page_is_valid(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "kernels.toml"
+    file.write_text(text)
+    assert configuration.load(file).kernels
+
+
+def test_program_of_the_tutorial_compiles(tmp_path: Path) -> None:
+    source = tmp_path / "bpf"
+    source.mkdir()
+    (program,) = blocks(DOCS / "tutorial/five-minutes.md", "c")
+    (source / "count.bpf.c").write_text(program)
+    build_all(source, tmp_path / "build")
+    assert (tmp_path / "build/count.bpf.o").is_file()
+
+
 TABLES = [model for name, model in vars(schema).items() if name.endswith("Table")]
 
 
@@ -177,3 +214,14 @@ def test_generated_commands_have_their_examples() -> None:
     assert text.startswith("## `vmtest run`\n")
     assert "```sh\nvmtest run --kernel '>=6.1,<6.13' --suite sendmsg -k ipv4 -x\n```" in text
     assert "<span" not in text
+
+
+def test_picture_of_a_run_has_its_words_and_needs_no_other_host() -> None:
+    svg = script("picture").picture(ROOT / "tests/unit/data/report", 104)
+    assert "PANICKED" in svg
+    assert "font-face" not in svg
+    assert not re.search(r"""url\(["']?http""", svg)
+
+
+def test_picture_of_the_readme_is_small() -> None:
+    assert (DOCS / "images/run.svg").stat().st_size < 150_000
