@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from vmtest.guest import helpers
+from vmtest.host.cache import find_tool
 
 HEADER = Path("/usr/include/linux/bpf.h")
 
@@ -27,9 +27,10 @@ def test_the_names_and_numbers_are_the_headers() -> None:
             assert helpers.name_of(number) == f"bpf_{name}"
 
 
-@pytest.mark.skipif(shutil.which("bpftool") is None, reason="this host has no bpftool")
 def test_the_names_are_bpftools_whatever_its_list_begins_with() -> None:
-    listed = ["bpftool", "feature", "list_builtins", "helpers"]
+    if (bpftool := find_tool("bpftool")) is None:
+        pytest.skip("this host has no bpftool")
+    listed = [bpftool, "feature", "list_builtins", "helpers"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
     known = [name for name in names if name != "bpf_unspec"]
     assert known == [helpers.name_of(number) for number in range(1, len(known) + 1)]

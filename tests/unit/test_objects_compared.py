@@ -6,7 +6,6 @@ All programs of this repository, and one with what C allows in maps and their ty
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from vmtest.guest.libbpf import LibbpfError, library
+from vmtest.host.cache import find_tool
 from vmtest.objects.compile import clang_argv
 from vmtest.objects.inspect import Layout, inspect
 from vmtest.objects.sections import map_type
@@ -114,8 +114,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("compared")
 
 
+def object_name(source: Path) -> str:
+    return f"{source.parent.name}-{source.name}".replace(".bpf.c", ".bpf.o")
+
+
 def compiled(source: Path, folder: Path) -> Path:
-    target = folder / f"{source.parent.name}-{source.name}".replace(".bpf.c", ".bpf.o")
+    target = folder / object_name(source)
     if not target.exists():
         root = next(
             (REPOSITORY / f for f in FOLDERS if source.is_relative_to(REPOSITORY / f)), folder
@@ -125,7 +129,16 @@ def compiled(source: Path, folder: Path) -> Path:
     return target
 
 
-@pytest.fixture(params=["variants", *(str(path.relative_to(REPOSITORY)) for path in SOURCES)])
+def names(*, opened: bool) -> list[str]:
+    """The sources whose objects libbpf opens, or those whose objects it refuses."""
+    return [
+        str(source.relative_to(REPOSITORY))
+        for source in SOURCES
+        if (object_name(source) not in NOT_OPENED) is opened
+    ]
+
+
+@pytest.fixture(params=["variants", *names(opened=True), *names(opened=False)])
 def object_file(request: pytest.FixtureRequest, folder: Path) -> Path:
     if request.param != "variants":
         return compiled(REPOSITORY / request.param, folder)
@@ -142,20 +155,27 @@ def each(next_: Callable[[int, int | None], int | None], opened: int) -> Iterato
 
 
 @pytest.fixture
-def opened(object_file: Path) -> Iterator[int]:
+def opened(object_file: Path) -> Iterator[int | None]:
     """The object as libbpf opens it; nothing is loaded, and nobody has to be root."""
     try:
         lib = library()
     except LibbpfError as error:
         pytest.skip(str(error))
     found = lib.bpf_object__open_file(str(object_file).encode(), None)
-    if not found:
-        assert object_file.name in NOT_OPENED
-        pytest.skip("libbpf is not to open this one")
     yield found
-    lib.bpf_object__close(found)
+    if found:
+        lib.bpf_object__close(found)
 
 
+that_open = pytest.mark.parametrize("object_file", ["variants", *names(opened=True)], indirect=True)
+
+
+@pytest.mark.parametrize("object_file", names(opened=False), indirect=True)
+def test_objects_made_to_be_refused_are_refused(opened: int | None) -> None:
+    assert not opened
+
+
+@that_open
 def test_maps_are_those_that_libbpf_would_make(object_file: Path, opened: int) -> None:
     lib = library()
     wanted = {}
@@ -173,6 +193,7 @@ def test_maps_are_those_that_libbpf_would_make(object_file: Path, opened: int) -
     } == wanted
 
 
+@that_open
 def test_programs_are_those_that_libbpf_would_load(object_file: Path, opened: int) -> None:
     lib = library()
     wanted = {}
@@ -188,7 +209,7 @@ def test_programs_are_those_that_libbpf_would_load(object_file: Path, opened: in
 
 def dumped(path: Path) -> dict[int, dict[str, Any]]:
     """The types of an object by number, as bpftool tells them."""
-    bpftool = shutil.which("bpftool") or shutil.which("bpftool", path="/usr/sbin:/sbin")
+    bpftool = find_tool("bpftool")
     if bpftool is None:
         pytest.skip("bpftool is not installed")
     argv = [bpftool, "-j", "btf", "dump", "file", str(path)]

@@ -1,4 +1,4 @@
-"""``python -m vmtest.host``: install what the host lacks (standard library only)."""
+"""``python -m vmtest.host``: install what the host lacks (``--tests``: also for the tests)."""
 
 import sys
 

@@ -1,11 +1,13 @@
 """What the host has to have: the list, its state, and installing what is missing.
 
-Runs as a script before anything of vmtest is installed (``tox -e setup``):
-Python's standard library only.
+Runs as a script before anything of vmtest is installed (``python -m vmtest.host``; with
+``--tests``, as ``tox -e setup`` does, also what only the tests need): Python's standard
+library only.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -44,12 +46,9 @@ REQUIREMENTS = (
     Requirement(("libbpf-dev",), "bpf_helpers.h for bpf/"),
     Requirement(("linux-libc-dev",), "the kernel's headers for bpf/"),
     Requirement(("bpftool", "linux-tools-common"), "inspects BPF objects"),
-    Requirement(("gpg",), "tests: signs a tiny archive"),
-    Requirement(("git",), "tests: repositories; verify --against REV"),
-    Requirement(("libarchive-tools",), "tests: kernels from .rpm packages"),
-    Requirement(("clang-format",), "tox -e lint"),
-    Requirement(("shellcheck",), "tox -e lint"),
+    Requirement(("git",), "reads repositories; verify --against REV"),
 )
+"""What a run needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +85,17 @@ BUILD_TOOLS = (
 
 BUILD_HEADERS = (("gelf.h", "libelf-dev"), ("openssl/opensslv.h", "libssl-dev"))
 """Headers in /usr/include or below its machine's folder, and their packages."""
+
+TEST_REQUIREMENTS = (
+    Requirement(("gpg",), "signs a tiny archive"),
+    Requirement(("libarchive-tools",), "kernels from .rpm packages"),
+    Requirement(("clang-format",), "tox -e lint"),
+    Requirement(("shellcheck",), "tox -e lint"),
+    # A bisect over commits is refused before it begins where kernels cannot be built.
+    *(Requirement((tool.package,), f"builds of kernels: {tool.purpose}") for tool in BUILD_TOOLS),
+    *(Requirement((package,), f"builds of kernels: {header}") for header, package in BUILD_HEADERS),
+)
+"""What the repository's own tests need beside it; a package may be in both lists."""
 
 
 def missing_for_builds() -> list[str]:
@@ -143,9 +153,15 @@ def installed_packages() -> set[str]:
     return {name for state, name in lines if state.startswith("ii")}
 
 
-def missing(installed: set[str]) -> list[Requirement]:
-    """The requirements that none of ``installed`` meets."""
-    return [need for need in REQUIREMENTS if installed.isdisjoint(need.packages)]
+def missing(installed: set[str], *, tests: bool = False) -> list[Requirement]:
+    """The requirements that none of ``installed`` meets, each package once.
+
+    With ``tests`` also those of the repository's own tests.
+    """
+    wanted: dict[tuple[str, ...], Requirement] = {}
+    for need in (*REQUIREMENTS, *(TEST_REQUIREMENTS if tests else ())):
+        wanted.setdefault(need.packages, need)
+    return [need for need in wanted.values() if installed.isdisjoint(need.packages)]
 
 
 def _available(requirement: Requirement) -> str:
@@ -170,9 +186,14 @@ def install_command(packages: list[str]) -> list[str]:
     return ["sudo", "env", "DEBIAN_FRONTEND=noninteractive", *command]
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Install what is missing; returns 0 when nothing is missing afterwards."""
-    needed = missing(installed_packages())
+    parser = argparse.ArgumentParser("vmtest.host", description="Install what vmtest needs.")
+    parser.add_argument(
+        "--tests", action="store_true", help="also what only the repository's own tests need"
+    )
+    tests = parser.parse_args(arguments).tests
+    needed = missing(installed_packages(), tests=tests)
     if not needed:
         print("vmtest setup: all system packages are there")
         return 0
@@ -196,7 +217,7 @@ def main() -> int:
     if subprocess.run(command, check=False).returncode != 0:
         print("vmtest setup: apt-get failed; its reason is above", file=sys.stderr)
         return 1
-    left = missing(installed_packages())
+    left = missing(installed_packages(), tests=tests)
     for need in left:
         print(f"vmtest setup: {need.packages[0]} is still missing", file=sys.stderr)
     return 1 if left else 0
