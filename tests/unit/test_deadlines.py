@@ -27,8 +27,9 @@ def test_our_own_vcpus_are_not_counted_on_top_of_the_load() -> None:
     assert Scale(3.0, 2 * CPUS, 2.0 * CPUS).factor == pytest.approx(2.0)
 
 
-def test_the_load_of_this_moment_is_the_hosts() -> None:
-    assert Scale.now(3.0, 1).load == pytest.approx(os.getloadavg()[0], abs=5.0)
+def test_the_load_of_now_is_the_hosts_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (7.25, 2.0, 1.0))
+    assert Scale.now(3.0, 1) == Scale(3.0, 1, 7.25)
 
 
 def test_every_limit_is_scaled() -> None:

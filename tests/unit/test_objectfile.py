@@ -314,24 +314,49 @@ def libbpf() -> ctypes.CDLL:
     return lib
 
 
-def test_sections_mean_what_libbpf_says_they_mean() -> None:
+# Those that libbpf 1.1 (Debian 12) does not know yet. A libbpf that knows them is compared.
+NEWER = {
+    "cgroup/connect_unix",
+    "cgroup/getpeername_unix",
+    "cgroup/getsockname_unix",
+    "cgroup/recvmsg_unix",
+    "cgroup/sendmsg_unix",
+    "fsession+",
+    "fsession.s+",
+    "kprobe.session+",
+    "netfilter",
+    "netkit/peer",
+    "netkit/primary",
+    "sk_skb/verdict",
+    "struct_ops.s+",
+    "tc/egress",
+    "tc/ingress",
+    "tcx/egress",
+    "tcx/ingress",
+    "uprobe.multi+",
+    "uprobe.multi.s+",
+    "uprobe.session+",
+    "uprobe.session.s+",
+    "uretprobe.multi+",
+    "uretprobe.multi.s+",
+    "usdt.s+",
+}
+
+
+@pytest.mark.parametrize(("pattern", "kind", "attach"), SECTIONS, ids=[s[0] for s in SECTIONS])
+def test_a_section_means_what_libbpf_says_it_means(pattern: str, kind: str, attach: str) -> None:
+    section = pattern.replace("+", "/x")
+    assert types_of(section) == (kind, attach)
     lib = libbpf()
-    compared = 0
-    for pattern, kind, attach in SECTIONS:
-        section = pattern.replace("+", "/x")
-        number, attached = ctypes.c_int(), ctypes.c_int()
-        if lib.libbpf_prog_type_by_name(
-            section.encode(), ctypes.byref(number), ctypes.byref(attached)
-        ):
-            continue  # newer than the libbpf installed
+    number, attached = ctypes.c_int(), ctypes.c_int()
+    if lib.libbpf_prog_type_by_name(section.encode(), ctypes.byref(number), ctypes.byref(attached)):
+        assert pattern in NEWER
+    else:
         names = [
             lib.libbpf_bpf_prog_type_str(number).decode(),
             lib.libbpf_bpf_attach_type_str(attached).decode() if attach else "",
         ]
-        assert names == [kind, attach], section
-        assert types_of(section) == (kind, attach)
-        compared += 1
-    assert compared > 60
+        assert names == [kind, attach]
 
 
 @pytest.mark.parametrize(("kind", "known"), [("prog", PROGRAM_TYPES), ("attach", ATTACH_TYPES)])

@@ -272,13 +272,13 @@ def meant(types: dict[int, dict[str, Any]], layout: Layout) -> dict[str, Any]:
 
 def test_layouts_are_those_that_bpftool_prints(object_file: Path) -> None:
     types = dumped(object_file)
-    for layout in inspect(object_file).layouts:
-        if "(anonymous)" in layout.name:
-            continue  # bpftool's name for it is everybody's
-        found = meant(types, layout)
-        assert layout.size == found["size"]
-        members = [(m.name, 8 * m.offset + m.bit, m.bits) for m in layout.members]
-        assert members == list(laid_out(types, found)), layout.name
+    # bpftool's name for an anonymous one is everybody's.
+    named = [one for one in inspect(object_file).layouts if "(anonymous)" not in one.name]
+    found = [(layout.name, meant(types, layout)) for layout in named]
+    assert [
+        (layout.name, layout.size, [(m.name, 8 * m.offset + m.bit, m.bits) for m in layout.members])
+        for layout in named
+    ] == [(name, type_["size"], list(laid_out(types, type_))) for name, type_ in found]
 
 
 def test_layouts_of_the_variants_are_all_there(folder: Path) -> None:
