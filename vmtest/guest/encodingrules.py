@@ -69,7 +69,7 @@ ENCODING = rules(
         r"(?:\d+: )?(?:.*\buses? (?:reserved fields|invalid atomic opcode)|unknown opcode |"
         r"unknown insn class|invalid (?:BPF_\w+|bpf_ld_imm64|may_goto|atomic operand size)|"
         r"unrecognized bpf_ld_imm64|Unknown conditional jump|reserved field \(insn\[1\]|"
-        r"div by zero|invalid shift |R\d+ is invalid$|frame pointer is read only|"
+        r"invalid shift |R\d+ is invalid$|"
         r"jump into the middle of ldimm64|.*signed extend .*not supported)",
         _MALFORMED,
     ),

@@ -189,8 +189,8 @@ _KFUNC: Make = said(
 )
 _LEGACY_MAPS: Make = said(
     "legacy-maps",
-    "the object defines maps in a section `maps`, which libbpf 1.0 gave up",
-    'define them in SEC(".maps") with BTF',
+    "the object defines maps in a section `maps`, which libbpf 1.0 gave up, or of another loader",
+    'define them in SEC(".maps") with BTF, or load it with its own loader',
 )
 _MAP = r"map '(?P<map>[^']*)': "
 _PROGRAM = r"prog '(?P<program>[^']*)': "
@@ -233,8 +233,19 @@ _PIN: Make = said(
 LIBBPF = rules(
     (r"elf: legacy map definitions in 'maps' section are not supported", _LEGACY_MAPS),
     (
-        r"prog '[^']*': bad (?:map )?relo against '[^']*' in section '(?:maps/[^']*|maps)'",
+        r"prog '[^']*': bad (?:map )?relo against '[^']*' in section '(?:[^']*/)?maps(?:/[^']*)?'",
         _LEGACY_MAPS,
+    ),
+    (
+        r"prog '[^']*': bad map relo against '(?P<name>[^']*)' in section "
+        r"'(?P<section>[^'.][^']*)'",
+        said(
+            "relocation",
+            "the program refers to {name} in the section {section}, in which libbpf looks for "
+            "neither maps nor data",
+            'define maps in SEC(".maps"), and data as globals or in a section `.data.NAME`, '
+            "`.rodata.NAME` or `.bss.NAME`",
+        ),
     ),
     (
         r"BTF is required, but is missing or corrupted",

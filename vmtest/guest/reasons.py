@@ -21,12 +21,13 @@ from vmtest.guest.failures import (
 from vmtest.guest.instructions import SIZE, maps
 from vmtest.guest.libbpfage import of_struct_ops_data
 from vmtest.guest.libbpfrules import LIBBPF
+from vmtest.guest.mistakerules import MISTAKES, beside
 from vmtest.guest.resourcerules import RESOURCES
 from vmtest.guest.verifierrules import VERIFIER
 
 __all__ = ["LACKING", "Failure", "Kernel", "MapShape", "Reason", "explain", "shared_prog_array"]
 
-_LOGGED = (*VERIFIER, *ENCODING, *RESOURCES)
+_LOGGED = (*MISTAKES, *VERIFIER, *ENCODING, *RESOURCES)
 
 INSTRUCTION_LIMIT = 1_000_000
 """BPF_COMPLEXITY_LIMIT_INSNS of include/linux/bpf.h: a longer program is not even verified."""
@@ -71,9 +72,9 @@ def explain(failure: Failure, kernel: Kernel) -> Reason:
 
 def _explained(failure: Failure, kernel: Kernel) -> Reason:
     findings = verifierlog.findings(failure.log)
-    for line in reversed(findings):
-        if found := of_line(line, _LOGGED, failure, kernel):
-            return _at_its_place(found, failure)
+    for at in reversed(range(len(findings))):
+        if found := of_line(findings[at], _LOGGED, failure, kernel):
+            return _at_its_place(beside(found, findings, at), failure)
     if findings:
         # The verifier said something else: no probe explains that.
         return _at_its_place(_unknown("the verifier", findings[-1], failure), failure)

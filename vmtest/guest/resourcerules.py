@@ -139,7 +139,7 @@ _STACK_WORDS: tuple[tuple[str, Make], ...] = (
     (
         _R + r"(?:unbounded size|invalid \w+ buffer access|invalid variable buffer offset|"
         r"invalid negative \w+ buffer offset|memory size \d+ is too large)|"
-        r"invalid access to (?:memory|map|packet)|invalid zero-sized|the sum of R\d+ ",
+        r"invalid access to (?:memory|map|packet)|the sum of R\d+ ",
         _BOUNDS,
     ),
 )
@@ -248,7 +248,7 @@ _CALL_WORDS: tuple[tuple[str, Make], ...] = (
         ),
     ),
     (
-        r"tail_call abusing map_ptr|same insn cannot be used with|expected prog array map|"
+        r"tail_call abusing map_ptr|expected prog array map|"
         r"cannot tail call within|tail_calls are not allowed|mixing of tail_calls",
         said(
             "tail-calls",
@@ -367,19 +367,19 @@ _REST: tuple[tuple[str, Make], ...] = (
     (
         r".*(?:preallocated hash|run-time allocation|map cannot be used in prog|"
         r"map_ptr access not supported|no direct value access|direct value offset|"
-        r"unsupported map type|device mismatch between prog|is not pointing to valid bpf_map|"
+        r"unsupported map type|device mismatch between prog|"
         r"Only one arena|cannot use bpf_\S+ yet)|.* cannot be used in (?:tracing )?prog",
         _MAP,
     ),
     (
         _R + r"(?:is not a (?:scalar|const|known)|is of type|has no valid|must (?:be|have|point)|"
         r"expected |type=|rdonly/rdwr|doesn't point to|is a pointer to in-kernel|"
-        r"allocation size|is neither|memory, len pair|expects |no referenced|BTF type must)|"
-        r"(?:helper access to the packet|pointer in \S+ isn't map|css_task_iter is|"
+        r"allocation size|is neither|expects |no referenced|BTF type must)|"
+        r"(?:pointer in \S+ isn't map|css_task_iter is|"
         r"invalid map_ptr to access|invalid arg_type for|"
-        r"Helper has invalid btf|get_local_storage\(\) doesn't|cannot get callchain|"
+        r"Helper has invalid btf|cannot get callchain|"
         r"kernel function \S+ (?:returns|unhandled|args?#)|reg type unsupported|kfunc \S+ )|"
-        r"func \S+#\d+ reference|.*type ID argument|arg#\d+ (?:arg#|must|no )|"
+        r".*type ID argument|arg#\d+ (?:must|no )|"
         r"callee expects \d+ args|arg \d+ |invalid return type|unknown return type",
         _ARGUMENT,
     ),

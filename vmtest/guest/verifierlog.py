@@ -22,12 +22,13 @@ _NOISE = re.compile(
     r"from \d+ to \d+|last_idx |regs=|parent |(?:old|cur) state:|"
     r"func#\d+ @|Live regs|insns? \d+-\d+|"
     r"returning from callee|to caller at|caller:|callee:|Validating |arg#\d+ reference|"
+    r"Global function \S+\(\) doesn't return scalar|"
     r"-- (?:BEGIN|END) |\s*\d+: [.0-9]+ \([0-9a-f]{2}\)|propagating r)"
 )
 # "Verification failed: CATEGORY: WHAT", then indented lines below headings.
 _EXPLAINED = "Verification failed: "
 _EXPLANATION = re.compile(r"\s|(?:Suggestion|Causal path|Reason)\b")
-_ASIDE = re.compile(r"arg#\d+ reference type\(")
+_ASIDE = re.compile(r"arg#\d+ reference type\(|Global function \S+\(\) doesn't return scalar")
 _BANNER = re.compile(
     r"^(?:$|prog '[^']*': BPF program load failed: |prog '[^']*': failed to load: |"
     r"prog '[^']*': failed to prepare load attributes: |"
@@ -86,9 +87,10 @@ def findings(log: str) -> list[str]:
 
 
 def asides(log: str) -> list[str]:
-    """The lines on arguments of functions, which often mean nothing and never stand among findings.
+    """The lines on arguments and results of functions, which often mean nothing.
 
-    Kernels before 6.8 say no more than that of a global function that they refuse.
+    They never stand among findings: kernels say them of a program that they take, too. Of a global
+    function that they refuse they say no more than that.
     """
     return [line.strip() for line in log.splitlines() if _ASIDE.match(line)]
 
