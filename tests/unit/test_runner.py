@@ -311,6 +311,21 @@ def test_a_job_that_another_executor_lost_costs_its_own_kernel(stage: Stage) -> 
     assert "was cancelled where it ran" in matrix.kernels[1].reason
 
 
+def test_rows_that_a_lost_job_wrote_before_are_kept(stage: Stage) -> None:
+    class LosingLate(Elsewhere):
+        def submit(self, work: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+            done = super().submit(work, *arguments)
+            if arguments[0].kernel.name != "b":
+                return done
+            lost: Future[Any] = Future()
+            lost.cancel()
+            return lost
+
+    matrix = stage.run(executor=LosingLate())
+    assert statuses(matrix) == [PASSED, Status.INFRA_ERROR, PASSED]
+    assert [test.test for test in matrix.kernels[1].tests] == ["t.py::a"]
+
+
 @pytest.mark.parametrize(
     ("cpus", "memory", "expected"),
     [(8, 100_000, 3), (2, 100_000, 2), (1, 100_000, 1), (8, 3_100, 2), (8, 100, 1)],

@@ -30,6 +30,7 @@ from vmtest.model.kernels import Kernel, KernelImage, RootImage
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Status
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import utc_now
+from vmtest.runs.rows import kept
 from vmtest.vm import accel
 
 _SPOILT = "damaged-cache"
@@ -216,7 +217,8 @@ class _Runner:
         name = ran.kernel.name
         if ran.future.cancelled():  # not by us: an interrupt does not come here
             why = "its job was cancelled where it ran; is a worker of the executor gone?"
-            self._finish(base_result(ran.kernel, Status.INFRA_ERROR, why))
+            empty = base_result(ran.kernel, Status.INFRA_ERROR, why)
+            self._finish(kept(self.plan.folder.path / name, empty))
             return
         error = ran.future.exception()
         if not isinstance(error, CacheDamaged) or name in self._spoilt:
