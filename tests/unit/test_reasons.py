@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from vmtest.guest.kernel import RunningKernel
 from vmtest.guest.reasons import LACKING, Failure, MapShape, explain
 
 RECORDED = Path(__file__).parent / "data" / "verifier"
@@ -35,6 +36,7 @@ class Answers:
     symbols: dict[str, str] | None = field(default_factory=dict)
     memlock: int | None = None
     old_accounting: bool = False
+    known_symbols: frozenset[str] = frozenset()
 
     def has_program_type(self, name: str) -> bool | None:
         return name not in self.without_program_types
@@ -82,6 +84,9 @@ class Answers:
 
     def config(self, symbol: str) -> str | None:
         return None if self.symbols is None else self.symbols.get(symbol, "n")
+
+    def switched_off(self, symbol: str) -> bool:
+        return self.config(symbol) == "n" and symbol in self.known_symbols
 
     def memlock_limit(self) -> int | None:
         return self.memlock
@@ -303,6 +308,25 @@ MEMLOCK = Failure(
     "current value: 64.0 KiB\n",
     maps=(MapShape("m", "ringbuf"),),
 )
+
+
+def test_a_struct_ops_that_was_not_built_in_is_told_with_its_symbol() -> None:
+    said = "libbpf: struct_ops init_kern: struct {} is not found in kernel BTF\n"
+    lacking_hid = Failure("ENOENT", messages=said.format("hid_bpf_ops"), program_type="struct_ops")
+    off = replace(MODERN, known_symbols=frozenset({"CONFIG_HID_BPF"}))
+    assert explain(lacking_hid, off)[0::5] == ("kconfig", "CONFIG_HID_BPF")
+    assert explain(lacking_hid, MODERN).code == "attach-target"
+    other = replace(lacking_hid, messages=said.format("vmtest_ops"))
+    assert explain(other, off).code == "attach-target"
+
+
+def test_a_symbol_that_a_config_does_not_name_was_not_switched_off(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("CONFIG_BPF=y\n# CONFIG_HID_BPF is not set\n")
+    kernel = RunningKernel(config)
+    assert kernel.switched_off("CONFIG_HID_BPF")
+    assert not kernel.switched_off("CONFIG_BPF")
+    assert (kernel.config("CONFIG_LATER"), kernel.switched_off("CONFIG_LATER")) == ("n", False)
 
 
 def test_memlock_is_named_where_the_kernel_counts_and_there_is_a_limit() -> None:

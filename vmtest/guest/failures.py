@@ -115,6 +115,9 @@ class Kernel(Protocol):
     def refuses_map(self, shape: MapShape) -> str:
         """The name of the errno with which it refuses such a map; "" if it makes it."""
 
+    def switched_off(self, symbol: str) -> bool:
+        """Whether its config says `# SYMBOL is not set`; an older kernel's says nothing of it."""
+
     def memlock_limit(self) -> int | None:
         """The bytes of RLIMIT_MEMLOCK; None for no limit."""
 

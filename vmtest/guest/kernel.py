@@ -103,6 +103,10 @@ class RunningKernel:
         """The value of a kconfig symbol, "n" where it is not set; None if the config is unknown."""
         return self._symbols.get(symbol, "n") if self._symbols else None
 
+    def switched_off(self, symbol: str) -> bool:
+        """Whether its config says `# SYMBOL is not set`; an older kernel's says nothing of it."""
+        return f"# {symbol} is not set" in self._config_lines
+
     def memlock_limit(self) -> int | None:
         """The bytes of RLIMIT_MEMLOCK; None for no limit."""
         limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
@@ -151,9 +155,12 @@ class RunningKernel:
 
     @functools.cached_property
     def _symbols(self) -> dict[str, str]:
-        text = self._config_text()
-        lines = (line.partition("=") for line in text.splitlines() if line.startswith("CONFIG_"))
+        lines = (line.partition("=") for line in self._config_lines if line.startswith("CONFIG_"))
         return {name: value for name, _, value in lines}
+
+    @functools.cached_property
+    def _config_lines(self) -> list[str]:
+        return self._config_text().splitlines()
 
     def _config_text(self) -> str:
         if self._config is not None:

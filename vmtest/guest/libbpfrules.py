@@ -27,6 +27,14 @@ _ELSEWHERE = {
 }
 
 
+# The symbol that a struct_ops of the kernel was built in with, and its first version of Linux.
+_STRUCT_OPS_CONFIG = {
+    "hid_bpf_ops": ("CONFIG_HID_BPF", "6.11"),
+    "sched_ext_ops": ("CONFIG_SCHED_CLASS_EXT", "6.12"),
+    "Qdisc_ops": ("CONFIG_NET_SCH_BPF", "6.16"),
+}
+
+
 def _memlock_line(_match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
     return memlock(failure, kernel)
 
@@ -164,6 +172,20 @@ def _zero_member(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Rea
     what = f"leave out {member}, which is zero and which this kernel does not have"
     evidence = f"log: {match.string}; it is zero in the object file"
     return libbpfage.older(failure, libbpfage.STRUCT_OPS_ZEROED, what, evidence, member)
+
+
+def _struct_ops(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason | None:
+    name = match["name"]
+    symbol, since = _STRUCT_OPS_CONFIG.get(name, ("", ""))
+    if not symbol or not kernel.switched_off(symbol):
+        return None
+    return Reason(
+        "kconfig",
+        f"this kernel has no struct_ops {name}: it was built without {symbol}",
+        f"run it on a kernel with {symbol}, of Linux {since} or later",
+        f"log: {match.string}; {symbol} is not set in this kernel's config",
+        name=symbol,
+    )
 
 
 def _prototype(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reason:
@@ -403,6 +425,10 @@ LIBBPF = rules(
     (
         r"struct_ops init_kern: struct (?P<name>(?P<base>\S+?)___\S+) is not found in kernel BTF$",
         _struct_ops_flavour,
+    ),
+    (
+        r"struct_ops init_kern: struct (?P<name>\S+?)(?: data)? is not found in kernel BTF$",
+        _struct_ops,
     ),
     (
         r"struct_ops init_kern: struct (?P<name>\S+?)(?: data)? is not found in "
