@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from test_reasons import MODERN, code, program_refused
 
@@ -111,6 +113,9 @@ def test_an_arena_without_a_path_to_it_explains_nothing() -> None:
         ("invalid indirect access to stack R1 off=-64 size=65", "stack-access", "65 bytes at"),
         ("invalid stack type R4 off=-4 access_size=8", "stack-access", "8 bytes at offset -4"),
         ("invalid write to stack R2 off=-520 size=8", "stack", "512"),
+        ("invalid read from stack R2 off=-8 size=8", "uninitialised", "not set"),
+        ("BPF_ST stores into R1 ctx is not allowed", "context-access", "a constant is stored"),
+        ("BPF_XADD stores into R1 ctx is not allowed", "atomic-target", "an atomic operation"),
         ("div by zero", "malformed-instruction", "divides by the constant 0"),
         ("frame pointer is read only", "malformed-instruction", "writes to R10"),
         ("dereference of modified ctx ptr R1 off=8 disallowed", "context-access", "changed"),
@@ -188,6 +193,21 @@ def test_a_signed_load_of_the_context_is_told_as_such(load: str, said: bool) -> 
     trace = f"0: R1=ctx() R10=fp0\n0: (81) r2 = {load}(r1 +4)\n{line}"
     found = explain(program_refused(log=line, trace=trace), MODERN)
     assert (found.code, "sign extension" in found.text) == ("context-access", said)
+
+
+IGNORED = """\
+libbpf: BTF loading error: -22
+libbpf: -- BEGIN BTF LOAD LOG ---
+libbpf: Error loading .BTF into kernel: -22. BTF is {}
+libbpf: prog 'p': BPF program load failed: Invalid argument
+"""
+
+
+def test_btf_that_libbpf_goes_on_without_is_not_why_a_load_failed() -> None:
+    old = replace(MODERN, without_program_types=frozenset({"syscall"}))
+    for optional, reason in (("optional, ignoring.", "program-type"), ("mandatory", "object-btf")):
+        refused = program_refused(messages=IGNORED.format(optional), program_type="syscall")
+        assert explain(refused, old).code == reason
 
 
 def test_a_remark_on_the_program_s_result_is_not_why_it_was_refused() -> None:

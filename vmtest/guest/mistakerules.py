@@ -32,6 +32,11 @@ _BEYOND = said(
     "bound the number before it is added; a negative number in a 32-bit variable is a large one in "
     "the 64 bits of a pointer, so declare it as a signed 64-bit one",
 )
+_UNSET = said(
+    "uninitialised",
+    "bytes of the stack are read that the program has not set on this path",
+    "set the whole variable before: `struct key k = {{}};`, or memset() where it has padding",
+)
 _BEHIND_END = said(
     "packet-bounds",
     "the packet is read or written on a path on which the comparison with data_end says that it "
@@ -73,10 +78,12 @@ def _pair(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | No
     return _LARGER(match, failure, kernel)
 
 
-def _beyond_stack(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reason | None:
+def _beyond_stack(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
     offset, size = int(match["offset"]), int(match["size"])
-    if offset < -_STACK_SIZE or offset + size <= 0:
-        return None  # too large a stack, or not outside of it
+    if offset < -_STACK_SIZE:
+        return None  # too large a stack
+    if offset + size <= 0:
+        return _UNSET(match, failure, kernel) if "read from" in match[0] else None
     return Reason(
         "stack-access",
         f"{size} bytes at offset {offset} of the stack reach beyond its end: the variable that is "

@@ -36,6 +36,11 @@ _BANNER = re.compile(
     r"failed to load object|failed to load BPF skeleton|-- (?:BEGIN|END) PROG LOAD LOG --|"
     r"prog '[^']*': -- (?:BEGIN|END) PROG LOAD LOG --|failed to perform CO-RE relocations)"
 )
+# libbpf goes on without the object's BTF where it may: then that is not why a load failed.
+_BTF_IGNORED = "BTF is optional, ignoring"
+_BTF_REFUSED = re.compile(
+    r"BTF loading error|Error loading \.BTF into kernel|-- BEGIN BTF LOAD LOG"
+)
 
 
 class Statistics(NamedTuple):
@@ -98,6 +103,7 @@ def asides(log: str) -> list[str]:
 def words(messages: str) -> list[str]:
     """What libbpf itself said, without its prefix, verifier logs and lines that add nothing."""
     said, inside = [], False
+    without_btf = _BTF_IGNORED in messages
     for line in messages.splitlines():
         if "-- BEGIN PROG LOAD LOG --" in line:
             inside = True
@@ -105,7 +111,7 @@ def words(messages: str) -> list[str]:
             inside = False
         elif not inside and line.startswith("libbpf: "):
             text = line.removeprefix("libbpf: ").strip()
-            if not _BANNER.match(text):
+            if not _BANNER.match(text) and not (without_btf and _BTF_REFUSED.match(text)):
                 said.append(text)
     return said
 

@@ -764,6 +764,15 @@ VERIFIER = rules(
         ),
     ),
     (
+        r"BPF_STX? stores into R\d+ ctx is not allowed",
+        said(
+            "context-access",
+            "a constant is stored into the context by an instruction that this kernel does not "
+            "take there",
+            "compile with -mcpu=v3, which stores constants from registers",
+        ),
+    ),
+    (
         r"BPF_(?:ATOMIC|XADD|STX?) (?:stores|loads) (?:into|from) R\d+ \S+ is not allowed",
         said(
             "atomic-target",
