@@ -18,6 +18,7 @@ from vmtest.model.kernels import Accelerator, Kernel, KernelImage, Limits, PathS
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.model.versions import KernelVersion
 from vmtest.runs.rows import RESULTS, write_result
+from vmtest.vm import restore as restore_module
 from vmtest.vm.accel import Probe
 from vmtest.vm.klog import KernelLog
 from vmtest.vm.machine import Machine
@@ -195,7 +196,7 @@ def world_of(monkeypatch: pytest.MonkeyPatch) -> World:
     """Replace QEMU, SSH and the reader of the kernel's log below ``run_kernel``."""
     world = World()
     machine = type("Machine", (FakeMachine,), {"world": world, "_settle": lambda self: None})
-    monkeypatch.setattr(bench_module, "Machine", machine)
+    monkeypatch.setattr(restore_module, "Machine", machine)
     monkeypatch.setattr(bench_module, "LogReader", FakeReader)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     return world

@@ -12,7 +12,7 @@ import pytest
 from test_seal import KEY, MODULE, fill, rewrite, rot
 
 from vmtest.errors import InfrastructureError
-from vmtest.host.cache import write_json
+from vmtest.host.cache import put_aside, write_json
 from vmtest.host.seal import Entry, seal
 from vmtest.kernels.store.store import Store
 from vmtest.matrix.intact import CacheDamaged, Intact
@@ -38,6 +38,13 @@ def ran(tmp_path: Path) -> Ran:
     assert entries[0] is not None and entries[1] is not None
     assert entries[1].glance() is None
     return image, root, entries[0], entries[1]
+
+
+def users_own(folder: Path) -> RootImage:
+    """An image that is not of the cache."""
+    own = folder / "mine.sqfs"
+    own.write_bytes(b"hsqs")
+    return RootImage("disk", own, sha256(b"hsqs").hexdigest(), "python3")
 
 
 def result(status: Status) -> KernelResult:
@@ -101,9 +108,8 @@ def test_an_image_made_anew_meanwhile_is_not_what_was_prepared(ran: Ran) -> None
 
 def test_a_users_own_image_that_changes_is_not_removed(ran: Ran, tmp_path: Path) -> None:
     image, _, _, _ = ran
+    root = users_own(tmp_path)
     own = tmp_path / "mine.sqfs"
-    own.write_bytes(b"hsqs")
-    root = RootImage("disk", own, sha256(b"hsqs").hexdigest(), "python3")
     judged = watched(image, root, lambda: rewrite(own)).verdict(result(Status.FAILED), LOGS)
     assert judged.status is Status.INFRA_ERROR
     assert f"guest image {own} is damaged" in judged.reason
@@ -133,9 +139,7 @@ def test_a_users_image_that_its_kernel_cannot_read_is_no_failed_test(
     ran: Ran, tmp_path: Path, status: Status
 ) -> None:
     image, _, _, _ = ran
-    own = tmp_path / "mine.sqfs"
-    own.write_bytes(b"hsqs")
-    root = RootImage("disk", own, sha256(b"hsqs").hexdigest(), "python3")
+    root = users_own(tmp_path)
     line = b"[ 9.1] SQUASHFS error: Failed to read block 0x1: -5\r\n"
     (tmp_path / "console.log").write_bytes(b"booting\n" + line)
     judged = watched(image, root, lambda: None).verdict(result(status), tmp_path)
@@ -144,6 +148,58 @@ def test_a_users_image_that_its_kernel_cannot_read_is_no_failed_test(
     else:
         assert judged.status is Status.INFRA_ERROR
         assert 'its kernel says: "SQUASHFS error: Failed to read block 0x1: -5"' in judged.reason
+
+
+@pytest.fixture
+def restored(tmp_path: Path, ran: Ran) -> Entry:
+    """A snapshot in the cache of ``ran``."""
+    place = tmp_path / "snapshots" / "6.12.1-0"
+    place.mkdir(parents=True)
+    (place / "memory").write_bytes(b"memory")
+    seal(place)
+    entry = Entry(tmp_path, "snapshot", place)
+    entry.remember()
+    return entry
+
+
+def test_no_result_of_a_guest_from_a_rotten_snapshot_stands(ran: Ran, restored: Entry) -> None:
+    rot(restored, "memory")
+    image, root, _, _ = ran
+    judging = watched(image, root, lambda: None)
+    judging.watch([restored])
+    with pytest.raises(CacheDamaged, match=r"cached snapshot 6\.12\.1-0 is damaged \(memory"):
+        judging.verdict(result(Status.PASSED), LOGS)
+    assert not restored.place.exists()
+
+
+def test_a_snapshot_that_is_not_used_any_more_is_not_watched(ran: Ran, restored: Entry) -> None:
+    image, root, _, _ = ran
+    judging = watched(image, root, lambda: None)
+    judging.watch([restored])
+    put_aside(restored.root, restored.lock, restored.place)
+    judging.watch([])
+    assert judging.verdict(result(Status.PASSED), LOGS) == result(Status.PASSED)
+
+
+def test_a_snapshot_that_went_while_its_guest_ran_is_damage(ran: Ran, restored: Entry) -> None:
+    image, root, _, _ = ran
+    judging = watched(image, root, lambda: None)
+    judging.watch([restored])
+    put_aside(restored.root, restored.lock, restored.place)
+    judging.watch([restored])
+    with pytest.raises(CacheDamaged, match="snapshot"):
+        judging.verdict(result(Status.PASSED), LOGS)
+
+
+def test_a_restored_guest_on_an_image_that_its_kernel_cannot_read_is_no_failed_test(
+    ran: Ran, restored: Entry, tmp_path: Path
+) -> None:
+    image, _, _, _ = ran
+    root = users_own(tmp_path)
+    (tmp_path / "console.log").write_bytes(b"[ 9.1] SQUASHFS error: Failed to read block 0x1\r\n")
+    judging = watched(image, root, lambda: None)
+    judging.watch([restored])
+    assert judging.verdict(result(Status.FAILED), tmp_path).status is Status.INFRA_ERROR
 
 
 def test_one_command_is_told_of_damage_by_an_error(ran: Ran) -> None:

@@ -14,6 +14,7 @@ import pytest
 from command import vmtest
 
 from vmtest.host.cache import in_use, last_used, remove_unused, write_json
+from vmtest.host.seal import Entry, seal
 from vmtest.kernels.store.store import Manifest, Store
 from vmtest.model.kernels import GuestSpec
 from vmtest.rootfs.image import image_key, prepare
@@ -160,6 +161,41 @@ def test_guest_images_are_pruned_too(tmp_path: Path) -> None:
     assert (found.kind, found.name, found.broken) == ("image", "bookworm-x", False)
     assert remove(tmp_path, [found]) == [found]
     assert not folder.exists()
+
+
+def snapshot(cache: Path) -> Entry:
+    """A snapshot of a guest, complete."""
+    entry = Entry(cache, "snapshot", cache / "snapshots" / "6.12.1-x")
+    entry.place.mkdir(parents=True)
+    (entry.place / "memory").write_bytes(b"m" * 100_000)
+    seal(entry.place)
+    entry.remember()
+    return entry
+
+
+def test_the_command_removes_a_snapshot_and_says_its_size(tmp_path: Path) -> None:
+    entry = snapshot(tmp_path)
+    unused_for(tmp_path, 40)
+    said = vmtest("kernels", "prune", cwd=tmp_path, environment={"VMTEST_CACHE": str(tmp_path)})
+    assert "removed snapshot 6.12.1-x (0.1 MB, " in said.out
+    assert not entry.place.exists()
+
+
+@pytest.mark.parametrize("damage", ["seal.json", "memory"])
+def test_a_damaged_snapshot_counts_as_broken(tmp_path: Path, damage: str) -> None:
+    (snapshot(tmp_path).place / damage).unlink()
+    (found,) = items(tmp_path)
+    assert found.broken
+
+
+@pytest.mark.parametrize("damage", ["", "seal.json", "memory"])
+def test_doctor_hashes_snapshots(tmp_path: Path, damage: str) -> None:
+    entry = snapshot(tmp_path)
+    if damage:
+        (entry.place / damage).write_bytes(b"rot")
+    said = vmtest("doctor", "--cache", cwd=tmp_path, environment={"VMTEST_CACHE": str(tmp_path)})
+    (line,) = (line for line in said.out.splitlines() if "6.12.1-x" in line)
+    assert ("is damaged" in line, "MB" in line) == (bool(damage), not damage)
 
 
 def test_the_guest_image_of_a_run_is_taken(tmp_path: Path) -> None:

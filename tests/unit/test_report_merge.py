@@ -233,6 +233,26 @@ def test_the_matrix_began_with_its_first_shard() -> None:
     assert merge([shards[0], early]).started == "2026-05-09T07:00:00Z"
 
 
+@pytest.mark.parametrize(
+    ("starts", "merged"),
+    [
+        (("warm", "warm"), "warm"),
+        (("warm", "cold"), "cold+warm"),
+        (("cold+warm", "warm"), "cold+warm"),
+        (("", "cold"), "cold"),
+        (("", ""), ""),
+    ],
+)
+def test_a_kernel_says_all_ways_in_which_its_guests_came(
+    starts: tuple[str, str], merged: str
+) -> None:
+    shards = [
+        matrix(kernel("6.12", of(suite), start=start), run=suite, suites=(suite,))
+        for suite, start in zip(SUITES, starts, strict=False)
+    ]
+    assert merge(shards).kernels[0].start == merged
+
+
 def test_an_interrupted_shard_makes_an_interrupted_matrix() -> None:
     shards = by_kernel(whole(), (0, 1), (2, 3))
     assert merge([shards[0], replace(shards[1], interrupted=True)]).interrupted

@@ -118,16 +118,21 @@ def test_no_key_is_on_any_command_line(standing: Machine, asked: SshSession) -> 
 class LetsInAnother(Machine):
     """A guest that was given another client's key."""
 
-    def _agent_variables(self) -> dict[str, str]:
-        other = Keys.make().variables()["AUTHORIZED_KEY"]
-        return {**super()._agent_variables(), "AUTHORIZED_KEY": other}
+    def _own(self) -> bytes:
+        return (
+            super()._own().replace(self._keys.authorized.encode(), Keys.make().authorized.encode())
+        )
 
 
 class HasAnotherKey(Machine):
     """A guest whose host key is not the one that we made for it."""
 
-    def _agent_variables(self) -> dict[str, str]:
-        return {**super()._agent_variables(), "HOST_KEY": Keys.make().variables()["HOST_KEY"]}
+    def _own(self) -> bytes:
+        return (
+            super()
+            ._own()
+            .replace(self._keys.host_private.strip(), Keys.make().host_private.strip())
+        )
 
 
 @pytest.mark.parametrize(

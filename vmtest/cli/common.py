@@ -53,6 +53,10 @@ JobsOption = Annotated[
     int | None, typer.Option(min=1, help="VMs at once; default what CPUs and memory allow.")
 ]
 
+WarmOption = Annotated[
+    bool, typer.Option("--warm", help="Restore booted guests from snapshots; save new ones.")
+]
+
 AccelOption = Annotated[str, typer.Option("--accel", help="auto, kvm or tcg.")]
 
 JunitOption = Annotated[

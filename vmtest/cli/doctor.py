@@ -25,7 +25,7 @@ from vmtest.vm import accel
 
 EXAMPLE = """Say what this host has, what it lacks, and how to mend that.
 
-With --cache it hashes every kernel, guest image and libbpf in the cache too.
+With --cache it hashes every kernel, guest image, snapshot and libbpf in the cache too.
 
 Example: [bold]vmtest doctor --json[/bold]
 """

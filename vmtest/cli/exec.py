@@ -56,6 +56,7 @@ def exec_(
     config: common.ConfigOption = None,
     locked: common.LockedOption = False,
     accel: common.AccelOption = "auto",
+    warm: common.WarmOption = False,
     junit_file: common.JunitOption = None,
     markdown_file: common.MarkdownOption = None,
     json_file: common.JsonOption = None,
@@ -91,6 +92,7 @@ def exec_(
                 command=tuple(command),
                 jobs=jobs,
                 accelerator=accel,
+                warm=warm,
                 resolved=resolved,
                 files=files,
             )

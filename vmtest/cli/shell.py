@@ -27,7 +27,8 @@ from vmtest.suites import known
 from vmtest.suites.payload import pack_suites, suites_root
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
-from vmtest.vm.machine import Machine, MachineSpec
+from vmtest.vm.machine import MachineSpec
+from vmtest.vm.restore import Snapshots, running_guest, unwatched
 
 EXAMPLE = """Open a shell in a freshly booted kernel, or run one command in it.
 
@@ -42,6 +43,7 @@ def shell(
     command: Annotated[list[str] | None, typer.Argument(help="A command; default a shell.")] = None,
     object_: common.ObjectOption = None,
     accelerator: common.AccelOption = "auto",
+    warm: common.WarmOption = False,
     config: common.ConfigOption = None,
 ) -> None:
     """Boot, install, hand over the terminal, pass the status on."""
@@ -83,14 +85,20 @@ def shell(
             )
             intact = Intact(image, root)
             intact.before()
-            machine = stack.enter_context(Machine(spec))
+            snapshots = Snapshots(cache if warm else None)
+            stack.callback(snapshots.close)
             scale = Scale.now(probe.seconds, wanted.cpus)
+            boot = scale.apply(wanted.limits).boot
             try:
-                session = machine.connect(scale.apply(wanted.limits).boot, scale.factor)
+                guest = stack.enter_context(
+                    running_guest(spec, snapshots, boot, scale.factor, unwatched)
+                )
             except BootError:
                 intact.check()
                 raise
+            machine, session = guest.machine, guest.session
             stack.callback(session.close)
+            intact.watch(snapshots.used)
             intact.begin()
             install(session, payload.archive, lambda: None, image.config, root.libraries)
             if not command:
@@ -104,6 +112,9 @@ def shell(
                 intact.check()
                 raise VmtestError(f"{wanted.name}: {machine.cause_of_death()}") from error
             intact.check()
+            snapshots.publish()
+        for note in snapshots.notes:
+            common.say(f"note: {note}", sys.stderr)
         raise typer.Exit(status)
 
 

@@ -118,6 +118,7 @@ def verify(
     ] = 60.0,
     jobs: common.JobsOption = None,
     accel: common.AccelOption = "auto",
+    warm: common.WarmOption = False,
     config: common.ConfigOption = None,
 ) -> None:
     """Load and judge; the module's EXAMPLE is its help."""
@@ -183,6 +184,7 @@ def verify(
                 folder=folder,
                 jobs=jobs,
                 accelerator=accel,
+                warm=warm,
                 resolved=resolved,
                 files=files,
                 finish=partial(compared, rules=rules),

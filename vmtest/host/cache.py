@@ -99,6 +99,21 @@ def locked(root: Path, name: str, waiting: Callable[[], None] | None = None) -> 
         ) from error
 
 
+@contextmanager
+def try_locked(root: Path, name: str) -> Iterator[bool]:
+    """Hold the lock ``name`` if nobody has it: whether it is ours; does not wait."""
+    lock = _lock(root, name, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 _held: dict[Path, IO[bytes]] = {}
 _holding = threading.Lock()
 

@@ -28,8 +28,8 @@ from vmtest.host.cache import (
 
 SEAL = "seal.json"
 _SCHEMA = 1
-_KINDS = {"kernels": "kernel", "images": "image"}
-_WORDS = {"kernel": "kernel", "image": "guest image"}
+_KINDS = {"kernels": "kernel", "images": "image", "snapshots": "snapshot"}
+_WORDS = {"kernel": "kernel", "image": "guest image", "snapshot": "snapshot"}
 
 Files = Mapping[str, tuple[int | None, str]]
 """By name relative to the entry: size in bytes (None when not known) and sha256 in hex."""
@@ -52,7 +52,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of the cache ``root``; ``kind`` is kernel or image, ``place`` its folder."""
+    """An entry of the cache ``root``: a kernel, image or snapshot in the folder ``place``."""
 
     root: Path
     kind: str
@@ -124,6 +124,13 @@ class Entry:
             with suppress(OSError, InfrastructureError):  # without it the next one hashes again
                 write_record(self._checked, {"stamp": before})
         return damage
+
+    def remember(self) -> None:
+        """Have the next glance trust what has just been sealed and published."""
+        files = self.files()
+        now = stamp(self.place, files) if isinstance(files, Mapping) else None
+        with suppress(OSError, InfrastructureError):
+            write_record(self._checked, {"stamp": now})
 
     def take_away(self, recheck: Recheck | None = None) -> Damage | None:
         """Take it out of the cache if it is damaged; says how it was.

@@ -21,6 +21,7 @@ from vmtest.vm.console import Finding, Sign
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.klog import KernelLog, LogReader
 from vmtest.vm.machine import Machine, MachineSpec
+from vmtest.vm.restore import Snapshots, running_guest
 from vmtest.vm.session import Session, SshSession
 
 _ANSWER = 10.0  # seconds for a guest to say something simple, times the deadlines' factor
@@ -52,7 +53,10 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that running one kernel takes; ``directory`` exists and is its own."""
+    """Everything that running one kernel takes; ``directory`` exists and is its own.
+
+    ``snapshots`` is the cache with saved guests; None boots.
+    """
 
     kernel: Kernel
     image: KernelImage
@@ -62,6 +66,7 @@ class Job:
     directory: Path
     vcpus: int
     note: str = ""
+    snapshots: Path | None = None
 
     @property
     def scale(self) -> Scale:
@@ -139,9 +144,16 @@ class Bench:
         self.boot_seconds = 0.0
         self.console_tail: tuple[str, ...] = ()
         self.intact = Intact(job.image, job.root)
+        self.snapshots = Snapshots(job.snapshots)
+        self._starts: set[str] = set()
         self._boots = 0
         self._cancellation = cancellation
         self._hold = hold
+
+    @property
+    def start(self) -> str:
+        """How its guests came: warm (restored), cold (booted), or cold+warm; "" when none did."""
+        return "+".join(sorted(self._starts))
 
     @property
     def cancelled(self) -> bool:
@@ -176,10 +188,13 @@ class Bench:
         limits = job.scale.apply(job.kernel.limits)
         with ExitStack() as stack:
             self.emit(Booting(job.kernel.name, self._boots))
-            machine = stack.enter_context(Machine(spec))
-            stack.callback(self._remember, machine)
-            self._cancellation.watch(machine, stack)
-            session = machine.connect(limits.boot, job.scale.factor)
+            factor = job.scale.factor
+            guest = stack.enter_context(
+                running_guest(spec, self.snapshots, limits.boot, factor, self._begun)
+            )
+            machine, session = guest.machine, guest.session
+            self._starts.add("warm" if guest.warm else "cold")
+            self.intact.watch(self.snapshots.used)
             log = KernelLog(job.directory / f"dmesg{number}.log")
             machine.log = log
             reader = LogReader(session, log)
@@ -194,6 +209,10 @@ class Bench:
             booting = machine.console.findings(Sign.SPLAT)
             booted = max((float(finding.stamp) for finding in booting), default=0.0)
             yield Guest(machine, session, limits, reader, booted)
+
+    def _begun(self, machine: Machine, stack: ExitStack) -> None:
+        stack.callback(self._remember, machine)
+        self._cancellation.watch(machine, stack)
 
     def _remember(self, machine: Machine) -> None:
         self.console_tail = machine.console.tail

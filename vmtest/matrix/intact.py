@@ -8,7 +8,7 @@ boot waits for it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
@@ -68,6 +68,7 @@ class Intact:
         self._image = image
         self._root = root
         self._parts: list[_Part] = []
+        self._restored: list[_Part] = []
         self._stamps: list[str | None] = []
         self._found: _Found | None = None
         self._thread: Thread | None = None
@@ -104,6 +105,17 @@ class Intact:
         # By what the kernel's result will name, and not by a seal made anew meanwhile.
         return _Part(title, path.parent, {path.name: (None, self._root.digest)}, entry)
 
+    def watch(self, entries: Iterable[Entry]) -> None:
+        """Watch over ``entries`` as well, and over no others: what guests were restored from."""
+        known = {part.place: part for part in self._restored}
+        self._restored = []
+        for entry in entries:
+            files = entry.files()
+            if entry.place in known:
+                self._restored.append(known[entry.place])  # though it may be gone by now
+            elif isinstance(files, Mapping):
+                self._restored.append(_Part(entry.title, entry.place, files, entry))
+
     @property
     def damaged(self) -> bool:
         """Whether damage is known already."""
@@ -116,11 +128,15 @@ class Intact:
             self._thread.start()
 
     def _hash(self) -> None:
-        self._stamps = [part.stamp for part in self._parts]
-        for part in self._parts:
+        parts = self._all()
+        self._stamps = [part.stamp for part in parts]
+        for part in parts:
             damage = part.inspect()
             if damage is not None and self._found is None:
                 self._found = _Found(damage, part.entry)
+
+    def _all(self) -> list[_Part]:
+        return [*self._parts, *self._restored]
 
     def _look(self) -> _Found | None:
         """What of it was damaged, from before until now."""
@@ -128,7 +144,7 @@ class Intact:
             self.begin()
             assert self._thread is not None
             self._thread.join()
-        if not self.damaged and self._stamps != [part.stamp for part in self._parts]:
+        if not self.damaged and self._stamps != [part.stamp for part in self._all()]:
             self._hash()
         return self._found
 

@@ -84,10 +84,16 @@ def run_kernel(
     except Exception as error:
         result = broke(result, error, job.directory)
     duration = round(time.monotonic() - started, 2)
-    result = replace(result, boot_seconds=bench.boot_seconds, duration=duration)
-    if cancellation.requested:
-        return result
-    return bench.intact.verdict(result, job.directory)
+    result = replace(result, boot_seconds=bench.boot_seconds, duration=duration, start=bench.start)
+    try:
+        if cancellation.requested:
+            return result
+        result = bench.intact.verdict(result, job.directory)
+        bench.snapshots.publish()
+    finally:
+        bench.snapshots.close()
+    note = "; ".join(part for part in (result.note, *bench.snapshots.notes) if part)
+    return replace(result, note=note)
 
 
 def refused(kernel: Kernel, error: Exception) -> KernelResult:

@@ -31,7 +31,8 @@ class Plan:
     run); ``files`` reads what is the user's; ``suites`` is the order of the table's rows;
     ``command`` is what ``vmtest exec`` runs;
     ``resolved`` has kernels whose index was already read; ``jobs`` of None means
-    as many VMs as the machine has room for; ``notes`` says what the user should know
+    as many VMs as the machine has room for; ``warm`` restores guests from
+    snapshots and saves them; ``notes`` says what the user should know
     of a whole matrix, after ``finish`` has made of it what only all kernels together tell.
     """
 
@@ -44,6 +45,7 @@ class Plan:
     command: tuple[str, ...] = ()
     jobs: int | None = None
     accelerator: str = "auto"
+    warm: bool = False
     resolved: Mapping[str, Resolved] = field(default_factory=dict)
     notes: Callable[[Matrix], tuple[str, ...]] = _no_notes
     finish: Callable[[Matrix], Matrix] = _as_it_is

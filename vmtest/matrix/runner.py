@@ -106,6 +106,7 @@ class _Runner:
             note="; ".join(
                 part for part in (note, config_note, guest.note, self._mended(kernel)) if part
             ),
+            snapshots=self.plan.cache if self.plan.warm else None,
         )
 
     def _probe(self, image: KernelImage) -> accel.Probe:

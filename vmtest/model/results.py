@@ -93,7 +93,8 @@ class KernelResult:
     differ from those or from a baseline; ``exit_status`` is that of the command that
     ``vmtest exec`` ran to its end; ``programs`` are the patterns of ``--program``, none
     when all programs were asked for; ``libbpf`` is the version of the guest's libbpf, "" where
-    that was not seen.
+    that was not seen; ``start`` is warm when its guests were restored from a snapshot, cold when
+    they booted, cold+warm when some did, "" where none came up.
     """
 
     kernel: str
@@ -101,6 +102,7 @@ class KernelResult:
     version: str = ""
     release: str = ""
     accelerator: str = ""
+    start: str = ""
     tests: tuple[TestResult, ...] = ()
     reason: str = ""
     note: str = ""

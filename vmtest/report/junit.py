@@ -86,6 +86,7 @@ def _properties(kernel: KernelResult) -> dict[str, str]:
         "reason": kernel.reason,
         "note": kernel.note,
         "boot_seconds": f"{kernel.boot_seconds:.3f}",
+        "start": kernel.start,
         "deadline_factor": f"{kernel.factor:.2f}",
         "digest": kernel.digest,
         "gate": "true" if kernel.gate else "false",

@@ -137,6 +137,7 @@ def _kernel(parts: Sequence[tuple[str, KernelResult]], suites: Sequence[str]) ->
         tests=_tests(parts, suites),
         reason="; ".join(unique(r.reason for r in results if r.reason)),
         note="; ".join(unique(r.note for r in results if r.note)),
+        start="+".join(sorted({word for r in results for word in r.start.split("+")} - {""})),
         boot_seconds=max(r.boot_seconds for r in results),
         duration=sum(r.duration for r in results),
         factor=max(r.factor for r in results),

@@ -1,8 +1,8 @@
 """Making room in the cache: what was not used for long, or is too much; never what is in use.
 
-Entries are kernels, guest images, versions of libbpf, and indexes of kernels' modules.  When one
-was last used is the time of change of a file that every process which takes it holds; see
-:func:`vmtest.host.cache.hold`.
+Entries are kernels, guest images, snapshots of booted guests, versions of libbpf, and indexes of
+kernels' modules.  When one was last used is the time of change of a file that every process which
+takes it holds; see :func:`vmtest.host.cache.hold`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmtest.host.cache import clear_damaged, in_use, last_used, remove_unused, sweep, tree_size
-from vmtest.host.seal import Entry
+from vmtest.host.seal import SEAL, Entry
 from vmtest.kernels import Store, modules
 from vmtest.rootfs import libbpf
 from vmtest.rootfs.image import images
@@ -37,11 +37,12 @@ class Item:
 
 
 def items(cache: Path) -> list[Item]:
-    """Every kernel, guest image, libbpf and index of modules in ``cache``."""
+    """Every kernel, guest image, snapshot, libbpf and index of modules in ``cache``."""
     whole = {entry.path for entry in Store(cache).entries()}
     whole |= {file.parent for _, file, _ in images(cache)}
+    whole |= {seal.parent for seal in (cache / "snapshots").glob(f"*/{SEAL}")}
     found = []
-    for kind in ("kernel", "image"):
+    for kind in ("kernel", "image", "snapshot"):
         for path in (cache / f"{kind}s").glob("*"):
             broken = path not in whole or Entry(cache, kind, path).glance() is not None
             found.append(_item(cache, kind, path, broken))

@@ -13,7 +13,14 @@ from vmtest.kernels.store.store import recheck_kernel
 from vmtest.rootfs import libbpf
 from vmtest.rootfs.image import recheck_image
 
-_RECHECKS = {"kernel": recheck_kernel, "image": recheck_image}
+
+def _unsealed(place: Path) -> str:
+    """What is wrong with a snapshot without a seal: there never were any."""
+    del place
+    return "has no seal"
+
+
+_RECHECKS = {"kernel": recheck_kernel, "image": recheck_image, "snapshot": _unsealed}
 _WORDS = {libbpf.KIND: "libbpf", modules.KIND: "index of modules"}
 
 

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Runs in the guest as root.  The host sends it through the virtio-serial port,
-# which is open as descriptor 3, with HOST_KEY, AUTHORIZED_KEY and NETWORK in front.
+# Runs in the guest as root.  The host sends it through the virtio-serial port, which is
+# open as descriptor 3, with NETWORK, KEEP and, for a guest that is to be saved, PYTHON, RENEW
+# and WARM_KEY in front.  What is this guest's alone comes later, when it may have been saved.
 # Every external command costs tens of milliseconds on an emulated CPU: hence
 # builtins where they do, and busybox (static) where there is one.
 set -eu
 umask 077
-: "${HOST_KEY:?}" "${AUTHORIZED_KEY:?}"
 box=/bin/busybox
 [ -x "$box" ] || box=
 
@@ -45,8 +45,6 @@ fi
 # disk whose pages it would read again and again.  MGLRU, 6.1 and later.
 [ ! -e /sys/kernel/mm/lru_gen/min_ttl_ms ] || echo 1000 >/sys/kernel/mm/lru_gen/min_ttl_ms
 
-printf '%s\n' "$HOST_KEY" >/run/vmtest/host_key
-printf '%s\n' "$AUTHORIZED_KEY" >/run/vmtest/authorized_keys
 printf '%s\n' \
     'HostKey /run/vmtest/host_key' \
     'AuthorizedKeysFile /run/vmtest/authorized_keys' \
@@ -65,6 +63,62 @@ printf '%s\n' \
 # a locked account its keys as well.  The file is a bind mount: write through it.
 $box sed 's/^root:[^:]*:/root:*:/' /etc/shadow >/run/vmtest/shadow
 $box cat /run/vmtest/shadow >/etc/shadow
+
+# A guest that is to be saved (vmtest/vm/snapshot.py): QEMU refuses while a file system of the
+# host's is mounted, and what sshd reads from its root it shall have read.  The answer on the
+# port is "ready", or why this guest cannot be saved: then it goes on as any other.
+modules=
+renewer=
+if [ -n "${KEEP:-}" ]; then
+    printf '%s\n' "$WARM_KEY" >/run/vmtest/warm_key
+    /usr/sbin/sshd -i -f /run/vmtest/sshd_config -h /run/vmtest/warm_key </dev/null >/dev/null \
+        2>&1 3<&- || :
+    $box rm /run/vmtest/warm_key
+    answer=ready
+    while read -r what where kind options _; do
+        [ "$where" = /run/virtme/modules ] || continue
+        if $box umount "$where" 2>/dev/null; then
+            modules="-t $kind -o $options $what $where"
+        else
+            answer='a module was being loaded'
+        fi
+    done </proc/mounts
+    if [ "$answer" = ready ]; then
+        $box mkfifo /run/vmtest/renew /run/vmtest/renewer
+        "$PYTHON" -I -S -c "$RENEW" </run/vmtest/renew >/run/vmtest/renewer 2>/dev/null 3<&- &
+        renewer=$!
+        exec 4>/run/vmtest/renew
+        # It says "ready" once it waits.
+        read -r answer </run/vmtest/renewer || answer="$PYTHON does not start"
+        [ "$answer" = ready ] || renewer=
+    fi
+    echo "$answer" >&3
+fi
+
+# Here a saved guest goes on.  Read by builtins: a restored one has translated nothing yet.
+read -r now seed how <&3
+IFS= read -r authorized <&3
+key=
+while IFS= read -r line <&3; do
+    key="$key$line
+"
+    case $line in -----END*) break ;; esac
+done
+
+# Two guests of one snapshot have one memory: before anything comes of it, they are told apart.
+# One that cannot be ends here, and the host boots another.
+if [ -n "$renewer" ]; then
+    echo "$now $seed" >&4
+    exec 4>&-
+    wait "$renewer" || [ "$how" = booted ]
+    $box rm /run/vmtest/renew /run/vmtest/renewer
+fi
+[ -z "$modules" ] || $box mount -n $modules
+[ "$how" != restored ] ||
+    { echo '<7>vmtest: restored from a snapshot' >/dev/kmsg; } 2>/dev/null || :
+
+printf '%s' "$key" >/run/vmtest/host_key
+printf '%s\n' "$authorized" >/run/vmtest/authorized_keys
 
 # The end of the boot, told to the kernel's log (vmtest/vm/klog.py): whatever the
 # kernel complains of from here on is the tests' doing.

@@ -12,6 +12,7 @@ import shutil
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from vmtest.host.plain import is_plain, plain_folder
 from vmtest.model.kernels import KernelImage, RootImage, RootKind
 
 _SQUASHFS = b"hsqs"
+INIT = "virtme-ng-init"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,11 @@ class VmFolder:
     def socket(self) -> Path:
         """Where QEMU connects to."""
         return self.path / "ssh"
+
+    @property
+    def monitor(self) -> Path:
+        """Where QEMU connects to with its monitor, if it shall have one."""
+        return self.path / "qmp"
 
     @property
     def kernel(self) -> Path:
@@ -64,7 +71,7 @@ def make_folder(vng: Path, image: KernelImage, root: RootImage) -> VmFolder:
         if folder.root is not None and root.path is not None:
             _check_root(image, root.path, root.kind)
             folder.root.symlink_to(root.path.absolute())
-        _link_virtme(vng, folder.packages)
+        _link_virtme(vng, folder.packages, alone=root.kind == "disk")
     except OSError as error:
         shutil.rmtree(folder.path, ignore_errors=True)
         raise InfrastructureError(
@@ -138,12 +145,38 @@ def _check_root(image: KernelImage, path: Path, kind: RootKind) -> None:
         )
 
 
-def _link_virtme(vng: Path, folder: Path) -> None:
-    """Have ``folder`` hold the virtme of ``vng``: this Python's packages can stand anywhere."""
+def _link_virtme(vng: Path, folder: Path, *, alone: bool) -> None:
+    """Have ``folder`` hold the virtme of ``vng``: this Python's packages can stand anywhere.
+
+    A guest that can do ``alone``, without the host's files, gets our init (``init.sh``) in
+    front of virtme-ng's: what runs from the host's file system keeps QEMU from saving it.
+    """
     found = find_spec("virtme")
-    folder.mkdir()
+    virtme = folder / "virtme"
+    virtme.mkdir(parents=True)
     if found is None or vng.parent != Path(sys.executable).parent:
-        return  # a vng of the system's, whose packages are in one of the system's folders
-    for place in found.submodule_search_locations or ():
-        (folder / "virtme").symlink_to(Path(place).absolute())
+        virtme.rmdir()  # a vng of the system's, whose packages are in one of the system's folders
         return
+    for place in found.submodule_search_locations or ():
+        package = Path(place).absolute()
+        for entry in package.iterdir():
+            if entry.name not in ("guest", "__pycache__"):
+                (virtme / entry.name).symlink_to(entry)
+        if alone:
+            _put_tools(package / "guest", virtme / "guest")
+        else:
+            (virtme / "guest").symlink_to(package / "guest")
+        return
+
+
+def _put_tools(source: Path, tools: Path) -> None:
+    """Copy virtme-ng's guest tools, with our init in front of theirs where they have one."""
+    shutil.copytree(source, tools, ignore=shutil.ignore_patterns("__pycache__"))
+    theirs = tools / "bin" / INIT
+    if not theirs.is_file():
+        return
+    theirs.rename(theirs.with_name(f"{INIT}.real"))
+    for name, script in ((INIT, "init.sh"), (f"{INIT}.second", "init-second.sh")):
+        made = theirs.with_name(name)
+        made.write_bytes((files("vmtest.vm") / script).read_bytes())
+        made.chmod(0o755)

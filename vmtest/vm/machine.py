@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import selectors
 import shutil
 import socket
@@ -26,12 +27,15 @@ from vmtest.host.process import Supervised
 from vmtest.host.virtme import find_vng, vng_environment
 from vmtest.kernels.kconfig import share_of
 from vmtest.model.kernels import KernelImage, Network, RootImage
+from vmtest.model.text import printable
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog, Finding, Sign
-from vmtest.vm.folder import make_folder
+from vmtest.vm.folder import VmFolder, make_folder
 from vmtest.vm.klog import KernelLog, merged
+from vmtest.vm.qmp import Qmp, QmpError
 from vmtest.vm.session import PATIENCE, Keys, SshSession
-from vmtest.vm.vng import agent_line, vng_argv
+from vmtest.vm.snapshot import Snapshot, SnapshotError, prepare, save, send
+from vmtest.vm.vng import agent_line, own_lines, vng_argv
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +52,47 @@ class MachineSpec:
     network: Network = Network.NONE
 
 
+READY = b"ready"
+"""What the guest says on the port when it can be saved; anything else is why it cannot."""
+SAVE_LIMIT = 20.0
+"""Seconds, times the deadlines' factor, for QEMU to write a guest: a hundredth would do."""
+_SEED = 64  # bytes
+_ANSWER = 200
+
+
+def _script(name: str) -> str:
+    return (files("vmtest.vm") / name).read_text()
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        listener.listen(1)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
 class Machine:
     """One VM, from start to end.
 
+    With a ``snapshot`` it goes on from there, else the kernel boots; then its guest is
+    saved to ``keep``, an empty folder, before it is told anything of this VM's own.
+
     Raises InfrastructureError when it cannot be started at all; everything
     later is told by ``connect`` and ``check``.  ``log`` is the kernel's log, once
-    somebody reads it.
+    somebody reads it; ``unsaved`` says why a guest that goes on was not saved.
     """
 
-    def __init__(self, spec: MachineSpec) -> None:
+    def __init__(
+        self, spec: MachineSpec, snapshot: Snapshot | None = None, keep: Path | None = None
+    ) -> None:
         self.spec = spec
+        self._snapshot = snapshot
+        self._keep = keep
+        self.unsaved: SnapshotError | None = None
         self.log: KernelLog | None = None
         self.started = time.monotonic()
         self.console = ConsoleLog(spec.log, self.hang_up)
@@ -72,20 +107,11 @@ class Machine:
             vng = find_vng()
             folder = make_folder(vng, self.spec.image, self.spec.root)
             stack.callback(shutil.rmtree, folder.path, ignore_errors=True)
-            self._listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            self._listener.bind(str(folder.socket))
-            self._listener.listen(1)
-            argv = vng_argv(
-                vng,
-                folder,
-                accelerator=self.spec.probe.accelerator,
-                firmware=self.spec.probe.firmware,
-                memory_mib=self.spec.memory_mib,
-                cpus=self.spec.cpus,
-                cmdline=self.spec.cmdline,
-                network=self.spec.network,
-                share=share_of(self.spec.image),
-            )
+            self._folder = folder.path
+            self._listener = stack.enter_context(_listen(folder.socket))
+            if self._snapshot is not None or self._keep is not None:
+                self._monitor = stack.enter_context(_listen(folder.monitor))
+            argv = self._command(vng, folder)
             self.started = time.monotonic()
             environment = vng_environment(os.environ, vng, folder.path)
             python = os.environ.get("PYTHONPATH")
@@ -101,6 +127,22 @@ class Machine:
             stack.callback(self.hang_up)
             self._stack = stack.pop_all()
         return self
+
+    def _command(self, vng: Path, folder: VmFolder) -> list[str]:
+        if self._snapshot is not None:
+            return prepare(self._snapshot, folder.path)
+        return vng_argv(
+            vng,
+            folder,
+            accelerator=self.spec.probe.accelerator,
+            firmware=self.spec.probe.firmware,
+            memory_mib=self.spec.memory_mib,
+            cpus=self.spec.cpus,
+            cmdline=self.spec.cmdline,
+            network=self.spec.network,
+            share=share_of(self.spec.image),
+            monitor=self._keep is not None,
+        )
 
     def __exit__(
         self,
@@ -143,6 +185,11 @@ class Machine:
         self.hang_up()
 
     @property
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` was called."""
+        return self._cancelled.is_set()
+
+    @property
     def running(self) -> bool:
         """Whether the VM still runs (as far as its console says)."""
         return not self._ended.is_set()
@@ -151,35 +198,85 @@ class Machine:
         """Wait for the guest's SSH server, ``limit`` seconds from the start of the VM.
 
         Raises BootError, with the console's reason, when the guest panics, QEMU
-        ends or the limit passes.
+        ends or the limit passes, and SnapshotError when it stands still behind a failed save.
         """
         deadline = self.started + limit
         try:
-            self._connection = self._accept(deadline)
-            agent = (files("vmtest.vm") / "agent.sh").read_text()
-            self._connection.sendall(agent_line(agent, self._agent_variables()))
+            self._connection = self._accept(self._listener, deadline)
+            if self._snapshot is not None:
+                self._go_on(self._snapshot, deadline)
+            else:
+                self._prepare(self._connection)
+                if self._keep is not None:
+                    # Saving is none of the boot's time.
+                    deadline += self._save(self._keep, self._connection, deadline, factor)
+            self._connection.sendall(self._own())
             return self._authenticate(deadline, PATIENCE * factor)
-        except (SessionLost, DeadlineExceeded, OSError) as error:
+        except (SessionLost, DeadlineExceeded, OSError, QmpError) as error:
             raise self._boot_error(limit, factor, error) from error
 
-    def _agent_variables(self) -> dict[str, str]:
-        return {**self._keys.variables(), "NETWORK": self.spec.network}
+    def _prepare(self, connection: socket.socket) -> None:
+        """Have the guest do all that is not this VM's own."""
+        keep = "" if self._keep is None else "yes"
+        prepared = {"NETWORK": self.spec.network, "KEEP": keep}
+        if self._keep is not None:
+            prepared["PYTHON"] = self.spec.root.python
+            prepared["RENEW"] = _script("renew.py")
+            prepared["WARM_KEY"] = Keys.make().host_private.decode()
+        connection.sendall(agent_line(_script("agent.sh"), prepared))
 
-    def _accept(self, deadline: float) -> socket.socket:
+    def _save(self, keep: Path, connection: socket.socket, deadline: float, factor: float) -> float:
+        """Save the guest, unless something speaks against it; returns the seconds it took.
+
+        Raises SnapshotError when the guest does not go on.
+        """
+        self._await(connection, deadline)
+        answer = connection.recv(_ANSWER).strip()
+        began = time.monotonic()
+        try:
+            if answer != READY:
+                raise SnapshotError(printable(answer.decode(errors="replace")), running=True)
+            if complaints := self.console.findings(Sign.SPLAT):
+                text = f'its kernel complained while it booted: "{complaints[0].text}"'
+                raise SnapshotError(text, running=True)
+            limit = SAVE_LIMIT * factor
+            with self._accept(self._monitor, began + limit) as monitor:
+                save(monitor, self._folder, keep, limit)
+        except SnapshotError as error:
+            if not error.running:
+                raise
+            self.unsaved = error
+        return time.monotonic() - began
+
+    def _go_on(self, snapshot: Snapshot, deadline: float) -> None:
+        """Give QEMU the guest of ``snapshot``, and have it run."""
+        left = max(1.0, deadline - time.monotonic())
+        with self._accept(self._monitor, deadline) as monitor:
+            qmp = Qmp(monitor, left)
+            send(snapshot, self._folder, left)
+            qmp.execute("cont")
+
+    def _own(self) -> bytes:
+        """What makes the guest this VM's, and differ from another of the same snapshot."""
+        how = "booted" if self._snapshot is None else "restored"
+        seed = secrets.token_hex(_SEED)
+        return own_lines(time.time(), seed, how, self._keys)
+
+    def _accept(self, listener: socket.socket, deadline: float) -> socket.socket:
+        self._await(listener, deadline)
+        return listener.accept()[0]
+
+    def _await(self, readable: socket.socket, deadline: float) -> None:
         with selectors.DefaultSelector() as selector:
-            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(readable, selectors.EVENT_READ)
             while not selector.select(timeout=0.1):
                 self._watch_boot(deadline)
-        return self._listener.accept()[0]
 
     def _authenticate(self, deadline: float, patience: float) -> SshSession:
         # QEMU connects at once; the guest's banner is what says that it is up.
         connection = self._connection
         assert connection is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(connection, selectors.EVENT_READ)
-            while not selector.select(timeout=0.1):
-                self._watch_boot(deadline)
+        self._await(connection, deadline)
         left = max(1.0, deadline - time.monotonic())
         return SshSession.open(connection, self._keys, left, patience)
 

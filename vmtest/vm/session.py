@@ -115,10 +115,10 @@ class Keys:
         host, client = _new_private_key(), _new_private_key()
         return cls(host, _load_key(client), _load_key(host))
 
-    def variables(self) -> dict[str, str]:
-        """What the guest's agent needs: its host key and the one key it lets in, as text."""
-        authorized = f"{self.client.get_name()} {self.client.get_base64()}"
-        return {"HOST_KEY": self.host_private.decode(), "AUTHORIZED_KEY": authorized}
+    @property
+    def authorized(self) -> str:
+        """The one key that the guest lets in, as a line of its authorized_keys."""
+        return f"{self.client.get_name()} {self.client.get_base64()}"
 
 
 def _new_private_key() -> bytes:

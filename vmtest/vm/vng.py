@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vmtest.model.kernels import Accelerator, Network, Share
 from vmtest.vm.folder import VmFolder
+from vmtest.vm.session import Keys
 
 PORT = "vmtest.ssh"
 """Name of the virtio-serial port that carries SSH."""
@@ -43,6 +44,11 @@ _CMDLINE = (
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
+def kernel_options(cmdline: Sequence[str]) -> list[str]:
+    """What a guest's kernel is told beside what virtme-ng says: ours, then a kernel's own."""
+    return [*_CMDLINE, *cmdline]
+
+
 def vng_argv(
     vng: Path,
     folder: VmFolder,
@@ -54,6 +60,7 @@ def vng_argv(
     network: Network = Network.NONE,
     firmware: str = "",
     share: Share = "9p",
+    monitor: bool = False,
 ) -> list[str]:
     """The ``vng`` command that boots what ``folder`` holds, with SSH on its unix socket.
 
@@ -61,7 +68,8 @@ def vng_argv(
     this into a shell as it is, so every word is ours but ``cmdline``, which it quotes and
     appends to the kernel's command line.  ``network`` is the guest's
     network card; without one it has only ``lo``.  ``firmware`` replaces
-    QEMU's own.  ``share`` virtiofs takes the host's virtiofsd, which has to be there.
+    QEMU's own.  ``share`` virtiofs takes the host's virtiofsd, which has to be there.  With a
+    ``monitor`` QEMU connects to the folder's second socket, for QMP.
     """
     argv = [str(vng), "--verbose", "--disable-monitor"]
     if share == "9p":
@@ -74,7 +82,7 @@ def vng_argv(
         argv += ["--root-disk", str(folder.root), "--root-fstype", "squashfs"]
     elif folder.root_kind == "directory":
         argv += ["--root", str(folder.root)]
-    for option in (*_CMDLINE, *cmdline):
+    for option in kernel_options(cmdline):
         argv += ["--append", option]
     devices = (
         f"-chardev socket,id=ssh,path={folder.socket} -device virtio-serial-pci"
@@ -84,6 +92,8 @@ def vng_argv(
         # Not by virtme-ng, whose DHCP runs before the driver is loaded: it is a module.
         closed = ",restrict=on" if network is Network.CLOSED else ""
         devices += f" -netdev user,id=net{closed} -device virtio-net-pci,netdev=net,romfile="
+    if monitor:
+        devices += f" -chardev socket,id=qmp,path={folder.monitor} -mon chardev=qmp,mode=control"
     if firmware:
         devices += f" -bios {firmware}"
     # One option with "=": argparse refuses a value that begins with "-".
@@ -95,3 +105,13 @@ def agent_line(agent: str, variables: Mapping[str, str]) -> bytes:
     """What the host sends first: the agent script with its variables, as one base64 line."""
     assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
     return base64.b64encode((assignments + agent).encode()) + b"\n"
+
+
+def own_lines(now: float, seed: str, how: str, keys: Keys) -> bytes:
+    """What the host sends behind that, and a restored guest gets alone, as agent.sh reads it.
+
+    ``now`` is the time in seconds since the epoch, ``seed`` hex for the random pool, ``how``
+    booted or restored.
+    """
+    host = keys.host_private.decode().strip()
+    return f"{now:.6f} {seed} {how}\n{keys.authorized}\n{host}\n".encode()

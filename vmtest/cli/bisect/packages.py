@@ -135,6 +135,7 @@ def bisect(
         bool, typer.Option("--resume", help="Go on with the last interrupted one that asked this.")
     ] = False,
     accel: common.AccelOption = "auto",
+    warm: common.WarmOption = False,
     config: common.ConfigOption = None,
 ) -> None:
     """Search; the module's EXAMPLE is its help."""
@@ -187,6 +188,7 @@ def bisect(
             command=work.ran,
             jobs=slots,
             accelerator=accel,
+            warm=warm,
         )
         with closing(Journal.open(folder.path)) as journal:
             if not resume:

@@ -14,7 +14,7 @@ from vmtest.host.cache import default_cache, megabytes
 from vmtest.storage import prune as pruning
 from vmtest.storage.prune import Item
 
-EXAMPLE = """Remove what nobody used for long, or is too much: kernels, guest images, libbpf.
+EXAMPLE = """Remove what nobody used for long, or is too much: kernels, images, snapshots, libbpf.
 
 Never what a running vmtest has taken. Without an option: what was not used for 30 days.
 

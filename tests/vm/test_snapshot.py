@@ -1,0 +1,420 @@
+"""Guests restored from a snapshot: the same as a booted one, and each another's stranger."""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from difflib import unified_diff
+from pathlib import Path
+
+import pytest
+from command import vmtest
+from real_kernels import KERNEL, PROJECT
+from test_machine import processes_with
+
+from vmtest.host.cache import sweep, write_record
+from vmtest.host.seal import Entry, stamp
+from vmtest.matrix.bench import Bench, Job
+from vmtest.matrix.job import run_kernel
+from vmtest.model.kernels import Kernel, KernelImage, Network, RootImage
+from vmtest.model.results import KernelResult, Status
+from vmtest.vm.accel import Probe
+from vmtest.vm.deadlines import Scale
+from vmtest.vm.klog import KernelLog, LogReader
+from vmtest.vm.machine import Machine, MachineSpec
+from vmtest.vm.restore import Begun, Snapshots, Started, key_of, running_guest
+
+# Whatever of a guest a test may see, and that does not differ from boot to boot.
+SAME = {
+    "kernel": "uname -a; cat /proc/cmdline /proc/version /proc/filesystems",
+    "mounts": "cut -d' ' -f4- /proc/self/mountinfo | sort",
+    "modules": "cut -d' ' -f1-2 /proc/modules; ls /lib/modules/$(uname -r)/",
+    "processes": "ps -eo uid,comm,stat --no-headers | grep -v 'kworker\\| Z' | cut -c1-20 | sort",
+    "devices": "ls -l /dev | sed 's/ [A-Z][a-z][a-z] .*:.. / /'",
+    "drivers": "cat /proc/devices /proc/partitions; ls /sys/bus/*/drivers/*",
+    "network": "ip -d link; ip address | grep -v _lft; ip route; cat /proc/net/tcp | wc -l",
+    "cgroups": "ls -R /sys/fs/cgroup | head -50; cat /proc/self/cgroup",
+    "files": "find /run /tmp /root /var/tmp -printf '%p %m %u %y\\n' | grep -v ssh | sort",
+    "accounts": "cat /etc/passwd /etc/shadow /etc/machine-id /etc/hosts",
+    "environment": "env | grep -v SSH | sort; id; ulimit -a; umask",
+    "settings": "grep -r . /proc/sys/kernel /proc/sys/net/core /proc/sys/vm 2>/dev/null"
+    " | grep -Ev 'random|ns_last_pid|pty/nr|usage|stat_refresh|boot_id|compact|drop_caches'",
+    "taint": "cat /proc/sys/kernel/tainted",
+    "bpf": "bpftool prog; bpftool map; bpftool link; bpftool cgroup tree",
+    "loads a module": "modprobe veth && ip link add a type veth peer name b && ip -br link",
+}
+# What no two guests may have in common.
+DIFFERS = {
+    "urandom": "head -c 16 /dev/urandom | od -An -tx1",
+    "getrandom": "python3 -c 'import os; print(os.getrandom(16).hex())'",
+    "auxiliary vector": "python3 -I -S -c 'print(hash(str(1)), id(object()))'",
+    "boot id": "cat /proc/sys/kernel/random/boot_id",
+    "port": 'python3 -c \'import socket; s = [socket.create_server((chr(49)+chr(50)+"7.0.0.1", 0))'
+    " for _ in range(4)]; print([x.getsockname()[1] for x in s])'",
+}
+
+
+def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """The lines in which two guests differ."""
+    return [
+        f"{name}: {line}"
+        for name in SAME
+        for line in unified_diff(one[name].splitlines(), other[name].splitlines(), n=0, lineterm="")
+    ]
+
+
+def asked(started: Started, commands: Mapping[str, str]) -> dict[str, str]:
+    said = {}
+    for name, command in commands.items():
+        done = started.session.run(["sh", "-c", command])
+        said[name] = (done.stdout + done.stderr).decode()
+    return said
+
+
+def unwatched(machine: Machine, stack: ExitStack) -> None:
+    """What is done with a machine that has been started: nothing."""
+
+
+@contextmanager
+def guest(
+    spec: MachineSpec, snapshots: Snapshots, probe: Probe, begun: Begun = unwatched
+) -> Iterator[Started]:
+    factor = Scale.now(probe.seconds, 2).factor
+    with running_guest(spec, snapshots, 30.0 * factor, factor, begun) as started:
+        yield started
+        started.session.close()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def cold(
+    store: Path,
+    image: KernelImage,
+    root: RootImage,
+    probe: Probe,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, str]:
+    """What a booted guest says; its snapshot is in ``store`` afterwards."""
+    log = tmp_path_factory.mktemp("cold") / "console.log"
+    snapshots = Snapshots(store)
+    spec = MachineSpec(image, root, probe, log)
+    with guest(spec, snapshots, probe) as started:
+        assert not started.warm
+        said = asked(started, {**SAME, **DIFFERS})
+    snapshots.publish()
+    assert snapshots.notes == []
+    return said
+
+
+@pytest.fixture
+def saved(cold: dict[str, str], store: Path, spec: MachineSpec) -> Path:
+    """The snapshot of ``spec`` in ``store``."""
+    place = store / "snapshots" / key_of(spec)
+    assert place.is_dir()
+    return place
+
+
+@pytest.fixture
+def own(saved: Path, tmp_path: Path) -> Entry:
+    """A copy of it in a cache of the test's own."""
+    place = tmp_path / "cache" / "snapshots" / saved.name
+    shutil.copytree(saved, place)
+    return Entry(tmp_path / "cache", "snapshot", place)
+
+
+def test_a_restored_guest_is_as_a_booted_one(
+    cold: dict[str, str], saved: Path, store: Path, spec: MachineSpec, probe: Probe
+) -> None:
+    with guest(spec, Snapshots(store), probe) as started:
+        assert started.warm
+        warm = asked(started, SAME)
+    assert differences(cold, warm) == []
+
+
+def test_a_guest_that_is_not_saved_is_as_one_that_is(
+    cold: dict[str, str], spec: MachineSpec, probe: Probe
+) -> None:
+    with guest(spec, Snapshots(None), probe) as started:
+        assert not started.warm
+        plain = asked(started, SAME)
+    assert differences(cold, plain) == []
+
+
+def test_two_at_once_live_and_have_nothing_secret_in_common(
+    cold: dict[str, str], saved: Path, store: Path, spec: MachineSpec, probe: Probe, tmp_path: Path
+) -> None:
+    other = replace(spec, log=tmp_path / "other.log")
+    with (
+        guest(spec, Snapshots(store), probe) as one,
+        guest(other, Snapshots(store), probe) as two,
+    ):
+        assert one.warm and two.warm
+        said = [cold, asked(one, DIFFERS), asked(two, DIFFERS)]
+        one.session.put(b"mine", "/run/mine")
+        assert two.session.run(["cat", "/run/mine"]).status != 0
+    for name in DIFFERS:
+        assert len({answers[name] for answers in said}) == 3, (name, said)
+    keys = [machine._keys.host_public for machine in (one.machine, two.machine)]
+    assert keys[0] != keys[1]
+
+
+def test_the_clock_is_right_and_uptime_goes_on_from_the_save(
+    saved: Path, store: Path, spec: MachineSpec, probe: Probe
+) -> None:
+    with guest(spec, Snapshots(store), probe) as started:
+        before = time.time()
+        done = started.session.run(
+            ["python3", "-I", "-S", "-c", "import time; print(time.time(), time.monotonic())"]
+        )
+        after = time.time()
+        now, uptime = map(float, done.stdout.split())
+        age = time.time() - started.machine.started
+    assert before - 2 <= now <= after + 2
+    record = saved / "machine.json"
+    assert uptime < time.time() - record.stat().st_mtime + 120 and uptime >= 1
+    assert age > 0
+
+
+def test_the_log_says_where_the_restored_guest_began(
+    saved: Path, store: Path, spec: MachineSpec, probe: Probe, tmp_path: Path
+) -> None:
+    with guest(spec, Snapshots(store), probe) as started:
+        log = KernelLog(tmp_path / "dmesg.log")
+        reader = LogReader(started.session, log)
+        reader.finish(60, lambda: None)
+        started.session.close()
+        reader.join()
+    lines = (tmp_path / "dmesg.log").read_text().splitlines()
+    marks = [line for line in lines if "vmtest:" in line]
+    assert [mark.partition("vmtest: ")[2] for mark in marks[:2]] == [
+        "restored from a snapshot",
+        "the guest is up",
+    ]
+    assert "Linux version" in lines[0] + lines[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"cpus": 2}, {"network": Network.CLOSED}, {"cmdline": ("nokaslr",)}],
+    ids=["two vCPUs", "network card", "own cmdline"],
+)
+def test_other_machines_are_saved_and_restored_too(
+    change: dict[str, object], spec: MachineSpec, probe: Probe, tmp_path: Path
+) -> None:
+    changed = replace(spec, **change)  # type: ignore[arg-type]
+    asking = {**SAME, "cpus": "nproc"}
+    said = []
+    for _ in range(2):
+        snapshots = Snapshots(tmp_path / "cache")
+        with guest(changed, snapshots, probe) as started:
+            said.append((started.warm, asked(started, asking)))
+        snapshots.publish()
+        assert snapshots.notes == []
+    assert [warm for warm, _ in said] == [False, True]
+    assert differences(said[0][1], said[1][1]) == []
+    assert said[0][1]["cpus"] == said[1][1]["cpus"]
+
+
+def rotten(entry: Entry, data: bytes) -> None:
+    """Damage the memory as a failing disk does: no size and no time tells."""
+    (entry.place / "memory").write_bytes(data)
+    files = entry.files()
+    assert isinstance(files, Mapping)
+    write_record(entry._checked, {"stamp": stamp(entry.place, files)})
+
+
+def test_a_snapshot_that_qemu_refuses_is_dropped_and_the_kernel_boots(
+    own: Entry, spec: MachineSpec, probe: Probe
+) -> None:
+    data = (own.place / "memory").read_bytes()
+    rotten(own, data[: len(data) // 2])
+    snapshots = Snapshots(own.root)
+    with guest(spec, snapshots, probe) as started:
+        assert not started.warm
+        assert started.session.run(["true"]).status == 0
+    assert "the saved guest does not start" in snapshots.notes[0]
+    assert not own.place.exists()
+    snapshots.publish()
+    with guest(spec, Snapshots(own.root), probe) as started:
+        assert started.warm
+
+
+def test_a_snapshot_whose_guest_does_not_answer_is_dropped_and_the_kernel_boots(
+    own: Entry, spec: MachineSpec, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest is told nothing, as one that hangs would do nothing."""
+    real = Machine._own
+    monkeypatch.setattr("vmtest.vm.restore.RESTORE_LIMIT", 1.0)
+    monkeypatch.setattr(Machine, "_own", lambda self: real(self) if self._snapshot is None else b"")
+    snapshots = Snapshots(own.root)
+    with guest(spec, snapshots, probe) as started:
+        assert not started.warm
+    assert "no SSH session" in snapshots.notes[0]
+
+
+def test_a_guest_that_cannot_be_saved_says_why_and_works(
+    spec: MachineSpec, probe: Probe, tmp_path: Path
+) -> None:
+    """Its image has its Python somewhere else than it says."""
+    elsewhere = replace(spec, root=replace(spec.root, python="/nowhere/python3"))
+    snapshots = Snapshots(tmp_path / "cache")
+    with guest(elsewhere, snapshots, probe) as started:
+        assert not started.warm
+        assert started.session.run(["modprobe", "veth"]).status == 0
+    snapshots.publish()
+    assert snapshots.notes == [
+        "the booted guest could not be saved for the next time: /nowhere/python3 does not start"
+    ]
+    assert not list((tmp_path / "cache").glob("snapshots/*"))
+
+
+def test_a_guest_whose_kernel_complained_while_it_booted_is_not_saved(
+    spec: MachineSpec, probe: Probe, tmp_path: Path
+) -> None:
+    """Else every guest to come would have the complaint in its log, and its kernel's taint."""
+
+    def complains(machine: Machine, stack: ExitStack) -> None:
+        machine.console.feed(b"[    0.700000] WARNING: CPU: 0 PID: 1 at kernel/x.c:1 x+0x1/0x2\n")
+
+    snapshots = Snapshots(tmp_path / "cache")
+    with guest(spec, snapshots, probe, complains) as started:
+        assert started.session.run(["true"]).status == 0
+    snapshots.publish()
+    (note,) = snapshots.notes
+    assert "could not be saved" in note and "complained while it booted" in note
+    assert not list((tmp_path / "cache").glob("snapshots/*"))
+
+
+def outcomes(json_file: Path, *options: str) -> tuple[str, dict[str, tuple[str, str]]]:
+    """How the guest came in which sendmsg's suite ran, and what became of each test."""
+    said = vmtest(
+        *("run", "--kernel", KERNEL, "--suite", "sendmsg", "--json", str(json_file)),
+        *options,
+        cwd=PROJECT,
+    )
+    assert said.status == 0, said
+    (kernel,) = json.loads(json_file.read_text())["kernels"]
+    return kernel["start"], {
+        test["test"]: (test["outcome"], test["message"]) for test in kernel["tests"]
+    }
+
+
+def test_a_suite_has_the_same_results_in_a_restored_guest(tmp_path: Path) -> None:
+    start, cold = outcomes(tmp_path / "cold.json")
+    assert start == "cold" and len(cold) > 30
+    outcomes(tmp_path / "saved.json", "--warm", "--collect-only")
+    start, warm = outcomes(tmp_path / "warm.json", "--warm")
+    assert start == "warm"
+    assert warm == cold
+
+
+class Asks:
+    """A task that asks its guest one thing."""
+
+    objects = ()
+
+    def run(self, bench: Bench, result: KernelResult) -> KernelResult:
+        with bench.guest() as booted:
+            booted.session.run(["true"])
+        return replace(result, status=Status.PASSED)
+
+
+def test_a_kernel_on_a_rotten_snapshot_does_not_count(
+    own: Entry, spec: MachineSpec, kernel: Kernel, probe: Probe, tmp_path: Path
+) -> None:
+    data = bytearray((own.place / "memory").read_bytes())
+    zeros = data.rfind(bytes(64))
+    assert zeros > 0
+    data[zeros + 32] ^= 1  # nobody is likely to read it
+    rotten(own, bytes(data))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    job = Job(kernel, spec.image, spec.root, Asks(), probe, folder, 1, snapshots=own.root)
+    with pytest.raises(Exception, match=r"cached snapshot .* is damaged") as caught:
+        run_kernel(job)
+    assert type(caught.value).__name__ == "CacheDamaged"
+    assert not own.place.exists()
+
+
+KILLED = """
+import pickle, sys
+from pathlib import Path
+from vmtest.vm.restore import Begun, Snapshots, running_guest
+spec = pickle.loads(bytes.fromhex(sys.argv[1]))
+def begun(machine, stack):
+    print(machine._folder, flush=True)
+with running_guest(spec, Snapshots(Path(sys.argv[2])), 600, 10, begun):
+    pass
+"""
+
+
+def test_a_runner_killed_while_it_saves_leaves_no_half_snapshot(
+    spec: MachineSpec, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, pickle.dumps(spec).hex(), str(cache)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as runner:
+        assert runner.stdout is not None
+        folder = runner.stdout.readline().strip()
+        # Nothing else says when QEMU begins to write.
+        while not list(cache.glob("tmp/*/memory")):
+            assert runner.poll() is None
+            time.sleep(0.005)
+        runner.send_signal(signal.SIGKILL)
+    assert list(cache.glob("tmp/*/memory"))
+    assert not list(cache.glob("snapshots/*"))
+    sweep(cache)
+    assert not list(cache.glob("tmp/*"))
+    while processes_with(folder):
+        time.sleep(0.01)
+    assert not Path(folder).exists()
+
+
+def open_descriptors() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_twenty_restores_leave_nothing_behind(
+    saved: Path, store: Path, spec: MachineSpec, probe: Probe
+) -> None:
+    seen = []
+    for number in range(20):
+        with guest(spec, Snapshots(store), probe) as started:
+            assert started.warm
+            seen.append(asked(started, {"id": DIFFERS["boot id"]})["id"])
+            folder = started.machine._folder
+        assert not processes_with(str(folder)) and not folder.exists()
+        if number == 0:
+            descriptors = open_descriptors()
+    assert open_descriptors() == descriptors
+    assert len(set(seen)) == 20
+
+
+def test_a_restored_guest_dies_with_its_runner(
+    saved: Path, store: Path, spec: MachineSpec, probe: Probe
+) -> None:
+    with ExitStack() as stack:
+        started = stack.enter_context(guest(spec, Snapshots(store), probe))
+        assert started.warm
+        folder = started.machine._folder
+        assert processes_with(str(folder))
+        started.machine.cancel()
+        stack.pop_all().close()
+    assert not processes_with(str(folder)) and not folder.exists()

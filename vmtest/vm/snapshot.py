@@ -1,0 +1,213 @@
+"""A booted guest on disk: what QEMU writes of it, and the command that goes on with it.
+
+A snapshot is a folder with the guest's ``memory`` (QEMU's migration stream, which has the devices
+as well), the files that QEMU had inherited as descriptors (``fd-N``: the initramfs), and
+``machine.json`` with the command line of the QEMU that was saved.  That is taken from the running
+process and never guessed; only the VM's folder in it is exchanged for the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmtest.errors import VmtestError, os_words
+from vmtest.host.cache import read_record, write_record
+from vmtest.vm.qmp import Qmp, QmpError
+
+MEMORY = "memory"
+MACHINE = "machine.json"
+_SCHEMA = 1
+_UNLIMITED = 1 << 50  # bytes a second; QEMU's default is 128 MiB/s
+_BLOCK = 1 << 20
+# 0, 1 and 2 are there in every QEMU: the supervisor gives them.
+_DESCRIPTOR = re.compile(r"/proc/self/fd/(\d+)")
+_STANDARD = 2
+_INCOMING = "incoming"
+
+
+class SnapshotError(VmtestError):
+    """A guest could not be saved or its snapshot cannot be used.
+
+    ``running``: the guest that was to be saved goes on all the same.
+    """
+
+    def __init__(self, message: str, *, running: bool = False) -> None:
+        super().__init__(message)
+        self.running = running
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A guest in ``place``: QEMU ran ``argv`` in the VM's ``folder``, ``saved`` at (epoch)."""
+
+    place: Path
+    folder: str
+    argv: tuple[str, ...]
+    saved: float
+
+    @property
+    def memory(self) -> Path:
+        """QEMU's migration stream."""
+        return self.place / MEMORY
+
+
+def inherited(argv: Sequence[str]) -> tuple[int, ...]:
+    """The descriptors beyond the standard ones that ``argv`` names."""
+    numbers = {int(number) for word in argv for number in _DESCRIPTOR.findall(word)}
+    return tuple(sorted(number for number in numbers if number > _STANDARD))
+
+
+def rewritten(argv: Sequence[str], old: str, new: str) -> list[str]:
+    """``argv`` of a QEMU in the folder ``old``, for one in ``new`` that waits for a snapshot.
+
+    The files of inherited descriptors are ``fd-N`` in the folder.
+    """
+
+    def named(found: re.Match[str]) -> str:
+        number = int(found[1])
+        return found[0] if number <= _STANDARD else f"{new}/fd-{number}"
+
+    words = [_DESCRIPTOR.sub(named, word.replace(old, new)) for word in argv]
+    return [*words, "-incoming", f"unix:{new}/{_INCOMING}"]
+
+
+def read(place: Path) -> Snapshot:
+    """The snapshot in ``place``; raises SnapshotError when it is none."""
+    value = read_record(place / MACHINE)
+    try:
+        if value is None or value["schema"] != _SCHEMA:
+            raise SnapshotError(f"{place}: {MACHINE} cannot be read")
+        argv = tuple(str(word) for word in value["argv"])
+        found = Snapshot(place, str(value["folder"]), argv, float(value["saved"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SnapshotError(f"{place}: {MACHINE} lacks {error}") from error
+    if not found.argv or not found.folder.startswith("/"):
+        raise SnapshotError(f"{place}: {MACHINE} names no command")
+    return found
+
+
+def peer(connection: socket.socket) -> int:
+    """The process at the other end of a unix socket."""
+    size = struct.calcsize("3i")  # struct ucred: pid, uid, gid
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid: int = struct.unpack("3i", found)[0]
+    return pid
+
+
+def save(monitor: socket.socket, folder: Path, to: Path, limit: float) -> None:
+    """Write the guest of the QEMU at ``monitor`` to the empty folder ``to``; then it goes on.
+
+    ``folder`` is the VM's own; ``limit`` is for how many seconds QEMU may leave a command
+    unanswered, or write.  Raises SnapshotError.
+    """
+    problem: QmpError | OSError | None = None
+    try:
+        qmp = Qmp(monitor, limit)
+    except QmpError as error:
+        raise SnapshotError(f"QEMU could not save it: {error}", running=True) from error
+    try:
+        argv = _argv(peer(monitor))
+        for number in inherited(argv):
+            shutil.copyfile(f"/proc/{peer(monitor)}/fd/{number}", to / f"fd-{number}")
+        qmp.execute("stop")
+        _write_memory(qmp, folder / "outgoing", to / MEMORY, limit)
+        saved = {"schema": _SCHEMA, "folder": str(folder), "argv": argv, "saved": time.time()}
+        write_record(to / MACHINE, saved)
+    except (QmpError, OSError) as error:
+        problem = error
+    try:
+        qmp.execute("cont")
+    except QmpError as error:
+        raise SnapshotError(f"QEMU does not go on after a guest was saved: {error}") from error
+    if problem is not None:
+        words = os_words(problem) if isinstance(problem, OSError) else str(problem)
+        raise SnapshotError(f"QEMU could not save it: {words}", running=True) from problem
+
+
+def _argv(pid: int) -> list[str]:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    argv = [os.fsdecode(word) for word in words]
+    argv[0] = str(Path(f"/proc/{pid}/exe").readlink())
+    return argv
+
+
+def _write_memory(qmp: Qmp, path: Path, file: Path, limit: float) -> None:
+    """Raises QmpError, and OSError when it is the ``file`` that cannot be written."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        listener.settimeout(limit)
+        failed: list[OSError] = []
+        writer = threading.Thread(target=_copy, args=(listener, file, limit, failed), daemon=True)
+        writer.start()
+        problem: QmpError | None = None
+        try:
+            _migrate(qmp, path, limit)
+        except QmpError as error:
+            problem = error
+        # A writer to whom nobody came still waits, and no shutdown wakes it.
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as nobody:
+            nobody.connect(str(path))
+        writer.join(limit)
+        path.unlink(missing_ok=True)
+    if failed:  # the writer knows better than QEMU
+        raise failed[0]
+    if problem is not None:
+        raise problem
+    if writer.is_alive():
+        raise QmpError("migrate: QEMU does not close what it wrote")
+
+
+def _migrate(qmp: Qmp, path: Path, limit: float) -> None:
+    events = [{"capability": "events", "state": True}]
+    qmp.execute("migrate-set-capabilities", {"capabilities": events})
+    qmp.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED})
+    qmp.execute("migrate", {"uri": f"unix:{path}"})
+    while (status := qmp.wait("MIGRATION", limit).get("status")) != "completed":
+        if status in ("failed", "cancelled"):
+            why = qmp.execute("query-migrate").get("error-desc", status)
+            raise QmpError(f"migrate: {why}")
+
+
+def _copy(listener: socket.socket, file: Path, limit: float, failed: list[OSError]) -> None:
+    """Write what the first who connects sends to ``file``."""
+    try:
+        connection = listener.accept()[0]
+    except OSError:
+        return  # QEMU said why it did not come
+    try:
+        with connection, file.open("xb", buffering=0) as output:
+            connection.settimeout(limit)
+            block = memoryview(bytearray(_BLOCK))
+            while count := connection.recv_into(block):
+                output.write(block[:count])
+    except OSError as error:
+        failed.append(error)
+
+
+def prepare(snapshot: Snapshot, folder: Path) -> list[str]:
+    """Have in the VM's ``folder`` what QEMU needs for ``snapshot``; returns its command."""
+    for number in inherited(snapshot.argv):
+        (folder / f"fd-{number}").symlink_to(snapshot.place / f"fd-{number}")
+    return rewritten(snapshot.argv, snapshot.folder, str(folder))
+
+
+def send(snapshot: Snapshot, folder: Path, limit: float) -> None:
+    """Give the QEMU in ``folder`` its guest; raises OSError when it does not take it."""
+    with (
+        snapshot.memory.open("rb") as memory,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,
+    ):
+        connection.settimeout(limit)
+        connection.connect(str(folder / _INCOMING))
+        connection.sendfile(memory)
