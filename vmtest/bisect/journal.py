@@ -86,7 +86,7 @@ def read(folder: Path) -> Recorded | None:
     for line in text.splitlines():
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         match value["event"]:
             case "question":

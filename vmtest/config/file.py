@@ -103,7 +103,7 @@ def parse(text: str, file: Path) -> Config:
     """Turn the ``text`` of ``file`` into a Config; raises ConfigError with every problem."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers that Python does not read
         raise ConfigError([f"{file.name}: is not valid TOML: {error}"]) from error
     problems: list[str] = []
     try:
@@ -246,8 +246,26 @@ def _kernel(kernel: KernelTable, defaults: DefaultsTable, base: Path) -> Kernel:
 _ONLY_FOR = {"apt": ("version", "suites"), "path": ("modules", "config")}
 
 
+def _unknown_homes(parsed: FileTables, file: Path) -> Iterator[str]:
+    """The paths that begin with the home folder of a user who is not known."""
+    paths = [("[guest]: root", parsed.guest.root)]
+    paths += [("[guest]: libbpf", one) for one in parsed.guest.libbpf if is_path(one)]
+    trees = [(kernel.name, kernel.tree) for kernel in parsed.kernel if kernel.tree is not None]
+    paths += [(f'kernel "{name}": tree: path', str(tree.path)) for name, tree in trees]
+    for place, path in paths:
+        try:
+            Path(path).expanduser()
+        except RuntimeError:
+            home = path.partition("/")[0]
+            yield (
+                f'{file.name}: {place} = "{path}": the home folder {home} is not known; '
+                "write the path in full"
+            )
+
+
 def _cross_check(parsed: FileTables, file: Path) -> Iterator[str]:
     """What concerns more than one key; yields a problem a time."""
+    yield from _unknown_homes(parsed, file)
     for kernel in parsed.kernel:
         place = f'{file.name}: kernel "{kernel.name}"'
         sources = [key for key in SOURCES if getattr(kernel, key) is not None]

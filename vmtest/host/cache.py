@@ -25,7 +25,7 @@ from typing import IO, Any
 import platformdirs
 from filelock import FileLock, Timeout
 
-from vmtest.errors import InfrastructureError
+from vmtest.errors import InfrastructureError, UsageError
 from vmtest.host import interrupt
 from vmtest.host.requirements import search_path
 from vmtest.host.write import write_file
@@ -39,10 +39,19 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9.+_~-]")
 
 
 def default_cache() -> Path:
-    """Where kernels and guest images are kept: $VMTEST_CACHE or the user's cache folder."""
+    """Where kernels and guest images are kept: $VMTEST_CACHE or the user's cache folder.
+
+    Raises UsageError for one in a home folder that is not known.
+    """
     configured = os.environ.get(ENVIRONMENT)
     if configured:
-        return Path(configured).expanduser().absolute()
+        try:
+            return Path(configured).expanduser().absolute()
+        except RuntimeError:
+            raise UsageError(
+                f"{ENVIRONMENT}={configured}: the home folder that it begins with is not known; "
+                "write the path in full"
+            ) from None
     return platformdirs.user_cache_path("vmtest")
 
 
@@ -371,7 +380,7 @@ def read_json(path: Path) -> Any:
     """What :func:`write_json` wrote, or None when there is nothing readable."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

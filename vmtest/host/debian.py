@@ -44,9 +44,15 @@ def _order(character: str) -> int:
     return ord(character) + 256
 
 
+def _compare_numbers(left: str, right: str) -> int:
+    """As numbers, of any length: Python reads no number of over 4300 digits."""
+    one, two = left.lstrip("0"), right.lstrip("0")
+    return len(one) - len(two) or (one > two) - (one < two)
+
+
 def _compare_part(left: str, right: str) -> int:
     while left or right:
-        left_text, right_text = re.match(r"\D*", left), re.match(r"\D*", right)
+        left_text, right_text = re.match(r"[^0-9]*", left), re.match(r"[^0-9]*", right)
         assert left_text is not None and right_text is not None
         a, b = left_text.group(), right_text.group()
         for index in range(max(len(a), len(b))):
@@ -55,10 +61,9 @@ def _compare_part(left: str, right: str) -> int:
             if one != two:
                 return one - two
         left, right = left[len(a) :], right[len(b) :]
-        left_digits, right_digits = re.match(r"\d*", left), re.match(r"\d*", right)
+        left_digits, right_digits = re.match(r"[0-9]*", left), re.match(r"[0-9]*", right)
         assert left_digits is not None and right_digits is not None
-        difference = int(left_digits.group() or 0) - int(right_digits.group() or 0)
-        if difference:
+        if difference := _compare_numbers(left_digits.group(), right_digits.group()):
             return difference
         left, right = left[left_digits.end() :], right[right_digits.end() :]
     return 0
@@ -73,9 +78,9 @@ class DebianVersion:
 
     @property
     def epoch(self) -> int:
-        """The number before the colon, 0 without one."""
+        """The number before the colon, 0 without one (of 9 digits at most)."""
         head, colon, _ = self.text.partition(":")
-        return int(head) if colon and head.isdigit() else 0
+        return int(head) if colon and re.fullmatch(r"[0-9]{1,9}", head) else 0
 
     @property
     def upstream(self) -> str:
@@ -103,8 +108,9 @@ class DebianVersion:
         return self.compare(other) < 0
 
     def __hash__(self) -> int:
-        # 1.0 equals 1.00: leading zeros must not count.
-        return hash(re.sub(r"(?<!\d)0+(?=\d)", "", self.text))
+        # 1.0 equals 1.00 and 0:1.0-0: zeros that lead a number must not count, nor a 0 itself.
+        parts = (re.sub(r"(?<![0-9])0+", "", part) for part in (self.upstream, self.revision))
+        return hash((self.epoch, *parts))
 
     def __str__(self) -> str:
         return self.text

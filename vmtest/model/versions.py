@@ -9,9 +9,12 @@ from functools import total_ordering
 
 from vmtest.errors import UsageError
 
-_VERSION = re.compile(r"^v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-~]?rc(\d+))?")
-_SERIES = re.compile(r"^(\d+(?:\.\d+)*)\.\*$")
-_CONSTRAINT = re.compile(r"^(>=|<=|==|!=|>|<)\s*v?(\d+(?:\.\d+){0,2})$")
+# Numbers of at most 9 digits: no version has more, and Python reads no number of any length.
+_VERSION = re.compile(
+    r"v?(\d{1,9})\.(\d{1,9})(?!\d)(?:\.(\d{1,9})(?!\d))?(?:[-~]?rc(\d{1,9})(?!\d))?", re.ASCII
+)
+_SERIES = re.compile(r"(\d{1,9}(?:\.\d{1,9})*)\.\*", re.ASCII)
+_CONSTRAINT = re.compile(r"(>=|<=|==|!=|>|<)\s*v?(\d{1,9}(?:\.\d{1,9}){0,2})", re.ASCII)
 
 
 @total_ordering
@@ -79,7 +82,7 @@ class VersionRange:
         """Read ``text``; raises ValueError naming the part that is no constraint."""
         constraints = []
         for part in text.split(","):
-            match = _CONSTRAINT.match(part.strip())
+            match = _CONSTRAINT.fullmatch(part.strip())
             if match is None:
                 raise ValueError(
                     f"{part.strip()!r} is not a version constraint; write for example '>=6.1,<6.13'"
@@ -121,7 +124,7 @@ def is_pattern(version: str) -> bool:
 
 def series_of(version: str) -> tuple[int, ...] | None:
     """``(6, 12)`` of the pattern ``6.12.*``; None for what is not such a pattern."""
-    match = _SERIES.match(version)
+    match = _SERIES.fullmatch(version)
     return match and tuple(int(number) for number in match.group(1).split("."))
 
 

@@ -193,17 +193,20 @@ class Btf:
 
     def members(self, number: int) -> tuple[Member, ...]:
         """The members of a structure or union; those of a nameless one as ``outer.inner``."""
-        members = []
-        for member in self._members(self.resolved(number), "", 0, 0):
-            members.append(member)
-            if len(members) > _MOST_MEMBERS:
-                raise BtfError(f"has a structure of over {_MOST_MEMBERS} members")
-        return tuple(members)
+        return tuple(self._members(self.resolved(number), "", 0, 0, iter(range(_MOST_MEMBERS))))
 
-    def _members(self, outer: Type, prefix: str, base: int, depth: int) -> Iterator[Member]:
+    def _members(
+        self, outer: Type, prefix: str, base: int, depth: int, left: Iterator[int]
+    ) -> Iterator[Member]:
+        """``left`` has an item for each member that may still come, also for those without a name.
+
+        Nameless structures within each other can lead to nothing in a great many ways.
+        """
         if depth > _DEEPEST:
             raise BtfError(f'has a circle in "{outer.name}"')
         for name, number, where in self.entries(outer):
+            if next(left, None) is None:
+                raise BtfError(f"has a structure of over {_MOST_MEMBERS} members")
             # A structure's flag says that the upper byte is the size of a bit field.
             bits = where >> 24 if outer.flag else 0
             offset = base + (where & 0xFFFFFF if outer.flag else where)
@@ -214,13 +217,13 @@ class Btf:
                     bits, offset = width, offset + first
             if (nameless := self._nameless(number)) is not None and not self._is_array(number):
                 yield from self._members(
-                    nameless, f"{prefix}{name}." if name else prefix, offset, depth + 1
+                    nameless, f"{prefix}{name}." if name else prefix, offset, depth + 1, left
                 )
                 continue
             size, kind = self.size(number), self.name(number)
             yield Member(f"{prefix}{name}", offset // 8, size, kind, bits, offset % 8)
             if nameless is not None:
-                yield from self._members(nameless, f"{prefix}{name}[].", offset, depth + 1)
+                yield from self._members(nameless, f"{prefix}{name}[].", offset, depth + 1, left)
 
     def _nameless(self, number: int) -> Type | None:
         """The structure that ``number`` is, or is an array of, if nothing names it."""

@@ -41,7 +41,7 @@ def loads(text: str | bytes, name: str = "matrix.json") -> Matrix:
     cure = "run the tests again, or render it with the vmtest that wrote it"
     try:
         value = json.loads(text)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise UsageError(
             f"{name}: not JSON: {error}; the file is truncated or no matrix.json at all: "
             "give another run, or run the tests again"

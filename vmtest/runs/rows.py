@@ -53,7 +53,7 @@ def read_collected(file: Path) -> tuple[tuple[str, str], ...]:
     """The tests of a ``collected.json``, each with its suite; none when there is no such file."""
     try:
         return tuple((test, suite) for test, suite in json.loads(file.read_text()))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, json.JSONDecodeError, RecursionError):
         return ()  # the runner ended before pytest had collected
 
 

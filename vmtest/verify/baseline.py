@@ -219,7 +219,7 @@ def load(file: Path) -> Baseline:
         raise UsageError(f"{file} does not exist; {cure}") from None
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}; check its permissions") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{file}: not JSON: {error}; {cure}") from error
     schema = value.get("schema") if isinstance(value, dict) else None
     if type(schema) is not int or "kernels" not in value or not isinstance(value["kernels"], dict):

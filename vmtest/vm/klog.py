@@ -55,7 +55,7 @@ kill $!
 """
 _FIRST = "first"
 
-_RECORD = re.compile(rb"(\d+),(\d+),(\d+),[^;]*;(.*)", re.DOTALL)
+_RECORD = re.compile(rb"(\d{1,20}),(\d{1,20}),(\d{1,20}),[^;]*;(.*)", re.DOTALL)
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 _RESTARTS = 3
 # Bits of /proc/sys/kernel/tainted that only a complaint sets

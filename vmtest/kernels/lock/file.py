@@ -76,7 +76,7 @@ def read(file: Path) -> Lock:
         return entries
     except FileNotFoundError:
         raise UsageError(f"{file} does not exist; {_CURE}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{file}: cannot be understood ({type(error).__name__}: {error}): it is damaged or "
             f"holds a merge conflict; remove it and {_CURE}"
