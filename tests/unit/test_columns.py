@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from vmtest.model.loads import LoadResult, Reason, Verdict
 from vmtest.model.results import KernelResult, Matrix, Status
+from vmtest.report.merge import merge as merge_matrices
 from vmtest.verify.baseline import FailOn, Rules
 from vmtest.verify.columns import compared, of_shards
 
@@ -73,13 +74,35 @@ def test_a_refusal_still_fails_the_run() -> None:
 
 
 def test_shards_say_of_one_another_what_the_run_in_one_piece_says() -> None:
-    old = replace(kernel("5.10", "5.10.262", REFUSED), reason="1 rejected")
+    old = replace(
+        kernel("5.10", "5.10.262", REFUSED), reason="1 rejected", counts=(("rejected", 1),)
+    )
     kernels = (old, kernel("6.12", "6.12.1", ACCEPTED))
     assert of_shards(Matrix(1, "r", "now", 1.0, (), kernels)).kernels == after(*kernels)
 
 
 def test_a_shards_reason_that_counts_no_verdict_stays() -> None:
-    old = replace(kernel("5.10", "5.10.262", REFUSED), reason="1 regressed")
+    old = replace(
+        kernel("5.10", "5.10.262", REFUSED), reason="1 regressed", counts=(("regressed", 1),)
+    )
     new = kernel("6.12", "6.12.1", ACCEPTED)
     found, _ = of_shards(Matrix(1, "r", "now", 1.0, (), (old, new))).kernels
     assert (found.reason, found.loads[0].verdict) == ("1 regressed", Verdict.UNSUPPORTED)
+
+
+def test_shards_of_one_kernel_add_up_what_failed_them() -> None:
+    other = replace(REFUSED, program="q")
+    first = replace(
+        kernel("6.12", "6.12.1", REFUSED),
+        reason="1 rejected, 1 regressed",
+        counts=(("rejected", 1), ("regressed", 1)),
+    )
+    second = replace(
+        kernel("6.12", "6.12.1", other), reason="1 rejected", counts=(("rejected", 1),)
+    )
+    died = replace(first, loads=(), objects=(), reason="it stopped: no answer", counts=())
+    ran = (first, second, died)
+    shards = [Matrix(1, str(at), "now", 1.0, (), (one,)) for at, one in enumerate(ran)]
+    (found,) = of_shards(merge_matrices(shards)).kernels
+    assert found.reason == "2 rejected, 1 regressed; it stopped: no answer"
+    assert found.counts == (("rejected", 2), ("regressed", 1))

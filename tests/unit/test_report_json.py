@@ -59,6 +59,7 @@ def invented(seed: int) -> Matrix:
             gate=truth(),
             objects=tuple((text(), text()) for _ in range(dice.randrange(3))),
             exit_status=dice.choice([None, 0, 42]),
+            counts=tuple((text(), dice.randrange(9)) for _ in range(dice.randrange(3))),
         )
 
     kernels = tuple(kernel() for _ in range(dice.randrange(4)))

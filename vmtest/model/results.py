@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -94,7 +95,8 @@ class KernelResult:
     ``vmtest exec`` ran to its end; ``programs`` are the patterns of ``--program``, none
     when all programs were asked for; ``libbpf`` is the version of the guest's libbpf, "" where
     that was not seen; ``start`` is warm when its guests were restored from a snapshot, cold when
-    they booted, cold+warm when some did, "" where none came up.
+    they booted, cold+warm when some did, "" where none came up; ``counts`` are the things for which
+    ``vmtest verify`` failed it, each with its number: ``reason`` begins with them.
     """
 
     kernel: str
@@ -122,6 +124,7 @@ class KernelResult:
     exit_status: int | None = None
     programs: tuple[str, ...] = ()
     libbpf: str = ""
+    counts: tuple[tuple[str, int], ...] = ()
 
     @property
     def came_to_something(self) -> bool:
@@ -136,6 +139,11 @@ class KernelResult:
     def count(self, *outcomes: Outcome) -> int:
         """How many tests ended in one of ``outcomes``."""
         return sum(test.outcome in outcomes for test in self.tests)
+
+
+def counted(counts: Sequence[tuple[str, int]]) -> str:
+    """Counts in words, as the reason of a kernel has them: ``3 rejected, 1 regressed``."""
+    return ", ".join(f"{number} {what}" for what, number in counts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,15 @@ from dataclasses import replace
 
 from vmtest.errors import UsageError
 from vmtest.model.loads import LoadResult, Verdict, row_of
-from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.model.results import (
+    SCHEMA,
+    KernelResult,
+    Matrix,
+    Outcome,
+    Status,
+    TestResult,
+    counted,
+)
 from vmtest.model.versions import unique
 
 _SEVERITY = (
@@ -127,6 +135,8 @@ def _kernel(parts: Sequence[tuple[str, KernelResult]], suites: Sequence[str]) ->
         return parts[0][1]
     results = [result for _, result in parts]
     gravest = min(results, key=lambda result: _SEVERITY.index(result.status))
+    counts = _counts(results)
+    others = (result.reason for result in results if not result.counts)
     return replace(
         gravest,
         version=_agreed(parts, "version"),
@@ -135,7 +145,8 @@ def _kernel(parts: Sequence[tuple[str, KernelResult]], suites: Sequence[str]) ->
         accelerator="+".join(sorted({r.accelerator for r in results} - {""})),
         libbpf=_loaders(results),
         tests=_tests(parts, suites),
-        reason="; ".join(unique(r.reason for r in results if r.reason)),
+        reason="; ".join(unique(filter(None, (counted(counts), *others)))),
+        counts=counts,
         note="; ".join(unique(r.note for r in results if r.note)),
         start="+".join(sorted({word for r in results for word in r.start.split("+")} - {""})),
         boot_seconds=max(r.boot_seconds for r in results),
@@ -147,6 +158,15 @@ def _kernel(parts: Sequence[tuple[str, KernelResult]], suites: Sequence[str]) ->
         loads=_loads(parts),
         changes=tuple(dict.fromkeys(change for r in results for change in r.changes)),
     )
+
+
+def _counts(results: Sequence[KernelResult]) -> tuple[tuple[str, int], ...]:
+    """What the shards of one kernel were failed for, added up."""
+    numbers: dict[str, int] = {}
+    for result in results:
+        for what, number in result.counts:
+            numbers[what] = numbers.get(what, 0) + number
+    return tuple(numbers.items())
 
 
 def _agreed(parts: Sequence[tuple[str, KernelResult]], field: str) -> str:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vmtest.errors import UsageError
 from vmtest.model.loads import Change, ChangeKind, Cost, LoadResult, Verdict, near_limit
-from vmtest.model.results import KernelResult, Matrix, Status
+from vmtest.model.results import KernelResult, Matrix, Status, counted
 
 BASELINE_SCHEMA = 1
 """Version of the schema of a baseline; raised when a reader would misread it."""
@@ -356,42 +356,45 @@ def judge(kernel: KernelResult, rules: Rules) -> KernelResult:
             kernel = replace(kernel, note="; ".join(filter(None, (kernel.note, missing))))
     if kernel.status not in (Status.PASSED, Status.FAILED):
         return kernel
-    reasons = _against_it(kernel, rules)
-    status = Status.FAILED if reasons else Status.PASSED
-    return replace(kernel, status=status, reason=", ".join(reasons))
+    counts = tuple((what, number) for what, number in _against_it(kernel, rules) if number)
+    status = Status.FAILED if counts else Status.PASSED
+    return replace(kernel, status=status, reason=counted(counts), counts=counts)
 
 
-def _against_it(kernel: KernelResult, rules: Rules) -> list[str]:
+def refused(loads: Sequence[LoadResult]) -> list[tuple[str, int]]:
+    """The verdicts against the required ones of ``loads``, each with its number."""
+    bad = [load.verdict for load in loads if load.required and load.verdict.bad]
+    return [(verdict.value, bad.count(verdict)) for verdict in Verdict if verdict in bad]
+
+
+def _against_it(kernel: KernelResult, rules: Rules) -> list[tuple[str, int]]:
     fail_on = rules.fail_on
     reasons = []
     if fail_on.rejected:
-        bad = [load.verdict for load in kernel.loads if load.required and load.verdict.bad]
-        reasons += [f"{bad.count(verdict)} {verdict}" for verdict in Verdict if verdict in bad]
+        reasons += refused(kernel.loads)
     deciding = [change for change in kernel.changes if change.required]
     verdicts = [change for change in deciding if not change.cost]
     if fail_on.regressed:
-        reasons += _counted(verdicts, ChangeKind.REGRESSED)
+        reasons.append(_number(verdicts, ChangeKind.REGRESSED))
     if fail_on.drift:
-        reasons += _counted(deciding, ChangeKind.DRIFT)
+        reasons.append(_number(deciding, ChangeKind.DRIFT))
     if fail_on.percent is not None:
         grown = {
             (change.object, change.program)
             for change in deciding
             if change.kind is ChangeKind.COST and change.percent > fail_on.percent
         }
-        reasons += [f"{len(grown)} cost over {fail_on.percent:g}% more"] if grown else []
+        reasons.append((f"cost over {fail_on.percent:g}% more", len(grown)))
     if fail_on.limit:
         near = sum(near_limit(load) for load in kernel.loads if load.required)
-        reasons += [f"{near} near the instruction limit"] if near else []
+        reasons.append(("near the instruction limit", near))
     if fail_on.attach:
         tried = [load.attachment for load in kernel.loads if load.required and load.attachment]
         failed = sum(not one.attached for one in tried)
         idle = sum(one.attached and not one.works for one in tried)
-        reasons += [f"{failed} not attached"] if failed else []
-        reasons += [f"{idle} attached and never called"] if idle else []
+        reasons += [("not attached", failed), ("attached and never called", idle)]
     return reasons
 
 
-def _counted(changes: Sequence[Change], kind: ChangeKind) -> list[str]:
-    number = sum(change.kind is kind for change in changes)
-    return [f"{number} {kind}"] if number else []
+def _number(changes: Sequence[Change], kind: ChangeKind) -> tuple[str, int]:
+    return kind.value, sum(change.kind is kind for change in changes)

@@ -6,14 +6,13 @@ something: what is refused is no mistake of the program.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from vmtest.model.loads import LoadResult, Reason, Verdict
-from vmtest.model.results import KernelResult, Matrix
+from vmtest.model.results import KernelResult, Matrix, counted
 from vmtest.model.versions import KernelVersion
-from vmtest.verify.baseline import Rules, judge
+from vmtest.verify.baseline import Rules, judge, refused
 
 _NOT_THE_KERNELS = frozenset({"configuration", "libbpf-too-old", "memlock", "module-not-loaded"})
 """Codes of refusals that say nothing of what the kernel can do."""
@@ -39,24 +38,21 @@ def of_shards(matrix: Matrix) -> Matrix:
     kernels = []
     for kernel in matrix.kernels:
         replaced = _compared(kernel, _accepting(kernel, matrix.kernels))
-        if replaced is not kernel:
-            replaced = replace(replaced, reason=_recounted(replaced))
-        kernels.append(replaced)
+        kernels.append(_recounted(replaced))
     return replace(matrix, kernels=tuple(kernels))
 
 
-_COUNT = re.compile(rf"\d+ (?:{'|'.join(Verdict)})")
+_VERDICTS = frozenset(verdict.value for verdict in Verdict)
 
 
-def _recounted(kernel: KernelResult) -> str:
-    """The reason of ``kernel``, whose counts of verdicts are those of its loads."""
-    parts = re.split("[,;] ", kernel.reason)
-    others = [part for part in parts if not _COUNT.fullmatch(part)]
-    if len(others) == len(parts):
-        return kernel.reason  # its verdicts did not decide
-    bad = [load.verdict for load in kernel.loads if load.required and load.verdict.bad]
-    counts = [f"{bad.count(verdict)} {verdict}" for verdict in Verdict if verdict in bad]
-    return ", ".join([*counts, *others])
+def _recounted(kernel: KernelResult) -> KernelResult:
+    """``kernel`` with the verdicts of its loads counted anew, where they decided."""
+    others = [(what, number) for what, number in kernel.counts if what not in _VERDICTS]
+    if len(others) == len(kernel.counts):
+        return kernel
+    counts = (*refused(kernel.loads), *others)
+    words = kernel.reason.removeprefix(counted(kernel.counts))
+    return replace(kernel, reason=counted(counts) + words, counts=counts)
 
 
 def _accepting(kernel: KernelResult, others: Sequence[KernelResult]) -> dict[_Key, str]:
