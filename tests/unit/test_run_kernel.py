@@ -40,8 +40,18 @@ def starves(machine: FakeMachine) -> None:
     raise SessionLost("end of file")
 
 
+def starves_and_hangs(machine: FakeMachine) -> None:
+    machine.says("Out of memory: Killed process 99 (python3) total-vm:9kB, anon-rss:8kB")
+    raise LATE
+
+
 def complains(machine: FakeMachine) -> None:
     machine.says("WARNING: CPU: 0 PID: 1 at net/core/sock.c:1 sock_it+0x1/0x2")
+
+
+def complains_and_leaves(machine: FakeMachine) -> None:
+    complains(machine)
+    leaves(machine)
 
 
 def leaves(machine: FakeMachine) -> None:
@@ -53,6 +63,7 @@ def is_full(machine: FakeMachine) -> None:
 
 
 LATE = DeadlineExceeded("silence deadline of 1 s passed", "silence")
+OVERDUE = DeadlineExceeded("total deadline of 1 s passed", "total")
 NO_ANSWER = DeadlineExceeded("the guest did not answer for 10 s", "answer")
 
 ENDS: list[tuple[str, Act, Status, str]] = [
@@ -64,6 +75,9 @@ ENDS: list[tuple[str, Act, Status, str]] = [
     ("boot", raises(LATE), Status.BOOT_FAILED, "no SSH session"),
     ("boot", raises(SessionRefused("wrong key")), Status.BOOT_FAILED, "wrong key"),
     ("boot", raises(ValueError("x")), Status.INFRA_ERROR, "a bug in vmtest: ValueError: x"),
+    ("boot", leaves, Status.BOOT_FAILED, "no SSH session"),
+    ("boot", complains_and_leaves, Status.BOOT_FAILED, "no SSH session"),
+    ("copy", complains_and_leaves, Status.INFRA_ERROR, "before pytest had begun"),
     ("copy", panics, Status.PANICKED, "sysrq triggered crash"),
     ("copy", FakeMachine.dies, Status.INFRA_ERROR, "before pytest had begun: end of file; QEMU"),
     ("copy", leaves, Status.INFRA_ERROR, "the guest closed the SSH connection"),
@@ -83,11 +97,16 @@ ENDS: list[tuple[str, Act, Status, str]] = [
     ("run", raises(LATE), Status.TIMED_OUT, "silence deadline of 1 s passed; while t.py::b ran"),
     ("run", raises(NO_ANSWER), Status.TIMED_OUT, "did not answer for 10 s; while t.py::b ran"),
     ("run", is_full, Status.INFRA_ERROR, "No space left on device; make room there"),
+    ("run", starves_and_hangs, Status.LOST, "ran out of memory"),
+    ("run", raises(OVERDUE), Status.TIMED_OUT, "total deadline of 1 s passed; while t.py::b ran"),
+    ("run", complains_and_leaves, Status.LOST, "closed the SSH connection; while t.py::b ran"),
     ("run", complains, Status.SPLAT, "WARNING: CPU: 0 PID: 1 at net/core/sock.c:1"),
     ("run", raises(ValueError("x")), Status.INFRA_ERROR, "a bug in vmtest: ValueError: x"),
     ("log", panics, Status.PANICKED, "sysrq triggered crash"),
     ("log", FakeMachine.dies, Status.LOST, "QEMU ended after the last test"),
     ("log", raises(NO_ANSWER), Status.TIMED_OUT, "does not answer after the last test"),
+    ("log", leaves, Status.LOST, "after the last test"),
+    ("log", starves, Status.LOST, "after the last test"),
     ("log", complains, Status.SPLAT, "the kernel complained"),
     ("log", is_full, Status.INFRA_ERROR, "the results so far are kept"),
     ("log", raises(ValueError("x")), Status.INFRA_ERROR, "a bug in vmtest: ValueError: x"),
