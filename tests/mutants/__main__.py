@@ -22,7 +22,8 @@ from tests.mutants.operators import Mutant
 from tests.mutants.record import Record, row
 from tests.mutants.verdicts import Judged, Killers, Tally, Verdict, compare, good
 from tests.mutants.vm import Board, Case, Ground, run_fleet
-from vmtest.cli import common
+from vmtest.api import project
+from vmtest.cli import common, options
 from vmtest.config.select import select_kernels
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache, source_for
@@ -63,13 +64,13 @@ def main(
     list_: Annotated[bool, typer.Option("--list", help="Show the mutants and do nothing.")] = False,
     resume: Annotated[bool, typer.Option(help="Keep the verdicts of the run before.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")] = None,
-    config: common.ConfigOption = None,
-    accelerator: common.AccelOption = "auto",
+    config: options.ConfigOption = None,
+    accelerator: options.AccelOption = "auto",
 ) -> None:
     """Make, compile, judge and report; the module's EXAMPLE is its help."""
     with common.reported():
         common.clean_up_on_signals()
-        settings = common.load_config(config)
+        settings = project.load_config(config)
         programs = settings.directory / "bpf"
         everything = make(programs)
         chosen = select(everything, only or [])

@@ -18,14 +18,15 @@ from vmtest.runs import matrix_json
 BROKEN = """
 import sys
 from vmtest.config import file
-from vmtest.cli import common, objects, report
+from vmtest.api import project
+from vmtest.cli import objects, report
 from vmtest.host import cache
 
 def broken(*given, **named):
     raise KeyError("\\x1b]0;title\\x07 a bug")
 
 for module, name in (
-    (file, "load"), (file, "find"), (common, "load_config"), (common, "load_config_or_builtin"),
+    (file, "load"), (file, "find"), (project, "load_config"), (project, "load_config_or_builtin"),
 ):
     setattr(module, name, broken)
 import vmtest.cli.main as main

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from command import Said, vmtest
 
-from vmtest.cli.inputs import build_first
+from vmtest.api.inputs import build_first
 from vmtest.config.file import load
 
 CONFIG = """

@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Path:
         (("text.o",), "text.o is not an ELF file"),
         (("empty.o",), "empty.o is not an ELF file"),
         (("text.o", "--kernel", "6.13"), "text.o is not an ELF file"),
-        (("text.o", "--log-level", "3"), "is none of 1, 2, 4"),
+        (("text.o", "--log-level", "3"), "write 1, 2 or 4"),
         (("text.o", "--log-limit", "1T"), "from 1K to 256M"),
         (("text.o", "--fail-on", "anything"), "is none of rejected, regressed"),
         (("text.o", "--fail-on", "attach"), "nothing is attached; add --attach"),

@@ -23,6 +23,7 @@ FLOORS = [
     {"matrix"},
     {"bisect"},
     {"suites", "command", "verify"},
+    {"api"},
     {"cli"},
 ]
 FLOOR_OF = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}

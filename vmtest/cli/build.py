@@ -10,15 +10,17 @@ import typer
 from vmtest.cli import common
 from vmtest.objects.compile import build_all
 
-EXAMPLE = """Compile the BPF programs that changed, warnings as errors.
+EXAMPLE = """Compile the BPF programs (*.bpf.c) that changed.  A warning is an error.
 
 Example: [bold]vmtest build --source bpf --target build[/bold]
 """
 
 
 def build(
-    source: Annotated[Path, typer.Option(help="Folder of *.bpf.c and include/.")] = Path("bpf"),
-    target: Annotated[Path, typer.Option(help="Folder of the objects.")] = Path("build"),
+    source: Annotated[Path, typer.Option(help="The folder with *.bpf.c and include/.")] = Path(
+        "bpf"
+    ),
+    target: Annotated[Path, typer.Option(help="The folder for the object files.")] = Path("build"),
 ) -> None:
     """Compile; the module's EXAMPLE is its help."""
     with common.reported():

@@ -11,13 +11,11 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
 import typer
 
-from vmtest.config import file as configuration
 from vmtest.errors import (
     InfrastructureError,
     Interrupted,
@@ -27,51 +25,12 @@ from vmtest.errors import (
     os_words,
 )
 from vmtest.host import interrupt
-from vmtest.model.project import Config
 from vmtest.model.text import printable
 
 USAGE, INFRASTRUCTURE, BUG, INTERRUPTED = 2, 3, 70, 130
 _MOST_LINES = 12
 _IMPATIENCE = 3.0
 _signalled: list[float] = []
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="kernels.toml; else the nearest one upwards."),
-]
-
-ObjectOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--object",
-        metavar="NAME=PATH[@RANGE]",
-        help="Use this build of an object, on kernels within RANGE; the first that holds.",
-    ),
-]
-
-JobsOption = Annotated[
-    int | None, typer.Option(min=1, help="VMs at once; default what CPUs and memory allow.")
-]
-
-WarmOption = Annotated[
-    bool, typer.Option("--warm", help="Restore booted guests from snapshots; save new ones.")
-]
-
-AccelOption = Annotated[str, typer.Option("--accel", help="auto, kvm or tcg.")]
-
-JunitOption = Annotated[
-    Path | None, typer.Option("--junit", "--junitxml", metavar="FILE", help="JUnit XML.")
-]
-
-MarkdownOption = Annotated[
-    Path | None, typer.Option("--markdown", metavar="FILE", help="Markdown.")
-]
-
-JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON.")]
-
-LockedOption = Annotated[
-    bool, typer.Option("--locked", help="Use exactly what kernels.lock names.")
-]
 
 
 def fail(error: BaseException, *, own: int | None = None) -> NoReturn:
@@ -128,22 +87,6 @@ def reported(own: int | None = None) -> Iterator[None]:
 def _end_interrupted() -> NoReturn:
     say("vmtest: interrupted", sys.stderr)
     raise typer.Exit(INTERRUPTED) from None
-
-
-def load_config(file: Path | None) -> Config:
-    """The configuration in ``file``, or the nearest kernels.toml upwards."""
-    return configuration.load(file if file is not None else configuration.find(Path.cwd()))
-
-
-def load_config_or_builtin(file: Path | None) -> Config:
-    """As ``load_config``, or the built-in matrix where there is no kernels.toml at all."""
-    if file is None and not any((f / "kernels.toml").is_file() for f in _upwards(Path.cwd())):
-        return configuration.builtin(Path.cwd())
-    return load_config(file)
-
-
-def _upwards(folder: Path) -> tuple[Path, ...]:
-    return (folder, *folder.parents)
 
 
 def clean_up_on_signals() -> None:

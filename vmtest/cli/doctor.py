@@ -23,9 +23,9 @@ from vmtest.matrix.slots import memory_available_mib
 from vmtest.storage.verify import Verified, verify
 from vmtest.vm import accel
 
-EXAMPLE = """Say what this host has, what it lacks, and how to mend that.
+EXAMPLE = """Show what this host has, what it lacks, and how to fix that.
 
-With --cache it hashes every kernel, guest image, snapshot and libbpf in the cache too.
+With --cache it also verifies the digest of every file in the cache.
 
 Example: [bold]vmtest doctor --json[/bold]
 """
@@ -45,7 +45,7 @@ class Finding:
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     cache: Annotated[
         bool, typer.Option("--cache", help="Verify every file in the cache by its digest.")
     ] = False,

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from vmtest.cli import common
-from vmtest.cli.inputs import build_first
+from vmtest.api import project
+from vmtest.api.command import CommandRequest, PlannedCommand, plan_command
+from vmtest.api.record import Recording, carry_out
+from vmtest.api.run import noted
+from vmtest.cli import common, options
 from vmtest.cli.reports import Reports
-from vmtest.cli.run import carry_out, check_patterns, make_room_for_reports, noted, show
-from vmtest.command.files import check_program, parse_copy, read_copies, suite_of
-from vmtest.command.formats.format import parse_format
-from vmtest.command.task import command_tasks
-from vmtest.host.files import Files
-from vmtest.kernels import default_cache
-from vmtest.kernels.resolve import choose_kernels
-from vmtest.matrix.plan import Plan
+from vmtest.cli.run import show
 from vmtest.model.events import Event, Output
 from vmtest.model.results import OWN_FAULT
 from vmtest.model.versions import VersionRange
-from vmtest.objects import builds as objects
 from vmtest.report import live
-from vmtest.runs import folder as runs
 
 EXAMPLE = """Run any command in each kernel: a test binary, a loader, a script.
 
-Its working folder in the guest holds what --copy names; $VMTEST_OBJECTS the kernel's objects.
-In a single kernel its output is shown as it comes and its exit status is passed on
-(125: vmtest's own faults).
+The command runs in a new folder of the guest that holds what --copy names.
+$VMTEST_OBJECTS is the folder with the BPF objects for that kernel.
+With a single kernel its output is shown as it comes, and its exit status is
+passed on (125: vmtest itself failed).
 
 Example: [bold]vmtest exec --copy x.test --results gotest -- ./x.test -test.v[/bold]
 """
@@ -37,81 +33,64 @@ Example: [bold]vmtest exec --copy x.test --results gotest -- ./x.test -test.v[/b
 
 def exec_(
     command: Annotated[
-        list[str], typer.Argument(metavar="COMMAND", help="Run in the guest, as it is written.")
+        list[str],
+        typer.Argument(metavar="COMMAND", help="The command to run in the guest, without a shell."),
     ],
-    kernel: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
-    ] = None,
-    copy: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE|DIR[:GUESTPATH]", help="Into the command's working folder."),
-    ] = None,
-    results: Annotated[
-        str | None,
-        typer.Option(metavar="gotest|tap|junit:PATH", help="A row a test, read from its output."),
-    ] = None,
-    jobs: common.JobsOption = None,
-    object_: common.ObjectOption = None,
-    config: common.ConfigOption = None,
-    locked: common.LockedOption = False,
-    accel: common.AccelOption = "auto",
-    warm: common.WarmOption = False,
-    junit_file: common.JunitOption = None,
-    markdown_file: common.MarkdownOption = None,
-    json_file: common.JsonOption = None,
+    kernel: options.KernelOption = None,
+    copy: options.CopyOption = None,
+    results: options.ResultsOption = None,
+    jobs: options.JobsOption = None,
+    object_: options.ObjectOption = None,
+    config: options.ConfigOption = None,
+    locked: options.LockedOption = False,
+    accel: options.AccelOption = "auto",
+    warm: options.WarmOption = False,
+    junit_file: options.JunitOption = None,
+    markdown_file: options.MarkdownOption = None,
+    json_file: options.JsonOption = None,
 ) -> None:
     """Run the command in the matrix; the module's EXAMPLE is its help."""
-    patterns = kernel or []
-    with common.reported(own=OWN_FAULT if _one_name(patterns) else None):
-        common.clean_up_on_signals()
+    request = CommandRequest(
+        command=tuple(command),
+        kernels=tuple(kernel or ()),
+        copy=tuple(copy or ()),
+        results=results,
+        objects=tuple(object_ or ()),
+        locked=locked,
+        jobs=jobs,
+        accelerator=accel,
+        warm=warm,
+    )
+    with common.reported(own=OWN_FAULT if _one_name(request.kernels) else None):
         common.check_accelerator(accel)
-        settings = common.load_config_or_builtin(config)
-        copies = [parse_copy(text) for text in copy or []]
-        format = parse_format(results)
-        given = [objects.parse_given(item) for item in object_ or []]
-        builds = objects.override(settings.objects, given)
-        check_patterns(settings, patterns)
+        settings = project.load_config_or_builtin(config)
         # Not on standard output: in a single kernel that is the command's alone.
-        build_first(settings, noted(live.view(sys.stderr)))
-        copied = read_copies(copies)
-        check_program(command, copied.places)
-        files = Files()
-        cache = default_cache()
-        kernels, resolved = choose_kernels(settings, patterns, cache, locked)
-        single = len(kernels) == 1
-        with common.reported(own=OWN_FAULT if single else None):
-            make_room_for_reports(junit_file, markdown_file, json_file)
-            plan = Plan(
-                config=settings,
-                kernels=kernels,
-                task=command_tasks(command, copied, builds, files, format, live=single),
-                cache=cache,
-                folder=runs.create(settings.directory),
-                suites=(suite_of(command),),
-                command=tuple(command),
-                jobs=jobs,
-                accelerator=accel,
-                warm=warm,
-                resolved=resolved,
-                files=files,
-            )
-            told = sys.stderr if single else sys.stdout
-            view = live.PlainView(told) if single else live.view(told)
-
-            def handle(event: Event) -> None:
-                if isinstance(event, Output):
-                    _pass_on(event)
-                view.handle(event)
-
-            reports = Reports()
-            matrix = carry_out(plan, builds, view, handle, reports, also={"copied": copied.digests})
-            show(matrix, plan.folder, told)
-            reports.render(matrix, junit_file, markdown_file, json_file)
-            reports.end(matrix)
+        planned = plan_command(settings, request, noted(live.view(sys.stderr).handle))
+        with common.reported(own=OWN_FAULT if planned.single else None):
+            _carry_out(planned, Reports(junit_file, markdown_file, json_file))
 
 
-def _one_name(patterns: list[str]) -> bool:
+def _carry_out(planned: PlannedCommand, reports: Reports) -> None:
+    reports.make_room()
+    told = sys.stderr if planned.single else sys.stdout
+    view = live.PlainView(told) if planned.single else live.view(told)
+
+    def handle(event: Event) -> None:
+        if isinstance(event, Output):
+            _pass_on(event)
+        view.handle(event)
+
+    recording = Recording(
+        planned.builds, {"copied": planned.copied}, arguments=sys.argv[1:], write=reports.write
+    )
+    with view:
+        matrix = carry_out(planned.plan, handle, recording)
+    show(matrix, planned.plan.folder, told)
+    reports.render(matrix)
+    reports.end(matrix)
+
+
+def _one_name(patterns: Sequence[str]) -> bool:
     """Whether ``patterns`` can only mean a single kernel, before kernels.toml is read."""
     return len(patterns) == 1 and not (
         patterns[0].startswith("tag:") or VersionRange.looks_like(patterns[0])

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import common
+from vmtest.api import project
+from vmtest.cli import common, options
 from vmtest.cli.kernels.list import cached_images
 from vmtest.host.cache import megabytes
 from vmtest.kernels import default_cache
@@ -28,16 +29,13 @@ app = typer.Typer(
     "Example: [bold]vmtest image export vmtest.tar --kernel 6.12[/bold]",
 )
 def export(
-    file: Annotated[Path, typer.Argument(help="The file to write.")],
-    kernel: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
-    ] = None,
-    config: common.ConfigOption = None,
+    file: Annotated[Path, typer.Argument(help="The bundle to write.")],
+    kernel: options.KernelOption = None,
+    config: options.ConfigOption = None,
 ) -> None:
     """Export, fetching and building first what is not there."""
     with common.reported():
-        settings = common.load_config(config)
+        settings = project.load_config(config)
         cache = default_cache()
         kernels, _ = choose_kernels(settings, kernel or [], cache)
         images = cached_images(kernels, settings, cache)
@@ -50,10 +48,12 @@ def export(
 
 @app.command(
     "import",
-    help="Bring an exported file into the cache, every digest checked.\n\n"
+    help="Put an exported bundle into the cache.  Every digest is checked.\n\n"
     "Example: [bold]vmtest image import vmtest.tar[/bold]",
 )
-def import_(file: Annotated[Path, typer.Argument(help="What export wrote.")]) -> None:
+def import_(
+    file: Annotated[Path, typer.Argument(help="The bundle that vmtest image export wrote.")],
+) -> None:
     """Import; what is there already stays."""
     with common.reported():
         bundle = import_bundle(file, default_cache())

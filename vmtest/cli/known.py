@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vmtest.cli import common
+from vmtest.api import project
+from vmtest.cli import common, options
 from vmtest.cli.common import dump
 from vmtest.errors import UsageError
 from vmtest.model.kernels import AptSpec, Kernel
@@ -26,9 +27,9 @@ from vmtest.runs.read import read_matrix
 from vmtest.suites import known as known_failures
 from vmtest.suites.payload import suites_root
 
-EXAMPLE = """List the known failures of kernels.toml, and what the last run showed of them.
+EXAMPLE = """List the known failures of kernels.toml, and how each did in the last run.
 
-The exit status is 1 when one has expired.
+The exit status is 1 if one of them has expired.
 
 Example: [bold]vmtest known --json[/bold]
 """
@@ -37,12 +38,12 @@ EXPIRED = 1
 
 
 def known(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    config: common.ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    config: options.ConfigOption = None,
 ) -> None:
     """Print; reads kernels.toml and the last run, and asks neither the network nor a kernel."""
     with common.reported():
-        settings = common.load_config(config)
+        settings = project.load_config(config)
         matrix = _last_run(settings)
         today = utc_today()
         rows = [_row(entry, settings, matrix, today) for entry in settings.known_failures]

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import common
+from vmtest.api.project import load_config
+from vmtest.cli import common, options
 from vmtest.cli.report import read_any
 from vmtest.cli.reports import Reports
 from vmtest.cli.run import show
@@ -18,18 +19,21 @@ from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 from vmtest.verify.columns import of_shards
 
-EXAMPLE = """Make one matrix of the runs of shards (other kernels, or other suites of the same).
+EXAMPLE = """Join runs into one table: runs of different kernels, or of different suites.
 
 Example: [bold]vmtest merge shard-1/matrix.json shard-2/matrix.json --junit all.xml[/bold]
 """
 
 
 def merge(
-    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs or matrix.json files.")],
-    junit: common.JunitOption = None,
-    markdown: common.MarkdownOption = None,
-    json_file: common.JsonOption = None,
-    config: common.ConfigOption = None,
+    run: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Names of runs, folders, or matrix.json files."),
+    ],
+    junit: options.JunitOption = None,
+    markdown: options.MarkdownOption = None,
+    json_file: options.JsonOption = None,
+    config: options.ConfigOption = None,
 ) -> None:
     """Merge; exits with the status of the whole."""
     with common.reported():
@@ -40,15 +44,15 @@ def merge(
         folder.write("matrix.json", matrix_json.render(merged))
         folder.describe({"merged": run, "started": runs.utc_now()})
         show(merged, folder, sys.stdout)
-        reports = Reports()
-        reports.render(merged, junit, markdown, json_file)
+        reports = Reports(junit, markdown, json_file)
+        reports.render(merged)
         reports.end(merged)
 
 
 def _order(config: Path | None) -> tuple[list[str], list[str], Path]:
     """The order of kernels.toml where there is one: shards need not be given in it."""
     try:
-        settings = common.load_config(config)
+        settings = load_config(config)
     except VmtestError:
         if config is not None:
             raise

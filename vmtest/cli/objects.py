@@ -38,7 +38,7 @@ def group() -> None:
 )
 def inspect_objects(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Object files.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Print each; nothing of any when one is no object."""
     with common.reported():

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import common
+from vmtest.api.project import load_config
+from vmtest.cli import common, options
 from vmtest.cli.reports import Reports
 from vmtest.cli.run import show
 from vmtest.errors import UsageError
@@ -18,26 +19,28 @@ from vmtest.runs import matrix_json
 from vmtest.runs.folder import RunFolder
 from vmtest.runs.read import read_matrix
 
-EXAMPLE = """Render a run again: the latest, or one by its name, its beginning or its folder.
+EXAMPLE = """Show a run again: the latest, or one by its name or folder.
+
+The beginning of a name is enough.
 
 Example: [bold]vmtest report 20260101T --markdown summary.md[/bold]
 """
 
 
 def report(
-    run: Annotated[str | None, typer.Argument(help="Which run; default the latest.")] = None,
-    junit: common.JunitOption = None,
-    markdown: common.MarkdownOption = None,
-    json_file: common.JsonOption = None,
-    config: common.ConfigOption = None,
+    run: Annotated[str | None, typer.Argument(help="The run to show; default: the latest.")] = None,
+    junit: options.JunitOption = None,
+    markdown: options.MarkdownOption = None,
+    json_file: options.JsonOption = None,
+    config: options.ConfigOption = None,
 ) -> None:
     """Render; exits with the status that the run had."""
     with common.reported():
         folder = find_run(run, config)
         matrix = read_matrix(folder)
         show(matrix, folder, sys.stdout)
-        reports = Reports()
-        reports.render(matrix, junit, markdown, json_file)
+        reports = Reports(junit, markdown, json_file)
+        reports.render(matrix)
         reports.end(matrix)
 
 
@@ -46,7 +49,7 @@ def find_run(run: str | None, config: Path | None) -> RunFolder:
     if run is not None and Path(run).is_dir():
         return RunFolder(Path(run).resolve())
     try:
-        project = common.load_config(config).directory
+        project = load_config(config).directory
     except UsageError:
         if config is not None:
             raise

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import typer
 
 from vmtest.cli.common import INFRASTRUCTURE, say
-from vmtest.errors import os_words
+from vmtest.errors import UsageError, os_words
 from vmtest.host.write import write_file
 from vmtest.model.results import OWN_FAULT, Matrix, exit_status
 from vmtest.report import junit, markdown
@@ -17,13 +18,33 @@ from vmtest.runs import matrix_json
 
 
 class Reports:
-    """Writes files and remembers which could not be written.
+    """Writes the reports that were asked for, and remembers which could not be written.
 
     ``problems`` has a line for each of those: thing, place and cure.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, junit: Path | None = None, markdown: Path | None = None, json: Path | None = None
+    ) -> None:
+        self.files = (junit, markdown, json)
         self.problems: dict[Path, str] = {}
+
+    def make_room(self, *others: Path | None) -> None:
+        """Make the folders of all reports, and of ``others``; raises UsageError.
+
+        Before anything runs: nobody waits for a report that cannot be written.
+        """
+        for file in (*self.files, *others):
+            if file is None:
+                continue
+            if file.is_dir():
+                raise UsageError(f"{file}: is a folder; name a file to be written")
+            try:
+                file.absolute().parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(
+                    f"{file}: cannot make its folder: {error.strerror}; name another file"
+                ) from error
 
     def write(self, file: Path, data: str | bytes) -> None:
         """Write ``file``, or remember why that is not possible."""
@@ -34,20 +55,16 @@ class Reports:
         else:
             self.problems.pop(file, None)  # there was room again
 
-    def render(
-        self,
-        matrix: Matrix,
-        junit_file: Path | None,
-        markdown_file: Path | None,
-        json_file: Path | None,
-    ) -> None:
+    def render(self, matrix: Matrix) -> None:
         """Write the reports that were asked for."""
-        if junit_file is not None:
-            self.write(junit_file, junit.render(matrix))
-        if markdown_file is not None:
-            self.write(markdown_file, markdown.render(matrix))
-        if json_file is not None:
-            self.write(json_file, matrix_json.render(matrix))
+        renderers: tuple[Callable[[Matrix], str | bytes], ...] = (
+            junit.render,
+            markdown.render,
+            matrix_json.render,
+        )
+        for file, render in zip(self.files, renderers, strict=True):
+            if file is not None:
+                self.write(file, render(matrix))
 
     def end(self, matrix: Matrix) -> NoReturn:
         """Say what could not be written, and exit: with 3 unless the matrix has worse to say."""

@@ -7,45 +7,34 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from vmtest.cli import common
-from vmtest.cli.inputs import build_first
+from vmtest.api import project
+from vmtest.api.loads import VerifyRequest, plan_verify
+from vmtest.api.record import Recording, carry_out
+from vmtest.api.run import noted
+from vmtest.cli import common, options
 from vmtest.cli.report import find_run
 from vmtest.cli.reports import Reports
-from vmtest.cli.run import carry_out, check_patterns, make_room_for_reports, noted, show
-from vmtest.config import file as configuration
+from vmtest.cli.run import show
 from vmtest.errors import UsageError
-from vmtest.host.files import Files
-from vmtest.kernels import default_cache
-from vmtest.kernels.resolve import choose_kernels
-from vmtest.matrix.plan import Plan
-from vmtest.model.project import Config
 from vmtest.model.results import Matrix
 from vmtest.model.versions import KernelVersion, VersionRange
-from vmtest.objects import compile
-from vmtest.objects import inspect as objectfile
 from vmtest.report import live
-from vmtest.runs import folder as runs
 from vmtest.runs.folder import RunFolder
 from vmtest.runs.read import read_matrix
 from vmtest.verify import baseline as verifier
-from vmtest.verify import objects as loadables
-from vmtest.verify import types, veristat
+from vmtest.verify import veristat
 from vmtest.verify.baseline import FailOn, Rules
-from vmtest.verify.columns import compared
-from vmtest.verify.objects import Given
 from vmtest.verify.process import Order
-from vmtest.verify.revision import checked_out
-from vmtest.verify.task import verify_tasks
 
-EXAMPLE = """Load BPF objects on every kernel: verdict and cost of each program, and is that worse?
+EXAMPLE = """Load BPF objects on each kernel, and show each program's verdict and cost.
 
-Without OBJECT, the objects of kernels.toml, built first.  Works without a kernels.toml.
+Without OBJECT it builds and loads the objects of kernels.toml.
+With OBJECT it needs no kernels.toml.
 
 Example: [bold]vmtest verify build/ --kernel '>=6.1' --baseline baseline.json[/bold]
 """
@@ -57,147 +46,110 @@ _SIZE = re.compile(r"^(\d+)\s*(K|M|KiB|MiB)?$")
 
 def verify(
     object_: Annotated[
-        list[str] | None, typer.Argument(metavar="OBJECT|DIR|GLOB...", help="What to load.")
-    ] = None,
-    kernel: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME|RANGE|tag:TAG|ARCHIVE/VERSION", help="Which kernels; default tag:default."
+        typer.Argument(
+            metavar="OBJECT|DIR|GLOB...",
+            help="The object files to load; default: the objects of kernels.toml.",
         ),
     ] = None,
-    program: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Only these programs.")
-    ] = None,
-    attach: Annotated[bool, typer.Option("--attach", help="Attach and detach too.")] = False,
-    type_: Annotated[
-        list[str] | None,
-        typer.Option("--type", metavar=types.METAVAR, help=types.HELP),
-    ] = None,
-    module: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Load this module of the kernel before."),
-    ] = None,
-    libbpf: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="VERSION|newest|PATH", help="The libbpf that loads; several: side by side."
-        ),
-    ] = None,
-    save: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the baseline of this run.")
-    ] = None,
-    baseline: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Compare with this baseline.")
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|REV", help="Compare with other builds in the same boot."),
-    ] = None,
-    fail_on: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WORDS",
-            help="Of rejected, regressed, drift, limit, attach, +N%, nothing; "
-            "default rejected, and regressed where there is something to compare with.",
-        ),
-    ] = None,
-    from_run: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Judge an old run instead of booting.")
-    ] = None,
-    json_file: common.JsonOption = None,
-    markdown_file: common.MarkdownOption = None,
-    csv: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A CSV a kernel, for veristat.")
-    ] = None,
-    log_level: Annotated[
-        int, typer.Option(help="The verifier's: 1, 2 (every state), 4 (statistics and errors).")
-    ] = 4,
-    log_limit: Annotated[str, typer.Option(metavar="SIZE", help="Of one log.")] = "16M",
-    timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds for one load, under KVM.")
-    ] = 60.0,
-    jobs: common.JobsOption = None,
-    accel: common.AccelOption = "auto",
-    warm: common.WarmOption = False,
-    config: common.ConfigOption = None,
+    kernel: options.KernelOption = None,
+    program: options.ProgramOption = None,
+    attach: options.AttachOption = False,
+    type_: options.TypeOption = None,
+    module: options.ModuleOption = None,
+    libbpf: options.LibbpfOption = None,
+    save: options.SaveOption = None,
+    baseline: options.BaselineOption = None,
+    against: options.AgainstOption = None,
+    fail_on: options.FailOnOption = None,
+    from_run: options.FromRunOption = None,
+    json_file: options.JsonOption = None,
+    markdown_file: options.MarkdownOption = None,
+    csv: options.CsvOption = None,
+    log_level: options.LogLevelOption = 4,
+    log_limit: options.LogLimitOption = "16M",
+    timeout: options.LoadTimeoutOption = 60.0,
+    jobs: options.JobsOption = None,
+    accel: options.AccelOption = "auto",
+    warm: options.WarmOption = False,
+    config: options.ConfigOption = None,
 ) -> None:
     """Load and judge; the module's EXAMPLE is its help."""
-    with common.reported(), ExitStack() as stack:
-        common.clean_up_on_signals()
+    with common.reported():
         common.check_accelerator(accel)
         if log_level not in _LEVELS:
-            raise UsageError(f"--log-level {log_level}: is none of 1, 2, 4")
-        if baseline is not None and against is not None:
-            raise UsageError("--baseline and --against: compare with one of them at a time")
-        rules = Rules(
-            _fail_on(fail_on, baseline is not None or against is not None),
-            None if baseline is None else verifier.load(baseline),
-        )
-        before = verifier.load(save) if save is not None and save.exists() else None
-        make_room_for_reports(
-            save, markdown_file, json_file, None if csv is None else csv / "kernel.csv"
-        )
-        reports = Reports()
+            raise UsageError(f"--log-level {log_level}: write 1, 2 or 4")
+        rules = _rules(fail_on, baseline, against)
+        output = Output(Reports(None, markdown_file, json_file), csv, save, bool(object_))
         if from_run is not None:
             _no_objects(object_, against, attach, type_, libbpf)
             folder = find_run(from_run, config)
             old = _of_kernels(read_matrix(folder), kernel or [])
-            matrix = _judged(old, rules, folder, tuple(program or ()))
-        else:
-            if rules.fail_on.attach and not attach:
-                raise UsageError(f"--fail-on {fail_on}: nothing is attached; add --attach")
-            told = types.parse(type_ or [])
-            settings = common.load_config_or_builtin(config)
-            if libbpf:
-                settings = configuration.with_libbpf(settings, libbpf, Path.cwd())
-            order = Order(
-                objects=(),
-                programs=tuple(program or ("*",)),
-                attach=attach,
-                log_level=log_level,
-                log_limit=_size(log_limit),
-                timeout=timeout,
-                modules=_modules(module or []),
-                every_libbpf=True,
-            )
-            if settings.build is not None:
-                check_patterns(settings, kernel or [])  # before it is built for nothing
-            view = live.view(sys.stdout)
-            # Files that are named are those that lie there: nothing is built for them.
-            configured = any(
-                loadables.named(one, settings.objects, Path.cwd()) for one in object_ or []
-            )
-            build_first(settings, noted(view), () if object_ and not configured else None)
-            given = types.told_to(_given(settings, object_ or []), told, Path.cwd())
-            given = _having(given, order)
-            others = _others(settings, given, bool(object_), against, stack)
-            cache = default_cache()
-            kernels, resolved = choose_kernels(settings, kernel or [], cache)
-            files = Files()
-            task = verify_tasks(given, others, order, rules, against or "", files)
-            folder = runs.create(settings.directory)
-            plan = Plan(
-                config=settings,
-                kernels=kernels,
-                task=task,
-                cache=cache,
-                folder=folder,
-                jobs=jobs,
-                accelerator=accel,
-                warm=warm,
-                resolved=resolved,
-                files=files,
-                finish=partial(compared, rules=rules),
-            )
-            matrix = carry_out(plan, None, view, view.handle, reports)
+            output.end(_judged(old, rules, folder, tuple(program or ())), folder)
+        if rules.fail_on.attach and not attach:
+            raise UsageError(f"--fail-on {fail_on}: nothing is attached; add --attach")
+        order = Order(
+            objects=(),
+            programs=tuple(program or ("*",)),
+            attach=attach,
+            log_level=log_level,
+            log_limit=_size(log_limit),
+            timeout=timeout,
+            modules=_modules(module or []),
+            every_libbpf=True,
+        )
+        objects, kernels = tuple(object_ or ()), tuple(kernel or ())
+        types, libbpfs = tuple(type_ or ()), tuple(libbpf or ())
+        request = VerifyRequest(
+            objects, kernels, order, rules, types, libbpfs, against, jobs, accel, warm
+        )
+        _boot(request, config, output)
+
+
+def _rules(fail_on: str | None, baseline: Path | None, against: str | None) -> Rules:
+    if baseline is not None and against is not None:
+        raise UsageError("--baseline and --against: compare with one of them at a time")
+    return Rules(
+        _fail_on(fail_on, baseline is not None or against is not None),
+        None if baseline is None else verifier.load(baseline),
+    )
+
+
+def _boot(request: VerifyRequest, config: Path | None, output: Output) -> NoReturn:
+    view = live.view(sys.stdout)
+    settings = project.load_config_or_builtin(config)
+    recording = Recording(arguments=sys.argv[1:], write=output.reports.write)
+    with ExitStack() as stack:
+        plan = plan_verify(settings, request, noted(view.handle), stack)
+        with view:
+            matrix = carry_out(plan, view.handle, recording)
+        output.end(matrix, plan.folder)
+
+
+class Output:
+    """What a verify leaves beside its table: ``csv`` is a folder, ``save`` the baseline's file.
+
+    ``partial`` says that objects were named: what the baseline has of others stays in it.
+    Raises UsageError for a place that cannot be written to, and for a file that is none.
+    """
+
+    def __init__(
+        self, reports: Reports, csv: Path | None, save: Path | None, partial: bool
+    ) -> None:
+        self.reports, self._csv, self._save, self._partial = reports, csv, save, partial
+        self._before = verifier.load(save) if save is not None and save.exists() else None
+        reports.make_room(save, None if csv is None else csv / "kernel.csv")
+
+    def end(self, matrix: Matrix, folder: RunFolder) -> NoReturn:
+        """Show and write all of it, and exit."""
         show(matrix, folder, sys.stdout)
-        reports.render(matrix, None, markdown_file, json_file)
-        if csv is not None:
-            write_csv(matrix, csv, reports)
-        if save is not None:
-            kept = verifier.baseline_of(matrix, before, partial=bool(object_))
-            reports.write(save, verifier.dumps(kept))
-        reports.end(matrix)
+        self.reports.render(matrix)
+        if self._csv is not None:
+            write_csv(matrix, self._csv, self.reports)
+        if self._save is not None:
+            kept = verifier.baseline_of(matrix, self._before, partial=self._partial)
+            self.reports.write(self._save, verifier.dumps(kept))
+        self.reports.end(matrix)
 
 
 def _fail_on(text: str | None, compared: bool) -> FailOn:
@@ -247,22 +199,6 @@ def _of_kernels(matrix: Matrix, patterns: Sequence[str]) -> Matrix:
     return replace(matrix, kernels=kernels)
 
 
-def _having(given: Sequence[Given], order: Order) -> tuple[Given, ...]:
-    """Those of ``given`` that have a program which ``order`` asks for, all when none has."""
-    if order.whole:
-        return tuple(given)
-    having = []
-    for one in given:
-        try:
-            programs = objectfile.inspect(one.build.path).programs
-        except UsageError:
-            having.append(one)  # nobody can say: a guest will
-            continue
-        if any(order.asks(info.name) for info in programs):
-            having.append(one)
-    return tuple(having or given)
-
-
 def _modules(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if not _MODULE.fullmatch(name):
@@ -278,48 +214,6 @@ def _size(text: str) -> int:
     if not 1024 <= size <= 256 << 20:
         raise UsageError(f"--log-limit {text}: write a size from 1K to 256M, for example 16M")
     return size
-
-
-def _given(settings: Config, arguments: Sequence[str]) -> tuple[Given, ...]:
-    if arguments:
-        return loadables.expand(arguments, settings.objects, Path.cwd())
-    if not settings.objects:
-        lacks = "has no [[object]]" if settings.file.exists() else "does not exist"
-        raise UsageError(f"name objects, as in: vmtest verify build/*.o ({settings.file} {lacks})")
-    return loadables.configured(settings.objects, settings.directory)
-
-
-def _others(
-    settings: Config,
-    given: Sequence[Given],
-    named: bool,
-    against: str | None,
-    stack: ExitStack,
-) -> tuple[Given, ...]:
-    """The builds to compare with: of another folder, or of a revision of this project, built."""
-    if against is None:
-        return ()
-    if Path(against).is_dir():
-        return loadables.in_folder(given, Path(against).absolute())
-    folder = stack.enter_context(checked_out(settings.directory, against))
-    theirs = configuration.load(folder / settings.file.name)
-    if theirs.build is not None:
-        compile.run_build(theirs.build, theirs.directory)
-    if not named:
-        # What that revision names and does not build, or not with this vmtest, is not there.
-        built = [build for build in theirs.objects if build.path.exists()]
-        if not built:
-            raise UsageError(f"--against {against}: its [build] makes none of its objects")
-        return types.of_other_builds(loadables.configured(built, theirs.directory), given)
-    here = settings.directory
-    moved = [
-        replace(one, tail=one.build.path.relative_to(here))
-        for one in given
-        if one.build.path.is_relative_to(here)
-    ]
-    if not moved:
-        raise UsageError(f"--against {against}: these objects are not below {here}")
-    return loadables.in_folder(moved, theirs.directory)
 
 
 def _judged(matrix: Matrix, rules: Rules, folder: RunFolder, programs: tuple[str, ...]) -> Matrix:

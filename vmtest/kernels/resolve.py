@@ -15,8 +15,14 @@ from vmtest.model.project import Config
 from vmtest.model.versions import check_version, is_pattern
 
 
+def check_patterns(settings: Config, patterns: Sequence[str]) -> None:
+    """Raise UsageError for a pattern that cannot mean anything, before anything is built."""
+    own = [pattern for pattern in patterns if select.packaged(settings, pattern) is None]
+    select.select_kernels(settings.kernels, own, {})
+
+
 def choose_kernels(
-    settings: Config, patterns: list[str], cache: Path, locked: bool = False
+    settings: Config, patterns: Sequence[str], cache: Path, locked: bool = False
 ) -> tuple[tuple[Kernel, ...], dict[str, Resolved]]:
     """The kernels that ``patterns`` mean; the index is read only where a range asks for it.
 

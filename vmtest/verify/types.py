@@ -14,7 +14,8 @@ from vmtest.objects.inspect import ProgramInfo, inspect
 from vmtest.objects.sections import attach_types_of
 from vmtest.verify.objects import Given
 
-METAVAR, HELP = "[OBJECT:]PROGRAM=TYPE[:ATTACH]", "What libbpf cannot guess."
+METAVAR = "[OBJECT:]PROGRAM=TYPE[:ATTACH]"
+HELP = "the program type, where its section does not tell libbpf."
 """How a command line shows the option."""
 _FORM = "[OBJECT:]PROGRAM=TYPE[:ATTACH], for example auth=xdp or mesh.bpf.o:auth=xdp"
 # The kernel refuses these without an attach type: bpf_prog_load_check_attach().

@@ -6,58 +6,38 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
 
+from vmtest.api.bisect import BisectRequest, PlannedBisect, carry_out_bisect, plan_bisect
+from vmtest.api.commits import CommitsRequest
+from vmtest.api.work import work_of
 from vmtest.bisect import render as words
-from vmtest.bisect import rounds as bisection
-from vmtest.bisect.journal import Journal, Recorded, begin, find_interrupted
-from vmtest.bisect.packages import archive_of, pinned, question_of
-from vmtest.bisect.probes import Matrices, Twice
 from vmtest.bisect.question import Conclusion, Find, Work
 from vmtest.bisect.rounds import Watch
-from vmtest.cli import common
+from vmtest.cli import common, options
+from vmtest.cli.bisect import shared
 from vmtest.cli.bisect import tree as gitbisect
-from vmtest.cli.bisect.question import Written, settings_for, work_of
-from vmtest.cli.bisect.shared import (
-    CopyOption,
-    Display,
-    ExecOption,
-    KconfigOption,
-    RepeatOption,
-    ResultsOption,
-    SuiteOption,
-    TestsOption,
-    TypeOption,
-    VerifyOption,
-    results_before,
-    save,
-    without_resume,
-)
+from vmtest.cli.bisect.question import request_of, settings_for
+from vmtest.cli.bisect.shared import Display, resumable
 from vmtest.cli.common import say
-from vmtest.cli.run import facts_of
 from vmtest.errors import UsageError
-from vmtest.kernels import Store, default_cache
-from vmtest.matrix.plan import Plan
-from vmtest.matrix.slots import memory_available_mib
-from vmtest.matrix.slots import slots as slots_of
 from vmtest.model.kernels import AptArchive
 from vmtest.report.text import counted
-from vmtest.runs import folder as runs
-from vmtest.runs.folder import RunFolder
 
-EXAMPLE = """Find the first packaged kernel that breaks a test or a command, or refuses a program.
+EXAMPLE = """Find the first packaged kernel that fails a test or a command, or rejects an object.
 
-With --find fixed, the first that mends it.  A and B are versions (6.12.117, a package version,
-6.12 for its newest) or kernels of kernels.toml.
+--good and --bad name the two ends: versions (6.12.117, a package version,
+or 6.12 for its newest) or kernels of kernels.toml.
+With --find fixed it finds the first kernel that works again.
 
-With --source tree it is the first commit, and A and B are revisions of the kernel's tree at PATH.
+With --source tree PATH it finds the first commit of the kernel tree at PATH.
+The ends are revisions then, and each kernel is built.
 
 Example: [bold]vmtest bisect --good 6.1 --bad 6.12 --suite sendmsg -k ipv4[/bold]
 
@@ -103,116 +83,76 @@ app = typer.Typer(
 
 def bisect(
     context: typer.Context,
-    good: Annotated[str, typer.Option(metavar="A", help="A kernel that is good.")] = "",
-    bad: Annotated[str, typer.Option(metavar="B", help="A kernel that is bad.")] = "",
-    suite: SuiteOption = None,
-    expression: TestsOption = None,
-    verify: VerifyOption = None,
-    type_: TypeOption = None,
-    command: ExecOption = None,
-    copy: CopyOption = None,
-    results: ResultsOption = None,
+    good: shared.GoodOption = "",
+    bad: shared.BadOption = "",
+    suite: options.SuiteOption = None,
+    expression: options.TestsOption = None,
+    verify: shared.VerifyOption = None,
+    type_: shared.TypeOption = None,
+    command: shared.ExecOption = None,
+    copy: shared.CopyOption = None,
+    results: shared.ResultsOption = None,
     source: Annotated[
         Source,
-        typer.Option(metavar="apt|tree [PATH]", help="Packages, or commits of a kernel's tree."),
+        typer.Option(
+            metavar="apt|tree [PATH]",
+            help="Search packaged kernels, or the commits of the kernel tree at PATH.",
+        ),
     ] = Source.APT,
     tree: Annotated[Path | None, typer.Option(TREE, hidden=True)] = None,
-    kconfig: KconfigOption = None,
-    find: Annotated[Find, typer.Option(help="What broke it, or what fixed it.")] = Find.BROKEN,
-    repeat: RepeatOption = 1,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Kernels asked at once; default what CPUs and memory allow."),
-    ] = None,
-    cached: Annotated[
-        bool, typer.Option("--cached", help="Only kernels in the cache: no downloads.")
-    ] = False,
-    archive: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=r"Which \[apt.NAME], where there are several."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the last interrupted one that asked this.")
-    ] = False,
-    accel: common.AccelOption = "auto",
-    warm: common.WarmOption = False,
-    config: common.ConfigOption = None,
+    kconfig: shared.KconfigOption = None,
+    find: shared.FindOption = Find.BROKEN,
+    repeat: shared.RepeatOption = 1,
+    jobs: options.JobsOption = None,
+    cached: shared.CachedOption = False,
+    archive: shared.ArchiveOption = None,
+    resume: shared.ResumeOption = False,
+    accel: options.AccelOption = "auto",
+    warm: options.WarmOption = False,
+    config: options.ConfigOption = None,
 ) -> None:
     """Search; the module's EXAMPLE is its help."""
     if context.invoked_subcommand is not None:
         return
     with common.reported():
-        for name, end in (("--good", good), ("--bad", bad)):
-            if not end:
-                raise UsageError(f"Missing option '{name}': both ends have to be known")
-        common.clean_up_on_signals()
+        _check_ends(good, bad)
         common.check_accelerator(accel)
-        written = Written.of(suite, expression, verify, command, copy, results, type_)
-        settings = settings_for(written, config)
+        work = request_of(suite, expression, verify, command, copy, results, type_)
+        settings = settings_for(work, config)
+        asking = partial(work_of, settings, work, say)
         if source is Source.TREE:
             _check_tree_options(jobs, cached, archive)
-            ends = gitbisect.Ends(tree or Path(), good, bad, find is Find.FIXED, kconfig)
-            gitbisect.search(
-                settings, lambda: work_of(settings, written), ends, repeat, resume, accel, config
-            )
+            path = tree or Path()
+            commits = CommitsRequest(path, good, bad, find, kconfig, repeat, resume, accel)
+            gitbisect.search(settings, commits, asking, config)
             return
         _check_apt_options(tree, kconfig)
-        apt = archive_of(settings, archive)
-        work = work_of(settings, written)
-        asked: dict[str, Any] = {
-            "good": good,
-            "bad": bad,
-            "archive": apt.name,
-            "find": find.value,
-            "repeat": repeat,
-            "cached": cached,
-            **work.asked,
-        }
-        cache = default_cache()
-        if resume:
-            path, recorded = find_interrupted(settings.directory / runs.STATE / "runs", asked)
-            folder = RunFolder(path)
-        else:
-            question = question_of(settings, apt, Store(cache), asked)
-            recorded, folder = Recorded(question), runs.create(settings.directory)
-        kernels = tuple(pinned(settings, apt, point) for point in recorded.question.points)
-        slots = jobs or slots_of(kernels, len(os.sched_getaffinity(0)), memory_available_mib())
-        plan = Plan(
-            config=settings,
-            kernels=kernels,
-            task=work.task,
-            files=work.files,
-            cache=cache,
-            folder=folder,
-            suites=work.suites,
-            command=work.ran,
-            jobs=slots,
-            accelerator=accel,
-            warm=warm,
+        request = BisectRequest(good, bad, find, repeat, jobs, cached, archive, resume, accel, warm)
+        _search(plan_bisect(settings, request, asking), config)
+
+
+def _check_ends(good: str, bad: str) -> None:
+    for name, end in (("--good", good), ("--bad", bad)):
+        if not end:
+            raise UsageError(f"Missing option '{name}': both ends have to be known")
+
+
+def _search(planned: PlannedBisect, config: Path | None) -> None:
+    recorded, slots = planned.recorded, planned.jobs
+    names, place = recorded.question.names, os.path.relpath(planned.plan.folder.path)
+    many = counted(len(names), "kernel")
+    say(words.opening(names[0], names[-1], f"{many}, {slots} at a time", place, len(recorded.seen)))
+    display = Display(recorded, slots, many)
+    with resumable(KeyboardInterrupt):
+        outcome = carry_out_bisect(
+            planned,
+            display.handle,
+            Watch(display.begins, display.told),
+            display.during,
+            sys.argv[1:],
         )
-        with closing(Journal.open(folder.path)) as journal:
-            if not resume:
-                folder.describe(facts_of(settings, plan))
-                begin(journal, recorded.question)
-            many = counted(len(kernels), "kernel")
-            names, place = recorded.question.names, os.path.relpath(folder.path)
-            among = f"{many}, {slots} at a time"
-            say(words.opening(names[0], names[-1], among, place, len(recorded.seen)))
-            display = Display(recorded, slots, many)
-            before = results_before(folder, resume)
-            probe = Twice(Matrices(plan, work.judge, display.handle, save, before))
-            watch = Watch(display.begins, display.told)
-            try:
-                outcome = bisection.bisect(
-                    recorded, slots, partial(display.during, probe), journal, watch
-                )
-            except KeyboardInterrupt:
-                again = shlex.join(["vmtest", *without_resume(sys.argv[1:]), "--resume"])
-                say(f"to go on: {again}")
-                raise
-        say("")
-        commands = _commands(outcome, apt, work, config)
-        say(words.render(outcome, commands, os.path.relpath(folder.path)))
+    say("")
+    say(words.render(outcome, _commands(outcome, planned.archive, planned.work, config), place))
 
 
 def _check_tree_options(jobs: int | None, cached: bool, archive: str | None) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -16,52 +18,78 @@ from vmtest.bisect import render as words
 from vmtest.bisect import rounds as bisection
 from vmtest.bisect.journal import Recorded
 from vmtest.bisect.observe import Observation
-from vmtest.bisect.question import Standing
+from vmtest.bisect.question import Find, Standing
 from vmtest.cli.common import say
-from vmtest.errors import UsageError
 from vmtest.model.events import Event
-from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.report import live
-from vmtest.runs import matrix_json
-from vmtest.runs.folder import RunFolder
-from vmtest.runs.read import read_matrix
 from vmtest.verify import types
 
-SuiteOption = Annotated[list[str] | None, typer.Option(help="Which suites; default all.")]
-TestsOption = Annotated[str | None, typer.Option("-k", help="As in pytest.")]
+GoodOption = Annotated[
+    str, typer.Option(metavar="A", help="The end that is good: a kernel, or a revision of a tree.")
+]
+BadOption = Annotated[
+    str, typer.Option(metavar="B", help="The end that is bad: a kernel, or a revision of a tree.")
+]
+FindOption = Annotated[
+    Find, typer.Option(help="Search for the kernel that broke it, or that fixed it.")
+]
+CachedOption = Annotated[
+    bool, typer.Option("--cached", help="Use only kernels in the cache; download nothing.")
+]
+ArchiveOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help=r"The \[apt.NAME] to search, if there are several."),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Continue the last interrupted bisect of the same question."),
+]
 VerifyOption = Annotated[
     str | None,
-    typer.Option(metavar="OBJECT[:PROGRAM]", help="Does this load? Instead of suites."),
+    typer.Option(
+        metavar="OBJECT[:PROGRAM]",
+        help="Instead of running suites, test whether this object (or program) loads.",
+    ),
 ]
 TypeOption = Annotated[
     list[str] | None,
-    typer.Option("--type", metavar=types.METAVAR, help="With --verify: what libbpf cannot guess."),
+    typer.Option("--type", metavar=types.METAVAR, help=f"With --verify: set {types.HELP}"),
 ]
 ExecOption = Annotated[
     str | None,
-    typer.Option("--exec", metavar="CMD", help="Does this end with status 0? As vmtest exec."),
+    typer.Option(
+        "--exec",
+        metavar="CMD",
+        help="Instead of running suites, test whether this command ends with status 0.",
+    ),
 ]
 CopyOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="FILE|DIR[:GUESTPATH]", help="With --exec: into its working folder."),
+    typer.Option(
+        metavar="FILE|DIR[:GUESTPATH]",
+        help="With --exec: copy it into the guest, by default into the working folder.",
+    ),
 ]
 ResultsOption = Annotated[
     str | None,
-    typer.Option(metavar="gotest|tap|junit:PATH", help="With --exec: tests in its output."),
+    typer.Option(
+        metavar="gotest|tap|junit:PATH",
+        help="With --exec: read test results from the command's output, or from a JUnit file.",
+    ),
 ]
 RepeatOption = Annotated[
-    int, typer.Option(min=1, help="Ask each kernel so often; one that disagrees is flaky.")
+    int,
+    typer.Option(
+        min=1,
+        help="Test each kernel this many times; one with both results is called flaky.",
+    ),
 ]
 KconfigOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Of a tree: a config fragment on top of ours."),
+    typer.Option(
+        metavar="FILE", help="With a tree: add this config fragment to vmtest's own config."
+    ),
 ]
-
-
-def check_kconfig(file: Path | None) -> None:
-    """Raise UsageError when the fragment is not there."""
-    if file is not None and not file.is_file():
-        raise UsageError(f"--kconfig {file}: there is no such file")
 
 
 class Display:
@@ -115,19 +143,12 @@ class Display:
         self._took.append((time.monotonic() - began) / math.ceil(len(points) / self._slots))
 
 
-def save(folder: RunFolder, matrix: Matrix) -> None:
-    """Write the matrix of all that was asked."""
-    folder.write("matrix.json", matrix_json.render(matrix))
-
-
-def results_before(folder: RunFolder, resume: bool) -> tuple[KernelResult, ...]:
-    """The results that an interrupted bisect left; one that it was busy with is none."""
-    if not resume or not (folder.path / "matrix.json").exists():
-        return ()
-    found = read_matrix(folder).kernels
-    return tuple(result for result in found if result.status is not Status.CANCELLED)
-
-
-def without_resume(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a bisect that is to be gone on with."""
-    return [word for word in arguments if word != "--resume"]
+@contextmanager
+def resumable(*exceptions: type[BaseException]) -> Iterator[None]:
+    """Say how to go on with a bisect that one of ``exceptions`` ends."""
+    try:
+        yield
+    except exceptions:
+        arguments = [word for word in sys.argv[1:] if word != "--resume"]
+        say(f"to go on: {shlex.join(['vmtest', *arguments, '--resume'])}")
+        raise

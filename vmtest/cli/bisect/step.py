@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vmtest.api.bisect import save
+from vmtest.api.commits import check_kconfig, tree_at
+from vmtest.api.record import facts_of
+from vmtest.api.work import work_of
 from vmtest.bisect import render as words
 from vmtest.bisect.journal import Recorded
 from vmtest.bisect.observe import Observation, combined
 from vmtest.bisect.probes import Builds, Matrices, Twice
 from vmtest.bisect.question import Point, Question, Work
 from vmtest.bisect.search import Verdict
-from vmtest.cli import common
-from vmtest.cli.bisect.question import Written, settings_for, work_of
-from vmtest.cli.bisect.shared import (
-    CopyOption,
-    Display,
-    ExecOption,
-    KconfigOption,
-    RepeatOption,
-    ResultsOption,
-    SuiteOption,
-    TestsOption,
-    TypeOption,
-    VerifyOption,
-    check_kconfig,
-    save,
-)
-from vmtest.cli.bisect.tree import tree_at
+from vmtest.cli import common, options
+from vmtest.cli.bisect import shared
+from vmtest.cli.bisect.question import request_of, settings_for
+from vmtest.cli.bisect.shared import Display
 from vmtest.cli.common import say
-from vmtest.cli.run import facts_of
 from vmtest.kernels import Store, default_cache
 from vmtest.matrix.plan import Plan
 from vmtest.model.kernels import Kernel, TreeSpec
@@ -45,9 +36,10 @@ STOP = 128
 """From here on ``git bisect run`` gives up (git-bisect(1))."""
 _STATUS = {Verdict.GOOD: 0, Verdict.BAD: 1, Verdict.SKIP: 125, Verdict.FLAKY: 125}
 
-EXAMPLE = """Build the tree as it is now, boot it, judge: for git bisect run.
+EXAMPLE = """Build the kernel tree as it is now, boot it, and test it: for git bisect run.
 
-Ends with 0 (good), 1 (bad), 125 (cannot tell: git skips it), 128 (git stops: configuration, host).
+The exit status is 0 (good), 1 (bad), 125 (cannot tell: git skips the commit),
+or 128 (git stops: wrong configuration, or a fault of the host).
 
 Example: [bold]git bisect run vmtest bisect step --config ~/mesh/kernels.toml --suite sendmsg[/bold]
 """
@@ -55,32 +47,33 @@ Example: [bold]git bisect run vmtest bisect step --config ~/mesh/kernels.toml --
 
 def step(
     path: Annotated[
-        Path, typer.Argument(metavar="[PATH]", help="The kernel's tree; else the current folder's.")
+        Path,
+        typer.Argument(metavar="[PATH]", help="The kernel tree; default: the current folder's."),
     ] = Path(),
     rev: Annotated[
-        str | None, typer.Option(metavar="REV", help="This revision in place of what is there.")
+        str | None,
+        typer.Option(metavar="REV", help="Test this revision; default: the files as they are."),
     ] = None,
-    suite: SuiteOption = None,
-    expression: TestsOption = None,
-    verify: VerifyOption = None,
-    type_: TypeOption = None,
-    command: ExecOption = None,
-    copy: CopyOption = None,
-    results: ResultsOption = None,
-    kconfig: KconfigOption = None,
-    repeat: RepeatOption = 1,
-    accel: common.AccelOption = "auto",
-    config: common.ConfigOption = None,
+    suite: options.SuiteOption = None,
+    expression: options.TestsOption = None,
+    verify: shared.VerifyOption = None,
+    type_: shared.TypeOption = None,
+    command: shared.ExecOption = None,
+    copy: shared.CopyOption = None,
+    results: shared.ResultsOption = None,
+    kconfig: shared.KconfigOption = None,
+    repeat: shared.RepeatOption = 1,
+    accel: options.AccelOption = "auto",
+    config: options.ConfigOption = None,
 ) -> None:
     """Answer; the module's EXAMPLE is its help."""
     with common.reported(own=STOP):
-        common.clean_up_on_signals()
         common.check_accelerator(accel)
-        written = Written.of(suite, expression, verify, command, copy, results, type_)
-        settings = settings_for(written, config)
+        request = request_of(suite, expression, verify, command, copy, results, type_)
+        settings = settings_for(request, config)
         check_kconfig(kconfig)
         tree = tree_at(path)
-        work = work_of(settings, written)
+        work = work_of(settings, request, say)
         kernel = replace(
             settings.defaults, name=tree.path.name, spec=TreeSpec(tree.path, rev, kconfig)
         )
@@ -109,7 +102,7 @@ def _asked(
         jobs=1,
         accelerator=accelerator,
     )
-    folder.describe(facts_of(settings, plan))
+    folder.describe(facts_of(plan, sys.argv[1:]))
     recorded = Recorded(Question(work.asked, (Point(kernel.name, ""),), repeat=repeat))
     display = Display(recorded, 1, kernel.name)
     asking = Matrices(plan, work.judge, display.handle, save)

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vmtest.cli import common
+from vmtest.api import project
+from vmtest.cli import common, options
 from vmtest.cli.common import dump
 from vmtest.errors import KernelUnavailable, UsageError
 from vmtest.host.cache import megabytes
@@ -43,13 +44,15 @@ OUTDATED_STATUS = 1
 
 
 def available(
-    pattern: Annotated[str, typer.Argument(help="Which versions.")] = "*",
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    config: common.ConfigOption = None,
+    pattern: Annotated[
+        str, typer.Argument(help="Only versions that match, for example 6.12.*.")
+    ] = "*",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    config: options.ConfigOption = None,
 ) -> None:
     """Read the indexes and print a line a distinct package version."""
     with common.reported():
-        settings = common.load_config(config)
+        settings = project.load_config(config)
         if not settings.archives:
             raise UsageError(
                 f"{settings.file}: there is no [apt.NAME], so there are no suites to look into; "
@@ -111,12 +114,12 @@ def _print(rows: list[dict[str, object]], notes: list[str]) -> None:
 
 
 def outdated(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    config: common.ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    config: options.ConfigOption = None,
 ) -> None:
     """Compare what every kernel is now with what its last run booted."""
     with common.reported():
-        settings = common.load_config(config)
+        settings = project.load_config(config)
         found, failed = resolve_all(settings, settings.kernels, Store(default_cache()))
         seen = last_seen(settings)
         rows = [_compared(k, found.get(k.name), seen.get(k.name)) for k in settings.kernels]

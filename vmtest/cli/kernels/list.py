@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vmtest.cli import common
+from vmtest.api import project
+from vmtest.cli import common, options
 from vmtest.cli.common import dump
 from vmtest.errors import InfrastructureError, VmtestError
 from vmtest.host.cache import megabytes
@@ -38,7 +39,7 @@ from vmtest.model.text import printable
 from vmtest.report import live
 
 app = typer.Typer(
-    help="What kernels.toml asks for, what that is today, what is in the store.",
+    help="List, download, lock and delete kernels.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -49,12 +50,12 @@ app = typer.Typer(
     help="List all kernels of kernels.toml.\n\nExample: [bold]vmtest kernels list --json[/bold]",
 )
 def list_kernels(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    config: common.ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    config: options.ConfigOption = None,
 ) -> None:
     """Resolve every kernel and show it with its size and whether it is cached."""
     with common.reported():
-        settings = common.load_config(config)
+        settings = project.load_config(config)
         store = Store(default_cache())
         found, failed = resolve_all(settings, settings.kernels, store)
         sizes = {entry.key: entry.size for entry in store.entries()}
@@ -134,21 +135,18 @@ def _named(name: str, text: str) -> str:
 
 @app.command(
     "fetch",
-    help="Bring kernels into the store.\n\n"
+    help="Download kernels into the cache, or build them.\n\n"
     "Example: [bold]vmtest kernels fetch --kernel tag:extended[/bold]",
 )
 def fetch(
-    kernel: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME|RANGE|tag:TAG", help="Which kernels; default tag:default."),
-    ] = None,
-    locked: common.LockedOption = False,
-    config: common.ConfigOption = None,
+    kernel: options.KernelOption = None,
+    locked: options.LockedOption = False,
+    config: options.ConfigOption = None,
 ) -> None:
     """Fetch; exits 3 when one of them cannot be had, after having fetched the others."""
     with common.reported():
         common.clean_up_on_signals()
-        settings = common.load_config(config)
+        settings = project.load_config(config)
         cache = default_cache()
         kernels, resolved = choose_kernels(settings, kernel or [], cache, locked)
         store = Store(cache)

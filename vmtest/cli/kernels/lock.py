@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import common
+from vmtest.api import project
+from vmtest.cli import common, options
 from vmtest.config import select
 from vmtest.errors import InfrastructureError
 from vmtest.kernels import Store, default_cache, source_for
@@ -17,7 +18,7 @@ from vmtest.kernels.resolve import resolve_all
 
 EXAMPLE = """Write kernels.lock: the exact version, origin and digest of every kernel.
 
-With --kernel only of those, the others stay as they are locked.
+With --kernel it renews only those; the others stay as they are locked.
 
 Example: [bold]vmtest kernels lock && vmtest run --locked[/bold]
 """
@@ -25,14 +26,15 @@ Example: [bold]vmtest kernels lock && vmtest run --locked[/bold]
 
 def lock(
     kernel: Annotated[
-        list[str] | None, typer.Option(metavar="NAME|tag:TAG", help="Which kernels; default all.")
+        list[str] | None,
+        typer.Option(metavar="NAME|tag:TAG", help="Which kernels to lock; default all."),
     ] = None,
-    config: common.ConfigOption = None,
+    config: options.ConfigOption = None,
 ) -> None:
     """Resolve, fetch what only then has a digest, write; nothing is written when one fails."""
     with common.reported():
         common.clean_up_on_signals()
-        settings = common.load_config(config)
+        settings = project.load_config(config)
         file = lockfile.beside(settings.file)
         before = lockfile.read(file) if file.exists() else {}
         wanted = settings.kernels

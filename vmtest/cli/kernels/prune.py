@@ -14,9 +14,10 @@ from vmtest.host.cache import default_cache, megabytes
 from vmtest.storage import prune as pruning
 from vmtest.storage.prune import Item
 
-EXAMPLE = """Remove what nobody used for long, or is too much: kernels, images, snapshots, libbpf.
+EXAMPLE = """Delete kernels, guest images, snapshots and libbpf that were not used for a long time.
 
-Never what a running vmtest has taken. Without an option: what was not used for 30 days.
+Nothing that a running vmtest uses is deleted.
+Without an option it deletes what was not used for 30 days.
 
 Example: [bold]vmtest kernels prune --older-than 30d --max-size 2G --dry-run[/bold]
 """
@@ -27,12 +28,20 @@ _SIZES = {"M": 1 << 20, "G": 1 << 30}
 
 def prune(
     older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Unused for longer: 12h, 30d, 8w.")
+        str | None,
+        typer.Option(
+            metavar="AGE", help="Delete what was not used for longer than this: 12h, 30d, 8w."
+        ),
     ] = None,
     max_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="All together at the most: 500M, 2G.")
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Delete what was unused the longest until the rest fits: 500M, 2G."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be deleted.")
+    ] = False,
 ) -> None:
     """Choose, remove, say what went and what is left."""
     with common.reported():

@@ -1,0 +1,1 @@
+"""The commands as calls: what each is asked, its plan, and a run that leaves a folder."""

@@ -1,0 +1,85 @@
+"""``vmtest exec`` as a call: which command in which kernels, and the plan that this comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vmtest.api.inputs import build_first
+from vmtest.command.files import check_program, parse_copy, read_copies, suite_of
+from vmtest.command.formats.format import parse_format
+from vmtest.command.task import command_tasks
+from vmtest.host.files import Files
+from vmtest.kernels import default_cache
+from vmtest.kernels.resolve import check_patterns, choose_kernels
+from vmtest.matrix.plan import Plan
+from vmtest.model.project import Config, ObjectFile
+from vmtest.objects import builds as objects
+from vmtest.runs import folder as runs
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRequest:
+    """What is to run, in the words of the command line.
+
+    ``copy`` has ``FILE|DIR[:GUESTPATH]``, ``results`` is ``gotest``, ``tap`` or ``junit:PATH``;
+    the others are as in a SuitesRequest.
+    """
+
+    command: tuple[str, ...]
+    kernels: tuple[str, ...] = ()
+    copy: tuple[str, ...] = ()
+    results: str | None = None
+    objects: tuple[str, ...] = ()
+    locked: bool = False
+    jobs: int | None = None
+    accelerator: str = "auto"
+    warm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCommand:
+    """The plan, the builds that the kernels' objects are chosen of, digests of what is copied.
+
+    ``single`` says that one kernel runs it: its output is then the command's alone.
+    """
+
+    plan: Plan
+    builds: tuple[ObjectFile, ...]
+    copied: dict[str, str]
+    single: bool
+
+
+def plan_command(
+    settings: Config, request: CommandRequest, say: Callable[[str], None]
+) -> PlannedCommand:
+    """Build, read what is copied, choose the kernels, and make the run's folder.
+
+    ``say`` is told what is built.  Raises UsageError and InfrastructureError.
+    """
+    copies = [parse_copy(text) for text in request.copy]
+    format = parse_format(request.results)
+    given = [objects.parse_given(item) for item in request.objects]
+    builds = objects.override(settings.objects, given)
+    check_patterns(settings, request.kernels)
+    build_first(settings, say)
+    copied = read_copies(copies)
+    check_program(request.command, copied.places)
+    files, cache = Files(), default_cache()
+    kernels, resolved = choose_kernels(settings, request.kernels, cache, request.locked)
+    single = len(kernels) == 1
+    plan = Plan(
+        config=settings,
+        kernels=kernels,
+        task=command_tasks(request.command, copied, builds, files, format, live=single),
+        cache=cache,
+        folder=runs.create(settings.directory),
+        suites=(suite_of(request.command),),
+        command=request.command,
+        jobs=request.jobs,
+        accelerator=request.accelerator,
+        warm=request.warm,
+        resolved=resolved,
+        files=files,
+    )
+    return PlannedCommand(plan, builds, copied.digests, single)

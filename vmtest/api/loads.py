@@ -1,0 +1,145 @@
+"""``vmtest verify`` as a call: which objects on which kernels, and the plan that this comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from vmtest.api.inputs import build_first
+from vmtest.config import file as configuration
+from vmtest.errors import UsageError
+from vmtest.host.files import Files
+from vmtest.kernels import default_cache
+from vmtest.kernels.resolve import check_patterns, choose_kernels
+from vmtest.matrix.plan import Plan
+from vmtest.model.project import Config
+from vmtest.objects import compile
+from vmtest.objects import inspect as objectfile
+from vmtest.runs import folder as runs
+from vmtest.verify import objects as loadables
+from vmtest.verify import types
+from vmtest.verify.baseline import FailOn, Rules
+from vmtest.verify.columns import compared
+from vmtest.verify.objects import Given
+from vmtest.verify.process import Order
+from vmtest.verify.revision import checked_out
+from vmtest.verify.task import verify_tasks
+
+EVERY_PROGRAM = Order(objects=(), programs=("*",), every_libbpf=True)
+NOTHING_REJECTED = Rules(FailOn(rejected=True))
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyRequest:
+    """What is to be loaded, in the words of the command line, and how it is judged.
+
+    ``objects`` are files, folders, globs or names of kernels.toml (none: all of these), ``order``
+    says how they are loaded, ``types`` are ``[OBJECT:]PROGRAM=TYPE[:ATTACH]``, ``libbpf``
+    versions or paths, ``against`` is a folder or a revision; the others are as in a SuitesRequest.
+    """
+
+    objects: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+    order: Order = EVERY_PROGRAM
+    rules: Rules = NOTHING_REJECTED
+    types: tuple[str, ...] = ()
+    libbpf: tuple[str, ...] = ()
+    against: str | None = None
+    jobs: int | None = None
+    accelerator: str = "auto"
+    warm: bool = False
+
+
+def plan_verify(
+    settings: Config, request: VerifyRequest, say: Callable[[str], None], stack: ExitStack
+) -> Plan:
+    """Build, read the objects, choose the kernels, and make the run's folder.
+
+    ``say`` is told what is built; ``stack`` keeps another revision's builds for as long as the
+    plan runs.  Raises UsageError and InfrastructureError.
+    """
+    told, here = types.parse(request.types), Path.cwd()
+    if request.libbpf:
+        settings = configuration.with_libbpf(settings, request.libbpf, here)
+    if settings.build is not None:
+        check_patterns(settings, request.kernels)  # before it is built for nothing
+    named = [loadables.named(one, settings.objects, here) for one in request.objects]
+    # Files that are named are those that lie there: nothing is built for them.
+    build_first(settings, say, () if request.objects and not any(named) else None)
+    given = types.told_to(_given(settings, request.objects), told, here)
+    given = _having(given, request.order)
+    others = _others(settings, given, request, stack)
+    cache, files = default_cache(), Files()
+    kernels, resolved = choose_kernels(settings, request.kernels, cache)
+    rules, against = request.rules, request.against or ""
+    return Plan(
+        config=settings,
+        kernels=kernels,
+        task=verify_tasks(given, others, request.order, rules, against, files),
+        cache=cache,
+        folder=runs.create(settings.directory),
+        jobs=request.jobs,
+        accelerator=request.accelerator,
+        warm=request.warm,
+        resolved=resolved,
+        files=files,
+        finish=partial(compared, rules=rules),
+    )
+
+
+def _having(given: Sequence[Given], order: Order) -> tuple[Given, ...]:
+    """Those of ``given`` that have a program which ``order`` asks for, all when none has."""
+    if order.whole:
+        return tuple(given)
+    having = []
+    for one in given:
+        try:
+            programs = objectfile.inspect(one.build.path).programs
+        except UsageError:
+            having.append(one)  # nobody can say: a guest will
+            continue
+        if any(order.asks(info.name) for info in programs):
+            having.append(one)
+    return tuple(having or given)
+
+
+def _given(settings: Config, arguments: Sequence[str]) -> tuple[Given, ...]:
+    if arguments:
+        return loadables.expand(arguments, settings.objects, Path.cwd())
+    if not settings.objects:
+        lacks = "has no [[object]]" if settings.file.exists() else "does not exist"
+        raise UsageError(f"name objects, as in: vmtest verify build/*.o ({settings.file} {lacks})")
+    return loadables.configured(settings.objects, settings.directory)
+
+
+def _others(
+    settings: Config, given: Sequence[Given], request: VerifyRequest, stack: ExitStack
+) -> tuple[Given, ...]:
+    """The builds to compare with: of another folder, or of a revision of this project, built."""
+    against = request.against
+    if against is None:
+        return ()
+    if Path(against).is_dir():
+        return loadables.in_folder(given, Path(against).absolute())
+    folder = stack.enter_context(checked_out(settings.directory, against))
+    theirs = configuration.load(folder / settings.file.name)
+    if theirs.build is not None:
+        compile.run_build(theirs.build, theirs.directory)
+    if not request.objects:
+        # What that revision names and does not build, or not with this vmtest, is not there.
+        built = [build for build in theirs.objects if build.path.exists()]
+        if not built:
+            raise UsageError(f"--against {against}: its [build] makes none of its objects")
+        return types.of_other_builds(loadables.configured(built, theirs.directory), given)
+    here = settings.directory
+    moved = [
+        replace(one, tail=one.build.path.relative_to(here))
+        for one in given
+        if one.build.path.is_relative_to(here)
+    ]
+    if not moved:
+        raise UsageError(f"--against {against}: these objects are not below {here}")
+    return loadables.in_folder(moved, theirs.directory)

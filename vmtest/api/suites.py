@@ -1,0 +1,137 @@
+"""``vmtest run`` as a call: which suites on which kernels, and the plan that this comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from vmtest.api.inputs import build_first
+from vmtest.config import select
+from vmtest.errors import UsageError
+from vmtest.kernels import Store, default_cache
+from vmtest.kernels.resolve import check_patterns, choose_kernels, resolve_all
+from vmtest.matrix.plan import Plan
+from vmtest.model.kernels import Kernel, Resolved
+from vmtest.model.project import Config, ObjectFile, Suite
+from vmtest.model.results import Matrix
+from vmtest.objects import builds as objects
+from vmtest.runs import folder as runs
+from vmtest.suites.collect import only_collects, stand_ins
+from vmtest.suites.task import SuitesTaskFactory
+
+
+@dataclass(frozen=True, slots=True)
+class SuitesRequest:
+    """What is to run, in the words of the command line.
+
+    ``kernels`` are patterns (none: those tagged ``default``), ``suites`` names (none: all),
+    ``objects`` builds as ``NAME=PATH[@RANGE]`` in place of those of kernels.toml, ``options``
+    go to pytest; ``narrowed`` says that these leave tests out.  ``warm`` restores guests from
+    snapshots.  ``locked`` takes the kernels of
+    kernels.lock.  ``jobs`` VMs run at once (None: as many as there is room for).
+    """
+
+    kernels: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    narrowed: bool = False
+    locked: bool = False
+    jobs: int | None = None
+    accelerator: str = "auto"
+    warm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSuites:
+    """The plan, the builds that the kernels' objects are chosen of, and whether it only lists."""
+
+    plan: Plan
+    builds: tuple[ObjectFile, ...]
+    collects: bool
+
+
+def plan_suites(
+    settings: Config,
+    request: SuitesRequest,
+    say: Callable[[str], None],
+    before_build: Callable[[], None] = lambda: None,
+) -> PlannedSuites:
+    """Build, read what goes along, choose the kernels, and make the run's folder.
+
+    ``say`` is told what is built; ``before_build`` runs when the words have been checked.
+    Raises UsageError and InfrastructureError.
+    """
+    given = [objects.parse_given(item) for item in request.objects]
+    suites = select.select_suites(settings.suites, request.suites)
+    if not suites:
+        raise UsageError(f"{settings.file}: there is no [[suite]]; add one")
+    builds = objects.override(settings.objects, given)
+    needed = {name for suite in suites for name in suite.objects}
+    check_patterns(settings, request.kernels)
+    before_build()
+    whole = bool(needed) and needed <= {build.name for build in given}
+    build_first(settings, say, [build.path for build in given] if whole else None)
+    for build in given:
+        objects.check_object(build.name, build.path)
+    tasks = SuitesTaskFactory(settings, suites, builds, request.options, narrowed=request.narrowed)
+    tasks.read()
+    return _planned(settings, request, suites, tasks, needed)
+
+
+def _planned(
+    settings: Config,
+    request: SuitesRequest,
+    suites: tuple[Suite, ...],
+    tasks: SuitesTaskFactory,
+    needed: set[str],
+) -> PlannedSuites:
+    cache, builds = default_cache(), tasks.objects
+    kernels, resolved = choose_kernels(settings, request.kernels, cache, request.locked)
+    default = {kernel.name for kernel in select.select_kernels(settings.kernels, [], {})}
+    if not default <= {kernel.name for kernel in kernels}:
+        tasks = replace(tasks, narrowed=True)
+    collects = only_collects(tasks.options)
+    ranged = any(build.kernels for build in builds if build.name in needed)
+    if objects.depend_on_version(builds, needed) or (collects and ranged):
+        # Before anything is booted: which kernel is too old is known once it is resolved.
+        missing = [kernel for kernel in kernels if kernel.name not in resolved]
+        resolved.update(resolve_all(settings, missing, Store(cache))[0])
+        versions = {k.name: resolved[k.name].version for k in kernels if k.name in resolved}
+        objects.check_builds(builds, needed, versions)
+    told: tuple[str, ...] = ()
+    if collects:
+        kernels, others, told = _standing_in(kernels, tasks, needed, resolved)
+        tasks = replace(tasks, narrowed=tasks.narrowed or others)
+
+    def notes(matrix: Matrix) -> tuple[str, ...]:
+        return (*told, *tasks.notes(matrix))
+
+    plan = Plan(
+        config=settings,
+        kernels=kernels,
+        task=tasks.task,
+        cache=cache,
+        folder=runs.create(settings.directory),
+        suites=tuple(chosen.name for chosen in suites),
+        jobs=request.jobs,
+        accelerator=request.accelerator,
+        warm=request.warm,
+        resolved=resolved,
+        notes=notes,
+        files=tasks.files,
+    )
+    return PlannedSuites(plan, builds, collects)
+
+
+def _standing_in(
+    kernels: tuple[Kernel, ...],
+    tasks: SuitesTaskFactory,
+    needed: set[str],
+    resolved: dict[str, Resolved],
+) -> tuple[tuple[Kernel, ...], bool, tuple[str, ...]]:
+    """The kernels that are asked for their tests, whether for others too, and notes on that."""
+    known = {name: found.version for name, found in resolved.items()}
+    asked = stand_ins(kernels, tasks.objects, needed, known)
+    notes = tuple(one.note for one in asked if one.note)
+    return tuple(one.kernel for one in asked), any(one.others for one in asked), notes

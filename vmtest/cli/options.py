@@ -1,0 +1,175 @@
+"""The options that commands share, and those of the commands with many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmtest.verify import types
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The kernels.toml; default: the nearest one."),
+]
+KernelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME|RANGE|tag:TAG|ARCHIVE/VERSION",
+        help="Which kernels to boot; default tag:default. Repeatable.",
+    ),
+]
+ObjectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--object",
+        metavar="NAME=PATH[@RANGE]",
+        help="Use this build of an object, on the kernels within RANGE. The first that fits wins.",
+    ),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many VMs run at once; default: what CPUs and memory allow."),
+]
+AccelOption = Annotated[
+    str, typer.Option("--accel", help="The accelerator of QEMU: auto, kvm or tcg.")
+]
+WarmOption = Annotated[
+    bool,
+    typer.Option(
+        "--warm", help="Restore booted guests from snapshots, and save those that are missing."
+    ),
+]
+LockedOption = Annotated[
+    bool, typer.Option("--locked", help="Boot exactly the kernels that kernels.lock names.")
+]
+
+JunitOption = Annotated[
+    Path | None,
+    typer.Option("--junit", "--junitxml", metavar="FILE", help="Write the results as JUnit XML."),
+]
+MarkdownOption = Annotated[
+    Path | None,
+    typer.Option("--markdown", metavar="FILE", help="Write the table as Markdown."),
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")
+]
+
+SuiteOption = Annotated[
+    list[str] | None, typer.Option(help="Which suites to run; default all. Repeatable.")
+]
+TestsOption = Annotated[
+    str | None,
+    typer.Option("-k", metavar="EXPRESSION", help="Only tests that match, as for pytest -k."),
+]
+ExitFirstOption = Annotated[
+    bool, typer.Option("-x", help="Stop in a kernel at its first failure, as pytest -x.")
+]
+MaxFailOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Stop in a kernel after N failures, as pytest --maxfail."),
+]
+DurationsOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="List the N slowest tests in each kernel's pytest.log."),
+]
+CollectOption = Annotated[
+    bool, typer.Option("--collect-only", help="List the tests of each kernel; run none.")
+]
+ShellOnFailureOption = Annotated[
+    bool,
+    typer.Option(
+        "--shell-on-failure",
+        help="When a kernel fails, open a shell in it. Runs one VM at a time.",
+    ),
+]
+
+CopyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE|DIR[:GUESTPATH]",
+        help="Copy it into the guest; default place: the command's working folder.",
+    ),
+]
+ResultsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="gotest|tap|junit:PATH",
+        help="Read a row for each test from the command's output, or from its JUnit file.",
+    ),
+]
+
+ProgramOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOB", help="Load only the programs whose name matches. Repeatable."),
+]
+AttachOption = Annotated[
+    bool, typer.Option("--attach", help="Also attach each program, and detach it again.")
+]
+TypeOption = Annotated[
+    list[str] | None, typer.Option("--type", metavar=types.METAVAR, help=f"Set {types.HELP}")
+]
+ModuleOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Load this kernel module first. Repeatable."),
+]
+LibbpfOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="VERSION|newest|PATH",
+        help="Load with this libbpf. Several give a column each.",
+    ),
+]
+SaveOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write verdicts and costs of this run as a baseline."),
+]
+BaselineOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Compare with the baseline in FILE."),
+]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|REV",
+        help="Compare with the builds in DIR, or of the git revision REV, in the same boot.",
+    ),
+]
+FailOnOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORDS",
+        help="What makes the run fail, joined by commas: rejected, regressed (was accepted "
+        "before), drift (the kernel moved on and the result changed), limit (within a tenth of "
+        "the instruction limit), attach, +N% (costs N% more), nothing. Default: rejected, and "
+        "regressed if there is a comparison.",
+    ),
+]
+FromRunOption = Annotated[
+    str | None,
+    typer.Option(metavar="RUN", help="Judge the results of an old run; boot nothing."),
+]
+CsvOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write a CSV file for each kernel, in veristat's format."),
+]
+LogLevelOption = Annotated[
+    int,
+    typer.Option(
+        metavar="1|2|4",
+        help="The verifier's log level: 1 (instructions), 2 (every state), 4 (only statistics).",
+    ),
+]
+LogLimitOption = Annotated[
+    str, typer.Option(metavar="SIZE", help="The most that is kept of one verifier log.")
+]
+LoadTimeoutOption = Annotated[
+    float,
+    typer.Option(
+        min=0.1,
+        metavar="SECONDS",
+        help="The longest that one load may take under KVM; without KVM it is stretched.",
+    ),
+]
