@@ -6,10 +6,22 @@ says anything about the programs under test.
 """
 
 import errno
+import re
+
+_PARAMETER = re.compile(r"`([a-z_]+)`")
 
 
 class VmtestError(Exception):
-    """Root of every error that the command line turns into a message."""
+    """Root of every error that the command line turns into a message.
+
+    A message names a parameter of a call in backquotes, as in "`kernels` 6.99: ...".
+    """
+
+    @property
+    def field(self) -> str:
+        """The first parameter that the message names, "" when it names none."""
+        found = _PARAMETER.search(str(self))
+        return found[1] if found else ""
 
 
 class UsageError(VmtestError):

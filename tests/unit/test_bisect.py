@@ -121,10 +121,10 @@ def test_no_more_rounds_are_needed_than_are_announced(count: int, slots: int) ->
     [
         (GOOD, GOOD, False, "5.10 is good and 7.3 is good: nothing changes between them"),
         (BAD, BAD, True, "5.10 is bad and 7.3 is bad: nothing changes between them"),
-        (BAD, GOOD, False, "nothing was broken between them; did you mean --find fixed?"),
-        (GOOD, BAD, True, "nothing was fixed between them; did you mean --find broken?"),
-        (SKIP, BAD, False, "5.10 is skip and 7.3 is bad: an end that cannot tell is no end"),
-        (GOOD, FLAKY, False, "an end that cannot tell is no end"),
+        (BAD, GOOD, False, "nothing was broken between them; did you mean `find` fixed?"),
+        (GOOD, BAD, True, "nothing was fixed between them; did you mean `find` broken?"),
+        (SKIP, BAD, False, "5.10 is skip and 7.3 is bad: both ends have to be good or bad"),
+        (GOOD, FLAKY, False, "both ends have to be good or bad"),
     ],
 )
 def test_ends_that_are_none_say_what_was_seen(

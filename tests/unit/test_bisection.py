@@ -133,8 +133,8 @@ def test_each_kernel_is_asked_as_often_as_it_is_to_be_repeated(run: Run) -> None
     [
         ((GOOD, GOOD), "nothing changes between them"),
         ((BAD, BAD), "nothing changes between them"),
-        ((BAD, GOOD), "did you mean --find fixed"),
-        ((SKIP, BAD), "an end that cannot tell is no end"),
+        ((BAD, GOOD), "did you mean `find` fixed"),
+        ((SKIP, BAD), "both ends have to be good or bad"),
     ],
 )
 def test_ends_that_are_none_are_refused_with_what_each_said(

@@ -92,7 +92,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_what_is_no_bundle_is_said_so(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.tar"
     file.write_bytes(content)
-    with pytest.raises(InfrastructureError, match="is no bundle of vmtest's"):
+    with pytest.raises(InfrastructureError, match="is not a bundle of vmtest"):
         import_bundle(file, tmp_path / "there")
 
 

@@ -100,7 +100,7 @@ ENDS = ("--good", "6.1.9", "--bad", "7.2.6")
         ((*ENDS, "--exec", "true", "--copy", "none"), 2, "none: No such file"),
         ((*ENDS, "--archive", "debain"), 2, 'did you mean "debian"?'),
         ((*ENDS, "--repeat", "0"), 2, "Invalid value for '--repeat'"),
-        ((*ENDS, "--accel", "hvf"), 2, "none of auto, kvm, tcg"),
+        ((*ENDS, "--accel", "hvf"), 2, "write auto, kvm or tcg"),
         ((*ENDS, "--resume"), 2, "there is no interrupted bisect of this question"),
     ],
 )

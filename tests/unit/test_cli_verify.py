@@ -39,14 +39,14 @@ def run(tmp_path: Path) -> Path:
         (("text.o", "--kernel", "6.13"), "text.o is not an ELF file"),
         (("text.o", "--log-level", "3"), "write 1, 2 or 4"),
         (("text.o", "--log-limit", "1T"), "from 1K to 256M"),
-        (("text.o", "--fail-on", "anything"), "is none of rejected, regressed"),
+        (("text.o", "--fail-on", "anything"), "is not one of rejected, regressed"),
         (("text.o", "--fail-on", "attach"), "nothing is attached; add --attach"),
         (("text.o", "--fail-on", "regressed"), "needs --baseline FILE or --against"),
         (("text.o", "--baseline", "b", "--against", "d"), "compare with one of them"),
         (("text.o", "--baseline", "b.json"), "b.json does not exist"),
         (("text.o", "--type", "xdp"), "write [OBJECT:]PROGRAM=TYPE"),
         (("text.o", "--type", "p=xpd"), 'no program type "xpd" (did you mean "xdp"?)'),
-        (("text.o", "--accel", "hvf"), "none of auto, kvm, tcg"),
+        (("text.o", "--accel", "hvf"), "write auto, kvm or tcg"),
         (("text.o", "--from-run", "x"), "leave OBJECT and --against out"),
         (("--from-run", "2020"), 'there is no run "2020"'),
     ],
@@ -68,7 +68,7 @@ def test_a_baseline_of_another_schema_version_is_refused_before_anything(tmp_pat
 def test_a_revision_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.o").write_bytes(b"\x7fELF\2\1\1" + bytes(9) + b"\1\0\xf7\0" + bytes(44))
     said = vmtest("verify", "x.o", "--against", "v0", cwd=tmp_path)
-    said.refuses(2, "--against v0: is no folder, and as a git revision of")
+    said.refuses(2, "--against v0: is not a folder, and as a git revision of")
 
 
 def test_an_old_run_is_judged_without_booting(run: Path, tmp_path: Path) -> None:

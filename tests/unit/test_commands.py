@@ -137,7 +137,7 @@ def test_too_much_is_refused_with_its_largest_file(
 @pytest.mark.parametrize(
     ("command", "why"),
     [
-        (["./loader"], "only what --copy names is copied; write --copy ./loader -- ./loader"),
+        (["./loader"], "only what `copy` names is copied; write `copy` ./loader -- ./loader"),
         (["target/x.test"], r"in the guest it is ./x.test"),
         (["./plain"], "is not executable"),
         (["x.test"], r"for the copied file write ./x.test"),

@@ -178,7 +178,7 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
             'path = "vmlinuz"',
             'package = [{path = "k.deb", sha256 = "abc"}]',
             'kernels.toml: kernel "mine": package number 1: '
-            "sha256 = 'abc' is no sha256: it has 64 hexadecimal digits",
+            "sha256 = 'abc' is not a sha256, which has 64 hexadecimal digits",
         ),
         (
             'path = "vmlinuz"',
@@ -188,7 +188,7 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
         (
             'path = "vmlinuz"',
             'mainline = "6.6.17"',
-            "kernels.toml: kernel \"mine\": mainline = '6.6.17' is no tag of a kernel; "
+            "kernels.toml: kernel \"mine\": mainline = '6.6.17' is not a tag of the kernel; "
             'write it as "v6.6.17" or "v6.7-rc2"',
         ),
         (
@@ -340,9 +340,9 @@ def test_kernels_keep_the_order_of_the_file() -> None:
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [
-        ("6.13", r'--kernel 6\.13: there is no kernel "6\.13" \(did you mean "6\.1[2]?"\?\)'),
+        ("6.13", r'`kernels` 6\.13: there is no kernel "6\.13" \(did you mean "6\.1[2]?"\?\)'),
         ("tag:lst", r'no kernel has the tag "lst" \(did you mean "lts"\?\)'),
-        (">=9", r"--kernel >=9: no kernel is within this range"),
+        (">=9", r"`kernels` >=9: no kernel is within this range"),
         (">=six", r"'>=six' is not a version constraint"),
     ],
 )
@@ -449,6 +449,4 @@ def test_a_suite_has_the_network_card_that_is_written(value: str, card: Network)
 def test_a_network_card_that_is_none_is_refused() -> None:
     text = f'{MINIMAL}[[suite]]\nname = "more"\ntests = "more.py"\nnetwork = "bridge"\n'
     (found,) = problems(text)
-    assert found.endswith(
-        "network = 'bridge' is no network card; write false, true or \"outbound\""
-    )
+    assert found.endswith("network = 'bridge' is not a network; write false, true or \"outbound\"")

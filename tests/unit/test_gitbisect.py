@@ -189,8 +189,8 @@ def test_a_merge_base_that_is_bad_already_is_an_error(tree: Path, tmp_path: Path
     [
         (since(99), "nothing changes between them"),
         (since(0), "nothing changes between them"),
-        (since(5, before=BAD, after=GOOD), "did you mean --find fixed?"),
-        (since(5, 10), "an end that cannot tell is no end"),
+        (since(5, before=BAD, after=GOOD), "did you mean `find` fixed?"),
+        (since(5, 10), "both ends have to be good or bad"),
     ],
 )
 def test_ends_that_do_not_differ_as_they_must_are_refused(
@@ -205,7 +205,7 @@ def test_ends_that_do_not_differ_as_they_must_are_refused(
     ("old", "new", "said"),
     [
         ("HEAD", "main", "are the same commit; choose another end"),
-        ("HEAD", "HEAD~3", r"came before --good HEAD .* or did you mean --find fixed\?"),
+        ("HEAD", "HEAD~3", r"came before --good HEAD .* or did you mean `find` fixed\?"),
     ],
 )
 def test_ends_that_nothing_lies_between_are_refused(

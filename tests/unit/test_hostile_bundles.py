@@ -135,13 +135,15 @@ def test_an_entry_that_says_what_no_entry_says_is_refused(
     field: str, value: object, tmp_path: Path
 ) -> None:
     file = bundle(tmp_path / "b.tar", kernel_files(entry_json(**{field: value})))
-    assert_refused(file, tmp_path / "cache", f"kernels/{KEY} is no entry of vmtest's: entry.json")
+    assert_refused(
+        file, tmp_path / "cache", f"kernels/{KEY} is not an entry of vmtest's cache: entry.json"
+    )
 
 
 @pytest.mark.parametrize("record", [b"", b"[]", b"null", b"{}", b"\xff", b"[" * 100_000])
 def test_an_entry_whose_record_is_none_is_refused(record: bytes, tmp_path: Path) -> None:
     file = bundle(tmp_path / "b.tar", kernel_files(record))
-    assert_refused(file, tmp_path / "cache", f"kernels/{KEY} is no entry of vmtest's")
+    assert_refused(file, tmp_path / "cache", f"kernels/{KEY} is not an entry of vmtest's cache")
 
 
 @pytest.mark.parametrize("key", ["a b", "a;touch MARK", "$(x)", "..", ".", "a'b", "x" * 250])
@@ -170,7 +172,7 @@ def test_a_guest_image_that_is_no_squashfs_is_refused(content: bytes, tmp_path: 
     record = json.dumps({"size": len(content), "sha256": "0" * 64}).encode()
     files = {f"images/{IMAGE}/root.sqfs": content, f"images/{IMAGE}/image.json": record}
     file = bundle(tmp_path / "b.tar", files, (f"images/{IMAGE}",))
-    assert_refused(file, tmp_path / "cache", "root.sqfs is no squashfs")
+    assert_refused(file, tmp_path / "cache", "root.sqfs is not squashfs")
 
 
 @pytest.mark.parametrize("record", [{"size": "4", "sha256": "0" * 64}, {"size": 4}, [], None])
@@ -189,7 +191,9 @@ def test_a_guest_image_whose_record_is_none_is_refused(record: object, tmp_path:
 def test_an_answer_that_is_none_is_refused(answer: object, tmp_path: Path) -> None:
     more = {"resolved/0123.json": json.dumps(answer).encode()}
     file = bundle(tmp_path / "b.tar", {**kernel_files(), **more})
-    assert_refused(file, tmp_path / "cache", "resolved/0123.json is no answer of vmtest's")
+    assert_refused(
+        file, tmp_path / "cache", "resolved/0123.json is not an answer that vmtest stored"
+    )
 
 
 def test_a_member_larger_than_listed_is_refused_before_any_of_it_is_written(

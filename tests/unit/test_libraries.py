@@ -135,7 +135,7 @@ def test_an_option_takes_the_place_of_kernels_toml(project: Path, tmp_path: Path
 
 def test_an_option_that_is_no_libbpf_is_named(project: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"--libbpf 1\.5\.0: '1\.5\.0' does not name a libbpf; write"
+        UsageError, match=r"`libbpf` 1\.5\.0: '1\.5\.0' does not name a libbpf; write"
     ):
         with_libbpf(load_config(project), ["1.5.0"], tmp_path)
 

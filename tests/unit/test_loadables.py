@@ -103,7 +103,7 @@ BAD = {
     "text": (b"int main() {}" * 9, "not an ELF file"),
     "empty": (b"", "not an ELF file"),
     "short": (elf()[:12], "not an ELF file"),
-    "host": (elf(machine=62), "no BPF object (ELF machine 62)"),
+    "host": (elf(machine=62), "not a BPF object (ELF machine 62)"),
     "big": (elf(big=True), "other byte order"),
 }
 
@@ -246,12 +246,12 @@ def test_a_revision_is_there_for_a_while_and_gone_behind(repository: Path) -> No
 
 @pytest.mark.parametrize("revision", ["none", "--all", ""])
 def test_a_revision_that_is_none_is_refused(repository: Path, revision: str) -> None:
-    refused = pytest.raises(UsageError, match="is no folder, and as a git revision")
+    refused = pytest.raises(UsageError, match="is not a folder, and as a git revision")
     with refused, checked_out(repository, revision):
         pass
 
 
 def test_outside_of_git_there_is_no_revision(tmp_path: Path) -> None:
-    refused = pytest.raises(UsageError, match="is no folder, and as a git revision")
+    refused = pytest.raises(UsageError, match="is not a folder, and as a git revision")
     with refused, checked_out(tmp_path, "main"):
         pass

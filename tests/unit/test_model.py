@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from vmtest.errors import UsageError
 from vmtest.model.loads import LoadResult, Verdict
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, exit_status
 from vmtest.model.results import TestResult as OneTest
@@ -183,3 +184,8 @@ def test_a_command_in_several_kernels_has_the_matrix_status() -> None:
 def test_results_travel_between_processes() -> None:
     whole = matrix(Status.PASSED, Status.FAILED)
     assert pickle.loads(pickle.dumps(whole)) == whole
+
+
+def test_an_error_names_the_parameter_that_is_wrong() -> None:
+    assert UsageError("`kernels` 9.9: there is no kernel; see `suites`").field == "kernels"
+    assert UsageError("kernels.toml: does not exist").field == ""

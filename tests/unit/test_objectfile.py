@@ -235,7 +235,7 @@ def test_a_file_is_not_loaded_nor_needs_root(built: Path) -> None:
         (b"\x7fEL", "is not an ELF file"),
         (b"#!/bin/sh\n" * 99, "is not an ELF file"),
         (b"\x7fELF", "is a damaged or truncated ELF file"),
-        (b"\x7fELF\x02\x01\x01" + b"\0" * 100, "is no BPF object"),
+        (b"\x7fELF\x02\x01\x01" + b"\0" * 100, "is not a BPF object"),
     ],
 )
 def test_what_is_no_object_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
@@ -245,20 +245,20 @@ def test_what_is_no_object_is_refused(content: bytes, said: str, tmp_path: Path)
 
 
 def test_a_program_of_the_host_is_refused() -> None:
-    with pytest.raises(UsageError, match="is no BPF object: it is for EM_"):
+    with pytest.raises(UsageError, match="is not a BPF object: it is for EM_"):
         inspect(Path(shutil.which("clang") or "clang").resolve())
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "x.o").open("wb") as file:
         file.truncate(LIMIT + 1)
-    with pytest.raises(UsageError, match="has 32 MiB, more than 32: is no BPF object"):
+    with pytest.raises(UsageError, match="has 32 MiB, more than 32; that is not a BPF object"):
         inspect(tmp_path / "x.o")
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "."])
 def test_what_is_no_file_is_refused(path: str) -> None:
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         inspect(Path(path))
 
 

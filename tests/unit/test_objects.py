@@ -245,7 +245,7 @@ def test_an_object_without_name_or_path_is_refused(item: str) -> None:
 
 def test_a_range_with_a_typo_is_not_taken_for_a_path() -> None:
     with pytest.raises(
-        UsageError, match=r"--object a=x.o@<5,13x: '13x' is not a version constraint"
+        UsageError, match=r"`objects` a=x.o@<5,13x: '13x' is not a version constraint"
     ):
         parse_given("a=x.o@<5,13x")
 
@@ -261,7 +261,7 @@ def test_kernels_that_no_build_is_for_are_named_all_at_once() -> None:
         'object "b": kernel 5.10.262 (5.10.262) is in the range of no build of it (>=6.1)',
         'object "b": kernel 5.15.1 (5.15.1) is in the range of no build of it (>=6.1)',
     ]
-    assert "--kernel" in cure
+    assert "`kernels`" in cure
 
 
 @pytest.mark.parametrize(("needed", "depends"), [(["a"], False), (["a", "b"], True), ([], False)])
@@ -272,7 +272,7 @@ def test_versions_matter_where_no_build_is_for_every_kernel(
 
 
 def test_giving_an_object_that_nobody_uses_is_refused() -> None:
-    with pytest.raises(UsageError, match=r'--object c: there is no \[\[object\]\] "c"'):
+    with pytest.raises(UsageError, match=r'`objects` c: there is no \[\[object\]\] "c"'):
         override(BUILDS, [ObjectFile("c", Path("c.o"))])
 
 
@@ -286,7 +286,7 @@ def elf(machine: int, data: int = 1) -> bytes:
     [
         (b"", "is not an ELF file"),
         (b"#!/bin/sh\n" * 9, "is not an ELF file"),
-        (elf(62), r"is no BPF object \(ELF machine 62\)"),
+        (elf(62), r"is not a BPF object \(ELF machine 62\)"),
         (elf(247, data=2), "has the other byte order; build it for bpfel"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a kernel's result tells a bisect."""
+"""Whether a kernel's result means good, bad or neither to a bisect."""
 
 from __future__ import annotations
 

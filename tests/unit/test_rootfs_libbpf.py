@@ -153,7 +153,7 @@ def test_a_version_that_no_suite_has_names_those_there_are(shelf: Shelf) -> None
     with pytest.raises(ImageError) as caught:
         shelf.take("1.3", quiet)
     said = str(caught.value)
-    assert "[guest] libbpf, or --libbpf: no Debian suite has libbpf 1.3 that can be read" in said
+    assert "[guest] libbpf, or `libbpf`: no Debian suite has libbpf 1.3 that can be read" in said
     assert "there are 1.1 (bookworm), 1.5 (trixie)" in said
     assert "sid cannot be read (its Release file expired" in said
 
@@ -283,7 +283,7 @@ def test_a_file_that_is_no_library_is_refused(
     path = tmp_path / "libbpf.so.1"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match=rf"\[guest\] libbpf, or --libbpf: {path}: {said}"):
+    with pytest.raises(UsageError, match=rf"\[guest\] libbpf, or `libbpf`: {path}: {said}"):
         of_file(path, Files())
 
 

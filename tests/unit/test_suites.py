@@ -301,7 +301,7 @@ def test_the_root_is_the_common_folder_whatever_is_chosen(tmp_path: Path) -> Non
 def test_an_object_that_no_build_offers_is_named_with_the_cure(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").touch()
     suite = Suite("a", tmp_path / "test_a.py", ("prog",))
-    with pytest.raises(UsageError, match=r'suite "a": there is no object "prog".*--object prog='):
+    with pytest.raises(UsageError, match=r'suite "a": there is no object "prog".*`objects` prog='):
         pack_suites([suite], [suite], {})
 
 

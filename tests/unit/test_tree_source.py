@@ -183,7 +183,7 @@ def test_of_a_shallow_clone_that_is_said(tree: Path, store: Store, tmp_path: Pat
 
 
 def test_a_folder_without_git_is_named(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(KernelUnavailable, match=r"is no git repository; tree\.path in "):
+    with pytest.raises(KernelUnavailable, match=r"is not a git repository; tree\.path in "):
         fetch(kernel(tmp_path), store)
     with pytest.raises(KernelUnavailable, match=r"no such folder; correct tree\.path"):
         fetch(kernel(tmp_path / "absent"), store)
@@ -191,7 +191,9 @@ def test_a_folder_without_git_is_named(store: Store, tmp_path: Path) -> None:
 
 def test_a_repository_of_something_else_is_named(tree: Path, store: Store) -> None:
     commit(tree, "Makefile", "all:\n")
-    with pytest.raises(KernelUnavailable, match="is no kernel's tree: its Makefile has no VERSION"):
+    with pytest.raises(
+        KernelUnavailable, match="is not a kernel tree: its Makefile has no VERSION"
+    ):
         fetch(kernel(tree), store)
 
 

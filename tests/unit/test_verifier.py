@@ -312,7 +312,7 @@ def test_a_kernel_that_the_baseline_does_not_know_is_noted() -> None:
 
 @pytest.mark.parametrize("words", ["reject", "+x%", "+20", "", "rejected;regressed"])
 def test_words_that_are_none_are_refused(words: str) -> None:
-    with pytest.raises(UsageError, match="is none of rejected, regressed, drift, limit"):
+    with pytest.raises(UsageError, match="is not one of rejected, regressed, drift, limit"):
         FailOn.parse(words)
 
 
@@ -320,8 +320,8 @@ def test_words_that_are_none_are_refused(words: str) -> None:
     ("text", "said"),
     [
         ("", "not JSON"),
-        ("[]", "is no baseline"),
-        ('{"schema": 1}', "is no baseline"),
+        ("[]", "is not a baseline"),
+        ('{"schema": 1}', "is not a baseline"),
         ('{"schema": 2, "kernels": {}}', "schema 2, but this vmtest reads 1; upgrade vmtest"),
         ('{"schema": 0, "kernels": {}}', "schema 0, but this vmtest reads 1; write a new one"),
         ('{"schema": 1, "kernels": {"6": {"kernel": "6"}}}', "kernels.6.objects: field required"),

@@ -114,7 +114,7 @@ def test_such_modules_boot_in_a_plain_folder(tmp_path: Path) -> None:
 
 
 def test_a_guest_image_in_which_qemu_would_find_another_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InfrastructureError, match=r"root\.sqfs is no squashfs"):
+    with pytest.raises(InfrastructureError, match=r"root\.sqfs is not squashfs"):
         make_folder(find_vng(), kernel_in(tmp_path), disk_in(tmp_path, b"QFI\xfb" + bytes(99)))
 
 

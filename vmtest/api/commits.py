@@ -122,7 +122,7 @@ def carry_out_commits(
 def check_kconfig(file: Path | None) -> None:
     """Raise UsageError when the fragment is not there."""
     if file is not None and not file.is_file():
-        raise UsageError(f"--kconfig {file}: there is no such file")
+        raise UsageError(f"`kconfig` {file}: there is no such file")
 
 
 def tree_at(path: Path) -> GitTree:
@@ -132,7 +132,7 @@ def tree_at(path: Path) -> GitTree:
             path.absolute(),
             "vmtest bisect",
             path_from="the tree's path",
-            rev_from="--good or --bad",
+            rev_from="`good` or `bad`",
         ).top()
     except InfrastructureError as error:
         raise UsageError(str(error)) from error
@@ -154,7 +154,7 @@ def _kernels(
 def _span(tree: GitTree, history: History, request: CommitsRequest) -> CommitRange:
     fixed = request.find is Find.FIXED
     revisions = (request.bad, request.good) if fixed else (request.good, request.bad)
-    names = ("--bad", "--good") if fixed else ("--good", "--bad")
+    names = ("`bad`", "`good`") if fixed else ("`good`", "`bad`")
     old, new = (_commit(tree, revision) for revision in revisions)
     written = (f"{names[0]} {revisions[0]}", f"{names[1]} {revisions[1]}")
     return history.span(old, new, written, Find.BROKEN if fixed else Find.FIXED)

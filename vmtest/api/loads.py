@@ -132,7 +132,7 @@ def _others(
         # What that revision names and does not build, or not with this vmtest, is not there.
         built = [build for build in theirs.objects if build.path.exists()]
         if not built:
-            raise UsageError(f"--against {against}: its [build] makes none of its objects")
+            raise UsageError(f"`against` {against}: its [build] makes none of its objects")
         return types.of_other_builds(loadables.configured(built, theirs.directory), given)
     here = settings.directory
     moved = [
@@ -141,5 +141,5 @@ def _others(
         if one.build.path.is_relative_to(here)
     ]
     if not moved:
-        raise UsageError(f"--against {against}: these objects are not below {here}")
+        raise UsageError(f"`against` {against}: these objects are not below {here}")
     return loadables.in_folder(moved, theirs.directory)

@@ -103,7 +103,7 @@ class History:
         if base == new:
             raise UsageError(
                 f"{names[1]} came before {names[0]}: the ends are out of order; or did you mean "
-                f"--find {other_find}?"
+                f"`find` {other_find}?"
             )
         if not base:
             raise UsageError(
@@ -114,7 +114,7 @@ class History:
         if base != old:
             met = self.commit(base)
             notes.append(
-                f"{names[0]} is no ancestor of {names[1]}: where they parted, {met.point.name} "
+                f"{names[0]} is not an ancestor of {names[1]}: where they parted, {met.point.name} "
                 f'"{met.subject}", is asked first'
             )
         changed = self.tree.changed()

@@ -121,7 +121,7 @@ def find_interrupted(runs: Path, asked: Mapping[str, Any]) -> tuple[Path, Record
             differs = [k for k, v in asked.items() if recorded.question.asked.get(k) != v]
             others.append(f"{file.parent.name} differs in {', '.join(differs)}")
     raise UsageError(
-        "\n".join(["--resume: there is no interrupted bisect of this question", *others[:3]])
+        "\n".join(["`resume`: there is no interrupted bisect of this question", *others[:3]])
     )
 
 

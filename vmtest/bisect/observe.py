@@ -1,4 +1,4 @@
-"""What a kernel's result tells a bisect: good, bad, or nothing; and the words for it.  Pure.
+"""Whether a kernel's result means good, bad or neither to a bisect, and why.  Pure.
 
 A test or a program that is bad is never told apart from an infrastructure fault by guessing: what
 did not run under the test is SKIP.

@@ -27,11 +27,11 @@ def archive_of(settings: Config, name: str | None) -> AptArchive:
             f'add one, for example [apt.debian] with suites = ["trixie-security"]'
         )
     if name is None and len(archives) > 1:
-        raise UsageError(f"{settings.file}: has several [apt.NAME]; choose one with --archive NAME")
+        raise UsageError(f"{settings.file}: has several [apt.NAME]; choose one with `archive` NAME")
     chosen = next(iter(archives)) if name is None else name
     if chosen not in archives:
         raise UsageError(
-            f"--archive {name}: there is no [apt.{name}]{suggestion(chosen, archives)}"
+            f"`archive` {name}: there is no [apt.{name}]{suggestion(chosen, archives)}"
         )
     return archives[chosen]
 
@@ -47,7 +47,7 @@ def question_of(
     source, fixed = AptSource(archive), asked["find"] == Find.FIXED
     good, bad = asked["good"], asked["bad"]
     older, newer = (bad, good) if fixed else (good, bad)
-    words_of = ("--bad", "--good") if fixed else ("--good", "--bad")
+    words_of = ("`bad`", "`good`") if fixed else ("`good`", "`bad`")
     first, last = (
         _version(settings, archive, store, word, end)
         for word, end in zip(words_of, (older, newer), strict=True)
@@ -57,12 +57,12 @@ def question_of(
     except OutOfOrder as error:
         other = Find.BROKEN if fixed else Find.FIXED
         raise UsageError(
-            f"{error}: with --find {asked['find']}, --{'bad' if fixed else 'good'} is the older "
-            f"end; swap them, or did you mean --find {other.value}?"
+            f"{error}: with `find` {asked['find']}, `{'bad' if fixed else 'good'}` is the older "
+            f"end; swap them, or did you mean `find` {other.value}?"
         ) from error
     if len(span.kernels) < 2:
         raise UsageError(
-            f"--good {good} --bad {bad}: both are {span.kernels[0].name}; choose another end"
+            f"`good` {good} `bad` {bad}: both are {span.kernels[0].name}; choose another end"
         )
     return Question(
         asked,

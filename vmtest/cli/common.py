@@ -16,6 +16,7 @@ from typing import NoReturn, TextIO
 
 import typer
 
+from vmtest.cli.options import spelled
 from vmtest.errors import (
     InfrastructureError,
     Interrupted,
@@ -35,7 +36,7 @@ _signalled: list[float] = []
 
 def fail(error: BaseException, *, own: int | None = None) -> NoReturn:
     """Say ``error`` on standard error and exit: 2 (user's), 3 (machine's), or ``own``."""
-    lines = str(error).splitlines() or [type(error).__name__]
+    lines = spelled(str(error)).splitlines() or [type(error).__name__]
     if len(lines) > _MOST_LINES:
         more = len(lines) - _MOST_LINES
         lines = [*lines[:_MOST_LINES], f"... and {more} more"]
@@ -119,7 +120,7 @@ def clean_up_on_signals() -> None:
 def check_accelerator(name: str) -> None:
     """Raise UsageError unless ``name`` is one that ``--accel`` takes."""
     if name not in ("auto", "kvm", "tcg"):
-        raise UsageError(f"--accel {name}: is none of auto, kvm, tcg")
+        raise UsageError(f"--accel {name}: write auto, kvm or tcg")
 
 
 def dump(value: object) -> str:

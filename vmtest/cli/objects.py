@@ -40,7 +40,7 @@ def inspect_objects(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Object files.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Print each; nothing of any when one is no object."""
+    """Print each, or nothing if one is not an object."""
     with common.reported():
         found = [inspect(file) for file in files]
         if as_json:

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vmtest.verify import types
+
+_PARAMETER = re.compile(r"`([a-z_]+)`")
+_SPELLED = {
+    "kernels": "--kernel",
+    "suites": "--suite",
+    "objects": "--object",
+    "types": "--type",
+    "command": "--exec",
+    **{
+        name: f"--{name.replace('_', '-')}"
+        for name in (
+            "against", "archive", "bad", "config", "copy", "fail_on", "find", "good", "kconfig",
+            "libbpf", "results", "resume", "verify",
+        )
+    },
+}  # fmt: skip
+
+
+def spelled(message: str) -> str:
+    """``message`` of an error, with options in the place of the parameters of a call.
+
+    The calls of vmtest.api name those in backquotes.
+    """
+    return _PARAMETER.sub(lambda found: _SPELLED.get(found[1], found[0]), message)
+
 
 ConfigOption = Annotated[
     Path | None,

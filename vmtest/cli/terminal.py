@@ -67,7 +67,7 @@ def _raw_terminal() -> Iterator[None]:
     try:
         before = termios.tcgetattr(0)
     except termios.error as error:
-        raise UsageError(f"standard input is no terminal any more: {error}") from error
+        raise UsageError(f"standard input is not a terminal any more: {error}") from error
     try:
         tty.setraw(0)
         yield

@@ -45,11 +45,11 @@ def parse_copy(text: str) -> Copy:
     path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would lose a link's name
     name = path.name
     if not (source and name):
-        raise UsageError(f"--copy {text}: names no file; write FILE, DIR or FILE:GUESTPATH")
+        raise UsageError(f"`copy` {text}: names no file; write FILE, DIR or FILE:GUESTPATH")
     target = PurePosixPath(place or name)
     if target.is_absolute() or ".." in target.parts:
         raise UsageError(
-            f"--copy {text}: {place} is outside of the working folder {WORK}; write a relative "
+            f"`copy` {text}: {place} is outside of the working folder {WORK}; write a relative "
             "path, and have the command move it if it must lie elsewhere"
         )
     if place.endswith("/") or (place == "." and not path.is_dir()):
@@ -68,13 +68,13 @@ def members(copies: Sequence[Copy]) -> dict[PurePosixPath, Path]:
     for copy in copies:
         for place, path in _entries(copy):
             if place in found and not (path.is_dir() and found[place].is_dir()):
-                raise UsageError(f"--copy: {found[place]} and {path} would both be {place}")
+                raise UsageError(f"`copy`: {found[place]} and {path} would both be {place}")
             found[place] = path
             if path.is_file() and not path.is_symlink():
                 size += path.stat().st_size
         if size > COPY_LIMIT:
             raise UsageError(
-                f"--copy {copy.source}: {size >> 20} MiB in all, more than {COPY_LIMIT >> 20}, "
+                f"`copy` {copy.source}: {size >> 20} MiB in all, more than {COPY_LIMIT >> 20}, "
                 f"the largest is {_largest(found)}: strip binaries, name only what is needed"
             )
     return found
@@ -85,12 +85,12 @@ def _entries(copy: Copy) -> Iterator[tuple[PurePosixPath, Path]]:
         source = copy.source.resolve(strict=True)
     except OSError as error:
         raise UsageError(
-            f"--copy {copy.source}: {error.strerror}; does the [build] command make it?"
+            f"`copy` {copy.source}: {error.strerror}; does the [build] command make it?"
         ) from error
     if not (source.is_file() or source.is_dir()):
-        raise UsageError(f"--copy {copy.source}: is neither a file nor a folder")
+        raise UsageError(f"`copy` {copy.source}: is neither a file nor a folder")
     if not os.access(source, os.R_OK):
-        raise UsageError(f"--copy {copy.source}: cannot be read; check its permissions")
+        raise UsageError(f"`copy` {copy.source}: cannot be read; check its permissions")
     yield copy.target, source
     for path in sorted(source.rglob("*")) if source.is_dir() else ():
         if path.is_symlink() or path.is_file() or path.is_dir():  # no sockets, no devices
@@ -133,8 +133,8 @@ def check_program(command: Sequence[str], there: Mapping[PurePosixPath, Path]) -
     if inside:
         raise UsageError(f"{program}: in the guest it is ./{inside[0]}; write that after --")
     raise UsageError(
-        f"{program} is not in the guest: only what --copy names is copied; "
-        f"write --copy {shlex.quote(program)} -- ./{place.name}"
+        f"{program} is not in the guest: only what `copy` names is copied; "
+        f"write `copy` {shlex.quote(program)} -- ./{place.name}"
     )
 
 

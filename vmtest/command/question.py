@@ -28,7 +28,7 @@ def work_of_command(settings: Config, line: str, copy: Sequence[str], results: s
     try:
         argv = shlex.split(line)
     except ValueError as error:
-        raise UsageError(f"--exec {line}: {error}; quote it as for a shell") from error
+        raise UsageError(f"`command` {line}: {error}; quote it as for a shell") from error
     copies, format = [parse_copy(text) for text in copy], parse_format(results)
     copied, files = read_copies(copies), Files()
     check_program(argv, copied.places)

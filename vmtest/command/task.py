@@ -114,7 +114,7 @@ class CommandWork:
             return Status.FAILED, ", ".join([*parts, status_words(status)])
         if not tests:
             assert run.command.format is not None
-            what = f"the command told no test that --results {run.command.format.kind} reads"
+            what = f"--results {run.command.format.kind} found no test in what the command wrote"
             return Status.NO_TESTS, f"{what}; see {LOG}"
         return (Status.PASSED, "") if status == 0 else (Status.FAILED, _why(run))
 

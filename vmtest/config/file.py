@@ -63,7 +63,7 @@ def with_libbpf(config: Config, given: Sequence[str], directory: Path) -> Config
     try:
         libbpf_choice(list(given))
     except ValueError as error:
-        raise UsageError(f"--libbpf {' '.join(given)}: {error}") from error
+        raise UsageError(f"`libbpf` {' '.join(given)}: {error}") from error
     chosen = tuple(str(directory / Path(one)) if is_path(one) else one for one in given)
     return replace(config, guest=replace(config.guest, libbpf=chosen))
 
@@ -76,7 +76,7 @@ def find(start: Path) -> Path:
             return candidate
     raise UsageError(
         f"there is no kernels.toml in {start} nor above it; "
-        "write one (docs/reference/kernels-toml.md), or name one with --config FILE"
+        "write one (docs/reference/kernels-toml.md), or name one with `config` FILE"
     )
 
 
@@ -92,7 +92,7 @@ def load(file: Path) -> Config:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError(f"{file} does not exist; name another with --config FILE") from None
+        raise UsageError(f"{file} does not exist; name another with `config` FILE") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read {file}: {reason}; check its permissions") from error

@@ -117,13 +117,13 @@ def _url(value: str) -> str:
 
 def _sha256(value: str) -> str:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
-        raise ValueError("is no sha256: it has 64 hexadecimal digits")
+        raise ValueError("is not a sha256, which has 64 hexadecimal digits")
     return value.lower()
 
 
 def _tag(value: str) -> str:
     if not re.fullmatch(r"v\d+\.\d+(\.\d+)?(-rc\d+)?", value):
-        raise ValueError('is no tag of a kernel; write it as "v6.6.17" or "v6.7-rc2"')
+        raise ValueError('is not a tag of the kernel; write it as "v6.6.17" or "v6.7-rc2"')
     return value
 
 
@@ -143,7 +143,7 @@ def _option(value: str) -> str:
 def _network(value: object) -> object:
     cards = {False: Network.NONE, True: Network.CLOSED, "outbound": Network.OUTBOUND}
     if not isinstance(value, bool | str) or value not in cards:
-        raise ValueError('is no network card; write false, true or "outbound"')
+        raise ValueError('is not a network; write false, true or "outbound"')
     return cards[value]
 
 

@@ -34,7 +34,7 @@ def select_kernels(
         if not found:
             names = ", ".join(kernel.name for kernel in kernels)
             raise UsageError(
-                f"--kernel {pattern}: no kernel is within this range (there are: {names})"
+                f"`kernels` {pattern}: no kernel is within this range (there are: {names})"
             )
         chosen.update(found)
     return tuple(kernel for kernel in kernels if kernel.name in chosen)
@@ -49,18 +49,18 @@ def _matching(
         tag = pattern.removeprefix("tag:")
         if tag not in tags:
             raise UsageError(
-                f'--kernel {pattern}: no kernel has the tag "{tag}"{suggestion(tag, tags)}'
+                f'`kernels` {pattern}: no kernel has the tag "{tag}"{suggestion(tag, tags)}'
             )
         return {kernel.name for kernel in kernels if tag in kernel.tags}
     if VersionRange.looks_like(pattern):
         try:
             wanted = VersionRange.parse(pattern)
         except ValueError as error:
-            raise UsageError(f"--kernel {pattern}: {error}") from error
+            raise UsageError(f"`kernels` {pattern}: {error}") from error
         return {name for name in names if name not in versions or versions[name] in wanted}
     if pattern not in names:
         raise UsageError(
-            f'--kernel {pattern}: there is no kernel "{pattern}"{suggestion(pattern, names)}'
+            f'`kernels` {pattern}: there is no kernel "{pattern}"{suggestion(pattern, names)}'
         )
     return {pattern}
 
@@ -76,7 +76,8 @@ def packaged(config: Config, pattern: str) -> Kernel | None:
         return None
     if archive not in config.archives:
         raise UsageError(
-            f"--kernel {pattern}: there is no [apt.{archive}]{suggestion(archive, config.archives)}"
+            f"`kernels` {pattern}: there is no [apt.{archive}]"
+            f"{suggestion(archive, config.archives)}"
         )
     return replace(config.defaults, name=version, spec=AptSpec(archive, version))
 
@@ -91,5 +92,7 @@ def select_suites(suites: Sequence[Suite], names: Sequence[str]) -> tuple[Suite,
     known = {suite.name for suite in suites}
     for name in names:
         if name not in known:
-            raise UsageError(f'--suite {name}: there is no suite "{name}"{suggestion(name, known)}')
+            raise UsageError(
+                f'`suites` {name}: there is no suite "{name}"{suggestion(name, known)}'
+            )
     return tuple(suite for suite in suites if not names or suite.name in names)

@@ -322,7 +322,7 @@ def find_mirrors(
         )
     for one in (found.main, found.security):
         if one is not None and (not one.uri.strip() or any(c.isspace() for c in one.uri)):
-            raise UsageError(f"{one.source}: {one.uri!r} is no mirror's address")
+            raise UsageError(f"{one.source}: {one.uri!r} is not the address of a mirror")
     return found
 
 

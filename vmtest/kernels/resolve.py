@@ -41,7 +41,7 @@ def choose_kernels(
     for kernel in extra:
         check_version(kernel.name)
         if is_pattern(kernel.name):
-            raise UsageError(f"--kernel .../{kernel.name}: write one version, such as 6.12.117-1")
+            raise UsageError(f"`kernels` .../{kernel.name}: write one version, such as 6.12.117-1")
     resolved: dict[str, Resolved] = {}
     if extra and not patterns:
         return extra, resolved

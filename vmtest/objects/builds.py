@@ -53,12 +53,12 @@ def parse_given(item: str) -> ObjectFile:
         try:
             kernels = VersionRange.parse(text)
         except ValueError as error:
-            raise UsageError(f"--object {item}: {error}") from error
+            raise UsageError(f"`objects` {item}: {error}") from error
     else:
         path = rest
     if not (name and path):
         raise UsageError(
-            f"--object {item}: write NAME=PATH, for example sendmsg=build/x.o, "
+            f"`objects` {item}: write NAME=PATH, for example sendmsg=build/x.o, "
             "or NAME=PATH@RANGE, for example 'sendmsg=build/compat.o@<5.13'"
         )
     return ObjectFile(name, Path(path).absolute(), kernels)
@@ -74,7 +74,7 @@ def override(objects: Sequence[ObjectFile], given: Sequence[ObjectFile]) -> tupl
     replaced = {build.name for build in given}
     for name in sorted(replaced - known):
         there = ", ".join(sorted(known)) or "none"
-        raise UsageError(f'--object {name}: there is no [[object]] "{name}" (there are: {there})')
+        raise UsageError(f'`objects` {name}: there is no [[object]] "{name}" (there are: {there})')
     return (*(build for build in objects if build.name not in replaced), *given)
 
 
@@ -103,8 +103,8 @@ def check_builds(
             )
     if problems:
         problems.append(
-            "leave these kernels out with --kernel, or name another build: "
-            "[[object]] in kernels.toml, or --object NAME=PATH@RANGE"
+            "leave these kernels out with `kernels`, or name another build: "
+            "[[object]] in kernels.toml, or `objects` NAME=PATH@RANGE"
         )
         raise UsageError("\n".join(problems))
 
@@ -154,6 +154,6 @@ def _check_header(name: str, path: Path, header: bytes) -> None:
         raise UsageError(f'object "{name}": {path} is not an ELF file')
     machine = _machine(header)
     if machine != EM_BPF:
-        raise UsageError(f'object "{name}": {path} is no BPF object (ELF machine {machine})')
+        raise UsageError(f'object "{name}": {path} is not a BPF object (ELF machine {machine})')
     if (header[5] == 1) != (sys.byteorder == "little"):
         raise UsageError(f'object "{name}": {path} has the other byte order; build it for bpfel')

@@ -137,10 +137,11 @@ def _read(path: Path) -> bytes:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{path}: is no file; name an object file, such as build/x.bpf.o")
+            raise UsageError(f"{path}: is not a file; name an object file, such as build/x.bpf.o")
         if status.st_size > LIMIT:
             raise UsageError(
-                f"{path}: has {status.st_size >> 20} MiB, more than {LIMIT >> 20}: is no BPF object"
+                f"{path}: has {status.st_size >> 20} MiB, more than {LIMIT >> 20}; "
+                "that is not a BPF object"
             )
         data = path.read_bytes()
     except OSError as error:
@@ -171,7 +172,7 @@ class _Object:
         self._data = data
         elf = ELFFile(io.BytesIO(data))
         if elf["e_machine"] != "EM_BPF":
-            raise UsageError(f"{path}: is no BPF object: it is for {elf['e_machine']}")
+            raise UsageError(f"{path}: is not a BPF object: it is for {elf['e_machine']}")
         if elf.num_sections() > _MOST_SECTIONS:
             raise ELFError(f"{elf.num_sections()} sections")
         self._order = "<" if elf.little_endian else ">"

@@ -317,7 +317,7 @@ def _given(path: Path) -> RootImage:
             f"folder or an image"
         ) from error
     if not head.startswith(b"hsqs"):
-        raise ImageError(f"guest root: {path} is no squashfs image; make one with mksquashfs")
+        raise ImageError(f"guest root: {path} is not a squashfs image; make one with mksquashfs")
     _check_image(path)
     return RootImage("disk", path.absolute(), sha256_file(path), GUEST_PYTHON)
 

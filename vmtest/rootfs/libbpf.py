@@ -243,10 +243,10 @@ def of_file(path: Path, files: Files) -> Library:
         content = files.read(path, "libbpf")
     except OSError as error:
         raise UsageError(
-            f"[guest] libbpf, or --libbpf: {path}: {error.strerror}; correct the path, or write "
+            f"[guest] libbpf, or `libbpf`: {path}: {error.strerror}; correct the path, or write "
             f'a version ("1.5") or "newest"'
         ) from error
-    version = _version(content.data, f"[guest] libbpf, or --libbpf: {path}")
+    version = _version(content.data, f"[guest] libbpf, or `libbpf`: {path}")
     return Library(version, str(path), content.sha256, content.data)
 
 
@@ -260,7 +260,7 @@ def _version(data: bytes, what: str) -> str:
     except (ELFError, UnicodeDecodeError, KeyError, ValueError) as error:
         raise UsageError(f"{what}: cannot be read as a shared library; {_CURE}") from error
     if not fits:
-        raise UsageError(f"{what}: is no shared library for x86-64; {_CURE}")
+        raise UsageError(f"{what}: is not a shared library for x86-64; {_CURE}")
     if _FILE not in names or not found:
         called = names[0] if names else "nothing"
         raise UsageError(f"{what}: its name within is {called} and not {_FILE}; {_CURE}")
@@ -309,7 +309,7 @@ def _nothing(
 ) -> UsageError | InfrastructureError:
     known = sorted(there.items(), key=lambda pair: _numbers(pair[0]))
     listed = ", ".join(f"{version} ({suite})" for version, suite in known)
-    what = f"[guest] libbpf, or --libbpf: no Debian suite has libbpf {wanted}"
+    what = f"[guest] libbpf, or `libbpf`: no Debian suite has libbpf {wanted}"
     cure = f"there are {listed or 'none'}; name one of these, or the path of a libbpf.so.1"
     if not failed:
         return UsageError(f"{what}: {cure}")

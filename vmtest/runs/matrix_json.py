@@ -50,7 +50,9 @@ def loads(text: str | bytes, name: str = "matrix.json") -> Matrix:
         raise UsageError(f"{name}: holds {_kind(value)}, not a matrix; {cure}")
     schema = value.get("schema")
     if type(schema) is not int:
-        raise UsageError(f"{name}: schema: missing or no number, so this is no matrix; {cure}")
+        raise UsageError(
+            f"{name}: schema: missing or not a number, so this is not a matrix.json; {cure}"
+        )
     if schema != SCHEMA:
         whose = "a newer" if schema > SCHEMA else "an older"
         raise UsageError(

@@ -15,7 +15,7 @@ def read_matrix(folder: RunFolder) -> Matrix:
     """The matrix of a run; what a killed runner left unsaid is read from its results files."""
     file = folder.path / "matrix.json"
     if not file.exists():
-        raise UsageError(f"{folder.path} has no matrix.json: it is no run's folder")
+        raise UsageError(f"{folder.path} has no matrix.json, so it is not the folder of a run")
     matrix = matrix_json.loads(file.read_text(encoding="utf-8"), str(file))
     kernels = []
     for result in matrix.kernels:

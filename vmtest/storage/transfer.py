@@ -98,7 +98,7 @@ def pack(
         },
     }
     if not file.parent.is_dir():
-        raise InfrastructureError(f"{file}: cannot write the bundle: {file.parent} is no folder")
+        raise InfrastructureError(f"{file}: cannot write the bundle: {file.parent} is not a folder")
     part = file.with_name(f".{file.name}.part")
     try:
         with disk_errors(file.parent, f"{file}: writing the bundle"):
@@ -188,7 +188,7 @@ def _summary(entries: list[str], size: int) -> Bundle:
 
 def _no_bundle(file: Path, why: str) -> InfrastructureError:
     return InfrastructureError(
-        f"{file}: is no bundle of vmtest's ({why}); make one with: vmtest image export FILE"
+        f"{file}: is not a bundle of vmtest ({why}); make one with: vmtest image export FILE"
     )
 
 
@@ -302,8 +302,8 @@ def _check_entry(file: Path, folder: Path, entry: PurePosixPath) -> None:
             raise ValueError(f"entry.json: its key is {record.key[:120]!r}")
     except (OSError, ValueError) as error:
         raise InfrastructureError(
-            f"{file}: refused: {entry} is no entry of vmtest's: {error}; export it again where "
-            f"it comes from"
+            f"{file}: refused: {entry} is not an entry of vmtest's cache: {error}; "
+            "export it again where it comes from"
         ) from error
     if record.modules is not None:
         index_modules(place, record.release, f"{file}: {entry}")
@@ -314,8 +314,8 @@ def _check_answer(file: Path, answer: Path) -> None:
         read_answer(answer)
     except (OSError, ValueError) as error:
         raise InfrastructureError(
-            f"{file}: refused: resolved/{answer.name} is no answer of vmtest's: {error}; export it "
-            f"again where it comes from"
+            f"{file}: refused: resolved/{answer.name} is not an answer that vmtest stored: {error}"
+            "; export it again where it comes from"
         ) from error
 
 
@@ -328,7 +328,7 @@ def _check_image(place: Path) -> None:
         raise ValueError(f"image.json: {where}: {first['msg']}") from None
     with (place / "root.sqfs").open("rb") as stream:
         if stream.read(4) != b"hsqs":
-            raise ValueError("root.sqfs is no squashfs")
+            raise ValueError("root.sqfs is not squashfs")
         size = stream.seek(0, os.SEEK_END)
     if size != record.size:
         raise ValueError(f"root.sqfs has {size} bytes and not {record.size}")

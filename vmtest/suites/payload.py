@@ -86,7 +86,7 @@ def pack_suites(
             if name not in objects:
                 raise UsageError(
                     f'suite "{suite.name}": there is no object "{name}" for this kernel; '
-                    f'add [[object]] name = "{name}" to kernels.toml or give --object {name}=PATH'
+                    f'add [[object]] name = "{name}" to kernels.toml or give `objects` {name}=PATH'
                 )
             content = files.read(objects[name], "objects")
             members[f"objects/{name}.o"], digests[name] = content, content.sha256

@@ -24,7 +24,9 @@ def work_of_suites(settings: Config, names: Sequence[str], expression: str | Non
     """
     suites = select.select_suites(settings.suites, names)
     if not suites:
-        raise UsageError(f"{settings.file}: there is no [[suite]]; add one, or give --verify")
+        raise UsageError(
+            f"{settings.file}: there is no [[suite]]; add one, or name an object with `verify`"
+        )
     needed = {name for suite in suites for name in suite.objects}
     options = () if expression is None else ("-k", expression)
     bare = tuple(replace(suite, objects=()) for suite in suites)

@@ -95,7 +95,7 @@ class FailOn:
                 found = replace(found, **{word: True})
             elif word != "nothing":
                 raise UsageError(
-                    f"--fail-on {text}: {word!r} is none of rejected, regressed, drift, limit, "
+                    f"`fail_on` {text}: {word!r} is not one of rejected, regressed, drift, limit, "
                     "attach, nothing, nor a growth such as +20%"
                 )
         return found
@@ -223,7 +223,7 @@ def load(file: Path) -> Baseline:
         raise UsageError(f"{file}: not JSON: {error}; {cure}") from error
     schema = value.get("schema") if isinstance(value, dict) else None
     if type(schema) is not int or "kernels" not in value or not isinstance(value["kernels"], dict):
-        raise UsageError(f"{file}: is no baseline of vmtest verify; {cure}")
+        raise UsageError(f"{file}: is not a baseline of vmtest verify; {cure}")
     if schema != BASELINE_SCHEMA:
         newer = schema > BASELINE_SCHEMA
         raise UsageError(

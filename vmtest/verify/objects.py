@@ -116,7 +116,7 @@ def in_folder(given: Sequence[Given], folder: Path) -> tuple[Given, ...]:
                 break
     if not found:
         first = given[0].tail
-        raise UsageError(f"--against {folder}: has none of these objects (not {first}, for one)")
+        raise UsageError(f"`against` {folder}: has none of these objects (not {first}, for one)")
     return tuple(found)
 
 

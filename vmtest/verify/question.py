@@ -72,12 +72,12 @@ def _given(settings: Config, wanted: str) -> tuple[tuple[Given, ...], str]:
     path, program = _split(wanted)
     found = loadables.expand([path], settings.objects, Path.cwd())
     if len({one.build.name for one in found}) != 1:
-        raise UsageError(f"--verify {wanted}: means {len(found)} objects; name one")
+        raise UsageError(f"`verify` {wanted}: means {len(found)} objects; name one")
     if program:
         names = {info.name for one in found for info in objectfile.inspect(one.build.path).programs}
         if program not in names:
             raise UsageError(
-                f'--verify {wanted}: {path} has no program "{program}"{suggestion(program, names)}'
+                f'`verify` {wanted}: {path} has no program "{program}"{suggestion(program, names)}'
             )
     return found, program
 

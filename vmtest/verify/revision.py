@@ -53,6 +53,6 @@ def _git(project: Path, revision: str, *arguments: str) -> str:
     if done.returncode != 0:
         said = done.stderr.strip().split("\n")[-1] or "there is no such revision"
         raise UsageError(
-            f"--against {revision}: is no folder, and as a git revision of {project}: {said}"
+            f"`against` {revision}: is not a folder, and as a git revision of {project}: {said}"
         )
     return done.stdout.strip()

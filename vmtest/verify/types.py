@@ -53,11 +53,11 @@ def _parsed(text: str) -> Told:
     place, separator, kind = text.rpartition("=")
     object_, colon, program = place.rpartition(":")
     if not (separator and program and kind) or (colon and not object_):
-        raise UsageError(f"--type {text}: write {_FORM}")
+        raise UsageError(f"`types` {text}: write {_FORM}")
     try:
         check_program_type(kind)
     except ValueError as error:
-        raise UsageError(f"--type {text}: {error}") from error
+        raise UsageError(f"`types` {text}: {error}") from error
     return Told(text, object_, program, kind)
 
 
@@ -105,13 +105,14 @@ def _meant(told: Told, given: Sequence[Given], folder: Path) -> list[Given]:
     names = sorted({one.build.name for one in found})
     if len(names) > 1:
         raise UsageError(
-            f"--type {told.text}: {told.object} may be any of {', '.join(names)}; write one of "
+            f"`types` {told.text}: {told.object} may be any of {', '.join(names)}; write one of "
             "these"
         )
     if not found:
         rows = sorted({one.build.name for one in given})
         raise UsageError(
-            f'--type {told.text}: there is no object "{told.object}"{suggestion(told.object, rows)}'
+            f'`types` {told.text}: there is no object "{told.object}"'
+            f"{suggestion(told.object, rows)}"
         )
     return found
 
@@ -137,7 +138,7 @@ def _check_program(told: Told, of: Iterable[tuple[ProgramInfo, ...] | None]) -> 
         names |= {info.name for info in programs}
     if not any(_fits(told, name) for name in names):
         raise UsageError(
-            f'--type {told.text}: there is no program "{told.program}"'
+            f'`types` {told.text}: there is no program "{told.program}"'
             f"{suggestion(told.program, names)}"
         )
 
@@ -160,14 +161,14 @@ def _kind(given: Given, info: ProgramInfo, fitting: Sequence[Told]) -> str:
     closest = max(one.closeness for one in fitting)
     by_kind = {one.kind: one for one in fitting if one.closeness == closest}
     if len(by_kind) > 1:
-        said = " and ".join(f"--type {one.text}" for one in by_kind.values())
+        said = " and ".join(f"`types` {one.text}" for one in by_kind.values())
         raise UsageError(
             f"{said}: tell {info.name} of {given.build.name} different types; leave one of them out"
         )
     ((kind, told),) = by_kind.items()
     if kind in _WANT_ATTACH and info.type != kind:
         raise UsageError(
-            f"--type {told.text}: a {kind} program needs an attach type; write "
+            f"`types` {told.text}: a {kind} program needs an attach type; write "
             f"{told.text}:ATTACH, with one of {', '.join(attach_types_of(kind))}"
         )
     return kind

@@ -139,7 +139,7 @@ def _check_root(image: KernelImage, path: Path, kind: RootKind) -> None:
         head = stream.read(len(_SQUASHFS))
     if head != _SQUASHFS:
         raise InfrastructureError(
-            f"{image.name}: the guest image {path} is no squashfs (it begins with "
+            f"{image.name}: the guest image {path} is not squashfs (it begins with "
             f"{head.hex(' ') or 'nothing'}); remove its folder from the cache, or make the image "
             f"with mksquashfs"
         )

@@ -14,6 +14,7 @@ from vmtest.bisect.render import opening, render_commits
 from vmtest.bisect.rounds import Watch
 from vmtest.cli.bisect.shared import Display, resumable
 from vmtest.cli.common import say
+from vmtest.cli.options import spelled
 from vmtest.errors import InfrastructureError
 from vmtest.kernels.tree.repository import GitTree
 from vmtest.model.project import Config
@@ -34,7 +35,7 @@ def search(
     ends = (span.old.point.label, span.new.point.label)
     say(opening(*ends, many, os.path.relpath(folder.path), len(recorded.seen)))
     for note in span.notes:
-        say(f"note: {note}")
+        say(f"note: {spelled(note)}")
     display = Display(recorded, 1, many)
     watch = Watch(display.begins, display.told)
     with resumable(KeyboardInterrupt, InfrastructureError):

@@ -77,7 +77,7 @@ def parse_age(text: str) -> float:
     """``30d`` as seconds; raises UsageError."""
     match = re.fullmatch(r"(\d+)([hdw])", text)
     if match is None:
-        raise UsageError(f"--older-than {text}: is no age; write for example 12h, 30d or 8w")
+        raise UsageError(f"--older-than {text}: is not an age; write for example 12h, 30d or 8w")
     return int(match.group(1)) * _UNITS[match.group(2)]
 
 

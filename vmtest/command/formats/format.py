@@ -33,8 +33,8 @@ class Format:
         if text == "tap":
             return cls("tap")
         raise ValueError(
-            f"{text!r} is none of gotest, tap, junit:PATH (PATH is a file that the command "
-            "writes in the guest)"
+            f"{text!r} is not a format: write gotest, tap or junit:PATH (PATH is a file that the "
+            "command writes in the guest)"
         )
 
 
@@ -65,4 +65,4 @@ def parse_format(text: str | None) -> Format | None:
     try:
         return None if text is None else Format.parse(text)
     except ValueError as error:
-        raise UsageError(f"--results {error}") from error
+        raise UsageError(f"`results` {error}") from error

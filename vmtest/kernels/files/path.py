@@ -135,7 +135,9 @@ def _read_image(kernel: Kernel, path: Path) -> bytes:
                 f"(arch/x86/boot/bzImage in a build tree)"
             )
         if status.st_size > _LARGEST_IMAGE:
-            raise KernelUnavailable(f"{kernel.name}: {path} is no kernel: it is over 1 GiB")
+            raise KernelUnavailable(
+                f"{kernel.name}: {path} is not a kernel: it is larger than 1 GiB"
+            )
         return path.read_bytes()
     except OSError as error:
         raise KernelUnavailable(

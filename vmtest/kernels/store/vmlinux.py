@@ -63,7 +63,7 @@ def unpack(data: bytes, name: str) -> Unpacked:
         return _from_elf(data, name)
     if len(data) < 0x260 or data[0x202:0x206] != b"HdrS":
         raise KernelUnavailable(
-            f"{name}: is no Linux kernel for x86-64 ({_looks_like(data)}); "
+            f"{name}: is not a Linux kernel for x86-64 ({_looks_like(data)}); "
             f"give a vmlinuz, a bzImage or an ELF vmlinux"
         )
     release = _checked(_setup_release(data), name)
@@ -248,7 +248,7 @@ def _payload(data: bytes, name: str) -> tuple[bytes | None, str]:
                 ) from error
             if elf.startswith(_ELF):
                 return elf, ""
-            return None, "its payload is no ELF file"
+            return None, "its payload is not an ELF file"
     return None, f"its payload is compressed in an unknown way ({payload[:6].hex(' ')})"
 
 

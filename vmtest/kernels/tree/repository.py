@@ -99,7 +99,7 @@ class GitTree:
             return KernelVersion.parse(number + found["EXTRAVERSION"].strip())
         except (KeyError, ValueError):
             raise KernelUnavailable(
-                f"{self.name}: {self.path} at {commit[:12]} is no kernel's tree: its Makefile has "
+                f"{self.name}: {self.path} at {commit[:12]} is not a kernel tree: its Makefile has "
                 f"no VERSION, PATCHLEVEL and SUBLEVEL"
             ) from None
 
@@ -140,7 +140,7 @@ class GitTree:
             )
         if not self._git("rev-parse", "--git-dir", missing="").strip():
             raise KernelUnavailable(
-                f"{self.name}: {self.path} is no git repository; {self.path_from} has to be a "
+                f"{self.name}: {self.path} is not a git repository; {self.path_from} has to be a "
                 f"clone of a kernel's (for a kernel that is built already see path)"
             )
 
