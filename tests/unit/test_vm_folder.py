@@ -18,7 +18,7 @@ from vmtest.host.virtme import find_vng, vng_environment
 from vmtest.model.kernels import Accelerator, KernelImage, RootImage
 from vmtest.model.versions import KernelVersion
 from vmtest.vm.folder import VmFolder, make_folder
-from vmtest.vm.vng import vng_argv
+from vmtest.vm.vng import Hardware, vng_argv
 
 RELEASE = "6.1.9-amd64"
 SIGNS = "a b; $(touch {mark}) `touch {mark}` 'q' \"d\", version 9.9 & | x\ny"
@@ -87,7 +87,7 @@ def test_virtme_ng_executes_no_part_of_a_name(made: VmFolder, tmp_path: Path) ->
         pytest.skip("qemu-system-x86_64 or modprobe is not installed on this host")
     vng = find_vng()
     (made.path / "lib/modules" / RELEASE / "kernel").mkdir()
-    argv = vng_argv(vng, made, accelerator=Accelerator.TCG, memory_mib=512, cpus=1)
+    argv = vng_argv(vng, made, Hardware(Accelerator.TCG, 512, 1))
     done = subprocess.run(
         [argv[0], "--dry-run", *argv[1:]],
         env=vng_environment({**os.environ, "TMPDIR": str(made.path)}, vng, made.path),

@@ -9,23 +9,15 @@ import pytest
 from vmtest.host.virtme import vng_environment
 from vmtest.model.kernels import Accelerator, Network
 from vmtest.vm.folder import VmFolder
-from vmtest.vm.vng import BOOTSTRAP, agent_line, vng_argv
+from vmtest.vm.vng import BOOTSTRAP, Hardware, agent_line, vng_argv
 
 DISK = VmFolder(Path("/tmp/vm"), "disk")
 HOST = VmFolder(Path("/tmp/vm"), "host")
 
 
 def argv(folder: VmFolder = DISK, accelerator: Accelerator = Accelerator.TCG, **more: Any) -> str:
-    command = vng_argv(
-        Path("/venv/bin/vng"),
-        folder,
-        accelerator=accelerator,
-        memory_mib=1024,
-        cpus=1,
-        cmdline=("quiet",),
-        **more,
-    )
-    return " ".join(command)
+    hardware = Hardware(accelerator, memory_mib=1024, cpus=1, cmdline=("quiet",), **more)
+    return " ".join(vng_argv(Path("/venv/bin/vng"), folder, hardware))
 
 
 def test_kvm_is_disabled_where_it_does_not_work() -> None:

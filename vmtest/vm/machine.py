@@ -35,7 +35,7 @@ from vmtest.vm.klog import KernelLog, merged
 from vmtest.vm.qmp import Qmp, QmpError
 from vmtest.vm.session import PATIENCE, Keys, SshSession
 from vmtest.vm.snapshot import Snapshot, SnapshotError, prepare, save, send
-from vmtest.vm.vng import agent_line, own_lines, vng_argv
+from vmtest.vm.vng import Hardware, agent_line, own_lines, vng_argv
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,19 @@ class MachineSpec:
     cpus: int = 1
     cmdline: Sequence[str] = field(default=())
     network: Network = Network.NONE
+
+    def hardware(self, *, monitor: bool) -> Hardware:
+        """What virtme-ng is told of it; with a ``monitor`` the guest can be saved."""
+        return Hardware(
+            accelerator=self.probe.accelerator,
+            firmware=self.probe.firmware,
+            memory_mib=self.memory_mib,
+            cpus=self.cpus,
+            cmdline=self.cmdline,
+            network=self.network,
+            share=share_of(self.image),
+            monitor=monitor,
+        )
 
 
 READY = b"ready"
@@ -131,18 +144,7 @@ class Machine:
     def _command(self, vng: Path, folder: VmFolder) -> list[str]:
         if self._snapshot is not None:
             return prepare(self._snapshot, folder.path)
-        return vng_argv(
-            vng,
-            folder,
-            accelerator=self.spec.probe.accelerator,
-            firmware=self.spec.probe.firmware,
-            memory_mib=self.spec.memory_mib,
-            cpus=self.spec.cpus,
-            cmdline=self.spec.cmdline,
-            network=self.spec.network,
-            share=share_of(self.spec.image),
-            monitor=self._keep is not None,
-        )
+        return vng_argv(vng, folder, self.spec.hardware(monitor=self._keep is not None))
 
     def __exit__(
         self,

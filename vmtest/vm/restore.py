@@ -87,18 +87,8 @@ def key_of(spec: MachineSpec) -> str:
 
 def _command(spec: MachineSpec) -> list[str]:
     """How virtme-ng is told to boot ``spec``, in a folder that is the same for all."""
-    return vng_argv(
-        Path("vng"),
-        VmFolder(Path("/"), spec.root.kind),
-        accelerator=spec.probe.accelerator,
-        firmware=spec.probe.firmware,
-        memory_mib=spec.memory_mib,
-        cpus=spec.cpus,
-        cmdline=spec.cmdline,
-        network=spec.network,
-        share=share_of(spec.image),
-        monitor=True,
-    )
+    folder = VmFolder(Path("/"), spec.root.kind)
+    return vng_argv(Path("vng"), folder, spec.hardware(monitor=True))
 
 
 def _virtme_version() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vmtest.model.kernels import Accelerator, Network, Share
@@ -49,53 +50,58 @@ def kernel_options(cmdline: Sequence[str]) -> list[str]:
     return [*_CMDLINE, *cmdline]
 
 
-def vng_argv(
-    vng: Path,
-    folder: VmFolder,
-    *,
-    accelerator: Accelerator,
-    memory_mib: int,
-    cpus: int,
-    cmdline: Sequence[str] = (),
-    network: Network = Network.NONE,
-    firmware: str = "",
-    share: Share = "9p",
-    monitor: bool = False,
-) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a guest is given beside its kernel and its root.
+
+    ``cmdline`` is appended to the kernel's command line.  ``network`` is the network card;
+    without one there is only ``lo``.  ``firmware`` replaces QEMU's own.  ``share`` virtiofs takes
+    the host's virtiofsd, which has to be there.  With a ``monitor`` QEMU connects to the folder's
+    second socket, for QMP.
+    """
+
+    accelerator: Accelerator
+    memory_mib: int
+    cpus: int
+    cmdline: Sequence[str] = ()
+    network: Network = Network.NONE
+    firmware: str = ""
+    share: Share = "9p"
+    monitor: bool = False
+
+
+def vng_argv(vng: Path, folder: VmFolder, hardware: Hardware) -> list[str]:
     """The ``vng`` command that boots what ``folder`` holds, with SSH on its unix socket.
 
     QEMU connects to the socket; somebody has to listen there.  virtme-ng puts most of
-    this into a shell as it is, so every word is ours but ``cmdline``, which it quotes and
-    appends to the kernel's command line.  ``network`` is the guest's
-    network card; without one it has only ``lo``.  ``firmware`` replaces
-    QEMU's own.  ``share`` virtiofs takes the host's virtiofsd, which has to be there.  With a
-    ``monitor`` QEMU connects to the folder's second socket, for QMP.
+    this into a shell as it is, so every word is ours but the hardware's ``cmdline``, which it
+    quotes.
     """
     argv = [str(vng), "--verbose", "--disable-monitor"]
-    if share == "9p":
+    if hardware.share == "9p":
         argv.append("--force-9p")
-    if accelerator is Accelerator.TCG:
+    if hardware.accelerator is Accelerator.TCG:
         argv.append("--disable-kvm")
-    argv += ["--cpus", str(cpus), "--memory", f"{memory_mib}M", "--user", "root"]
+    argv += ["--cpus", str(hardware.cpus), "--memory", f"{hardware.memory_mib}M", "--user", "root"]
     argv += ["--name", "vmtest"]  # else the host's, whatever that is
     if folder.root_kind == "disk":
         argv += ["--root-disk", str(folder.root), "--root-fstype", "squashfs"]
     elif folder.root_kind == "directory":
         argv += ["--root", str(folder.root)]
-    for option in kernel_options(cmdline):
+    for option in kernel_options(hardware.cmdline):
         argv += ["--append", option]
     devices = (
         f"-chardev socket,id=ssh,path={folder.socket} -device virtio-serial-pci"
         f" -device virtserialport,name={PORT},chardev=ssh -sandbox {_SANDBOX}"
     )
-    if network:
+    if hardware.network:
         # Not by virtme-ng, whose DHCP runs before the driver is loaded: it is a module.
-        closed = ",restrict=on" if network is Network.CLOSED else ""
+        closed = ",restrict=on" if hardware.network is Network.CLOSED else ""
         devices += f" -netdev user,id=net{closed} -device virtio-net-pci,netdev=net,romfile="
-    if monitor:
+    if hardware.monitor:
         devices += f" -chardev socket,id=qmp,path={folder.monitor} -mon chardev=qmp,mode=control"
-    if firmware:
-        devices += f" -bios {firmware}"
+    if hardware.firmware:
+        devices += f" -bios {hardware.firmware}"
     # One option with "=": argparse refuses a value that begins with "-".
     argv += [f"--qemu-opts={devices}", "--run", str(folder.kernel), "--exec", BOOTSTRAP]
     return argv
