@@ -262,7 +262,7 @@ def test_a_check_that_raises_ends_the_run(watch: Watch) -> None:
         if time.monotonic() - began > 1:
             raise SessionLost("cancelled")
 
-    argv = pytest_argv(watched.payload, sys.executable, ())
+    argv = pytest_argv(watched.payload, sys.executable, ("-p", "no:randomly"))
     with pytest.raises(SessionLost, match="cancelled"):
         watched.run.execute(watched.session, argv, LIMITS, check, lambda: 0.0)
 

@@ -70,7 +70,8 @@ class Watched:
 
     def execute(self, *options: str, limits: Limits = LIMITS) -> None:
         self.install()
-        argv = pytest_argv(self.payload, sys.executable, options)
+        # The tests' own plugins are not the guest's: this one would shuffle the suite.
+        argv = pytest_argv(self.payload, sys.executable, ("-p", "no:randomly", *options))
         self.run.execute(self.session, argv, limits, lambda: None, lambda: 0.0)
 
     def result(self, name: str) -> TestResult:
