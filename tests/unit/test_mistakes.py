@@ -217,6 +217,28 @@ def test_a_remark_on_the_program_s_result_is_not_why_it_was_refused() -> None:
     assert explain(program_refused(log=remark), MODERN).code == "global-function"
 
 
+ARGUMENT = "func 'bpf_lsm_file_open' arg0 {}\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "last", "reason"),
+    [
+        ("has btf_id 729 type STRUCT 'file'", "R0 says something new", "unknown"),
+        (
+            "has btf_id 729 type STRUCT 'file'",
+            "invalid bpf_context access off=64",
+            "context-access",
+        ),
+        ("type INT is not a struct", "invalid bpf_context access off=8 size=8", "arguments"),
+    ],
+)
+def test_an_argument_that_was_read_is_not_why_a_program_was_refused(
+    said: str, last: str, reason: str
+) -> None:
+    log = f"{ARGUMENT.format(said)}{last}\n"
+    assert explain(program_refused(log=log), MODERN).code == reason
+
+
 def test_numbers_of_an_access_stand_in_the_evidence() -> None:
     log = "invalid access to map value, value_size=48 off=48 size=8\n"
     last = "R0 min value is outside of the allowed memory range"

@@ -179,7 +179,7 @@ _CALL_WORDS: tuple[tuple[str, Make], ...] = (
     ),
     (r"func (?P<name>bpf_\w+)#\d+ not supported for program type", _for_others),
     (
-        r"func '(?P<name>[^']+)' (?:offset|arg\d+) ",
+        r"func '(?P<name>[^']+)' (?:offset|size|arg\d+) ",
         said(
             "arguments",
             "an argument of the function {name} is read in another way than this kernel allows",

@@ -22,7 +22,7 @@ _NOISE = re.compile(
     r"from \d+ to \d+|last_idx |regs=|parent |(?:old|cur) state:|"
     r"func#\d+ @|Live regs|insns? \d+-\d+|"
     r"returning from callee|to caller at|caller:|callee:|Validating |arg#\d+ reference|"
-    r"Global function \S+\(\) doesn't return scalar|"
+    r"Global function \S+\(\) doesn't return scalar|func '[^']*' arg\d+ has btf_id |"
     r"-- (?:BEGIN|END) |\s*\d+: [.0-9]+ \([0-9a-f]{2}\)|propagating r)"
 )
 # "Verification failed: CATEGORY: WHAT", then indented lines below headings.

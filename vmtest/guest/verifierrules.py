@@ -5,7 +5,7 @@ The rules are tried in their order on every line, from the last line on.
 
 import re
 
-from vmtest.guest import helpers, instructions, libbpfage, mistakerules
+from vmtest.guest import helpers, instructions, libbpfage, mistakerules, verifierlog
 from vmtest.guest.failures import Failure, Kernel, Make, Reason, lacking, listed, rules, said
 
 _HELPER_CONFIG = {
@@ -421,7 +421,7 @@ def _memory(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | 
 
 def _context(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
     # Of a function's arguments the line above says more: which function, and which of them.
-    if any(line.startswith("func '") for line in failure.log.splitlines()):
+    if any(line.startswith("func '") for line in verifierlog.findings(failure.log)):
         return None
     return _CONTEXT(match, failure, kernel)
 
