@@ -84,11 +84,34 @@ def _beyond_stack(match: re.Match[str], failure: Failure, kernel: Kernel) -> Rea
         return None  # too large a stack
     if offset + size <= 0:
         return _UNSET(match, failure, kernel) if "read from" in match[0] else None
+    if offset >= 0:
+        return Reason(
+            "stack-access",
+            f"memory at offset {offset} of the stack is accessed, and the stack ends at offset 0: "
+            "its variables lie below",
+            "access variables of the same function within their size",
+            f"log: {match.string}",
+        )
     return Reason(
         "stack-access",
         f"{size} bytes at offset {offset} of the stack reach beyond its end: the variable that is "
         "accessed, or passed to a helper, is smaller",
         "make the variable as large as what is read or written there, and pass its sizeof()",
+        f"log: {match.string}",
+    )
+
+
+def _fixed(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reason | None:
+    kind = match["kind"]
+    if "or_null" in kind:
+        return None  # it may be calculated with after a comparison with NULL
+    cure = "read the fields of what it points to by their names, and pass the pointer as it is"
+    if kind == "pkt_end":
+        cure = "calculate with data instead: `if (data + SIZE > data_end) return ...;`"
+    return Reason(
+        "pointer-arithmetic",
+        f"the program calculates with a pointer of the kind {kind}, which it must not change",
+        cure,
         f"log: {match.string}",
     )
 
@@ -142,6 +165,7 @@ MISTAKES = rules(
         _beyond_stack,
     ),
     (r"(?:\d+: )?invalid bpf_context access off=", _extended),
+    (r"R\d+ pointer arithmetic on (?P<kind>\S+) prohibited", _fixed),
     (
         r"(?:\d+: )?div by zero",
         said(
