@@ -1,4 +1,4 @@
-"""Running the real command in a process of its own, and what every error of it must keep to."""
+"""Running the real command, mostly in a process of its own, and what its errors keep to."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import forks
+from typer.testing import CliRunner
+
+from vmtest.cli.main import app
 
 MOST_LINES = 15
 
@@ -75,6 +78,21 @@ def vmtest(
                 raise
             texts = [got.result().decode() for got in read]
     return Said(status, *texts)
+
+
+def in_process(*arguments: str, cwd: Path, environment: Mapping[str, str] | None = None) -> Said:
+    """As ``vmtest``, in this process: for usage errors, of which no process is the claim."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    variables = {"COLUMNS": "120", **(environment or {})}
+    try:
+        with chdir(cwd):
+            done = CliRunner().invoke(app, list(arguments), env=variables, prog_name="vmtest")
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Said(done.exit_code, done.stdout, done.stderr)
 
 
 @cache

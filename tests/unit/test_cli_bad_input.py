@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import vmtest
+from command import in_process, vmtest
 
 CONFIG = """
 schema = 1
@@ -67,13 +67,13 @@ def test_a_configuration_that_cannot_be_read(project: Path) -> None:
 
 def test_a_configuration_that_is_no_toml(project: Path) -> None:
     (project / "kernels.toml").write_text("schema = = 1\n")
-    vmtest("run", cwd=project).refuses(2, "kernels.toml", "not valid TOML", "line 1")
+    in_process("run", cwd=project).refuses(2, "kernels.toml", "not valid TOML", "line 1")
 
 
 def test_a_hundred_problems_are_counted_not_poured_out(project: Path) -> None:
     kernels = "".join(f'[[kernel]]\nname = "k{n}"\nx = 1\n' for n in range(100))
     (project / "kernels.toml").write_text("schema = 1\n" + kernels)
-    vmtest("run", cwd=project).refuses(2, 'kernel "k0": unknown key "x"', "more")
+    in_process("run", cwd=project).refuses(2, 'kernel "k0": unknown key "x"', "more")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_kernel_that_could_not_be_had_has_a_junit_file_too(project: Path) -> N
 
 def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(project: Path) -> None:
     (project / "file").touch()
-    said = vmtest("run", "--junit", "file/x.xml", cwd=project, environment=offline(project))
+    said = in_process("run", "--junit", "file/x.xml", cwd=project, environment=offline(project))
     said.refuses(2, "file/x.xml: cannot make its folder", "name another file")
     assert said.out == ""
 
@@ -156,7 +156,7 @@ def test_a_kernel_file_that_is_none(project: Path) -> None:
 
 def test_a_file_that_is_no_object(project: Path) -> None:
     (project / "x.o").write_text("text")
-    said = vmtest("run", "--object", "net=x.o", cwd=project, environment=offline(project))
+    said = in_process("run", "--object", "net=x.o", cwd=project, environment=offline(project))
     said.refuses(2, 'object "net"', "x.o is not an ELF file")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import signed_archive
-from command import vmtest
+from command import in_process, vmtest
 
 from vmtest.bisect.journal import JOURNAL
 from vmtest.objects.compile import clang_argv
@@ -114,13 +114,13 @@ def test_what_cannot_be_meant_is_refused_before_a_run_begins(
 def test_without_an_archive_there_is_nothing_to_go_through(project: Path) -> None:
     text = '[[kernel]]\nname = "a"\npath = "x"\n[[suite]]\nname = "n"\ntests = "test_net.py"\n'
     (project / "kernels.toml").write_text(f"schema = 1\n{text}")
-    vmtest("bisect", *ENDS, cwd=project).refuses(2, "there is no [apt.NAME]")
+    in_process("bisect", *ENDS, cwd=project).refuses(2, "there is no [apt.NAME]")
 
 
 def test_with_several_archives_one_has_to_be_chosen(project: Path) -> None:
     with (project / "kernels.toml").open("a") as file:
         file.write('[apt.other]\nsuites = ["x"]\n')
-    vmtest("bisect", *ENDS, cwd=project).refuses(2, "choose one with --archive NAME")
+    in_process("bisect", *ENDS, cwd=project).refuses(2, "choose one with --archive NAME")
 
 
 def test_a_changed_test_is_another_question(project: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_changed_test_is_another_question(project: Path) -> None:
 def test_an_object_of_kernels_toml_can_be_named(project: Path) -> None:
     with (project / "kernels.toml").open("a") as config:
         config.write('[[object]]\nname = "mesh"\npath = "it.o"\n')
-    said = vmtest("bisect", *ENDS, "--verify", "mesh:pass", cwd=project)
+    said = in_process("bisect", *ENDS, "--verify", "mesh:pass", cwd=project)
     said.refuses(2, 'mesh has no program "pass" (did you mean "passes"?)')
 
 
@@ -172,4 +172,4 @@ def test_a_changed_copy_is_another_question(project: Path) -> None:
 def test_a_kernel_of_an_archive_has_to_be_one_version(
     project: Path, kernel: str, said: str
 ) -> None:
-    vmtest("run", "--kernel", kernel, cwd=project).refuses(2, said)
+    in_process("run", "--kernel", kernel, cwd=project).refuses(2, said)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import signed_archive
-from command import vmtest
+from command import in_process, vmtest
 
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Status
 from vmtest.runs import matrix_json
@@ -68,7 +68,7 @@ def test_available_of_nothing_names_the_nearest(project: Path) -> None:
 
 def test_available_without_an_archive_names_the_cure(project: Path) -> None:
     (project / "kernels.toml").write_text('schema = 1\n[[kernel]]\nname = "x"\npath = "x"\n')
-    vmtest("kernels", "available", cwd=project).refuses(2, "no [apt.NAME]", "add one")
+    in_process("kernels", "available", cwd=project).refuses(2, "no [apt.NAME]", "add one")
 
 
 def test_a_kernel_that_no_run_booted_is_not_outdated(project: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import vmtest
+from command import in_process, vmtest
 
 from vmtest.model.loads import Cost, LoadResult, Verdict
 from vmtest.model.results import KernelResult, Matrix, Status
@@ -56,18 +56,18 @@ def test_what_cannot_be_meant_is_refused(
 ) -> None:
     (tmp_path / "text.o").write_text(TEXT)
     (tmp_path / "empty.o").write_bytes(b"")
-    vmtest("verify", *arguments, cwd=tmp_path).refuses(2, said)
+    in_process("verify", *arguments, cwd=tmp_path).refuses(2, said)
 
 
 def test_a_baseline_of_another_schema_version_is_refused_before_anything(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text('{"schema": 7, "kernels": {}}')
-    said = vmtest("verify", "x.o", "--baseline", "b.json", cwd=tmp_path)
+    said = in_process("verify", "x.o", "--baseline", "b.json", cwd=tmp_path)
     said.refuses(2, "b.json: schema 7, but this vmtest reads 1", "upgrade vmtest")
 
 
 def test_a_revision_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.o").write_bytes(b"\x7fELF\2\1\1" + bytes(9) + b"\1\0\xf7\0" + bytes(44))
-    said = vmtest("verify", "x.o", "--against", "v0", cwd=tmp_path)
+    said = in_process("verify", "x.o", "--against", "v0", cwd=tmp_path)
     said.refuses(2, "--against v0: is not a folder, and as a git revision of")
 
 
