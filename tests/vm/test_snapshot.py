@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from command import vmtest
-from real_kernels import KERNEL, PROJECT
+from real_kernels import KERNEL, PROJECT, image_of
 from test_machine import processes_with
 
 from vmtest.host.cache import sweep, write_record
@@ -26,6 +26,7 @@ from vmtest.host.seal import Entry, stamp
 from vmtest.matrix.bench import Bench, Job
 from vmtest.matrix.job import run_kernel
 from vmtest.model.kernels import Kernel, KernelImage, Network, RootImage
+from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Status
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale
@@ -92,6 +93,17 @@ def guest(
     with running_guest(spec, snapshots, 30.0 * factor, factor, begun) as started:
         yield started
         started.session.close()
+
+
+def started_of(
+    spec: MachineSpec, snapshots: Snapshots, probe: Probe, commands: Mapping[str, str]
+) -> tuple[bool, dict[str, str]]:
+    """Whether a guest was restored, and what it says; it is kept if it was booted."""
+    with guest(spec, snapshots, probe) as started:
+        said = started.warm, asked(started, commands)
+    snapshots.publish()
+    assert snapshots.notes == []
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -218,14 +230,34 @@ def test_other_machines_are_saved_and_restored_too(
     asking = {**SAME, "cpus": "nproc"}
     said = []
     for _ in range(2):
-        snapshots = Snapshots(tmp_path / "cache")
-        with guest(changed, snapshots, probe) as started:
-            said.append((started.warm, asked(started, asking)))
-        snapshots.publish()
-        assert snapshots.notes == []
+        said.append(started_of(changed, Snapshots(tmp_path / "cache"), probe, asking))
     assert [warm for warm, _ in said] == [False, True]
     assert differences(said[0][1], said[1][1]) == []
     assert said[0][1]["cpus"] == said[1][1]["cpus"]
+
+
+@pytest.mark.parametrize("name", ["5.10", "6.1", "backports"])
+def test_each_kernel_is_saved_and_restored(
+    name: str, settings: Config, cache: Path, spec: MachineSpec, probe: Probe, tmp_path: Path
+) -> None:
+    image = image_of(name, settings, cache)
+    kernel = replace(spec, image=image)
+    asking = {"release": "uname -r", "a module": SAME["loads a module"], "mounts": SAME["mounts"]}
+    booted, restored = [
+        started_of(kernel, Snapshots(tmp_path / "cache"), probe, {**asking, **DIFFERS})
+        for _ in range(2)
+    ]
+    assert (booted[0], restored[0]) == (False, True)
+    assert booted[1]["release"] == f"{image.release}\n"
+    assert {key: booted[1][key] for key in asking} == {key: restored[1][key] for key in asking}
+    assert all(booted[1][key] != restored[1][key] for key in DIFFERS)
+
+
+def test_a_shell_is_restored_too() -> None:
+    for _ in range(2):  # what the first may have booted and saved
+        said = vmtest("shell", KERNEL, "--warm", "--", "dmesg", cwd=PROJECT)
+        assert said.status == 0, said
+    assert "vmtest: restored from a snapshot" in said.out
 
 
 def rotten(entry: Entry, data: bytes) -> None:
