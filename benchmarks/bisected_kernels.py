@@ -1,6 +1,7 @@
 """How many rounds and boots a bisect takes, and whether asking every kernel answers the same.
 
     python benchmarks/bisected_kernels.py [CASE...] [--jobs 1 2] [--folder DIR] [--json FILE]
+                                          [--smoke]
 
 Each case has a program of `tests/bisect/` whose verdict changes between two packaged kernels. It
 is bisected with each number of slots, then put to every kernel between the ends; what the first
@@ -19,9 +20,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import smoke
 
 from vmtest.bisect.journal import JOURNAL
 from vmtest.objects.compile import build_all
@@ -61,6 +64,8 @@ CASES = {
         ("--", "python3", "tls_in_sockmap.py"),
     ),
 }
+# Two neighbouring series, which few packages lie between.
+SMOKE = {"negation": replace(CASES["negation"], ends="--bad 6.16 --good 6.17 --find fixed")}
 
 
 def vmtest(folder: Path, *words: str) -> float:
@@ -120,19 +125,21 @@ def exhaustive(folder: Path, case: Case, versions: Sequence[str], jobs: int) -> 
 def main() -> None:
     """Measure, print, save; ends with status 1 when answers differ or rounds are too many."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", choices=CASES, default=list(CASES), metavar="CASE")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = smoke.parse(parser, {"cases": list(SMOKE), "jobs": [1]})
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"no case is called {', '.join(sorted(unknown))}")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="vmtest-bisect-"))
     build_all(PROGRAMS, folder)
     matrix = (PROJECT / "vmtest" / "default_kernels.toml").read_text()
     (folder / "kernels.toml").write_text(matrix + PATIENT)
     print(f"runs and logs: {folder}", flush=True)
     found, good = {}, True
-    for name in options.cases:
-        case = CASES[name]
+    for name in options.cases or CASES:
+        case = SMOKE[name] if options.smoke else CASES[name]
         tries = [bisected(folder, case, jobs) for jobs in options.jobs]
         every = exhaustive(folder, case, tries[0][1], max(options.jobs))
         found[name] = {"bisected": [figures for figures, _ in tries], "every kernel": every}

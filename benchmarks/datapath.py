@@ -1,7 +1,7 @@
 """What a request and a connect cost: direct, through proxies, through the programs of bpf/.
 
     python benchmarks/datapath.py [--kernel 6.12] [--rounds 15] [--requests 1000]
-                                  [--connections 200] [--size 100] [--json FILE]
+                                  [--connections 200] [--size 100] [--json FILE] [--smoke]
 
 One VM, one vCPU.  A client and a server in C (benchmarks/guest/, compiled here by
 clang, statically), and between them: nothing; one user-space proxy; two, as with a
@@ -27,6 +27,8 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+import smoke
 
 from vmtest.config import file as configuration
 from vmtest.config import select
@@ -168,7 +170,10 @@ def main() -> None:
     parser.add_argument(
         "--json", type=Path, default=PROJECT / ".vmtest" / "benchmark-datapath.json"
     )
-    options = parser.parse_args()
+    options = smoke.parse(
+        parser,
+        {"kernel": smoke.KERNEL, "rounds": 1, "requests": 10, "connections": 5, "size": 10},
+    )
 
     settings = configuration.load(PROJECT / "kernels.toml")
     cache = default_cache()

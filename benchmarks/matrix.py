@@ -1,6 +1,7 @@
 """The warm matrix, and a boot to SSH, against plain virtme-ng: both sides in one run.
 
     python benchmarks/matrix.py [--samples 5] [--json FILE] [--kernel NAME ...]
+                                [--suite NAME ...] [--smoke]
 
 (a) all suites on all kernels: ``vmtest run`` against, for each kernel in turn,
     ``vng --force-9p --cpus 1 [--disable-kvm] -r IMAGE -- python -m pytest ...``
@@ -32,6 +33,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+
+import smoke
 
 from vmtest.config import file as configuration
 from vmtest.config import select
@@ -83,9 +86,10 @@ def packaged(image: KernelImage) -> Path:
     return image.image.with_name(f"vmlinuz-{image.release}")
 
 
-def run_vmtest(names: list[str]) -> None:
-    """The whole matrix by the command."""
+def run_vmtest(names: list[str], suites: list[str]) -> None:
+    """The whole matrix by the command; all suites without any."""
     chosen = [part for name in names for part in ("--kernel", name)]
+    chosen += [part for name in suites for part in ("--suite", name)]
     done = subprocess.run(
         [sys.executable, "-m", "vmtest", "run", *chosen], cwd=PROJECT, capture_output=True
     )
@@ -146,11 +150,11 @@ class QemuCpu:
         return sum(self._seen.values()) / TICKS
 
 
-def cpu_outside_qemu(names: list[str]) -> float:
+def cpu_outside_qemu(names: list[str], suites: list[str]) -> float:
     """CPU seconds a kernel that one warm matrix spends outside QEMU."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with QemuCpu() as qemu:
-        run_vmtest(names)
+        run_vmtest(names, suites)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return (spent - qemu.seconds) / len(names)
@@ -162,9 +166,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=5)
     parser.add_argument("--json", type=Path, default=PROJECT / ".vmtest" / "benchmark-matrix.json")
     parser.add_argument("--kernel", action="append")
+    parser.add_argument("--suite", action="append", dest="suites", default=[])
     parser.add_argument("--only", choices=["a", "b"])
     parser.add_argument("--elf", action="store_true")
-    options = parser.parse_args()
+    options = smoke.parse(parser, {"samples": 1, "kernel": [smoke.KERNEL], "suites": ["sendmsg"]})
 
     settings = configuration.load(PROJECT / "kernels.toml")
     kernels = select.select_kernels(settings.kernels, options.kernel or [], {})
@@ -178,9 +183,9 @@ def main() -> None:
     root = prepare_root(settings, cache)
     probe = accel.choose(images[0].image, cache)
     names = [kernel.name for kernel in kernels]
-    run_vmtest(names)  # warm: objects built, caches filled
+    run_vmtest(names, options.suites)  # warm: objects built, caches filled
 
-    tests = [str(suite.tests) for suite in settings.suites]
+    tests = [str(s.tests) for s in select.select_suites(settings.suites, options.suites)]
     objects = Path(tempfile.mkdtemp())
     for build in settings.objects:
         shutil.copyfile(build.path, objects / f"{build.name}.o")
@@ -214,12 +219,12 @@ def main() -> None:
             plain.append(
                 sum(wall(partial(run_plain, k, probe, command)) for k in plain_images.values())
             )
-            ours.append(wall(partial(run_vmtest, names)))
+            ours.append(wall(partial(run_vmtest, names, options.suites)))
             print(f"matrix: plain {plain[-1]:.1f} s, vmtest {ours[-1]:.1f} s", flush=True)
         ratio = statistics.median(ours) / statistics.median(plain)
         result["matrix"] = {"plain": plain, "vmtest": ours, "ratio": ratio}
         print(f"(a) warm matrix: {ratio:.2f} of the plain way")
-        result["cpu outside qemu"] = cpu_outside_qemu(names)
+        result["cpu outside qemu"] = cpu_outside_qemu(names, options.suites)
         print(f"CPU outside QEMU: {result['cpu outside qemu']:.2f} s a kernel")
     if options.only != "a":
         boots = {}

@@ -2,6 +2,7 @@
 
     python benchmarks/reasons.py extract --to FOLDER PACKAGE.deb...
     python benchmarks/reasons.py count RUN
+    python benchmarks/reasons.py smoke
 
 The first unpacks Debian packages and writes every BPF object in them to FOLDER, those embedded in
 programs too (the skeletons of bpftool and libbpf are byte for byte the object file). Equal objects
@@ -10,7 +11,8 @@ are written once. Then:
     vmtest verify FOLDER tests/... --kernel 5.10 --kernel 6.12 --fail-on nothing
 
 The second prints, by kernel, how many loads of that run were refused, the share of them without a
-reason (`unknown`), and what stands in their last lines.
+reason (`unknown`), and what stands in their last lines. The third does both with a package of one
+object that is refused, on one kernel: it shows that they still run.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -26,6 +29,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import smoke
+
+from vmtest.objects.compile import build_all
+
+PROJECT = Path(__file__).parents[1]
 _MAGIC = b"\x7fELF\x02\x01\x01"  # 64-bit, little-endian
 _HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -96,6 +104,29 @@ def count(run: Path) -> None:
             print(f"  {times:3} x {line[:150]}")
 
 
+def smoke_run() -> None:
+    """Pack an object that is refused, extract it, verify it, count."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        package, objects = folder / "package", folder / "objects"
+        (package / "DEBIAN").mkdir(parents=True)
+        fields = {"Package": "smoke", "Version": "1", "Architecture": "all"}
+        fields |= {"Maintainer": "nobody <nobody@example.org>", "Description": "one object"}
+        text = "".join(f"{name}: {value}\n" for name, value in fields.items())
+        (package / "DEBIAN" / "control").write_text(text)
+        (folder / "bpf").mkdir()
+        shutil.copy(PROJECT / "tests" / "verify" / "loop.bpf.c", folder / "bpf")
+        shutil.copytree(PROJECT / "tests" / "verify" / "include", folder / "bpf" / "include")
+        (built,) = build_all(folder / "bpf", folder / "built")
+        # As a skeleton embeds it: somewhere in a file.
+        (package / "program").write_bytes(b"text" + built.read_bytes() + b"text")
+        subprocess.run(["dpkg-deb", "--build", package, folder / "smoke_1.deb"], check=True)
+        extract([folder / "smoke_1.deb"], objects)
+        argv = [sys.executable, "-m", "vmtest", "verify", str(objects), "--fail-on", "nothing"]
+        subprocess.run([*argv, "--kernel", smoke.KERNEL], cwd=PROJECT, check=True)
+        count(PROJECT / ".vmtest" / "latest")
+
+
 def main() -> int:
     """Do what the command line says; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -105,8 +136,11 @@ def main() -> int:
     extracting.add_argument("packages", type=Path, nargs="+")
     counting = commands.add_parser("count")
     counting.add_argument("run", type=Path)
+    commands.add_parser("smoke")
     arguments = parser.parse_args()
-    if arguments.command == "extract":
+    if arguments.command == "smoke":
+        smoke_run()
+    elif arguments.command == "extract":
         extract(arguments.packages, arguments.to)
     else:
         count(arguments.run)

@@ -1,6 +1,7 @@
 """The SSH transport under load: does it ever stall, and how fast is it?
 
     python benchmarks/transport.py [--round-trips 50000] [--megabytes 200] [--json FILE]
+                                   [--kernel NAME...] [--cpus 1 2] [--smoke]
 
 50,000 requests and answers over one session, on 1 and on 2 vCPUs, on the oldest
 and the newest kernel, none longer than 2 s; then 200 MB each way with equal
@@ -18,6 +19,8 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+
+import smoke
 
 from vmtest.config import file as configuration
 from vmtest.kernels import Store, default_cache, source_for
@@ -69,12 +72,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--round-trips", type=int, default=50_000)
     parser.add_argument("--megabytes", type=int, default=200)
+    parser.add_argument("--kernel", nargs="+", default=["5.10", "backports"])
+    parser.add_argument("--cpus", type=int, nargs="+", default=[1, 2])
     parser.add_argument(
         "--json", type=Path, default=PROJECT / ".vmtest" / "benchmark-transport.json"
     )
-    options = parser.parse_args()
+    options = smoke.parse(
+        parser, {"round_trips": 20, "megabytes": 1, "kernel": [smoke.KERNEL], "cpus": [1]}
+    )
     settings = configuration.load(PROJECT / "kernels.toml")
-    kernels = [k for k in settings.kernels if k.name in ("5.10", "backports")]
+    kernels = [k for k in settings.kernels if k.name in options.kernel]
     cache = default_cache()
     store, root = Store(cache), prepare_root(settings, cache)
     measured = {}
@@ -82,7 +89,7 @@ def main() -> None:
         source = source_for(kernel, settings.archives)
         image = source.fetch(source.resolve(kernel, store), store)
         probe = accel.choose(image.image, cache)
-        for cpus in (1, 2):
+        for cpus in options.cpus:
             with tempfile.TemporaryDirectory() as folder:
                 log = Path(folder) / "console.log"
                 spec = MachineSpec(image, root, probe, log, memory_mib=1024)
