@@ -48,7 +48,7 @@ AIM, MATRIX_AIM = 1.15, 1.3
 IN_GUEST = """
 import ctypes, os, pathlib, statistics, sys, time
 from vmtest.guest import libbpf
-from vmtest.guest.verify import GROUP, Verification
+from vmtest.guest.loader.main import GROUP, Verification
 from vmtest.guest.wire import Wire
 
 count, rounds, folder = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
@@ -153,10 +153,12 @@ def one_guest(name: str, programs: int, rounds: int) -> tuple[str, dict[str, flo
         with Machine(spec) as machine:
             session = machine.connect(300)
             folder = f"{GUEST_ROOT}/objects"
-            session.run(["mkdir", "-p", f"{GUEST_ROOT}/vmtest/guest", folder])
+            session.run(["mkdir", "-p", f"{GUEST_ROOT}/vmtest/guest/loader", folder])
             session.put(b"", f"{GUEST_ROOT}/vmtest/__init__.py")
-            for path in (PROJECT / "vmtest" / "guest").glob("*.py"):
-                session.put(path.read_bytes(), f"{GUEST_ROOT}/vmtest/guest/{path.name}")
+            guest = PROJECT / "vmtest" / "guest"
+            for path in (*guest.glob("*.py"), *guest.glob("loader/*.py")):
+                name = path.relative_to(PROJECT)
+                session.put(path.read_bytes(), f"{GUEST_ROOT}/{name}")
             for path in objects:
                 session.put(path.read_bytes(), f"{folder}/{path.name.removesuffix('.bpf.o')}.o")
             script = f"{GUEST_ROOT}/benchmark.py"

@@ -20,10 +20,11 @@ from typing import Any
 
 import pytest
 
-from vmtest.guest import libbpf, run
+from vmtest.guest import libbpf
 from vmtest.guest.objects import BpfObject
 from vmtest.guest.payload import OBJECTS_VARIABLE
 from vmtest.guest.plugin import HostReporter
+from vmtest.guest.plugins import run
 
 _WIRE = "VMTEST_MUTANTS_WIRE"
 """Names two descriptors: where orders come from and where events go."""

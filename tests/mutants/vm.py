@@ -296,7 +296,7 @@ class Judge:
 
 def _ours(part: str) -> str:
     """The guest's runner replaced by our script, which calls it."""
-    return GUEST_SCRIPT if part.endswith("/guest/run.py") else part
+    return GUEST_SCRIPT if part.endswith("/guest/plugins/run.py") else part
 
 
 def run_fleet(ground: Ground, board: Board, cancellation: Cancellation) -> None:

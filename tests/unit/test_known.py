@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from vmtest.guest.patterns import matches
+from vmtest.guest.plugins.patterns import matches
 from vmtest.model.project import KnownFailure
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.model.versions import VersionRange

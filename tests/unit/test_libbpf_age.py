@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from test_reasons import MODERN, Answers
 
-from vmtest.guest.libbpfage import section_since
+from vmtest.guest.loader.libbpfage import section_since
+from vmtest.guest.loader.reasons import Failure, MapShape, explain
+from vmtest.guest.loader.structops import zeroed_members
 from vmtest.guest.objects import BpfObject
-from vmtest.guest.reasons import Failure, MapShape, explain
-from vmtest.guest.structops import zeroed_members
 from vmtest.objects.compile import clang_argv
 from vmtest.objects.sections import SECTIONS
 

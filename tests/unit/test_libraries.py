@@ -149,8 +149,8 @@ def test_rows_on_disk_name_the_libbpf(bench: Bench, tmp_path: Path) -> None:
 @needs_linker
 def test_a_libbpf_that_cannot_be_used_is_the_loaders_last_word(tmp_path: Path) -> None:
     library(tmp_path / "libbpf.so.1", "1.9")
-    script = Path(vmtest.__file__).parent / "guest" / "verify.py"
-    chosen = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": str(script.parents[2])}
+    script = Path(vmtest.__file__).parent / "guest" / "loader" / "main.py"
+    chosen = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": str(script.parents[3])}
     done = subprocess.run(
         [sys.executable, script, "plan"], env=chosen, capture_output=True, text=True, check=False
     )

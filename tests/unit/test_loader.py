@@ -112,8 +112,8 @@ class Bench:
     """A loader over ``names`` whose guest is a folder here."""
 
     def __init__(self, folder: Path, names: list[str], **options: Any) -> None:
-        (folder / "vmtest" / "guest").mkdir(parents=True)
-        (folder / "vmtest" / "guest" / "verify.py").write_text(textwrap.dedent(GUEST))
+        (folder / "vmtest" / "guest" / "loader").mkdir(parents=True)
+        (folder / "vmtest" / "guest" / "loader" / "main.py").write_text(textwrap.dedent(GUEST))
         self.folder = folder
         self.order = replace(
             Order(tuple(Wanted(name, f"objects/{n:03d}.o") for n, name in enumerate(names))),

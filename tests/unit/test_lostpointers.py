@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmtest.guest import lostpointers
+from vmtest.guest.loader import lostpointers
 
 LINE = "R7 invalid mem access 'scalar'"
 ACQUIRED = "1: (85) call bpf_sk_lookup_udp#85  ; R0_w=sock_or_null(id=2,ref_obj_id=2) refs=2\n"

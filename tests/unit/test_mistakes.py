@@ -8,7 +8,7 @@ import pytest
 from test_reasons import MODERN, code, program_refused
 
 from vmtest.guest.failures import MapShape
-from vmtest.guest.reasons import Reason, explain
+from vmtest.guest.loader.reasons import Reason, explain
 
 RELEASED = """\
 0: R1=ctx() R10=fp0

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from vmtest.guest.kernel import RunningKernel
-from vmtest.guest.reasons import LACKING, Failure, MapShape, explain
+from vmtest.guest.loader.kernel import RunningKernel
+from vmtest.guest.loader.reasons import LACKING, Failure, MapShape, explain
 
 RECORDED = Path(__file__).parent / "data" / "verifier"
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a kernel answered when it was asked: a vmtest.guest.reasons.Kernel."""
+    """What a kernel answered when it was asked: a vmtest.guest.loader.reasons.Kernel."""
 
     without_program_types: frozenset[str] = frozenset()
     without_map_types: frozenset[str] = frozenset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmtest.guest.verifierlog import embedded, findings, last_line, source_line, statistics
+from vmtest.guest.loader.verifierlog import embedded, findings, last_line, source_line, statistics
 
 OLD = """\
 verification time 865 usec

@@ -26,7 +26,7 @@ COUNTS = f"""
 import sys
 sys.path.insert(0, {GUEST_ROOT!r})
 import pathlib
-from vmtest.guest import autoattach
+from vmtest.guest.loader import autoattach
 from vmtest.guest.objects import BpfObject
 with BpfObject(pathlib.Path({GUEST_ROOT!r}, "objects", "lsm.o")) as opened:
     opened.load()

@@ -23,8 +23,11 @@ class Loading:
         self.session = session
         self.names = tuple(objects)
         package = Path(vmtest.__file__).parent
-        files = {f"vmtest/guest/{path.name}": path for path in package.glob("guest/*.py")}
-        session.run(["mkdir", "-p", f"{GUEST_ROOT}/vmtest/guest", f"{GUEST_ROOT}/objects"])
+        files = {
+            str(path.relative_to(package.parent)): path for path in package.glob("guest/**/*.py")
+        }
+        folders = {f"{GUEST_ROOT}/{Path(name).parent}" for name in files}
+        session.run(["mkdir", "-p", *folders, f"{GUEST_ROOT}/objects"])
         session.put(b"", f"{GUEST_ROOT}/vmtest/__init__.py")
         session.put(config, f"{GUEST_ROOT}/config")
         session.run(["sh", "-c", LAY_CONFIG])
@@ -51,7 +54,7 @@ class Loading:
         ]
         told = {"objects": entries, "config": "config", **plan}
         self.session.put(json.dumps(told).encode(), f"{GUEST_ROOT}/verify.json")
-        script = [f"{GUEST_ROOT}/vmtest/guest/verify.py", f"{GUEST_ROOT}/verify.json"]
+        script = [f"{GUEST_ROOT}/vmtest/guest/loader/main.py", f"{GUEST_ROOT}/verify.json"]
         stream = self.session.stream(in_guest_environment([*before, "python3", *script]))
         events: list[Event] = []
         rest, errors = b"", b""

@@ -5,8 +5,9 @@ import errno
 import os
 from collections.abc import Iterator
 
-from vmtest.guest import kinds, libbpf, lsm
+from vmtest.guest import libbpf, lsm
 from vmtest.guest.cgroup import Cgroup
+from vmtest.guest.loader import kinds
 from vmtest.guest.maps import Map
 from vmtest.guest.objects import Program
 

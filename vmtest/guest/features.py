@@ -6,8 +6,9 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vmtest.guest import helpers, kinds, libbpf, probing
+from vmtest.guest import helpers, libbpf, probing
 from vmtest.guest.btf import Btf
+from vmtest.guest.loader import kinds
 
 SO_NETNS_COOKIE = 71  # asm-generic/socket.h, 5.14, commit e8b9eab99232
 

@@ -10,14 +10,15 @@ import struct
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from vmtest.guest import kinds, libbpf, verifierlog
+from vmtest.guest import libbpf
 from vmtest.guest.btf import Btf, Variable
 from vmtest.guest.closing import Closing
 from vmtest.guest.failures import Failure, MapShape
-from vmtest.guest.kernel import running_kernel
+from vmtest.guest.loader import kinds, verifierlog
+from vmtest.guest.loader.kernel import running_kernel
+from vmtest.guest.loader.reasons import explain
+from vmtest.guest.loader.structops import zeroed_members
 from vmtest.guest.maps import Map
-from vmtest.guest.reasons import explain
-from vmtest.guest.structops import zeroed_members
 
 # From linux/bpf.h: enum bpf_stats_type, and struct bpf_prog_info up to run_cnt (5.1, commit
 # 5f8f8b93aeb8).

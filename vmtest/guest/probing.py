@@ -6,9 +6,10 @@ import os
 import pathlib
 import struct
 
-from vmtest.guest import kinds, libbpf
+from vmtest.guest import libbpf
 from vmtest.guest.btf import Btf
 from vmtest.guest.failures import MapShape
+from vmtest.guest.loader import kinds
 
 # From linux/bpf.h: call of a helper, exit.
 _CALL, _EXIT = 0x85, 0x95

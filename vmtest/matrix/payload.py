@@ -156,7 +156,7 @@ def guest_environment() -> dict[str, str]:
         "PYTHONPATH": GUEST_ROOT,
         "PYTHONDONTWRITEBYTECODE": "1",
         # Not options of run.py: pytest started by hand in `vmtest shell` judges alike.
-        "PYTEST_PLUGINS": "vmtest.guest.known_failures,vmtest.guest.needs",
+        "PYTEST_PLUGINS": "vmtest.guest.plugins.known_failures,vmtest.guest.plugins.needs",
         "VMTEST_KNOWN_FAILURES": f"{GUEST_ROOT}/{KNOWN_FAILURES}",
         "VMTEST_OBJECTS": f"{GUEST_ROOT}/objects",
     }

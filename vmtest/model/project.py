@@ -61,8 +61,8 @@ class ObjectFile:
 class KnownFailure:
     """One ``[[known_failure]]``: tests that are expected to fail on kernels within ``kernels``.
 
-    ``test`` is a pattern for pytest's node ids (``vmtest.guest.patterns``), ``until`` the last day
-    (UTC) on which it counts.
+    ``test`` is a pattern for pytest's node ids (``vmtest.guest.plugins.patterns``), ``until`` the
+    last day (UTC) on which it counts.
     """
 
     test: str

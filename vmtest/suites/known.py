@@ -1,6 +1,6 @@
 """Known failures: what goes to a kernel's guest, and what a run has shown of them.
 
-Pure functions.  The guest applies them (``vmtest.guest.known_failures``).
+Pure functions.  The guest applies them (``vmtest.guest.plugins.known_failures``).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 
-from vmtest.guest.patterns import matches
+from vmtest.guest.plugins.patterns import matches
 from vmtest.model.project import KnownFailure
 from vmtest.model.results import KernelResult, Matrix, Outcome, TestResult
 from vmtest.model.versions import KernelVersion
 
-_WILD = re.compile(r"[*?]")  # vmtest.guest.patterns
+_WILD = re.compile(r"[*?]")  # vmtest.guest.plugins.patterns
 
 
 def for_guest(known: Iterable[KnownFailure], version: KernelVersion, root: str, today: date) -> str:

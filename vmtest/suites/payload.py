@@ -64,7 +64,7 @@ def pack_suites(
     """The payload for ``chosen`` out of the configured ``suites``, with ``objects`` by name.
 
     Every file beside a suite's tests goes along (conftest.py, helpers, data), and
-    ``known_failures``, which is JSON for ``vmtest.guest.known_failures``.
+    ``known_failures``, which is JSON for ``vmtest.guest.plugins.known_failures``.
     ``files`` reads them all, for every kernel of a run; ``modules`` are loaded in the guest.
     Raises UsageError for a missing object or a payload over 64 MiB.
     """

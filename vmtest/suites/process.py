@@ -45,7 +45,7 @@ def pytest_argv(payload: Payload, python: str, options: Sequence[str]) -> list[s
     return in_guest_environment(
         [
             python,
-            f"{GUEST_ROOT}/vmtest/guest/run.py",
+            f"{GUEST_ROOT}/vmtest/guest/plugins/run.py",
             f"--rootdir={rootdir}",
             "-p",
             "no:cacheprovider",

@@ -1,4 +1,4 @@
-"""What the loader of a guest says (``vmtest/guest/verify.py``), as a schema."""
+"""What the loader of a guest says (``vmtest/guest/loader/main.py``), as a schema."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
-from vmtest.guest.verifierlog import statistics
+from vmtest.guest.loader.verifierlog import statistics
 from vmtest.matrix.wire import Event, Hello, Text
 from vmtest.model import loads
 from vmtest.model.loads import Cost, LoadResult, Verdict

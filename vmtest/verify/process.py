@@ -1,6 +1,6 @@
 """The loader process of ``vmtest verify`` in a guest, and the record of what it said.
 
-The guest's side is ``vmtest/guest/verify.py``: it tells as JSON lines what it is about to
+The guest's side is ``vmtest/guest/loader/main.py``: it tells as JSON lines what it is about to
 load and what came of it, and waits for an answer before.  The answer goes out once
 everything before it is on disk: when a load takes the kernel along, the record is
 complete and names the load.  Several programs may be announced together; when the
@@ -302,7 +302,7 @@ class LoaderProcess:
         session.put(json.dumps(self.plan()).encode(), PLAN)
         libbpf = next((self._order.objects[n].libbpf for n in self._asked), "")
         chosen = ["env", f"LD_LIBRARY_PATH={library_path(libbpf)}"] if libbpf else []
-        argv = [*chosen, python, f"{GUEST_ROOT}/vmtest/guest/verify.py", PLAN]
+        argv = [*chosen, python, f"{GUEST_ROOT}/vmtest/guest/loader/main.py", PLAN]
         stream = session.stream(in_guest_environment(argv))
         heard = time.monotonic()
         killed = False

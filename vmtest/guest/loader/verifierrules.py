@@ -5,8 +5,9 @@ The rules are tried in their order on every line, from the last line on.
 
 import re
 
-from vmtest.guest import helpers, instructions, libbpfage, mistakerules, verifierlog
+from vmtest.guest import helpers
 from vmtest.guest.failures import Failure, Kernel, Make, Reason, lacking, listed, rules, said
+from vmtest.guest.loader import instructions, libbpfage, mistakerules, verifierlog
 
 _HELPER_CONFIG = {
     # Helper: the symbol, and the program types to whose programs it is given with that symbol only;

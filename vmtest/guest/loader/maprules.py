@@ -3,7 +3,6 @@
 import itertools
 import re
 
-from vmtest.guest import verifierlog
 from vmtest.guest.failures import (
     Failure,
     Kernel,
@@ -15,6 +14,7 @@ from vmtest.guest.failures import (
     lacking,
     listed,
 )
+from vmtest.guest.loader import verifierlog
 
 _MAP_TYPE_CONFIG = {
     "xskmap": "CONFIG_XDP_SOCKETS",

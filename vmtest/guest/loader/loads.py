@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vmtest.guest import kinds, libbpf, verifierlog
-from vmtest.guest.autoattach import Attachment
+from vmtest.guest import libbpf
+from vmtest.guest.loader import kinds, verifierlog
+from vmtest.guest.loader.autoattach import Attachment
+from vmtest.guest.loader.reasons import LACKING, Failure, Kernel, Reason, explain, shared_prog_array
+from vmtest.guest.loader.structops import zeroed_members
 from vmtest.guest.maps import TYPE_PROG_ARRAY, OwnMap
 from vmtest.guest.objects import BpfObject, LogBuffer, Program
-from vmtest.guest.reasons import LACKING, Failure, Kernel, Reason, explain, shared_prog_array
-from vmtest.guest.structops import zeroed_members
 
 STATISTICS = 4
 """The log level of bpf(2) that asks for figures; errors are in such a log too."""

@@ -8,9 +8,10 @@ import pathlib
 import resource
 from collections.abc import Iterator, Sequence
 
-from vmtest.guest import kinds, libbpf, probing
+from vmtest.guest import libbpf, probing
 from vmtest.guest.btf import Btf
 from vmtest.guest.failures import MapShape
+from vmtest.guest.loader import kinds
 
 _VMLINUX_BTF = pathlib.Path("/sys/kernel/btf/vmlinux")
 # Came in 5.11 together with the memory accounting by cgroup: libbpf asks for it for the same end.
@@ -18,7 +19,7 @@ _MODERN_HELPER = "BPF_FUNC_ktime_get_coarse_ns"
 
 
 class RunningKernel:
-    """The kernel that this process runs on; a vmtest.guest.reasons.Kernel."""
+    """The kernel that this process runs on; a vmtest.guest.loader.reasons.Kernel."""
 
     def __init__(self, config: pathlib.Path | None = None) -> None:
         """`config`: the text of its kconfig; otherwise where distributions keep it."""

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from vmtest.guest import attach, kinds, libbpf, lsm
+from vmtest.guest import attach, libbpf, lsm
 from vmtest.guest.cgroup import temporary_cgroup
+from vmtest.guest.loader import kinds
+from vmtest.guest.loader.reasons import Failure, Kernel, Reason, explain
 from vmtest.guest.maps import TYPE_SOCKHASH, TYPE_STRUCT_OPS, OwnMap
 from vmtest.guest.objects import BpfObject, Program
-from vmtest.guest.reasons import Failure, Kernel, Reason, explain
 
 _DEVICE = "lo"
 _SO_ATTACH_BPF = 50  # asm-generic/socket.h

@@ -6,7 +6,7 @@ libbpf itself is the table: its `libbpf_bpf_*_type_str()` name every number that
 import functools
 
 from vmtest.guest import libbpf
-from vmtest.guest.libbpfage import MAP_TYPES
+from vmtest.guest.loader.libbpfage import MAP_TYPES
 
 
 @functools.cache

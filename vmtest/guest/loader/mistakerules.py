@@ -5,8 +5,8 @@ In the wordings of Linux 5.10 to 7.3; these rules come before those of verifierr
 
 import re
 
-from vmtest.guest import instructions, lostpointers, verifierlog
 from vmtest.guest.failures import Failure, Kernel, Reason, rules, said
+from vmtest.guest.loader import instructions, lostpointers, verifierlog
 
 _UNCHANGED = said(
     "context-access",

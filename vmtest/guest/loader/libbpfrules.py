@@ -6,9 +6,9 @@ Since 1.6 libbpf says an errno by its name (`-ESRCH`), before it said a number (
 
 import re
 
-from vmtest.guest import libbpfage
 from vmtest.guest.failures import Failure, Kernel, Make, Reason, errno_said, rules, said
-from vmtest.guest.maprules import MEMLOCK, inner_map, memlock, refused_map
+from vmtest.guest.loader import libbpfage
+from vmtest.guest.loader.maprules import MEMLOCK, inner_map, memlock, refused_map
 
 _NOT_THERE = ("ESRCH", "ENOENT")
 # How libbpf finds what a program is attached to by BTF (find_attach_btf_id()): what it is called,

@@ -5,8 +5,6 @@ everything else is `unknown`, with the last line that was said. The codes are do
 docs/reference/reason-codes.md; the rules stand in verifierrules.py, libbpfrules.py and maprules.py.
 """
 
-from vmtest.guest import verifierlog
-from vmtest.guest.encodingrules import ENCODING
 from vmtest.guest.failures import (
     LACKING,
     Failure,
@@ -18,12 +16,14 @@ from vmtest.guest.failures import (
     lacking,
     of_line,
 )
-from vmtest.guest.instructions import SIZE, maps
-from vmtest.guest.libbpfage import of_struct_ops_data
-from vmtest.guest.libbpfrules import LIBBPF
-from vmtest.guest.mistakerules import MISTAKES, beside
-from vmtest.guest.resourcerules import RESOURCES
-from vmtest.guest.verifierrules import VERIFIER
+from vmtest.guest.loader import verifierlog
+from vmtest.guest.loader.encodingrules import ENCODING
+from vmtest.guest.loader.instructions import SIZE, maps
+from vmtest.guest.loader.libbpfage import of_struct_ops_data
+from vmtest.guest.loader.libbpfrules import LIBBPF
+from vmtest.guest.loader.mistakerules import MISTAKES, beside
+from vmtest.guest.loader.resourcerules import RESOURCES
+from vmtest.guest.loader.verifierrules import VERIFIER
 
 __all__ = ["LACKING", "Failure", "Kernel", "MapShape", "Reason", "explain", "shared_prog_array"]
 

@@ -1,6 +1,6 @@
 """Loads objects as a plan says, and tells the host what became of each load. A script of its own.
 
-    python3 verify.py PLAN
+    python3 main.py PLAN
 
 Standard input carries the host's answers, one byte a `start`; standard output events only, as JSON
 lines: `hello`, then of each object `object`, and `start` and `load` of it as a whole (program "")
@@ -26,12 +26,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vmtest.guest import libbpf, verifierlog
-from vmtest.guest.autoattach import Attachment, try_to_attach
-from vmtest.guest.kernel import RunningKernel
-from vmtest.guest.loading import STATISTICS, Loaded, Loader, MisconfiguredError, Wishes, go_on
+from vmtest.guest import libbpf
+from vmtest.guest.loader import verifierlog
+from vmtest.guest.loader.autoattach import Attachment, try_to_attach
+from vmtest.guest.loader.kernel import RunningKernel
+from vmtest.guest.loader.loads import STATISTICS, Loaded, Loader, MisconfiguredError, Wishes, go_on
+from vmtest.guest.loader.reasons import Failure, Reason, explain
 from vmtest.guest.objects import BpfObject, Program
-from vmtest.guest.reasons import Failure, Reason, explain
 from vmtest.guest.wire import Wire
 
 # The verifier takes no smaller buffer.

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from vmtest.guest.patterns import matches
 from vmtest.guest.plugin import EXPIRED, KNOWN
+from vmtest.guest.plugins.patterns import matches
 
 FILE_VARIABLE = "VMTEST_KNOWN_FAILURES"
 

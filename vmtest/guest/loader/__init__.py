@@ -1,0 +1,1 @@
+"""The loader of `vmtest verify`: loads objects in a guest and says why a load failed."""

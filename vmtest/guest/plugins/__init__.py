@@ -1,0 +1,1 @@
+"""pytest in a guest: what runs it, reports each test, and knows `needs` and known failures."""
