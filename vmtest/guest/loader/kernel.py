@@ -26,7 +26,6 @@ class RunningKernel:
         self._config = config
 
     @functools.cache  # noqa: B019 - one of these a process
-    @functools.cache  # noqa: B019 - one of these a process
     def has_program_type(self, name: str) -> bool | None:
         """Whether a program of that type can be loaded at all, by libbpf's probe."""
         if (number := kinds.program_types().get(name)) is None:
