@@ -121,7 +121,7 @@ def test_what_is_stored_is_known_as_cached(tmp_path: Path, image: Path) -> None:
 def test_a_file_that_is_no_kernel_is_named(tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("no kernel\n" * 100)
-    with pytest.raises(KernelUnavailable, match=rf"mine: {notes}: is no Linux kernel"):
+    with pytest.raises(KernelUnavailable, match=rf"mine: {notes}: is not a Linux kernel"):
         SOURCE.resolve(kernel(notes), Store(tmp_path))
 
 

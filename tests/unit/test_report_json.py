@@ -140,7 +140,7 @@ def test_an_older_schema_says_what_to_do() -> None:
 
 @pytest.mark.parametrize("schema", ["1", None, True, 1.0])
 def test_a_schema_that_is_no_number_is_refused(schema: object) -> None:
-    assert "schema: missing or no number" in complaint(with_field("schema", schema))
+    assert "schema: missing or not a number" in complaint(with_field("schema", schema))
 
 
 def test_a_missing_field_is_named() -> None:

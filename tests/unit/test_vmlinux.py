@@ -67,7 +67,7 @@ def test_the_embedded_config_is_found() -> None:
     ],
 )
 def test_what_is_no_kernel_is_named_with_what_it_looks_like(data: bytes, why: str) -> None:
-    with pytest.raises(KernelUnavailable, match="some/file: is no Linux kernel") as caught:
+    with pytest.raises(KernelUnavailable, match="some/file: is not a Linux kernel") as caught:
         unpack(data, "some/file")
     assert why in str(caught.value)
 
