@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from command import Said, vmtest
 from vmtest.api.inputs import build_first
 from vmtest.config.file import load
 
+IDENTITY = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
 CONFIG = """
 schema = 1
 [guest]
@@ -171,3 +174,12 @@ def test_suites_are_told_by_digest(clone: Path) -> None:
 def test_another_folder_is_compared_with_after_the_build(clone: Path) -> None:
     (clone / "build.sh").write_text(BUILD + "mkdir -p out/before; cp net.in out/before/net.o\n")
     got_to_the_kernel(vmtest("verify", "--against", "out/before", cwd=clone))
+
+
+def test_a_run_keeps_the_projects_commit(clone: Path) -> None:
+    for words in (["init", "-q"], ["add", "net.in"], [*IDENTITY, "commit", "-q", "-m", "one"]):
+        subprocess.run(["git", "-C", str(clone), *words], check=True)
+    got_to_the_kernel(vmtest("run", cwd=clone))
+    run = json.loads((clone / ".vmtest" / "latest" / "run.json").read_text())
+    assert re.fullmatch("[0-9a-f]{40}", run["project"]["commit"])
+    assert run["project"]["dirty"] is False

@@ -6,10 +6,11 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from vmtest.host.git import checkout_of
 from vmtest.host.write import write_file
 from vmtest.matrix.bench import Hold
 from vmtest.matrix.plan import Plan
@@ -73,12 +74,14 @@ def carry_out(
 
 def facts_of(plan: Plan, arguments: Sequence[str]) -> dict[str, object]:
     """What run.json says: enough to know what ran, and to run it again."""
+    checkout = checkout_of(plan.config.directory)
     return {
         "arguments": list(arguments),
         "config": plan.config.file.name,
         "started": runs.utc_now(),
         "kernels": [kernel.name for kernel in plan.kernels],
         "suites": list(plan.suites),
+        "project": None if checkout is None else asdict(checkout),
         "gates": {kernel.name: kernel.gate for kernel in plan.kernels},
         "versions": {
             "vmtest": metadata.version("vmtest"),

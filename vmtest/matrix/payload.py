@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import vmtest
 from vmtest.errors import InfrastructureError
 from vmtest.host.files import FileContent, Files
 from vmtest.model.kernels import Library
@@ -31,7 +30,7 @@ def module_list(modules: Sequence[str]) -> dict[str, bytes]:
 
 def guest_code(files: Files) -> dict[str, FileContent | bytes]:
     """Our own code that every payload has, by its place in the archive."""
-    package = Path(vmtest.__file__).parent
+    package = Path(__file__).parents[1]
     paths = (package / "__init__.py", *sorted((package / "guest").rglob("*.py")))
     return {f"vmtest/{path.relative_to(package)}": files.read(path) for path in paths}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from pathlib import Path
 
 from vmtest.errors import UsageError
 from vmtest.host.cache import require_tool
+from vmtest.host.git import run_git
 
 
 @contextmanager
@@ -41,15 +40,8 @@ def checked_out(project: Path, revision: str) -> Iterator[Path]:
 
 
 def _git(project: Path, revision: str, *arguments: str) -> str:
-    # Variables such as GIT_DIR, which git gives its hooks, would mean another repository.
-    environment = {name: v for name, v in os.environ.items() if not name.startswith("GIT_")}
-    done = subprocess.run(
-        [require_tool("git", "git", "to read another revision"), "-C", str(project), *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    tool = require_tool("git", "git", "to read another revision")
+    done = run_git(tool, "-C", str(project), *arguments)
     if done.returncode != 0:
         said = done.stderr.strip().split("\n")[-1] or "there is no such revision"
         raise UsageError(

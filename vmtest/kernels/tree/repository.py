@@ -6,10 +6,8 @@ and has worktrees of its own: nothing is registered, written or locked in the us
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from vmtest.errors import KernelUnavailable
 from vmtest.host.cache import ensure, remove_tree, require_tool, sha256_json, write_text
+from vmtest.host.git import run_git
 from vmtest.model.versions import KernelVersion
 
 # The same state gives the same commit, whenever and by whomever.
@@ -184,16 +183,7 @@ class GitTree:
         It fails when it ends with none of the statuses ``accepted``.
         """
         tool = require_tool("git", "git", "to read a kernel's tree")
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-        done = subprocess.run(
-            [tool, "--no-optional-locks", *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            env={**clean, "LC_ALL": "C", **(environment or {})},
-            stdin=subprocess.DEVNULL,
-        )
+        done = run_git(tool, *arguments, environment=environment)
         if done.returncode in accepted:
             return done.stdout
         if missing is not None:
