@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -142,3 +143,28 @@ def test_a_message_with_a_strangers_text_moves_no_cursor(tmp_path: Path) -> None
     assert said.status == 2
     assert "\x1b" not in said.err
     assert "\\x07" not in said.err, "the whole sequence is gone"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["report", "-h"], ["--version"], ["report", "run"], ["report", "failed"]],
+    ids=" ".join,
+)
+def test_output_that_nobody_reads_is_neither_an_error_nor_a_failed_test(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    run_of(tmp_path, Status.PASSED)
+    (tmp_path / "other").mkdir()
+    run_of(tmp_path / "other", Status.FAILED).rename(tmp_path / "failed")
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "vmtest", *arguments],
+        cwd=tmp_path,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")

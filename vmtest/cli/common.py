@@ -17,6 +17,7 @@ from typing import NoReturn, TextIO
 import typer
 
 from vmtest.cli.options import spelled
+from vmtest.cli.unread import UNREAD, give_up, is_unread
 from vmtest.errors import (
     InfrastructureError,
     Interrupted,
@@ -78,6 +79,9 @@ def reported(own: int | None = None) -> Iterator[None]:
     except VmtestError as error:
         fail(error, own=own)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and is_unread():
+            give_up()
+            raise typer.Exit(UNREAD) from None
         fail(InfrastructureError(os_words(error)), own=own)
     except KeyboardInterrupt:
         _end_interrupted()
