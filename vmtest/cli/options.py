@@ -16,6 +16,7 @@ _SPELLED = {
     "suites": "--suite",
     "objects": "--object",
     "types": "--type",
+    "accelerator": "--accel",
     "command": "--exec",
     **{
         name: f"--{name.replace('_', '-')}"

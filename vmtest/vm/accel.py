@@ -99,12 +99,16 @@ def _choice(probes: dict[str, Probe], wanted: str) -> Probe:
     kvm, tcg = probes["kvm"], probes["tcg"]
     if wanted == "tcg":
         if tcg.why:
-            raise InfrastructureError(f"--accel tcg: QEMU boots no kernel without KVM: {tcg.why}")
+            raise InfrastructureError(
+                f"`accelerator` tcg: QEMU boots no kernel without KVM: {tcg.why}"
+            )
         return replace(tcg, why="asked for")
     if not kvm.why:
         return kvm
     if wanted == "kvm":
-        raise UsageError(f"--accel kvm: KVM does not work here: {kvm.why}; use --accel auto")
+        raise UsageError(
+            f"`accelerator` kvm: KVM does not work here: {kvm.why}; use `accelerator` auto"
+        )
     return replace(tcg, why=kvm.why)
 
 
