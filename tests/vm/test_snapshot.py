@@ -68,7 +68,7 @@ def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     """The lines in which two guests differ."""
     return [
         f"{name}: {line}"
-        for name in SAME
+        for name in SAME.keys() & one.keys()
         for line in unified_diff(one[name].splitlines(), other[name].splitlines(), n=0, lineterm="")
     ]
 
@@ -227,7 +227,9 @@ def test_other_machines_are_saved_and_restored_too(
     change: dict[str, object], spec: MachineSpec, probe: Probe, tmp_path: Path
 ) -> None:
     changed = replace(spec, **change)  # type: ignore[arg-type]
-    asking = {**SAME, "cpus": "nproc"}
+    # The rest of SAME takes over a minute of an emulated guest, and asks nothing of the machine.
+    asking = {name: SAME[name] for name in ("mounts", "modules", "network", "loads a module")}
+    asking["cpus"] = "nproc"
     said = []
     for _ in range(2):
         said.append(started_of(changed, Snapshots(tmp_path / "cache"), probe, asking))
