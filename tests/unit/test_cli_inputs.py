@@ -183,3 +183,11 @@ def test_a_run_keeps_the_projects_commit(clone: Path) -> None:
     run = json.loads((clone / ".vmtest" / "latest" / "run.json").read_text())
     assert re.fullmatch("[0-9a-f]{40}", run["project"]["commit"])
     assert run["project"]["dirty"] is False
+
+
+def test_a_report_without_a_place_ends_exec_before_it_is_a_run(clone: Path) -> None:
+    asked = ("exec", "--kernel", ">=1", "--junit", "/proc/none/x.xml", "--", "true")
+    said = vmtest(*asked, cwd=clone)
+    assert said.status == 125
+    assert "/proc/none/x.xml: cannot make its folder" in said.err
+    assert not (clone / ".vmtest" / "latest").exists()

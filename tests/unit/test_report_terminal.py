@@ -199,3 +199,9 @@ def test_a_matrix_without_kernels_is_a_summary() -> None:
     assert (
         terminal.render(empty) == "0 kernels: nothing to do (exit 5: nothing ran), 0 tests, 0.0 s\n"
     )
+
+
+@pytest.mark.parametrize(("start", "row"), [("warm", True), ("cold+warm", True), ("cold", False)])
+def test_a_guest_from_a_snapshot_is_said_to_be_one(start: str, row: bool) -> None:
+    lines = terminal.render(with_kernel(start=start), width=160).splitlines()
+    assert any(line.split() == ["start", start] for line in lines) == row

@@ -51,11 +51,15 @@ class PlannedCommand:
 
 
 def plan_command(
-    settings: Config, request: CommandRequest, say: Callable[[str], None]
+    settings: Config,
+    request: CommandRequest,
+    say: Callable[[str], None],
+    before_run: Callable[[bool], None] = lambda single: None,
 ) -> PlannedCommand:
     """Build, read what is copied, choose the kernels, and make the run's folder.
 
-    ``say`` is told what is built.  Raises UsageError and InfrastructureError.
+    ``say`` is told what is built; ``before_run`` is called before there is a folder, and told
+    whether it is a single kernel.  Raises UsageError and InfrastructureError.
     """
     copies = [parse_copy(text) for text in request.copy]
     format = parse_format(request.results)
@@ -68,6 +72,7 @@ def plan_command(
     files, cache = Files(), default_cache()
     kernels, resolved = choose_kernels(settings, request.kernels, cache, request.locked)
     single = len(kernels) == 1
+    before_run(single)
     plan = Plan(
         config=settings,
         kernels=kernels,

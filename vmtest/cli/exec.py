@@ -64,14 +64,20 @@ def exec_(
     with common.reported(own=OWN_FAULT if _one_name(request.kernels) else None):
         common.check_accelerator(accel)
         settings = project.load_config_or_builtin(config)
+        reports = Reports(junit_file, markdown_file, json_file)
+
+        def make_room(single: bool) -> None:
+            with common.reported(own=OWN_FAULT if single else None):
+                reports.make_room()
+
         # Not on standard output: in a single kernel that is the command's alone.
-        planned = plan_command(settings, request, noted(live.view(sys.stderr).handle))
+        say = noted(live.view(sys.stderr).handle)
+        planned = plan_command(settings, request, say, make_room)
         with common.reported(own=OWN_FAULT if planned.single else None):
-            _carry_out(planned, Reports(junit_file, markdown_file, json_file))
+            _carry_out(planned, reports)
 
 
 def _carry_out(planned: PlannedCommand, reports: Reports) -> None:
-    reports.make_room()
     told = sys.stderr if planned.single else sys.stdout
     view = live.PlainView(told) if planned.single else live.view(told)
 

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -28,7 +28,7 @@ from vmtest.runs.folder import RunFolder
 from vmtest.runs.read import read_matrix
 from vmtest.verify import baseline as verifier
 from vmtest.verify import veristat
-from vmtest.verify.baseline import FailOn, Rules
+from vmtest.verify.baseline import Baseline, FailOn, Rules
 from vmtest.verify.process import Order
 
 EXAMPLE = """Load BPF objects on each kernel, and show each program's verdict and cost.
@@ -80,7 +80,7 @@ def verify(
         if log_level not in _LEVELS:
             raise UsageError(f"--log-level {log_level}: write 1, 2 or 4")
         rules = _rules(fail_on, baseline, against)
-        output = Output(Reports(None, markdown_file, json_file), csv, save, bool(object_))
+        output = Output.prepared(Reports(None, markdown_file, json_file), csv, save, bool(object_))
         if from_run is not None:
             _no_objects(object_, against, attach, type_, libbpf)
             folder = find_run(from_run, config)
@@ -126,29 +126,42 @@ def _boot(request: VerifyRequest, config: Path | None, output: Output) -> NoRetu
         output.end(matrix, plan.folder)
 
 
+@dataclass(frozen=True, slots=True)
 class Output:
     """What a verify leaves beside its table: ``csv`` is a folder, ``save`` the baseline's file.
 
-    ``partial`` says that objects were named: what the baseline has of others stays in it.
-    Raises UsageError for a place that cannot be written to, and for a file that is none.
+    ``before`` is the baseline that was in ``save``.  ``partial`` says that objects were named: what
+    that one has of others stays in it.
     """
 
-    def __init__(
-        self, reports: Reports, csv: Path | None, save: Path | None, partial: bool
-    ) -> None:
-        self.reports, self._csv, self._save, self._partial = reports, csv, save, partial
-        self._before = verifier.load(save) if save is not None and save.exists() else None
+    reports: Reports
+    csv: Path | None
+    save: Path | None
+    before: Baseline | None
+    partial: bool
+
+    @classmethod
+    def prepared(
+        cls, reports: Reports, csv: Path | None, save: Path | None, partial: bool
+    ) -> Output:
+        """Make room for all of it, and read what ``save`` has.
+
+        Raises UsageError for a place that cannot be written to, and for a file that is not a
+        baseline.
+        """
+        before = verifier.load(save) if save is not None and save.exists() else None
         reports.make_room(save, None if csv is None else csv / "kernel.csv")
+        return cls(reports, csv, save, before, partial)
 
     def end(self, matrix: Matrix, folder: RunFolder) -> NoReturn:
         """Show and write all of it, and exit."""
         show(matrix, folder, sys.stdout)
         self.reports.render(matrix)
-        if self._csv is not None:
-            write_csv(matrix, self._csv, self.reports)
-        if self._save is not None:
-            kept = verifier.baseline_of(matrix, self._before, partial=self._partial)
-            self.reports.write(self._save, verifier.dumps(kept))
+        if self.csv is not None:
+            write_csv(matrix, self.csv, self.reports)
+        if self.save is not None:
+            kept = verifier.baseline_of(matrix, self.before, partial=self.partial)
+            self.reports.write(self.save, verifier.dumps(kept))
         self.reports.end(matrix)
 
 

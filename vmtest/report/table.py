@@ -385,7 +385,7 @@ def _facts(kernels: Sequence[KernelResult]) -> Iterable[Row]:
     if any(kernel.libbpf for kernel in kernels if kernel.loads):
         yield row("libbpf", (kernel.libbpf for kernel in kernels))
     yield row("boot", (seconds(k.boot_seconds) if k.boot_seconds else "" for k in kernels))
-    if any(kernel.start == "warm" for kernel in kernels):
+    if any("warm" in kernel.start for kernel in kernels):
         yield row("start", (kernel.start for kernel in kernels))
     yield row("time", (seconds(k.duration) if k.duration else "" for k in kernels))
     if any(kernel.factor != 1.0 for kernel in kernels):

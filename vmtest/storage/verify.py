@@ -15,7 +15,7 @@ from vmtest.rootfs.image import recheck_image
 
 
 def _unsealed(place: Path) -> str:
-    """What is wrong with a snapshot without a seal: there never were any."""
+    """What is wrong with a snapshot without a seal: every one is sealed when it is saved."""
     del place
     return "has no seal"
 

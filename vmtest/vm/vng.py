@@ -45,11 +45,6 @@ _CMDLINE = (
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
-def kernel_options(cmdline: Sequence[str]) -> list[str]:
-    """What a guest's kernel is told beside what virtme-ng says: ours, then a kernel's own."""
-    return [*_CMDLINE, *cmdline]
-
-
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """What a guest is given beside its kernel and its root.
@@ -88,7 +83,7 @@ def vng_argv(vng: Path, folder: VmFolder, hardware: Hardware) -> list[str]:
         argv += ["--root-disk", str(folder.root), "--root-fstype", "squashfs"]
     elif folder.root_kind == "directory":
         argv += ["--root", str(folder.root)]
-    for option in kernel_options(hardware.cmdline):
+    for option in (*_CMDLINE, *hardware.cmdline):
         argv += ["--append", option]
     devices = (
         f"-chardev socket,id=ssh,path={folder.socket} -device virtio-serial-pci"
