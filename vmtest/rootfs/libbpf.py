@@ -309,8 +309,9 @@ def _nothing(
 ) -> UsageError | InfrastructureError:
     known = sorted(there.items(), key=lambda pair: _numbers(pair[0]))
     listed = ", ".join(f"{version} ({suite})" for version, suite in known)
-    what = f"[guest] libbpf, or `libbpf`: no Debian suite has libbpf {wanted}"
-    cure = f"there are {listed or 'none'}; name one of these, or the path of a libbpf.so.1"
+    what = f"no Debian suite has libbpf {wanted}"
+    cure = f"there are {listed or 'none'}; "
+    cure += "name one of these as [guest] libbpf, or the path of a libbpf.so.1"
     if not failed:
         return UsageError(f"{what}: {cure}")
     return ImageError(f"{what} that can be read: {cure}; {_unread(failed)}")
