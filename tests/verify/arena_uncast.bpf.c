@@ -3,7 +3,7 @@
 #include "program.h"
 
 struct {
-    __uint(type, 33); /* BPF_MAP_TYPE_ARENA, which <linux/bpf.h> of the host may lack */
+    __uint(type, 33);           /* BPF_MAP_TYPE_ARENA: the host's header may lack it */
     __uint(map_flags, 1 << 10); /* BPF_F_MMAPABLE */
     __uint(max_entries, 1);
 } arena SEC(".maps");

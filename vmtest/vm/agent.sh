@@ -113,6 +113,7 @@ if [ -n "$renewer" ]; then
     wait "$renewer" || [ "$how" = booted ]
     $box rm /run/vmtest/renew /run/vmtest/renewer
 fi
+# shellcheck disable=SC2086 # the arguments of mount, split into words
 [ -z "$modules" ] || $box mount -n $modules
 [ "$how" != restored ] ||
     { echo '<7>vmtest: restored from a snapshot' >/dev/kmsg; } 2>/dev/null || :
