@@ -325,7 +325,7 @@ def test_without_a_mirror_the_error_is_the_users_to_mend(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VMTEST_DEBIAN_MIRROR", raising=False)
-    monkeypatch.setattr("vmtest.host.debian.host_is_debian", lambda os_release: False)
+    monkeypatch.setattr("vmtest.host.debian.host_is", lambda distribution, os_release: False)
     with pytest.raises(UsageError, match="no Debian mirror is known"):
         AptSource(AptArchive("debian", ("good",))).resolve(kernel("*"), store)
 
@@ -353,7 +353,7 @@ def test_without_apt_a_stored_kernel_goes_on_working(
 def test_a_suite_without_a_mirror_fails_alone(
     mirror: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmtest.host.debian.host_is_debian", lambda os_release: False)
+    monkeypatch.setattr("vmtest.host.debian.host_is", lambda distribution, os_release: False)
     monkeypatch.delenv("VMTEST_DEBIAN_SECURITY_MIRROR", raising=False)
     source = AptSource(archive(mirror, "good", "good-security", security_mirror=None))
     resolved = source.resolve(kernel("*"), store)

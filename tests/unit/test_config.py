@@ -181,6 +181,18 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
             "sha256 = 'abc' is not a sha256, which has 64 hexadecimal digits",
         ),
         (
+            "[apt.debian]",
+            '[apt.debian]\narchitectures = ["arm64"]',
+            "kernels.toml: [apt.debian]: architectures = ['arm64'] vmtest boots x86-64 kernels "
+            'only; write ["amd64"], or leave it out',
+        ),
+        (
+            "[apt.debian]",
+            '[apt.debian]\nflavour = "Azure VM"',
+            "kernels.toml: [apt.debian]: flavour = 'Azure VM' is not a flavour; "
+            'write it as "generic", "azure" or "rt"',
+        ),
+        (
             'path = "vmlinuz"',
             'tree = {path = "linux", ref = "x"}',
             'kernels.toml: kernel "mine": tree: unknown key "ref" (did you mean "rev"?)',

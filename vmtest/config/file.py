@@ -166,6 +166,9 @@ def _convert(parsed: FileTables, file: Path) -> Config:
                 keyring=None if archive.keyring is None else base / archive.keyring,
                 check_valid_until=archive.check_valid_until,
                 max_index_age=archive.max_index_age,
+                distribution=archive.distribution,
+                components=tuple(archive.components),
+                flavour=archive.flavour,
             )
             for name, archive in parsed.apt.items()
         },

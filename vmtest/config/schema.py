@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -171,6 +172,27 @@ def is_path(libbpf: str) -> bool:
     return "/" in libbpf or ".so" in libbpf
 
 
+def _lower(kind: str, example: str) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if not re.fullmatch(r"[a-z][a-z0-9.-]*", value):
+            raise ValueError(f"is not {kind}; write it as {example}")
+        return value
+
+    return check
+
+
+def _component(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w./+-]*", value):
+        raise ValueError('is not a component of an archive; write for example "main"')
+    return value
+
+
+def _architectures(value: object) -> object:
+    if value != ["amd64"]:
+        raise ValueError('vmtest boots x86-64 kernels only; write ["amd64"], or leave it out')
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(_duration)]
 Memory = Annotated[int, BeforeValidator(_memory)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -184,6 +206,12 @@ TestPattern = Annotated[str, AfterValidator(_test_pattern)]
 ProgramType = Annotated[str, AfterValidator(check_program_type)]
 Why = Annotated[str, AfterValidator(_reason)]
 Card = Annotated[Network, BeforeValidator(_network)]
+Flavour = Annotated[str, AfterValidator(_lower("a flavour", '"generic", "azure" or "rt"'))]
+Distribution = Annotated[
+    str, AfterValidator(_lower("a distribution", 'ID in its /etc/os-release: "debian", "ubuntu"'))
+]
+Component = Annotated[str, AfterValidator(_component)]
+Architectures = Annotated[list[str], BeforeValidator(_architectures)]
 Day = Annotated[date, BeforeValidator(_date)]
 Libbpf = Annotated[list[str], BeforeValidator(libbpf_choice)]
 
@@ -215,7 +243,7 @@ class GuestTable(Strict):
 
 
 class ArchiveTable(Strict):
-    """``[apt.NAME]``: an archive of Debian packages."""
+    """``[apt.NAME]``: an archive of .deb packages."""
 
     suites: Annotated[list[str], Field(min_length=1)]
     mirror: str | None = None
@@ -223,6 +251,10 @@ class ArchiveTable(Strict):
     keyring: Path | None = None
     check_valid_until: bool = True
     max_index_age: Duration = 3600.0
+    distribution: Distribution = "debian"
+    components: Annotated[list[Component], Field(min_length=1)] = ["main"]
+    architectures: Architectures = ["amd64"]
+    flavour: Flavour = "generic"
 
 
 class BuildTable(Strict):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import total_ordering
 from pathlib import Path
@@ -20,13 +20,9 @@ from vmtest.errors import UsageError
 from vmtest.host.cache import find_tool
 from vmtest.model.kernels import AptArchive
 
-MIRROR_VARIABLE = "VMTEST_DEBIAN_MIRROR"
-SECURITY_MIRROR_VARIABLE = "VMTEST_DEBIAN_SECURITY_MIRROR"
-
-_KEYRINGS = (
-    Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
-    Path("/usr/share/keyrings/debian-archive-keyring.pgp"),
-)
+KEYRINGS = Path("/usr/share/keyrings")
+"""Where packages put the keys of distributions."""
+_KEYRING_PACKAGES = {"ubuntu": "ubuntu-keyring"}
 _HOST_OPTIONS = re.compile(
     r"Acquire::(https?|socks5?h?|ftp|ForceIPv4|ForceIPv6|Proxy[\w-]*|Queue-Mode)(::|\s)",
     re.IGNORECASE,
@@ -232,36 +228,47 @@ def _sources(etc: Path) -> Iterator[_Source]:
             yield from _one_line_sources(text, str(file))
 
 
-def _is_debian(source: _Source) -> bool:
-    """Whether this is Debian's own archive and not a third party's for Debian."""
+def _is_of(distribution: str, source: _Source) -> bool:
+    """Whether this is the distribution's own archive and not a third party's for it."""
     if "main" not in source.components or source.uri.startswith("cdrom:"):
         return False
     tail = urlsplit(source.uri).path.rstrip("/").rpartition("/")[2]
-    by_name = re.fullmatch(r"debian(-security)?(\.list)?", tail) is not None
-    return by_name or "debian-archive" in source.signed_by
+    by_name = re.fullmatch(rf"{re.escape(distribution)}(-security)?(\.list)?", tail) is not None
+    return by_name or f"{distribution}-archive" in source.signed_by
 
 
-def _default_keyring() -> str:
-    return next((str(path) for path in _KEYRINGS if path.is_file()), "")
+def _default_keyring(distribution: str) -> str:
+    places = (KEYRINGS / f"{distribution}-archive-keyring.{end}" for end in ("gpg", "pgp"))
+    return next((str(path) for path in places if path.is_file()), "")
 
 
-def host_is_debian(os_release: Path = Path("/etc/os-release")) -> bool:
-    """Whether this host is Debian itself (a derivative has archives of its own)."""
+def mirror_variables(distribution: str) -> tuple[str, str]:
+    """The environment variables that name a distribution's mirror and its security mirror."""
+    name = re.sub(r"[^A-Z0-9]", "_", distribution.upper())
+    return f"VMTEST_{name}_MIRROR", f"VMTEST_{name}_SECURITY_MIRROR"
+
+
+def host_is(distribution: str, os_release: Path = Path("/etc/os-release")) -> bool:
+    """Whether this host is the distribution itself (a derivative has archives of its own)."""
     try:
         lines = os_release.read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
-    return any(line.replace('"', "").replace("'", "").strip() == "ID=debian" for line in lines)
+    return any(
+        line.replace('"', "").replace("'", "").strip() == f"ID={distribution}" for line in lines
+    )
 
 
-def host_mirrors(etc: Path = Path("/etc/apt")) -> Mirrors:
-    """The mirrors that this host's apt fetches Debian from, each None when it has none."""
+def host_mirrors(etc: Path = Path("/etc/apt"), distribution: str = "debian") -> Mirrors:
+    """The mirrors that this host's apt fetches a distribution from, each None without one."""
     main: Mirror | None = None
     security: Mirror | None = None
     for source in _sources(etc):
-        if not _is_debian(source) or not source.suites:
+        if not _is_of(distribution, source) or not source.suites:
             continue
-        mirror = Mirror(source.uri, source.signed_by or _default_keyring(), source.origin)
+        mirror = Mirror(
+            source.uri, source.signed_by or _default_keyring(distribution), source.origin
+        )
         if all(is_security(suite) for suite in source.suites):
             security = security or mirror
         elif not any(is_security(suite) for suite in source.suites):
@@ -277,18 +284,22 @@ def find_mirrors(
     security_mirror: str | None = None,
     keyring: Path | None = None,
     *,
+    distribution: str = "debian",
     environment: Mapping[str, str] | None = None,
     etc: Path = Path("/etc/apt"),
     os_release: Path = Path("/etc/os-release"),
 ) -> Mirrors:
-    """The mirrors of the archive called ``archive`` in kernels.toml.
+    """The mirrors of the archive called ``archive`` in kernels.toml, which is ``distribution``'s.
 
     The environment goes before kernels.toml, and that before the configuration of a
-    Debian host.  Raises UsageError with the cure when none of them names one, or
-    when there are no keys to check signatures with.
+    host of that distribution.  Only Debian keeps security updates on a mirror of their own.
+    Raises UsageError with the cure when none of them names one, or when there are no keys to
+    check signatures with.
     """
     env = os.environ if environment is None else environment
-    host = host_mirrors(etc) if host_is_debian(os_release) else Mirrors(None, None)
+    own = host_is(distribution, os_release)
+    host = host_mirrors(etc, distribution) if own else Mirrors(None, None)
+    variables = mirror_variables(distribution)
     keys = str(keyring) if keyring is not None else ""
     if keys and not Path(keys).is_file():
         raise UsageError(f"kernels.toml: [apt.{archive}] keyring: {keys}: no such file")
@@ -296,29 +307,32 @@ def find_mirrors(
     def choose(
         variable: str, key: str, configured: str | None, known: Mirror | None
     ) -> Mirror | None:
-        fallback = keys or (known.signed_by if known else "") or _default_keyring()
+        fallback = keys or (known.signed_by if known else "") or _default_keyring(distribution)
         if env.get(variable):
             return Mirror(env[variable], fallback, f"${variable}")
         if configured:
             return Mirror(configured, fallback, f"kernels.toml: [apt.{archive}] {key}")
         if known is not None:
-            return Mirror(known.uri, keys or known.signed_by or _default_keyring(), known.source)
+            return Mirror(known.uri, fallback, known.source)
         return None
 
     found = Mirrors(
-        choose(MIRROR_VARIABLE, "mirror", mirror, host.main),
-        choose(SECURITY_MIRROR_VARIABLE, "security_mirror", security_mirror, host.security),
+        choose(variables[0], "mirror", mirror, host.main),
+        choose(variables[1], "security_mirror", security_mirror, host.security),
     )
-    if found.main is None and found.security is None:
+    if distribution != "debian" and found.security is None:
+        found = Mirrors(found.main, found.main)
+    if found == Mirrors(None, None):
         raise UsageError(
-            f"kernels.toml: [apt.{archive}]: no Debian mirror is known on this host; "
-            f"set mirror and security_mirror there, or {MIRROR_VARIABLE} and "
-            f"{SECURITY_MIRROR_VARIABLE} in the environment"
+            f"kernels.toml: [apt.{archive}]: no {distribution.capitalize()} mirror is known on "
+            f"this host; set mirror and security_mirror there, or {' and '.join(variables)} in "
+            f"the environment"
         )
+    package = _KEYRING_PACKAGES.get(distribution, f"{distribution}-archive-keyring")
     if any(one is not None and not one.signed_by for one in (found.main, found.security)):
         raise UsageError(
-            f"kernels.toml: [apt.{archive}]: no keyring to check Debian's signatures with; "
-            f"install the package debian-archive-keyring or set keyring there"
+            f"kernels.toml: [apt.{archive}]: no keyring to check the signatures of {distribution} "
+            f"with; install the package {package} or set keyring there"
         )
     for one in (found.main, found.security):
         if one is not None and (not one.uri.strip() or any(c.isspace() for c in one.uri)):
@@ -328,16 +342,22 @@ def find_mirrors(
 
 def mirrors_of(archive: AptArchive) -> Mirrors:
     """The mirrors of an archive on this host; raises what :func:`find_mirrors` raises."""
-    return find_mirrors(archive.name, archive.mirror, archive.security_mirror, archive.keyring)
+    return find_mirrors(
+        archive.name,
+        archive.mirror,
+        archive.security_mirror,
+        archive.keyring,
+        distribution=archive.distribution,
+    )
 
 
-def sources_text(mirror: Mirror, suite: str) -> str:
-    """A deb822 source for one suite: main only, amd64 only."""
+def sources_text(mirror: Mirror, suite: str, components: Sequence[str] = ("main",)) -> str:
+    """A deb822 source for one suite, amd64 only."""
     signed_by = mirror.signed_by
     if "\n" in signed_by:  # a key block: its lines are continuation lines
         signed_by = "\n " + "\n ".join(signed_by.strip().split("\n"))
     return (
-        f"Types: deb\nURIs: {mirror.uri}\nSuites: {suite}\nComponents: main\n"
+        f"Types: deb\nURIs: {mirror.uri}\nSuites: {suite}\nComponents: {' '.join(components)}\n"
         f"Architectures: amd64\nSigned-By: {signed_by}\n"
     )
 

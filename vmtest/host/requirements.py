@@ -88,6 +88,7 @@ BUILD_HEADERS = (("gelf.h", "libelf-dev"), ("openssl/opensslv.h", "libssl-dev"))
 
 TEST_REQUIREMENTS = (
     Requirement(("gpg",), "signs a tiny archive"),
+    Requirement(("apt-utils",), "makes a tiny archive in Ubuntu's layout"),
     Requirement(("libarchive-tools",), "kernels from .rpm packages"),
     Requirement(("clang-format",), "tox -e lint"),
     Requirement(("shellcheck",), "tox -e lint"),

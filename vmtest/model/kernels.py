@@ -30,7 +30,7 @@ class Accelerator(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AptSpec:
-    """A kernel from the Debian suites of the archive ``archive`` in kernels.toml.
+    """A kernel from the suites of the apt archive ``archive`` in kernels.toml.
 
     ``version`` is an exact upstream or package version, or a pattern that ends
     in ``.*`` (the newest match), or ``*``.  ``suites`` narrows the archive's.
@@ -127,10 +127,12 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class AptArchive:
-    """One ``[apt.NAME]``: Debian suites, and where they are on a host that is not Debian.
+    """One ``[apt.NAME]``: suites of Debian or another distribution, and where they are.
 
-    ``check_valid_until`` false accepts an index past its date, ``max_index_age``
-    is in seconds.
+    ``distribution`` is its ID in /etc/os-release: it decides whose mirrors and keys are meant
+    where ``mirror`` and ``keyring`` are None.  ``flavour`` is the kernels' (``generic``,
+    ``azure``, ``rt``).  ``check_valid_until`` false accepts an index past its date,
+    ``max_index_age`` is in seconds.
     """
 
     name: str
@@ -140,6 +142,9 @@ class AptArchive:
     keyring: Path | None = None
     check_valid_until: bool = True
     max_index_age: float = 3600.0
+    distribution: str = "debian"
+    components: tuple[str, ...] = ("main",)
+    flavour: str = "generic"
 
 
 @dataclass(frozen=True, slots=True)

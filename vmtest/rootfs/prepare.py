@@ -23,10 +23,11 @@ def prepare_root(
     """The root of ``[guest]``, built when ``cache`` lacks it; ``log`` gets a line a step,
     ``files`` reads the wheels and the user's own libbpf.
 
-    The mirrors are those of the first ``[apt.NAME]``, else the host's.  Raises
+    The mirrors are those of the first ``[apt.NAME]`` of Debian's, else the host's.  Raises
     ImageError, and UsageError when no mirror is known or what is named as libbpf is none.
     """
-    archive = next(iter(config.archives.values()), None)
+    debians = (one for one in config.archives.values() if one.distribution == "debian")
+    archive = next(debians, None)
 
     def mirrors() -> Mirrors:
         if archive is None:

@@ -14,14 +14,16 @@ from vmtest.host.debian import DebianVersion, paragraphs
 from vmtest.model.versions import KernelVersion, VersionRange, check_version, is_pattern, series_of
 
 _STANZA = re.compile(
-    r"^Package: linux-(?:image|binary|modules|base)-(?:unsigned-)?\d[^\n]*-amd64[^\n]*\n"
+    r"^Package: linux-(?:image|binary|modules|base)-(?:unsigned-|extra-)?\d[^\n]*\n"
     r"(?:[^\n]+\n)*",
     re.MULTILINE,
 )
-_RELEASE = r"(?P<release>\d+\.\d+[^\s]*-amd64)"
-_IMAGE = re.compile(rf"linux-image-{_RELEASE}(?P<unsigned>-unsigned)?$")
+_RELEASE = r"(?P<release>\d+\.\d+\S*?)"
+_IMAGE = re.compile(rf"linux-image-(?P<before>unsigned-)?{_RELEASE}(?P<after>-unsigned)?$")
 _BINARY = re.compile(rf"linux-binary-(?P<unsigned>unsigned-)?{_RELEASE}$")
-_OTHER_FLAVOUR = re.compile(r"-(cloud|rt|dbg)(-|$)|-signed-template")
+_NO_KERNEL = re.compile(r"-dbg(sym)?$|-signed-template$")
+# Of 6.12.94+deb13-cloud-amd64 and 6.8.0-1017-azure; of 6.13-rc3-amd64 and 7.0-trunk-amd64 none.
+_FLAVOUR = re.compile(r"-(?!rc\d|trunk\b)([a-z][a-z0-9.-]*)$")
 _DEPENDENCY = re.compile(r"\blinux-(image|binary|modules|base)-(\d[^\s,|(]*)")
 _SMALLEST_IMAGE = 5 << 20
 _SERIES = re.compile(r"^(\d+(?:\.\d+)*)(?:\.\*)?$")
@@ -37,6 +39,7 @@ class Package:
     installed: int
     sha256: str
     depends: str
+    architecture: str = "amd64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Candidate:
 
 def read_packages(text: str) -> list[Package]:
     """The kernel packages for amd64 in a ``Packages`` file."""
-    return _packages(text, _STANZA)
+    return [package for package in _packages(text, _STANZA) if package.architecture == "amd64"]
 
 
 def packages_named(text: str, name: str) -> list[Package]:
@@ -100,24 +103,44 @@ def _packages(text: str, stanza: re.Pattern[str]) -> list[Package]:
             installed=int(fields.get("installed-size", "0")) * 1024,
             sha256=fields.get("sha256", ""),
             depends=fields.get("depends", ""),
+            architecture=fields.get("architecture", "amd64"),
         )
         for match in stanza.finditer(text)
         for fields in paragraphs(match.group())
     ]
 
 
-def find_candidates(packages: Iterable[Package], suite: str) -> list[Candidate]:
-    """The generic kernels in an index, oldest first, bootable or not.
+def flavour_of(release: str) -> str:
+    """The flavour of a kernel's release: Debian's and Ubuntu's generic one is ``generic``."""
+    match = _FLAVOUR.search(release.removesuffix("-amd64"))
+    return match.group(1) if match else "generic"
 
-    Before 6.19 one package holds a kernel; since then ``linux-image-*`` is empty and
-    the kernel is in ``linux-binary-*``, ``linux-modules-*`` and ``linux-base-*``.
+
+def flavours(packages: Iterable[Package]) -> set[str]:
+    """The flavours of the kernels in an index."""
+    matches = (_IMAGE.match(p.name) for p in packages if not _NO_KERNEL.search(p.name))
+    return {flavour_of(match["release"]) for match in matches if match is not None}
+
+
+def find_candidates(
+    packages: Iterable[Package], suite: str, flavour: str = "generic"
+) -> list[Candidate]:
+    """The kernels of a flavour in an index, oldest first, bootable or not.
+
+    Debian's are one package before 6.19; since then ``linux-image-*`` is empty and the kernel
+    is in ``linux-binary-*``, ``linux-modules-*`` and ``linux-base-*``.  Ubuntu's are an image
+    (``linux-image-*``, or ``linux-image-unsigned-*``), ``linux-modules-*`` and, where there is
+    one, ``linux-modules-extra-*``.
     """
-    known = {(p.name, p.version): p for p in packages if not _OTHER_FLAVOUR.search(p.name)}
+    known = {(p.name, p.version): p for p in packages if not _NO_KERNEL.search(p.name)}
+    by_name: dict[str, list[Package]] = {}
+    for package in known.values():
+        by_name.setdefault(package.name, []).append(package)
     found: list[Candidate] = []
     split: set[tuple[str, str]] = set()
     for (name, version), package in known.items():
         match = _BINARY.match(name)
-        if match is None:
+        if match is None or flavour_of(match["release"]) != flavour:
             continue
         release = match["release"]
         split.add((release, version))
@@ -139,14 +162,32 @@ def find_candidates(packages: Iterable[Package], suite: str) -> list[Candidate]:
         if match is None or (match["release"], version) in split:
             continue
         release = match["release"]
-        signed = match["unsigned"] is None
+        if flavour_of(release) != flavour:
+            continue
+        signed = match["before"] is None and match["after"] is None
         missing = ""
+        mine = [package]
         if _dependencies(package, "binary", release):
             missing = _gone(f"linux-binary-{release}", release)
+        elif modules := _dependencies(package, "modules", release):
+            wanted = [_beside(package, by_name.get(name, ())) for name in modules]
+            extra = _beside(package, by_name.get(f"linux-modules-extra-{release}", ()))
+            mine += [part for part in (*wanted, extra) if part is not None]
+            missing = _gone(f"linux-modules-{release}", release) if None in wanted else ""
         elif package.installed < _SMALLEST_IMAGE:
             continue  # a metapackage, which only depends on a kernel
-        found.append(Candidate(release, DebianVersion(version), suite, (package,), signed, missing))
+        version_of = DebianVersion(version)
+        found.append(Candidate(release, version_of, suite, tuple(mine), signed, missing))
     return sorted(found, key=_rank)
+
+
+def _beside(image: Package, modules: Iterable[Package]) -> Package | None:
+    """Of packages with one name the one that goes with ``image``: its version, else the newest.
+
+    Ubuntu signs an image in a source package of its own, whose version may be ``...+1``.
+    """
+    ranked = sorted(modules, key=lambda p: (p.version == image.version, DebianVersion(p.version)))
+    return ranked[-1] if ranked else None
 
 
 def _dependencies(package: Package, kind: str, release: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Kernels from Debian's suites, through signature-checked apt states of their own."""
+"""Kernels from an apt archive's suites, through signature-checked apt states of their own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vmtest.config.suggest import suggestion
 from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError, VmtestError
 from vmtest.host.cache import require_tool
 from vmtest.host.debian import mirrors_of
@@ -82,7 +83,7 @@ class AptSource:
             raise KernelUnavailable(
                 f"{kernel.name}: {error}; or bring the kernel with: vmtest image import FILE"
             ) from error
-        failures = _failures(failed)
+        failures = "; ".join(filter(None, (_failures(failed), self._other_flavours(indexes))))
         offered = [c for index in indexes for c in index.candidates]
         found = matching(offered, spec.version)
         best = found[-1] if found else None
@@ -168,7 +169,7 @@ class AptSource:
                 f"[apt.{self.archive.name}]: {_failures(failed)}; check the network, the mirror "
                 f"and the suites in kernels.toml"
             )
-        notes = [_failures(failed), *(index.note for index in indexes)]
+        notes = [_failures(failed), self._other_flavours(indexes), *(i.note for i in indexes)]
         found = releases(c for index in indexes for c in index.candidates)
         return Offer(tuple(found), tuple(filter(None, notes)))
 
@@ -241,13 +242,21 @@ class AptSource:
                 kind = "security_mirror" if mirrors.security is None else "mirror"
                 failed[suite] = f"no mirror is known for it; set {kind} in [apt.{archive.name}]"
             else:
-                states.append(SuiteState(store.root, suite, mirror, archive.check_valid_until))
+                state = SuiteState(
+                    store.root,
+                    suite,
+                    mirror,
+                    archive.check_valid_until,
+                    archive.components,
+                    archive.flavour,
+                )
+                states.append(state)
         return states, failed
 
     def _indexes(
         self, suites: tuple[str, ...], store: Store, *, refresh: bool
     ) -> tuple[list[Index], dict[str, str]]:
-        require_tool("apt-get", "apt", "to read Debian's archive")
+        require_tool("apt-get", "apt", "to read the archive")
         states, failed = self._states(suites, store)
 
         def read(state: SuiteState) -> Index | SuiteUnreadable:
@@ -282,12 +291,25 @@ class AptSource:
 
     # --- words ---
 
+    def _other_flavours(self, indexes: list[Index]) -> str:
+        """That no suite has the archive's flavour, and what they have; empty when one has it."""
+        known = {flavour for index in indexes for flavour in index.flavours}
+        mine = self.archive.flavour
+        if not known or mine in known or any(index.candidates for index in indexes):
+            return ""
+        where = ", ".join(index.suite for index in indexes)
+        return (
+            f'[apt.{self.archive.name}] flavour = "{mine}": no such kernels in {where}'
+            f"{suggestion(mine, known)} (there are: {', '.join(sorted(known))})"
+        )
+
     def _origin(self, candidate: Candidate) -> str:
         first = candidate.packages[0]
         return f"{self.archive.name} {candidate.suite}: {first.name} {first.version}"
 
     def _question(self, spec: AptSpec) -> list[object]:
-        return ["apt", self.archive.name, spec.version, list(self._suites(spec))]
+        own = [] if self.archive.flavour == "generic" else [self.archive.flavour]
+        return ["apt", self.archive.name, spec.version, list(self._suites(spec)), *own]
 
     def _remember(self, resolved: Resolved, store: Store) -> None:
         answer = Resolution(resolved.key, resolved.version.text, resolved.origin)
@@ -315,7 +337,7 @@ class AptSource:
         if "expired" in failures:
             key = f"check_valid_until = false in [apt.{self.archive.name}]"
             message += f"; to use an expired suite all the same, set {key}"
-        elif failures:
+        elif failures and " flavour = " not in failures:
             message += "; check the network, the mirror and the suites in kernels.toml"
         return message
 

@@ -39,6 +39,7 @@ from vmtest.kernels.debian.index import (
     Candidate,
     Package,
     find_candidates,
+    flavours,
     packages_named,
     read_packages,
 )
@@ -73,26 +74,38 @@ class SuiteUnreadable(InfrastructureError):
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A suite's package index that has been checked; ``note`` says when it is not fresh."""
+    """A suite's package index that has been checked; ``note`` says when it is not fresh.
+
+    ``flavours`` are those of all its kernels.
+    """
 
     suite: str
     candidates: tuple[Candidate, ...]
     note: str = ""
+    flavours: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteState:
-    """The apt state of one suite; making one does no I/O."""
+    """The apt state of one suite; making one does no I/O.
+
+    ``flavour`` is that of the kernels in its index.
+    """
 
     cache: Path
     suite: str
     mirror: Mirror
     check_valid_until: bool = True
+    components: tuple[str, ...] = ("main",)
+    flavour: str = "generic"
 
     @property
     def directory(self) -> Path:
         """Where it keeps its state."""
-        made_of = sha256_json([self.mirror.uri, self.mirror.signed_by, self.check_valid_until])
+        of: list[object] = [self.mirror.uri, self.mirror.signed_by, self.check_valid_until]
+        if self.components != ("main",):
+            of.append(list(self.components))
+        made_of = sha256_json(of)
         return self.cache / "apt" / f"{safe_name(self.suite)}-{made_of[:12]}"
 
     def index(self, max_age: float, *, refresh: bool = True) -> Index:
@@ -182,7 +195,7 @@ class SuiteState:
         for folder in ("etc/apt.conf.d", "etc/preferences.d", "lists/partial", "cache/archives"):
             ensure(root / folder)
         (root / "status").touch()
-        write_text(root / "suite.sources", sources_text(self.mirror, self.suite))
+        write_text(root / "suite.sources", sources_text(self.mirror, self.suite, self.components))
         options = {
             "Dir": str(root),
             "Dir::Etc": str(root / "etc"),
@@ -321,11 +334,12 @@ class SuiteState:
         return bool(lists)
 
     def _read(self, note: str) -> Index:
-        found: list[Candidate] = []
+        packages: list[Package] = []
         for file in self._lists():
             status = file.stat()
-            found += _candidates(file, self.suite, status.st_mtime_ns, status.st_size)
-        return Index(self.suite, tuple(found), note)
+            packages += _kernels_in(file, status.st_mtime_ns, status.st_size)
+        found = find_candidates(packages, self.suite, self.flavour)
+        return Index(self.suite, tuple(found), note, frozenset(flavours(packages)))
 
 
 def _digest(file: Path) -> str:
@@ -340,9 +354,8 @@ def _digest_of(file: Path, mtime: int, ctime: int, size: int) -> str:
 
 
 @lru_cache(maxsize=32)
-def _candidates(file: Path, suite: str, mtime: int, size: int) -> tuple[Candidate, ...]:
-    text = file.read_text(encoding="utf-8", errors="replace")
-    return tuple(find_candidates(read_packages(text), suite))
+def _kernels_in(file: Path, mtime: int, size: int) -> tuple[Package, ...]:
+    return tuple(read_packages(file.read_text(encoding="utf-8", errors="replace")))
 
 
 def _open_to_all(path: Path) -> bool:
