@@ -100,10 +100,8 @@ def test_any_lines_are_read_as_tap(lines: list[str], died: str) -> None:
     unique(tap(lines, died))
 
 
-@given(st.lists(st.tuples(PIECES, st.booleans()), max_size=25), DIED)
-def test_a_failure_of_tap_is_told_whatever_stands_around_it(
-    pieces: list[tuple[str, bool]], died: str
-) -> None:
+def failing(pieces: list[tuple[str, bool]]) -> tuple[list[str], list[str]]:
+    """The pieces with a failure behind each that is marked, and the failures' names."""
     lines: list[str] = []
     failed: list[str] = []
     for piece, fails in pieces:
@@ -113,9 +111,44 @@ def test_a_failure_of_tap_is_told_whatever_stands_around_it(
         if fails:
             failed.append(f"fails{len(failed)}")
             lines.append(f"not ok - {failed[-1]}")
+    return lines, failed
+
+
+@given(st.lists(st.tuples(PIECES, st.booleans()), max_size=25), DIED)
+def test_a_failure_of_tap_is_told_whatever_stands_around_it(
+    pieces: list[tuple[str, bool]], died: str
+) -> None:
+    lines, failed = failing(pieces)
     found = unique(tap(lines, died))
     for name in failed:
         assert found[name].outcome is Outcome.FAILED
+
+
+PROVE = st.sampled_from(
+    [
+        "t/a.t ..",
+        "t/b.t .. ok",
+        "ok",
+        "Failed 1/2 subtests",
+        "Dubious, test returned 1",
+        "t/c.t .. skipped: no",
+        "skipped: no",
+        "All 1 subtests passed",
+        "Test Summary Report",
+        "Files=2, Tests=3, 0 secs",
+        "[12:00:00] t/d.t .... ok   5 ms",
+    ]
+)
+
+
+@given(st.lists(st.tuples(st.one_of(PROVE, PIECES), st.booleans()), max_size=25), DIED)
+def test_a_failure_is_told_wherever_prove_has_a_verdict(
+    pieces: list[tuple[str, bool]], died: str
+) -> None:
+    lines, failed = failing(pieces)
+    rows = tap(["t/first.t ..", *lines], died)
+    ends = [row.test.rpartition("/")[2] for row in rows if row.outcome.bad]
+    assert set(failed) <= set(ends)
 
 
 # Trees of tests in the dialects of TAP.

@@ -379,3 +379,16 @@ def test_a_panic_without_a_trace_is_why_a_package_failed() -> None:
 
 def test_a_package_that_fails_in_silence_says_so() -> None:
     assert read(event("fail"))["p"].message == "it failed, and no test of it did"
+
+
+def test_an_example_says_what_it_printed_and_should_have_printed() -> None:
+    end = "--- FAIL: ExampleFoo (0.00s)\n"
+    told = "got:\n1\nwant:\n2\n"
+    text = f"=== RUN   ExampleFoo\n{end}{told}=== RUN   TestB\n--- PASS: TestB (0.00s)\nFAIL\n"
+    events = [{"Action": "run", "Package": "p", "Test": "ExampleFoo"}]
+    for line in (end + told).splitlines(keepends=True):
+        events.append({"Action": "output", "Package": "p", "Test": "ExampleFoo", "Output": line})
+    events.append({"Action": "fail", "Package": "p", "Test": "ExampleFoo"})
+    for rows in (read(text), read("\n".join(map(json.dumps, events)))):
+        failed = next(row for row in rows.values() if row.outcome is Outcome.FAILED)
+        assert failed.message == "got '1', want '2'"

@@ -220,6 +220,13 @@ def test_what_a_producer_says_of_a_test(name: str, test: str, message: str) -> N
         ('result="failure"', "failed"),
         ('status="error"', "error"),
         ('status="fail" result="skipped"', "failed"),
+        ('status="run" result="Timed Out"', "failed"),
+        ('outcome="Failed"', "failed"),
+        ('status="Killed"', "error"),
+        ('result="not run"', "skipped"),
+        ('executed="true" success="False"', "failed"),
+        ('executed="false" status="notrun" success="False"', "skipped"),
+        ('success="True"', "passed"),
     ],
 )
 def test_what_attributes_say_counts_without_an_element(attributes: str, outcome: str) -> None:

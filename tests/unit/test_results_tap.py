@@ -346,6 +346,59 @@ def test_a_plan_of_a_hundred_million_is_no_hundred_million_rows() -> None:
             },
         ),
         (
+            "prove-verbose.txt",
+            {
+                "t/a.t/loads": "passed",
+                "t/a.t/attaches": "passed",
+                "t/a.t": "passed",
+                "t/b.t/loads": "passed",
+                "t/b.t/counts": "failed",
+                "t/b.t": "failed",
+                "t/c.t": "skipped",
+                "t/d.t/opens": "passed",
+                "t/d.t/inner/x": "passed",
+                "t/d.t/inner/y": "passed",
+                "t/d.t/inner": "passed",
+                "t/d.t": "passed",
+                "t/exits.t/one": "passed",
+                "t/exits.t": "failed",
+                "t/extra.t/a": "passed",
+                "t/extra.t/b": "passed",
+                "t/extra.t/plan": "error",
+                "t/extra.t": "failed",
+                "t/missing.t/one": "passed",
+                "t/missing.t/two": "passed",
+                "t/missing.t/test 3": "lost",
+                "t/missing.t": "failed",
+                "t/none.t": "failed",
+                "t/plain.t/test 1": "passed",
+                "t/plain.t/test 2": "passed",
+                "t/plain.t": "passed",
+                "t/sig.t/a": "passed",
+                "t/sig.t/test 2": "lost",
+                "t/sig.t": "failed",
+                "t/todo.t/not yet": "xfailed",
+                "t/todo.t/already": "passed",
+                "t/todo.t": "passed",
+            },
+        ),
+        (
+            "prove.txt",
+            {
+                "t/a.t": "passed",
+                "t/b.t": "failed",
+                "t/c.t": "skipped",
+                "t/d.t": "passed",
+                "t/exits.t": "failed",
+                "t/extra.t": "failed",
+                "t/missing.t": "failed",
+                "t/none.t": "failed",
+                "t/plain.t": "passed",
+                "t/sig.t": "failed",
+                "t/todo.t": "passed",
+            },
+        ),
+        (
             "kselftest.tap",
             {
                 "alpha": "failed",
@@ -375,6 +428,10 @@ def test_what_a_producer_printed(name: str, expected: dict[str, str]) -> None:
         ("kselftest.tap", "beta", "cannot attach"),
         ("kselftest-harness.tap", "maps.crashes", "crashes: Test terminated unexpectedly"),
         ("kselftest-runner.tap", "selftests: net: plain", "exit=1: not ok 1 alpha not ok 2 beta"),
+        ("prove-verbose.txt", "t/c.t", "no bpffs"),
+        ("prove-verbose.txt", "t/exits.t", "Dubious, test returned 3 (wstat 768, 0x300) All 1 sub"),
+        ("prove-verbose.txt", "t/extra.t", "prove failed the file: All 1 subtests passed"),
+        ("prove.txt", "t/none.t", "Dubious, test returned 2 (wstat 512, 0x200) No subtests run"),
     ],
 )
 def test_what_a_producer_says_of_a_failure(name: str, test: str, message: str) -> None:
@@ -635,3 +692,33 @@ def test_names_that_look_numbered_stay_apart() -> None:
 )
 def test_a_line_of_a_mebibyte_is_read(text: str) -> None:
     assert list(outcomes(f"1..1\nnot ok 1 - a # SKIP {text}b\n").values()) == ["skipped"]
+
+
+def test_a_bailout_of_prove_ends_the_stream_after_what_it_showed() -> None:
+    text = (
+        "Bailout called.  Further testing stopped:  gone\nt/a.t ..\n1..3\nok 1\n"
+        "Failed 2/3 subtests\n\nTest Summary Report\n-----\nt/a.t (Wstat: 0 Tests: 1 Failed: 0)\n"
+        "Files=1, Tests=1,  0 wallclock secs\nResult: FAIL\n"
+    )
+    found = read(text)
+    assert found["t/a.t/test 1"].outcome is Outcome.PASSED
+    assert found["t/a.t"].outcome is Outcome.FAILED
+    assert found["Bail out!"].message == "gone"
+
+
+def test_a_file_that_prove_did_not_come_to_is_lost() -> None:
+    assert outcomes("t/a.t .. ok\nFiles=2, Tests=1\n")["test 2"] == "lost"
+
+
+@pytest.mark.parametrize("line", ["waiting for it ..", "see a/b .. done", "./x .. 3 of 7"])
+def test_output_that_looks_like_proves_is_output(line: str) -> None:
+    assert outcomes(f"{line}\n1..1\nok 1 - a\n") == {"a": "passed"}
+
+
+def test_the_name_of_a_file_within_tap_is_output() -> None:
+    assert outcomes("1..2\nok 1 - a\n./x.t ..\nok 2 - b\n") == {"a": "passed", "b": "passed"}
+
+
+def test_a_verdict_of_prove_that_is_taken_back_does_not_pass() -> None:
+    found = outcomes("t/a.t ..\n1..1\nok 1\nok\nDubious, test returned 1\n")
+    assert found["t/a.t (2)"] == "failed"

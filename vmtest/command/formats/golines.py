@@ -21,6 +21,7 @@ _END = re.compile(r"^--- (PASS|FAIL|SKIP|BENCH): (\S+)(?: \((\d{1,9}(?:\.\d+)?) 
 _BENCHMARK = re.compile(r"^(Benchmark\S*?)(?:-\d+)?\s+\d+\s+\d[\d.]* ns/op")
 _LONGEST_TRACE = 1000  # characters of a trace's first line
 _SAYS_NOTHING = re.compile(r"^(?:FAIL|PASS|FAIL\t.*|ok  \t.*|exit status \d+|coverage: .*)?$")
+_MISMATCH = re.compile(r"(?:^|\n)got:\n(.*?)\nwant:(?:\n(.*))?$", re.DOTALL)
 _COMPILER = re.compile(r"^\S+:\d+(?::\d+)?: .")
 
 OUTCOMES = {
@@ -110,6 +111,20 @@ class Test:
         self.size += len(line) + 1
         while self.size > LONGEST and len(self.lines) > 1:
             self.size -= len(self.lines.pop(0)) + 1
+
+
+def is_mismatch(test: Test, line: str) -> bool:
+    """Whether ``line`` says what an example printed: not indented, behind the example's end."""
+    if test.outcome is not Outcome.FAILED or not test.name.startswith("Example"):
+        return False
+    ends = bool(line and _SAYS_NOTHING.match(line))
+    return line == "got:" or ("got:" in test.lines and not ends)
+
+
+def mismatch(test: Test) -> str:
+    """What an example printed and should have printed, "" for other tests."""
+    found = _MISMATCH.search("\n".join(test.lines)) if test.name.startswith("Example") else None
+    return f"got {found[1].strip()!r}, want {(found[2] or '').strip()!r}" if found else ""
 
 
 @dataclass(slots=True)

@@ -22,6 +22,8 @@ from vmtest.command.formats.golines import (
     build_error,
     end_of,
     event_of,
+    is_mismatch,
+    mismatch,
     parents,
     string,
 )
@@ -170,7 +172,7 @@ class GoTest:
 
     def _say(self, line: str) -> None:
         if self._ended is not None:
-            if self._panic or line[:1] in (" ", "\t"):
+            if self._panic or line[:1] in (" ", "\t") or is_mismatch(self._ended, line):
                 self._ended.say(line)
                 return
             self._flush()
@@ -187,7 +189,7 @@ class GoTest:
         failed = test.outcome is Outcome.FAILED
         message = ""
         if failed or test.outcome is Outcome.SKIPPED:
-            message = test.message or last_line(text)
+            message = test.message or mismatch(test) or last_line(text)
         if failed and not message and (test.package, test.name) in self._parents:
             message = "a test below it failed"
         self._add(test, test.outcome, message, text if failed else "")

@@ -17,9 +17,12 @@ from vmtest.model.results import Outcome, TestResult
 
 _PROBLEMS = {"error": Outcome.ERROR, "failure": Outcome.FAILED}
 _FLAKY = ("flakyFailure", "flakyError")  # surefire and nextest: it failed, was repeated, and passed
-# Values of a case's `status` and `result`, where no element says the same.
+# Words of a case's attributes, where no element says the same.
+_SAYING = ("status", "result", "outcome")
 _SAID = {
-    **dict.fromkeys(("error", "errored", "broken", "crashed", "interrupted"), Outcome.ERROR),
+    **dict.fromkeys(("error", "errored", "broken", "crash", "crashed"), Outcome.ERROR),
+    **dict.fromkeys(("interrupted", "aborted", "killed", "fatal"), Outcome.ERROR),
+    **dict.fromkeys(("cancelled", "canceled"), Outcome.ERROR),
     **dict.fromkeys(("fail", "failed", "failure", "timeout", "timedout"), Outcome.FAILED),
     **dict.fromkeys(("skip", "skipped", "ignored", "pending", "notrun"), Outcome.SKIPPED),
     **dict.fromkeys(("disabled", "suppressed"), Outcome.SKIPPED),
@@ -74,8 +77,8 @@ def _add(case: ET.Element, rows: Rows) -> None:
         outcome, message = _skip(case, skipped, output)
         rows.add(test, outcome, message, output if outcome.bad else "", duration)
     elif said is Outcome.SKIPPED:
-        result, status = case.get("result", ""), case.get("status", "")
-        rows.add(test, Outcome.SKIPPED, result if result.lower() in _SAID else status)
+        words = [case.get(key, "") for key in reversed(_SAYING)]
+        rows.add(test, Outcome.SKIPPED, next(word for word in words if _word(word) in _SAID))
     else:
         flaky = any(case.find(tag) is not None for tag in _FLAKY)
         rows.add(test, Outcome.PASSED, duration=duration, flaky=flaky)
@@ -83,8 +86,15 @@ def _add(case: ET.Element, rows: Rows) -> None:
 
 def _said(case: ET.Element) -> Outcome | None:
     """What the attributes of a case say of it, the worst of it."""
-    said = [_SAID.get(case.get(key, "").lower()) for key in ("status", "result")]
+    said = [_SAID.get(_word(case.get(key, ""))) for key in _SAYING]
+    if case.get("success", "").lower() == "false" and not set(_WORST).intersection(said):
+        said.append(Outcome.FAILED)
     return next((outcome for outcome in _WORST if outcome in said), None)
+
+
+def _word(value: str) -> str:
+    """``value`` as it stands in ``_SAID``: `Not Run`, `not_run` and `notrun` are one."""
+    return value.lower().replace(" ", "").replace("_", "").replace("-", "")
 
 
 def _skip(case: ET.Element, skipped: ET.Element, output: str) -> tuple[Outcome, str]:

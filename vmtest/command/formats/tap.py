@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from vmtest.command.formats.prove import Prove
 from vmtest.command.formats.rows import Rows
 from vmtest.command.formats.tappoint import Point, Row, below, unescaped
 from vmtest.model.results import Outcome, TestResult
@@ -122,6 +123,7 @@ class Tap:
         self._leads = False  # diagnostics come before their test
         self._stamped = False  # lines of the kernel's log
         self._versioned = False
+        self._prove = Prove()
         self._earlier = 0  # tests that the plans of ended documents named
 
     @property
@@ -161,10 +163,14 @@ class Tap:
             line = _STAMPED.sub("", line)
         if error:
             self._explain(line)
-        elif self._yaml is None:
-            self._line(line)
-        else:
-            self._yaml_line(line)
+            return
+        top = self._open[0]
+        begun = self._versioned or top.plan is not None or bool(top.seen) or len(self._open) > 1
+        for one in self._prove.lines(line, begun):
+            if self._yaml is None:
+                self._line(one)
+            else:
+                self._yaml_line(one)
 
     def _yaml_line(self, line: str) -> None:
         """Take a line of a YAML block; a block that has no end was none, and hides no test."""
