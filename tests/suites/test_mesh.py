@@ -53,10 +53,9 @@ from traffic import (
 from vmtest.guest.attach import attached_to_cgroup, attached_to_sockhash
 from vmtest.guest.cgroup import Cgroup
 from vmtest.guest.maps import Map
-from vmtest.guest.objects import BpfObject
+from vmtest.guest.objects import BpfObject, load_sharing
 from vmtest.guest.payload import object_path
 from vmtest.guest.ringbuf import RingBuffer
-from vmtest.guest.sharing import load_sharing
 
 SK_MSG, SK_MSG_VERDICT = 16, 7  # enum bpf_prog_type, enum bpf_attach_type
 CGROUP_PROGRAMS = (

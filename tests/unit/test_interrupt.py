@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from packaged import PACKAGED
 
 from vmtest.host.cache import locked
 
@@ -26,16 +27,11 @@ echo $! $$ >{pids}.new && mv {pids}.new {pids}
 wait
 """
 STUBBORN = SLOW.replace("sleep 300 &", "trap '' TERM INT; sh -c 'trap \"\" TERM INT; sleep 300' &")
-KERNELS = """
+KERNELS = f"""
 schema = 1
 [build]
-command = {build}
-[apt.debian]
-suites = ["trixie-security"]
-[[kernel]]
-name = "6.12"
-apt = "debian"
-version = "6.12.*"
+command = {{build}}
+{PACKAGED}
 [[suite]]
 name = "own"
 tests = "test_own.py"

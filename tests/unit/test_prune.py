@@ -224,7 +224,13 @@ def test_the_command_removes_what_is_old(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value", "cure"),
-    [("--older-than", "30", "12h, 30d or 8w"), ("--max-size", "2T", "500M or 2G")],
+    [
+        ("--older-than", "30", "12h, 30d or 8w"),
+        ("--older-than", "9" * 5000 + "d", "12h, 30d or 8w"),
+        ("--max-size", "2T", "500M or 2G"),
+        ("--max-size", "9" * 5000 + "M", "500M or 2G"),
+    ],
+    ids=["no unit", "an endless age", "another unit", "an endless size"],
 )
 def test_no_age_and_no_size_are_the_users_to_mend(
     tmp_path: Path, option: str, value: str, cure: str

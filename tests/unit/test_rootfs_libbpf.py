@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import signed_archive
 from fake_session import HostSession
+from packaged import PACKAGED
 
 from vmtest.config.file import load
 from vmtest.errors import ConfigError, ImageError, InfrastructureError, UsageError
@@ -31,17 +32,11 @@ from vmtest.storage.verify import verify
 needs_linker = pytest.mark.skipif(
     find_tool("ld") is None or find_tool("clang") is None, reason="ld or clang is not installed"
 )
-CONFIG = """
+CONFIG = f"""
 schema = 1
 [guest]
-libbpf = {libbpf}
-[apt.debian]
-suites = ["trixie-security"]
-[[kernel]]
-name = "6.12"
-apt = "debian"
-version = "6.12.*"
-"""
+libbpf = {{libbpf}}
+{PACKAGED}"""
 
 
 def library(place: Path, version: str, soname: str = "libbpf.so.1", *options: str) -> Path:

@@ -22,6 +22,7 @@ from vmtest.cli.reports import Reports
 from vmtest.cli.run import show
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix
+from vmtest.model.text import size_of
 from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.report import live
 from vmtest.runs.folder import RunFolder
@@ -41,7 +42,6 @@ Example: [bold]vmtest verify build/ --kernel '>=6.1' --baseline baseline.json[/b
 
 _LEVELS = (1, 2, 4)
 _MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_SIZE = re.compile(r"^(\d+)\s*(K|M|KiB|MiB)?$")
 
 
 def verify(
@@ -93,7 +93,7 @@ def verify(
             programs=tuple(program or ("*",)),
             attach=attach,
             log_level=log_level,
-            log_limit=_size(log_limit),
+            log_limit=_log_limit(log_limit),
             timeout=timeout,
             modules=_modules(module or []),
             every_libbpf=True,
@@ -219,12 +219,10 @@ def _modules(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _size(text: str) -> int:
-    match = _SIZE.match(text)
-    factor = {"": 1, "K": 1 << 10, "M": 1 << 20}
-    size = int(match.group(1)) * factor[(match.group(2) or "")[:1]] if match else 0
+def _log_limit(text: str) -> int:
+    size = size_of(text, ("", "K", "M"))
     # The verifier's own bounds: kernel/bpf/log.c, bpf_verifier_log_attr_valid().
-    if not 1024 <= size <= 256 << 20:
+    if size is None or not 1024 <= size <= 256 << 20:
         raise UsageError(f"--log-limit {text}: write a size from 1K to 256M, for example 16M")
     return size
 

@@ -15,7 +15,7 @@ from vmtest.command.files import WORK, Command
 from vmtest.command.formats import junit as junit_xml
 from vmtest.command.formats.format import Reader
 from vmtest.command.formats.gotest import GoTest
-from vmtest.command.formats.rows import bounded, last_line
+from vmtest.command.formats.rows import bounded
 from vmtest.command.formats.tap import Tap
 from vmtest.command.hints import hint
 from vmtest.host.write import append
@@ -23,6 +23,7 @@ from vmtest.matrix.follow import follow, status_words
 from vmtest.matrix.payload import in_guest_environment
 from vmtest.model.kernels import Limits
 from vmtest.model.results import Outcome, TestResult
+from vmtest.model.text import last_line
 from vmtest.runs.rows import write_result
 from vmtest.vm.session import Check, Session
 

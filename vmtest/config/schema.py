@@ -24,6 +24,7 @@ from pydantic import (
 from vmtest.config.suggest import suggestion
 from vmtest.model.kernels import Network
 from vmtest.model.project import Loading
+from vmtest.model.text import size_of
 from vmtest.model.versions import VersionRange
 from vmtest.objects.sections import ATTACH_TYPES, PROGRAM_TYPES, attach_types_of, types_of
 
@@ -31,7 +32,6 @@ SOURCES = ("apt", "path", "package", "mainline", "tree")
 """The keys that say where a kernel comes from; a ``[[kernel]]`` has exactly one."""
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
-_SIZE = re.compile(r"^(\d+)\s*(M|G|MiB|GiB)$")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
 _PATTERN = re.compile(r"^(\*|v?\d+(\.\d+)*(\.\*)?|v?\d+\.\d+\S*)$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -45,13 +45,12 @@ def _duration(value: object) -> object:
 
 
 def _memory(value: object) -> object:
-    match = _SIZE.match(value) if isinstance(value, str) else None
-    if match is None:
+    size = size_of(value, ("M", "G")) if isinstance(value, str) else None
+    if size is None:
         raise ValueError('is not a size; write for example "512M" or "2G"')
-    mib = int(match.group(1)) * (1024 if match.group(2).startswith("G") else 1)
-    if mib < 256:
+    if size < 256 << 20:
         raise ValueError("is too small: a guest needs 256M and more")
-    return mib
+    return size >> 20
 
 
 def _name(value: str) -> str:

@@ -19,6 +19,7 @@ from vmtest.errors import KernelUnavailable
 from vmtest.host.cache import disk_full, require_tool, sha256_file, sha256_json
 from vmtest.kernels.files.download import download
 from vmtest.kernels.files.unpack import fill_from
+from vmtest.kernels.source import spec_of
 from vmtest.kernels.store.store import Manifest, Store
 from vmtest.model.kernels import Kernel, KernelImage, MainlineSpec, Progress, Resolved
 from vmtest.model.versions import KernelVersion
@@ -43,7 +44,7 @@ class MainlineSource:
 
     def resolve(self, kernel: Kernel, store: Store) -> Resolved:
         """What is asked for is exact: nobody is asked before it is fetched."""
-        version = _spec(kernel).version
+        version = spec_of(kernel, MainlineSpec).version
         key = f"mainline-{version}"
         image = store.get(key)
         return Resolved(
@@ -71,16 +72,10 @@ class MainlineSource:
         )
 
 
-def _spec(kernel: Kernel) -> MainlineSpec:
-    if not isinstance(kernel.spec, MainlineSpec):
-        raise TypeError(f"{kernel.name}: {kernel.spec!r} is not for this source")
-    return kernel.spec
-
-
 def _fill(entry: Path, resolved: Resolved, progress: Progress | None) -> Manifest:
     from virtme_ng.mainline import BASE_URL  # 0.2 s of imports that no other command needs
 
-    name, version = resolved.kernel.name, _spec(resolved.kernel).version
+    name, version = resolved.kernel.name, spec_of(resolved.kernel, MainlineSpec).version
     base = os.environ.get(MIRROR_VARIABLE, BASE_URL).rstrip("/")
     require_tool("dpkg", "dpkg", "to unpack mainline kernels")
     home = entry.parent / "home"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from vmtest.kernels.store.store import Store
 from vmtest.model.kernels import Kernel, KernelImage, Progress, Resolved
+
+_Spec = TypeVar("_Spec")
 
 
 class Source(Protocol):
@@ -26,3 +28,10 @@ class Source(Protocol):
         thread; an exception it raises ends the download and leaves nothing
         behind.  Raises KernelUnavailable, or InfrastructureError for a full disk.
         """
+
+
+def spec_of(kernel: Kernel, kind: type[_Spec]) -> _Spec:
+    """What ``kernel`` was named by, which is a ``kind``; raises TypeError for another one."""
+    if not isinstance(kernel.spec, kind):
+        raise TypeError(f"{kernel.name}: {kernel.spec!r} is not for this source")
+    return kernel.spec

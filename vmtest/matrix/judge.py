@@ -195,9 +195,3 @@ def count_unproven(tests: Sequence[TestResult]) -> list[str]:
     """``["1 lost", "2 not run"]``: the tests that have no result of their own."""
     found = Counter(test.outcome for test in tests)
     return [f"{found[o]} {o}" for o in (Outcome.LOST, Outcome.NOT_RUN) if found[o]]
-
-
-def last_line(log: bytes) -> str:
-    """The last line of ``log`` that is not blank."""
-    lines = [line for line in log.decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "nothing was printed"

@@ -1,8 +1,9 @@
-"""Text of a guest or a stranger's file, made safe to show: pure functions of strings."""
+"""Text of guests, tools and users, made safe to show or read: pure functions of strings."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 _SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
@@ -14,6 +15,9 @@ _UNSAFE = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional overrides reorder what is read
     "\ud800-\udfff\ufffe\uffff]"  # no characters: neither UTF-8 nor XML takes them
 )
+# At most 9 digits: Python reads no number of any length.
+_SIZE = re.compile(r"(\d{1,9})\s*(?:([KMG])(?:iB)?)?", re.ASCII)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def printable(text: str) -> str:
@@ -32,3 +36,19 @@ def one_line(text: str, limit: int = 200) -> str:
     """``text`` made printable, on one line, at most ``limit`` characters."""
     line = " ".join(printable(text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def last_line(text: str) -> str:
+    """The last line of ``text`` that is not blank, without spaces around it; "" without any."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def size_of(text: str, units: Collection[str]) -> int | None:
+    """The bytes that ``text`` means, such as ``512M``, ``2G`` or ``2 GiB``; None for other text.
+
+    ``units`` are those that may be written, of "K", "M", "G" and "", which is bytes.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None or (match[2] or "") not in units:
+        return None
+    return int(match[1]) * _UNITS[match[2] or ""]

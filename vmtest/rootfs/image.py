@@ -42,6 +42,7 @@ from vmtest.host.files import Files
 from vmtest.host.plain import plain_folder
 from vmtest.host.seal import Entry, seal
 from vmtest.model.kernels import GuestSpec, RootImage
+from vmtest.model.text import last_line
 from vmtest.rootfs.wheels import stage_wheels
 
 RECIPE = 1
@@ -346,8 +347,8 @@ def _check_image(image: Path) -> None:
         if len(fields) == 6 and fields[5].startswith("squashfs-root")
     }
     if done.returncode != 0 or "" not in found:
-        last = done.stderr.strip().splitlines()[-1:] or ["unsquashfs lists nothing"]
-        raise ImageError(f"guest image: {image} cannot be read: {last[0]}")
+        why = last_line(done.stderr) or "unsquashfs lists nothing"
+        raise ImageError(f"guest image: {image} cannot be read: {why}")
     lacking = [f"/{name}" for name in _NEEDED_FOLDERS if name not in found]
     if GUEST_PYTHON.lstrip("/") not in found:
         lacking.append(GUEST_PYTHON)

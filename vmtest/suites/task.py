@@ -10,11 +10,12 @@ from vmtest.host.files import Files
 from vmtest.kernels import kconfig
 from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.follow import status_words
-from vmtest.matrix.judge import count_bad, count_unproven, last_line, out_of_memory, watch
+from vmtest.matrix.judge import count_bad, count_unproven, out_of_memory, watch
 from vmtest.model.events import Collected, TestFinished, TestStarted
 from vmtest.model.kernels import KernelImage
 from vmtest.model.project import Config, ObjectFile, Suite, network_of
 from vmtest.model.results import KernelResult, Matrix, Status, TestResult
+from vmtest.model.text import last_line
 from vmtest.objects.builds import choose, modules_for, read_object
 from vmtest.runs.folder import utc_today
 from vmtest.runs.rows import COLLECTED, RESULTS
@@ -109,7 +110,7 @@ class SuitesWork:
         run = self.process
         if run.bad_line:
             return Status.LOST, f"{run.bad_line}; what came after it was not read"
-        last = last_line(run.log_tail)
+        last = last_line(run.log_tail.decode(errors="replace")) or "nothing was printed"
         if run.exit_status is None:
             how = f"{status_words(run.process_status)}: {last}"
             if run.process_status == WIRE_GONE:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum, auto
 from fnmatch import fnmatchcase
@@ -25,6 +25,7 @@ from vmtest.matrix.payload import GUEST_ROOT, in_guest_environment, library_path
 from vmtest.matrix.wire import Hello, Lines
 from vmtest.model.loads import LoadResult, Verdict, row_of
 from vmtest.model.project import Loading
+from vmtest.model.text import last_line
 from vmtest.runs.rows import LOADS, OTHER_LOADS
 from vmtest.verify.events import (
     EVENTS,
@@ -312,7 +313,7 @@ class LoaderProcess:
             out, err = got
             if err:
                 append(log, err)
-                self.last_words = _last_line(err) or self.last_words
+                self.last_words = last_line(err.decode(errors="replace")) or self.last_words
             if out:
                 heard = now
                 self._take(out, stream)
@@ -526,8 +527,3 @@ def _overtime(seconds: float, timeout: float, factor: float) -> str:
     """``over 312 s``, and how that came of ``timeout``."""
     stretched = f" (--timeout {timeout:g}, stretched {factor:.1f} times)" if factor > 1 else ""
     return f"over {seconds:.0f} s{stretched}" if seconds >= 1 else f"over {seconds:.1f} s"
-
-
-def _last_line(data: bytes) -> str:
-    lines: Sequence[str] = data.decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")

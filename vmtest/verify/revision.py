@@ -10,6 +10,7 @@ from pathlib import Path
 from vmtest.errors import UsageError
 from vmtest.host.cache import require_tool
 from vmtest.host.git import run_git
+from vmtest.model.text import last_line
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def _git(project: Path, revision: str, *arguments: str) -> str:
     tool = require_tool("git", "git", "to read another revision")
     done = run_git(tool, "-C", str(project), *arguments)
     if done.returncode != 0:
-        said = done.stderr.strip().split("\n")[-1] or "there is no such revision"
+        said = last_line(done.stderr) or "there is no such revision"
         raise UsageError(
             f"`against` {revision}: is not a folder, and as a git revision of {project}: {said}"
         )

@@ -26,6 +26,7 @@ from vmtest.host import interrupt
 from vmtest.host.cache import locked, read_record, sha256_json, write_record
 from vmtest.host.process import Supervised
 from vmtest.model.kernels import Accelerator
+from vmtest.model.text import last_line
 
 QEMU = "qemu-system-x86_64"
 KVM_DEVICE = Path("/dev/kvm")
@@ -201,8 +202,7 @@ def _ended(process: Supervised) -> Iterator[None]:
 
 
 def _last_words(output: bytes) -> str:
-    lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else "no output"
+    return last_line(output.decode(errors="replace"))[:200] or "no output"
 
 
 def qemu_version() -> str:

@@ -11,6 +11,7 @@ import typer
 from vmtest.cli import common
 from vmtest.errors import UsageError
 from vmtest.host.cache import default_cache, megabytes
+from vmtest.model.text import size_of
 from vmtest.storage import prune as pruning
 from vmtest.storage.prune import Item
 
@@ -23,7 +24,6 @@ Example: [bold]vmtest kernels prune --older-than 30d --max-size 2G --dry-run[/bo
 """
 
 _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-_SIZES = {"M": 1 << 20, "G": 1 << 30}
 
 
 def prune(
@@ -48,7 +48,7 @@ def prune(
         if older_than is None and max_size is None:
             older_than = "30d"
         age = None if older_than is None else parse_age(older_than)
-        size = None if max_size is None else parse_size(max_size)
+        size = None if max_size is None else _size(max_size)
         cache, now = default_cache(), time.time()
         found = pruning.items(cache)
         chosen = pruning.superfluous(found, now, age, size)
@@ -75,15 +75,14 @@ def _words(item: Item, now: float) -> str:
 
 def parse_age(text: str) -> float:
     """``30d`` as seconds; raises UsageError."""
-    match = re.fullmatch(r"(\d+)([hdw])", text)
+    match = re.fullmatch(r"(\d{1,9})([hdw])", text, re.ASCII)
     if match is None:
         raise UsageError(f"--older-than {text}: is not an age; write for example 12h, 30d or 8w")
     return int(match.group(1)) * _UNITS[match.group(2)]
 
 
-def parse_size(text: str) -> int:
-    """``2G`` as bytes; raises UsageError."""
-    match = re.fullmatch(r"(\d+)([MG])", text)
-    if match is None:
+def _size(text: str) -> int:
+    size = size_of(text, ("M", "G"))
+    if size is None:
         raise UsageError(f"--max-size {text}: is not a size; write for example 500M or 2G")
-    return int(match.group(1)) * _SIZES[match.group(2)]
+    return size

@@ -27,8 +27,9 @@ from vmtest.command.formats.golines import (
     parents,
     string,
 )
-from vmtest.command.formats.rows import LONGEST, Rows, last_line, seconds
+from vmtest.command.formats.rows import LONGEST, Rows, seconds
 from vmtest.model.results import Outcome, TestResult
+from vmtest.model.text import last_line
 
 _NO_END = "the command ended while it ran"
 

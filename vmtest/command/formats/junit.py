@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
-from vmtest.command.formats.rows import Rows, last_line, seconds
+from vmtest.command.formats.rows import Rows, seconds
 from vmtest.command.formats.xmltext import parse
 from vmtest.model.results import Outcome, TestResult
+from vmtest.model.text import last_line
 
 _PROBLEMS = {"error": Outcome.ERROR, "failure": Outcome.FAILED}
 _FLAKY = ("flakyFailure", "flakyError")  # surefire and nextest: it failed, was repeated, and passed

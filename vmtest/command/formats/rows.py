@@ -28,11 +28,6 @@ def seconds(value: Any) -> float:
     return number if math.isfinite(number) and number > 0 else 0.0
 
 
-def last_line(text: str) -> str:
-    """The last line of ``text`` that is not blank, "" without any."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-
-
 class Rows:
     """The tests of one suite, in order; a name that comes again gets a number.
 

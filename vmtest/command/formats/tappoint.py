@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vmtest.command.formats.rows import last_line, seconds
+from vmtest.command.formats.rows import seconds
 from vmtest.model.results import Outcome
+from vmtest.model.text import last_line
 
 _LONGEST_WHY = 300
 _LONGEST_TEXT = 4000

@@ -15,6 +15,7 @@ from vmtest.host.debian import mirrors_of
 from vmtest.kernels.debian.index import Candidate, matching, nearest, releases
 from vmtest.kernels.debian.suite import Index, SuiteState, SuiteUnreadable
 from vmtest.kernels.files.unpack import fill_from
+from vmtest.kernels.source import spec_of
 from vmtest.kernels.store.store import Manifest, Resolution, Store
 from vmtest.model.kernels import AptArchive, AptSpec, Kernel, KernelImage, Progress, Resolved
 from vmtest.model.versions import KernelVersion, check_version, is_pattern
@@ -67,7 +68,7 @@ class AptSource:
         mirror is known; in both cases a kernel in the store that was resolved for
         the same request before is returned instead, and the note says so.
         """
-        spec = _spec(kernel)
+        spec = spec_of(kernel, AptSpec)
         check_version(spec.version)
         suites = self._suites(spec)
         before = store.recall(self._question(spec))
@@ -150,7 +151,7 @@ class AptSource:
         )
 
     def _stored_before(self, resolved: Resolved, store: Store) -> KernelImage | None:
-        spec = _spec(resolved.kernel)
+        spec = spec_of(resolved.kernel, AptSpec)
         before = store.recall(self._question(spec)) if is_pattern(spec.version) else None
         return None if before is None else store.take(before.key, resolved.kernel.name)
 
@@ -277,7 +278,7 @@ class AptSource:
 
     def _find(self, resolved: Resolved, store: Store) -> tuple[Candidate, SuiteState]:
         """The packages that ``resolved.key`` names, from the indexes as they are now."""
-        suites = self._suites(_spec(resolved.kernel))
+        suites = self._suites(spec_of(resolved.kernel, AptSpec))
         states, _ = self._states(suites, store)
         indexes, _ = self._indexes(suites, store, refresh=False)
         for index in indexes:
@@ -314,7 +315,7 @@ class AptSource:
     def _remember(self, resolved: Resolved, store: Store) -> None:
         answer = Resolution(resolved.key, resolved.version.text, resolved.origin)
         try:
-            store.remember(self._question(_spec(resolved.kernel)), answer)
+            store.remember(self._question(spec_of(resolved.kernel, AptSpec)), answer)
         except (OSError, InfrastructureError):
             return  # a store that can only be read works, it just does not remember
 
@@ -369,12 +370,6 @@ class AptSource:
             release=candidate.release,
             version=candidate.kernel_version.text,
         )
-
-
-def _spec(kernel: Kernel) -> AptSpec:
-    if not isinstance(kernel.spec, AptSpec):
-        raise TypeError(f"{kernel.name}: {kernel.spec!r} is not for this source")
-    return kernel.spec
 
 
 def _from_store(kernel: Kernel, before: Resolution, store: Store, note: str) -> Resolved:

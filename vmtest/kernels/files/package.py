@@ -12,6 +12,7 @@ from vmtest.errors import KernelUnavailable
 from vmtest.host.cache import require_space, sha256_file, sha256_json
 from vmtest.kernels.files.download import download
 from vmtest.kernels.files.unpack import fill_from
+from vmtest.kernels.source import spec_of
 from vmtest.kernels.store.store import Manifest, Store
 from vmtest.model.kernels import Kernel, KernelImage, PackageFile, PackageSpec, Progress, Resolved
 from vmtest.model.versions import KernelVersion
@@ -32,7 +33,7 @@ class PackageSource:
         Until it is in the store, the version is the one in the files' names.  Raises
         KernelUnavailable for a file that is missing or not the one that was meant.
         """
-        spec = _spec(kernel)
+        spec = spec_of(kernel, PackageSpec)
         digest = sha256_json(sorted(_digest(kernel, file) for file in spec.files))
         key = f"package-{digest[:20]}"
         image = store.get(key)
@@ -54,7 +55,11 @@ class PackageSource:
         found = store.take(resolved.key, kernel.name)
         if found is not None:
             return found
-        local = [file.place for file in _spec(kernel).files if isinstance(file.place, Path)]
+        local = [
+            file.place
+            for file in spec_of(kernel, PackageSpec).files
+            if isinstance(file.place, Path)
+        ]
         return store.add(
             resolved.key,
             lambda entry: self._fill(entry, resolved, progress),
@@ -72,12 +77,6 @@ class PackageSource:
         )
 
 
-def _spec(kernel: Kernel) -> PackageSpec:
-    if not isinstance(kernel.spec, PackageSpec):
-        raise TypeError(f"{kernel.name}: {kernel.spec!r} is not for this source")
-    return kernel.spec
-
-
 def file_name(file: PackageFile) -> str:
     """The last part of a file's path or URL."""
     if isinstance(file.place, Path):
@@ -89,7 +88,7 @@ def _files(folder: Path, kernel: Kernel, progress: Progress | None) -> Iterator[
     """The files one after the other, each checked; a downloaded one goes when it was read."""
     folder.mkdir()
     before = 0
-    for file in _spec(kernel).files:
+    for file in spec_of(kernel, PackageSpec).files:
         if isinstance(file.place, Path):
             _digest(kernel, file)  # it may have changed since it was resolved
             yield file.place

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmtest.errors import KernelUnavailable
+from vmtest.kernels.source import spec_of
 from vmtest.kernels.store.entry import copy_modules, finish
 from vmtest.kernels.store.store import Manifest, Store
 from vmtest.kernels.store.vmlinux import decompress, unpack
@@ -31,7 +32,7 @@ class PathSource:
         Raises KernelUnavailable for what is missing, unreadable, no kernel, or does not
         belong together.
         """
-        spec = _spec(kernel)
+        spec = spec_of(kernel, PathSpec)
         raw = _read_image(kernel, spec.image)
         release = unpack(raw, f"{kernel.name}: {spec.image}").release
         modules = _modules(kernel, spec, release)
@@ -58,7 +59,7 @@ class PathSource:
     ) -> KernelImage:
         """Copy what ``resolved`` names into the store; see :class:`Source`."""
         kernel = resolved.kernel
-        spec = _spec(kernel)
+        spec = spec_of(kernel, PathSpec)
         found = store.take(resolved.key, kernel.name)
         if found is None:
             modules = _modules(kernel, spec, resolved.version.text)
@@ -77,7 +78,7 @@ class PathSource:
         self, entry: Path, resolved: Resolved, modules: Path | None, progress: Progress | None
     ) -> Manifest:
         kernel = resolved.kernel
-        spec = _spec(kernel)
+        spec = spec_of(kernel, PathSpec)
         release = resolved.version.text
         size = spec.image.stat().st_size
         if progress is not None:
@@ -107,12 +108,6 @@ class PathSource:
         if progress is not None:
             progress(size, size)
         return manifest
-
-
-def _spec(kernel: Kernel) -> PathSpec:
-    if not isinstance(kernel.spec, PathSpec):
-        raise TypeError(f"{kernel.name}: {kernel.spec!r} is not for this source")
-    return kernel.spec
 
 
 def _digest(key: str) -> str:

@@ -22,6 +22,7 @@ from vmtest.host.tarstream import TooLarge, open_stream, regular
 from vmtest.kernels.store.entry import finish, wanted_in_modules
 from vmtest.kernels.store.store import Manifest
 from vmtest.model.releases import is_member, is_release
+from vmtest.model.text import last_line
 from vmtest.model.versions import KernelVersion
 
 _DEB = b"!<arch>\n"
@@ -133,7 +134,7 @@ def extract(package: Path, entry: Path, release: str | None, name: str) -> None:
     if "No space left" in complaint:
         raise disk_full(entry, f"{name}: unpacking {package.name}")
     if process.returncode != 0 or problem:
-        why = complaint.splitlines()[-1] if complaint else problem
+        why = last_line(complaint) or problem
         raise KernelUnavailable(f"{name}: {package.name} cannot be unpacked: {why}")
 
 

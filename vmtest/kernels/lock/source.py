@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vmtest.errors import KernelUnavailable
-from vmtest.kernels.source import Source
+from vmtest.kernels.source import Source, spec_of
 from vmtest.kernels.store.store import Store
 from vmtest.model.kernels import Kernel, KernelImage, LockedSpec, Progress, Resolved
 from vmtest.model.versions import KernelVersion
@@ -23,7 +23,7 @@ class LockedSource:
         Raises KernelUnavailable, with the nearest where there are any, when it is gone from
         both, or is another thing by now.
         """
-        spec = _spec(kernel)
+        spec = spec_of(kernel, LockedSpec)
         stored = store.get(spec.key)
         if stored is not None and stored.digest == spec.digest:
             return Resolved(
@@ -47,7 +47,7 @@ class LockedSource:
     ) -> KernelImage:
         """Bring it into the store; raises KernelUnavailable when it is not what was locked."""
         kernel = resolved.kernel
-        unlocked = replace(resolved, kernel=replace(kernel, spec=_spec(kernel).exact))
+        unlocked = replace(resolved, kernel=replace(kernel, spec=spec_of(kernel, LockedSpec).exact))
         image = store.take(resolved.key, kernel.name)
         if image is None:
             image = self.source.fetch(unlocked, store, progress)
@@ -55,14 +55,8 @@ class LockedSource:
         return image
 
 
-def _spec(kernel: Kernel) -> LockedSpec:
-    if not isinstance(kernel.spec, LockedSpec):
-        raise TypeError(f"{kernel.name}: {kernel.spec!r} is not for this source")
-    return kernel.spec
-
-
 def _compare(kernel: Kernel, digest: str, origin: str) -> None:
-    spec = _spec(kernel)
+    spec = spec_of(kernel, LockedSpec)
     if digest != spec.digest:
         raise KernelUnavailable(
             f"{kernel.name}: kernels.lock pins {spec.version} ({spec.origin}) with the sha256 "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vmtest.errors import KernelUnavailable
 from vmtest.host.cache import disk_full, require_tool
+from vmtest.model.text import last_line
 
 _INDEX = ("alias", "dep", "devname", "softdep", "symbols", "weakdep")
 """Of ``modules.*`` what depmod writes, beside all that ends in .bin."""
@@ -39,5 +40,5 @@ def index_modules(entry: Path, release: str, name: str) -> None:
     if "No space left" in done.stderr:
         raise disk_full(entry, f"{name}: indexing the modules")
     if done.returncode != 0 or not (modules / "modules.dep").is_file():
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise KernelUnavailable(f"{name}: depmod could not index the modules: {last[0]}")
+        why = last_line(done.stderr) or f"exit status {done.returncode}"
+        raise KernelUnavailable(f"{name}: depmod could not index the modules: {why}")

@@ -17,6 +17,7 @@ from vmtest.host import requirements as host
 from vmtest.host.cache import ensure, find_tool, locked, require_space, require_tool, sha256_json
 from vmtest.host.plain import is_plain
 from vmtest.kernels.kconfig import parse
+from vmtest.kernels.source import spec_of
 from vmtest.kernels.store.entry import copy_modules, finish
 from vmtest.kernels.store.store import Manifest, Store
 from vmtest.kernels.tree.kbuild import Maker
@@ -35,7 +36,7 @@ class TreeSource:
 
         Raises KernelUnavailable for what is no kernel's tree, or has no such revision.
         """
-        spec = _spec(kernel)
+        spec = spec_of(kernel, TreeSpec)
         tree = GitTree(spec.path, kernel.name)
         commit, note = tree.commit(spec.rev)
         repository = tree.repository(trees_folder(store))
@@ -74,15 +75,9 @@ class TreeSource:
         return replace(found, note="; ".join(filter(None, (found.note, resolved.note))))
 
 
-def _spec(kernel: Kernel) -> TreeSpec:
-    if not isinstance(kernel.spec, TreeSpec):
-        raise TypeError(f"{kernel.name}: {kernel.spec!r} is not for this source")
-    return kernel.spec
-
-
 def _lock(kernel: Kernel) -> str:
     """The lock of a tree's one worktree: one build at a time."""
-    return f"tree-{sha256_json(str(_spec(kernel).path.resolve()))[:16]}"
+    return f"tree-{sha256_json(str(spec_of(kernel, TreeSpec).path.resolve()))[:16]}"
 
 
 def _tell(progress: Progress | None) -> None:
@@ -98,7 +93,7 @@ def trees_folder(store: Store) -> Path:
 def _config_text(kernel: Kernel) -> str:
     """Our fragment and then the user's, of which the last word on a symbol holds."""
     text = files("vmtest.kernels.tree").joinpath("guest.config").read_text(encoding="utf-8")
-    config = _spec(kernel).config
+    config = spec_of(kernel, TreeSpec).config
     if config is None:
         return text
     try:
@@ -126,7 +121,7 @@ def _fill(entry: Path, resolved: Resolved, store: Store, progress: Progress | No
     kernel = resolved.kernel
     for tool in host.BUILD_TOOLS:
         require_tool(tool.command, tool.package, f"to build a kernel: {tool.purpose}")
-    spec = _spec(kernel)
+    spec = spec_of(kernel, TreeSpec)
     tree = GitTree(spec.path, kernel.name)
     folder = ensure(trees_folder(store))
     if not is_plain(folder):
