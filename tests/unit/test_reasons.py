@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import struct
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,10 @@ class Answers:
 
     def has_symbol(self, name: str) -> bool | None:
         return self.has_function(name)
+
+    def matching(self, pattern: str) -> list[str] | None:
+        known = None if self.functions is None else sorted(self.functions)
+        return None if known is None else fnmatch.filter(known, pattern)
 
     def has_typedef(self, name: str) -> bool | None:
         return self.has_function(name)

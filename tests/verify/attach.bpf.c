@@ -82,6 +82,27 @@ int on_nothing(void *ctx)
     return 0;
 }
 
+/* Nothing matches. */
+SEC("kprobe.multi/vmtest_never_*")
+int on_no_calls(void *ctx)
+{
+    return 0;
+}
+
+/* That file has no such function. */
+SEC("uprobe//bin/true:vmtest_never")
+int on_no_function(void *ctx)
+{
+    return 0;
+}
+
+/* Over one map, which a section cannot name. */
+SEC("iter/bpf_map_elem")
+int on_each_element(void *ctx)
+{
+    return 0;
+}
+
 SEC("socket")
 int on_packets(struct __sk_buff *skb)
 {

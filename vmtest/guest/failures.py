@@ -80,6 +80,9 @@ class Kernel(Protocol):
     def has_symbol(self, name: str) -> bool | None:
         """Whether it has a symbol of that name, as its list of symbols says."""
 
+    def matching(self, pattern: str) -> Sequence[str] | None:
+        """The symbols of its list that match `pattern`, with `*` and `?`, in their order."""
+
     def has_typedef(self, name: str) -> bool | None:
         """Whether its BTF, or that of a loaded module, has a typedef of that name."""
 

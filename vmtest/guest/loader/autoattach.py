@@ -57,6 +57,7 @@ def try_to_attach(opened: BpfObject, program: Program, kernel: Kernel) -> Attach
                     program_type=kind,
                     attach_type=kinds.described_attach_type(program.kind, program.attach_type),
                     attaching=True,
+                    section=program.section,
                 ),
                 kernel,
             )

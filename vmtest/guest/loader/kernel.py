@@ -1,6 +1,7 @@
 """What the running kernel has and has not, by asking it. Answers are kept."""
 
 import contextlib
+import fnmatch
 import functools
 import gzip
 import os
@@ -55,6 +56,11 @@ class RunningKernel:
     def has_symbol(self, name: str) -> bool | None:
         """Whether /proc/kallsyms has a symbol of that name."""
         return name in probing.symbols() if probing.symbols() else None
+
+    def matching(self, pattern: str) -> Sequence[str] | None:
+        """The names in /proc/kallsyms that match `pattern`, with `*` and `?`, sorted."""
+        listed = probing.symbols()
+        return sorted(fnmatch.filter(listed, pattern)) if listed else None
 
     def has_tracepoint(self, name: str) -> bool | None:
         """Whether it has the tracepoint `category/event`; None if tracefs is not mounted."""

@@ -8,6 +8,7 @@ import re
 
 from vmtest.guest.failures import Failure, Kernel, Make, Reason, errno_said, rules, said
 from vmtest.guest.loader import libbpfage
+from vmtest.guest.loader.attachrules import renamed
 from vmtest.guest.loader.maprules import MEMLOCK, inner_map, memlock, refused_map
 
 _NOT_THERE = ("ESRCH", "ENOENT")
@@ -69,6 +70,12 @@ def _target(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | 
     there = kernel.has_typedef(asked) if typedef else kernel.has_function(asked)
     if there is not False:
         return None
+    evidence = (
+        f"log: {match.string}; probe: no {'typedef' if typedef else 'function'} {asked} in the "
+        "BTF of the kernel and of its loaded modules"
+    )
+    if what == "function" and (found := renamed(name, evidence, kernel)):
+        return found
     text = f"this kernel, with the modules that are loaded, has no {what} {name} to attach to"
     if prefix and kernel.has_function(name):
         text += f" (a plain function of that name is there, which is no {what})"
@@ -76,8 +83,7 @@ def _target(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | 
         "attach-target",
         text,
         f"{_ELSEWHERE[what]}, or leave the program out on such kernels",
-        f"log: {match.string}; probe: no {'typedef' if typedef else 'function'} {asked} in the "
-        "BTF of the kernel and of its loaded modules",
+        evidence,
         f"__tracepoint_{name}" if typedef else asked,
         # The source has struct bpf_iter__NAME; what BTF has is made by a macro.
         f"bpf_iter__{name}" if what == "BPF iterator" else name,
@@ -418,8 +424,8 @@ LIBBPF = rules(
         _raw_tracepoint,
     ),
     (
-        r"prog '[^']*': failed to create (?:kprobe|kretprobe) '(?P<name>\w+)\+0x\w+' perf event: "
-        r"(?P<error>.*)$",
+        r"prog '[^']*': failed to create (?:kprobe|kretprobe) '(?P<name>[\w.]+)\+0x\w+' perf "
+        r"event: (?P<error>.*)$",
         _probed,
     ),
     (

@@ -157,6 +157,19 @@ def _bytes_of(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reaso
     )
 
 
+_ZERO_SIZED = said(
+    "bounds",
+    "the size that is passed to a helper may be 0, which it does not take",
+    "return or skip where it is 0 just before the call: `if (size == 0) return 0;`",
+)
+
+
+def _within_and_empty(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
+    """Linux 5.10 has no words of its own for a size of 0."""
+    within = int(match["offset"]) <= int(match["room"])
+    return _ZERO_SIZED(match, failure, kernel) if within else None
+
+
 MISTAKES = rules(
     (r"R\d+ offset is outside of the packet", _outside),
     (
@@ -194,11 +207,11 @@ MISTAKES = rules(
     ),
     (
         r"(?:\d+: )?(?:R\d+ )?invalid zero-sized",
-        said(
-            "bounds",
-            "the size that is passed to a helper may be 0, which it does not take",
-            "return or skip where it is 0 just before the call: `if (size == 0) return 0;`",
-        ),
+        _ZERO_SIZED,
+    ),
+    (
+        r"(?:\d+: )?invalid access to \D+, \w+_size=(?P<room>\d+) off=(?P<offset>\d+) size=0$",
+        _within_and_empty,
     ),
     (
         r"(?:\d+: )?R\d+ invalid sock_common access off=(?P<offset>-?\d+)",

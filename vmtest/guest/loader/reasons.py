@@ -17,6 +17,7 @@ from vmtest.guest.failures import (
     of_line,
 )
 from vmtest.guest.loader import verifierlog
+from vmtest.guest.loader.attachrules import ATTACHING, silent
 from vmtest.guest.loader.encodingrules import ENCODING
 from vmtest.guest.loader.instructions import SIZE, maps
 from vmtest.guest.loader.libbpfage import of_struct_ops_data
@@ -79,13 +80,15 @@ def _explained(failure: Failure, kernel: Kernel) -> Reason:
         # The verifier said something else: no probe explains that.
         return _at_its_place(_unknown("the verifier", findings[-1], failure), failure)
     words = verifierlog.words(failure.messages)
+    among = (*ATTACHING, *LIBBPF) if failure.attaching else LIBBPF
     for line in words:
-        if found := of_line(line, LIBBPF, failure, kernel):
+        if found := of_line(line, among, failure, kernel):
             return found
     found = (
         _too_long(failure)
         or _too_many_maps(failure)
         or _of_probes(failure, kernel)
+        or (silent(failure, kernel) if failure.attaching else None)
         or _unused_struct_ops(failure)
         or _of_asides(failure, kernel)
     )
@@ -102,12 +105,14 @@ def _unknown(who: str, line: str, failure: Failure) -> Reason:
         return Reason(
             "unknown",
             f"the kernel refused it with {failure.errno}, and neither it nor libbpf said why",
-            "load it on other kernels of the matrix, and compare what they say",
+            f"{'attach' if failure.attaching else 'load'} it on other kernels of the matrix, and "
+            "compare what they say",
         )
+    path = "" if failure.attaching else "; --log-level 1 shows the path through the program"
     return Reason(
         "unknown",
         f"no rule of vmtest explains what {who} said last: {line}",
-        "read the whole log; --log-level 1 shows the path through the program",
+        f"read the whole log{path}",
     )
 
 

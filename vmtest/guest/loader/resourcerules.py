@@ -348,6 +348,16 @@ _REST: tuple[tuple[str, Make], ...] = (
         ),
     ),
     (
+        r"write into map forbidden",
+        said(
+            "read-only",
+            "the program writes to a map that programs may only read: BPF_F_RDONLY_PROG, or the "
+            "map .rodata of the `const` globals",
+            "leave the flag out of the map's definition, or `const` out of the global's; or write "
+            "it from user space before the load",
+        ),
+    ),
+    (
         r"read from map forbidden",
         said(
             "read-only",

@@ -554,11 +554,13 @@ VERIFIER = rules(
         ),
     ),
     (
-        r"the call stack of (?P<calls>\d+) frames is too deep",
+        r"the call stack of \d+ frames is too deep",
         said(
             "stack",
-            "functions call one another {calls} deep, more than the verifier follows (8)",
-            "inline some of them (`static __always_inline`), or go on with a tail call",
+            "functions call one another, or themselves, deeper than the verifier follows (8 "
+            "frames)",
+            "inline some of them (`static __always_inline`), make a recursion a loop, or go on "
+            "with a tail call",
         ),
     ),
     (
@@ -672,7 +674,7 @@ VERIFIER = rules(
         ),
     ),
     (
-        r"write into map forbidden|(?:\d+: )?R\d+ cannot write into |cannot write into |"
+        r"(?:\d+: )?R\d+ cannot write into |cannot write into |"
         r"only read (?:from \S+ )?is supported|R\d+ (?:leaks|is not) .*write|"
         r"write access to \S+ is not",
         _READ_ONLY,
