@@ -83,7 +83,8 @@ ONE_LOST = {"test_first": "passed", "test_second": "lost", "test_last": "not run
         (
             """
             key = "0" * 16
-            said = {"duration": 0.0, "message": "", "details": "", "output": ""}
+            said = {"duration": 0.0, "file": "", "line": 0}
+            said |= dict.fromkeys(("message", "details", "output"), "")
             lines = [{"event": "finish", "status": 0, "key": key}]
             for test in ("test_last", "test_second"):
                 name = {"test": f"test_it.py::{test}", "key": key}

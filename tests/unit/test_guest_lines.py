@@ -42,6 +42,8 @@ VALID: list[dict[str, Any]] = [
         "message": "",
         "details": "",
         "output": "",
+        "file": "t.py",
+        "line": 1,
     },
     {"event": "finish", "status": 0},
     {"event": "object", "object": "0", "programs": [{"name": "a"}], "maps": [["m", "hash"]]},

@@ -6,6 +6,7 @@ import os
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -566,3 +567,75 @@ def test_a_feature_that_nobody_knows_ends_the_run(needed: str, said: str, watch:
     watched.execute()
     assert watched.run.exit_status == pytest.ExitCode.USAGE_ERROR
     assert said in watched.log.getvalue().decode()
+
+
+PLACES = """
+    import pytest
+    import helper
+
+    def test_passes():
+        pass
+
+    def test_fails_here():
+        assert 1 + 1 == 3
+
+    def test_fails_in_a_helper():
+        helper.wants_three(2)
+
+    def test_fails_below_a_library():
+        with pytest.raises(ValueError):
+            pass
+
+    @pytest.fixture
+    def broken():
+        raise RuntimeError("no fixture")
+
+    def test_errs(broken):
+        pass
+
+    def test_skips():
+        pytest.skip("no feature")
+"""
+HELPER = """
+    def wants_three(number):
+        assert number == 3
+"""
+
+
+def test_a_row_has_the_place_in_the_project_where_it_failed_or_is_defined(watch: Watch) -> None:
+    watched = watch(PLACES, files={"helper.py": HELPER})
+    watched.payload = replace(watched.payload, project=watched.folder)
+    watched.run.payload = watched.payload
+    watched.execute("-p", "no:randomly", "-c", "/dev/null")
+    rows = read_results(watched.results.getvalue().decode().splitlines(keepends=True))
+    assert {row.test.split("::")[1]: (row.file, row.line) for row in rows} == {
+        "test_passes": ("project/test_it.py", 5),
+        "test_fails_here": ("project/test_it.py", 9),
+        "test_fails_in_a_helper": ("project/helper.py", 3),
+        "test_fails_below_a_library": ("project/test_it.py", 15),
+        "test_errs": ("project/test_it.py", 20),
+        "test_skips": ("project/test_it.py", 25),
+    }
+
+
+def test_a_module_that_cannot_be_read_has_the_place_of_its_fault(watch: Watch) -> None:
+    watched = watch("import os\nimport not_there_at_all\n")
+    watched.execute()
+    (row,) = watched.run.results()
+    assert (row.outcome, row.file, row.line) == (Outcome.ERROR, "test_it.py", 2)
+
+
+@pytest.mark.parametrize("file", ["../secret.py", "/etc/passwd", "nowhere.py", ""])
+def test_a_place_that_no_file_of_the_suites_has_is_none(tmp_path: Path, file: str) -> None:
+    (tmp_path / "test_a.py").touch()
+    suite = Suite("a", tmp_path / "test_a.py")
+    assert pack_suites([suite], [suite], {}).place_of(file) == ""
+
+
+def test_a_traceback_names_the_projects_files_and_not_the_guests(tmp_path: Path) -> None:
+    (tmp_path / "tests" / "x").mkdir(parents=True)
+    (tmp_path / "tests" / "x" / "test_a.py").touch()
+    suite = Suite("a", tmp_path / "tests" / "x")
+    payload = replace(pack_suites([suite], [suite], {}), project=tmp_path)
+    said = payload.in_project("/tmp/vmtest/suites/test_a.py:3: AssertionError")
+    assert said == "tests/x/test_a.py:3: AssertionError"

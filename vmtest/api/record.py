@@ -15,7 +15,7 @@ from vmtest.host.write import write_file
 from vmtest.matrix.bench import Hold
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.runner import run_matrix
-from vmtest.model.events import Event
+from vmtest.model.events import Event, Note
 from vmtest.model.project import Config, ObjectFile
 from vmtest.model.results import KernelResult, Matrix
 from vmtest.model.versions import KernelVersion
@@ -23,6 +23,7 @@ from vmtest.objects import builds as objects
 from vmtest.report import junit
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
+from vmtest.runs.events import EVENTS, EventLog
 from vmtest.vm.accel import qemu_version
 
 Write = Callable[[Path, str | bytes], None]
@@ -61,7 +62,15 @@ def carry_out(
     def save(matrix: Matrix) -> None:
         write(folder.path / "matrix.json", matrix_json.render(matrix))
 
-    matrix = run_matrix(plan, emit, save, hold=hold)
+    with EventLog(folder.path / EVENTS) as log:
+
+        def heard(event: Event) -> None:
+            log.add(event)
+            emit(event)
+
+        matrix = run_matrix(plan, heard, save, hold=hold)
+    if log.problem:
+        emit(Note(log.problem))
     inputs = {"inputs": {**plan.files.digests(settings.directory), **(recording.also or {})}}
     ran = _what_ran(matrix, settings, recording.builds or ())
     write(folder.path / "run.json", runs.described({**facts, **inputs, **ran}))

@@ -10,7 +10,9 @@ is ended before it reports anything, and before it cleans up what is its parent'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -37,18 +39,31 @@ def not_applicable(reason: str) -> NoReturn:
     pytest.skip(NOT_APPLICABLE + reason)
 
 
+Place = tuple[str, int]
+"""A file, relative to pytest's rootdir, and a line of it, from 1; "" and 0 for none."""
+
+_IN_TEXT = re.compile(r'^(?:E?\s*File "(.+?)", line |(\S[^:\n]*):)(\d+)\b', re.MULTILINE)
+
+
 class HostReporter:
     """Pytest hooks that turn reports into events.
 
     ``collected`` has the ids in running order and the files of those that an option
     or a plugin left out, ``start`` is answered by the host, ``result`` has test,
-    outcome, duration (s), message, details, output.
+    outcome, duration (s), message, details, output, file and line (where it failed, in a file of
+    the suites, else where it is defined).
     """
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
         self._reports: list[pytest.TestReport] = []
         self._deselected: dict[str, None] = {}
+        self._root = Path("/")
+        self._raised: Place = ("", 0)
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Places are told from the rootdir."""
+        self._root = config.rootpath
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -56,11 +71,15 @@ class HostReporter:
         self._end_child(report)
         if report.failed:
             details = report.longreprtext
-            self._result(report.nodeid, "error", 0.0, _last_line(details), details, "")
+            found = _IN_TEXT.findall(details)
+            entries = [(Path(file or other), int(line)) for file, other, line in found]
+            place = _last_below(self._root, entries) or (report.nodeid.split("::", 1)[0], 0)
+            self._result(report.nodeid, "error", 0.0, _last_line(details), details, "", place)
         elif report.skipped:
             message = _message(report)
             outcome = "not applicable" if NOT_APPLICABLE in message else "skipped"
-            self._result(report.nodeid, outcome, 0.0, message, "", "")
+            place = (report.nodeid.split("::", 1)[0], 0)
+            self._result(report.nodeid, outcome, 0.0, message, "", "", place)
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Whoever reads the results has to know that something was left out on purpose."""
@@ -78,6 +97,17 @@ class HostReporter:
         self.wire.send("start", test=item.nodeid)
         self.wire.wait()
         self._reports = []
+        self._raised = ("", 0)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+        """The first exception of a test says where it went wrong; pytest makes the report."""
+        if call.excinfo is None or self._raised[1]:
+            return
+        if call.excinfo.errisinstance((pytest.skip.Exception, pytest.xfail.Exception)):
+            return
+        entries = [(Path(entry.path), entry.lineno + 1) for entry in call.excinfo.traceback]
+        self._raised = _last_below(self._root, entries) or ("", 0)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -94,10 +124,18 @@ class HostReporter:
             _told(outcome, telling),
             telling.longreprtext if outcome in ("failed", "error", "xpassed") else "",
             "\n".join(text for _, text in telling.sections) if outcome != "passed" else "",
+            self._raised if self._raised[1] else _defined(report),
         )
 
     def _result(
-        self, test: str, outcome: str, duration: float, message: str, details: str, output: str
+        self,
+        test: str,
+        outcome: str,
+        duration: float,
+        message: str,
+        details: str,
+        output: str,
+        place: Place,
     ) -> None:
         self.wire.send(
             "result",
@@ -107,6 +145,8 @@ class HostReporter:
             message=message[:1000],
             details=_end(details),
             output=_end(output),
+            file=place[0],
+            line=place[1],
         )
 
     @pytest.hookimpl(tryfirst=True)
@@ -121,6 +161,20 @@ class HostReporter:
             self.wire.leave(0, "pytest went on")
         failure = f": {_message(report)}" if report.failed else ""
         self.wire.leave(int(report.failed), f"{report.nodeid} came to its end{failure}")
+
+
+def _last_below(root: Path, entries: Iterable[tuple[Path, int]]) -> Place | None:
+    """The last of ``entries`` (absolute paths) that lies below ``root``, None where none does."""
+    below = [(path, line) for path, line in entries if path.is_relative_to(root)]
+    if not below:
+        return None
+    path, line = below[-1]
+    return str(path.relative_to(root)), line
+
+
+def _defined(report: pytest.TestReport) -> Place:
+    file, line, _ = report.location
+    return file, 0 if line is None else line + 1
 
 
 def _judge(reports: list[pytest.TestReport]) -> tuple[str, pytest.TestReport]:

@@ -63,6 +63,7 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Running) -> Ke
         with within(guest.limits.silence, "copying the payload", machine.hang_up):
             config, libraries = bench.job.image.config, bench.job.root.libraries
             found = install(guest.session, work.archive, bench.check, config, libraries)
+        bench.emit(Preparing(name, f"starting {work.name}"))
         result = replace(result, libbpf=found.libbpf)
         if found.release != bench.job.image.release:
             raise UnbootableKernel(

@@ -24,8 +24,16 @@ from vmtest.matrix.bench import Cancellation, Hold, Job
 from vmtest.matrix.intact import CacheDamaged
 from vmtest.matrix.job import base_result, broke, refused, run_kernel
 from vmtest.matrix.plan import Plan
-from vmtest.matrix.slots import memory_available_mib, slots
-from vmtest.model.events import Event, KernelFinished, KernelQueued, Note, Preparing, coming
+from vmtest.matrix.slots import Slots, memory_available_mib, slots
+from vmtest.model.events import (
+    Event,
+    KernelFinished,
+    KernelQueued,
+    Note,
+    Preparing,
+    SlotTaken,
+    coming,
+)
 from vmtest.model.kernels import Kernel, KernelImage, RootImage
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Status
 from vmtest.rootfs.prepare import prepare_root
@@ -82,6 +90,7 @@ class _Runner:
         self._queue: queue.SimpleQueue[Event | _Prepared | _Ran] = queue.SimpleQueue()
         cpus = len(os.sched_getaffinity(0))
         self.jobs = plan.jobs or slots(plan.kernels, cpus, memory_available_mib())
+        self._slots = Slots()
 
     def _post(self, event: Event) -> None:
         self._queue.put(event)
@@ -199,9 +208,15 @@ class _Runner:
 
     def _submit(self, vms: Executor, job: Job) -> Future[KernelResult]:
         if self._here:
-            return vms.submit(run_kernel, job, self._post, self.cancellation, self._hold)
+            return vms.submit(self._in_slot, job)
         # A worker elsewhere: the job is pickled, its files and its result are the record.
         return vms.submit(run_kernel, job)
+
+    def _in_slot(self, job: Job) -> KernelResult:
+        """On a worker: run the kernel in the lowest VM slot that is free."""
+        with self._slots.taken() as slot:
+            self._post(SlotTaken(job.kernel.name, slot))
+            return run_kernel(job, self._post, self.cancellation, self._hold)
 
     def _loop(self, vms: Executor, again: Callable[[Kernel], None]) -> None:
         while len(self.results) < len(self.plan.kernels):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from threading import Lock
 
 from vmtest.errors import InfrastructureError
 from vmtest.model.kernels import Kernel
@@ -27,3 +30,23 @@ def slots(kernels: Sequence[Kernel], cpus: int, memory_mib: int) -> int:
     # A fifth stays free: the guests' page caches are not all that lives here.
     room = int(memory_mib * 0.8) // need
     return max(1, min(len(kernels), cpus // vcpus, room))
+
+
+class Slots:
+    """The VM slots of a run, numbered from 1; safe to take from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._used: set[int] = set()
+
+    @contextmanager
+    def taken(self) -> Iterator[int]:
+        """The lowest number that is free, until the context is left."""
+        with self._lock:
+            slot = next(number for number in count(1) if number not in self._used)
+            self._used.add(slot)
+        try:
+            yield slot
+        finally:
+            with self._lock:
+                self._used.discard(slot)

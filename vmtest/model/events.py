@@ -47,6 +47,14 @@ class Preparing:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotTaken:
+    """A VM slot has become the kernel's, until it has finished; ``slot`` counts from 1."""
+
+    kernel: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class Booting:
     """The VM was started; ``attempt`` counts from 1."""
 
@@ -139,6 +147,7 @@ Event = (
     | Fetching
     | Building
     | Preparing
+    | SlotTaken
     | Booting
     | Booted
     | Collected

@@ -67,7 +67,8 @@ class TestResult:
 
     ``test`` is pytest's node id, ``duration`` seconds in the guest, ``message``
     one line, ``details`` the assertion with its context, ``output`` what the
-    test wrote.
+    test wrote.  ``file``, relative to the folder of kernels.toml, and ``line``, from 1, are where
+    it went wrong, else where it is defined ("" and 0 where that is not known).
     """
 
     __test__: ClassVar[bool] = False  # pytest would collect it by its name
@@ -80,6 +81,8 @@ class TestResult:
     details: str = ""
     output: str = ""
     flaky: bool = False
+    file: str = ""
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from vmtest.model.events import (
     Note,
     Output,
     Preparing,
+    SlotTaken,
     TestFinished,
     TestStarted,
 )
@@ -130,7 +131,7 @@ def _next(state: KernelState, event: Event, now: float) -> KernelState:
         case KernelQueued():
             # Again when it is run again: what its guest had said does not count.
             return KernelState(state.kernel, began=state.began)
-        case Note() | Output():
+        case Note() | Output() | SlotTaken():
             return state
         case Fetching(done=done, total=total):
             state = _entered(state, Phase.FETCHING, now)

@@ -35,6 +35,8 @@ def write_result(file: IO[bytes], result: TestResult) -> None:
         "message": result.message,
         "details": result.details,
         "output": result.output,
+        "file": result.file,
+        "line": result.line,
     }
     # A lone surrogate is no character, and no JSON that everybody reads.
     append(file, json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, TypeAdapter
 
 from vmtest.matrix.wire import Event, Hello, Text
 from vmtest.model.results import Outcome, TestResult
+from vmtest.suites.payload import Payload
 
 LONGEST_LINE = 64 << 20
 """Bytes: the list of a hundred thousand tests has some 10 MB."""
@@ -50,17 +51,22 @@ class Result(Event):
     message: Text
     details: Text
     output: Text
+    file: Text
+    line: int = Field(ge=0, lt=1 << 31)
 
-    def result(self, suite: str) -> TestResult:
-        """The value for the reports."""
+    def result(self, payload: Payload) -> TestResult:
+        """The value for the reports, with places in the project of ``payload``."""
+        file = payload.place_of(self.file)
         return TestResult(
             test=self.test,
-            suite=suite,
+            suite=payload.suite_of(self.test),
             outcome=self.outcome,
             duration=self.duration,
             message=self.message,
-            details=self.details,
+            details=payload.in_project(self.details),
             output=self.output,
+            file=file,
+            line=self.line if file else 0,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,13 +24,31 @@ class Payload:
 
     ``suites`` are those of the configuration that were asked for; ``root`` is
     the folder that pytest's node ids are relative to, on the host; ``objects``
-    has name and sha256 of each object.
+    has name and sha256 of each object; ``project`` is the folder that the places of tests are
+    told from, ``files`` are those of the suites, relative to ``root``.
     """
 
     archive: bytes
     suites: tuple[Suite, ...]
     root: Path
     objects: tuple[tuple[str, str], ...] = ()
+    project: Path | None = None
+    files: frozenset[str] = frozenset()
+
+    def place_of(self, file: str) -> str:
+        """The path in the project of ``file``, relative to the root; "" for none of the suites'.
+
+        A guest names files as it likes.
+        """
+        if file not in self.files:
+            return ""
+        return os.path.relpath(self.root / file, self.project or self.root)
+
+    def in_project(self, text: str) -> str:
+        """``text`` with the guest's paths of the suites' files turned into the project's."""
+        folder = os.path.relpath(self.root, self.project or self.root)
+        own = "" if folder == "." else f"{folder}/"
+        return text.replace(f"{GUEST_ROOT}/suites/", own)
 
     def guest_path(self, suite: Suite) -> str:
         """Where the tests of ``suite`` lie in the guest."""
@@ -80,6 +99,7 @@ def pack_suites(
         folder = suite.tests if suite.tests.is_dir() else suite.tests.parent
         for path in files.below(folder, _files):
             members[f"suites/{path.relative_to(root)}"] = files.read(path, "suites")
+    known = frozenset(name.removeprefix("suites/") for name in members)
     digests: dict[str, str] = {}
     for suite in chosen:
         for name in suite.objects:
@@ -100,7 +120,7 @@ def pack_suites(
     if known_failures:
         members[KNOWN_FAILURES] = known_failures.encode()
     members |= module_list(modules)
-    return Payload(tar(members), tuple(chosen), root, tuple(sorted(digests.items())))
+    return Payload(tar(members), tuple(chosen), root, tuple(sorted(digests.items())), files=known)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -183,7 +183,7 @@ class Run:
         if event.test != self.running and not module:
             raise self._lines.bad(event.test, "is the result of a test that does not run")
         self.running = None
-        result = event.result(self.payload.suite_of(event.test))
+        result = event.result(self.payload)
         self.done.append(result)
         write_result(self._sink.results, result)
         self._sink.finished(result)

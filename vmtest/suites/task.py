@@ -190,7 +190,7 @@ class SuitesTaskFactory:
         payload = pack_suites(
             self.config.suites, self.suites, chosen, expected, self.files, modules
         )
-        return SuitesTask(payload, self.options)
+        return SuitesTask(replace(payload, project=self.config.directory), self.options)
 
     def read(self) -> None:
         """Read all that may go along: what changes from now on is not in this run.
