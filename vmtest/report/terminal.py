@@ -18,12 +18,13 @@ from rich.rule import Rule
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vmtest.model.results import KernelResult, Matrix, exit_status
+from vmtest.model.results import KernelResult, Matrix, Outcome, exit_status
 from vmtest.model.text import one_line, printable
 from vmtest.report import loads
 from vmtest.report import table as tables
+from vmtest.report.causes import Cause, causes, command_of
 from vmtest.report.loads import Rejection
-from vmtest.report.table import Cell, Failure, Line, Table, Tone
+from vmtest.report.table import Cell, Line, Table, Tone
 from vmtest.report.text import counted, last_lines, wrapped
 
 STYLE = {
@@ -45,6 +46,9 @@ _SPLATS = 5
 _SPLAT_LINES = 12
 _EXCUSES = 30
 _NAMES = 30
+_TESTS = 12  # of one cause
+_CAUSES = 40
+_MESSAGE = 160
 _CHANGES = 60
 
 CONSOLE = "console.log"
@@ -87,7 +91,8 @@ def _report(matrix: Matrix, console: Console) -> Iterable[RenderableType]:
         for words in filter(None, (tables.legend(table), *loads.legend(matrix))):
             yield Text(f"  {words}", STYLE[Tone.QUIET])
         yield Text()
-    yield from _failures(tables.failures(matrix), tables.log_of_tests(matrix))
+    found = causes(matrix)
+    yield from _failures([cause for cause in found if cause.tests], tables.log_of_tests(matrix))
     yield from _rejections(loads.rejections(matrix))
     yield from _rejections(loads.unattached(matrix))
     yield from _changes(loads.changed(matrix))
@@ -106,6 +111,7 @@ def _report(matrix: Matrix, console: Console) -> Iterable[RenderableType]:
         yield Text(f"note: {one_line(note, 1000)}", STYLE[Tone.WARN])
     if matrix.notes:
         yield Text()
+    yield from _causes(found, matrix)
     yield _summary(matrix)
 
 
@@ -258,36 +264,70 @@ def _rule(mark: str, title: str, tone: Tone) -> Rule:
     return Rule(text, align="left", style=STYLE[tone])
 
 
-def _failures(failures: Sequence[Failure], log: str) -> Iterable[RenderableType]:
-    for failure in failures[:_IN_FULL]:
-        yield from _failure(failure, log)
-    others = failures[_IN_FULL:]
+def _failures(found: Sequence[Cause], log: str) -> Iterable[RenderableType]:
+    """A section a cause: what several tests or kernels say alike is printed once."""
+    for cause in found[:_IN_FULL]:
+        yield from _failure(cause, log)
+    others = found[_IN_FULL:]
     if others:
         yield _rule("FAIL", f"{counted(len(others), 'more failure')}, a line each", Tone.BAD)
-        for failure in others:
-            mark = tables.mark_of(failure.first)
-            text = Text("  ").append(mark.text, STYLE[mark.tone])
-            what = one_line(failure.first.message, 120)
-            yield text.append(f" {failure.label} on {_names(failure.kernels)}: {what}")
+        for cause in others:
+            text = Text("  ").append(cause.mark.text, STYLE[cause.mark.tone])
+            what = one_line(cause.message, 120)
+            yield text.append(f" {_title(cause)} on {_names(cause.kernels)}: {what}")
         yield Text()
 
 
-def _failure(failure: Failure, log: str) -> Iterable[RenderableType]:
-    mark = tables.mark_of(failure.first)
-    result = failure.first
-    yield _rule(mark.text, failure.label, mark.tone)
-    yield Text(f"  {printable(result.test)} on {_names(failure.kernels)}")
+def _title(cause: Cause) -> str:
+    more = len(cause.labels) - 1
+    return cause.labels[0] + (f" and {counted(more, 'more test')}" if more else "")
+
+
+def _failure(cause: Cause, log: str) -> Iterable[RenderableType]:
+    kernel, result = cause.tests[0]
+    yield _rule(cause.mark.text, _title(cause), cause.mark.tone)
+    tests: dict[str, list[KernelResult]] = {}
+    for where, test in cause.tests:
+        tests.setdefault(test.test, []).append(where)
+    for name, kernels in list(tests.items())[:_TESTS]:
+        yield Text(f"  {printable(name)} on {_names(kernels)}")
+    if len(tests) > _TESTS:
+        yield Text(f"  ... and {counted(len(tests) - _TESTS, 'more test')}", STYLE[Tone.QUIET])
     yield Text()
     lines, left_out = last_lines(result.details or result.message, _DETAILS)
     yield from _quoted(lines, left_out)
     if result.details and result.message and one_line(result.message) not in _joined(lines):
         yield from _quoted(last_lines(result.message, 3)[0], 0)
-    kernel = failure.kernels[0]
     if result.output.strip():
         yield Text(f"  output on {printable(kernel.kernel)}:", STYLE[Tone.QUIET])
         yield from _quoted(*last_lines(result.output, _OUTPUT))
-    for kernel in failure.kernels:
+    for kernel in cause.kernels:
         yield from _log(kernel, log)
+    yield Text()
+
+
+def _causes(found: Sequence[Cause], matrix: Matrix) -> Iterable[RenderableType]:
+    """The short summary: a cause, its kernels, its place, and how to run it again."""
+    if not found:
+        return
+    results = counted(sum(cause.count for cause in found), "result")
+    title = f"{counted(len(found), 'cause')} in {results}"
+    yield _rule("summary", title, Tone.BAD)
+    for cause in found[:_CAUSES]:
+        where = "all kernels" if cause.everywhere else _names(cause.kernels)
+        if len(matrix.kernels) == 1:
+            where = _names(cause.kernels)
+        text = Text("  ").append(cause.mark.text, STYLE[cause.mark.tone])
+        text.append(f" {where}")
+        for part in (cause.place, one_line(cause.message, _MESSAGE)):
+            text.append(f": {part}" if part else "")
+        if len(cause.labels) > 1:
+            text.append(f" ({len(cause.labels)} {'programs' if cause.loads else 'tests'})")
+        yield text
+        if command := command_of(cause, matrix):
+            yield Text(f"      {command}", STYLE[Tone.QUIET])
+    if len(found) > _CAUSES:
+        yield Text(f"  ... and {counted(len(found) - _CAUSES, 'more cause')}", STYLE[Tone.QUIET])
     yield Text()
 
 
@@ -343,6 +383,9 @@ def _kernel(kernel: KernelResult) -> Iterable[RenderableType]:
     yield _rule(kernel.status.value, title, tables.tone_of(kernel.status))
     if kernel.reason:
         yield from _quoted(last_lines(kernel.reason, 10)[0], 0, indent=2)
+    for test in kernel.tests:
+        if test.outcome is Outcome.LOST and test.test not in kernel.reason:
+            yield Text(f"  lost: {one_line(test.test, 1000)}", STYLE[Tone.BAD])
     if kernel.note:
         yield Text(f"  note: {one_line(kernel.note, 1000)}")
     for splat in kernel.splats[:_SPLATS]:

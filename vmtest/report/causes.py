@@ -1,0 +1,249 @@
+"""What went wrong, told once: failures that have the same cause are one.  Pure.
+
+Two failures have the same cause when they are in the same place and say the same, once
+addresses, times, the kernel's own release and the test's own parameters are masked.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from vmtest.model.loads import LoadResult, row_of
+from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.model.text import one_line, printable
+from vmtest.model.versions import unique
+from vmtest.report import loads
+from vmtest.report.table import (
+    WELL,
+    WRONG,
+    Line,
+    labels_of,
+    mark_of,
+    split_node_id,
+    tone_of,
+)
+
+_MASKS = (
+    (re.compile(r"\b0x[0-9a-fA-F]+\b|\b[0-9a-f]{16}\b"), "0x…"),
+    (re.compile(r"\[ *\d+\.\d{6}\]"), "[…]"),
+    (re.compile(r"\b\d{1,2}:\d\d:\d\d(?:\.\d+)?\b"), "…"),
+    (re.compile(r"\b\d+(?:\.\d+)?(?= ?(?:ns|us|µs|ms|s|sec|seconds?|min|minutes?)\b)"), "…"),
+    (re.compile(r"(?<=PID: )\d+|(?<=CPU: )\d+|(?<=pid )\d+"), "…"),
+)
+_LAST_PLACE = re.compile(r"^(\S[^:\n]*):(\d+): \w*\s*\Z", re.MULTILINE)
+_WORD_OF_K = re.compile(r"[\w:+\-./\[\]]+")  # what pytest takes as a word of -k
+_MOST_NAMES = 3  # of tests in a command
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What one or many results share.
+
+    ``message`` is one line, ``place`` is ``FILE:LINE`` in the project, an object, or "".
+    ``tests`` and ``loads`` are the results with their kernels, ``labels`` name them, each once;
+    both are empty where a kernel as a whole went wrong.  ``kernels`` are those it holds on, in
+    the matrix's order; ``everywhere`` says that these are all.
+    """
+
+    mark: Line
+    message: str
+    place: str
+    kernels: tuple[KernelResult, ...]
+    everywhere: bool
+    labels: tuple[str, ...] = ()
+    tests: tuple[tuple[KernelResult, TestResult], ...] = ()
+    loads: tuple[tuple[KernelResult, LoadResult], ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many results it explains; a kernel without any counts once."""
+        return len(self.tests) + len(self.loads) or len(self.kernels)
+
+
+@dataclass(slots=True)
+class _Group:
+    """The results with one key, while they are gathered."""
+
+    mark: Line
+    message: str
+    place: str
+    kernels: list[KernelResult] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    tests: list[tuple[KernelResult, TestResult]] = field(default_factory=list)
+    loads: list[tuple[KernelResult, LoadResult]] = field(default_factory=list)
+
+
+_Key = tuple[str, ...]
+
+
+def causes(matrix: Matrix) -> tuple[Cause, ...]:
+    """Every cause of ``matrix``: those of some kernels first, then those of all.
+
+    Within these, kernels as a whole come first, then tests, then loads, as they ran.
+    """
+    groups: dict[_Key, _Group] = {}
+    for kernel in matrix.kernels:
+        _of_the_kernel(groups, kernel)
+    labels = labels_of(matrix)
+    for kernel in matrix.kernels:
+        for test in kernel.tests:
+            if test.outcome in WRONG and not (test.outcome is Outcome.LOST and kernel.reason):
+                _of_a_test(groups, kernel, test, labels[test.suite, test.test])
+    for kernel in matrix.kernels:
+        for load in kernel.loads:
+            if load.verdict.bad and load.required:
+                _of_a_load(groups, kernel, load)
+    for kernel in matrix.kernels:
+        if kernel.status is Status.FAILED and not any(kernel in g.kernels for g in groups.values()):
+            _add_kernel(groups, kernel, kernel.reason)
+    distinct = {id(group): group for group in groups.values()}  # a group may have several keys
+    found = [_cause(group, len(matrix.kernels)) for group in distinct.values()]
+    return tuple(sorted(found, key=lambda cause: cause.everywhere))
+
+
+def mask(text: str, words: Iterable[str] = ()) -> str:
+    """``text`` without what differs from run to run; ``words`` are masked as well."""
+    for word in sorted(filter(None, words), key=len, reverse=True):
+        text = re.sub(rf"(?<![\w.]){re.escape(word)}(?![\w.])", "…", text)
+    for pattern, instead in _MASKS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def place_of(test: TestResult) -> str:
+    """``FILE:LINE`` of a result, "" where that is not known."""
+    if test.file:
+        return f"{test.file}:{test.line}" if test.line else test.file
+    found = _LAST_PLACE.search(test.details.rstrip())
+    return f"{found[1]}:{found[2]}" if found else ""
+
+
+def command_of(cause: Cause, matrix: Matrix) -> str:
+    """The command that runs it again, on the first of its kernels; "" for that of ``exec``.
+
+    It can be pasted into a shell, whatever a guest calls its tests.
+    """
+    if matrix.command:
+        return ""
+    kernel = cause.kernels[0]
+    if cause.loads or kernel.loads:
+        return _verify_again(cause, kernel)
+    words = ["vmtest", "run", *_option("--kernel", kernel.kernel)]
+    tests = [test for _, test in cause.tests] or _lost(kernel)
+    suites = unique(test.suite for test in tests)
+    for suite in suites:
+        words += _option("--suite", suite)
+    if names := _names(tests):
+        words += ["-k", " or ".join(names)]
+    return shlex.join(words)
+
+
+def _verify_again(cause: Cause, kernel: KernelResult) -> str:
+    words = ["vmtest", "verify"]
+    owners = unique(load.object.removesuffix(row_of("", load.libbpf)) for _, load in cause.loads)
+    words += [name for name in owners if _plain(name)]
+    words += _option("--kernel", kernel.kernel)
+    programs = unique(load.program for _, load in cause.loads)
+    if "" not in programs and len(programs) <= _MOST_NAMES:
+        for program in programs:
+            words += _option("--program", program)
+    return shlex.join(words)
+
+
+def _names(tests: Sequence[TestResult]) -> list[str]:
+    """The words of ``-k`` that choose ``tests``; none where they cannot be told in a few."""
+    whole = unique(split_node_id(test.test)[2] for test in tests)
+    functions = unique(name.partition("[")[0] for name in whole)
+    for names in (whole, functions):
+        if len(names) <= _MOST_NAMES and all(map(_WORD_OF_K.fullmatch, names)):
+            return list(names)
+    return []
+
+
+def _lost(kernel: KernelResult) -> list[TestResult]:
+    return [test for test in kernel.tests if test.outcome is Outcome.LOST]
+
+
+def _option(name: str, value: str) -> list[str]:
+    return [name, value] if _plain(value) else []
+
+
+def _plain(word: str) -> bool:
+    """Whether ``word`` is what it looks like, and no option."""
+    return bool(word) and printable(word) == word and "\n" not in word and word[0] != "-"
+
+
+def _of_the_kernel(groups: dict[_Key, _Group], kernel: KernelResult) -> None:
+    """What a kernel as a whole has to say: its complaints, and its reason."""
+    for splat in unique(one_line(splat.partition("\n")[0], 1000) for splat in kernel.splats):
+        _add_kernel(groups, kernel, splat, Line("SPLAT", tone_of(Status.SPLAT)))
+    told = kernel.status is Status.SPLAT and kernel.splats
+    if kernel.status not in (*WELL, Status.FAILED) and not told:
+        _add_kernel(groups, kernel, kernel.reason or kernel.status.value)
+
+
+def _add_kernel(
+    groups: dict[_Key, _Group], kernel: KernelResult, message: str, mark: Line | None = None
+) -> None:
+    mark = mark or Line(kernel.status.value, tone_of(kernel.status))
+    key = ("kernel", mark.text, mask(message, (kernel.kernel, *_own_words(kernel))))
+    _into(groups, key, _Group(mark, one_line(message, 1000), ""), kernel)
+
+
+def _of_a_test(
+    groups: dict[_Key, _Group], kernel: KernelResult, test: TestResult, label: str
+) -> None:
+    place, message = place_of(test), one_line(test.message or test.details, 1000)
+    file, classes, name = split_node_id(test.test)
+    function, _, parameters = name.partition("[")
+    own = _own_words(kernel)
+    given = (*own, *parameters.removesuffix("]").split("-"))
+    where = place if test.line or not test.file else "::".join((file, *classes, function))
+    same = ("test", test.suite, test.outcome, where or f"{file}::{function}")
+    # A parameter may stand in the message by chance: then what was said as it is decides.
+    said, masked = (*same, mask(message, own)), (*same, mask(message, given))
+    group = groups.get(said) or groups.get(masked) or _Group(mark_of(test), message, place)
+    groups[said] = groups[masked] = _into(groups, said, group, kernel)
+    group.tests.append((kernel, test))
+    if label not in group.labels:
+        group.labels.append(label)
+
+
+def _of_a_load(groups: dict[_Key, _Group], kernel: KernelResult, load: LoadResult) -> None:
+    lines = loads.why(load)
+    message = one_line(lines[0] if lines else load.line or load.errno, 1000)
+    code = load.reason.code if load.reason else ""
+    same = ("load", load.object, load.verdict, code, mask(message, (load.program,)))
+    group = _into(groups, same, _Group(loads.mark_of(load), message, load.object), kernel)
+    group.loads.append((kernel, load))
+    if (label := printable(load.label)) not in group.labels:
+        group.labels.append(label)
+
+
+def _into(groups: dict[_Key, _Group], key: _Key, new: _Group, kernel: KernelResult) -> _Group:
+    group = groups.setdefault(key, new)
+    if kernel not in group.kernels:
+        group.kernels.append(kernel)
+    return group
+
+
+def _own_words(kernel: KernelResult) -> tuple[str, ...]:
+    """What a kernel calls itself, whole and without its flavour: ``6.1.0-57-amd64``, ``6.1.0``."""
+    names = (kernel.release, kernel.version)
+    return unique((*names, *(re.split(r"[-+~]", name)[0] for name in names if name)))
+
+
+def _cause(group: _Group, kernels: int) -> Cause:
+    return Cause(
+        group.mark,
+        group.message,
+        printable(group.place),
+        tuple(group.kernels),
+        len(group.kernels) == kernels,
+        tuple(group.labels),
+        tuple(group.tests),
+        tuple(group.loads),
+    )
