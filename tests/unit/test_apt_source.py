@@ -18,7 +18,8 @@ import signed_archive
 
 from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError
 from vmtest.kernels import source_for
-from vmtest.kernels.debian.source import AptSource, OutOfOrder
+from vmtest.kernels.archive.source import OutOfOrder
+from vmtest.kernels.debian.source import AptSource
 from vmtest.kernels.debian.suite import _reason
 from vmtest.kernels.store.store import Manifest, Resolution, Store
 from vmtest.model.kernels import AptArchive, AptSpec, Kernel

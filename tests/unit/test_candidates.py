@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import UsageError
-from vmtest.kernels.debian.index import (
-    Candidate,
-    find_candidates,
-    matching,
-    nearest,
-    read_packages,
-    releases,
-    selected,
-)
+from vmtest.kernels.archive.candidates import Candidate, matching, nearest, releases, selected
+from vmtest.kernels.debian.index import find_candidates, read_packages
 
 RECORDED = Path(__file__).parent / "data" / "packages"
 SUITES = ("bullseye-security", "bookworm-security", "trixie-security", "trixie-backports")

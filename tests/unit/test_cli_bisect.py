@@ -164,7 +164,7 @@ def test_a_changed_copy_is_another_question(project: Path) -> None:
 @pytest.mark.parametrize(
     ("kernel", "said"),
     [
-        ("other/6.1.9", "there is no [apt.other]"),
+        ("other/6.1.9", "kernels.toml has no archive other"),
         ("debian/newest", "is neither a version"),
         ("debian/6.1.*", "write one version"),
     ],

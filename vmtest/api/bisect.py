@@ -24,7 +24,7 @@ from vmtest.kernels import Store, default_cache
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.slots import memory_available_mib
 from vmtest.matrix.slots import slots as slots_of
-from vmtest.model.kernels import AptArchive
+from vmtest.model.kernels import Archive
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.runs import folder as runs
@@ -68,7 +68,7 @@ class PlannedBisect:
     plan: Plan
     jobs: int
     work: Work
-    archive: AptArchive
+    archive: Archive
     recorded: Recorded
     resume: bool
 

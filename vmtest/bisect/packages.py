@@ -9,42 +9,43 @@ from typing import Any
 from vmtest.bisect.question import Find, Point, Question
 from vmtest.config.suggest import suggestion
 from vmtest.errors import UsageError
-from vmtest.kernels import Store
-from vmtest.kernels.debian.source import AptSource, OutOfOrder
-from vmtest.model.kernels import AptArchive, AptSpec, Kernel
+from vmtest.kernels import Store, archive_source
+from vmtest.kernels.archive.source import OutOfOrder
+from vmtest.model.kernels import Archive, ArchiveSpec, Kernel
 from vmtest.model.project import Config
 from vmtest.model.versions import check_version
 
 _SERIES = re.compile(r"\d+\.\d+")
 
 
-def archive_of(settings: Config, name: str | None) -> AptArchive:
+def archive_of(settings: Config, name: str | None) -> Archive:
     """The archive called ``name``, or the only one; raises UsageError."""
     archives = settings.archives
     if not archives:
         raise UsageError(
-            f"{settings.file}: there is no [apt.NAME], so there are no packages to go through; "
+            f"{settings.file}: there is no [apt.NAME] nor [dnf.NAME], so there are no "
+            f"packages to go through; "
             f'add one, for example [apt.debian] with suites = ["trixie-security"]'
         )
     if name is None and len(archives) > 1:
-        raise UsageError(f"{settings.file}: has several [apt.NAME]; choose one with `archive` NAME")
+        raise UsageError(f"{settings.file}: has several archives; choose one with `archive` NAME")
     chosen = next(iter(archives)) if name is None else name
     if chosen not in archives:
         raise UsageError(
-            f"`archive` {name}: there is no [apt.{name}]{suggestion(chosen, archives)}"
+            f"`archive` {name}: kernels.toml has no archive {name}{suggestion(chosen, archives)}"
         )
     return archives[chosen]
 
 
 def question_of(
-    settings: Config, archive: AptArchive, store: Store, asked: dict[str, Any]
+    settings: Config, archive: Archive, store: Store, asked: dict[str, Any]
 ) -> Question:
     """What is looked for between the ends in ``asked``, which has the options of a bisect.
 
     Raises UsageError for ends that are not two packages in order, InfrastructureError for an
     index that could not be read.
     """
-    source, fixed = AptSource(archive), asked["find"] == Find.FIXED
+    source, fixed = archive_source(archive), asked["find"] == Find.FIXED
     good, bad = asked["good"], asked["bad"]
     older, newer = (bad, good) if fixed else (good, bad)
     words_of = ("`bad`", "`good`") if fixed else ("`good`", "`bad`")
@@ -74,7 +75,7 @@ def question_of(
     )
 
 
-def _version(settings: Config, archive: AptArchive, store: Store, word: str, written: str) -> str:
+def _version(settings: Config, archive: Archive, store: Store, word: str, written: str) -> str:
     """What an end as it was written asks the archive for: a version or a pattern."""
     named = [kernel for kernel in settings.kernels if kernel.name == written]
     if not named:
@@ -89,20 +90,20 @@ def _version(settings: Config, archive: AptArchive, store: Store, word: str, wri
             ) from None
         return version
     spec = named[0].spec
-    if not isinstance(spec, AptSpec) or spec.archive != archive.name:
+    if not isinstance(spec, ArchiveSpec) or spec.archive != archive.name:
         raise UsageError(
-            f'{settings.file.name}: kernel "{written}" is not a package of [apt.{archive.name}]; '
+            f'{settings.file.name}: kernel "{written}" is not a package of {archive.label}; '
             f"a bisect goes through its packages: write a version"
         )
-    return AptSource(archive).resolve(named[0], store).version.text
+    return archive_source(archive).resolve(named[0], store).version.text
 
 
 def _point(kernel: Kernel) -> Point:
-    assert isinstance(kernel.spec, AptSpec)
+    assert isinstance(kernel.spec, ArchiveSpec)
     return Point(kernel.name, kernel.spec.version, kernel.spec.suites[0])
 
 
-def pinned(settings: Config, archive: AptArchive, point: Point) -> Kernel:
+def pinned(settings: Config, archive: Archive, point: Point) -> Kernel:
     """The kernel that a point of such a question means."""
-    spec = AptSpec(archive.name, point.version, (point.suite,))
+    spec = archive.ask(point.version, (point.suite,))
     return replace(settings.defaults, name=point.name, spec=spec)

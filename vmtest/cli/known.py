@@ -16,7 +16,7 @@ from vmtest.api import project
 from vmtest.cli import common, options
 from vmtest.cli.common import dump
 from vmtest.errors import UsageError
-from vmtest.model.kernels import AptSpec, Kernel
+from vmtest.model.kernels import ArchiveSpec, Kernel
 from vmtest.model.project import Config, KnownFailure
 from vmtest.model.results import Matrix
 from vmtest.model.text import printable
@@ -113,7 +113,7 @@ def _kernels(
 
 def _concerns(kernels: VersionRange, kernel: Kernel) -> bool | None:
     """Whether ``kernel`` is within ``kernels``, None where only its source knows."""
-    asked = kernel.spec.version if isinstance(kernel.spec, AptSpec) else ""
+    asked = kernel.spec.version if isinstance(kernel.spec, ArchiveSpec) else ""
     series = asked.removesuffix(".*")
     fixed = 3 if series == asked else series.count(".") + 1
     if any(len(numbers) > fixed for _, numbers in kernels.constraints):

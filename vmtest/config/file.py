@@ -24,6 +24,7 @@ from vmtest.config.schema import (
     ArchiveTable,
     BuildTable,
     DefaultsTable,
+    DnfTable,
     FileTables,
     GuestTable,
     KernelTable,
@@ -41,6 +42,10 @@ from vmtest.errors import ConfigError, UsageError
 from vmtest.model.kernels import (
     AptArchive,
     AptSpec,
+    Archive,
+    ArchiveSpec,
+    DnfArchive,
+    DnfSpec,
     GuestSpec,
     Kernel,
     KernelSpec,
@@ -157,21 +162,7 @@ def _convert(parsed: FileTables, file: Path) -> Config:
             ObjectFile(o.name, base / o.path, o.kernels, o.required, o.loading)
             for o in parsed.object
         ),
-        archives={
-            name: AptArchive(
-                name=name,
-                suites=tuple(archive.suites),
-                mirror=archive.mirror,
-                security_mirror=archive.security_mirror,
-                keyring=None if archive.keyring is None else base / archive.keyring,
-                check_valid_until=archive.check_valid_until,
-                max_index_age=archive.max_index_age,
-                distribution=archive.distribution,
-                components=tuple(archive.components),
-                flavour=archive.flavour,
-            )
-            for name, archive in parsed.apt.items()
-        },
+        archives=_archives(parsed, base),
         guest=GuestSpec(
             root,
             guest.suite,
@@ -196,6 +187,36 @@ def _convert(parsed: FileTables, file: Path) -> Config:
             ),
         ),
     )
+
+
+def _archives(parsed: FileTables, base: Path) -> dict[str, Archive]:
+    """The archives by their names, in the order of the kinds."""
+    archives: dict[str, Archive] = {}
+    for name, apt in parsed.apt.items():
+        archives[name] = AptArchive(
+            name=name,
+            suites=tuple(apt.suites),
+            mirror=apt.mirror,
+            security_mirror=apt.security_mirror,
+            keyring=None if apt.keyring is None else base / apt.keyring,
+            check_valid_until=apt.check_valid_until,
+            max_index_age=apt.max_index_age,
+            distribution=apt.distribution,
+            components=tuple(apt.components),
+            flavour=apt.flavour,
+        )
+    for name, dnf in parsed.dnf.items():
+        archives[name] = DnfArchive(
+            name=name,
+            suites=tuple(dnf.repositories),
+            mirror=dnf.mirror,
+            mirror_list=dnf.mirror_list,
+            keyring=None if dnf.keyring is None else base / dnf.keyring,
+            signed=dnf.signed,
+            kernel=dnf.kernel,
+            max_index_age=dnf.max_index_age,
+        )
+    return archives
 
 
 def _kernel(kernel: KernelTable, defaults: DefaultsTable, base: Path) -> Kernel:
@@ -223,8 +244,9 @@ def _kernel(kernel: KernelTable, defaults: DefaultsTable, base: Path) -> Kernel:
             None if fragment is None else base / fragment,
         )
     else:
-        assert kernel.apt is not None and kernel.version is not None  # _cross_check
-        spec = AptSpec(kernel.apt, kernel.version, tuple(kernel.suites))
+        table, archive = _archive_of(kernel)
+        assert archive is not None and kernel.version is not None  # _cross_check
+        spec = _ASKS[table](archive, kernel.version, tuple(kernel.suites))
 
     def chosen(key: str) -> Any:
         own = getattr(kernel, key)
@@ -246,7 +268,21 @@ def _kernel(kernel: KernelTable, defaults: DefaultsTable, base: Path) -> Kernel:
     )
 
 
-_ONLY_FOR = {"apt": ("version", "suites"), "path": ("modules", "config")}
+_ASKS: Mapping[str, type[ArchiveSpec]] = {spec.table: spec for spec in (AptSpec, DnfSpec)}
+"""The kinds of archives, by the key of a ``[[kernel]]``."""
+
+_ONLY_FOR = {
+    tuple(_ASKS): ("version", "suites"),
+    ("path",): ("modules", "config"),
+}
+
+
+def _archive_of(kernel: KernelTable) -> tuple[str, str | None]:
+    """The kind and the name of the archive that a kernel is from."""
+    for table in _ASKS:
+        if (name := getattr(kernel, table)) is not None:
+            return table, name
+    return "", None
 
 
 def _unknown_homes(parsed: FileTables, file: Path) -> Iterator[str]:
@@ -276,28 +312,24 @@ def _cross_check(parsed: FileTables, file: Path) -> Iterator[str]:
             found = " and ".join(sources) or "none"
             yield f"{place}: needs exactly one of {', '.join(SOURCES)} (has {found})"
             continue
-        for source, keys in _ONLY_FOR.items():
+        for allowed, keys in _ONLY_FOR.items():
             for key in keys:
-                if source not in sources and getattr(kernel, key):
-                    yield f'{place}: "{key}" goes with {source}, not with {sources[0]}; remove it'
+                if sources[0] not in allowed and getattr(kernel, key):
+                    yield (
+                        f'{place}: "{key}" goes with {" and ".join(allowed)}, not with '
+                        f"{sources[0]}; remove it"
+                    )
         for number, package in enumerate(kernel.package or (), 1):
             where = f"{place}: package number {number}"
             if (package.path is None) == (package.url is None):
                 yield f"{where}: needs exactly one of path and url"
             elif package.url is not None and package.sha256 is None:
                 yield f"{where}: needs the sha256 of what is at its url"
-        if kernel.apt is None:
-            continue
-        if kernel.version is None:
-            yield f'{place}: needs a version, for example version = "6.12.*"'
-        if kernel.apt not in parsed.apt:
-            yield f"{place}: there is no [apt.{kernel.apt}]{suggestion(kernel.apt, parsed.apt)}"
-            continue
-        for suite in kernel.suites:
-            known = parsed.apt[kernel.apt].suites
-            if suite not in known:
-                hint = suggestion(suite, known)
-                yield f'{place}: [apt.{kernel.apt}] has no suite "{suite}"{hint}'
+        yield from _archive_problems(kernel, parsed, place)
+    for name in unique(name for table in _ASKS for name in getattr(parsed, table)):
+        tables = [f"[{table}.{name}]" for table in _ASKS if name in getattr(parsed, table)]
+        if len(tables) > 1:
+            yield f"{file.name}: {' and '.join(tables)} have one name; rename one"
     yield from _repeated("kernel", [kernel.name for kernel in parsed.kernel], file)
     yield from _repeated("suite", [suite.name for suite in parsed.suite], file)
     yield from _repeated("suite tests", [str(suite.tests) for suite in parsed.suite], file)
@@ -311,12 +343,32 @@ def _cross_check(parsed: FileTables, file: Path) -> Iterator[str]:
                 yield f'{file.name}: suite "{wanted.name}": there is no [[object]] "{name}"{hint}'
 
 
+def _archive_problems(kernel: KernelTable, parsed: FileTables, place: str) -> Iterator[str]:
+    """What is wrong about the archive that a kernel is from."""
+    table, archive = _archive_of(kernel)
+    if archive is None:
+        return
+    if kernel.version is None:
+        yield f'{place}: needs a version, for example version = "6.12.*"'
+    archives = getattr(parsed, table)
+    if archive not in archives:
+        yield f"{place}: there is no [{table}.{archive}]{suggestion(archive, archives)}"
+        return
+    found = archives[archive]
+    known = found.repositories if isinstance(found, DnfTable) else found.suites
+    for suite in kernel.suites:
+        if suite not in known:
+            hint = suggestion(suite, known)
+            yield f'{place}: [{table}.{archive}] has no suite "{suite}"{hint}'
+
+
 def _repeated(what: str, names: Sequence[str], file: Path) -> Iterator[str]:
     for name in unique(names):
         if names.count(name) > 1:
             yield f'{file.name}: {what} "{name}" stands {names.count(name)} times; keep one'
 
 
+_ARCHIVES: Mapping[str, type[Strict]] = {"apt": ArchiveTable, "dnf": DnfTable}
 _TABLES: Mapping[str, type[Strict]] = {
     "defaults": DefaultsTable,
     "guest": GuestTable,
@@ -357,8 +409,8 @@ def _place(
 ) -> tuple[str, tuple[int | str, ...], type[Strict]]:
     """The table's words, the keys within it, and its model."""
     first = location[0] if location else ""
-    if first == "apt" and len(location) > 2:
-        return f"[apt.{location[1]}]", location[2:], ArchiveTable
+    if first in _ARCHIVES and len(location) > 2:
+        return f"[{first}.{location[1]}]", location[2:], _ARCHIVES[str(first)]
     if first in ("kernel", "suite", "object", "known_failure") and len(location) > 2:
         number = location[1]
         assert isinstance(number, int)

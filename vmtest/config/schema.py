@@ -22,13 +22,13 @@ from pydantic import (
 )
 
 from vmtest.config.suggest import suggestion
-from vmtest.model.kernels import Network
+from vmtest.model.kernels import Network, Signed
 from vmtest.model.project import Loading
 from vmtest.model.text import size_of
 from vmtest.model.versions import VersionRange
 from vmtest.objects.sections import ATTACH_TYPES, PROGRAM_TYPES, attach_types_of, types_of
 
-SOURCES = ("apt", "path", "package", "mainline", "tree")
+SOURCES = ("apt", "dnf", "path", "package", "mainline", "tree")
 """The keys that say where a kernel comes from; a ``[[kernel]]`` has exactly one."""
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
@@ -256,6 +256,18 @@ class ArchiveTable(Strict):
     flavour: Flavour = "generic"
 
 
+class DnfTable(Strict):
+    """``[dnf.NAME]``: repositories of .rpm packages."""
+
+    repositories: Annotated[list[Component | Literal["."]], Field(min_length=1)] = ["."]
+    mirror: str | None = None
+    mirror_list: str | None = None
+    keyring: Path | None = None
+    signed: Signed = "metadata"
+    kernel: Name = "kernel"
+    max_index_age: Duration = 3600.0
+
+
 class BuildTable(Strict):
     """``[build]``: the command that makes the objects."""
 
@@ -283,6 +295,7 @@ class KernelTable(Strict):
 
     name: Name
     apt: str | None = None
+    dnf: str | None = None
     path: Path | None = None
     package: Annotated[list[PackageTable], Field(min_length=1)] | None = None
     mainline: Tag | None = None
@@ -363,6 +376,7 @@ class FileTables(Strict):
     defaults: DefaultsTable = DefaultsTable()
     guest: GuestTable = GuestTable()
     apt: dict[str, ArchiveTable] = {}
+    dnf: dict[str, DnfTable] = {}
     build: BuildTable | None = None
     kernel: Annotated[list[KernelTable], Field(min_length=1)]
     suite: list[SuiteTable] = []

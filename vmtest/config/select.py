@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vmtest.config.suggest import suggestion
 from vmtest.errors import UsageError
-from vmtest.model.kernels import AptSpec, Kernel
+from vmtest.model.kernels import Kernel
 from vmtest.model.project import Config, Suite
 from vmtest.model.versions import KernelVersion, VersionRange
 
@@ -76,10 +76,10 @@ def packaged(config: Config, pattern: str) -> Kernel | None:
         return None
     if archive not in config.archives:
         raise UsageError(
-            f"`kernels` {pattern}: there is no [apt.{archive}]"
+            f"`kernels` {pattern}: kernels.toml has no archive {archive}"
             f"{suggestion(archive, config.archives)}"
         )
-    return replace(config.defaults, name=version, spec=AptSpec(archive, version))
+    return replace(config.defaults, name=version, spec=config.archives[archive].ask(version))
 
 
 def needs_versions(patterns: Sequence[str]) -> bool:

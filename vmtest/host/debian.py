@@ -12,13 +12,14 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import total_ordering
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 from vmtest.errors import UsageError
 from vmtest.host.cache import find_tool
 from vmtest.model.kernels import AptArchive
+from vmtest.model.versions import PackageVersion
 
 KEYRINGS = Path("/usr/share/keyrings")
 """Where packages put the keys of distributions."""
@@ -65,31 +66,11 @@ def _compare_part(left: str, right: str) -> int:
     return 0
 
 
-@total_ordering
 @dataclass(frozen=True, slots=True, eq=False)
-class DebianVersion:
+class DebianVersion(PackageVersion):
     """A package version, ordered as dpkg orders them (deb-version(7))."""
 
-    text: str
-
-    @property
-    def epoch(self) -> int:
-        """The number before the colon, 0 without one (of 9 digits at most)."""
-        head, colon, _ = self.text.partition(":")
-        return int(head) if colon and re.fullmatch(r"[0-9]{1,9}", head) else 0
-
-    @property
-    def upstream(self) -> str:
-        """The upstream version: ``6.12.117`` of ``6.12.117-1``."""
-        rest = self.text.partition(":")[2] if ":" in self.text else self.text
-        return rest.rpartition("-")[0] if "-" in rest else rest
-
-    @property
-    def revision(self) -> str:
-        """Debian's revision: ``1~deb12u1`` of ``6.12.117-1~deb12u1``."""
-        return self.text.rpartition("-")[2] if "-" in self.text else ""
-
-    def compare(self, other: DebianVersion) -> int:
+    def compare(self, other: Self) -> int:
         """Negative, zero or positive, as dpkg --compare-versions decides."""
         return (
             self.epoch - other.epoch
@@ -97,19 +78,10 @@ class DebianVersion:
             or _compare_part(self.revision, other.revision)
         )
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, DebianVersion) and self.compare(other) == 0
-
-    def __lt__(self, other: DebianVersion) -> bool:
-        return self.compare(other) < 0
-
     def __hash__(self) -> int:
         # 1.0 equals 1.00 and 0:1.0-0: zeros that lead a number must not count, nor a 0 itself.
         parts = (re.sub(r"(?<![0-9])0+", "", part) for part in (self.upstream, self.revision))
         return hash((self.epoch, *parts))
-
-    def __str__(self) -> str:
-        return self.text
 
 
 # --- package indexes --------------------------------------------------------------------

@@ -67,6 +67,8 @@ TOOLS = tuple(
 
 OPTIONAL_TOOLS = (
     Tool("bsdtar", "libarchive-tools", "unpacks kernels from .rpm packages"),
+    Tool("gpgv", "gpgv", "checks the signatures of repositories of .rpm packages"),
+    Tool("rpmkeys", "rpm", "checks the signatures of .rpm packages (signed = packages)"),
     Tool("lz4", "lz4", "unpacks kernels compressed with it"),
     Tool("git", "git", "builds another revision for verify --against"),
 )
@@ -90,6 +92,9 @@ TEST_REQUIREMENTS = (
     Requirement(("gpg",), "signs a tiny archive"),
     Requirement(("apt-utils",), "makes a tiny archive in Ubuntu's layout"),
     Requirement(("libarchive-tools",), "kernels from .rpm packages"),
+    Requirement(("gpgv",), "checks a tiny repository"),
+    Requirement(("rpm",), "makes and signs tiny .rpm packages"),
+    Requirement(("createrepo-c",), "makes a tiny repository of them"),
     Requirement(("clang-format",), "tox -e lint"),
     Requirement(("shellcheck",), "tox -e lint"),
     # A bisect over commits is refused before it begins where kernels cannot be built.

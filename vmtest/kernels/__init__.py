@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from vmtest.errors import UsageError
+from vmtest.kernels.archive.source import ArchiveSource
 from vmtest.kernels.debian.source import AptSource
+from vmtest.kernels.dnf.source import DnfSource
 from vmtest.kernels.files.package import PackageSource
 from vmtest.kernels.files.path import PathSource
 from vmtest.kernels.lock.source import LockedSource
@@ -17,6 +19,10 @@ from vmtest.kernels.tree.source import TreeSource
 from vmtest.model.kernels import (
     AptArchive,
     AptSpec,
+    Archive,
+    ArchiveSpec,
+    DnfArchive,
+    DnfSpec,
     Kernel,
     LockedSpec,
     MainlineSpec,
@@ -25,20 +31,30 @@ from vmtest.model.kernels import (
     TreeSpec,
 )
 
-__all__ = ["AptArchive", "Source", "Store", "default_cache", "source_for"]
+__all__ = ["AptArchive", "Source", "Store", "archive_source", "default_cache", "source_for"]
 
-Archives = Mapping[str, AptArchive]
+Archives = Mapping[str, Archive]
 
 
-def _apt(kernel: Kernel, archives: Archives) -> Source:
-    assert isinstance(kernel.spec, AptSpec)
+def archive_source(archive: Archive) -> ArchiveSource:
+    """The source that reads ``archive``."""
+    match archive:
+        case AptArchive():
+            return AptSource(archive)
+        case DnfArchive():
+            return DnfSource(archive)
+    raise TypeError(f"{archive!r} is of a kind that nothing reads")
+
+
+def _archived(kernel: Kernel, archives: Archives) -> Source:
+    assert isinstance(kernel.spec, ArchiveSpec)
     try:
-        return AptSource(archives[kernel.spec.archive])
+        return archive_source(archives[kernel.spec.archive])
     except KeyError:
         known = ", ".join(sorted(archives)) or "none"
+        wanted = f"[{kernel.spec.table}.{kernel.spec.archive}]"
         raise UsageError(
-            f'kernels.toml: kernel "{kernel.name}": there is no [apt.{kernel.spec.archive}] '
-            f"(there are: {known})"
+            f'kernels.toml: kernel "{kernel.name}": there is no {wanted} (there are: {known})'
         ) from None
 
 
@@ -48,7 +64,8 @@ def _locked(kernel: Kernel, archives: Archives) -> Source:
 
 
 _SOURCES: Mapping[type, Callable[[Kernel, Archives], Source]] = {
-    AptSpec: _apt,
+    AptSpec: _archived,
+    DnfSpec: _archived,
     PathSpec: lambda kernel, archives: PathSource(),
     PackageSpec: lambda kernel, archives: PackageSource(),
     MainlineSpec: lambda kernel, archives: MainlineSource(),

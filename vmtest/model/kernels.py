@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vmtest.model.versions import KernelVersion
+
+Signed = Literal["metadata", "packages", "both"]
+"""What a repository's key signs: its repomd.xml, each .rpm, or both."""
 
 
 class Network(StrEnum):
@@ -29,16 +32,33 @@ class Accelerator(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class AptSpec:
-    """A kernel from the suites of the apt archive ``archive`` in kernels.toml.
+class ArchiveSpec:
+    """A kernel from the suites of the archive ``archive`` in kernels.toml.
 
-    ``version`` is an exact upstream or package version, or a pattern that ends
-    in ``.*`` (the newest match), or ``*``.  ``suites`` narrows the archive's.
+    ``table`` is the key that names it there.  ``version`` is an exact upstream or package
+    version, or a pattern that ends in ``.*`` (the newest match), or ``*``.  ``suites`` narrows
+    the archive's.
     """
+
+    table: ClassVar[str]
 
     archive: str
     version: str
     suites: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AptSpec(ArchiveSpec):
+    """A kernel from an ``[apt.NAME]``."""
+
+    table: ClassVar[str] = "apt"
+
+
+@dataclass(frozen=True, slots=True)
+class DnfSpec(ArchiveSpec):
+    """A kernel from a ``[dnf.NAME]``; its suites are repositories."""
+
+    table: ClassVar[str] = "dnf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +104,7 @@ class TreeSpec:
     config: Path | None = None
 
 
-KernelSpec = AptSpec | PathSpec | PackageSpec | MainlineSpec | TreeSpec
+KernelSpec = ArchiveSpec | PathSpec | PackageSpec | MainlineSpec | TreeSpec
 """What kernels.toml asks for, one kind a source."""
 
 
@@ -126,25 +146,62 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
-class AptArchive:
-    """One ``[apt.NAME]``: suites of Debian or another distribution, and where they are.
+class Archive:
+    """A table of kernels.toml that says where packages are: one ``[apt.NAME]``, for example.
 
-    ``distribution`` is its ID in /etc/os-release: it decides whose mirrors and keys are meant
-    where ``mirror`` and ``keyring`` are None.  ``flavour`` is the kernels' (``generic``,
-    ``azure``, ``rt``).  ``check_valid_until`` false accepts an index past its date,
-    ``max_index_age`` is in seconds.
+    ``suites`` are the parts that have an index each.  ``mirror`` and ``keyring`` are None where
+    the host knows them.  ``max_index_age`` is in seconds.
     """
+
+    asks: ClassVar[type[ArchiveSpec]]
 
     name: str
     suites: tuple[str, ...] = ()
     mirror: str | None = None
-    security_mirror: str | None = None
     keyring: Path | None = None
-    check_valid_until: bool = True
     max_index_age: float = 3600.0
+
+    @property
+    def label(self) -> str:
+        """What errors call it: the heading of its table."""
+        return f"[{self.asks.table}.{self.name}]"
+
+    def ask(self, version: str, suites: tuple[str, ...] = ()) -> ArchiveSpec:
+        """The request for ``version`` from it, or from those of its suites."""
+        return self.asks(self.name, version, suites)
+
+
+@dataclass(frozen=True, slots=True)
+class AptArchive(Archive):
+    """One ``[apt.NAME]``: suites of Debian or another distribution, and where they are.
+
+    ``distribution`` is its ID in /etc/os-release: it decides whose mirrors and keys are meant
+    where ``mirror`` and ``keyring`` are None.  ``flavour`` is the kernels' (``generic``,
+    ``azure``, ``rt``).  ``check_valid_until`` false accepts an index past its date.
+    """
+
+    asks: ClassVar[type[ArchiveSpec]] = AptSpec
+
+    security_mirror: str | None = None
+    check_valid_until: bool = True
     distribution: str = "debian"
     components: tuple[str, ...] = ("main",)
     flavour: str = "generic"
+
+
+@dataclass(frozen=True, slots=True)
+class DnfArchive(Archive):
+    """One ``[dnf.NAME]``: repositories of .rpm packages, ``suites`` their paths below ``mirror``.
+
+    ``mirror_list`` is the URL of a list of mirrors, which takes the place of ``mirror``.
+    ``signed`` is what ``keyring`` signs.  ``kernel`` is the name of the kernels' package.
+    """
+
+    asks: ClassVar[type[ArchiveSpec]] = DnfSpec
+
+    mirror_list: str | None = None
+    signed: Signed = "metadata"
+    kernel: str = "kernel"
 
 
 @dataclass(frozen=True, slots=True)

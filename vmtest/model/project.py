@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from vmtest.model.kernels import AptArchive, AptSpec, GuestSpec, Kernel, Network
+from vmtest.model.kernels import AptSpec, Archive, GuestSpec, Kernel, Network
 from vmtest.model.versions import KernelVersion, VersionRange
 
 
@@ -93,7 +93,7 @@ class Config:
     kernels: tuple[Kernel, ...]
     suites: tuple[Suite, ...]
     objects: tuple[ObjectFile, ...]
-    archives: Mapping[str, AptArchive]
+    archives: Mapping[str, Archive]
     guest: GuestSpec
     build: tuple[str, ...] | None
     known_failures: tuple[KnownFailure, ...] = ()

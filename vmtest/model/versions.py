@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import total_ordering
+from typing import Self
 
 from vmtest.errors import UsageError
 
@@ -64,6 +66,50 @@ class KernelVersion:
         rc = "" if self.rc is None else f"-rc{self.rc}"
         patch = f".{self.patch}" if self.patch or self.rc is None else ""
         return f"{self.major}.{self.minor}{patch}{rc}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackageVersion(ABC):
+    """``[EPOCH:]UPSTREAM[-REVISION]``, a package's version in the order of its archive."""
+
+    text: str
+
+    @property
+    def epoch(self) -> int:
+        """The number before the colon, 0 without one (of 9 digits at most)."""
+        head, colon, _ = self.text.partition(":")
+        return int(head) if colon and re.fullmatch(r"[0-9]{1,9}", head) else 0
+
+    @property
+    def upstream(self) -> str:
+        """The upstream version: ``6.12.117`` of ``6.12.117-1``."""
+        rest = self.text.partition(":")[2] if ":" in self.text else self.text
+        return rest.rpartition("-")[0] if "-" in rest else rest
+
+    @property
+    def revision(self) -> str:
+        """The distribution's revision: ``1~deb12u1`` of ``6.12.117-1~deb12u1``."""
+        return self.text.rpartition("-")[2] if "-" in self.text else ""
+
+    @abstractmethod
+    def compare(self, other: Self) -> int:
+        """Negative, zero or positive, as the archive's own tools decide."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self.compare(other) == 0
+
+    def __lt__(self, other: Self) -> bool:
+        return self.compare(other) < 0
+
+    def __le__(self, other: Self) -> bool:
+        return self.compare(other) <= 0
+
+    @abstractmethod
+    def __hash__(self) -> int:
+        """The same for versions that are equal."""
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,9 @@ from vmtest.host.cache import (
 from vmtest.host.debian import Mirrors
 from vmtest.host.files import Files
 from vmtest.host.tarstream import TooLarge, open_stream, regular
-from vmtest.kernels.debian.index import Package
-from vmtest.kernels.debian.suite import SuiteState, SuiteUnreadable
+from vmtest.kernels.archive.candidates import Package
+from vmtest.kernels.archive.kept import SuiteUnreadable
+from vmtest.kernels.debian.suite import SuiteState
 from vmtest.model.kernels import AptArchive, Library
 
 KIND = "libbpf"

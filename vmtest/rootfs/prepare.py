@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vmtest.host.debian import Mirrors, find_mirrors, mirrors_of
 from vmtest.host.files import Files
-from vmtest.model.kernels import RootImage
+from vmtest.model.kernels import AptArchive, RootImage
 from vmtest.model.project import Config
 from vmtest.rootfs.image import prepare
 from vmtest.rootfs.libbpf import Shelf
@@ -26,8 +26,8 @@ def prepare_root(
     The mirrors are those of the first ``[apt.NAME]`` of Debian's, else the host's.  Raises
     ImageError, and UsageError when no mirror is known or what is named as libbpf is none.
     """
-    debians = (one for one in config.archives.values() if one.distribution == "debian")
-    archive = next(debians, None)
+    apt = (one for one in config.archives.values() if isinstance(one, AptArchive))
+    archive = next((one for one in apt if one.distribution == "debian"), None)
 
     def mirrors() -> Mirrors:
         if archive is None:

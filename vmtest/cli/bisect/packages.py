@@ -27,7 +27,7 @@ from vmtest.cli.bisect.question import request_of, settings_for
 from vmtest.cli.bisect.shared import Display, resumable
 from vmtest.cli.common import say
 from vmtest.errors import UsageError
-from vmtest.model.kernels import AptArchive
+from vmtest.model.kernels import Archive
 from vmtest.report.text import counted
 
 EXAMPLE = """Find the first packaged kernel that fails a test or a command, or rejects an object.
@@ -170,7 +170,7 @@ def _check_apt_options(tree: Path | None, kconfig: Path | None) -> None:
 
 
 def _commands(
-    outcome: Conclusion, archive: AptArchive, work: Work, config: Path | None
+    outcome: Conclusion, archive: Archive, work: Work, config: Path | None
 ) -> dict[int, str]:
     """The command that asks each of the two kernels again, by place."""
     more = [] if config is None else ["--config", str(config)]

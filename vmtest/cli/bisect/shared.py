@@ -38,7 +38,9 @@ CachedOption = Annotated[
 ]
 ArchiveOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help=r"The \[apt.NAME] to search, if there are several."),
+    typer.Option(
+        metavar="NAME", help=r"The \[apt.NAME] or \[dnf.NAME] to search, if there are several."
+    ),
 ]
 ResumeOption = Annotated[
     bool,

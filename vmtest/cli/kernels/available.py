@@ -15,9 +15,8 @@ from vmtest.cli import common, options
 from vmtest.cli.common import dump
 from vmtest.errors import KernelUnavailable, UsageError
 from vmtest.host.cache import megabytes
-from vmtest.kernels import Store, default_cache
-from vmtest.kernels.debian.index import selected
-from vmtest.kernels.debian.source import AptSource
+from vmtest.kernels import Store, archive_source, default_cache
+from vmtest.kernels.archive.candidates import selected
 from vmtest.kernels.resolve import resolve_all
 from vmtest.model.kernels import Kernel, Resolved
 from vmtest.model.project import Config
@@ -55,7 +54,8 @@ def available(
         settings = project.load_config(config)
         if not settings.archives:
             raise UsageError(
-                f"{settings.file}: there is no [apt.NAME], so there are no suites to look into; "
+                f"{settings.file}: there is no [apt.NAME] nor [dnf.NAME], so there is no "
+                f"archive to look into; "
                 f'add one, for example [apt.debian] with suites = ["trixie-security"]'
             )
         store = Store(default_cache())
@@ -65,7 +65,7 @@ def available(
         # Here a bare 6.12 is the series: its neighbours are those of 6.12.*
         near = pattern if "*" in pattern or "-" in pattern else f"{pattern}.*"
         for archive in settings.archives.values():
-            offer = AptSource(archive).offer(store)
+            offer = archive_source(archive).offer(store)
             notes += offer.notes
             hints.append(offer.nearest(near))
             rows += [

@@ -23,7 +23,7 @@ from vmtest.kernels.files.package import file_name
 from vmtest.kernels.resolve import choose_kernels, resolve_all
 from vmtest.model.events import Note, coming
 from vmtest.model.kernels import (
-    AptSpec,
+    ArchiveSpec,
     Kernel,
     KernelImage,
     KernelSpec,
@@ -91,7 +91,7 @@ def _asked(spec: KernelSpec | LockedSpec) -> str:
     match spec:
         case LockedSpec():
             return _asked(spec.exact)
-        case AptSpec() | MainlineSpec():
+        case ArchiveSpec() | MainlineSpec():
             return spec.version
         case PathSpec():
             return str(spec.image)

@@ -12,7 +12,6 @@ import re
 import shutil
 import stat
 import subprocess
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,21 +22,17 @@ from vmtest.host import interrupt
 from vmtest.host.cache import (
     disk_full,
     ensure,
-    locked,
-    read_record,
-    remove_tree,
     require_space,
     require_tool,
     safe_name,
     sha256_file,
     sha256_json,
-    write_record,
     write_text,
 )
 from vmtest.host.debian import Mirror, clean_environment, host_options, sources_text
+from vmtest.kernels.archive.candidates import Package
+from vmtest.kernels.archive.kept import Index, KeptIndex
 from vmtest.kernels.debian.index import (
-    Candidate,
-    Package,
     find_candidates,
     flavours,
     packages_named,
@@ -45,7 +40,6 @@ from vmtest.kernels.debian.index import (
 )
 from vmtest.model.kernels import Progress
 
-_FAILURE_KEPT = 60.0
 _ATTEMPTS = 3
 _PAUSE = 1.0
 _POLL = 0.1
@@ -61,32 +55,8 @@ _TRANSIENT = re.compile(
 )
 
 
-class SuiteUnreadable(InfrastructureError):
-    """A suite cannot be read; ``transient`` when the network and not the suite is to blame."""
-
-    def __init__(self, reason: str, transient: bool) -> None:
-        super().__init__(reason)
-        self.transient = transient
-
-    def __reduce__(self) -> tuple[type[SuiteUnreadable], tuple[str, bool]]:
-        return SuiteUnreadable, (str(self), self.transient)
-
-
 @dataclass(frozen=True, slots=True)
-class Index:
-    """A suite's package index that has been checked; ``note`` says when it is not fresh.
-
-    ``flavours`` are those of all its kernels.
-    """
-
-    suite: str
-    candidates: tuple[Candidate, ...]
-    note: str = ""
-    flavours: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class SuiteState:
+class SuiteState(KeptIndex):
     """The apt state of one suite; making one does no I/O.
 
     ``flavour`` is that of the kernels in its index.
@@ -107,34 +77,6 @@ class SuiteState:
             of.append(list(self.components))
         made_of = sha256_json(of)
         return self.cache / "apt" / f"{safe_name(self.suite)}-{made_of[:12]}"
-
-    def index(self, max_age: float, *, refresh: bool = True) -> Index:
-        """The suite's index, fetched when it is older than ``max_age`` seconds.
-
-        Without a network an older one is used, and the note says so.  With ``refresh``
-        False whatever is there is used.  Raises SuiteUnreadable.
-        """
-        if (age := self._age()) is not None and (age <= max_age or not refresh):
-            return self._read("")
-        with locked(self.cache, f"apt-{self.directory.name}"):
-            if (age := self._age()) is not None and age <= max_age:  # another runner was faster
-                return self._read("")
-            damaged = age is None and self._drop_lists()
-            try:
-                self._known_failure()
-                self._update()
-            except SuiteUnreadable as error:
-                age = self._age()
-                if damaged:
-                    why = f"its index in the cache was damaged and is removed; {error}"
-                    raise SuiteUnreadable(why, error.transient) from error
-                if not error.transient or age is None:
-                    raise
-                return self._read(
-                    f"{self.suite}: its index is {_hours(age)} old and could not be "
-                    f"refreshed: {error}"
-                )
-        return self._read("")
 
     def packages(self, name: str) -> list[Package]:
         """The packages called ``name`` in the index that is here, the newest last."""
@@ -247,9 +189,7 @@ class SuiteState:
             reason = f"reading its index took over {_UPDATE_LIMIT / 60:.0f} min"
             raise self._failure(reason, transient=True) from None
         if done.returncode == 0 and self._lists():
-            lists = {file.name: sha256_file(file) for file in self._lists()}
-            write_record(self.directory / "refreshed.json", {"when": time.time(), "lists": lists})
-            (self.directory / "failed.json").unlink(missing_ok=True)
+            self._refreshed()
             return
         output = done.stderr + done.stdout
         if "No space left" in output:
@@ -257,19 +197,6 @@ class SuiteState:
         reason = _reason(output) or f"apt-get update ended with status {done.returncode}"
         transient = _TRANSIENT.search(output) is not None and not _EXPIRED.search(output)
         raise self._failure(reason, transient)
-
-    def _failure(self, reason: str, transient: bool) -> SuiteUnreadable:
-        write_record(
-            self.directory / "failed.json",
-            {"when": time.time(), "reason": reason, "transient": transient},
-        )
-        return SuiteUnreadable(reason, transient)
-
-    def _known_failure(self) -> None:
-        """Raise what failed a moment ago: kernels of one suite do not wait one by one."""
-        failed = read_record(self.directory / "failed.json")
-        if failed is not None and 0 <= time.time() - failed["when"] < _FAILURE_KEPT:
-            raise SuiteUnreadable(str(failed["reason"]), bool(failed["transient"]))
 
     def _download_once(
         self, packages: tuple[Package, ...], into: Path, total: int, progress: Progress | None
@@ -313,26 +240,6 @@ class SuiteState:
     def _lists(self) -> list[Path]:
         return sorted((self.directory / "lists").glob("*_Packages"))
 
-    def _age(self) -> float | None:
-        """Seconds since the index was fetched, None when there is none that is whole."""
-        refreshed = read_record(self.directory / "refreshed.json", older=True)
-        lists = self._lists()
-        if refreshed is None or not lists:
-            return None
-        try:
-            if "lists" in refreshed and refreshed["lists"] != {f.name: _digest(f) for f in lists}:
-                return None
-            return max(0.0, time.time() - float(refreshed["when"]))
-        except (KeyError, TypeError, ValueError, OSError):
-            return None
-
-    def _drop_lists(self) -> bool:
-        """Remove lists that are not as apt left them, which apt would take as they are."""
-        lists = self._lists()
-        for file in lists:
-            remove_tree(file)
-        return bool(lists)
-
     def _read(self, note: str) -> Index:
         packages: list[Package] = []
         for file in self._lists():
@@ -340,17 +247,6 @@ class SuiteState:
             packages += _kernels_in(file, status.st_mtime_ns, status.st_size)
         found = find_candidates(packages, self.suite, self.flavour)
         return Index(self.suite, tuple(found), note, frozenset(flavours(packages)))
-
-
-def _digest(file: Path) -> str:
-    status = file.stat()
-    return _digest_of(file, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-
-
-@lru_cache(maxsize=64)
-def _digest_of(file: Path, mtime: int, ctime: int, size: int) -> str:
-    del mtime, ctime, size  # another file by them
-    return sha256_file(file)
 
 
 @lru_cache(maxsize=32)
@@ -378,10 +274,6 @@ def _bytes_in(folder: Path) -> int:
         except OSError:
             continue  # renamed while we looked
     return total
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
 
 
 _EXPIRED = re.compile(r"Release file for \S+ is expired \(invalid since ([^)]*)\)")

@@ -7,8 +7,10 @@ import http.client
 import socket
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -45,7 +47,7 @@ def download(url: str, target: Path, name: str, progress: Progress | None = None
     """Write what is at ``url`` to ``target``; what is there already is not taken for a part of it.
 
     A connection that breaks is continued where the server says that the file is still the
-    same.  ``name`` is what errors call the kernel.  Raises KernelUnavailable when the server
+    same.  ``name`` is what errors call the kernel.  Raises DownloadFailed when the server
     refuses, or when it has failed several times; OSError for a full disk.  Whether the
     content is the right one is the caller's to check.
     """
@@ -60,12 +62,17 @@ def download(url: str, target: Path, name: str, progress: Progress | None = None
         except urllib.error.HTTPError as error:
             error.close()
             why = f"HTTP status {error.code} {error.reason}".rstrip()
+            if 300 <= error.code < 400:
+                why = f"it redirects without end (HTTP status {error.code})"
+                raise DownloadFailed(name, url, why, refused=True) from None
             if error.code == 416:  # what is there is no beginning of it
                 target.unlink(missing_ok=True)
                 seen = _Seen()
             elif 400 <= error.code < 500 and error.code not in _BUSY:
-                raise _failed(name, url, why) from None
+                raise DownloadFailed(name, url, why, refused=True) from None
         except urllib.error.URLError as error:
+            if isinstance(error.reason, FileNotFoundError):  # of a file: URL
+                raise DownloadFailed(name, url, "there is no such file", refused=True) from None
             why = str(error.reason)
         except (http.client.HTTPException, ValueError) as error:
             why = str(error) or type(error).__name__
@@ -75,14 +82,23 @@ def download(url: str, target: Path, name: str, progress: Progress | None = None
             why = error.strerror or str(error)
         if attempt < _ATTEMPTS:
             interrupt.current().pause(_PAUSE * attempt)
-    raise _failed(name, url, f"{why} ({_ATTEMPTS} attempts)")
+    raise DownloadFailed(name, url, f"{why} ({_ATTEMPTS} attempts)", refused=False)
 
 
-def _failed(name: str, url: str, why: str) -> KernelUnavailable:
-    return KernelUnavailable(
-        f"{name}: downloading {url} failed: {why}; nothing was stored: check the address, the "
-        f"network and the proxy settings, and try again"
-    )
+class DownloadFailed(KernelUnavailable):
+    """A file cannot be had: ``why``; ``refused`` when the server said so, and would again."""
+
+    def __init__(self, name: str, url: str, why: str, *, refused: bool) -> None:
+        super().__init__(
+            f"{name}: downloading {url} failed: {why}; nothing was stored: check the address, the "
+            f"network and the proxy settings, and try again"
+        )
+        self.why = why
+        self.refused = refused
+        self._made_of = (name, url, why)
+
+    def __reduce__(self) -> tuple[Callable[..., DownloadFailed], tuple[object, ...]]:
+        return partial(DownloadFailed, refused=self.refused), self._made_of
 
 
 def _hang_up(response: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from vmtest.errors import UsageError
 from vmtest.host.cache import write_json
 from vmtest.model.kernels import (
-    AptSpec,
+    ArchiveSpec,
     Kernel,
     KernelSpec,
     LockedSpec,
@@ -113,8 +113,8 @@ def request_of(spec: KernelSpec, base: Path) -> dict[str, Any]:
         return {"url": file.place, "sha256": file.sha256}
 
     match spec:
-        case AptSpec():
-            return {"apt": spec.archive, "version": spec.version, "suites": list(spec.suites)}
+        case ArchiveSpec():
+            return {spec.table: spec.archive, "version": spec.version, "suites": list(spec.suites)}
         case PathSpec():
             return {
                 "path": relative(spec.image),
@@ -158,7 +158,7 @@ def pin(kernels: Iterable[Kernel], lock: Lock, base: Path) -> tuple[Kernel, ...]
 def _locked(spec: KernelSpec, entry: LockEntry) -> LockedSpec:
     # A package version is exact, and so is a commit; the others are asked for one thing only.
     exact = spec
-    if isinstance(spec, AptSpec):
+    if isinstance(spec, ArchiveSpec):
         exact = replace(spec, version=entry.version)
     elif isinstance(spec, TreeSpec):
         exact = replace(spec, rev=entry.origin.rpartition(" ")[2])

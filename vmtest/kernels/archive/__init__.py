@@ -1,0 +1,1 @@
+"""What all archives of packages have in common: candidates, kept indexes, resolving."""

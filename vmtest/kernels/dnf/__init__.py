@@ -1,0 +1,1 @@
+"""Kernels from repositories of .rpm packages, as dnf, yum and zypper read them."""
