@@ -760,6 +760,7 @@ def test_a_missing_target_is_called_what_it_is(
     reason = explain(refused, plain)
     assert (reason.code, f"has no {what} x" in reason.text) == ("attach-target", True)
     assert there in reason.evidence
+    assert ("bpf_program__set_attach_target()" in reason.remedy) == (what == "function")
     present = replace(MODERN, functions=frozenset({there}))
     assert explain(refused, present).code == "unknown"
 

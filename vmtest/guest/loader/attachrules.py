@@ -36,8 +36,8 @@ def _kprobe(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason |
             "attach-target",
             f"this kernel has several functions {name}, and a kprobe takes a name that stands for "
             "one",
-            f'take SEC("kprobe.multi/{name}"), which attaches to all of them, or name another '
-            "function",
+            f'take SEC("kprobe.multi/{name}") of Linux 5.18, which attaches to all of them, or '
+            "name another function",
             line,
             name=name,
         )
@@ -63,8 +63,8 @@ def renamed(name: str, evidence: str, kernel: Kernel) -> Reason | None:
         "attach-target",
         f"this kernel has no function {name}, only {what} that the compiler made of it: "
         f"{listed(variants)}",
-        f'take SEC("kprobe/{variants[0]}") for such kernels, or SEC("kprobe.multi/{name}*") for '
-        "all; arguments may be missing there, and fentry and fexit take no such function",
+        f'take SEC("kprobe/{variants[0]}") for such kernels, or SEC("kprobe.multi/{name}*") from '
+        "Linux 5.18 on; arguments may be missing there, and fentry and fexit take no such function",
         f"{evidence}, and has {listed(variants)}",
         name=name,
     )

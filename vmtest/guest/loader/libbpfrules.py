@@ -24,7 +24,8 @@ _ELSEWHERE = {
     "BPF iterator": "read the same by another iterator",
     "tracepoint": "name another tracepoint",
     "LSM hook": "name another hook",
-    "function": "name another function",
+    "function": "name another function, here or in its own loader (a section may name a stand-in "
+    "for what bpf_program__set_attach_target() sets)",
 }
 
 

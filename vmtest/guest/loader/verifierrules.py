@@ -515,8 +515,8 @@ VERIFIER = rules(
         said(
             "instruction-limit",
             "the verifier gave up after {count} instructions",
-            "split the program with tail calls or bpf_loop(), or verify a part once as a "
-            "global function",
+            "split the program with tail calls or bpf_loop() (Linux 5.17), or verify a part "
+            "once as a global function",
         ),
     ),
     (
@@ -599,7 +599,7 @@ VERIFIER = rules(
         said(
             "loop",
             "the verifier sees no end of a loop",
-            "give the loop a constant bound, or use bpf_loop()",
+            "give the loop a constant bound, or use bpf_loop() (Linux 5.17)",
         ),
     ),
     (
