@@ -110,4 +110,4 @@ def _line(orders: int) -> bytes:
 
 if __name__ == "__main__":
     os.environ[_WIRE] = f"{os.dup(0)} {os.dup(1)}"
-    sys.exit(run.main([*sys.argv[1:], "-p", pathlib.Path(__file__).stem]))
+    sys.exit(run.main(sys.argv[1], [*sys.argv[2:], "-p", pathlib.Path(__file__).stem]))

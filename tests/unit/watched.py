@@ -23,25 +23,12 @@ from vmtest.suites.process import Run, Sink, pytest_argv
 LIMITS = Limits(boot=10, silence=200, total=600)
 
 
-class Watched:
-    """A run of ``text`` as a suite, with everything that was told on the way."""
+class WatchedSuite:
+    """A run of ``suite``, with everything that was told on the way; ``folder`` is for its state."""
 
-    def __init__(
-        self,
-        folder: Path,
-        text: str,
-        known: Sequence[KnownFailure] = (),
-        files: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, suite: Suite, known: Sequence[KnownFailure] = ()) -> None:
         self.folder = folder
-        tests = folder / "project" / "test_it.py"
-        tests.parent.mkdir()
-        tests.write_text(textwrap.dedent(text))
-        (tests.parent / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-        for name, content in (files or {}).items():
-            (tests.parent / name).parent.mkdir(exist_ok=True)
-            (tests.parent / name).write_text(textwrap.dedent(content))
-        self.suite = Suite("it", tests)
+        self.suite = suite
         root = str(suites_root([self.suite]))
         entries = for_guest(known, KernelVersion.parse("6.1.9"), root, date(2026, 7, 1))
         self.payload = pack_suites([self.suite], [self.suite], {}, entries)
@@ -80,6 +67,26 @@ class Watched:
 
     def outcomes(self) -> dict[str, str]:
         return {r.test.split("::")[-1]: r.outcome.value for r in self.run.results()}
+
+
+class Watched(WatchedSuite):
+    """A run of ``text`` as a suite."""
+
+    def __init__(
+        self,
+        folder: Path,
+        text: str,
+        known: Sequence[KnownFailure] = (),
+        files: Mapping[str, str] | None = None,
+    ) -> None:
+        tests = folder / "project" / "test_it.py"
+        tests.parent.mkdir()
+        tests.write_text(textwrap.dedent(text))
+        (tests.parent / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+        for name, content in (files or {}).items():
+            (tests.parent / name).parent.mkdir(exist_ok=True)
+            (tests.parent / name).write_text(textwrap.dedent(content))
+        super().__init__(folder, Suite("it", tests), known)
 
 
 Watch = Callable[..., Watched]

@@ -27,7 +27,7 @@ from vmtest.objects import builds as objects
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import STATE, utc_today
 from vmtest.suites import known
-from vmtest.suites.payload import pack_suites, suites_root
+from vmtest.suites.payload import Payload, pack_suites, suites_root
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import MachineSpec
@@ -97,17 +97,17 @@ def _spec(
 
 def _payload(
     settings: Config, builds: tuple[ObjectFile, ...], version: KernelVersion, files: Files
-) -> bytes:
+) -> Payload:
     suites = settings.suites
     today, root_of_tests = utc_today(), str(suites_root(suites))
     expected = known.for_guest(settings.known_failures, version, root_of_tests, today)
     chosen = objects.choose(builds, version)
     modules = objects.modules_for(builds, version)
-    return pack_suites(suites, suites, chosen, expected, files, modules).archive
+    return pack_suites(suites, suites, chosen, expected, files, modules)
 
 
 def _hand_over(
-    spec: MachineSpec, wanted: Kernel, payload: bytes, command: list[str], snapshots: Snapshots
+    spec: MachineSpec, wanted: Kernel, payload: Payload, command: list[str], snapshots: Snapshots
 ) -> int:
     """Boot, and give the terminal to ``command`` or a shell; its exit status."""
     image, intact = spec.image, Intact(spec.image, spec.root)
@@ -127,12 +127,12 @@ def _hand_over(
         stack.callback(session.close)
         intact.watch(snapshots.used)
         intact.begin()
-        install(session, payload, lambda: None, image.config, spec.root.libraries)
+        install(session, payload.archive, lambda: None, image.config, spec.root.libraries)
         if not command:
             accelerator = spec.probe.accelerator
             _told(f"{image.release} on {accelerator}; the payload is in {GUEST_ROOT}")
         try:
-            status = interact(session, command or ["bash"])
+            status = interact(session, command or ["bash"], payload.pythonpath)
         except SessionLost as error:
             intact.check()
             raise VmtestError(f"{wanted.name}: {machine.cause_of_death()}") from error

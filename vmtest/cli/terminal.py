@@ -14,19 +14,20 @@ from contextlib import contextmanager, suppress
 
 from vmtest.cli.common import say
 from vmtest.errors import SessionLost, UsageError
-from vmtest.matrix.payload import GUEST_ROOT, guest_environment
+from vmtest.matrix.payload import GUEST_ROOT, PYTEST_SIDE, guest_environment
 from vmtest.model.results import KernelResult
 from vmtest.report.live import View
 from vmtest.vm.session import Session, SshSession, Terminal
 
 
-def interact(session: SshSession, argv: Sequence[str]) -> int:
+def interact(session: SshSession, argv: Sequence[str], pythonpath: Sequence[str] = ()) -> int:
     """Run ``argv`` in the guest on this terminal; returns its exit status.
 
-    Follows the terminal's size.  Without a terminal on standard input, plain
-    streams are connected.  Raises SessionLost.
+    ``pythonpath`` are folders in the guest that Python imports from.  Follows the terminal's
+    size.  Without a terminal on standard input, plain streams are connected.  Raises SessionLost.
     """
-    assignments = [f"{name}={value}" for name, value in guest_environment().items()]
+    environment = guest_environment(pythonpath) | PYTEST_SIDE
+    assignments = [f"{name}={value}" for name, value in environment.items()]
     command = ["env", *assignments, *argv]
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _plain(session, command)

@@ -38,6 +38,7 @@ from vmtest.config.schema import (
     libbpf_choice,
 )
 from vmtest.config.suggest import suggestion
+from vmtest.config.suites import suite_of, wrong_roots
 from vmtest.errors import ConfigError, UsageError
 from vmtest.model.kernels import (
     AptArchive,
@@ -56,7 +57,7 @@ from vmtest.model.kernels import (
     PathSpec,
     TreeSpec,
 )
-from vmtest.model.project import Config, KnownFailure, ObjectFile, Suite
+from vmtest.model.project import Config, KnownFailure, ObjectFile
 from vmtest.model.versions import unique
 
 
@@ -154,10 +155,7 @@ def _convert(parsed: FileTables, file: Path) -> Config:
     return Config(
         file=file,
         kernels=tuple(_kernel(kernel, parsed.defaults, base) for kernel in parsed.kernel),
-        suites=tuple(
-            Suite(suite.name, base / suite.tests, tuple(suite.objects), suite.network)
-            for suite in parsed.suite
-        ),
+        suites=tuple(suite_of(suite, base) for suite in parsed.suite),
         objects=tuple(
             ObjectFile(o.name, base / o.path, o.kernels, o.required, o.loading)
             for o in parsed.object
@@ -335,6 +333,7 @@ def _cross_check(parsed: FileTables, file: Path) -> Iterator[str]:
     yield from _repeated("suite tests", [str(suite.tests) for suite in parsed.suite], file)
     known = [f"{k.test} ({k.kernels.text if k.kernels else 'all'})" for k in parsed.known_failure]
     yield from _repeated("known_failure", known, file)
+    yield from wrong_roots(parsed.suite, file)
     names = {build.name for build in parsed.object}
     for wanted in parsed.suite:
         for name in wanted.objects:

@@ -9,6 +9,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pathspec import GitIgnoreSpec
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -127,6 +128,16 @@ def _tag(value: str) -> str:
     return value
 
 
+def _git_pattern(value: str) -> str:
+    try:
+        GitIgnoreSpec.from_lines([value])
+    except ValueError as error:
+        raise ValueError(
+            'is not a pattern as in a .gitignore, for example "data/*.json"'
+        ) from error
+    return value
+
+
 def _option(value: str) -> str:
     if not value.isprintable():
         raise ValueError("has a line break or another control character")
@@ -199,6 +210,7 @@ Version = Annotated[str, AfterValidator(_version)]
 Url = Annotated[str, AfterValidator(_url)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 Tag = Annotated[str, AfterValidator(_tag)]
+GitPattern = Annotated[str, AfterValidator(_git_pattern)]
 Option = Annotated[str, AfterValidator(_option)]
 Range = Annotated[VersionRange, BeforeValidator(_range)]
 TestPattern = Annotated[str, AfterValidator(_test_pattern)]
@@ -321,6 +333,10 @@ class SuiteTable(Strict):
     tests: Path
     objects: list[str] = []
     network: Card = Network.NONE
+    root: Path | None = None
+    pythonpath: list[Path] = []
+    include: list[GitPattern] = []
+    exclude: list[GitPattern] = []
 
 
 class InnerMapTable(Strict):

@@ -29,7 +29,7 @@ class Files:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._contents: dict[Path, FileContent] = {}
-        self._lists: dict[Path, tuple[Path, ...]] = {}
+        self._lists: dict[tuple[Path, object], tuple[Path, ...]] = {}
         self._kinds: dict[str, set[Path]] = {}
 
     def read(self, path: Path, kind: str = "") -> FileContent:
@@ -48,9 +48,10 @@ class Files:
     def below(self, folder: Path, walk: Callable[[Path], Iterable[Path]]) -> tuple[Path, ...]:
         """What ``walk`` found in ``folder`` the first time that somebody asked."""
         with self._lock:
-            if folder not in self._lists:
-                self._lists[folder] = tuple(walk(folder))
-            return self._lists[folder]
+            asked = folder, walk
+            if asked not in self._lists:
+                self._lists[asked] = tuple(walk(folder))
+            return self._lists[asked]
 
     def digests(self, directory: Path) -> dict[str, dict[str, str]]:
         """By kind, the sha256 of each file, by its path relative to ``directory``."""

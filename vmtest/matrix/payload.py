@@ -146,21 +146,38 @@ def library_path(version: str) -> str:
     return f"{GUEST_ROOT}/libbpf/{version}"
 
 
-def guest_environment() -> dict[str, str]:
-    """The environment that suites, commands and shells get in the guest."""
+PYTEST_SIDE = {
+    # Not options of run.py: pytest started by hand in `vmtest shell` judges alike.
+    "PYTEST_PLUGINS": "vmtest.guest.plugins.known_failures,vmtest.guest.plugins.needs",
+    "VMTEST_KNOWN_FAILURES": f"{GUEST_ROOT}/{KNOWN_FAILURES}",
+}
+"""What a pytest in the guest judges a suite's tests by.
+
+A command that brings a pytest of its own does without: it may set PYTHONPATH, and the plugins
+would not be found."""
+
+
+def guest_environment(pythonpath: Sequence[str] = ()) -> dict[str, str]:
+    """The environment of whatever runs in the guest.
+
+    ``pythonpath`` are folders that Python imports from, after our own.
+    """
     return {
         "HOME": "/run/vmtest/home",
         "LANG": "C.UTF-8",
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "PYTHONPATH": GUEST_ROOT,
+        "PYTHONPATH": ":".join((GUEST_ROOT, *pythonpath)),
         "PYTHONDONTWRITEBYTECODE": "1",
-        # Not options of run.py: pytest started by hand in `vmtest shell` judges alike.
-        "PYTEST_PLUGINS": "vmtest.guest.plugins.known_failures,vmtest.guest.plugins.needs",
-        "VMTEST_KNOWN_FAILURES": f"{GUEST_ROOT}/{KNOWN_FAILURES}",
         "VMTEST_OBJECTS": f"{GUEST_ROOT}/objects",
     }
 
 
-def in_guest_environment(argv: Sequence[str]) -> list[str]:
-    """``argv`` run with ``guest_environment`` and nothing else of the SSH server's."""
-    return ["env", "-i", *(f"{k}={v}" for k, v in guest_environment().items()), *argv]
+def in_guest_environment(
+    argv: Sequence[str], environment: Mapping[str, str] | None = None
+) -> list[str]:
+    """``argv`` run with ``environment`` and nothing of the SSH server's.
+
+    Without an ``environment`` it is that of ``guest_environment``.
+    """
+    environment = guest_environment() if environment is None else environment
+    return ["env", "-i", *(f"{name}={value}" for name, value in environment.items()), *argv]

@@ -16,13 +16,19 @@ from vmtest.model.versions import KernelVersion, VersionRange
 class Suite:
     """One ``[[suite]]``: a pytest file or folder (absolute), the objects it needs by name.
 
-    ``network`` is the card that its VMs get.
+    ``network`` is the card that its VMs get.  With a ``root`` (absolute) the project there goes
+    along and pytest runs in it; ``pythonpath`` are folders below it that Python imports from,
+    ``include`` and ``exclude`` patterns of its files, as in a ``.gitignore``.
     """
 
     name: str
     tests: Path
     objects: tuple[str, ...] = ()
     network: Network = Network.NONE
+    root: Path | None = None
+    pythonpath: tuple[Path, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,8 @@ from vmtest.errors import UsageError
 from vmtest.host.files import FileContent, Files
 from vmtest.matrix.payload import GUEST_ROOT, KNOWN_FAILURES, guest_code, module_list, size_of, tar
 from vmtest.model.project import Suite
+from vmtest.model.versions import unique
+from vmtest.suites.project import every_file, project_files, selected
 
 PAYLOAD_LIMIT = 64 << 20
 """Bytes of the unpacked payload beyond which it is surely a mistake."""
@@ -50,9 +53,19 @@ class Payload:
         own = "" if folder == "." else f"{folder}/"
         return text.replace(f"{GUEST_ROOT}/suites/", own)
 
+    @property
+    def whole(self) -> bool:
+        """Whether the project went along, in which pytest then runs."""
+        return _whole(self.suites)
+
     def guest_path(self, suite: Suite) -> str:
         """Where the tests of ``suite`` lie in the guest."""
-        return str(PurePosixPath(GUEST_ROOT, "suites", suite.tests.relative_to(self.root)))
+        return _in_guest(suite.tests, self.root)
+
+    @property
+    def pythonpath(self) -> tuple[str, ...]:
+        """The folders in the guest that Python is to import from, beside pytest's own."""
+        return pythonpath(self.suites)
 
     def suite_of(self, test: str) -> str:
         """The name of the suite that the node id ``test`` belongs to, "" for none."""
@@ -60,16 +73,25 @@ class Payload:
         return next((s.name for s in self.suites if path == s.tests or s.tests in path.parents), "")
 
 
-def suites_root(suites: Iterable[Suite]) -> Path:
+def suites_root(suites: Sequence[Suite]) -> Path:
     """The common folder of all suites: pytest's rootdir, whatever is selected of them.
 
     Without any suite it is /: nothing lies below it in a payload.
     """
+    for suite in suites:
+        if suite.root is not None:
+            return suite.root
     folders = [suite.tests if suite.tests.is_dir() else suite.tests.parent for suite in suites]
     common = folders[0] if folders else Path("/")
     while not all(common == folder or common in folder.parents for folder in folders):
         common = common.parent
     return common
+
+
+def pythonpath(suites: Sequence[Suite]) -> tuple[str, ...]:
+    """The folders in the guest that the ``pythonpath`` of ``suites`` names, each once."""
+    root = suites_root(suites)
+    return unique(_in_guest(folder, root) for suite in suites for folder in suite.pythonpath)
 
 
 def pack_suites(
@@ -82,8 +104,9 @@ def pack_suites(
 ) -> Payload:
     """The payload for ``chosen`` out of the configured ``suites``, with ``objects`` by name.
 
-    Every file beside a suite's tests goes along (conftest.py, helpers, data), and
-    ``known_failures``, which is JSON for ``vmtest.guest.plugins.known_failures``.
+    Every file beside a suite's tests goes along (conftest.py, helpers, data), the project's where
+    the suite has a ``root``, and ``known_failures``, JSON for
+    ``vmtest.guest.plugins.known_failures``.
     ``files`` reads them all, for every kernel of a run; ``modules`` are loaded in the guest.
     Raises UsageError for a missing object or a payload over 64 MiB.
     """
@@ -96,8 +119,7 @@ def pack_suites(
     root = suites_root(suites)
     members: dict[str, FileContent | bytes] = {}
     for suite in suites:
-        folder = suite.tests if suite.tests.is_dir() else suite.tests.parent
-        for path in files.below(folder, _files):
+        for path in _files_of(suite, files):
             members[f"suites/{path.relative_to(root)}"] = files.read(path, "suites")
     known = frozenset(name.removeprefix("suites/") for name in members)
     digests: dict[str, str] = {}
@@ -113,14 +135,47 @@ def pack_suites(
     members |= guest_code(files)
     size = sum(map(size_of, members.values()))
     if size > PAYLOAD_LIMIT:
-        raise UsageError(
-            f"the payload below {root} has {size >> 20} MiB, more than {PAYLOAD_LIMIT >> 20}: "
-            "keep a suite's tests in a folder of their own"
-        )
+        raise UsageError(_too_large(root, size, members, whole=_whole(suites)))
     if known_failures:
         members[KNOWN_FAILURES] = known_failures.encode()
     members |= module_list(modules)
     return Payload(tar(members), tuple(chosen), root, tuple(sorted(digests.items())), files=known)
+
+
+def _whole(suites: Iterable[Suite]) -> bool:
+    return any(suite.root is not None for suite in suites)
+
+
+def _files_of(suite: Suite, files: Files) -> Iterable[Path]:
+    """The files that go along with ``suite``."""
+    folder = suite.tests if suite.tests.is_dir() else suite.tests.parent
+    own = files.below(folder, _files)
+    root = suite.root
+    if root is None:
+        return own
+    found = {*own, *files.below(root, project_files)}
+    if suite.include:
+        found |= set(selected(files.below(root, every_file), root, suite.include))
+    return sorted(found - set(selected(found, root, suite.exclude)))
+
+
+def _too_large(
+    root: Path, size: int, members: Mapping[str, FileContent | bytes], *, whole: bool
+) -> str:
+    said = f"the payload below {root} has {size >> 20} MiB, more than {PAYLOAD_LIMIT >> 20}: "
+    if not whole:
+        return f"{said}keep a suite's tests in a folder of their own"
+    parts: Counter[str] = Counter()
+    for name, content in members.items():
+        top, *rest = name.removeprefix("suites/").split("/", 1)
+        if name.startswith("suites/"):
+            parts[f"/{top}/" if rest else f"/{top}"] += size_of(content)
+    part, its_size = parts.most_common(1)[0]
+    return f'{said}{its_size >> 20} MiB are in "{part}"; leave out what no test needs by `exclude`'
+
+
+def _in_guest(path: Path, root: Path) -> str:
+    return str(PurePosixPath(GUEST_ROOT, "suites", path.relative_to(root)))
 
 
 def _files(folder: Path) -> list[Path]:

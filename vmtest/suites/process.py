@@ -20,6 +20,8 @@ from vmtest.host.write import append, write_file
 from vmtest.matrix.follow import follow
 from vmtest.matrix.payload import (
     GUEST_ROOT,
+    PYTEST_SIDE,
+    guest_environment,
     in_guest_environment,
 )
 from vmtest.matrix.wire import Hello, Lines
@@ -46,13 +48,15 @@ def pytest_argv(payload: Payload, python: str, options: Sequence[str]) -> list[s
         [
             python,
             f"{GUEST_ROOT}/vmtest/guest/plugins/run.py",
+            rootdir if payload.whole else ".",
             f"--rootdir={rootdir}",
             "-p",
             "no:cacheprovider",
             "--continue-on-collection-errors",
             *options,
             *(payload.guest_path(suite) for suite in payload.suites),
-        ]
+        ],
+        guest_environment(payload.pythonpath) | PYTEST_SIDE,
     )
 
 

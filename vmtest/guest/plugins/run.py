@@ -19,8 +19,9 @@ from vmtest.guest.plugin import HostReporter
 from vmtest.guest.wire import Wire
 
 
-def main(arguments: list[str]) -> int:
-    """Run pytest with ``arguments``; returns its exit status."""
+def main(folder: str, arguments: list[str]) -> int:
+    """Run pytest in ``folder`` with ``arguments``; returns its exit status."""
+    os.chdir(folder)
     wire = Wire.on_standard_streams()
     # The host asks where a silent test hangs before it gives up.
     faulthandler.register(signal.SIGUSR1, file=os.fdopen(os.dup(2), "w"), all_threads=True)
@@ -31,4 +32,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
