@@ -191,3 +191,10 @@ def test_a_report_without_a_place_ends_exec_before_it_is_a_run(clone: Path) -> N
     assert said.status == 125
     assert "/proc/none/x.xml: cannot make its folder" in said.err
     assert not (clone / ".vmtest" / "latest").exists()
+
+
+def test_a_program_behind_a_test_tool_runs_in_one_kernel_only(tmp_path: Path) -> None:
+    (tmp_path / "prog").write_text("#!/bin/sh\n")
+    (tmp_path / "prog").chmod(0o755)
+    said = vmtest("go-exec", "--kernel", "tag:default", "./prog", cwd=tmp_path)
+    said.refuses(125, "--kernel tag:default: may mean several kernels", "name one")

@@ -82,6 +82,7 @@ def test_a_file_keeps_its_name_and_a_folder_is_whole(here: Path) -> None:
         ("a:.", {"a"}),
         ("d:e", {"e", "e/f"}),
         ("d:.", {".", "f"}),
+        ("d/.", {".", "f"}),
         ("with:colon", {"with:colon"}),
     ],
 )
@@ -90,6 +91,19 @@ def test_a_place_in_the_guest(text: str, places: set[str], here: Path) -> None:
     made(here / "d" / "f")
     made(here / "with:colon")
     assert names(text) == places
+
+
+def test_a_point_is_what_is_in_this_folder(here: Path) -> None:
+    made(here / "a")
+    made(here / "d" / "f")
+    assert names(".") == {".", "a", "d", "d/f"}
+
+
+def test_the_folders_of_git_and_of_vmtest_stay_behind(here: Path) -> None:
+    made(here / "project" / ".git" / "HEAD")
+    made(here / "project" / "sub" / ".vmtest" / "runs" / "x")
+    made(here / "project" / ".gitignore")
+    assert names("project/.") == {".", ".gitignore", "sub"}
 
 
 def test_a_link_is_copied_as_what_it_names_under_its_own_name(here: Path) -> None:

@@ -165,18 +165,40 @@ def test_a_folder_without_programs_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_build_command_runs_in_the_projects_folder(tmp_path: Path) -> None:
-    run_build(["sh", "-c", "echo made >here"], tmp_path)
+    run_build(["sh", "-c", "echo made >here"], tmp_path, tmp_path / "log")
     assert (tmp_path / "here").read_text() == "made\n"
 
 
 def test_a_build_command_that_fails_is_quoted_with_its_words(tmp_path: Path) -> None:
     with pytest.raises(BuildCommandFailed, match=r"sh -c .* ended with status 4:\nno luck"):
-        run_build(["sh", "-c", "echo no luck; exit 4"], tmp_path)
+        run_build(["sh", "-c", "echo no luck; exit 4"], tmp_path, tmp_path / "log")
+
+
+def test_the_end_of_a_long_failure_is_shown_and_all_of_it_kept(tmp_path: Path) -> None:
+    log = tmp_path / ".vmtest" / "build.log"
+    with pytest.raises(BuildCommandFailed) as caught:
+        run_build(["sh", "-c", "seq 30; echo ld: no such symbol; exit 1"], tmp_path, log)
+    told = str(caught.value).splitlines()
+    assert told[1] == f"... 21 lines before; all of it: {log}"
+    assert told[-1] == "ld: no such symbol"
+    assert log.read_text().split()[:2] == ["1", "2"]
+
+
+def test_a_build_command_finds_the_users_tools_before_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\necho the user\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{python.parent}:/usr/bin:/bin")
+    run_build(["sh", "-c", "python3 >who"], tmp_path, tmp_path / "log")
+    assert (tmp_path / "who").read_text() == "the user\n"
 
 
 def test_a_build_command_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(BuildCommandFailed, match=r"\[build\]: cannot run no-such-command"):
-        run_build(["no-such-command"], tmp_path)
+        run_build(["no-such-command"], tmp_path, tmp_path / "log")
 
 
 BUILDS = [

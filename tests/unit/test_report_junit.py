@@ -10,6 +10,7 @@ import pytest
 from junitparser import JUnitXml
 from junitparser import TestSuite as Suite
 
+from vmtest.model.loads import Cost, LoadResult, Reason, Verdict
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.report import junit, table
 from vmtest.runs import matrix_json
@@ -214,3 +215,68 @@ def test_the_file_of_a_kernel_has_the_shape_of_the_file_of_all() -> None:
 def test_a_matrix_without_kernels_is_an_empty_document() -> None:
     empty = Matrix(SCHEMA, "run", "", 0.0, (), ())
     assert list(ET.fromstring(junit.render(empty))) == []
+
+
+REJECTED = LoadResult(
+    "mine",
+    "prog",
+    Verdict.REJECTED,
+    errno="EACCES",
+    line="R1 invalid mem access",
+    log="verify/mine/prog.log",
+    reason=Reason("bad-access", "reads 8 bytes past the value", "check the size before"),
+)
+
+
+def test_a_load_that_the_kernel_took_is_an_empty_case_with_the_verifiers_time() -> None:
+    load = LoadResult("mine", "prog", Verdict.ACCEPTED, cost=Cost(verification_us=1500))
+    case = only_case(kernel(loads=(load,)))
+    assert dict(case.attrib) == {
+        "classname": "vmtest.k6_12.mine",
+        "name": "prog",
+        "time": "0.002",
+    }
+    assert len(case) == 0
+
+
+def test_a_rejected_load_is_a_failure_with_reason_line_remedy_and_log() -> None:
+    failed = kernel(loads=(REJECTED,), status=Status.FAILED, counts=(("rejected", 1),))
+    failure = only_case(failed).find("failure")
+    assert failure is not None
+    assert failure.get("message") == "rejected: reads 8 bytes past the value"
+    assert failure.text is not None
+    for part in ("R1 invalid mem access", "check the size before", "verify/mine/prog.log"):
+        assert part in failure.text
+
+
+def test_a_rejected_load_that_was_not_asked_to_count_is_skipped() -> None:
+    case = only_case(kernel(loads=(REJECTED,)))
+    assert [part.tag for part in case] == ["skipped"]
+
+
+def test_a_load_that_is_not_required_is_skipped_on_a_failed_kernel_too() -> None:
+    others = (replace(REJECTED, program="other", required=False), REJECTED)
+    failed = kernel(loads=others, status=Status.FAILED, counts=(("rejected", 1),))
+    tags = {
+        case.get("name"): [part.tag for part in case] for case in parsed(failed).iter("testcase")
+    }
+    assert tags == {"other": ["skipped"], "prog": ["failure"]}
+
+
+def test_a_cost_that_grew_too_much_has_a_case_beside_the_loads() -> None:
+    grown = kernel(
+        loads=(REJECTED,),
+        status=Status.FAILED,
+        reason="1 rejected, 1 cost over 20% more",
+        counts=(("rejected", 1), ("cost over 20% more", 1)),
+    )
+    cases = {
+        case.get("name"): [part.tag for part in case] for case in parsed(grown).iter("testcase")
+    }
+    assert cases == {"kernel": ["failure"], "prog": ["failure"]}
+
+
+def test_a_load_that_killed_the_kernel_is_a_failure() -> None:
+    killed = replace(REJECTED, verdict=Verdict.KERNEL_CRASHED)
+    cases = parsed(kernel(loads=(killed,), status=Status.PANICKED)).iter("testcase")
+    assert [[part.tag for part in case] for case in cases] == [["error"], ["failure"]]

@@ -183,3 +183,12 @@ def test_several_kernels_are_a_table_and_one_status(bare: Make) -> None:
     for part in ("twin", KERNEL, "exit status 42: the end", "2 kernels: 2 failed (exit 1)"):
         assert part in said.out
     assert (folder / ".vmtest" / "latest" / "twin" / "command.log").read_text() == "the end\n"
+
+
+def test_a_test_tools_program_runs_as_if_it_ran_here(bare: Make) -> None:
+    folder = bare(tool='cat testdata/input; echo "$1" >&2; exit 3')
+    (folder / "testdata").mkdir()
+    (folder / "testdata" / "input").write_text("from testdata\n")
+    tool = str(folder / "tool.sh")
+    said = vmtest("go-exec", "--kernel", KERNEL, tool, "-test.v", cwd=folder)
+    assert (said.status, said.out, said.err) == (3, "from testdata\n", "-test.v\n")

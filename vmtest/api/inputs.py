@@ -11,6 +11,7 @@ from vmtest.config.schema import is_path
 from vmtest.model.kernels import PackageSpec, PathSpec, TreeSpec
 from vmtest.model.project import Config
 from vmtest.objects.compile import run_build
+from vmtest.runs.folder import BUILD_LOG
 
 
 def build_first(
@@ -31,7 +32,7 @@ def build_first(
     ):
         return
     say(f"building: {shlex.join(settings.build)}")
-    run_build(settings.build, settings.directory)
+    run_build(settings.build, settings.directory, settings.directory / BUILD_LOG)
 
 
 def _parts(settings: Config) -> Iterator[Path]:

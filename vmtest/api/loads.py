@@ -127,7 +127,7 @@ def _others(
     folder = stack.enter_context(checked_out(settings.directory, against))
     theirs = configuration.load(folder / settings.file.name)
     if theirs.build is not None:
-        compile.run_build(theirs.build, theirs.directory)
+        compile.run_build(theirs.build, theirs.directory, settings.directory / runs.BUILD_LOG)
     if not request.objects:
         # What that revision names and does not build, or not with this vmtest, is not there.
         built = [build for build in theirs.objects if build.path.exists()]

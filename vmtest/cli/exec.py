@@ -61,7 +61,7 @@ def exec_(
         accelerator=accel,
         warm=warm,
     )
-    with common.reported(own=OWN_FAULT if _one_name(request.kernels) else None):
+    with common.reported(own=OWN_FAULT if one_name(request.kernels) else None):
         common.check_accelerator(accel)
         settings = project.load_config_or_builtin(config)
         reports = Reports(junit_file, markdown_file, json_file)
@@ -83,7 +83,7 @@ def _carry_out(planned: PlannedCommand, reports: Reports) -> None:
 
     def handle(event: Event) -> None:
         if isinstance(event, Output):
-            _pass_on(event)
+            pass_on(event)
         view.handle(event)
 
     recording = Recording(
@@ -96,14 +96,15 @@ def _carry_out(planned: PlannedCommand, reports: Reports) -> None:
     reports.end(matrix)
 
 
-def _one_name(patterns: Sequence[str]) -> bool:
+def one_name(patterns: Sequence[str]) -> bool:
     """Whether ``patterns`` can only mean a single kernel, before kernels.toml is read."""
     return len(patterns) == 1 and not (
         patterns[0].startswith("tag:") or VersionRange.looks_like(patterns[0])
     )
 
 
-def _pass_on(event: Output) -> None:
+def pass_on(event: Output) -> None:
+    """Hand what the command said on to our own streams, byte by byte."""
     for stream, data in ((sys.stdout, event.out), (sys.stderr, event.err)):
         if data:
             stream.flush()

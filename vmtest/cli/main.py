@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from vmtest.cli import build, doctor, image, known, merge, objects, report, run, shell, verify
+from vmtest.cli import (
+    build,
+    doctor,
+    goexec,
+    image,
+    known,
+    merge,
+    objects,
+    report,
+    run,
+    shell,
+    verify,
+)
 from vmtest.cli import exec as exec_command
 from vmtest.cli.bisect import packages as bisect
 from vmtest.cli.bisect import step
@@ -44,6 +56,9 @@ app.command("run", help=run.EXAMPLE)(run.run)
 # Options end where the command begins, so that its own need no "--".
 app.command("exec", help=exec_command.EXAMPLE, context_settings={"allow_interspersed_args": False})(
     exec_command.exec_
+)
+app.command("go-exec", help=goexec.EXAMPLE, context_settings={"allow_interspersed_args": False})(
+    goexec.go_exec
 )
 app.command("shell", help=shell.EXAMPLE)(shell.shell)
 app.command("known", help=known.EXAMPLE)(known.known)

@@ -64,6 +64,7 @@ def verify(
     fail_on: options.FailOnOption = None,
     from_run: options.FromRunOption = None,
     json_file: options.JsonOption = None,
+    junit_file: options.JunitOption = None,
     markdown_file: options.MarkdownOption = None,
     csv: options.CsvOption = None,
     log_level: options.LogLevelOption = 4,
@@ -80,7 +81,9 @@ def verify(
         if log_level not in _LEVELS:
             raise UsageError(f"--log-level {log_level}: write 1, 2 or 4")
         rules = _rules(fail_on, baseline, against)
-        output = Output.prepared(Reports(None, markdown_file, json_file), csv, save, bool(object_))
+        output = Output.prepared(
+            Reports(junit_file, markdown_file, json_file), csv, save, bool(object_)
+        )
         if from_run is not None:
             _no_objects(object_, against, attach, type_, libbpf)
             folder = find_run(from_run, config)

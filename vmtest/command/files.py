@@ -24,13 +24,15 @@ COPY_LIMIT = 128 << 20
 
 
 _LONGEST_NAME = 100
+_STAYING = {".git", ".vmtest"}
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
     """One ``--copy``: a file or folder of the host, and its place below the working folder.
 
-    The place ``.`` spreads a folder's content in the working folder itself.
+    The place ``.`` spreads a folder's content in the working folder itself.  git's and vmtest's
+    own folders stay behind.
     """
 
     source: Path
@@ -38,10 +40,15 @@ class Copy:
 
 
 def parse_copy(text: str) -> Copy:
-    """Read ``FILE|DIR[:GUESTPATH]``; raises UsageError for a place outside the working folder."""
+    """Read ``FILE|DIR[:GUESTPATH]``; raises UsageError for a place outside the working folder.
+
+    ``DIR/.`` and ``.`` mean what is in the folder, as for cp.
+    """
     source, separator, place = text.rpartition(":")
     if not separator or Path(text).exists():  # a colon may be part of a name
         source, place = text, ""
+    if not place and (source == "." or source.endswith("/.")):
+        place = "."
     path = Path(os.path.abspath(source))  # noqa: PTH100 - resolve() would lose a link's name
     name = path.name
     if not (source and name):
@@ -93,6 +100,8 @@ def _entries(copy: Copy) -> Iterator[tuple[PurePosixPath, Path]]:
         raise UsageError(f"`copy` {copy.source}: cannot be read; check its permissions")
     yield copy.target, source
     for path in sorted(source.rglob("*")) if source.is_dir() else ():
+        if not _STAYING.isdisjoint(path.relative_to(source).parts):
+            continue
         if path.is_symlink() or path.is_file() or path.is_dir():  # no sockets, no devices
             yield copy.target / path.relative_to(source), path
 

@@ -9,10 +9,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from vmtest.errors import BuildCommandFailed, InfrastructureError, UsageError
 from vmtest.host import interrupt
+from vmtest.host.write import write_file
 
 _ERROR_LINES = 10
 
@@ -113,22 +115,41 @@ def _head(text: str) -> str:
     return "\n".join(lines)
 
 
-def run_build(command: Sequence[str], directory: Path) -> None:
+def run_build(command: Sequence[str], directory: Path, log: Path) -> None:
     """Run the ``[build]`` command in ``directory``; raises BuildCommandFailed with its last words.
 
-    ``vmtest`` itself is found even when its environment is not activated.
+    It gets the user's PATH.  ``vmtest`` is this one, even when its environment is not activated;
+    what else is in that environment comes last, so that no tool of ours hides the user's.
+    When it fails with more than a few lines, all of them are in ``log``.
     """
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    own = Path(sys.executable).parent
+    argv = [str(own / "vmtest"), *command[1:]] if command[0] == "vmtest" else list(command)
+    path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{own}"
     try:
-        done = interrupt.run(command, merged=True, cwd=directory, env={**os.environ, "PATH": path})
+        done = interrupt.run(argv, merged=True, cwd=directory, env={**os.environ, "PATH": path})
     except OSError as error:
         raise BuildCommandFailed(
             f"kernels.toml: [build]: cannot run {shlex.join(command)}: {error.strerror}"
         ) from error
+    if done.returncode == 0:
+        return
+    said = _tail(done.stdout, log)
     if done.returncode == 3:
-        raise InfrastructureError(_head(done.stdout))
-    if done.returncode != 0:
-        raise BuildCommandFailed(
-            f"kernels.toml: [build]: {shlex.join(command)} ended with status {done.returncode}:\n"
-            f"{_head(done.stdout)}"
-        )
+        raise InfrastructureError(said)
+    raise BuildCommandFailed(
+        f"kernels.toml: [build]: {shlex.join(command)} ended with status {done.returncode}:\n{said}"
+    )
+
+
+def _tail(text: str, log: Path) -> str:
+    """The last lines of ``text``, which is in ``log`` as a whole if it is longer."""
+    lines = text.strip().splitlines()
+    if len(lines) <= _ERROR_LINES:
+        return "\n".join(lines)
+    where = ""
+    with suppress(OSError):  # the words of the command that failed matter more
+        log.parent.mkdir(exist_ok=True)
+        write_file(log, text)
+        where = f"; all of it: {log}"
+    left = f"... {len(lines) - _ERROR_LINES} lines before{where}"
+    return "\n".join([left, *lines[-_ERROR_LINES:]])

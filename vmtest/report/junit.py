@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
+from vmtest.model.loads import LoadResult, Verdict
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.model.text import one_line, printable
 from vmtest.report.table import WELL, split_node_id
@@ -61,6 +62,7 @@ def _document(suites: list[ET.Element], duration: float) -> bytes:
 
 def _suite(kernel: KernelResult, started: str) -> ET.Element:
     cases = [_case(kernel, test) for test in kernel.tests]
+    cases += [_load_case(kernel, load) for load in kernel.loads]
     own = _kernel_case(kernel)
     if own is not None:
         cases.insert(0, own)
@@ -101,7 +103,7 @@ def _kernel_case(kernel: KernelResult) -> ET.Element | None:
     """The case that says what no test says: the kernel did not boot, panicked, complained."""
     if kernel.status in WELL:
         return None
-    if kernel.status is Status.FAILED and kernel.count(*_SAID_BY_TESTS):
+    if kernel.status is Status.FAILED and (kernel.count(*_SAID_BY_TESTS) or _said_by_loads(kernel)):
         return None
     name = "boot" if kernel.status is Status.BOOT_FAILED else "kernel"
     case = ET.Element(
@@ -146,6 +148,47 @@ def _case(kernel: KernelResult, test: TestResult) -> ET.Element:
     if test.output:
         ET.SubElement(case, "system-out").text = _bounded(test.output)
     return case
+
+
+def _load_case(kernel: KernelResult, load: LoadResult) -> ET.Element:
+    """One program, or an object as a whole, as the verifier of this kernel judged it."""
+    case = ET.Element(
+        "testcase",
+        {
+            "classname": f"{class_name(kernel.kernel)}.{_text(load.object)}",
+            "name": _text(load.program) or "(as a whole)",
+            "time": f"{load.cost.verification_us / 1e6:.3f}",
+        },
+    )
+    if load.verdict is Verdict.ACCEPTED:
+        return case
+    reason = load.reason
+    said = [load.verdict.value, reason.text if reason else load.line or load.errno]
+    message = one_line(": ".join(filter(None, said)), 500)
+    if _counts_against(kernel, load):
+        problem = ET.SubElement(case, "failure", {"type": load.verdict.value, "message": message})
+        details = [message, load.line, reason.remedy if reason else ""]
+        if load.log:
+            details.append(f"the verifier's log: {kernel.directory}/{load.log}")
+        problem.text = _bounded("\n".join(filter(None, details)))
+    else:
+        ET.SubElement(case, "skipped", {"type": "vmtest.not_counted", "message": message})
+    return case
+
+
+def _counts_against(kernel: KernelResult, load: LoadResult) -> bool:
+    """Whether ``load`` is among what the kernel failed of; ``--fail-on`` decides that."""
+    if not (load.required and load.verdict.bad):
+        return False
+    return kernel.status not in WELL and (
+        kernel.status is not Status.FAILED or load.verdict.value in dict(kernel.counts)
+    )
+
+
+def _said_by_loads(kernel: KernelResult) -> bool:
+    """Whether the cases of the loads say all that ``kernel`` failed of."""
+    verdicts = {load.verdict.value for load in kernel.loads if _counts_against(kernel, load)}
+    return bool(verdicts) and {what for what, _ in kernel.counts} <= verdicts
 
 
 def _why(kernel: KernelResult, test: TestResult) -> str:

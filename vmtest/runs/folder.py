@@ -17,6 +17,9 @@ from vmtest.host.write import write_file
 STATE = ".vmtest"
 """The project's folder for everything vmtest writes there."""
 
+BUILD_LOG = f"{STATE}/build.log"
+"""What the last ``[build]`` command that failed had said, in the project's folder."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
