@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,14 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def run(project: Path, tmp_path: Path) -> Iterator[WatchedSuite]:
+    """The project's suite, and what became of running it."""
+    watched = WatchedSuite(tmp_path, suite(project))
+    yield watched
+    watched.session.close()
+
+
 def suite(root: Path, **given: object) -> Suite:
     where = root / "tests" / "guest" / "test_it.py"
     return Suite("it", where, root=root, pythonpath=(root / "src",), **given)  # type: ignore[arg-type]
@@ -89,8 +98,7 @@ def packed(root: Path, **given: object) -> set[str]:
     return files(pack_suites([one], [one], {}))
 
 
-def test_what_pytest_finds_at_home_it_finds_in_the_guest(project: Path, tmp_path: Path) -> None:
-    run = WatchedSuite(tmp_path, suite(project))
+def test_what_pytest_finds_at_home_it_finds_in_the_guest(run: WatchedSuite) -> None:
     run.execute()
     assert run.log.getvalue().decode().count("Error") == 0
     assert run.outcomes() == {
@@ -100,17 +108,20 @@ def test_what_pytest_finds_at_home_it_finds_in_the_guest(project: Path, tmp_path
     }
 
 
-def test_an_id_is_the_one_that_pytest_has_at_home(project: Path, tmp_path: Path) -> None:
-    run = WatchedSuite(tmp_path, suite(project))
+def test_an_id_is_the_one_that_pytest_has_at_home(run: WatchedSuite) -> None:
     run.execute()
     assert "tests/guest/test_it.py::test_folder" in {result.test for result in run.run.results()}
 
 
-def test_a_setting_of_the_project_holds(project: Path, tmp_path: Path) -> None:
-    (project / "pyproject.toml").write_text(
-        '[tool.pytest.ini_options]\naddopts = "--strict-markers"\n'
-    )
-    run = WatchedSuite(tmp_path, suite(project))
+@pytest.fixture
+def undeclared(project: Path) -> None:
+    """The project's settings without the marker that a test uses."""
+    settings = project / "pyproject.toml"
+    kept = [line for line in settings.read_text().splitlines() if "markers = " not in line]
+    settings.write_text("\n".join(kept))
+
+
+def test_a_setting_of_the_project_holds(undeclared: None, run: WatchedSuite) -> None:
     run.execute()
     (result,) = run.run.results()
     assert "'slow' not found in `markers`" in result.details
