@@ -246,3 +246,20 @@ def test_a_damaged_kernel_counts_as_broken(tmp_path: Path) -> None:
     image.write_bytes(bytes(image.stat().st_size))
     (found,) = items(tmp_path)
     assert found.broken
+
+
+HOLDS = """
+import pathlib, sys
+from vmtest.host.cache import hold, in_use
+root = pathlib.Path(sys.argv[1])
+hold(root, "kernel-x")
+hold(root, "kernel-x")
+assert in_use(root, "kernel-x")
+"""
+
+
+def test_what_a_process_holds_until_its_end_warns_of_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "always", "-c", HOLDS, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stderr == ""
+    assert not in_use(tmp_path, "kernel-x")

@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
-from vmtest.report import terminal
+from vmtest.report import markdown, terminal
 from vmtest.runs import matrix_json
 
 DATA = Path(__file__).parent / "data" / "report"
@@ -143,7 +143,7 @@ def test_a_message_that_the_details_hold_is_not_repeated() -> None:
 
 
 def test_a_path_is_never_broken() -> None:
-    long = with_kernel(directory="runs/" + "x" * 200)
+    long = with_kernel(directory="runs/" + "x" * 200, start="cold")
     assert f"runs/{'x' * 200}/console.log\n" in terminal.render(long, width=80)
 
 
@@ -171,6 +171,15 @@ def test_a_kernel_that_panicked_shows_reason_note_splat_console_and_log() -> Non
         "      Rebooting",
         "  log of 6.12: runs/1/6.12/console.log",
     ]
+
+
+def test_no_console_is_named_of_a_kernel_that_was_never_started() -> None:
+    unstarted = with_kernel(status=Status.INFRA_ERROR, reason="no such package", boot_seconds=0.0)
+    assert "console.log" not in terminal.render(unstarted)
+    assert "console.log" not in markdown.render(unstarted)
+    silent = with_kernel(status=Status.BOOT_FAILED, boot_seconds=0.0)
+    assert "runs/1/6.12/console.log" in terminal.render(silent)
+    assert "runs/1/6.12/console.log" in markdown.render(silent)
 
 
 def test_a_note_of_a_kernel_that_passed_is_said() -> None:

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -123,7 +123,7 @@ def try_locked(root: Path, name: str) -> Iterator[bool]:
         lock.release()
 
 
-_held: dict[Path, IO[bytes]] = {}
+_held: dict[Path, int] = {}  # descriptors: nobody closes them before the process ends
 _holding = threading.Lock()
 
 
@@ -142,18 +142,22 @@ def hold(root: Path, name: str) -> None:
     with _holding, suppress(OSError, InfrastructureError):
         if path not in _held:
             ensure(path.parent)
-            handle = path.open("ab")
-            fcntl.flock(handle, fcntl.LOCK_SH)
-            _held[path] = handle
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            _held[path] = descriptor
         os.utime(path)
 
 
 def let_go(root: Path, name: str) -> None:
     """End what :func:`hold` began: the entry is not used any more by this process."""
     with _holding:
-        handle = _held.pop(_mark(root, name), None)
-        if handle is not None:
-            handle.close()
+        descriptor = _held.pop(_mark(root, name), None)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def last_used(root: Path, name: str) -> float | None:

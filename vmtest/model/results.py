@@ -139,6 +139,12 @@ class KernelResult:
             return ran or any(load.verdict is not Verdict.NOT_LOADED for load in self.loads)
         return _EXIT_OF_STATUS[self.status] in (0, 1)
 
+    @property
+    def has_console(self) -> bool:
+        """Whether a VM was started for it, which wrote a ``console.log``."""
+        booted = self.start or self.boot_seconds or self.status is Status.BOOT_FAILED
+        return bool(booted or self.console_tail)
+
     def count(self, *outcomes: Outcome) -> int:
         """How many tests ended in one of ``outcomes``."""
         return sum(test.outcome in outcomes for test in self.tests)

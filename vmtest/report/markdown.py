@@ -180,7 +180,7 @@ def _kernel(kernel: KernelResult) -> str:
     if kernel.console_tail and kernel.status not in tables.WELL:
         lines, left_out = last_lines("\n".join(kernel.console_tail), _CONSOLE)
         parts.append(f"\nThe console's last lines:\n{_fence(_after(left_out, lines))}")
-    if kernel.status not in tables.WELL:
+    if kernel.status not in tables.WELL and kernel.has_console:
         parts.append(_log(kernel, CONSOLE))
     return "".join([*parts, "\n</details>\n"])
 

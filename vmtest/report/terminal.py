@@ -403,7 +403,8 @@ def _kernel(kernel: KernelResult) -> Iterable[RenderableType]:
             lines, left_out = last_lines("\n".join(kernel.console_tail), _CONSOLE)
             yield Text("  the console's last lines:", STYLE[Tone.QUIET])
             yield from _quoted(lines, left_out)
-        yield from _log(kernel, CONSOLE)
+        if kernel.has_console:
+            yield from _log(kernel, CONSOLE)
     yield Text()
 
 
