@@ -97,7 +97,7 @@ class DeadlineExceeded(VmtestError):
 
 
 class BadLine(VmtestError):
-    """What a guest sent is no event, or not one that can come now; says which line, and why."""
+    """A guest sent a line that is not an event, or is out of order; says which line, and why."""
 
 
 _CURES = {

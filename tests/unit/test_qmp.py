@@ -95,8 +95,8 @@ def test_a_refusal_is_told_in_qemus_words() -> None:
     ("said", "words"),
     [
         (b"", "closed the connection"),
-        (b"rubbish\n", "is no QMP"),
-        (b"[1]\n", "is no QMP"),
+        (b"rubbish\n", "is not QMP"),
+        (b"[1]\n", "is not QMP"),
         (b"x" * (3 << 19), "without an end"),
     ],
 )

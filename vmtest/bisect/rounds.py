@@ -69,7 +69,7 @@ class Asking:
         self._watch.told(place, attempt, one)
 
     def ask_ends(self, last: int) -> None:
-        """Ask the points 0 and ``last``; raises as :func:`bisect` when they are no ends."""
+        """Ask the points 0 and ``last``; raises as :func:`bisect` when they cannot be ends."""
         settled = self.settled()
         ends = tuple(n for n in (0, last) if n not in settled)
         if ends:

@@ -30,7 +30,13 @@ app = typer.Typer(
 )
 def export(
     file: Annotated[Path, typer.Argument(help="The bundle to write.")],
-    kernel: options.KernelOption = None,
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar=options.KERNELS,
+            help="Which kernels to write; default tag:default. Repeatable.",
+        ),
+    ] = None,
     config: options.ConfigOption = None,
 ) -> None:
     """Export, fetching and building first what is not there."""

@@ -21,7 +21,9 @@ from vmtest.objects.inspect import GlobalInfo, MapInfo, ObjectInfo, inspect
 from vmtest.objects.sections import map_flags
 from vmtest.report.text import counted
 
-app = typer.Typer(help="What object files hold.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    help="Show what object files hold.", no_args_is_help=True, rich_markup_mode="rich"
+)
 
 _SHOWN_BYTES = 24
 

@@ -40,10 +40,11 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="The kernels.toml; default: the nearest one."),
 ]
+KERNELS = "NAME|RANGE|tag:TAG|ARCHIVE/VERSION"
 KernelOption = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME|RANGE|tag:TAG|ARCHIVE/VERSION",
+        metavar=KERNELS,
         help="Which kernels to boot; default tag:default. Repeatable.",
     ),
 ]
@@ -52,7 +53,8 @@ ObjectOption = Annotated[
     typer.Option(
         "--object",
         metavar="NAME=PATH[@RANGE]",
-        help="Use this build of an object, on the kernels within RANGE. The first that fits wins.",
+        help="Use this build of an object (only on the kernels in RANGE). Repeatable: the first "
+        "whose RANGE has the kernel is used.",
     ),
 ]
 JobsOption = Annotated[
@@ -65,7 +67,7 @@ AccelOption = Annotated[
 WarmOption = Annotated[
     bool,
     typer.Option(
-        "--warm", help="Restore booted guests from snapshots, and save those that are missing."
+        "--warm", help="Restore guests from snapshots instead of booting; save those that boot."
     ),
 ]
 LockedOption = Annotated[

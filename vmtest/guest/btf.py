@@ -80,7 +80,7 @@ class Btf:
     def members_of_variable(self, name: str) -> dict[str, Member]:
         """The members of the structure that the global variable `name` is, as members() has them.
 
-        Empty where there is no such variable, or it is no structure.
+        Empty where there is no such variable, or it is not a structure.
         """
         number = self._find(name, _KIND_VAR)
         kind = self._type(self._type(number).size_or_type) if number >= 0 else None

@@ -22,7 +22,7 @@ class Answer(NamedTuple):
 
 
 class UnknownFeature(ValueError):
-    """A name that is no feature's; its message says what there is."""
+    """A name that no feature has; its message says which there are."""
 
 
 Question = Callable[[], Answer]

@@ -18,7 +18,7 @@ _LONGEST_HELD = 0.5  # seconds
 
 
 def _spelled(error: UnicodeError) -> tuple[str, int]:
-    r"""A lone surrogate is no character, and no JSON: it goes out as the six letters ``\udc80``."""
+    r"""A lone surrogate is not a character, nor JSON: it goes out as the six letters ``\udc80``."""
     assert isinstance(error, UnicodeEncodeError)
     lone = error.object[error.start : error.end]
     return "".join(f"\\\\u{ord(letter):04x}" for letter in lone), error.end

@@ -50,7 +50,7 @@ class _Limited:
 def open_stream(stream: IO[bytes], limit: int | None = None) -> Iterator[tarfile.TarFile]:
     """The tar in ``stream``, of ``limit`` bytes at most, to be read from front to back.
 
-    Reading it raises tarfile.TarError for what is no tar, and TooLarge.
+    Reading it raises tarfile.TarError for a stream that is not a tar, and TooLarge.
     """
     source = stream if limit is None else cast(IO[bytes], _Limited(stream, limit))  # it only reads
     with tarfile.open(fileobj=source, mode="r|", tarinfo=_Member) as tar:

@@ -17,8 +17,8 @@ _IN_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
 def write_file(path: Path, data: str | bytes, mode: int | None = None) -> None:
     """Write ``data`` to ``path`` so that a reader sees all of it or the old one.
 
-    It is written beside and renamed.  A symbolic link is followed and stays; what is no regular
-    file (a pipe, a terminal, /dev/stdout) is written to as it is.  ``mode`` defaults to that of
+    It is written beside and renamed.  A symbolic link is followed and stays; a pipe, a
+    terminal or /dev/stdout is written to as it is.  ``mode`` defaults to that of
     the old file, or to what the umask leaves.  Raises OSError with ``path`` as its file's name.
     """
     content = data.encode("utf-8", "replace") if isinstance(data, str) else data

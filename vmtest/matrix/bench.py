@@ -123,7 +123,7 @@ class Guest:
 
     @property
     def complaints(self) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
-        """What the kernel complained of while booting, which is no task's fault, and since."""
+        """What the kernel complained of while booting, which is not a task's fault, and since."""
         found = self.machine.findings(Sign.SPLAT)
         up = self.reader.log.up
         end = self.booted if up is None else up

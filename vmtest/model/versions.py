@@ -125,7 +125,7 @@ class VersionRange:
 
     @classmethod
     def parse(cls, text: str) -> VersionRange:
-        """Read ``text``; raises ValueError naming the part that is no constraint."""
+        """Read ``text``; raises ValueError naming the part that is not a constraint."""
         constraints = []
         for part in text.split(","):
             match = _CONSTRAINT.fullmatch(part.strip())

@@ -59,7 +59,7 @@ _EACH = {
 
 
 class BtfError(ValueError):
-    """Bytes that are no BTF, or damaged; says where."""
+    """Bytes that are not BTF, or are damaged; says where."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class ObjectInfo:
 
 
 def inspect(path: Path) -> ObjectInfo:
-    """What the object file at ``path`` holds; raises UsageError when it is none."""
+    """What the object file at ``path`` holds; raises UsageError when it is not one."""
     data = _read(path)
     try:
         return _Object(path, data).info()

@@ -216,7 +216,7 @@ def _went_wrong(event: Event) -> bool:
 
 
 def told(before: State, event: Event, after: State, now: float) -> tuple[str, ...]:
-    """The lines that say what ``event`` changed; none for what is no news."""
+    """The lines that say what ``event`` changed; none when nothing did."""
     if isinstance(event, Note):
         return (one_line(event.text, _LONGEST),)
     old = before.of(event.kernel)

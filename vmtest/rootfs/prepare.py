@@ -24,7 +24,7 @@ def prepare_root(
     ``files`` reads the wheels and the user's own libbpf.
 
     The mirrors are those of the first ``[apt.NAME]`` of Debian's, else the host's.  Raises
-    ImageError, and UsageError when no mirror is known or what is named as libbpf is none.
+    ImageError, and UsageError when no mirror is known or the user's libbpf is not a libbpf.
     """
     apt = (one for one in config.archives.values() if isinstance(one, AptArchive))
     archive = next((one for one in apt if one.distribution == "debian"), None)

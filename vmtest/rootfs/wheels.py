@@ -28,7 +28,7 @@ _NAME = re.compile(
 def stage_wheels(wheels: Iterable[Path], tar: Path, files: Files | None = None) -> None:
     """Write a tar whose root holds ``wheels`` installed, all files root's; ``files`` reads them.
 
-    Raises ImageError for a file that is no wheel, for another platform, or unsafe.
+    Raises ImageError for a file that is not a wheel, is for another platform, or is unsafe.
     """
     files = files or Files()
     with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as out:

@@ -21,7 +21,7 @@ _SHOWN = 5
 def dumps(matrix: Matrix) -> str:
     """``matrix`` as JSON, to be written as UTF-8.
 
-    Lone surrogates, which are no characters, become ``?``.
+    Lone surrogates, which are not characters, become ``?``.
     """
     value = _ADAPTER.dump_python(matrix, mode="json")
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1)
@@ -36,7 +36,7 @@ def render(matrix: Matrix) -> str:
 def loads(text: str | bytes, name: str = "matrix.json") -> Matrix:
     """The matrix in ``text``; ``name`` is the file to blame.
 
-    Raises UsageError for what is no JSON, has another schema or lacks fields.
+    Raises UsageError for text that is not JSON, has another schema or lacks fields.
     """
     cure = "run the tests again, or render it with the vmtest that wrote it"
     try:

@@ -38,7 +38,7 @@ def write_result(file: IO[bytes], result: TestResult) -> None:
         "file": result.file,
         "line": result.line,
     }
-    # A lone surrogate is no character, and no JSON that everybody reads.
+    # A lone surrogate is not a character, and not every reader of JSON takes it.
     append(file, json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
 

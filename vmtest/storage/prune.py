@@ -20,7 +20,7 @@ from vmtest.rootfs.image import images
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An entry: ``size`` in bytes, ``used`` in seconds since the epoch; broken ones are no use."""
+    """An entry: ``size`` in bytes, ``used`` in seconds since the epoch; a broken one is useless."""
 
     kind: str
     name: str

@@ -125,7 +125,7 @@ def pack(
 def unpack(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
     """Bring the entries of ``file`` into ``cache``; those that are there already stay.
 
-    Raises InfrastructureError for what is no bundle, unsafe, damaged or incomplete;
+    Raises InfrastructureError for a file that is not a bundle, or is unsafe or incomplete;
     then nothing of it was published.
     """
     with ExitStack() as stack:

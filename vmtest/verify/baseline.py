@@ -304,7 +304,7 @@ def _rank(change: Change) -> tuple[int, bool, int, float]:
 
 
 # Which of these a refusal is hangs on the kernels beside it in the run (vmtest.verify.columns): a
-# step from one to another with the same reason is no change.
+# step from one to another with the same reason is not a change.
 _BY_THE_RUN = {Verdict.REJECTED, Verdict.REFUSED, Verdict.UNSUPPORTED}
 
 

@@ -1,7 +1,7 @@
 """What one kernel of a matrix says of another one's refusals: pure.
 
 A kernel that refuses a program whose very bytes a newer kernel of the same run accepts lacks
-something: what is refused is no mistake of the program.
+something: the program has no mistake.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from vmtest.model.text import last_line
 def checked_out(project: Path, revision: str) -> Iterator[Path]:
     """The folder of ``project`` as it is in ``revision``, in a git worktree that ends behind.
 
-    Raises UsageError outside of git and for a revision that is none.
+    Raises UsageError outside of git and for a revision that git does not know.
     """
     top = Path(_git(project, revision, "rev-parse", "--show-toplevel"))
     commit = _git(

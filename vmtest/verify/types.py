@@ -15,7 +15,7 @@ from vmtest.objects.sections import attach_types_of
 from vmtest.verify.objects import Given
 
 METAVAR = "[OBJECT:]PROGRAM=TYPE[:ATTACH]"
-HELP = "the program type, where its section does not tell libbpf."
+HELP = "a program's type, where libbpf cannot see it from the section's name."
 """How a command line shows the option."""
 _FORM = "[OBJECT:]PROGRAM=TYPE[:ATTACH], for example auth=xdp or mesh.bpf.o:auth=xdp"
 # The kernel refuses these without an attach type: bpf_prog_load_check_attach().

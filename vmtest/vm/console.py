@@ -109,7 +109,7 @@ def classify(line: str) -> Sign | None:
     """What one console line means, None for nothing special.
 
     Only the kernel's own words count, after a printk time stamp: a test that prints
-    ``WARNING:`` to its own output is no splat.  The kernel does not begin a new line
+    ``WARNING:`` to its own output is not a splat.  The kernel does not begin a new line
     behind what a process wrote without one.
     """
     found = _find(line)

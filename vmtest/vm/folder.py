@@ -60,7 +60,7 @@ class VmFolder:
 def make_folder(vng: Path, image: KernelImage, root: RootImage) -> VmFolder:
     """Make the folder of a VM in which ``vng`` boots ``image`` on ``root``; the caller removes it.
 
-    Raises InfrastructureError for a file that is gone, is no squashfs, or cannot be passed on.
+    Raises InfrastructureError for a file that is gone, is not a squashfs, or cannot be passed on.
     """
     # On the host's own root the modules are read through this folder, and the guest's own
     # file systems lie over /var/tmp and /dev.
@@ -129,7 +129,7 @@ def _check_modules(image: KernelImage, modules: Path) -> None:
 
 
 def _check_root(image: KernelImage, path: Path, kind: RootKind) -> None:
-    """Raise InfrastructureError for a disk that is none: QEMU would look for the format itself.
+    """Raise InfrastructureError for another disk than a squashfs, whose format QEMU would guess.
 
     One that names another file (qcow2 has backing files) would put that into the guest.
     """

@@ -78,7 +78,7 @@ class Record:
 
 
 def parse_record(line: bytes) -> Record | None:
-    """Read a line of /dev/kmsg; None for what is none (``SUBSYSTEM=...`` of the one before).
+    """Read a line of /dev/kmsg; None for a line that belongs to the one before (``SUBSYSTEM=...``).
 
     The format is Linux's, Documentation/ABI/testing/dev-kmsg.
     """

@@ -210,7 +210,7 @@ class Machine:
             else:
                 self._prepare(self._connection)
                 if self._keep is not None:
-                    # Saving is none of the boot's time.
+                    # Saving is not part of the boot's time.
                     deadline += self._save(self._keep, self._connection, deadline, factor)
             self._connection.sendall(self._own())
             return self._authenticate(deadline, PATIENCE * factor)

@@ -19,7 +19,7 @@ _LONGEST = 1 << 20
 
 
 class QmpError(VmtestError):
-    """QEMU refused a command, said something that is no QMP, or said nothing in time."""
+    """QEMU refused a command, said something that is not QMP, or said nothing in time."""
 
 
 class Qmp:
@@ -36,7 +36,7 @@ class Qmp:
         self._events: list[dict[str, Any]] = []
         greeting = self._message(time.monotonic() + limit)
         if "QMP" not in greeting:
-            raise QmpError(f"QEMU's monitor greets with {str(greeting)[:200]!r}, which is no QMP")
+            raise QmpError(f"QEMU's monitor greets with {str(greeting)[:200]!r}, which is not QMP")
         self.execute("qmp_capabilities")
 
     def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
@@ -79,7 +79,7 @@ class Qmp:
         except ValueError:
             message = None
         if not isinstance(message, dict):
-            raise QmpError(f"QEMU's monitor says {line[:200]!r}, which is no QMP")
+            raise QmpError(f"QEMU's monitor says {line[:200]!r}, which is not QMP")
         return message
 
     def _receive(self, deadline: float) -> bytes:

@@ -82,7 +82,7 @@ def rewritten(argv: Sequence[str], old: str, new: str) -> list[str]:
 
 
 def read(place: Path) -> Snapshot:
-    """The snapshot in ``place``; raises SnapshotError when it is none."""
+    """The snapshot in ``place``; raises SnapshotError when it is not one."""
     value = read_record(place / MACHINE)
     try:
         if value is None or value["schema"] != _SCHEMA:

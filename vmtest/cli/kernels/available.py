@@ -32,7 +32,7 @@ PATTERN is a series (6.12), a range, a version, or * (the default).
 Example: [bold]vmtest kernels available '>=6.1,<6.13'[/bold]
 """
 
-OUTDATED = """Say which kernels have newer releases than the last run that booted them saw.
+OUTDATED = """List the kernels that have a newer release than the one that you last ran.
 
 Exits 1 when one has, 3 when that cannot be told of one with gate = true, else 0.
 

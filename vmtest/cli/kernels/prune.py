@@ -36,7 +36,8 @@ def prune(
     max_size: Annotated[
         str | None,
         typer.Option(
-            metavar="SIZE", help="Delete what was unused the longest until the rest fits: 500M, 2G."
+            metavar="SIZE",
+            help="Delete the least recently used until the rest fits: 500M, 2G.",
         ),
     ] = None,
     dry_run: Annotated[

@@ -79,7 +79,7 @@ def event_of(line: str) -> dict[str, Any] | None:
 
 
 def string(event: dict[str, Any], key: str) -> str:
-    """A member of ``event``, "" where it has none or it is no text."""
+    """A member of ``event``, "" where it has none or it is not text."""
     value = event.get(key)
     return value if isinstance(value, str) else ""
 

@@ -37,7 +37,7 @@ def read(data: bytes, suite: str) -> tuple[TestResult, ...]:
     """The tests of a file; ``suite`` is what they belong to.
 
     A test is ``CLASSNAME::NAME``.  Where the file is broken or cut off, its
-    complete tests and an error.  Raises ValueError for what is no JUnit XML.
+    complete tests and an error.  Raises ValueError for text that is not JUnit XML.
     """
     root, fault = parse(data)
     if root.tag not in ("testsuites", "testsuite"):

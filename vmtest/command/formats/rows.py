@@ -20,7 +20,7 @@ def bounded(text: str) -> str:
 
 
 def seconds(value: Any) -> float:
-    """``value`` as a duration: 0.0 for what is no number, negative or without end."""
+    """``value`` as a duration: 0.0 for one that is negative or endless, and for other text."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

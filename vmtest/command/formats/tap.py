@@ -210,7 +210,7 @@ class Tap:
             self._ktap = self._leads = True  # KUnit before Linux 5.11: it says TAP 14
 
     def _explain(self, line: str) -> None:
-        """A line that is no test: a diagnostic of the test before, or output of the next."""
+        """A line that is not a test: a diagnostic of the test before, or output of the next."""
         column, text = _split(line)
         if not text:
             return
@@ -234,7 +234,7 @@ class Tap:
             innermost.name = innermost.name or name
 
     def _brace(self, column: int, text: str) -> bool:
-        """Take a brace that stands alone; False when it is none of the protocol."""
+        """Take a brace that stands alone; False when the protocol has none there."""
         point = self._point
         if text == "{":
             if point is not None and point.column == column:

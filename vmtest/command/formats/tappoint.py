@@ -177,7 +177,7 @@ class Point:
         if self.directive == "ERROR":
             return Row(self.name, Outcome.ERROR, self._because(), text, self.duration)
         if self.ok and self.directive != "TIMEOUT":
-            # A TODO that passes is no failure; the specification leaves it to the reader.
+            # A TODO that passes is not a failure; the specification leaves it to the reader.
             todo = "passed, though TODO" if self.directive else ""
             message = ": ".join(part for part in (todo, self.reason) if part)
             return Row(self.name, Outcome.PASSED, message, "", self.duration)

@@ -57,7 +57,7 @@ def parse(data: bytes) -> tuple[ET.Element, str]:
         if root is not None:
             return root, ""
         root, complete, again = _parse(_mended(data))
-    except LookupError as unknown:  # an encoding that is none
+    except LookupError as unknown:  # an encoding that Python does not know
         raise ValueError(f"it is not XML: {unknown}") from unknown
     if root is None and not complete:
         raise ValueError(f"it is not XML: {error}")

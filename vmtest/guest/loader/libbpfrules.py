@@ -79,7 +79,7 @@ def _target(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | 
         return found
     text = f"this kernel, with the modules that are loaded, has no {what} {name} to attach to"
     if prefix and kernel.has_function(name):
-        text += f" (a plain function of that name is there, which is no {what})"
+        text += f" (a plain function of that name is there, but it is not a {what})"
     return Reason(
         "attach-target",
         text,

@@ -65,7 +65,7 @@ def download(url: str, target: Path, name: str, progress: Progress | None = None
             if 300 <= error.code < 400:
                 why = f"it redirects without end (HTTP status {error.code})"
                 raise DownloadFailed(name, url, why, refused=True) from None
-            if error.code == 416:  # what is there is no beginning of it
+            if error.code == 416:  # what is there is not its beginning
                 target.unlink(missing_ok=True)
                 seen = _Seen()
             elif 400 <= error.code < 500 and error.code not in _BUSY:

@@ -52,7 +52,7 @@ def fill_from(
 
     Without ``release`` they have to hold exactly one kernel; without ``version`` it is
     that of the Debian package that holds the image, else the release.  Raises
-    KernelUnavailable for what is no package, damaged, or no kernel with its modules.
+    KernelUnavailable for a file that is not a package, is damaged, or holds no whole kernel.
     """
     read = []
     for package in packages:
@@ -230,7 +230,7 @@ def _package_version(package: Path) -> str | None:
         [tool, "--field", str(package), "Version"], capture_output=True, text=True, check=False
     )
     text = done.stdout.strip()
-    # An epoch is no part of a kernel's version.
+    # An epoch is not part of a kernel's version.
     return text.removeprefix(f"{DebianVersion(text).epoch}:") or None
 
 

@@ -57,7 +57,7 @@ class Unpacked:
 def unpack(data: bytes, name: str) -> Unpacked:
     """Look into a vmlinuz, bzImage or ELF kernel for x86-64.
 
-    ``name`` is what errors call it.  Raises KernelUnavailable when it is none.
+    ``name`` is what errors call it.  Raises KernelUnavailable when it is not one of them.
     """
     if data.startswith(_ELF):
         return _from_elf(data, name)

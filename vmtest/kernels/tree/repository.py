@@ -47,7 +47,7 @@ class GitTree:
     def commit(self, rev: str | None) -> tuple[str, str]:
         """The commit that ``rev`` means, HEAD without one, and a note when HEAD is not all.
 
-        Raises KernelUnavailable for what is no repository or has no such revision.
+        Raises KernelUnavailable for a folder that is not a repository or lacks the revision.
         """
         self._check()
         if rev is not None:

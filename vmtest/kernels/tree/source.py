@@ -34,7 +34,7 @@ class TreeSource:
     def resolve(self, kernel: Kernel, store: Store) -> Resolved:
         """Which commit it is, and whether that is built already with this config and compiler.
 
-        Raises KernelUnavailable for what is no kernel's tree, or has no such revision.
+        Raises KernelUnavailable for a folder that is not a kernel's tree or lacks the revision.
         """
         spec = spec_of(kernel, TreeSpec)
         tree = GitTree(spec.path, kernel.name)
