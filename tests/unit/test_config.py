@@ -202,7 +202,7 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
             'path = "vmlinuz"',
             'mainline = "6.6.17"',
             "kernels.toml: kernel \"mine\": mainline = '6.6.17' is not a tag of the kernel; "
-            'write it as "v6.6.17" or "v6.7-rc2"',
+            'write it as "v6.6.17" or "v6.7-rc2", or "6.6.*" for the newest of a series',
         ),
         (
             'name = "mine"',

@@ -215,7 +215,7 @@ BASE = Path("/project")
             PackageSpec((PackageFile(Path("/project/k.deb")), PackageFile("http://h/m", "ab"))),
             {"package": [{"path": "k.deb", "sha256": None}, {"url": "http://h/m", "sha256": "ab"}]},
         ),
-        (MainlineSpec("v6.6.17"), {"mainline": "v6.6.17"}),
+        (MainlineSpec("mainline", "v6.6.17"), {"mainline": "v6.6.17"}),
         (
             TreeSpec(Path("/linux"), "main", Path("/project/my.config")),
             {"tree": {"path": "../linux", "rev": "main", "config": "my.config"}},
@@ -292,7 +292,7 @@ class Unknowing:
 @pytest.mark.parametrize("stored", [False, True])
 def test_what_is_fetched_is_held_to_the_lock_too(tmp_path: Path, stored: bool) -> None:
     entry = LockEntry({"mainline": "v6.1"}, "6.1", "key", "d" * 64, "somewhere")
-    (kernel,) = lockfile.pin([Kernel("up", MainlineSpec("v6.1"))], {"up": entry}, BASE)
+    (kernel,) = lockfile.pin([Kernel("up", MainlineSpec("mainline", "v6.1"))], {"up": entry}, BASE)
     store = Store(tmp_path)
     source = LockedSource(Unknowing("e" * 64))
     if stored:
@@ -303,7 +303,7 @@ def test_what_is_fetched_is_held_to_the_lock_too(tmp_path: Path, stored: bool) -
 
 def test_what_is_as_locked_is_fetched(tmp_path: Path) -> None:
     entry = LockEntry({"mainline": "v6.1"}, "6.1", "key", "d" * 64, "somewhere")
-    (kernel,) = lockfile.pin([Kernel("up", MainlineSpec("v6.1"))], {"up": entry}, BASE)
+    (kernel,) = lockfile.pin([Kernel("up", MainlineSpec("mainline", "v6.1"))], {"up": entry}, BASE)
     source = LockedSource(Unknowing("d" * 64))
     store = Store(tmp_path)
     assert source.fetch(source.resolve(kernel, store), store).digest == "d" * 64

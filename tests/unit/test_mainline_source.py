@@ -13,18 +13,18 @@ from http_files import Served, serving
 
 from vmtest.errors import KernelUnavailable
 from vmtest.host.cache import find_tool
-from vmtest.kernels import source_for
+from vmtest.kernels import archive_source, source_for
 from vmtest.kernels.lock import file as lockfile
 from vmtest.kernels.mainline import _reason
 from vmtest.kernels.store.store import Store
-from vmtest.model.kernels import Kernel, KernelImage, MainlineSpec
+from vmtest.model.kernels import Kernel, KernelImage, LockedSpec, MainlineArchive, MainlineSpec
 
 pytestmark = pytest.mark.skipif(
     find_tool("dpkg-deb") is None or find_tool("depmod") is None,
     reason="dpkg-deb or depmod is not installed on this host",
 )
 
-KERNEL = Kernel("upstream", MainlineSpec("v6.6.17"))
+KERNEL = Kernel("upstream", MainlineSpec("mainline", "v6.6.17"))
 BUILD = "6.6.17-060617"
 PLACE = "/v6.6.17/amd64"
 
@@ -174,3 +174,72 @@ def test_locking_fetches_what_only_then_has_a_digest(
     (entry,) = store.entries()
     assert lockfile.read(tmp_path / "kernels.lock")["up"].digest == entry.manifest.digest
     assert vmtest("kernels", "fetch", "--locked", cwd=tmp_path).status == 0
+
+
+# --- the list of tags ---
+
+LISTING = b"""<table><a href="?C=N">Name</a> <a href="daily/">daily/</a>
+<a href="v6.6/">v6.6/</a> <a href="v6.6.9/">v6.6.9/</a> <a href="v6.6.17/">v6.6.17/</a>
+<a href="v6.7-rc2/">v6.7-rc2/</a> <a href="v6.7-rc10/">v6.7-rc10/</a></table>"""
+
+
+def pattern(version: str) -> Kernel:
+    return Kernel("upstream", MainlineSpec("mainline", version))
+
+
+@pytest.fixture
+def listed(served: Served) -> Served:
+    served.files["/"] = LISTING
+    return served
+
+
+@pytest.mark.parametrize(
+    ("version", "tag"), [("6.6.*", "v6.6.17"), ("*", "v6.7-rc10"), ("6.*", "v6.7-rc10")]
+)
+def test_a_pattern_is_the_newest_tag_of_its_series(
+    listed: Served, store: Store, version: str, tag: str
+) -> None:
+    found = source_for(pattern(version), {}).resolve(pattern(version), store)
+    assert (found.key, found.origin) == (f"mainline-{tag}", f"mainline {tag}")
+
+
+def test_a_pattern_is_fetched_and_locked_as_the_tag_that_it_was(
+    listed: Served, store: Store
+) -> None:
+    source = source_for(pattern("6.6.*"), {})
+    image = source.fetch(source.resolve(pattern("6.6.*"), store), store)
+    assert image.release == f"{BUILD}-generic"
+    found = source.resolve(pattern("6.6.*"), store)
+    assert found.cached and found.digest == image.digest
+    entry = lockfile.entry_of(found, store.root)
+    (pinned,) = lockfile.pin([pattern("6.6.*")], {"upstream": entry}, store.root)
+    assert isinstance(pinned.spec, LockedSpec)
+    assert pinned.spec.exact == MainlineSpec("mainline", "v6.6.17")
+
+
+def test_a_series_that_is_not_there_is_said_with_its_neighbours(
+    listed: Served, store: Store
+) -> None:
+    with pytest.raises(KernelUnavailable, match=r"no kernel 5\.15\.\* in mainline.*6\.6\.17"):
+        source_for(pattern("5.15.*"), {}).resolve(pattern("5.15.*"), store)
+
+
+def test_a_place_without_tags_is_named(served: Served, store: Store) -> None:
+    served.files["/"] = b"<html>It works!</html>"
+    with pytest.raises(KernelUnavailable, match="has no list of tags"):
+        source_for(pattern("*"), {}).resolve(pattern("*"), store)
+
+
+def test_tags_are_listed_and_bisected_in_upstreams_order(listed: Served, store: Store) -> None:
+    source = archive_source(MainlineArchive())
+    offer = source.offer(store)
+    assert [c.version.text for c in offer.candidates] == [
+        "v6.6",
+        "v6.6.9",
+        "v6.6.17",
+        "v6.7-rc2",
+        "v6.7-rc10",
+    ]
+    found = source.between("6.6.9", "6.7-rc2", pattern(""), store)
+    assert [one.name for one in found.kernels] == ["6.6.9", "6.6.17", "6.7-rc2"]
+    assert found.kernels[0].spec == MainlineSpec("mainline", "v6.6.9", ("mainline",))

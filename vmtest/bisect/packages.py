@@ -11,7 +11,7 @@ from vmtest.config.suggest import suggestion
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, archive_source
 from vmtest.kernels.archive.source import OutOfOrder
-from vmtest.model.kernels import Archive, ArchiveSpec, Kernel
+from vmtest.model.kernels import MAINLINE, Archive, ArchiveSpec, Kernel
 from vmtest.model.project import Config
 from vmtest.model.versions import check_version
 
@@ -27,9 +27,10 @@ def archive_of(settings: Config, name: str | None) -> Archive:
             f"packages to go through; "
             f'add one, for example [apt.debian] with suites = ["trixie-security"]'
         )
-    if name is None and len(archives) > 1:
+    named = [one for one in archives if one != MAINLINE] or list(archives)
+    if name is None and len(named) > 1:
         raise UsageError(f"{settings.file}: has several archives; choose one with `archive` NAME")
-    chosen = next(iter(archives)) if name is None else name
+    chosen = named[0] if name is None else name
     if chosen not in archives:
         raise UsageError(
             f"`archive` {name}: kernels.toml has no archive {name}{suggestion(chosen, archives)}"

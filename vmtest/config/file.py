@@ -41,6 +41,7 @@ from vmtest.config.suggest import suggestion
 from vmtest.config.suites import suite_of, wrong_roots
 from vmtest.errors import ConfigError, UsageError
 from vmtest.model.kernels import (
+    MAINLINE,
     AptArchive,
     AptSpec,
     Archive,
@@ -51,6 +52,7 @@ from vmtest.model.kernels import (
     Kernel,
     KernelSpec,
     Limits,
+    MainlineArchive,
     MainlineSpec,
     PackageFile,
     PackageSpec,
@@ -214,6 +216,8 @@ def _archives(parsed: FileTables, base: Path) -> dict[str, Archive]:
             kernel=dnf.kernel,
             max_index_age=dnf.max_index_age,
         )
+    if any(kernel.mainline is not None for kernel in parsed.kernel):
+        archives.setdefault(MAINLINE, MainlineArchive())
     return archives
 
 
@@ -233,7 +237,7 @@ def _kernel(kernel: KernelTable, defaults: DefaultsTable, base: Path) -> Kernel:
             )
         )
     elif kernel.mainline is not None:
-        spec = MainlineSpec(kernel.mainline)
+        spec = MainlineSpec(MAINLINE, kernel.mainline)
     elif kernel.tree is not None:
         fragment = kernel.tree.config
         spec = TreeSpec(
@@ -326,6 +330,8 @@ def _cross_check(parsed: FileTables, file: Path) -> Iterator[str]:
         yield from _archive_problems(kernel, parsed, place)
     for name in unique(name for table in _ASKS for name in getattr(parsed, table)):
         tables = [f"[{table}.{name}]" for table in _ASKS if name in getattr(parsed, table)]
+        if name == MAINLINE:
+            yield f"{file.name}: {tables[0]}: mainline is the name of upstream's; choose another"
         if len(tables) > 1:
             yield f"{file.name}: {' and '.join(tables)} have one name; rename one"
     yield from _repeated("kernel", [kernel.name for kernel in parsed.kernel], file)

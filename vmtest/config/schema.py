@@ -123,9 +123,14 @@ def _sha256(value: str) -> str:
 
 
 def _tag(value: str) -> str:
-    if not re.fullmatch(r"v\d+\.\d+(\.\d+)?(-rc\d+)?", value):
-        raise ValueError('is not a tag of the kernel; write it as "v6.6.17" or "v6.7-rc2"')
-    return value
+    if re.fullmatch(r"v\d+\.\d+(\.\d+)?(-rc\d+)?", value):
+        return value
+    if re.fullmatch(r"\*|v?\d+(\.\d+)?\.\*", value):
+        return value.removeprefix("v")
+    raise ValueError(
+        'is not a tag of the kernel; write it as "v6.6.17" or "v6.7-rc2", or "6.6.*" for the '
+        "newest of a series"
+    )
 
 
 def _git_pattern(value: str) -> str:

@@ -25,6 +25,7 @@ from vmtest.model.kernels import (
     DnfSpec,
     Kernel,
     LockedSpec,
+    MainlineArchive,
     MainlineSpec,
     PackageSpec,
     PathSpec,
@@ -43,6 +44,8 @@ def archive_source(archive: Archive) -> ArchiveSource:
             return AptSource(archive)
         case DnfArchive():
             return DnfSource(archive)
+        case MainlineArchive():
+            return MainlineSource(archive)
     raise TypeError(f"{archive!r} is of a kind that nothing reads")
 
 

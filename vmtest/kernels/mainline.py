@@ -10,19 +10,38 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from vmtest.errors import KernelUnavailable
-from vmtest.host.cache import disk_full, require_tool, sha256_file, sha256_json
-from vmtest.kernels.files.download import download
+from vmtest.host.cache import (
+    disk_errors,
+    disk_full,
+    ensure,
+    require_tool,
+    sha256_file,
+    sha256_json,
+)
+from vmtest.kernels.archive.candidates import Candidate, rank
+from vmtest.kernels.archive.kept import Index, KeptIndex
+from vmtest.kernels.archive.source import ArchiveSource
+from vmtest.kernels.files.download import DownloadFailed, download
 from vmtest.kernels.files.unpack import fill_from
 from vmtest.kernels.source import spec_of
 from vmtest.kernels.store.store import Manifest, Store
-from vmtest.model.kernels import Kernel, KernelImage, MainlineSpec, Progress, Resolved
-from vmtest.model.versions import KernelVersion
+from vmtest.model.kernels import (
+    Archive,
+    Kernel,
+    KernelImage,
+    MainlineArchive,
+    MainlineSpec,
+    Progress,
+    Resolved,
+)
+from vmtest.model.versions import KernelVersion, PackageVersion, is_pattern
 
 MIRROR_VARIABLE = "VMTEST_MAINLINE_MIRROR"
 """The environment variable that names another place than virtme-ng's."""
@@ -35,48 +54,122 @@ from virtme_ng import mainline
 mainline.BASE_URL = sys.argv[2]
 mainline.KernelDownloader(sys.argv[1])
 """
+_LINK = re.compile(r"""href=["'](?:\./)?(v\d+\.\d+(?:\.\d+)?(?:-rc\d+)?)/?["']""")
 _CHECKSUM = re.compile(r"^([0-9a-f]{64}) [ *](\S+)$", re.MULTILINE)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TagVersion(PackageVersion):
+    """A tag of upstream's, in upstream's order: v6.7-rc2 is older than v6.7."""
+
+    @property
+    def upstream(self) -> str:
+        """``6.6.17`` of ``v6.6.17``."""
+        return self.text.removeprefix("v")
+
+    def compare(self, other: Self) -> int:
+        """Negative, zero or positive, by the numbers."""
+        mine, theirs = (KernelVersion.parse(one.text) for one in (self, other))
+        return (mine > theirs) - (mine < theirs)
+
+    def __hash__(self) -> int:
+        return hash(KernelVersion.parse(self.text))
+
+
 @dataclass(frozen=True, slots=True)
-class MainlineSource:
+class TagList(KeptIndex):
+    """The archive's list of tags, a page with a link each; making one does no I/O."""
+
+    cache: Path
+    suite: str
+    base: str
+
+    @property
+    def directory(self) -> Path:
+        """Where it is kept."""
+        return self.cache / "mainline" / f"tags-{sha256_json([self.base])[:12]}"
+
+    def _update(self) -> None:
+        place = ensure(self.directory)
+        new = place / "new.html"
+        try:
+            with disk_errors(self.cache, "mainline: reading the list of tags"):
+                download(f"{self.base}/", new, self.suite)
+        except DownloadFailed as error:
+            raise self._failure(error.why, transient=not error.refused) from error
+        if not _tags(new):
+            new.unlink()
+            raise self._failure(f"{self.base} has no list of tags", transient=False)
+        new.rename(place / "tags.html")
+        self._refreshed()
+
+    def _lists(self) -> list[Path]:
+        return sorted(self.directory.glob("tags.html"))
+
+    def _read(self, note: str) -> Index:
+        found = [
+            Candidate(tag, TagVersion(tag), self.suite, (), signed=True, named=_key(tag))
+            for file in self._lists()
+            for tag in _tags(file)
+        ]
+        return Index(self.suite, tuple(sorted(found, key=rank)), note)
+
+
+def _tags(listing: Path) -> set[str]:
+    return set(_LINK.findall(listing.read_text(encoding="utf-8", errors="replace")))
+
+
+def _key(tag: str) -> str:
+    return f"mainline-{tag}"
+
+
+def _base() -> str:
+    from virtme_ng.mainline import BASE_URL  # 0.2 s of imports that no other command needs
+
+    return str(os.environ.get(MIRROR_VARIABLE, BASE_URL)).rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class MainlineSource(ArchiveSource):
     """Builds of upstream's tags."""
 
+    archive: Archive = field(default_factory=MainlineArchive)
+
     def resolve(self, kernel: Kernel, store: Store) -> Resolved:
-        """What is asked for is exact: nobody is asked before it is fetched."""
+        """What a tag is, without asking anybody; what a pattern means, from the list of tags.
+
+        Raises KernelUnavailable, with the nearest, for a pattern that means nothing.
+        """
         version = spec_of(kernel, MainlineSpec).version
-        key = f"mainline-{version}"
-        image = store.get(key)
+        if is_pattern(version):
+            return ArchiveSource.resolve(self, kernel, store)
+        image = store.get(_key(version))
         return Resolved(
             kernel=kernel,
             version=KernelVersion.parse(version) if image is None else image.version,
-            key=key,
+            key=_key(version),
             origin=f"mainline {version}",
             cached=image is not None,
             digest="" if image is None else image.digest,
         )
 
-    def fetch(
-        self, resolved: Resolved, store: Store, progress: Progress | None = None
-    ) -> KernelImage:
-        """Download and unpack what ``resolved`` names; see :class:`Source`."""
-        kernel = resolved.kernel
-        found = store.take(resolved.key, kernel.name)
-        if found is not None:
-            return found
+    def _states(
+        self, suites: Iterable[str], store: Store
+    ) -> tuple[Sequence[TagList], dict[str, str]]:
+        return [TagList(store.root, suite, _base()) for suite in suites], {}
+
+    def _download(self, resolved: Resolved, store: Store, progress: Progress | None) -> KernelImage:
         return store.add(
             resolved.key,
             lambda entry: _fill(entry, resolved, progress),
-            name=kernel.name,
+            name=resolved.kernel.name,
             need=_SPACE,
         )
 
 
 def _fill(entry: Path, resolved: Resolved, progress: Progress | None) -> Manifest:
-    from virtme_ng.mainline import BASE_URL  # 0.2 s of imports that no other command needs
-
-    name, version = resolved.kernel.name, spec_of(resolved.kernel, MainlineSpec).version
-    base = os.environ.get(MIRROR_VARIABLE, BASE_URL).rstrip("/")
+    name, version = resolved.kernel.name, resolved.key.removeprefix(_key(""))
+    base = _base()
     require_tool("dpkg", "dpkg", "to unpack mainline kernels")
     home = entry.parent / "home"
     home.mkdir()

@@ -61,6 +61,17 @@ class DnfSpec(ArchiveSpec):
     table: ClassVar[str] = "dnf"
 
 
+MAINLINE = "mainline"
+"""The name of the archive of upstream's tags, which needs no table in kernels.toml."""
+
+
+@dataclass(frozen=True, slots=True)
+class MainlineSpec(ArchiveSpec):
+    """A tag of upstream's (``v6.6.17``) as Ubuntu's mainline archive builds it, or a pattern."""
+
+    table: ClassVar[str] = MAINLINE
+
+
 @dataclass(frozen=True, slots=True)
 class PathSpec:
     """A kernel from files: vmlinuz, bzImage or ELF, its modules and its config."""
@@ -86,13 +97,6 @@ class PackageSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class MainlineSpec:
-    """A tag of upstream's (``v6.6.17``) as Ubuntu's mainline archive builds it."""
-
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
 class TreeSpec:
     """A kernel built from the git tree at ``path``.
 
@@ -104,7 +108,7 @@ class TreeSpec:
     config: Path | None = None
 
 
-KernelSpec = ArchiveSpec | PathSpec | PackageSpec | MainlineSpec | TreeSpec
+KernelSpec = ArchiveSpec | PathSpec | PackageSpec | TreeSpec
 """What kernels.toml asks for, one kind a source."""
 
 
@@ -202,6 +206,26 @@ class DnfArchive(Archive):
     mirror_list: str | None = None
     signed: Signed = "metadata"
     kernel: str = "kernel"
+
+
+@dataclass(frozen=True, slots=True)
+class MainlineArchive(Archive):
+    """The archive of upstream's tags, there where kernels.toml has a ``mainline`` kernel."""
+
+    asks: ClassVar[type[ArchiveSpec]] = MainlineSpec
+
+    name: str = MAINLINE
+    suites: tuple[str, ...] = (MAINLINE,)
+
+    @property
+    def label(self) -> str:
+        """What errors call it."""
+        return MAINLINE
+
+    def ask(self, version: str, suites: tuple[str, ...] = ()) -> ArchiveSpec:
+        """The request for ``version``; 6.6.17 is the tag v6.6.17."""
+        tag = version if version.startswith(("v", "*")) or version.endswith(".*") else f"v{version}"
+        return MainlineSpec(self.name, tag, suites)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,11 @@ def available(
         # Here a bare 6.12 is the series: its neighbours are those of 6.12.*
         near = pattern if "*" in pattern or "-" in pattern else f"{pattern}.*"
         for archive in settings.archives.values():
-            offer = archive_source(archive).offer(store)
+            try:
+                offer = archive_source(archive).offer(store)
+            except KernelUnavailable as error:  # the others may answer
+                notes.append(str(error))
+                continue
             notes += offer.notes
             hints.append(offer.nearest(near))
             rows += [

@@ -28,7 +28,6 @@ from vmtest.model.kernels import (
     KernelImage,
     KernelSpec,
     LockedSpec,
-    MainlineSpec,
     PackageSpec,
     PathSpec,
     Resolved,
@@ -91,7 +90,7 @@ def _asked(spec: KernelSpec | LockedSpec) -> str:
     match spec:
         case LockedSpec():
             return _asked(spec.exact)
-        case ArchiveSpec() | MainlineSpec():
+        case ArchiveSpec():
             return spec.version
         case PathSpec():
             return str(spec.image)

@@ -46,7 +46,7 @@ class Candidate:
     """A kernel that an index offers.
 
     ``packages`` are those a guest needs; ``missing`` says why it cannot boot all the
-    same, empty when it can.
+    same, empty when it can.  ``named`` is its key in the store, where its source names it.
     """
 
     release: str
@@ -55,16 +55,22 @@ class Candidate:
     packages: tuple[Package, ...]
     signed: bool
     missing: str = ""
+    named: str = ""
 
     @property
     def digest(self) -> str:
-        """The sha256, in hex, over the names, versions and digests of the packages."""
+        """The sha256, in hex, over the names, versions and digests of the packages.
+
+        Empty where the index has no packages, and only fetching the kernel tells.
+        """
+        if not self.packages:
+            return ""
         return sha256_json([[p.name, p.version, p.sha256] for p in self.packages])
 
     @property
     def key(self) -> str:
         """What names it in the store."""
-        return f"{self.release}_{self.version}-{self.digest[:12]}"
+        return self.named or f"{self.release}_{self.version}-{self.digest[:12]}"
 
     @property
     def kernel_version(self) -> KernelVersion:

@@ -57,19 +57,6 @@ class KeptIndex(ABC):
         """Where it keeps its state: two folders below the cache."""
 
     @abstractmethod
-    def download(
-        self,
-        packages: tuple[Package, ...],
-        into: Path,
-        name: str,
-        progress: Progress | None = None,
-    ) -> list[Path]:
-        """Download ``packages`` into the empty folder ``into``, checked; raises KernelUnavailable.
-
-        ``name`` is what errors call the kernel.
-        """
-
-    @abstractmethod
     def _update(self) -> None:
         """Fetch the index and check it, then call :meth:`_refreshed`; raises SuiteUnreadable."""
 
@@ -147,6 +134,25 @@ class KeptIndex(ABC):
         for file in lists:
             remove_tree(file)
         return bool(lists)
+
+
+class PackageIndex(KeptIndex):
+    """An index whose packages are downloaded by it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def download(
+        self,
+        packages: tuple[Package, ...],
+        into: Path,
+        name: str,
+        progress: Progress | None = None,
+    ) -> list[Path]:
+        """Download ``packages`` into the empty folder ``into``, checked; raises KernelUnavailable.
+
+        ``name`` is what errors call the kernel.
+        """
 
 
 def _digest(file: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError, VmtestError
 from vmtest.kernels.archive.candidates import Candidate, matching, nearest, releases
-from vmtest.kernels.archive.kept import Index, KeptIndex, SuiteUnreadable
+from vmtest.kernels.archive.kept import Index, KeptIndex, PackageIndex, SuiteUnreadable
 from vmtest.kernels.files.unpack import fill_from
 from vmtest.kernels.source import spec_of
 from vmtest.kernels.store.store import Manifest, Resolution, Store
@@ -124,7 +124,8 @@ class ArchiveSource(ABC):
                 f"{_nearest(offered, spec.version, 'nearest bootable')}"
             )
         stale = [index.note for index in indexes if index.suite == best.suite]
-        cached = store.get(best.key) is not None
+        stored = store.get(best.key)
+        cached = stored is not None
         resolved = Resolved(
             kernel=kernel,
             version=best.kernel_version,
@@ -133,7 +134,7 @@ class ArchiveSource(ABC):
             size=0 if cached else best.size,
             cached=cached,
             note="; ".join(filter(None, (failures if is_pattern(spec.version) else "", *stale))),
-            digest=best.digest,
+            digest=best.digest or (stored.digest if stored is not None else ""),
         )
         if cached:
             self._remember(resolved, store)
@@ -273,7 +274,7 @@ class ArchiveSource(ABC):
                         indexes.append(result)
         return indexes, failed
 
-    def _find(self, resolved: Resolved, store: Store) -> tuple[Candidate, KeptIndex]:
+    def _find(self, resolved: Resolved, store: Store) -> tuple[Candidate, PackageIndex]:
         """The packages that ``resolved.key`` names, from the indexes as they are now."""
         suites = self._suites(spec_of(resolved.kernel, ArchiveSpec))
         states, _ = self._states(suites, store)
@@ -281,7 +282,9 @@ class ArchiveSource(ABC):
         for index in indexes:
             for candidate in index.candidates:
                 if candidate.key == resolved.key and not candidate.missing:
-                    return candidate, next(s for s in states if s.suite == index.suite)
+                    state = next(s for s in states if s.suite == index.suite)
+                    assert isinstance(state, PackageIndex)  # others bring a kernel in their way
+                    return candidate, state
         raise KernelUnavailable(
             f"{resolved.kernel.name}: {resolved.version.text} ({resolved.origin}) is no longer "
             f"in the index; run the command again to resolve it anew"
@@ -290,6 +293,8 @@ class ArchiveSource(ABC):
     # --- words ---
 
     def _origin(self, candidate: Candidate) -> str:
+        if not candidate.packages:
+            return f"{candidate.suite} {candidate.version.text}"
         first = candidate.packages[0]
         return f"{self.archive.name} {candidate.suite}: {first.name} {first.version}"
 
@@ -334,7 +339,7 @@ class ArchiveSource(ABC):
         entry: Path,
         name: str,
         candidate: Candidate,
-        state: KeptIndex,
+        state: PackageIndex,
         progress: Progress | None,
     ) -> Manifest:
         downloads = entry.parent / "download"

@@ -31,7 +31,7 @@ from vmtest.host.cache import (
 )
 from vmtest.host.debian import Mirror, clean_environment, host_options, sources_text
 from vmtest.kernels.archive.candidates import Package
-from vmtest.kernels.archive.kept import Index, KeptIndex
+from vmtest.kernels.archive.kept import Index, PackageIndex
 from vmtest.kernels.debian.index import (
     find_candidates,
     flavours,
@@ -56,7 +56,7 @@ _TRANSIENT = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class SuiteState(KeptIndex):
+class SuiteState(PackageIndex):
     """The apt state of one suite; making one does no I/O.
 
     ``flavour`` is that of the kernels in its index.

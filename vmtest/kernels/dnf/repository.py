@@ -24,7 +24,7 @@ from vmtest.host.cache import (
     sha256_json,
 )
 from vmtest.kernels.archive.candidates import Package
-from vmtest.kernels.archive.kept import Index, KeptIndex, SuiteUnreadable
+from vmtest.kernels.archive.kept import Index, PackageIndex, SuiteUnreadable
 from vmtest.kernels.dnf.index import find_candidates, kernels, primary_of, read_packages
 from vmtest.kernels.dnf.signature import check_metadata, check_package
 from vmtest.kernels.files.download import DownloadFailed, download
@@ -37,7 +37,7 @@ _IN_METALINK = re.compile(r"<url\b[^>]*>\s*(\S+?)/repodata/repomd\.xml\s*</url>"
 
 
 @dataclass(frozen=True, slots=True)
-class Repository(KeptIndex):
+class Repository(PackageIndex):
     """The state of one repository; making one does no I/O.
 
     ``mirror`` is the URL of the archive, None where its mirror list says where it is; ``keys``

@@ -113,6 +113,8 @@ def request_of(spec: KernelSpec, base: Path) -> dict[str, Any]:
         return {"url": file.place, "sha256": file.sha256}
 
     match spec:
+        case MainlineSpec():
+            return {"mainline": spec.version}
         case ArchiveSpec():
             return {spec.table: spec.archive, "version": spec.version, "suites": list(spec.suites)}
         case PathSpec():
@@ -123,8 +125,6 @@ def request_of(spec: KernelSpec, base: Path) -> dict[str, Any]:
             }
         case PackageSpec():
             return {"package": [one(file) for file in spec.files]}
-        case MainlineSpec():
-            return {"mainline": spec.version}
         case TreeSpec():
             config = relative(spec.config)
             return {"tree": {"path": relative(spec.path), "rev": spec.rev, "config": config}}
@@ -158,7 +158,9 @@ def pin(kernels: Iterable[Kernel], lock: Lock, base: Path) -> tuple[Kernel, ...]
 def _locked(spec: KernelSpec, entry: LockEntry) -> LockedSpec:
     # A package version is exact, and so is a commit; the others are asked for one thing only.
     exact = spec
-    if isinstance(spec, ArchiveSpec):
+    if isinstance(spec, MainlineSpec):
+        exact = replace(spec, version=entry.key.removeprefix("mainline-"))
+    elif isinstance(spec, ArchiveSpec):
         exact = replace(spec, version=entry.version)
     elif isinstance(spec, TreeSpec):
         exact = replace(spec, rev=entry.origin.rpartition(" ")[2])
