@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,27 @@ def test_a_network_card_takes_its_driver(tmp_path: Path) -> None:
     without = image(config_file(tmp_path, DEBIAN | {"VIRTIO_NET": "n"}))
     with pytest.raises(UnbootableKernel, match="CONFIG_VIRTIO_NET is not set"):
         check_network(without)
+
+
+def test_all_that_is_missing_is_named(tmp_path: Path) -> None:
+    gone = ("OVERLAY_FS", "SQUASHFS", "VIRTIO_PCI")
+    lacking = {symbol: value for symbol, value in DEBIAN.items() if symbol not in gone}
+    config = config_file(tmp_path, lacking)
+    with pytest.raises(UnbootableKernel) as caught:
+        check(image(config))
+    assert "CONFIG_VIRTIO_PCI is not set: QEMU's devices are virtio over PCI" in str(caught.value)
+    assert "(missing as well: CONFIG_SQUASHFS, CONFIG_OVERLAY_FS)" in str(caught.value)
+
+
+def test_a_module_that_no_package_brought_is_missing(tmp_path: Path) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    names = ("virtio_console", "virtio_blk", "squashfs", "9pnet", "9pnet_virtio", "9p")
+    (modules / "modules.dep").write_text("".join(f"kernel/x/{name}.ko.xz:\n" for name in names))
+    config = config_file(tmp_path, DEBIAN | {"VIRTIO_PCI": "y"})
+    kernel = replace(image(config), modules=modules)
+    with pytest.raises(UnbootableKernel, match=r"OVERLAY_FS is a module and overlay\.ko is not in"):
+        check(kernel)
+    with (modules / "modules.dep").open("a") as more:
+        more.write("kernel/fs/overlay.ko.zst: kernel/x/squashfs.ko.xz\n")
+    assert check(kernel) == ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,6 +52,19 @@ _NEEDS = (
     _Need("BPF_SYSCALL", "BPF programs cannot be loaded", module=False),
     _Need("CGROUP_BPF", "cgroup programs cannot be attached", module=False),
 )
+_MODULES = {
+    "VIRTIO_PCI": "virtio_pci",
+    "VIRTIO_CONSOLE": "virtio_console",
+    "VIRTIO_BLK": "virtio_blk",
+    "SQUASHFS": "squashfs",
+    "NET_9P": "9pnet",
+    "NET_9P_VIRTIO": "9pnet_virtio",
+    "9P_FS": "9p",
+    "FUSE_FS": "fuse",
+    "VIRTIO_FS": "virtiofs",
+    "OVERLAY_FS": "overlay",
+}
+"""What the modules of these symbols are called."""
 _BEFORE_MODULES: Mapping[Share, tuple[str, ...]] = {
     "9p": ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK", "SQUASHFS", "NET_9P", "9P_FS"),
     "virtiofs": ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK", "SQUASHFS", "FUSE_FS", "VIRTIO_FS"),
@@ -69,17 +82,24 @@ def parse(text: str) -> dict[str, str]:
 
 
 def missing(
-    config: Mapping[str, str], *, root: Root = "disk", modules: bool = True, share: Share = "9p"
+    config: Mapping[str, str],
+    *,
+    root: Root = "disk",
+    modules: bool = True,
+    share: Share = "9p",
+    there: Collection[str] | None = None,
 ) -> list[str]:
     """What a guest needs and ``config`` lacks, one reason each, most telling first.
 
     ``modules`` says whether the kernel's modules are at hand: without them, ``=m``
-    is as good as not set.  ``share`` is how the host's files are to be mounted.
+    is as good as not set.  ``there`` are the names of those that are, where that is known: a
+    distribution may keep some in a package of their own.  ``share`` is how the host's files are
+    to be mounted.
     """
     reasons = []
     for need in _NEEDS:
         if root in need.roots and need.share in (None, share):
-            reasons += _lack(need, config, modules)
+            reasons += _lack(need, config, modules) or _gone(need, config, there)
     as_modules = [s for s in _BEFORE_MODULES[share] if config.get(s) == "m"]
     if as_modules and modules and config.get("BLK_DEV_INITRD") != "y":
         reasons.append(
@@ -95,6 +115,14 @@ def _lack(need: _Need, config: Mapping[str, str], modules: bool) -> list[str]:
         return []
     state = "is a module and there are no modules" if value == "m" else "is not set"
     return [f"CONFIG_{need.symbol} {state}: {need.why}"]
+
+
+def _gone(need: _Need, config: Mapping[str, str], there: Collection[str] | None) -> list[str]:
+    """What is a module and is not among those that are there."""
+    name = _MODULES.get(need.symbol)
+    if name is None or there is None or config.get(need.symbol) != "m" or name in there:
+        return []
+    return [f"CONFIG_{need.symbol} is a module and {name}.ko is not in its packages: {need.why}"]
 
 
 def share_of(image: KernelImage) -> Share:
@@ -136,7 +164,11 @@ def check(image: KernelImage, root: Root = "disk") -> str:
         return "its config is unknown: not checked before booting"
     share = share_of(image)
     reasons = missing(
-        _read(image.config), root=root, modules=image.modules is not None, share=share
+        _read(image.config),
+        root=root,
+        modules=image.modules is not None,
+        share=share,
+        there=_modules_in(image),
     )
     if not reasons:
         if share == "virtiofs" and find_virtiofsd() is None:
@@ -146,8 +178,20 @@ def check(image: KernelImage, root: Root = "disk") -> str:
                 f"installed; install one (package virtiofsd), or use a kernel with 9P"
             )
         return ""
-    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    others = ", ".join(dict.fromkeys(reason.split()[0] for reason in reasons[1:]))
     raise UnbootableKernel(
-        f"{image.name}: {image.release} cannot boot as a guest: {reasons[0]}{more}; "
-        f"use Debian's generic flavour or enable it and build again"
+        f"{image.name}: {image.release} cannot boot as a guest: {reasons[0]}"
+        f"{f' (missing as well: {others})' if others else ''}; use another kernel or flavour, or "
+        f"enable what is missing and build again"
     )
+
+
+def _modules_in(image: KernelImage) -> frozenset[str] | None:
+    """The names of ``image``'s modules, None where it has no index of them."""
+    if image.modules is None:
+        return None
+    try:
+        lines = (image.modules / "modules.dep").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return frozenset(Path(line.partition(":")[0]).name.partition(".")[0] for line in lines)
