@@ -568,7 +568,7 @@ SAID["argument"] += [
     "helper access to the packet is not allowed",
 ]
 SAID["bounds"] += ["R2 unbounded size, use 'var &= const' or 'if (var < const)'"]
-SAID["sleepable"] += ["Only fentry/fexit/fmod_ret and lsm programs can be sleepable"]
+SAID["program-flag"] = ["Only fentry/fexit/fmod_ret and lsm programs can be sleepable"]
 SAID["arguments"] += ["func 'tcp_connect' offset 3 is not multiple of 8"]
 SAID["read-only"] += ["read from map forbidden, value_size=4 off=0 size=4"]
 SAID["license"] += ["cannot call kernel function from non-GPL compatible program"]
@@ -999,3 +999,10 @@ def test_what_libbpf_said_last_is_shown_where_no_verifier_was_asked() -> None:
 
 def test_what_nobody_explains_is_told_by_its_errno() -> None:
     assert "EPERM" in explain(program_refused("EPERM"), MODERN).text
+
+
+def test_a_kernel_that_lets_no_such_program_sleep_lacks_something() -> None:
+    log = "Only fentry/fexit/fmod_ret and lsm programs can be sleepable\n"
+    reason = explain(program_refused(log=log), MODERN)
+    assert reason.code in LACKING
+    assert reason.text == "this kernel does not let programs of type kprobe sleep"

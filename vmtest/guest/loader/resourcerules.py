@@ -5,7 +5,7 @@ In the wordings of Linux 5.10 to 7.3; verifierrules.py comes first.
 
 import re
 
-from vmtest.guest.failures import Failure, Kernel, Make, Reason, listed, rules, said
+from vmtest.guest.failures import Failure, Kernel, Make, Reason, rules, said
 
 _STACK_ACCESS = said(
     "stack-access",
@@ -116,11 +116,12 @@ def _for_others(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reas
 
 
 def _no_sleep(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reason:
-    kinds = [kind for kind in (failure.program_type, failure.attach_type) if kind]
-    called = listed(kinds) if kinds else "this type"
+    kind = f"type {failure.program_type}" if failure.program_type else "this type"
+    if failure.attach_type:
+        kind += f" and attach type {failure.attach_type}"
     return Reason(
-        "sleepable",
-        f"this kernel does not let programs of {called} sleep",
+        "program-flag",
+        f"this kernel does not let programs of {kind} sleep",
         "use the section without `.s`, and helpers that do not sleep; or leave the program out on "
         "such kernels",
         f"log: {match.string}",
