@@ -955,6 +955,15 @@ def test_a_strong_symbol_that_the_kernel_lacks_is_named() -> None:
     assert "__weak" in reason.remedy
 
 
+def test_a_symbol_that_the_btf_does_not_describe_is_not_said_to_be_missing() -> None:
+    said = "libbpf: extern (var ksym) 'softnet_data': not found in kernel BTF\n"
+    there = explain(Failure("EINVAL", said), replace(MODERN, functions=frozenset({"softnet_data"})))
+    assert there.text.startswith("this kernel has the symbol softnet_data, and its BTF does not")
+    assert there.code == "ksym"
+    gone = explain(Failure("EINVAL", said), MODERN)
+    assert "has no symbol softnet_data" in gone.text
+
+
 def test_a_member_that_a_struct_ops_lacks_is_named() -> None:
     said = "libbpf: struct_ops init_kern own_cc: Cannot find member f in kernel BTF\n"
     reason = explain(Failure("ENOTSUP", said), MODERN)

@@ -209,6 +209,20 @@ def _prototype(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reas
     )
 
 
+def _undescribed(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason | None:
+    name = match["name"]
+    if not kernel.has_symbol(name):
+        return None
+    return Reason(
+        "ksym",
+        f"this kernel has the symbol {name}, and its BTF does not describe it with a type",
+        f"declare it without one (`extern const void {name} __ksym`) and read it with "
+        "bpf_probe_read_kernel(), or declare it __weak and compare its address with NULL",
+        f"log: {match.string}; probe: /proc/kallsyms has {name}",
+        name=name,
+    )
+
+
 _KFUNC: Make = said(
     "kfunc",
     "this kernel, with the modules that are loaded, has no kfunc {name}",
@@ -358,6 +372,7 @@ LIBBPF = rules(
             "array of char",
         ),
     ),
+    (r"extern \(var ksym\) '(?P<name>[^']*)': not found in kernel BTF", _undescribed),
     (
         r"extern '(?P<name>(?!CONFIG_)[^']*)' \(strong\): not resolved$|"
         r"extern \(var ksym\) '(?P<name2>[^']*)': not found in kernel BTF",
