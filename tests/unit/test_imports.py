@@ -22,7 +22,7 @@ FLOORS = [
     {"vm", "storage"},
     {"matrix"},
     {"bisect"},
-    {"suites", "command", "verify"},
+    {"suites", "command", "verify", "init"},
     {"api"},
     {"cli"},
 ]

@@ -11,6 +11,7 @@ from vmtest.cli import (
     doctor,
     goexec,
     image,
+    init,
     known,
     merge,
     objects,
@@ -61,6 +62,7 @@ app.command("go-exec", help=goexec.EXAMPLE, context_settings={"allow_intersperse
     goexec.go_exec
 )
 app.command("shell", help=shell.EXAMPLE)(shell.shell)
+app.command("init", help=init.EXAMPLE)(init.init)
 app.command("known", help=known.EXAMPLE)(known.known)
 app.command("build", help=build.EXAMPLE)(build.build)
 app.command("report", help=report.EXAMPLE)(report.report)

@@ -29,6 +29,7 @@ def clang_argv(source: Path, target: Path, include: Path) -> list[str]:
         "bpf",
         "-Wall",
         "-Wextra",
+        "-Wno-unused-parameter",  # a program takes its context, whether it looks at it or not
         "-Werror",
         "-MMD",
         "-MF",
@@ -123,7 +124,8 @@ def run_build(command: Sequence[str], directory: Path, log: Path) -> None:
     When it fails with more than a few lines, all of them are in ``log``.
     """
     own = Path(sys.executable).parent
-    argv = [str(own / "vmtest"), *command[1:]] if command[0] == "vmtest" else list(command)
+    ours = [sys.executable, "-m", "vmtest"]
+    argv = [*ours, *command[1:]] if command[0] == "vmtest" else list(command)
     path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{own}"
     try:
         done = interrupt.run(argv, merged=True, cwd=directory, env={**os.environ, "PATH": path})

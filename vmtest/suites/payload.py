@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from vmtest.errors import UsageError
 from vmtest.host.files import FileContent, Files
+from vmtest.host.project import every_file, project_files, selected
 from vmtest.matrix.payload import GUEST_ROOT, KNOWN_FAILURES, guest_code, module_list, size_of, tar
 from vmtest.model.project import Suite
 from vmtest.model.versions import unique
-from vmtest.suites.project import every_file, project_files, selected
 
 PAYLOAD_LIMIT = 64 << 20
 """Bytes of the unpacked payload beyond which it is surely a mistake."""

@@ -1,4 +1,4 @@
-"""The files of the user's project that go along with a suite, where ``root`` asks for them."""
+"""The files of the user's project: those that git knows, and all of them."""
 
 from __future__ import annotations
 

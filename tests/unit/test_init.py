@@ -1,0 +1,150 @@
+"""``vmtest init`` in three kinds of projects: what it writes works as it is."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from command import vmtest
+
+from vmtest.config.file import load
+from vmtest.model.project import Config
+from vmtest.objects.builds import check_object
+from vmtest.objects.compile import clang_argv, run_build
+
+PROGRAM = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+char _license[] SEC("license") = "GPL";
+
+SEC("cgroup_skb/egress")
+int count(struct __sk_buff *skb)
+{
+    return 1;
+}
+"""
+
+
+def lay(root: Path, files: Mapping[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def drafted(root: Path, *options: str) -> Config:
+    said = vmtest("init", "--yes", *options, cwd=root)
+    assert said.status == 0, said
+    return load(root / "kernels.toml")
+
+
+def builds(config: Config, root: Path) -> None:
+    """Assert that [build] makes what kernels.toml names."""
+    if config.build is not None:
+        run_build(config.build, root, root / "log")
+    assert config.objects
+    for build in config.objects:
+        check_object(build.name, build.path)
+
+
+def test_sources_without_a_build_are_built_by_vmtest(tmp_path: Path) -> None:
+    root = lay(tmp_path, {"bpf/count.bpf.c": PROGRAM, "bpf/net/drop.bpf.c": PROGRAM})
+    config = drafted(root)
+    assert [build.name for build in config.objects] == ["count", "drop"]
+    builds(config, root)
+
+
+def test_a_makefile_is_what_builds(tmp_path: Path) -> None:
+    made = clang_argv(Path("src/count.bpf.c"), Path("out/count.bpf.o"), Path("src/include"))
+    makefile = f"all:\n\tmkdir -p out\n\t{shlex.join(made)}\n"
+    root = lay(tmp_path, {"src/count.bpf.c": PROGRAM, "Makefile": makefile})
+    run_build(["make"], root, root / "log")
+    config = drafted(root)
+    assert config.build == ("make",)
+    assert [build.path for build in config.objects] == [root / "out" / "count.bpf.o"]
+    builds(config, root)
+
+
+def test_objects_that_are_not_built_yet_are_asked_for(tmp_path: Path) -> None:
+    root = lay(tmp_path, {"src/count.bpf.c": PROGRAM, "Makefile": "all:\n"})
+    said = vmtest("init", "--yes", cwd=root)
+    assert "build your BPF objects, and name each in kernels.toml" in said.out
+    assert "# [[object]]" in (root / "kernels.toml").read_text()
+
+
+def test_a_python_project_runs_its_tests_with_its_package(tmp_path: Path) -> None:
+    root = lay(
+        tmp_path,
+        {
+            "src/mine/__init__.py": "",
+            "tests/unit/test_it.py": "",
+            "tests/conftest.py": "",
+            "bpf/count.bpf.c": PROGRAM,
+        },
+    )
+    (suite,) = drafted(root).suites
+    assert (suite.name, suite.tests, suite.root) == ("tests", root / "tests", root)
+    assert suite.pythonpath == (root / "src",)
+    assert suite.objects == ("count",)
+
+
+def test_a_go_project_keeps_its_objects_in_git(tmp_path: Path) -> None:
+    root = lay(tmp_path, {"go.mod": "module x\n", "count.bpf.c": PROGRAM})
+    made = clang_argv(root / "count.bpf.c", root / "count_bpfel.o", root / "include")
+    run_build(made, root, root / "log")
+    said = vmtest("init", "--yes", cwd=root)
+    assert "go test -exec 'vmtest go-exec" in said.out
+    config = load(root / "kernels.toml")
+    assert config.build is None
+    assert [(build.name, build.path.name) for build in config.objects] == [
+        ("count", "count_bpfel.o")
+    ]
+
+
+def test_objects_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    root = lay(tmp_path, {"bpf/a/x.bpf.c": PROGRAM, "bpf/b/x.bpf.c": PROGRAM})
+    assert [build.name for build in drafted(root).objects] == ["x", "b-x"]
+
+
+@pytest.mark.parametrize(
+    ("ci", "there", "file"),
+    [
+        ("github", ".github/dependabot.yml", ".github/workflows/kernels.yml"),
+        ("gitlab", ".gitlab-ci.yml", ".gitlab/kernels.yml"),
+    ],
+)
+def test_a_job_is_written_for_the_ci_in_use(ci: str, there: str, file: str, tmp_path: Path) -> None:
+    drafted(lay(tmp_path, {there: "", "bpf/count.bpf.c": PROGRAM}))
+    assert "vmtest verify " in (tmp_path / file).read_text()
+
+
+def test_without_a_ci_there_is_no_job(tmp_path: Path) -> None:
+    drafted(lay(tmp_path, {"bpf/count.bpf.c": PROGRAM}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".gitignore", "bpf", "kernels.toml"]
+
+
+def test_the_line_for_git_is_added_once(tmp_path: Path) -> None:
+    root = lay(tmp_path, {".gitignore": "*.o", "bpf/count.bpf.c": PROGRAM})
+    drafted(root)
+    (root / "kernels.toml").unlink()
+    drafted(root)
+    assert (root / ".gitignore").read_text() == "*.o\n.vmtest/\n"
+
+
+def test_a_kernels_toml_is_never_written_over(tmp_path: Path) -> None:
+    lay(tmp_path, {"kernels.toml": "mine", "bpf/count.bpf.c": PROGRAM})
+    vmtest("init", "--yes", cwd=tmp_path).refuses(2, "kernels.toml is there already")
+    assert (tmp_path / "kernels.toml").read_text() == "mine"
+
+
+def test_without_anybody_to_ask_nothing_is_written(tmp_path: Path) -> None:
+    lay(tmp_path, {"bpf/count.bpf.c": PROGRAM})
+    vmtest("init", cwd=tmp_path).refuses(2, "add --yes")
+    assert [path.name for path in tmp_path.iterdir()] == ["bpf"]
+
+
+def test_a_ci_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    vmtest("init", "--ci", "jenkins", cwd=tmp_path).refuses(2, "--ci jenkins: write github, gitlab")

@@ -1,0 +1,1 @@
+"""`vmtest init`: what a repository has (look), and the files that make a start (draft)."""

@@ -1,0 +1,201 @@
+"""The files that ``vmtest init`` writes, from what a repository has.  Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+from vmtest.init.look import Found
+
+IGNORED = (".vmtest/",)
+"""What ``.gitignore`` needs."""
+_TARGET = PurePosixPath("build")
+_HEAD = """\
+# Which kernels vmtest boots, and what it runs in them. `vmtest kernels list` shows what these are
+# today, `vmtest verify` loads the objects, `vmtest run` runs the suites.
+schema = 1
+
+# The kernels are packages of this archive.
+[apt.debian]
+suites = ["bullseye-security", "bookworm-security", "trixie-security", "trixie-backports"]
+"""
+_KERNEL = """
+[[kernel]]
+name = "{name}"
+apt = "debian"
+version = "{version}"
+suites = ["{suite}"]
+tags = ["default"]
+"""
+_KERNELS = (
+    ("5.10", "5.10.*", "bullseye-security"),
+    ("6.1", "6.1.*", "bookworm-security"),
+    ("6.12", "6.12.*", "trixie-security"),
+    ("newest", "*", "trixie-backports"),
+)
+
+
+def kernels_toml(found: Found) -> str:
+    """The text of a kernels.toml for ``found``."""
+    objects = named(built(found))
+    parts = [_HEAD, *(_KERNEL.format(name=n, version=v, suite=s) for n, v, s in _KERNELS)]
+    command = build_command(found)
+    if command:
+        parts.append(f"\n# Runs before anything is loaded.\n[build]\ncommand = {_list(command)}\n")
+    for name, path in objects.items():
+        parts.append(f'\n[[object]]\nname = "{name}"\npath = {json.dumps(str(path))}\n')
+    if not objects:
+        parts.append(
+            "\n# Add each BPF object as soon as it can be built:\n"
+            '# [[object]]\n# name = "mine"\n# path = "build/mine.bpf.o"\n'
+        )
+    suites = _suites(found, list(objects))
+    if suites:
+        parts.append(
+            "\n# The guest has Python and pytest. What your tests import beside the project's own\n"
+            "# code goes into its image:\n"
+            '# [guest]\n# packages = ["python3-yaml"]\n'
+        )
+    return "".join([*parts, *suites])
+
+
+def build_command(found: Found) -> tuple[str, ...]:
+    """What makes the objects: the project's Makefile, else vmtest itself; () for nothing to make.
+
+    Go projects keep the objects of bpf2go in git.
+    """
+    if not found.sources or (found.go and found.objects):
+        return ()
+    if found.make:
+        return ("make",)
+    return ("vmtest", "build", "--source", str(_folder(found.sources)), "--target", str(_TARGET))
+
+
+def built(found: Found) -> tuple[PurePosixPath, ...]:
+    """The objects of the project: those that are there, else those that ``vmtest build`` makes."""
+    if build_command(found)[:1] != ("vmtest",):
+        return found.objects
+    folder = _folder(found.sources)
+    return tuple(
+        _TARGET / path.relative_to(folder).with_suffix(".o") for path in sorted(found.sources)
+    )
+
+
+def named(objects: Sequence[PurePosixPath]) -> Mapping[str, PurePosixPath]:
+    """``objects`` by the names that kernels.toml gives them."""
+    names: dict[str, PurePosixPath] = {}
+    for path in objects:
+        name = _NOT_IN_NAMES.sub("-", _SUFFIX.sub("", path.name)) or "object"
+        while name in names:
+            name = f"{_NOT_IN_NAMES.sub('-', path.parent.name)}-{name}"
+        names[name] = path
+    return names
+
+
+_SUFFIX = re.compile(r"(\.bpf|_(x86_)?bpfel|_(x86_)?bpf)?\.o$")
+_NOT_IN_NAMES = re.compile(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._+-]")
+
+
+def _folder(sources: Sequence[PurePosixPath]) -> PurePosixPath:
+    """The folder that all ``sources`` lie in."""
+    common = sources[0].parent
+    while not all(path.is_relative_to(common) for path in sources):
+        common = common.parent
+    return common
+
+
+def _suites(found: Found, objects: Sequence[str]) -> list[str]:
+    return [
+        f'\n[[suite]]\nname = "{folder.name or "tests"}"\ntests = {json.dumps(str(folder))}\n'
+        f'root = "."                # the whole project goes along, and pytest runs here\n'
+        f"pythonpath = {_list([found.pythonpath])}\nobjects = {_list(objects)}\n"
+        for folder in found.tests
+    ]
+
+
+def _list(words: Sequence[str]) -> str:
+    return json.dumps(list(words))
+
+
+def workflow(found: Found) -> str:
+    """A workflow of GitHub Actions that runs what kernels.toml has."""
+    return _GITHUB.replace("COMMAND", command(found))
+
+
+def gitlab(found: Found) -> str:
+    """A job of GitLab's CI that runs what kernels.toml has."""
+    return _GITLAB.replace("COMMAND", command(found))
+
+
+def command(found: Found) -> str:
+    """``run`` where there are suites, else ``verify``."""
+    return "run" if found.tests else "verify"
+
+
+_GITHUB = """\
+# Written by `vmtest init`. VMTEST says where pip gets vmtest from (a git URL or a wheel), the other
+# two name a Debian mirror, because the kernels are Debian's: variables of the repository.
+name: kernels
+on: [push, pull_request]
+permissions:
+  contents: read
+jobs:
+  kernels:
+    runs-on: ubuntu-24.04
+    timeout-minutes: 60
+    env:
+      VMTEST: ${{ vars.VMTEST }}
+      VMTEST_DEBIAN_MIRROR: ${{ vars.VMTEST_DEBIAN_MIRROR }}
+      VMTEST_DEBIAN_SECURITY_MIRROR: ${{ vars.VMTEST_DEBIAN_SECURITY_MIRROR }}
+    steps:
+      - uses: actions/checkout@v4
+      - uses: actions/setup-python@v5
+        with:
+          python-version: "3.12"
+      - name: Let this user open /dev/kvm
+        run: test ! -e /dev/kvm || sudo chmod a+rw /dev/kvm
+      - uses: actions/cache@v4
+        with:
+          path: ~/.cache/vmtest
+          key: vmtest-${{ hashFiles('kernels.toml') }}-${{ github.run_id }}
+          restore-keys: vmtest-${{ hashFiles('kernels.toml') }}-
+      - run: |
+          python3 -m venv .venv
+          .venv/bin/pip install "$VMTEST"
+          .venv/bin/python -m vmtest.host
+          .venv/bin/vmtest COMMAND --markdown summary.md --junit junit.xml
+      - run: test ! -e summary.md || cat summary.md >> "$GITHUB_STEP_SUMMARY"
+        if: always()
+      - uses: actions/upload-artifact@v4
+        if: always()
+        with:
+          name: run
+          path: .vmtest/runs
+          include-hidden-files: true
+"""
+_GITLAB = """\
+# Written by `vmtest init`. VMTEST says where pip gets vmtest from (a git URL or a wheel): a
+# variable of the project. Debian's mirrors are those of the image.
+kernels:
+  image: debian:trixie
+  timeout: 1h
+  variables:
+    VMTEST_CACHE: $CI_PROJECT_DIR/.cache/vmtest
+  cache:
+    key:
+      files: [kernels.toml]
+    paths: [.cache/vmtest]
+  script:
+    - apt-get update && apt-get install -y --no-install-recommends python3-venv git
+    - python3 -m venv .venv
+    - .venv/bin/pip install "$VMTEST"
+    - .venv/bin/python -m vmtest.host
+    - .venv/bin/vmtest COMMAND --junit junit.xml
+  artifacts:
+    when: always
+    paths: [.vmtest/runs]
+    reports:
+      junit: junit.xml
+"""
