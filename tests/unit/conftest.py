@@ -37,6 +37,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mirrors that a package of this host may know take no part."""
+    monkeypatch.setattr("vmtest.host.debian.TEMPLATES", tmp_path / "no-templates")
+
+
 @pytest.fixture
 def watch(tmp_path: Path) -> Iterator[Watch]:
     """Makes a suite of a text, with files beside it; its processes end with the test."""

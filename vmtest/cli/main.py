@@ -23,7 +23,7 @@ from vmtest.cli import (
 from vmtest.cli import exec as exec_command
 from vmtest.cli.bisect import packages as bisect
 from vmtest.cli.bisect import step
-from vmtest.cli.kernels import available, lock, prune
+from vmtest.cli.kernels import available, lock, presets, prune
 from vmtest.cli.kernels import list as kernels
 
 app = typer.Typer(
@@ -70,6 +70,8 @@ app.command("verify", help=verify.EXAMPLE)(verify.verify)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
 kernels.app.command("available", help=available.AVAILABLE)(available.available)
+kernels.app.command("presets", help=presets.PRESETS)(presets.presets)
+kernels.app.command("add", help=presets.ADD)(presets.add)
 kernels.app.command("outdated", help=available.OUTDATED)(available.outdated)
 kernels.app.command("lock", help=lock.EXAMPLE)(lock.lock)
 kernels.app.command("prune", help=prune.EXAMPLE)(prune.prune)

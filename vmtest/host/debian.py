@@ -23,6 +23,8 @@ from vmtest.model.versions import PackageVersion
 
 KEYRINGS = Path("/usr/share/keyrings")
 """Where packages put the keys of distributions."""
+TEMPLATES = Path("/usr/share/python-apt/templates")
+"""Where python-apt-common has what it knows of distributions."""
 _KEYRING_PACKAGES = {"ubuntu": "ubuntu-keyring"}
 _HOST_OPTIONS = re.compile(
     r"Acquire::(https?|socks5?h?|ftp|ForceIPv4|ForceIPv6|Proxy[\w-]*|Queue-Mode)(::|\s)",
@@ -250,6 +252,33 @@ def host_mirrors(etc: Path = Path("/etc/apt"), distribution: str = "debian") -> 
     return Mirrors(main, security)
 
 
+def template_mirrors(distribution: str) -> Mirrors:
+    """The mirrors of a distribution that the package python-apt-common names, if it is here.
+
+    Every Ubuntu has it, and with it Debian's mirrors.
+    """
+    file = TEMPLATES / f"{distribution.capitalize()}.info"
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Mirrors(None, None)
+    keys = _default_keyring(distribution)
+    main: Mirror | None = None
+    security: Mirror | None = None
+    for fields in paragraphs(text):
+        suite, uri = (
+            fields.get("suite", ""),
+            fields.get("baseuri-amd64") or fields.get("baseuri", ""),
+        )
+        if not suite or not re.match(r"https?://", uri):
+            continue
+        if is_security(suite):
+            security = security or Mirror(uri, keys, str(file))
+        else:
+            main = main or Mirror(uri, keys, str(file))
+    return Mirrors(main, security)
+
+
 def find_mirrors(
     archive: str,
     mirror: str | None = None,
@@ -264,13 +293,14 @@ def find_mirrors(
     """The mirrors of the archive called ``archive`` in kernels.toml, which is ``distribution``'s.
 
     The environment goes before kernels.toml, and that before the configuration of a
-    host of that distribution.  Only Debian keeps security updates on a mirror of their own.
+    host of that distribution; another host may have its mirrors from
+    python-apt-common.  Only Debian keeps security updates on a mirror of their own.
     Raises UsageError with the cure when none of them names one, or when there are no keys to
     check signatures with.
     """
     env = os.environ if environment is None else environment
     own = host_is(distribution, os_release)
-    host = host_mirrors(etc, distribution) if own else Mirrors(None, None)
+    host = host_mirrors(etc, distribution) if own else template_mirrors(distribution)
     variables = mirror_variables(distribution)
     keys = str(keyring) if keyring is not None else ""
     if keys and not Path(keys).is_file():

@@ -1,1 +1,1 @@
-"""``vmtest kernels``: list, fetch, available, outdated, lock, prune."""
+"""``vmtest kernels``: list, fetch, available, outdated, presets, add, lock, prune."""

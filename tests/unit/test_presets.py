@@ -1,0 +1,135 @@
+"""Ready entries for kernels.toml, written by the real command."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from command import Said
+from typer.testing import CliRunner
+
+from vmtest.cli.main import app
+from vmtest.config import file as configuration
+from vmtest.config import presets
+from vmtest.host.debian import find_mirrors
+
+BEFORE = """# What we support.
+schema = 1
+
+[apt.mine]   # our own
+suites = ["stable"]
+
+[[kernel]]
+name = "ours"   # the oldest
+apt = "mine"
+version = "6.1.*"
+
+[[suite]]
+name = "s"
+tests = "t.py"
+"""
+
+
+def add(project: Path, *arguments: str) -> Said:
+    """Run ``vmtest kernels add`` here, where a test can replace what the host knows."""
+    done = CliRunner().invoke(app, ["kernels", "add", *arguments])
+    return Said(done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("EL9", "UBUNTU", "DEBIAN"):
+        monkeypatch.delenv(f"VMTEST_{name}_MIRROR", raising=False)
+    monkeypatch.setattr("vmtest.host.debian.TEMPLATES", tmp_path / "no-templates")
+    monkeypatch.setattr("vmtest.cli.kernels.presets._KEY_FOLDERS", (tmp_path / "keys",))
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "kernels.toml").write_text(BEFORE)
+    (folder / "key").write_text("a key\n")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", list(presets.presets()))
+def test_every_preset_is_a_whole_configuration(name: str, tmp_path: Path) -> None:
+    preset = presets.find(name)
+    more = {} if preset.table == "mainline" else {"mirror": "https://example.org/x"}
+    text = presets.added("", tmp_path / "kernels.toml", preset, more)
+    config = configuration.parse(text, tmp_path / "kernels.toml")
+    assert [kernel.name for kernel in config.kernels] == list(preset.kernels)
+    assert "://" not in (Path(presets.__file__).parents[1] / "presets.toml").read_text()
+
+
+def test_comments_and_everything_else_stay_as_they_were(project: Path) -> None:
+    options = ("--mirror", "https://example.org/9", "--keyring", "key")
+    assert add(project, "el9", *options).status == 0
+    text = (project / "kernels.toml").read_text()
+    kept = text.splitlines()
+    assert all(line in kept for line in BEFORE.splitlines())
+    data = tomllib.loads(text)
+    assert data["dnf"]["el9"] == {
+        "repositories": ["BaseOS/x86_64/os"],
+        "signed": "packages",
+        "mirror": "https://example.org/9",
+        "keyring": str(project / "key"),
+    }
+    assert data["kernel"][-1] == {"name": "el9", "dnf": "el9", "version": "5.14.*"}
+
+
+def test_a_project_without_kernels_toml_gets_one(project: Path) -> None:
+    (project / "kernels.toml").unlink()
+    assert add(project, "upstream-lts").status == 0
+    config = configuration.load(project / "kernels.toml")
+    assert "5.15" in [kernel.name for kernel in config.kernels]
+
+
+def test_the_mirror_of_a_variable_and_the_key_of_a_package_are_enough(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = project.parent / "keys/rocky/RPM-GPG-KEY-Rocky-9"
+    key.parent.mkdir(parents=True)
+    key.touch()
+    monkeypatch.setenv("VMTEST_EL9_MIRROR", "https://example.org/9")
+    assert add(project, "el9").status == 0
+    archive = tomllib.loads((project / "kernels.toml").read_text())["dnf"]["el9"]
+    assert archive["keyring"] == str(key) and "mirror" not in archive
+
+
+@pytest.mark.parametrize("name", ["el9", "ubuntu-24-04"])
+def test_a_host_that_knows_no_mirror_gets_the_lines_to_paste(project: Path, name: str) -> None:
+    lines = ("or paste these lines into kernels.toml", "[[kernel]]", 'mirror = "https://HOST/')
+    add(project, name).refuses(2, *lines)
+    assert (project / "kernels.toml").read_text() == BEFORE
+
+
+def test_what_is_there_already_is_not_overwritten(project: Path) -> None:
+    assert add(project, "upstream-lts").status == 0
+    said = 'has a kernel "5.4" already'
+    add(project, "upstream-lts").refuses(2, said)
+
+
+def test_an_unknown_preset_is_refused_with_the_nearest(project: Path) -> None:
+    said = 'there is no such preset (did you mean "debian"?)'
+    add(project, "debain").refuses(2, said)
+
+
+def test_another_hosts_mirrors_come_from_what_a_package_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.host.debian.TEMPLATES", tmp_path)
+    (tmp_path / "Debian.info").write_text(
+        "ChangelogURI: http://no.example\n\nSuite: trixie\nBaseURI: http://ports.example/d\n"
+        "BaseURI-amd64: http://m.example/debian\nComponent: main\nComponent: contrib\n\n"
+        "Suite: trixie-security\nBaseURI: http://s.example/debian-security\n"
+    )
+    os_release = tmp_path / "os-release"
+    os_release.write_text("ID=ubuntu\n")
+    keyring = tmp_path / "keys.gpg"
+    keyring.touch()
+    found = find_mirrors(
+        "debian", keyring=keyring, environment={}, etc=tmp_path, os_release=os_release
+    )
+    assert found.main is not None and found.main.uri == "http://m.example/debian"
+    assert found.security is not None
+    assert found.security.uri == "http://s.example/debian-security"

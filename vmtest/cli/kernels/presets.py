@@ -1,0 +1,107 @@
+"""``vmtest kernels presets`` and ``add``: ready entries for kernels.toml."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vmtest.cli import common, options
+from vmtest.config import file as configuration
+from vmtest.config import presets as ready
+from vmtest.errors import UsageError
+from vmtest.host.debian import find_mirrors, mirror_variables
+from vmtest.host.write import write_file
+
+PRESETS = """List ready entries for kernels.toml.
+
+Example: [bold]vmtest kernels presets[/bold]
+"""
+
+ADD = """Write a ready entry into kernels.toml; its comments stay.
+
+The mirror is taken from this host or from a variable, else give it with --mirror.
+
+Example: [bold]vmtest kernels add ubuntu-24-04[/bold]
+"""
+
+_KEY_FOLDERS = (Path("/etc/pki/rpm-gpg"), Path("/usr/share/distribution-gpg-keys"))
+
+
+def presets() -> None:
+    """Print a line a preset."""
+    with common.reported():
+        table = Table(box=None, pad_edge=False)
+        for heading in ("preset", "kernels", "what it is"):
+            table.add_column(heading, overflow="fold")
+        for preset in ready.presets().values():
+            table.add_row(preset.name, ", ".join(preset.kernels), preset.says)
+        Console(width=None if os.isatty(1) else 140).print(table)
+
+
+def add(
+    preset: Annotated[str, typer.Argument(help="A name from vmtest kernels presets.")],
+    mirror: Annotated[str | None, typer.Option(metavar="URL", help="Where the archive is.")] = None,
+    keyring: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The keys that sign it.")
+    ] = None,
+    config: options.ConfigOption = None,
+) -> None:
+    """Find mirror and keys, then write the tables."""
+    with common.reported():
+        chosen = ready.find(preset)
+        file = config or _nearest()
+        more = _found(chosen, mirror, keyring)
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        write_file(file, ready.added(text, file, chosen, more))
+        common.say(f"{file}: added {preset}: the kernels {', '.join(chosen.kernels)}")
+
+
+def _nearest() -> Path:
+    try:
+        return configuration.find(Path.cwd())
+    except UsageError:
+        return Path.cwd() / "kernels.toml"
+
+
+def _found(chosen: ready.Preset, mirror: str | None, keyring: Path | None) -> dict[str, str]:
+    """The keys to add to the archive's table; raises UsageError where one is not known."""
+    given = {"mirror": mirror, "keyring": str(keyring.absolute()) if keyring else None}
+    more = {key: value for key, value in given.items() if value is not None}
+    if chosen.table == "apt":
+        distribution = chosen.archive.get("distribution", "debian")
+        try:
+            find_mirrors(chosen.archive_name, mirror, None, keyring, distribution=distribution)
+        except UsageError as error:
+            raise UsageError(f"{error}{_paste(chosen, more)}") from error
+    if chosen.table == "dnf":
+        variable, _ = mirror_variables(chosen.archive_name)
+        key = keyring or _key(chosen)
+        if key is not None:
+            more.setdefault("keyring", str(key))
+        lacking = [] if mirror or os.environ.get(variable) else [f"mirror (or {variable})"]
+        lacking += [] if key else ["keyring"]
+        if lacking:
+            raise UsageError(
+                f"preset {chosen.name}: this host does not know {' and '.join(lacking)}; give "
+                f"--mirror URL and --keyring FILE{_paste(chosen, more)}"
+            )
+    return more
+
+
+def _key(chosen: ready.Preset) -> Path | None:
+    """The first of a preset's keys that a package of this host has brought."""
+    for name in chosen.keys:
+        for folder in _KEY_FOLDERS:
+            if found := next(folder.rglob(name), None):
+                return found
+    return None
+
+
+def _paste(chosen: ready.Preset, more: dict[str, str]) -> str:
+    here = {"mirror": "https://HOST/PATH", "keyring": "FILE"} | more
+    return f"; or paste these lines into kernels.toml:\n\n{ready.lines(chosen, here)}"
