@@ -236,6 +236,10 @@ class CommandRun:
 
 
 def _reader(command: Command) -> Reader | None:
-    if command.format is None or command.format.kind == "junit":
-        return None
-    return GoTest(command.suite) if command.format.kind == "gotest" else Tap(command.suite)
+    match None if command.format is None else command.format.kind:
+        case "gotest":
+            return GoTest(command.suite)
+        case "tap":
+            return Tap(command.suite)
+        case "junit" | None:  # in a file, or nowhere
+            return None
