@@ -1,4 +1,4 @@
-"""A matrix run and recorded: run.json, matrix.json, a junit.xml for each kernel."""
+"""A matrix run and recorded: run.json, matrix.json, report.html, a junit.xml for each kernel."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from vmtest.api.page import leave_page
 from vmtest.host.git import checkout_of
 from vmtest.host.write import write_file
 from vmtest.matrix.bench import Hold
@@ -78,6 +79,7 @@ def carry_out(
         with suppress(OSError):  # the next line says what is wrong
             folder.kernel(result.kernel)  # a kernel that could not be had has none yet
         write(folder.path / result.kernel / "junit.xml", junit.render_kernel(result))
+    leave_page(matrix, folder.path, emit)
     return matrix
 
 

@@ -48,6 +48,7 @@ def exec_(
     junit_file: options.JunitOption = None,
     markdown_file: options.MarkdownOption = None,
     json_file: options.JsonOption = None,
+    html_file: options.HtmlOption = None,
 ) -> None:
     """Run the command in the matrix; the module's EXAMPLE is its help."""
     request = CommandRequest(
@@ -64,7 +65,7 @@ def exec_(
     with common.reported(own=OWN_FAULT if one_name(request.kernels) else None):
         common.check_accelerator(accel)
         settings = project.load_config_or_builtin(config)
-        reports = Reports(junit_file, markdown_file, json_file)
+        reports = Reports(junit_file, markdown_file, json_file, html_file)
 
         def make_room(single: bool) -> None:
             with common.reported(own=OWN_FAULT if single else None):
@@ -92,7 +93,7 @@ def _carry_out(planned: PlannedCommand, reports: Reports) -> None:
     with view:
         matrix = carry_out(planned.plan, handle, recording)
     show(matrix, planned.plan.folder, told)
-    reports.render(matrix)
+    reports.render(matrix, planned.plan.folder)
     reports.end(matrix)
 
 

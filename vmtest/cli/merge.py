@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from vmtest.api.page import leave_page
 from vmtest.api.project import load_config
 from vmtest.cli import common, options
 from vmtest.cli.report import read_any
 from vmtest.cli.reports import Reports
 from vmtest.cli.run import show
 from vmtest.errors import VmtestError
+from vmtest.report import live
 from vmtest.report.merge import merge as merge_matrices
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
@@ -33,6 +35,7 @@ def merge(
     junit: options.JunitOption = None,
     markdown: options.MarkdownOption = None,
     json_file: options.JsonOption = None,
+    html: options.HtmlOption = None,
     config: options.ConfigOption = None,
 ) -> None:
     """Merge; exits with the status of the whole."""
@@ -43,9 +46,10 @@ def merge(
         folder = runs.create(project)
         folder.write("matrix.json", matrix_json.render(merged))
         folder.describe({"merged": run, "started": runs.utc_now()})
+        leave_page(merged, folder.path, live.view(sys.stdout).handle)
         show(merged, folder, sys.stdout)
-        reports = Reports(junit, markdown, json_file)
-        reports.render(merged)
+        reports = Reports(junit, markdown, json_file, html)
+        reports.render(merged, folder)
         reports.end(merged)
 
 

@@ -32,6 +32,7 @@ def report(
     junit: options.JunitOption = None,
     markdown: options.MarkdownOption = None,
     json_file: options.JsonOption = None,
+    html: options.HtmlOption = None,
     config: options.ConfigOption = None,
 ) -> None:
     """Render; exits with the status that the run had."""
@@ -39,8 +40,8 @@ def report(
         folder = find_run(run, config)
         matrix = read_matrix(folder)
         show(matrix, folder, sys.stdout)
-        reports = Reports(junit, markdown, json_file)
-        reports.render(matrix)
+        reports = Reports(junit, markdown, json_file, html)
+        reports.render(matrix, folder)
         reports.end(matrix)
 
 

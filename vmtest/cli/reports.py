@@ -9,12 +9,14 @@ from typing import NoReturn
 
 import typer
 
+from vmtest.api.page import page_of
 from vmtest.cli.common import INFRASTRUCTURE, say
 from vmtest.errors import UsageError, os_words
 from vmtest.host.write import write_file
 from vmtest.model.results import OWN_FAULT, Matrix, exit_status
 from vmtest.report import junit, markdown
 from vmtest.runs import matrix_json
+from vmtest.runs.folder import RunFolder
 
 
 class Reports:
@@ -24,9 +26,13 @@ class Reports:
     """
 
     def __init__(
-        self, junit: Path | None = None, markdown: Path | None = None, json: Path | None = None
+        self,
+        junit: Path | None = None,
+        markdown: Path | None = None,
+        json: Path | None = None,
+        html: Path | None = None,
     ) -> None:
-        self.files = (junit, markdown, json)
+        self.files = (junit, markdown, json, html)
         self.problems: dict[Path, str] = {}
 
     def make_room(self, *others: Path | None) -> None:
@@ -55,12 +61,13 @@ class Reports:
         else:
             self.problems.pop(file, None)  # there was room again
 
-    def render(self, matrix: Matrix) -> None:
-        """Write the reports that were asked for."""
+    def render(self, matrix: Matrix, folder: RunFolder) -> None:
+        """Write the reports that were asked for; ``folder`` is the run's."""
         renderers: tuple[Callable[[Matrix], str | bytes], ...] = (
             junit.render,
             markdown.render,
             matrix_json.render,
+            lambda matrix: page_of(matrix, folder.path),
         )
         for file, render in zip(self.files, renderers, strict=True):
             if file is not None:

@@ -50,6 +50,7 @@ def run(
     junit_file: options.JunitOption = None,
     markdown_file: options.MarkdownOption = None,
     json_file: options.JsonOption = None,
+    html_file: options.HtmlOption = None,
     shell_on_failure: options.ShellOnFailureOption = False,
     locked: options.LockedOption = False,
 ) -> None:
@@ -70,7 +71,7 @@ def run(
             accelerator=accel,
             warm=warm,
         )
-        reports = Reports(junit_file, markdown_file, json_file)
+        reports = Reports(junit_file, markdown_file, json_file, html_file)
         view = live.view(sys.stdout)
         planned = plan_suites(settings, request, noted(view.handle), reports.make_room)
         hold = InteractiveHold(view) if shell_on_failure else None
@@ -80,7 +81,7 @@ def run(
         if planned.collects:
             show_collected(matrix, settings, planned.builds)
         show(matrix, planned.plan.folder, sys.stdout)
-        reports.render(matrix)
+        reports.render(matrix, planned.plan.folder)
         reports.end(matrix)
 
 

@@ -66,6 +66,7 @@ def verify(
     json_file: options.JsonOption = None,
     junit_file: options.JunitOption = None,
     markdown_file: options.MarkdownOption = None,
+    html_file: options.HtmlOption = None,
     csv: options.CsvOption = None,
     log_level: options.LogLevelOption = 4,
     log_limit: options.LogLimitOption = "16M",
@@ -82,7 +83,7 @@ def verify(
             raise UsageError(f"--log-level {log_level}: write 1, 2 or 4")
         rules = _rules(fail_on, baseline, against)
         output = Output.prepared(
-            Reports(junit_file, markdown_file, json_file), csv, save, bool(object_)
+            Reports(junit_file, markdown_file, json_file, html_file), csv, save, bool(object_)
         )
         if from_run is not None:
             _no_objects(object_, against, attach, type_, libbpf)
@@ -159,7 +160,7 @@ class Output:
     def end(self, matrix: Matrix, folder: RunFolder) -> NoReturn:
         """Show and write all of it, and exit."""
         show(matrix, folder, sys.stdout)
-        self.reports.render(matrix)
+        self.reports.render(matrix, folder)
         if self.csv is not None:
             write_csv(matrix, self.csv, self.reports)
         if self.save is not None:

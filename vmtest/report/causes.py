@@ -58,6 +58,11 @@ class Cause:
     loads: tuple[tuple[KernelResult, LoadResult], ...] = ()
 
     @property
+    def decides(self) -> bool:
+        """Whether a kernel did not pass where it holds; a refused load need not matter."""
+        return any(kernel.status not in WELL for kernel in self.kernels)
+
+    @property
     def count(self) -> int:
         """How many results it explains; a kernel without any counts once."""
         return len(self.tests) + len(self.loads) or len(self.kernels)
@@ -82,7 +87,8 @@ _Key = tuple[str, ...]
 def causes(matrix: Matrix) -> tuple[Cause, ...]:
     """Every cause of ``matrix``: those of some kernels first, then those of all.
 
-    Within these, kernels as a whole come first, then tests, then loads, as they ran.
+    What decides nothing (``decides``) comes last.  Within these, kernels as a whole come first,
+    then tests, then loads, as they ran.
     """
     groups: dict[_Key, _Group] = {}
     for kernel in matrix.kernels:
@@ -101,12 +107,12 @@ def causes(matrix: Matrix) -> tuple[Cause, ...]:
             _add_kernel(groups, kernel, kernel.reason)
     distinct = {id(group): group for group in groups.values()}  # a group may have several keys
     found = [_cause(group, len(matrix.kernels)) for group in distinct.values()]
-    return tuple(sorted(found, key=lambda cause: cause.everywhere))
+    return tuple(sorted(found, key=lambda cause: (not cause.decides, cause.everywhere)))
 
 
 def mask(text: str, words: Iterable[str] = ()) -> str:
     """``text`` without what differs from run to run; ``words`` are masked as well."""
-    for word in sorted(filter(None, words), key=len, reverse=True):
+    for word in sorted((word for word in words if word and word in text), key=len, reverse=True):
         text = re.sub(rf"(?<![\w.]){re.escape(word)}(?![\w.])", "…", text)
     for pattern, instead in _MASKS:
         text = pattern.sub(instead, text)
@@ -217,7 +223,9 @@ def _of_a_load(groups: dict[_Key, _Group], kernel: KernelResult, load: LoadResul
     message = one_line(lines[0] if lines else load.line or load.errno, 1000)
     code = load.reason.code if load.reason else ""
     same = ("load", load.object, load.verdict, code, mask(message, (load.program,)))
-    group = _into(groups, same, _Group(loads.mark_of(load), message, load.object), kernel)
+    group = _into(
+        groups, same, _Group(loads.mark_of_verdict(load.verdict), message, load.object), kernel
+    )
     group.loads.append((kernel, load))
     if (label := printable(load.label)) not in group.labels:
         group.labels.append(label)

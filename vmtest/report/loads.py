@@ -92,6 +92,11 @@ def objects_of(matrix: Matrix) -> tuple[str, ...]:
     return unique(load.object for kernel in matrix.kernels for load in kernel.loads)
 
 
+def mark_of_verdict(verdict: Verdict) -> Line:
+    """``REJECTED``: the verdict alone."""
+    return _MARKS[verdict]
+
+
 def mark_of(load: LoadResult) -> Line:
     """``ok 812``, ``REJECTED 1523``: verdict, and instructions where they are known."""
     mark = _MARKS[load.verdict]

@@ -111,7 +111,7 @@ def _report(matrix: Matrix, console: Console) -> Iterable[RenderableType]:
         yield Text(f"note: {one_line(note, 1000)}", STYLE[Tone.WARN])
     if matrix.notes:
         yield Text()
-    yield from _causes(found, matrix)
+    yield from _causes([cause for cause in found if cause.decides], matrix)
     yield _summary(matrix)
 
 

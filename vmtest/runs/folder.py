@@ -117,5 +117,7 @@ def find(project: Path, run: str | None) -> RunFolder:
 
 LOG = "command.log"
 """The file in a kernel's folder that holds all the command wrote."""
+PROBE = "feature-probe.txt"
+"""The file in a kernel's folder that holds the output of ``bpftool feature probe``."""
 JUNIT_COPY = "command.xml"
 """The file in a kernel's folder that holds the JUnit file of the command's."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix, Status
 from vmtest.runs import matrix_json
-from vmtest.runs.folder import RunFolder
+from vmtest.runs.folder import PROBE, RunFolder
 from vmtest.runs.rows import kept
 
 
@@ -25,3 +28,24 @@ def read_matrix(folder: RunFolder) -> Matrix:
                 result = replace(found, reason="the runner ended before this kernel did")
         kernels.append(result)
     return replace(matrix, kernels=tuple(kernels))
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What run.json says of the run in ``folder``; nothing where it cannot be read."""
+    try:
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def read_probes(folder: Path, matrix: Matrix) -> dict[str, str]:
+    """What each kernel's probe said it can do, by kernel; those whose file can be read."""
+    found = {}
+    for kernel in matrix.kernels:
+        try:
+            text = (folder / kernel.kernel / PROBE).read_text(encoding="utf-8", errors="replace")
+        except (OSError, ValueError):  # a name with a null character is no path
+            continue
+        found[kernel.kernel] = text
+    return found

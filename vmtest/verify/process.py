@@ -26,6 +26,7 @@ from vmtest.matrix.wire import Hello, Lines
 from vmtest.model.loads import LoadResult, Verdict, row_of
 from vmtest.model.project import Loading
 from vmtest.model.text import last_line
+from vmtest.runs.folder import PROBE
 from vmtest.runs.rows import LOADS, OTHER_LOADS
 from vmtest.verify.events import (
     EVENTS,
@@ -47,8 +48,6 @@ PLAN = f"{GUEST_ROOT}/verify.json"
 """Where the plan lies in the guest."""
 LOG = "verify.log"
 """The file in a kernel's folder with what the loader wrote on standard error."""
-PROBE = "feature-probe.txt"
-"""The file in a kernel's folder with the output of ``bpftool feature probe``."""
 
 _GRACE = 10.0  # seconds for a killed process to end, times the deadlines' factor
 _LONGEST_NAME = 80

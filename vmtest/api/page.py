@@ -1,0 +1,39 @@
+"""The page of a run: from its folder, and into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from vmtest.errors import bug_words, os_words
+from vmtest.host.write import write_file
+from vmtest.model.events import Event, Note
+from vmtest.model.results import Matrix
+from vmtest.report.html.page import Memory, render
+from vmtest.runs.events import read_events
+from vmtest.runs.read import read_facts, read_probes
+
+PAGE = "report.html"
+"""The file in a run's folder that shows it in a browser."""
+
+
+def page_of(matrix: Matrix, folder: Path, *, beside: bool = False) -> str:
+    """The page of ``matrix``, with what its run's ``folder`` remembers besides.
+
+    ``beside`` has it link to the logs: it lies in that folder.
+    """
+    facts, events = read_facts(folder), read_events(folder)
+    return render(matrix, Memory(facts, events, read_probes(folder, matrix), beside))
+
+
+def leave_page(matrix: Matrix, folder: Path, emit: Callable[[Event], None]) -> None:
+    """Write the page into its run's folder; a note says why that failed, and nothing is raised.
+
+    A run is never lost over how it looks.
+    """
+    try:
+        write_file(folder / PAGE, page_of(matrix, folder, beside=True))
+    except OSError as error:
+        emit(Note(f"cannot write {os_words(error)}; the run is complete without it"))
+    except Exception as error:
+        emit(Note(f"{PAGE} could not be made: {bug_words(error)} ({error})"))

@@ -1,0 +1,164 @@
+"""The heat maps' data: every test and every load on every kernel, as small as JSON gets.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vmtest.model.loads import INSTRUCTION_LIMIT, Change, LoadResult, Verdict
+from vmtest.model.results import KernelResult, Matrix, Outcome, TestResult
+from vmtest.model.text import one_line
+from vmtest.report import loads
+from vmtest.report.causes import place_of
+from vmtest.report.table import each_test, labels_of, suites_of, tone_of
+from vmtest.report.text import last_lines
+
+LETTERS = {
+    Outcome.PASSED: "P",
+    Outcome.FAILED: "F",
+    Outcome.ERROR: "E",
+    Outcome.XPASSED: "X",
+    Outcome.LOST: "L",
+    Outcome.NOT_RUN: "-",
+    Outcome.COLLECTED: "c",
+    Outcome.XFAILED: "x",
+    Outcome.SKIPPED: "s",
+    Outcome.NOT_APPLICABLE: "n",
+}
+"""One letter an outcome; ``f`` is flaky, a blank is a test that is not there."""
+_WRONG = frozenset("FEXL")
+_LINES, _COLUMNS = 80, 400
+_ROOM = 1_500_000  # characters of all texts together
+
+
+@dataclass(slots=True)
+class Texts:
+    """Messages, assertions and outputs, each once, until there is no room left."""
+
+    found: dict[tuple[str, ...], int] = field(default_factory=dict)
+    room: int = _ROOM
+    left_out: int = 0
+
+    def number(self, message: str, details: str = "", output: str = "", place: str = "") -> int:
+        """The number of this text; -1 for none."""
+        if not (message or details or output):
+            return -1
+        text = (one_line(message, 500), _end(details), _end(output), place)
+        if text in self.found:
+            return self.found[text]
+        size = sum(map(len, text))
+        if size > self.room:
+            self.left_out += 1
+            text = (text[0][:200], "", "", place)
+            if text in self.found:
+                return self.found[text]
+        else:
+            self.room -= size
+        return self.found.setdefault(text, len(self.found))
+
+
+def _end(text: str) -> str:
+    lines, left_out = last_lines(text, _LINES, _COLUMNS)
+    head = [f"... {left_out} lines before these left out"] if left_out else []
+    return "\n".join([*head, *lines])
+
+
+def grid(matrix: Matrix) -> dict[str, Any]:
+    """What the page's script draws.
+
+    ``tests`` are ``[suite, label, id, letters, {kernel: text}, [milliseconds, ...]]``, rows that
+    differ first; ``loads`` are ``[object, program, cells]`` with ``[mark, tone, instructions,
+    change in percent or null, text]`` or 0 a kernel.
+    """
+    texts = Texts()
+    tests, loaded = list(_tests(matrix, texts)), list(_loads(matrix, texts))
+    return {
+        "kernels": [_kernel(kernel) for kernel in matrix.kernels],
+        "suites": suites_of(matrix),
+        "tests": tests,
+        "objects": loads.objects_of(matrix),
+        "loads": loaded,
+        "limit": INSTRUCTION_LIMIT,
+        "texts": list(texts.found),
+        "leftOut": texts.left_out,
+    }
+
+
+def _kernel(kernel: KernelResult) -> dict[str, str]:
+    return {
+        "name": kernel.kernel,
+        "status": kernel.status.value,
+        "tone": tone_of(kernel.status).value,
+        "exact": kernel.release or kernel.version,
+    }
+
+
+def _letter(test: TestResult) -> str:
+    if test.flaky and test.outcome is Outcome.PASSED:
+        return "f"
+    return LETTERS[test.outcome]
+
+
+def _rank(letters: str) -> int:
+    """Rows that differ and are bad come first, then those that differ, then the bad."""
+    told = set(letters) - {" ", "-"}
+    differs, bad = len(told) > 1, bool(told & _WRONG)
+    return 0 if differs and bad else 1 if differs else 2 if bad else 3
+
+
+def _tests(matrix: Matrix, texts: Texts) -> Iterable[list[Any]]:
+    place = {suite: n for n, suite in enumerate(suites_of(matrix))}
+    labels = labels_of(matrix)
+    of = [{(test.suite, test.test): test for test in kernel.tests} for kernel in matrix.kernels]
+    rows = []
+    for key in each_test(matrix):
+        results = [found.get(key) for found in of]
+        letters = "".join(" " if test is None else _letter(test) for test in results)
+        rows.append((_rank(letters), key, letters, results))
+    for _, key, letters, results in sorted(rows, key=lambda row: row[0]):
+        said = {
+            n: number
+            for n, test in enumerate(results)
+            if test is not None and (number := _text(test, texts)) >= 0
+        }
+        took = [0 if test is None else round(1000 * test.duration) for test in results]
+        yield [place[key[0]], labels[key], key[1], letters, said, took if any(took) else []]
+
+
+def _text(test: TestResult, texts: Texts) -> int:
+    where = place_of(test) if test.outcome is not Outcome.PASSED else ""
+    return texts.number(test.message, test.details, test.output, where)
+
+
+def _loads(matrix: Matrix, texts: Texts) -> Iterable[list[Any]]:
+    place = {name: n for n, name in enumerate(loads.objects_of(matrix))}
+    of = [{(load.object, load.program): load for load in k.loads} for k in matrix.kernels]
+    changes = [_costs(kernel.changes) for kernel in matrix.kernels]
+    keys = dict.fromkeys(key for found in of for key in found)
+    rows = []
+    for key in keys:
+        cells: list[Any] = [
+            0 if key not in found else _cell(found[key], cost.get(key), texts)
+            for found, cost in zip(of, changes, strict=True)
+        ]
+        marks = {cell[0] for cell in cells if cell}
+        bad = any(cell and cell[1] == "bad" for cell in cells)
+        rows.append((not (bad and len(marks) > 1), not bad, place[key[0]], key, cells))
+    for *_, key, cells in sorted(rows, key=lambda row: (row[0], row[1], row[2], bool(row[3][1]))):
+        yield [place[key[0]], key[1] or loads.WHOLE, cells]
+
+
+def _costs(changes: Iterable[Change]) -> dict[tuple[str, str], Change]:
+    return {(c.object, c.program): c for c in changes if c.cost == "instructions"}
+
+
+def _cell(load: LoadResult, change: Change | None, texts: Texts) -> list[Any]:
+    mark, tone = loads.mark_of_verdict(load.verdict), loads.mark_of(load).tone
+    why = loads.why(load)
+    message = why[0] if why else load.line
+    number = texts.number(message, "\n".join(why[1:])) if load.verdict.bad else -1
+    word = load.reason.code if load.verdict.bad and load.reason else mark.text
+    word = "" if load.verdict is Verdict.ACCEPTED else word
+    percent = None if change is None else round(change.percent, 1)
+    return [word, tone.value, load.cost.instructions, percent, number]
