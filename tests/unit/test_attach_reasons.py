@@ -117,6 +117,12 @@ def test_a_load_for_a_function_that_the_compiler_renamed_says_so_too() -> None:
     assert "fentry and fexit take no such function" in reason.remedy
 
 
+@pytest.mark.parametrize("symbol", ["f.isra.0.cold", "f.cold", "f.12", "f.12345.part", "f.o.1"])
+def test_what_is_only_called_alike_is_no_variant_of_a_function(symbol: str) -> None:
+    line = "prog 'p': failed to create kprobe 'f+0x0' perf event: No such file or directory"
+    assert "no function f to attach to" in not_attached(line, kernel=having(symbol)).text
+
+
 def test_a_missing_variant_of_a_function_is_missing() -> None:
     line = "prog 'p': failed to create kprobe 'f.isra.0+0x0' perf event: No such file or directory"
     assert "no function f.isra.0 to attach to" in not_attached(line).text

@@ -16,6 +16,8 @@ _WALKED = {
     "bpf_sk_storage_map": ("map", "link_info.map"),
     "sockmap": ("map", "link_info.map"),
 }
+# Not `f.cold`, which is a part of `f`, nor `f.12`, a variable.
+_VARIANT = re.compile(r"\w+(?:\.(?:isra|constprop|part|llvm)\.\d+)+$")
 _PROGRAM = r"prog '[^']*': "
 
 
@@ -55,7 +57,7 @@ def _kprobe(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason |
 
 def renamed(name: str, evidence: str, kernel: Kernel) -> Reason | None:
     """The reason for a function that the compiler kept under other names only, None otherwise."""
-    variants = kernel.matching(f"{name}.*") or ()
+    variants = [v for v in kernel.matching(f"{name}.*") or () if _VARIANT.match(v)]
     if kernel.has_symbol(name) is not False or not variants:
         return None
     what = "variants" if len(variants) > 1 else "a variant"
