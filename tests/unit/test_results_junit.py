@@ -323,3 +323,12 @@ def test_a_very_deep_file_is_read() -> None:
 def test_what_never_ends_is_refused_in_the_end(text: str) -> None:
     with pytest.raises(ValueError, match="not XML"):
         rows(f"<testsuite>&{text * (1 << 16)}")
+
+
+def test_a_case_without_a_name_has_its_suites() -> None:
+    text = (
+        '<testsuites><testsuite name="NonTestSuiteFailure"><testcase name="" classname="">'
+        '<failure message="SetUp failed"/></testcase></testsuite></testsuites>'
+    )
+    row = read(text.encode(), "s")[0]
+    assert (row.test, row.outcome.value) == ("NonTestSuiteFailure", "failed")

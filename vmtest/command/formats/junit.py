@@ -44,8 +44,9 @@ def read(data: bytes, suite: str) -> tuple[TestResult, ...]:
         raise ValueError(f"its root is <{root.tag[:60]}> and not <testsuites> or <testsuite>")
     rows = Rows(suite)
     bad = set()
+    suites = {case: one for one in root.iter("testsuite") for case in one.findall("testcase")}
     for case in root.iter("testcase"):
-        _add(case, rows)
+        _add(case, _name(case, suites.get(case)), rows)
         if rows.done[-1].outcome.bad or rows.done[-1].flaky:
             bad.add(case)
     for problem, where in _broken_suites(root):
@@ -58,9 +59,14 @@ def read(data: bytes, suite: str) -> tuple[TestResult, ...]:
     return tuple(rows.done)
 
 
-def _add(case: ET.Element, rows: Rows) -> None:
+def _name(case: ET.Element, suite: ET.Element | None) -> str:
+    """googletest gives a failure outside of any test no name; its suite says what it is."""
     names = (case.get("classname", "").strip(), case.get("name", "").strip())
-    test = "::".join(name for name in names if name) or "unnamed"
+    given = "::".join(name for name in names if name)
+    return given or ("" if suite is None else suite.get("name", "").strip()) or "unnamed"
+
+
+def _add(case: ET.Element, test: str, rows: Rows) -> None:
     output = "\n".join(e.text or "" for e in case if e.tag in ("system-out", "system-err"))
     duration = seconds(case.get("time", "0").replace(",", ""))
     problems = [element for element in case if element.tag in _PROBLEMS]
