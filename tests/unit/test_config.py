@@ -138,19 +138,19 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
         (
             'path = "vmlinuz"',
             'path = "vmlinuz"\napt = "debian"',
-            'kernels.toml: kernel "mine": needs exactly one of apt, dnf, path, package, mainline, '
-            "tree (has apt and path)",
+            'kernels.toml: kernel "mine": needs exactly one of apt, dnf, oci, path, package, '
+            "mainline, tree (has apt and path)",
         ),
         (
             'path = "vmlinuz"',
             "",
-            'kernels.toml: kernel "mine": needs exactly one of apt, dnf, path, package, mainline, '
-            "tree (has none)",
+            'kernels.toml: kernel "mine": needs exactly one of apt, dnf, oci, path, package, '
+            "mainline, tree (has none)",
         ),
         (
             'path = "vmlinuz"',
             'path = "vmlinuz"\nversion = "6.1"',
-            'kernels.toml: kernel "mine": "version" goes with apt and dnf, not with path; '
+            'kernels.toml: kernel "mine": "version" goes with apt and dnf and oci, not with path; '
             "remove it",
         ),
         (

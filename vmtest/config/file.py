@@ -30,6 +30,7 @@ from vmtest.config.schema import (
     KernelTable,
     KnownFailureTable,
     ObjectTable,
+    OciTable,
     PackageTable,
     Strict,
     SuiteTable,
@@ -54,6 +55,8 @@ from vmtest.model.kernels import (
     Limits,
     MainlineArchive,
     MainlineSpec,
+    OciArchive,
+    OciSpec,
     PackageFile,
     PackageSpec,
     PathSpec,
@@ -216,6 +219,10 @@ def _archives(parsed: FileTables, base: Path) -> dict[str, Archive]:
             kernel=dnf.kernel,
             max_index_age=dnf.max_index_age,
         )
+    for name, oci in parsed.oci.items():
+        archives[name] = OciArchive(
+            name, (oci.image,), tags=oci.tags, max_index_age=oci.max_index_age
+        )
     if any(kernel.mainline is not None for kernel in parsed.kernel):
         archives.setdefault(MAINLINE, MainlineArchive())
     return archives
@@ -270,7 +277,7 @@ def _kernel(kernel: KernelTable, defaults: DefaultsTable, base: Path) -> Kernel:
     )
 
 
-_ASKS: Mapping[str, type[ArchiveSpec]] = {spec.table: spec for spec in (AptSpec, DnfSpec)}
+_ASKS: Mapping[str, type[ArchiveSpec]] = {spec.table: spec for spec in (AptSpec, DnfSpec, OciSpec)}
 """The kinds of archives, by the key of a ``[[kernel]]``."""
 
 _ONLY_FOR = {
@@ -360,7 +367,13 @@ def _archive_problems(kernel: KernelTable, parsed: FileTables, place: str) -> It
         yield f"{place}: there is no [{table}.{archive}]{suggestion(archive, archives)}"
         return
     found = archives[archive]
-    known = found.repositories if isinstance(found, DnfTable) else found.suites
+    match found:
+        case DnfTable():
+            known = found.repositories
+        case OciTable():
+            known = [found.image]
+        case _:
+            known = found.suites
     for suite in kernel.suites:
         if suite not in known:
             hint = suggestion(suite, known)
@@ -373,7 +386,7 @@ def _repeated(what: str, names: Sequence[str], file: Path) -> Iterator[str]:
             yield f'{file.name}: {what} "{name}" stands {names.count(name)} times; keep one'
 
 
-_ARCHIVES: Mapping[str, type[Strict]] = {"apt": ArchiveTable, "dnf": DnfTable}
+_ARCHIVES: Mapping[str, type[Strict]] = {"apt": ArchiveTable, "dnf": DnfTable, "oci": OciTable}
 _TABLES: Mapping[str, type[Strict]] = {
     "defaults": DefaultsTable,
     "guest": GuestTable,

@@ -29,7 +29,7 @@ from vmtest.model.text import size_of
 from vmtest.model.versions import VersionRange
 from vmtest.objects.sections import ATTACH_TYPES, PROGRAM_TYPES, attach_types_of, types_of
 
-SOURCES = ("apt", "dnf", "path", "package", "mainline", "tree")
+SOURCES = ("apt", "dnf", "oci", "path", "package", "mainline", "tree")
 """The keys that say where a kernel comes from; a ``[[kernel]]`` has exactly one."""
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
@@ -202,6 +202,22 @@ def _component(value: str) -> str:
     return value
 
 
+def _image(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.\[\]:-]+(/[a-z0-9._-]+)+", value):
+        raise ValueError("is not an image without a tag; write it as HOST/NAME/IMAGE")
+    return value
+
+
+def _regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(
+            f'is not a regular expression: {error}; write for example ".*-main"'
+        ) from None
+    return value
+
+
 def _architectures(value: object) -> object:
     if value != ["amd64"]:
         raise ValueError('vmtest boots x86-64 kernels only; write ["amd64"], or leave it out')
@@ -226,6 +242,8 @@ Flavour = Annotated[str, AfterValidator(_lower("a flavour", '"generic", "azure" 
 Distribution = Annotated[
     str, AfterValidator(_lower("a distribution", 'ID in its /etc/os-release: "debian", "ubuntu"'))
 ]
+Image = Annotated[str, AfterValidator(_image)]
+Regex = Annotated[str, AfterValidator(_regex)]
 Component = Annotated[str, AfterValidator(_component)]
 Architectures = Annotated[list[str], BeforeValidator(_architectures)]
 Day = Annotated[date, BeforeValidator(_date)]
@@ -285,6 +303,14 @@ class DnfTable(Strict):
     max_index_age: Duration = 3600.0
 
 
+class OciTable(Strict):
+    """``[oci.NAME]``: the tags of a container image."""
+
+    image: Image
+    tags: Regex = ".*"
+    max_index_age: Duration = 3600.0
+
+
 class BuildTable(Strict):
     """``[build]``: the command that makes the objects."""
 
@@ -313,6 +339,7 @@ class KernelTable(Strict):
     name: Name
     apt: str | None = None
     dnf: str | None = None
+    oci: str | None = None
     path: Path | None = None
     package: Annotated[list[PackageTable], Field(min_length=1)] | None = None
     mainline: Tag | None = None
@@ -398,6 +425,7 @@ class FileTables(Strict):
     guest: GuestTable = GuestTable()
     apt: dict[str, ArchiveTable] = {}
     dnf: dict[str, DnfTable] = {}
+    oci: dict[str, OciTable] = {}
     build: BuildTable | None = None
     kernel: Annotated[list[KernelTable], Field(min_length=1)]
     suite: list[SuiteTable] = []

@@ -69,6 +69,7 @@ OPTIONAL_TOOLS = (
     Tool("bsdtar", "libarchive-tools", "unpacks kernels from .rpm packages"),
     Tool("gpgv", "gpgv", "checks the signatures of repositories of .rpm packages"),
     Tool("rpmkeys", "rpm", "checks the signatures of .rpm packages (signed = packages)"),
+    Tool("skopeo", "skopeo", "fetches kernels from container images"),
     Tool("lz4", "lz4", "unpacks kernels compressed with it"),
     Tool("git", "git", "builds another revision for verify --against"),
 )
@@ -94,6 +95,8 @@ TEST_REQUIREMENTS = (
     Requirement(("libarchive-tools",), "kernels from .rpm packages"),
     Requirement(("gpgv",), "checks a tiny repository"),
     Requirement(("rpm",), "makes and signs tiny .rpm packages"),
+    Requirement(("skopeo",), "kernels from container images"),
+    Requirement(("docker-registry",), "gives out tiny container images"),
     Requirement(("createrepo-c",), "makes a tiny repository of them"),
     Requirement(("clang-format",), "tox -e lint"),
     Requirement(("shellcheck",), "tox -e lint"),

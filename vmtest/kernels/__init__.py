@@ -13,6 +13,7 @@ from vmtest.kernels.files.package import PackageSource
 from vmtest.kernels.files.path import PathSource
 from vmtest.kernels.lock.source import LockedSource
 from vmtest.kernels.mainline import MainlineSource
+from vmtest.kernels.oci.source import OciSource
 from vmtest.kernels.source import Source
 from vmtest.kernels.store.store import Store, default_cache
 from vmtest.kernels.tree.source import TreeSource
@@ -27,6 +28,8 @@ from vmtest.model.kernels import (
     LockedSpec,
     MainlineArchive,
     MainlineSpec,
+    OciArchive,
+    OciSpec,
     PackageSpec,
     PathSpec,
     TreeSpec,
@@ -44,6 +47,8 @@ def archive_source(archive: Archive) -> ArchiveSource:
             return AptSource(archive)
         case DnfArchive():
             return DnfSource(archive)
+        case OciArchive():
+            return OciSource(archive)
         case MainlineArchive():
             return MainlineSource(archive)
     raise TypeError(f"{archive!r} is of a kind that nothing reads")
@@ -69,6 +74,7 @@ def _locked(kernel: Kernel, archives: Archives) -> Source:
 _SOURCES: Mapping[type, Callable[[Kernel, Archives], Source]] = {
     AptSpec: _archived,
     DnfSpec: _archived,
+    OciSpec: _archived,
     PathSpec: lambda kernel, archives: PathSource(),
     PackageSpec: lambda kernel, archives: PackageSource(),
     MainlineSpec: lambda kernel, archives: MainlineSource(),

@@ -61,6 +61,13 @@ class DnfSpec(ArchiveSpec):
     table: ClassVar[str] = "dnf"
 
 
+@dataclass(frozen=True, slots=True)
+class OciSpec(ArchiveSpec):
+    """A kernel from an ``[oci.NAME]``; its versions are tags."""
+
+    table: ClassVar[str] = "oci"
+
+
 MAINLINE = "mainline"
 """The name of the archive of upstream's tags, which needs no table in kernels.toml."""
 
@@ -206,6 +213,15 @@ class DnfArchive(Archive):
     mirror_list: str | None = None
     signed: Signed = "metadata"
     kernel: str = "kernel"
+
+
+@dataclass(frozen=True, slots=True)
+class OciArchive(Archive):
+    """One ``[oci.NAME]``: a container image, its only suite; ``tags`` is a pattern of re."""
+
+    asks: ClassVar[type[ArchiveSpec]] = OciSpec
+
+    tags: str = ".*"
 
 
 @dataclass(frozen=True, slots=True)

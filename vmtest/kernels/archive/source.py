@@ -76,6 +76,10 @@ class ArchiveSource(ABC):
         """What tells two archives of one name apart in what the store remembers."""
         return []
 
+    def _stays(self) -> bool:
+        """Whether an exact version is the same kernel for ever, so that nobody need be asked."""
+        return True
+
     def _release(self, candidate: Candidate) -> str | None:
         """The release that the packages hold, None where only they tell."""
         return candidate.release
@@ -93,13 +97,13 @@ class ArchiveSource(ABC):
         check_version(spec.version)
         suites = self._suites(spec)
         before = store.recall(self._question(spec))
-        if before is not None and before.version == spec.version:
-            return _from_store(kernel, before, store, "")  # pinned to a package: nothing to ask
+        if before is not None and before.version == spec.version and self._stays():
+            return from_store(kernel, before, store, "")  # pinned to a package: nothing to ask
         try:
             indexes, failed = self._indexes(suites, store, refresh=True)
         except VmtestError as error:
             if before is not None:
-                return _from_store(kernel, before, store, f"{error}; the stored kernel is used")
+                return from_store(kernel, before, store, f"{error}; the stored kernel is used")
             if isinstance(error, UsageError):
                 raise
             raise KernelUnavailable(
@@ -112,10 +116,10 @@ class ArchiveSource(ABC):
         if failed and before is not None:
             known = KernelVersion.parse(before.version)
             if best is None or best.missing or known > best.kernel_version:
-                return _from_store(kernel, before, store, f"{failures}; the stored kernel is used")
+                return from_store(kernel, before, store, f"{failures}; the stored kernel is used")
         if before is not None and (best is None or best.missing):
             gone = f"{before.version} is no longer in the index; the stored kernel is used"
-            return _from_store(kernel, before, store, gone)
+            return from_store(kernel, before, store, gone)
         if best is None:
             raise KernelUnavailable(self._no_match(kernel, spec, suites, offered, failures))
         if best.missing:
@@ -362,7 +366,8 @@ class ArchiveSource(ABC):
         )
 
 
-def _from_store(kernel: Kernel, before: Resolution, store: Store, note: str) -> Resolved:
+def from_store(kernel: Kernel, before: Resolution, store: Store, note: str) -> Resolved:
+    """What the store has of what the same request led to ``before``; ``note`` says why."""
     image = store.get(before.key)
     return Resolved(
         kernel=kernel,

@@ -1,0 +1,1 @@
+"""Kernels from container images, by skopeo."""

@@ -1,0 +1,191 @@
+"""Kernels from the tags of a container image; skopeo talks to the registry and checks digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from vmtest.errors import KernelUnavailable
+from vmtest.host import interrupt
+from vmtest.host.cache import disk_full, ensure, require_tool, sha256_json, write_text
+from vmtest.host.debian import DebianVersion, clean_environment
+from vmtest.kernels.archive.candidates import Candidate, rank
+from vmtest.kernels.archive.kept import Index, KeptIndex
+from vmtest.kernels.archive.source import ArchiveSource, from_store
+from vmtest.kernels.oci.layout import fill
+from vmtest.kernels.source import spec_of
+from vmtest.kernels.store.store import Manifest, Store
+from vmtest.model.kernels import Kernel, KernelImage, OciArchive, OciSpec, Progress, Resolved
+from vmtest.model.text import last_line
+from vmtest.model.versions import KernelVersion, PackageVersion
+
+_SPACE = 2 << 30
+_ASK_LIMIT = 60.0
+_COPY_LIMIT = 1800.0
+_REFUSES = re.compile(r"manifest unknown|name unknown|not found|unauthorized|denied|invalid", re.I)
+_LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageTag(PackageVersion):
+    """A tag that begins with a kernel's version; what follows decides as in Debian's versions."""
+
+    @property
+    def upstream(self) -> str:
+        """``6.6`` of ``6.6-main``; of a release candidate ``6.7-rc2``."""
+        return str(KernelVersion.parse(self.text)) if "rc" in self.text else self._numbers
+
+    @property
+    def _numbers(self) -> str:
+        found = re.match(r"v?([\d.]*\d)", self.text)
+        return found[1] if found else self.text
+
+    def compare(self, other: Self) -> int:
+        """Negative, zero or positive: the kernel's version, then the rest."""
+        mine, theirs = (KernelVersion.parse(one.text) for one in (self, other))
+        if mine != theirs:
+            return 1 if mine > theirs else -1
+        return DebianVersion(self.text).compare(DebianVersion(other.text))
+
+    def __hash__(self) -> int:
+        return hash(KernelVersion.parse(self.text))
+
+
+class Refused(Exception):
+    """skopeo failed; ``final`` when the registry said no, and would again."""
+
+    def __init__(self, why: str, *, final: bool) -> None:
+        super().__init__(why)
+        self.final = final
+
+
+def _skopeo(image: str, command: str, *arguments: str, limit: float = _ASK_LIMIT) -> str:
+    """What skopeo prints; raises Refused."""
+    tool = require_tool("skopeo", "skopeo", "to read container images")
+    # As with every client of registries, one on this host itself may do without TLS.
+    plain = ["--src-tls-verify=false" if command == "copy" else "--tls-verify=false"]
+    options = plain if _LOOPBACK.match(image) else []
+    argv = [tool, "--override-arch", "amd64", "--override-os", "linux", command, *options]
+    try:
+        done = interrupt.run([*argv, *arguments], env=clean_environment(), timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise Refused(f"the registry took over {limit:.0f} s", final=False) from None
+    if done.returncode != 0:
+        why = re.sub(r'^time="[^"]*" level=\w+ msg="?', "", last_line(done.stderr)).rstrip('"')
+        raise Refused(why[:300] or "skopeo says nothing", final=bool(_REFUSES.search(why)))
+    return done.stdout
+
+
+@dataclass(frozen=True, slots=True)
+class TagIndex(KeptIndex):
+    """The tags of an image that are kernels; making one does no I/O."""
+
+    cache: Path
+    suite: str
+    tags: str
+
+    @property
+    def directory(self) -> Path:
+        """Where they are kept."""
+        return self.cache / "oci" / f"tags-{sha256_json([self.suite])[:12]}"
+
+    def _update(self) -> None:
+        place = ensure(self.directory)
+        try:
+            listed = _skopeo(self.suite, "list-tags", f"docker://{self.suite}")
+            tags = [str(tag) for tag in json.loads(listed)["Tags"]]
+        except Refused as error:
+            raise self._failure(str(error), transient=not error.final) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._failure(f"its tags cannot be read: {error}", transient=False) from error
+        write_text(place / "tags.json", json.dumps(tags))
+        self._refreshed()
+
+    def _lists(self) -> list[Path]:
+        return sorted(self.directory.glob("tags.json"))
+
+    def _read(self, note: str) -> Index:
+        found = []
+        for file in self._lists():
+            for tag in json.loads(file.read_text(encoding="utf-8")):
+                if re.fullmatch(self.tags, tag) and _is_version(tag):
+                    found.append(Candidate(tag, ImageTag(tag), self.suite, (), signed=True))
+        return Index(self.suite, tuple(sorted(found, key=rank)), note)
+
+
+def _is_version(tag: str) -> bool:
+    try:
+        KernelVersion.parse(tag)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class OciSource(ArchiveSource):
+    """The tags of one image."""
+
+    archive: OciArchive
+
+    def resolve(self, kernel: Kernel, store: Store) -> Resolved:
+        """The newest tag that ``kernel`` means, and the digest that the registry has for it.
+
+        Raises KernelUnavailable with the nearest tags, and for a registry that does not answer.
+        """
+        found = ArchiveSource.resolve(self, kernel, store)
+        if found.digest:
+            return found  # from the store
+        tag = found.version.text
+        try:
+            manifest = _skopeo(self._image, "inspect", "--raw", f"docker://{self._image}:{tag}")
+        except Refused as error:
+            why = f"{self._image}:{tag}: {error}"
+            before = store.recall(self._question(spec_of(kernel, OciSpec)))
+            if before is not None:
+                return from_store(kernel, before, store, f"{why}; the stored kernel is used")
+            raise KernelUnavailable(
+                f"{kernel.name}: {why}; check image in {self.archive.label} and the network"
+            ) from error
+        digest = hashlib.sha256(manifest.encode()).hexdigest()
+        key = f"oci-{self.archive.name}-{tag}-{digest[:12]}"
+        cached = store.get(key) is not None
+        return replace(found, key=key, digest=digest, cached=cached)
+
+    @property
+    def _image(self) -> str:
+        return self.archive.suites[0]
+
+    def _states(
+        self, suites: Iterable[str], store: Store
+    ) -> tuple[Sequence[TagIndex], dict[str, str]]:
+        return [TagIndex(store.root, suite, self.archive.tags) for suite in suites], {}
+
+    def _variant(self) -> list[str]:
+        return [self._image]
+
+    def _stays(self) -> bool:
+        return False  # a tag can be moved
+
+    def _download(self, resolved: Resolved, store: Store, progress: Progress | None) -> KernelImage:
+        name = resolved.kernel.name
+
+        def bring(entry: Path) -> Manifest:
+            place = entry.parent / "image"
+            source = f"docker://{self._image}@sha256:{resolved.digest}"
+            try:
+                _skopeo(self._image, "copy", source, f"oci:{place}", limit=_COPY_LIMIT)
+            except Refused as error:
+                if "no space left" in str(error):
+                    raise disk_full(entry, f"{name}: downloading {source}") from error
+                raise KernelUnavailable(
+                    f"{name}: downloading {resolved.origin} failed: {error}; nothing was stored"
+                ) from error
+            return fill(place, entry, name=name, digest=resolved.digest, origin=resolved.origin)
+
+        return store.add(resolved.key, bring, name=name, need=_SPACE)
