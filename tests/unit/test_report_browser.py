@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,16 +59,10 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
 
-def _driver(tool: str) -> str | None:
-    """chromedriver, where Debian or GitHub's runners have it."""
-    folder = os.environ.get("CHROMEWEBDRIVER", "")
-    return shutil.which(tool) or shutil.which(tool, path=folder)
-
-
 @pytest.fixture(scope="module")
 def driver() -> Iterator[webdriver.Chrome]:
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    service = _driver("chromedriver")
+    service = shutil.which("chromedriver")
     if program is None or service is None:
         pytest.skip("there is no chromium with chromedriver: python -m vmtest.host --tests")
     options = webdriver.ChromeOptions()

@@ -148,6 +148,12 @@ def test_programs_that_miss_the_same_thing_are_one_cause() -> None:
     assert command_of(cause, of) == "vmtest verify x.o --kernel 5.4 --program one --program two"
 
 
+def test_a_kernel_that_could_not_be_had_in_a_verify_is_verified_again() -> None:
+    loads = (LoadResult("x.o", "p", Verdict.ACCEPTED), LoadResult("y.o", "p", Verdict.ACCEPTED))
+    of = matrix(kernel("a", loads=loads), kernel("b", status=Status.INFRA_ERROR, reason="gone"))
+    assert command_of(causes(of)[0], of) == "vmtest verify x.o y.o --kernel b"
+
+
 def test_a_load_that_is_not_required_is_no_cause() -> None:
     loads = (LoadResult("x.o", "p", Verdict.REJECTED, required=False),)
     assert causes(matrix(kernel("5.4", loads=loads))) == ()

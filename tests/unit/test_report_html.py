@@ -94,6 +94,12 @@ def test_the_page_names_no_other_place() -> None:
     assert re.findall(r"\b(?:https?|wss?|ftp):|@import|url\(|\bfetch\(|XMLHttp", page) == []
 
 
+@pytest.mark.parametrize(("status", "there"), [(Status.BOOT_FAILED, 4), (Status.INFRA_ERROR, 0)])
+def test_only_a_kernel_that_was_started_has_a_console(status: Status, there: int) -> None:
+    matrix = pages.of(KernelResult("a", status, reason="it is", directory="a"))
+    assert render(matrix, Memory(beside=True)).count("console.log") == there
+
+
 def test_without_a_folder_the_page_links_to_no_log() -> None:
     assert 'href="./' not in render(pages.three())
 
@@ -148,13 +154,20 @@ REFUSED = LoadResult("x", "p", Verdict.REJECTED)
             pages.of(KernelResult("a", Status.INFRA_ERROR, reason="no disk")),
             "✗ 1 of 1 kernel did not pass: 1 cause in 1 result",
         ),
+        (
+            pages.of(
+                KernelResult("a", Status.PASSED, tests=(FINE,)),
+                KernelResult("b", Status.BOOT_FAILED, gate=False),
+            ),
+            "✓ 1 of 2 kernels passed, not counting 1 without a gate",
+        ),
         (pages.of(), "✗ No kernel ran"),
         (
             pages.of(KernelResult("a", Status.PASSED, loads=(REFUSED,))),
             "✓ 1 of 1 kernel passed, not counting 1 failure",
         ),
     ],
-    ids=["passed", "failed", "infrastructure", "nothing", "does not decide"],
+    ids=["passed", "failed", "infrastructure", "no gate", "nothing", "does not decide"],
 )
 def test_the_title_is_the_verdict(matrix: Any, said: str) -> None:
     assert between(render(matrix), "<title>", ": vmtest</title>") == said

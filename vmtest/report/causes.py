@@ -135,8 +135,8 @@ def command_of(cause: Cause, matrix: Matrix) -> str:
     if matrix.command:
         return ""
     kernel = cause.kernels[0]
-    if cause.loads or kernel.loads:
-        return _verify_again(cause, kernel)
+    if cause.loads or (not cause.tests and any(k.loads for k in matrix.kernels)):
+        return _verify_again(cause, matrix)
     words = ["vmtest", "run", *_option("--kernel", kernel.kernel)]
     tests = [test for _, test in cause.tests] or _lost(kernel)
     suites = unique(test.suite for test in tests)
@@ -147,11 +147,12 @@ def command_of(cause: Cause, matrix: Matrix) -> str:
     return shlex.join(words)
 
 
-def _verify_again(cause: Cause, kernel: KernelResult) -> str:
+def _verify_again(cause: Cause, matrix: Matrix) -> str:
     words = ["vmtest", "verify"]
-    owners = unique(load.object.removesuffix(row_of("", load.libbpf)) for _, load in cause.loads)
+    of = [load for _, load in cause.loads] or [load for k in matrix.kernels for load in k.loads]
+    owners = unique(load.object.removesuffix(row_of("", load.libbpf)) for load in of)
     words += [name for name in owners if _plain(name)]
-    words += _option("--kernel", kernel.kernel)
+    words += _option("--kernel", cause.kernels[0].kernel)
     programs = unique(load.program for _, load in cause.loads)
     if "" not in programs and len(programs) <= _MOST_NAMES:
         for program in programs:

@@ -18,6 +18,7 @@ from vmtest.report.causes import Cause, causes, command_of
 from vmtest.report.html import features, grid, safe, timeline
 from vmtest.report.html.chart import Chart, by_kernel, by_slot
 from vmtest.report.table import WELL
+from vmtest.report.terminal import CONSOLE
 from vmtest.report.text import counted, last_lines, seconds
 from vmtest.runs.events import Stamped
 
@@ -118,6 +119,10 @@ def _verdict(matrix: Matrix, found: Sequence[Cause]) -> str:
         refused = sum(cause.count for cause in found)
         aside = f", not counting {counted(refused, 'failure')}" if refused else ""
         return f"{len(well)} of {counted(len(kernels), 'kernel')} {word}{aside}"
+    if exit_status(matrix) == 0:
+        others = len(kernels) - len(well)
+        head = f"{len(well)} of {counted(len(kernels), 'kernel')} passed"
+        return f"{head}, not counting {others} without a gate"
     head = f"{len(kernels) - len(well)} of {counted(len(kernels), 'kernel')} did not pass"
     results = counted(sum(cause.count for cause in found), "result")
     return f"{head}: {counted(len(found), 'cause')} in {results}" if found else head
@@ -171,7 +176,7 @@ def _href(kernel: KernelResult, name: str) -> str:
 
 
 def _link(memory: Memory, kernel: KernelResult) -> str:
-    return _href(kernel, "console.log") if memory.beside else ""
+    return _href(kernel, CONSOLE) if memory.beside and kernel.has_console else ""
 
 
 def _card(cause: Cause, matrix: Matrix, memory: Memory, of: Outcomes) -> Card:
@@ -190,7 +195,7 @@ def _card(cause: Cause, matrix: Matrix, memory: Memory, of: Outcomes) -> Card:
             text for text in kernel.splats if one_line(text).startswith(cause.message[:150])
         )
         details = _quoted(next(of_splat, "\n".join(kernel.console_tail)), _CONSOLE)
-        log = "console.log"
+        log = CONSOLE if kernel.has_console else ""
     logs = [(f"{k.directory}/{log}", _href(k, log)) for k in cause.kernels[:4] if log]
     chips, others = _chips(cause, matrix, of)
     return Card(
