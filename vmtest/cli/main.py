@@ -17,6 +17,7 @@ from vmtest.cli import (
     objects,
     report,
     run,
+    runs,
     shell,
     verify,
 )
@@ -78,6 +79,7 @@ kernels.app.command("prune", help=prune.EXAMPLE)(prune.prune)
 bisect.app.callback()(bisect.bisect)
 bisect.app.command("step", help=step.EXAMPLE)(step.step)
 app.add_typer(bisect.app, name="bisect")
+app.add_typer(runs.app, name="runs")
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(objects.app, name="objects")
 app.add_typer(image.app, name="image")

@@ -1,0 +1,154 @@
+"""``vmtest runs``: the runs that a project has kept, and how one differs from another."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vmtest.api.project import load_config
+from vmtest.cli import common, options
+from vmtest.cli.common import dump
+from vmtest.cli.report import read_any
+from vmtest.errors import UsageError
+from vmtest.model.results import Matrix, exit_status
+from vmtest.model.text import printable
+from vmtest.report import loads, table
+from vmtest.report.diff import compare
+from vmtest.report.text import counted, seconds
+from vmtest.runs import folder as runs
+from vmtest.runs.folder import RunFolder
+from vmtest.runs.read import read_facts, read_matrix
+
+app = typer.Typer(
+    help="List the project's runs, and compare two of them.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+LIST = """List the runs that are kept, the latest last.
+
+Example: [bold]vmtest runs list --last 20[/bold]
+"""
+DIFF = """Say what fails anew, is fixed or still fails in the run B, compared with A.
+
+A and B are names of runs, folders, or matrix.json files; without B it is the latest run.
+The exit status is 1 if something fails anew.
+
+Example: [bold]vmtest runs diff 20260101T 20260102T[/bold]
+"""
+WORSE = 1
+
+
+@app.command("list", help=LIST)
+def list_runs(
+    last: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    config: options.ConfigOption = None,
+) -> None:
+    """Print a line a run; one that cannot be read is named with the reason."""
+    with common.reported():
+        project = _project(config)
+        folders = sorted((project / runs.STATE / "runs").glob("*"))[-last:]
+        rows = [_row(RunFolder(path)) for path in folders if path.is_dir()]
+        if as_json:
+            print(dump({"runs": rows}))
+        elif not rows:
+            common.say(f"there is no run in {project / runs.STATE} yet; start one: vmtest run")
+        else:
+            _print_table(rows)
+
+
+@app.command("diff", help=DIFF)
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="The earlier run.")],
+    after: Annotated[
+        str | None, typer.Argument(metavar="B", help="The later run; default: the latest.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    config: options.ConfigOption = None,
+) -> None:
+    """Compare; exits with 1 if something fails anew."""
+    with common.reported():
+        old = read_any(before, config)
+        new = read_matrix(runs.find(_project(config), None)) if after is None else None
+        new = new or read_any(str(after), config)
+        found = compare(old, new)
+        if as_json:
+            rows = [
+                {"kind": d.kind, "what": d.label, "why": d.words, "kernels": list(d.kernels)}
+                for d in found
+            ]
+            print(dump({"before": old.run, "after": new.run, "differences": rows}))
+        else:
+            common.say(_told(old, new))
+            for d in found:
+                why = f": {d.words}" if d.words else ""
+                common.say(f"  {d.kind:13} {d.label} on {', '.join(d.kernels)}{why}")
+            kinds = list(dict.fromkeys(d.kind for d in found))
+            counts = (f"{sum(d.kind == kind for d in found)} {kind}" for kind in kinds)
+            common.say(", ".join(counts) or "nothing differs")
+        raise typer.Exit(WORSE if any(d.worse for d in found) else 0)
+
+
+def _told(old: Matrix, new: Matrix) -> str:
+    both = {k.kernel for k in old.kernels} & {k.kernel for k in new.kernels}
+    if not both:
+        raise UsageError(
+            f"{old.run} and {new.run} have no kernel in common, so nothing can be compared"
+        )
+    return f"{new.run} compared with {old.run}, {counted(len(both), 'kernel')} of both"
+
+
+def _project(config: Path | None) -> Path:
+    try:
+        return load_config(config).directory
+    except UsageError:
+        if config is not None:
+            raise
+        return Path.cwd()  # old runs can be shown whatever kernels.toml has become
+
+
+def _row(folder: RunFolder) -> dict[str, object]:
+    facts = read_facts(folder.path)
+    project = facts.get("project")
+    arguments = facts.get("arguments")
+    row: dict[str, object] = {
+        "run": folder.name,
+        "command": " ".join(map(str, arguments)) if isinstance(arguments, list) else "",
+        "commit": str(project.get("commit", ""))[:12] if isinstance(project, dict) else "",
+    }
+    try:
+        matrix = read_matrix(folder)
+    except UsageError as error:
+        return {**row, "problem": str(error).splitlines()[0]}
+    return {
+        **row,
+        "started": matrix.started,
+        "seconds": matrix.duration,
+        "exit status": exit_status(matrix),
+        "kernels": table.summary_of_kernels(matrix),
+        "results": loads.summary(matrix) or table.summary_of_tests(matrix),
+    }
+
+
+def _print_table(rows: list[dict[str, object]]) -> None:
+    drawn = Table(box=None, pad_edge=False)
+    for heading in ("run", "took", "kernels", "results", "command"):
+        drawn.add_column(heading, overflow="fold")
+    for row in rows:
+        took = row.get("seconds")
+        cells = (
+            row["run"],
+            seconds(took) if isinstance(took, float) else "-",
+            row.get("kernels") or row["problem"],
+            row.get("results", ""),
+            row["command"],
+        )
+        drawn.add_row(*(Text(printable(str(cell))) for cell in cells))
+    Console(width=None if sys.stdout.isatty() else 140).print(drawn)

@@ -1,0 +1,113 @@
+"""Two runs compared: what fails anew, is mended, still fails, is slower or skipped now.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vmtest.model.loads import LoadResult
+from vmtest.model.results import KernelResult, Matrix, Outcome, TestResult
+from vmtest.model.text import one_line, printable
+from vmtest.report.table import WELL, WRONG, labels_of
+
+NEW, FIXED, STILL, SKIPPED, SLOWER, KERNEL = (
+    "new failure",
+    "fixed",
+    "still failing",
+    "newly skipped",
+    "slower",
+    "kernel",
+)
+"""What a change is; ``kernel`` is one of a kernel that ran no test or load of its own."""
+
+_SLOWER, _LEAST = 3.0, 1.0  # times, and seconds more
+_TOLD = (NEW, KERNEL, SLOWER, SKIPPED, STILL, FIXED)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One test, load or kernel that is not what it was, or still fails; ``kernels`` agree."""
+
+    kind: str
+    label: str
+    words: str
+    kernels: tuple[str, ...]
+
+    @property
+    def worse(self) -> bool:
+        """Whether the later run is worse for it."""
+        return self.kind in (NEW, KERNEL)
+
+
+def compare(before: Matrix, after: Matrix) -> tuple[Difference, ...]:
+    """What ``after`` has that ``before`` had otherwise, worst first.
+
+    Kernels and tests of one run alone are no difference, and neither is what a run did not reach.
+    """
+    old = {kernel.kernel: kernel for kernel in before.kernels}
+    found: dict[tuple[str, str, str], list[str]] = {}
+    labels = labels_of(after)
+    for kernel in after.kernels:
+        if kernel.kernel not in old:
+            continue
+        for key in _of_kernel(old[kernel.kernel], kernel, labels):
+            found.setdefault(key, []).append(printable(kernel.kernel))
+    return tuple(
+        Difference(*key, tuple(kernels))
+        for key, kernels in sorted(found.items(), key=lambda item: _TOLD.index(item[0][0]))
+    )
+
+
+_Key = tuple[str, str, str]
+
+
+def _of_kernel(
+    old: KernelResult, new: KernelResult, labels: dict[tuple[str, str], str]
+) -> Iterable[_Key]:
+    if new.status not in WELL and old.status in WELL and not _has_failures(new):
+        yield KERNEL, "kernel", f"{new.status.value}: {one_line(new.reason)}"
+    tests = {(test.suite, test.test): test for test in old.tests}
+    for test in new.tests:
+        key = (test.suite, test.test)
+        if key in tests and (kind := _of_test(tests[key], test)):
+            yield kind, labels[key], _words(kind, tests[key], test)
+    loads = {(load.object, load.program): load for load in old.loads}
+    for load in new.loads:
+        before = loads.get((load.object, load.program))
+        if before is not None and (kind := _of_load(before, load)):
+            why = one_line(load.reason.text if load.reason else load.line)
+            yield kind, printable(load.label), f"{load.verdict}{f': {why}' if why else ''}"
+
+
+def _has_failures(kernel: KernelResult) -> bool:
+    tests = any(test.outcome in WRONG for test in kernel.tests)
+    return tests or any(load.verdict.bad for load in kernel.loads)
+
+
+def _of_test(old: TestResult, new: TestResult) -> str:
+    unreached = (Outcome.NOT_RUN, Outcome.COLLECTED)
+    if old.outcome in unreached or new.outcome in unreached:
+        return ""
+    if new.outcome in WRONG:
+        return STILL if old.outcome in WRONG else NEW
+    if old.outcome in WRONG:
+        return FIXED if new.outcome.ran else SKIPPED
+    if old.outcome.ran and not new.outcome.ran:
+        return SKIPPED
+    longer = new.duration - old.duration
+    slower = longer > _LEAST and new.duration > _SLOWER * old.duration
+    return SLOWER if slower and old.outcome.ran else ""
+
+
+def _words(kind: str, old: TestResult, new: TestResult) -> str:
+    if kind == SLOWER:
+        return f"{old.duration:.1f} s -> {new.duration:.1f} s"
+    if kind == FIXED:
+        return f"{old.outcome} -> {new.outcome}"
+    return one_line(new.message)
+
+
+def _of_load(old: LoadResult, new: LoadResult) -> str:
+    if new.verdict.bad:
+        return STILL if old.verdict.bad else NEW
+    return FIXED if old.verdict.bad else ""
