@@ -154,6 +154,12 @@ def test_a_kernel_that_could_not_be_had_in_a_verify_is_verified_again() -> None:
     assert command_of(causes(of)[0], of) == "vmtest verify x.o y.o --kernel b"
 
 
+def test_objects_of_kernels_toml_need_no_name_where_a_kernel_is_verified_again() -> None:
+    loads = (LoadResult("x", "p", Verdict.ACCEPTED),)
+    of = matrix(kernel("a", loads=loads, status=Status.FAILED, reason="1 cost over 20% more"))
+    assert command_of(causes(of)[0], of) == "vmtest verify --kernel a"
+
+
 def test_a_load_that_is_not_required_is_no_cause() -> None:
     loads = (LoadResult("x.o", "p", Verdict.REJECTED, required=False),)
     assert causes(matrix(kernel("5.4", loads=loads))) == ()

@@ -149,7 +149,9 @@ def command_of(cause: Cause, matrix: Matrix) -> str:
 
 def _verify_again(cause: Cause, matrix: Matrix) -> str:
     words = ["vmtest", "verify"]
-    of = [load for _, load in cause.loads] or [load for k in matrix.kernels for load in k.loads]
+    # Without any object, a verify loads those of kernels.toml: only files have to be named.
+    files = [load for k in matrix.kernels for load in k.loads if _is_file(load.object)]
+    of = [load for _, load in cause.loads] or files
     owners = unique(load.object.removesuffix(row_of("", load.libbpf)) for load in of)
     words += [name for name in owners if _plain(name)]
     words += _option("--kernel", cause.kernels[0].kernel)
@@ -158,6 +160,11 @@ def _verify_again(cause: Cause, matrix: Matrix) -> str:
         for program in programs:
             words += _option("--program", program)
     return shlex.join(words)
+
+
+def _is_file(name: str) -> bool:
+    """Whether an object was given as a file, and is not an ``[[object]]``."""
+    return "/" in name or name.endswith(".o")
 
 
 def _names(tests: Sequence[TestResult]) -> list[str]:
