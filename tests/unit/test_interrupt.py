@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from packaged import PACKAGED
 
+from vmtest.errors import Interrupted
+from vmtest.host import interrupt
 from vmtest.host.cache import locked
 
 SLOW = """#!/bin/sh
@@ -224,3 +226,17 @@ def test_a_download_that_stalls_ends(case: Case, answer: bytes) -> None:
         _, err = process.communicate(timeout=60)
         connection.close()
         assert process.returncode == 130, err
+
+
+def test_what_works_apart_goes_on_when_a_run_is_ended() -> None:
+    with interrupt.interruptible() as run, interrupt.apart():
+        run.end()
+        assert interrupt.run(["echo", "built"]).stdout == "built\n"
+
+
+def test_an_interrupt_of_the_process_ends_what_works_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt, "_scopes", [interrupt.Scope()])  # else all later tests are over
+    with interrupt.apart():
+        interrupt.interrupt()
+        with pytest.raises(Interrupted):
+            interrupt.run(["true"])

@@ -19,7 +19,7 @@ from vmtest.kernels import kconfig
 from vmtest.matrix import runner
 from vmtest.matrix.job import run_kernel
 from vmtest.matrix.plan import Plan
-from vmtest.matrix.runner import run_matrix
+from vmtest.matrix.runner import Stop, run_matrix
 from vmtest.matrix.slots import slots
 from vmtest.model.events import Event, KernelFinished, KernelQueued, Preparing
 from vmtest.model.kernels import Kernel, KernelImage, Resolved, RootImage
@@ -72,6 +72,7 @@ class Stage:
         executor: Executor | None = None,
         emit: Callable[[Event], None] = lambda event: None,
         save: Callable[[Matrix], None] = lambda matrix: None,
+        stop: Stop | None = None,
     ) -> Matrix:
         plan = Plan(
             config=cast(Config, SimpleNamespace(archives={})),
@@ -90,7 +91,7 @@ class Stage:
             self.saved.append(matrix)
             save(matrix)
 
-        return run_matrix(plan, heard, kept, executor=executor)
+        return run_matrix(plan, heard, kept, executor=executor, stop=stop)
 
 
 class Source:
@@ -244,6 +245,29 @@ def test_an_interrupt_before_anything_boots_leaves_every_kernel_cancelled(stage:
     assert matrix.interrupted
     assert len(matrix.kernels) == 3
     assert PASSED not in statuses(matrix)
+
+
+def test_a_stop_from_another_thread_ends_what_runs_as_an_interrupt_does(stage: Stage) -> None:
+    stop = Stop()
+
+    def hold(machine: FakeMachine) -> None:
+        stop.request()  # on a worker's thread
+        assert machine._cancelled.wait(20)
+
+    stage.world.at["a", "run"] = hold
+    matrix = stage.run(("a",), stop=stop)
+    assert stop.requested
+    assert matrix.interrupted
+    assert statuses(matrix) == [Status.CANCELLED]
+    assert stage.world.started == stage.world.ended == ["a"]
+
+
+def test_a_stop_before_the_run_begins_boots_nothing(stage: Stage) -> None:
+    stop = Stop()
+    stop.request()
+    matrix = stage.run(stop=stop)
+    assert matrix.interrupted
+    assert stage.world.started == []
 
 
 def test_the_matrix_is_saved_at_the_start_after_each_kernel_and_at_the_end(stage: Stage) -> None:

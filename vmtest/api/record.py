@@ -15,7 +15,7 @@ from vmtest.host.git import checkout_of
 from vmtest.host.write import write_file
 from vmtest.matrix.bench import Hold
 from vmtest.matrix.plan import Plan
-from vmtest.matrix.runner import run_matrix
+from vmtest.matrix.runner import Stop, run_matrix
 from vmtest.model.events import Event, Note
 from vmtest.model.project import Config, ObjectFile
 from vmtest.model.results import KernelResult, Matrix
@@ -48,10 +48,15 @@ class Recording:
 
 
 def carry_out(
-    plan: Plan, emit: Callable[[Event], None], recording: Recording, hold: Hold | None = None
+    plan: Plan,
+    emit: Callable[[Event], None],
+    recording: Recording,
+    hold: Hold | None = None,
+    stop: Stop | None = None,
 ) -> Matrix:
     """Run ``plan``; ``emit`` hears its events, ``hold`` gets the session of a kernel that failed.
 
+    ``stop`` ends it from another thread: then the matrix is interrupted.
     Raises UsageError and InfrastructureError for what concerns every kernel.
     """
     folder, settings, write = plan.folder, plan.config, recording.write
@@ -69,7 +74,7 @@ def carry_out(
             log.add(event)
             emit(event)
 
-        matrix = run_matrix(plan, heard, save, hold=hold)
+        matrix = run_matrix(plan, heard, save, hold=hold, stop=stop)
     if log.problem:
         emit(Note(log.problem))
     inputs = {"inputs": {**plan.files.digests(settings.directory), **(recording.also or {})}}

@@ -75,11 +75,14 @@ class Scope:
 
 
 _scopes = [Scope()]
+_apart: set[Scope] = set()
+_own = threading.local()
 
 
 def current() -> Scope:
-    """The scope of this moment."""
-    return _scopes[-1]
+    """The scope of this moment: the thread's own, if it works ``apart``."""
+    own: Scope | None = getattr(_own, "scope", None)
+    return _scopes[-1] if own is None else own
 
 
 @contextmanager
@@ -93,9 +96,24 @@ def interruptible() -> Iterator[Scope]:
         _scopes.remove(scope)
 
 
+@contextmanager
+def apart() -> Iterator[Scope]:
+    """A scope for this thread alone: it goes on when what others do is ended.
+
+    ``interrupt`` ends it as well.
+    """
+    scope = _own.scope = Scope()
+    _apart.add(scope)
+    try:
+        yield scope
+    finally:
+        _apart.discard(scope)
+        del _own.scope
+
+
 def interrupt() -> None:
     """End everything of this process that is under way."""
-    for scope in tuple(_scopes):
+    for scope in (*_scopes, *_apart):
         scope.end()
 
 

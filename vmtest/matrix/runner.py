@@ -16,6 +16,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Lock
 
 from vmtest.errors import InfrastructureError, KernelUnavailable, SessionLost, VmtestError
 from vmtest.host import interrupt, seal
@@ -61,6 +62,38 @@ class _Ran:
     future: Future[KernelResult]
 
 
+class _Stopped(Exception):
+    """The run is to end before its time."""
+
+
+class Stop:
+    """Ends a run from another thread, as an interrupt would; once."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._requested = False
+        self._wake: Callable[[], None] | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run is to end, or ended for that."""
+        return self._requested
+
+    def request(self) -> None:
+        """Have the run end its machines and return what it has; does not wait."""
+        with self._lock:
+            self._requested = True
+            if self._wake is not None:
+                self._wake()
+
+    def wakes(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called at a request, at once where there was one."""
+        with self._lock:
+            self._wake = wake
+            if self._requested:
+                wake()
+
+
 class _Runner:
     """The state of one run; only the main thread touches it."""
 
@@ -70,6 +103,7 @@ class _Runner:
         emit: Callable[[Event], None],
         save: Callable[[Matrix], None],
         hold: Hold | None,
+        stop: Stop | None,
     ) -> None:
         self.plan = plan
         self.save = save
@@ -87,7 +121,9 @@ class _Runner:
         self._spoilt: dict[str, CacheDamaged] = {}
         self._emit = emit
         self._hold = hold
-        self._queue: queue.SimpleQueue[Event | _Prepared | _Ran] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Event | _Prepared | _Ran | _Stopped] = queue.SimpleQueue()
+        if stop is not None:
+            stop.wakes(lambda: self._queue.put(_Stopped()))
         cpus = len(os.sched_getaffinity(0))
         self.jobs = plan.jobs or slots(plan.kernels, cpus, memory_available_mib())
         self._slots = Slots()
@@ -184,7 +220,7 @@ class _Runner:
                 prepare(kernel, root)
             self._loop(vms, lambda kernel: prepare(kernel, helpers.submit(self._root)))
         except BaseException as error:
-            self.interrupted = isinstance(error, KeyboardInterrupt)
+            self.interrupted = isinstance(error, KeyboardInterrupt | _Stopped)
             self.cancellation.cancel()
             interrupt.current().end()
             vms.shutdown(wait=True, cancel_futures=True)
@@ -225,6 +261,8 @@ class _Runner:
                 self._ended(item, again)
             elif isinstance(item, _Prepared):
                 self._boot(vms, item)
+            elif isinstance(item, _Stopped):
+                raise item
             else:
                 self._emit(item)
 
@@ -288,7 +326,7 @@ class _Runner:
             if isinstance(item, _Ran):
                 if not item.future.cancelled():
                     self._finish(self._outcome(item))
-            elif not isinstance(item, _Prepared):
+            elif not isinstance(item, _Prepared | _Stopped):
                 self._emit(item)
 
     def _finish(self, result: KernelResult) -> None:
@@ -321,6 +359,7 @@ def run_matrix(
     *,
     hold: Hold | None = None,
     executor: Executor | None = None,
+    stop: Stop | None = None,
 ) -> Matrix:
     """Run ``plan`` and return its matrix.
 
@@ -331,7 +370,7 @@ def run_matrix(
 
     Raises UsageError (nothing was booted that the user did not describe rightly);
     an infrastructure fault of one kernel is that kernel's result;
-    KeyboardInterrupt becomes an interrupted matrix.
+    KeyboardInterrupt becomes an interrupted matrix, as does a request of ``stop``.
     """
     with interrupt.interruptible():
-        return _Runner(plan, emit, save, hold).run(executor)
+        return _Runner(plan, emit, save, hold, stop).run(executor)
