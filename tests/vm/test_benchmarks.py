@@ -17,6 +17,7 @@ RUNS = {
     "reasons.py": [["smoke"]],
     "snapshots.py": [["--smoke"]],
     "transport.py": [["--smoke"]],
+    "watch.py": [["--smoke"]],
     "verify.py": [["--smoke"], ["--matrix", "--smoke"]],
 }
 CASES = [(name, options) for name, runs in RUNS.items() for options in runs]

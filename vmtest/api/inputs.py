@@ -28,14 +28,14 @@ def build_first(
         return
     if named is not None and not any(
         Path(os.path.normpath(path)).is_relative_to(settings.directory)
-        for path in (*named, *_parts(settings))
+        for path in (*named, *parts(settings))
     ):
         return
     say(f"building: {shlex.join(settings.build)}")
     run_build(settings.build, settings.directory, settings.directory / BUILD_LOG)
 
 
-def _parts(settings: Config) -> Iterator[Path]:
+def parts(settings: Config) -> Iterator[Path]:
     """The files and folders that guest image and kernels are made of, where they are files."""
     yield from settings.guest.wheels
     yield from (Path(libbpf) for libbpf in settings.guest.libbpf if is_path(libbpf))

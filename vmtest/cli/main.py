@@ -20,6 +20,7 @@ from vmtest.cli import (
     runs,
     shell,
     verify,
+    watch,
 )
 from vmtest.cli import exec as exec_command
 from vmtest.cli.bisect import packages as bisect
@@ -68,6 +69,7 @@ app.command("known", help=known.EXAMPLE)(known.known)
 app.command("build", help=build.EXAMPLE)(build.build)
 app.command("report", help=report.EXAMPLE)(report.report)
 app.command("verify", help=verify.EXAMPLE)(verify.verify)
+app.command("watch", help=watch.EXAMPLE)(watch.watch)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
 kernels.app.command("available", help=available.AVAILABLE)(available.available)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from vmtest.errors import SessionLost, VmtestError
 from vmtest.matrix.intact import Intact
+from vmtest.matrix.kept import Kept, Wanted
 from vmtest.model.events import Booted, Booting, Event
 from vmtest.model.kernels import Kernel, KernelImage, Limits, Network, RootImage
 from vmtest.model.results import KernelResult, Status
@@ -21,7 +22,7 @@ from vmtest.vm.console import Finding, Sign
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.klog import KernelLog, LogReader
 from vmtest.vm.machine import Machine, MachineSpec
-from vmtest.vm.restore import Snapshots, running_guest
+from vmtest.vm.restore import Snapshots, Started, running_guest
 from vmtest.vm.session import Session, SshSession
 
 _ANSWER = 10.0  # seconds for a guest to say something simple, times the deadlines' factor
@@ -138,17 +139,25 @@ class Bench:
     ``console_tail`` the last machine's last lines, ``intact`` watches over the files.
     """
 
-    def __init__(self, job: Job, emit: Emit, cancellation: Cancellation, hold: Hold | None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        emit: Emit,
+        cancellation: Cancellation,
+        hold: Hold | None,
+        kept: Kept | None = None,
+    ) -> None:
         self.job = job
         self.emit = emit
         self.boot_seconds = 0.0
         self.console_tail: tuple[str, ...] = ()
-        self.intact = Intact(job.image, job.root)
+        self.intact = Intact(job.image, job.root, None if kept is None else kept.whole)
         self.snapshots = Snapshots(job.snapshots)
         self._starts: set[str] = set()
         self._boots = 0
         self._cancellation = cancellation
         self._hold = hold
+        self._kept = kept
 
     @property
     def start(self) -> str:
@@ -188,10 +197,7 @@ class Bench:
         limits = job.scale.apply(job.kernel.limits)
         with ExitStack() as stack:
             self.emit(Booting(job.kernel.name, self._boots))
-            factor = job.scale.factor
-            guest = stack.enter_context(
-                running_guest(spec, self.snapshots, limits.boot, factor, self._begun)
-            )
+            guest = self._started(Wanted(spec, limits.boot, job.scale.factor), stack)
             machine, session = guest.machine, guest.session
             self._starts.add("warm" if guest.warm else "cold")
             self.intact.watch(self.snapshots.used)
@@ -209,6 +215,18 @@ class Bench:
             booting = machine.console.findings(Sign.SPLAT)
             booted = max((float(finding.stamp) for finding in booting), default=0.0)
             yield Guest(machine, session, limits, reader, booted)
+
+    def _started(self, wanted: Wanted, stack: ExitStack) -> Started:
+        """A guest that waited, if one is kept, else a new one."""
+        name = self.job.kernel.name
+        ahead = None if self._kept is None else self._kept.guests.take(name, wanted, stack)
+        if ahead is None:
+            spec, limit, factor = wanted.spec, wanted.limit, wanted.factor
+            guest = running_guest(spec, self.snapshots, limit, factor, self._begun)
+            return stack.enter_context(guest)
+        self.snapshots.used += ahead.snapshots.used
+        self._begun(ahead.started.machine, stack)
+        return ahead.started
 
     def _begun(self, machine: Machine, stack: ExitStack) -> None:
         stack.callback(self._remember, machine)

@@ -15,6 +15,7 @@ from threading import Thread
 
 from vmtest.errors import InfrastructureError
 from vmtest.host.seal import Damage, Entry, Files, inspect, stamp
+from vmtest.matrix.kept import Whole
 from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.model.results import KernelResult, Status
 from vmtest.model.text import printable
@@ -62,9 +63,13 @@ class _Found:
 
 
 class Intact:
-    """Watches over the files that a guest of ``image`` on ``root`` runs on."""
+    """Watches over the files that a guest of ``image`` on ``root`` runs on.
 
-    def __init__(self, image: KernelImage, root: RootImage) -> None:
+    What is in ``whole`` is not hashed again while its stamp stays.
+    """
+
+    def __init__(self, image: KernelImage, root: RootImage, whole: Whole | None = None) -> None:
+        self._whole = whole
         self._image = image
         self._root = root
         self._parts: list[_Part] = []
@@ -130,10 +135,14 @@ class Intact:
     def _hash(self) -> None:
         parts = self._all()
         self._stamps = [part.stamp for part in parts]
-        for part in parts:
+        for part, before in zip(parts, self._stamps, strict=True):
+            if self._whole is not None and (part.place, before) in self._whole:
+                continue
             damage = part.inspect()
             if damage is not None and self._found is None:
                 self._found = _Found(damage, part.entry)
+            if damage is None and self._whole is not None and part.stamp == before:
+                self._whole.add(part.place, before)
 
     def _all(self) -> list[_Part]:
         return [*self._parts, *self._restored]

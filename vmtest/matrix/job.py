@@ -22,6 +22,7 @@ from vmtest.errors import (
 )
 from vmtest.host.write import write_file
 from vmtest.matrix.bench import Bench, Cancellation, Emit, Hold, Job, unheard
+from vmtest.matrix.kept import Kept
 from vmtest.model.kernels import Kernel
 from vmtest.model.results import KernelResult, Status
 from vmtest.runs.rows import forget, kept
@@ -40,6 +41,7 @@ def run_kernel(
     emit: Emit = unheard,
     cancellation: Cancellation | None = None,
     hold: Hold | None = None,
+    keeps: Kept | None = None,
 ) -> KernelResult:
     """Have the task of ``job`` done in its kernel, and judge.
 
@@ -62,7 +64,7 @@ def run_kernel(
         objects=job.task.objects,
         guest=job.root.digest,
     )
-    bench = Bench(job, emit, cancellation, hold)
+    bench = Bench(job, emit, cancellation, hold, keeps)
     try:
         forget(job.directory)
         bench.intact.before()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vmtest.host.files import Files
 from vmtest.matrix.bench import Task
+from vmtest.matrix.kept import Kept
 from vmtest.model.kernels import Kernel, KernelImage, Resolved
 from vmtest.model.project import Config
 from vmtest.model.results import Matrix
@@ -33,7 +34,8 @@ class Plan:
     ``resolved`` has kernels whose index was already read; ``jobs`` of None means
     as many VMs as the machine has room for; ``warm`` restores guests from
     snapshots and saves them; ``notes`` says what the user should know
-    of a whole matrix, after ``finish`` has made of it what only all kernels together tell.
+    of a whole matrix, after ``finish`` has made of it what only all kernels together tell;
+    ``kept`` is what a process that runs the same kernels again keeps.
     """
 
     config: Config
@@ -50,3 +52,4 @@ class Plan:
     notes: Callable[[Matrix], tuple[str, ...]] = _no_notes
     finish: Callable[[Matrix], Matrix] = _as_it_is
     files: Files = field(default_factory=Files)
+    kept: Kept | None = None

@@ -252,7 +252,7 @@ class _Runner:
         """On a worker: run the kernel in the lowest VM slot that is free."""
         with self._slots.taken() as slot:
             self._post(SlotTaken(job.kernel.name, slot))
-            return run_kernel(job, self._post, self.cancellation, self._hold)
+            return run_kernel(job, self._post, self.cancellation, self._hold, self.plan.kept)
 
     def _loop(self, vms: Executor, again: Callable[[Kernel], None]) -> None:
         while len(self.results) < len(self.plan.kernels):

@@ -119,7 +119,7 @@ def pack_suites(
     root = suites_root(suites)
     members: dict[str, FileContent | bytes] = {}
     for suite in suites:
-        for path in _files_of(suite, files):
+        for path in files_of(suite, files):
             members[f"suites/{path.relative_to(root)}"] = files.read(path, "suites")
     known = frozenset(name.removeprefix("suites/") for name in members)
     digests: dict[str, str] = {}
@@ -146,7 +146,7 @@ def _whole(suites: Iterable[Suite]) -> bool:
     return any(suite.root is not None for suite in suites)
 
 
-def _files_of(suite: Suite, files: Files) -> Iterable[Path]:
+def files_of(suite: Suite, files: Files) -> Iterable[Path]:
     """The files that go along with ``suite``."""
     folder = suite.tests if suite.tests.is_dir() else suite.tests.parent
     own = files.below(folder, _files)

@@ -180,6 +180,16 @@ class Machine:
         if self._connection is not None:
             self._connection.close()
 
+    def hand_over(self, spec: MachineSpec) -> None:
+        """Have what runs since a while be the machine of ``spec``, which differs by its log alone.
+
+        Raises OSError when the console's file cannot be moved there.
+        """
+        self.spec.log.rename(spec.log)
+        self.spec = spec
+        self.console.path = spec.log
+        self.started = time.monotonic()
+
     def cancel(self) -> None:
         """End the VM from another thread; whoever waits for it gets SessionLost."""
         self._cancelled.set()

@@ -1,0 +1,155 @@
+"""What one process keeps from a run to the next: files found whole, and guests that wait.
+
+A watch runs the same kernels again and again.  What it need not do twice is not done twice.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+
+from vmtest.errors import SessionLost, VmtestError
+from vmtest.host import interrupt
+from vmtest.matrix.slots import QEMU_OVERHEAD_MIB, memory_available_mib
+from vmtest.model.kernels import Network
+from vmtest.vm.machine import Machine, MachineSpec
+from vmtest.vm.restore import Snapshots, Started, running_guest
+
+
+class Whole:
+    """The files that were hashed and found whole, by place and stamp; from any thread."""
+
+    def __init__(self) -> None:
+        self._found: set[tuple[Path, str]] = set()
+
+    def __contains__(self, what: tuple[Path, str | None]) -> bool:
+        return what in self._found
+
+    def add(self, place: Path, stamp: str | None) -> None:
+        """The files in ``place`` are whole as long as they have ``stamp``."""
+        if stamp is not None:
+            self._found.add((place, stamp))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A guest that a kernel's next run will want; ``limit`` and ``factor`` as for a boot."""
+
+    spec: MachineSpec
+    limit: float
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A guest that waits, and what ends it."""
+
+    wanted: Wanted
+    started: Started
+    snapshots: Snapshots
+    stack: ExitStack
+
+    @property
+    def fit(self) -> bool:
+        """Whether it still runs."""
+        return self.started.machine.running and self.started.session.alive
+
+
+class Waiting:
+    """Guests that were restored before anybody needs them: one for each kernel that ran.
+
+    ``folder`` gets their consoles until they are taken.  Only what has a snapshot is started, and
+    only while the host has memory.  Each is taken once: a used guest is thrown away.
+    """
+
+    def __init__(self, folder: Path, cache: Path, at_once: int) -> None:
+        self._folder = folder
+        self._cache = cache
+        self._lock = Lock()
+        self._closed = False
+        self._wanted: dict[str, Wanted] = {}
+        self._guests: dict[str, Future[Ahead | None]] = {}
+        self._starting: set[Machine] = set()
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="ahead")
+
+    def take(self, kernel: str, wanted: Wanted, stack: ExitStack) -> Ahead | None:
+        """The guest that waits for ``kernel``, which ends with ``stack``; None without one.
+
+        It is noted that there was need for one.
+        """
+        with self._lock:
+            if wanted.spec.network is Network.NONE:
+                self._wanted[kernel] = wanted
+            future = self._guests.pop(kernel, None)
+        if future is None or future.cancel():
+            return None
+        ahead = future.result()
+        if ahead is None:
+            return None
+        own = replace(ahead.wanted.spec, log=wanted.spec.log)
+        if own == wanted.spec and ahead.fit:
+            with suppress(OSError):
+                ahead.started.machine.hand_over(wanted.spec)
+                stack.push(ahead.stack)
+                return ahead
+        ahead.stack.close()
+        return None
+
+    def fill(self) -> None:
+        """Start a guest for each kernel that none waits for; does not wait."""
+        with self._lock:
+            for kernel, wanted in self._wanted.items():
+                if not self._closed and kernel not in self._guests:
+                    self._guests[kernel] = self._pool.submit(self._start, kernel, wanted)
+
+    def close(self) -> None:
+        """End all of them."""
+        with self._lock:
+            self._closed = True
+            guests, self._guests = tuple(self._guests.values()), {}
+            for machine in self._starting:
+                machine.cancel()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for future in guests:
+            if not future.cancelled() and (ahead := future.result()) is not None:
+                ahead.stack.close()
+
+    def _start(self, kernel: str, wanted: Wanted) -> Ahead | None:
+        if int(memory_available_mib() * 0.8) < wanted.spec.memory_mib + QEMU_OVERHEAD_MIB:
+            return None
+        snapshots = Snapshots(self._cache)
+        with ExitStack() as stack, interrupt.apart():
+            stack.callback(snapshots.close)
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                spec = replace(wanted.spec, log=self._folder / f"{kernel}.log")
+                if snapshots.find(spec) is None:
+                    return None
+                guest = running_guest(spec, snapshots, wanted.limit, wanted.factor, self._begun)
+                started = stack.enter_context(guest)
+                stack.callback(started.session.close)
+            except (VmtestError, OSError):
+                return None  # the run that needs one says what is wrong
+            return Ahead(replace(wanted, spec=spec), started, snapshots, stack.pop_all())
+
+    def _begun(self, machine: Machine, stack: ExitStack) -> None:
+        with self._lock:
+            if self._closed:
+                raise SessionLost("cancelled")
+            self._starting.add(machine)
+        stack.callback(self._started, machine)
+
+    def _started(self, machine: Machine) -> None:
+        with self._lock:
+            self._starting.discard(machine)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept from run to run."""
+
+    whole: Whole
+    guests: Waiting
