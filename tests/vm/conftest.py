@@ -20,6 +20,23 @@ from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import SshSession
 
+LONGEST = (
+    "test_verify_guest",
+    "test_snapshot",
+    "test_cli",
+    "test_bisect",
+    "test_benchmarks",
+    "test_other_objects",
+    "test_verify",
+)
+"""The files that take longest, in this order: each is one worker's, and none should begin last."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; for that xdist has to keep the order of files."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
 
 @pytest.fixture(scope="session")
 def cache() -> Path:

@@ -80,7 +80,9 @@ def test_the_example_finds_the_first_kernel_that_its_judge_calls_bad(
 
 def test_a_run_that_failed_is_given_and_can_be_read_again(project: Path) -> None:
     (project / "guest-tests" / "test_count.py").write_text("def test_no():\n    assert 1 == 2\n")
-    run = run_suites(load_config(project / "kernels.toml"), SuitesRequest(kernels=("6.12",)))
+    run = run_suites(
+        load_config(project / "kernels.toml"), SuitesRequest(kernels=("6.12",), warm=True)
+    )
     assert run.status == 1
     assert read_run(run.folder) == Run(run.matrix, run.folder)
 

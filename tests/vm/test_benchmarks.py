@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from real_kernels import PROJECT
+from real_kernels import PROJECT, image_of
+
+from vmtest.model.project import Config
 
 BENCHMARKS = PROJECT / "benchmarks"
 RUNS = {
@@ -21,6 +24,13 @@ RUNS = {
     "verify.py": [["--smoke"], ["--matrix", "--smoke"]],
 }
 CASES = [(name, options) for name, runs in RUNS.items() for options in runs]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels(settings: Config, cache: Path) -> None:
+    """Brings the kernels into the cache that `bisected_kernels.py --smoke` asks of it."""
+    for name in ("6.1", "6.12"):
+        image_of(name, settings, cache)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=[" ".join((n, *o)) for n, o in CASES])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from any_guest import WARM
 from command import Said, vmtest
 from real_kernels import PROJECT, image_of
 
@@ -115,7 +116,7 @@ def checked(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 EXEC = ("--exec", "./check.sh 'a word'", "--copy", "check.sh", "--jobs", "1", "--cached")
-ASKED = ("bisect", "--good", "6.1", "--bad", "6.12", *EXEC)
+ASKED = ("bisect", WARM, "--good", "6.1", "--bad", "6.12", *EXEC)
 
 
 @pytest.fixture(scope="module")

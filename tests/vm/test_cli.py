@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from any_guest import in_guest
 from command import Said, vmtest
 from real_kernels import KERNEL
 
@@ -112,14 +113,14 @@ def test_a_shell_needs_no_suite(project: Callable[..., Path], image: KernelImage
     folder = project("")
     config = folder / "kernels.toml"
     config.write_text(config.read_text().split("[[suite]]")[0])
-    said = vmtest("shell", KERNEL, "--", "sh", "-c", "uname -r; ls /tmp/vmtest", cwd=folder)
+    said = in_guest("shell", KERNEL, "--", "sh", "-c", "uname -r; ls /tmp/vmtest", cwd=folder)
     assert said.status == 0, said
     assert said.out.split() == [image.release, "config", "known_failures.json", "vmtest"]
 
 
 def test_failures_are_one_and_their_assertions_are_shown(project: Callable[..., Path]) -> None:
     folder = project("def test_a():\n    assert 1 == 2\ndef test_b():\n    pass\n")
-    ends(vmtest("run", cwd=folder), 1, "FAILED", "assert 1 == 2", "test_a")
+    ends(in_guest("run", cwd=folder), 1, "FAILED", "assert 1 == 2", "test_a")
     assert outcomes(folder) == {"test_a": "failed", "test_b": "passed"}
 
 
@@ -127,12 +128,12 @@ def test_a_suite_that_fails_to_import_is_a_failure_not_a_fault(
     project: Callable[..., Path],
 ) -> None:
     folder = project("import no_such_module\n")
-    ends(vmtest("run", cwd=folder), 1, "test_own.py", "No module named 'no_such_module'")
+    ends(in_guest("run", cwd=folder), 1, "test_own.py", "No module named 'no_such_module'")
 
 
 def test_no_tests_collected_is_five(project: Callable[..., Path]) -> None:
     folder = project("def test_a():\n    pass\n")
-    ends(vmtest("run", "-k", "nothing_is_called_so", cwd=folder), 5, "NO_TESTS")
+    ends(in_guest("run", "-k", "nothing_is_called_so", cwd=folder), 5, "NO_TESTS")
 
 
 @pytest.mark.parametrize("arguments", [["--collect-only"], ["--", "--co"]], ids=" ".join)
@@ -142,7 +143,7 @@ def test_listing_the_tests_boots_one_kernel_and_is_no_pass(
     same = f'[[kernel]]\nname = "same"\npath = "{image.image}"\nmodules = "{image.modules}"\n'
     folder = project("def test_a():\n    assert False\ndef test_b():\n    pass\n", same)
     reports = ("--junit", "j.xml", "--markdown", "m.md")
-    said = vmtest("run", *reports, *arguments, cwd=folder)
+    said = in_guest("run", *reports, *arguments, cwd=folder)
     ends(said, 0, "COLLECTED", "2 collected", f"collected on {KERNEL} alone: same would get")
     assert outcomes(folder) == {"test_a": "collected", "test_b": "collected"}
     assert "COLLECTED" in (folder / "m.md").read_text()
@@ -151,12 +152,12 @@ def test_listing_the_tests_boots_one_kernel_and_is_no_pass(
 
 def test_listing_no_test_is_five(project: Callable[..., Path]) -> None:
     folder = project("def test_a():\n    pass\n")
-    ends(vmtest("run", "--collect-only", "-k", "nothing", cwd=folder), 5, "NO_TESTS")
+    ends(in_guest("run", "--collect-only", "-k", "nothing", cwd=folder), 5, "NO_TESTS")
 
 
 def test_a_run_whose_tests_were_all_skipped_is_five(project: Callable[..., Path]) -> None:
     folder = project("import pytest\ndef test_a():\n    pytest.skip('not here')\n")
-    ends(vmtest("run", cwd=folder), 5, "1 skipped", "(exit 5: nothing ran)")
+    ends(in_guest("run", cwd=folder), 5, "1 skipped", "(exit 5: nothing ran)")
 
 
 def test_a_test_that_panics_the_kernel_keeps_what_had_finished(
@@ -174,7 +175,7 @@ def test_a_test_that_panics_the_kernel_keeps_what_had_finished(
             pass
         """
     )
-    said = vmtest("run", cwd=folder)
+    said = in_guest("run", cwd=folder)
     ends(said, 1, "PANICKED", "sysrq triggered crash", "while test_own.py::test_panics ran")
     ends(said, 1, f"{KERNEL}/console.log")
     assert outcomes(folder) == {"test_a": "passed", "test_panics": "lost", "test_c": "not run"}
@@ -206,7 +207,7 @@ def test_a_suite_that_stops_early_is_no_pass(project: Callable[..., Path]) -> No
     folder = project(
         "import pytest\ndef test_a():\n    pytest.exit('enough')\ndef test_b():\n    pass\n"
     )
-    said = vmtest("run", cwd=folder)
+    said = in_guest("run", cwd=folder)
     ends(said, 1, "LOST", "1 lost, 1 not run: pytest stopped early (status 2)")
 
 
@@ -216,7 +217,7 @@ def test_a_test_that_hangs_is_given_up_at_the_deadline(project: Callable[..., Pa
     config.write_text(
         config.read_text().replace('silence_timeout = "20s"', 'silence_timeout = "8s"')
     )
-    said = vmtest("run", cwd=folder)
+    said = in_guest("run", cwd=folder)
     ends(said, 1, "TIMED_OUT", "silence deadline", "while test_own.py::test_hangs ran")
     assert outcomes(folder) == {"test_hangs": "lost"}
     log = (folder / ".vmtest" / "latest" / KERNEL / "pytest.log").read_text()
@@ -238,7 +239,7 @@ def test_a_test_that_fills_the_guests_memory_is_named(project: Callable[..., Pat
                 hold.append(b"x" * (1 << 24))
         """
     )
-    said = vmtest("run", cwd=folder)
+    said = in_guest("run", cwd=folder)
     ends(said, 1, "LOST", "ran out of memory (512 MiB; raise memory in kernels.toml)")
     ends(said, 1, "while test_own.py::test_fills ran")
     assert outcomes(folder) == {
@@ -257,7 +258,7 @@ def test_a_kernel_complaint_under_passing_tests_is_no_pass(project: Callable[...
                 log.write(b"<4>WARNING: CPU: 0 PID: 1 at made/up.c:1 by_a_test+0x0/0x0\n")
         """
     )
-    ends(vmtest("run", cwd=folder), 1, "SPLAT", "made/up.c:1")
+    ends(in_guest("run", cwd=folder), 1, "SPLAT", "made/up.c:1")
 
 
 def test_a_kernel_that_panics_at_boot_is_no_test_failure(project: Callable[..., Path]) -> None:
@@ -359,7 +360,7 @@ def test_sigkill_of_the_runner_keeps_the_rows_and_leaves_no_vm(
     said = vmtest("report", cwd=folder)
     assert f"{written} passed" in said.out
     assert "the runner ended before this kernel did" in said.out
-    ends(vmtest("run", "-k", "n and 59", cwd=folder), 0, "PASSED")
+    ends(in_guest("run", "-k", "n and 59", cwd=folder), 0, "PASSED")
 
 
 def qemu_of(runner: int) -> list[str]:
@@ -395,7 +396,7 @@ def test_an_interrupt_keeps_what_had_finished_and_is_130(
 
 def test_shell_runs_a_command_and_passes_its_status_on(project: Callable[..., Path]) -> None:
     folder = project("def test_a():\n    pass\n")
-    said = vmtest("shell", KERNEL, "--", "sh", "-c", "uname -r; pwd >&2; exit 42", cwd=folder)
+    said = in_guest("shell", KERNEL, "--", "sh", "-c", "uname -r; pwd >&2; exit 42", cwd=folder)
     assert said.status == 42
     assert said.out.startswith("6.12.")
 
@@ -408,7 +409,7 @@ def test_shards_merge_to_the_whole(project: Callable[..., Path]) -> None:
         config.write('[[suite]]\nname = "more"\ntests = "more/test_more.py"\n')
     for number, suites in enumerate((["own"], ["more"], ["own", "more"])):
         chosen = [part for suite in suites for part in ("--suite", suite)]
-        assert vmtest("run", *chosen, "--json", f"{number}.json", cwd=folder).status < 2
+        assert in_guest("run", *chosen, "--json", f"{number}.json", cwd=folder).status < 2
     said = vmtest("merge", "0.json", "1.json", "--json", "merged.json", cwd=folder)
     assert said.status == 1
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from any_guest import in_guest
 from command import Said, vmtest
 from real_kernels import KERNEL
 
@@ -64,7 +65,7 @@ def test_the_kernels_config_lies_where_loaders_look_for_it(bare: Make, image: Ke
 
 def test_output_is_shown_alone_and_the_status_passed_on(bare: Make, image: KernelImage) -> None:
     folder = bare()
-    said = vmtest("exec", "sh", "-c", "uname -r; pwd; echo on stderr >&2; exit 42", cwd=folder)
+    said = in_guest("exec", "sh", "-c", "uname -r; pwd; echo on stderr >&2; exit 42", cwd=folder)
     ends(said, 42, "on stderr", "FAILED", "exit status 42", "(exit 42)", f"{KERNEL}/command.log")
     assert said.out == f"{image.release}\n/tmp/vmtest/work\n"
     assert sorted(log(folder).splitlines()) == sorted([*said.out.splitlines(), "on stderr"])
@@ -90,7 +91,7 @@ def test_copies_and_objects_are_there_and_reports_are_written(bare: Make) -> Non
     (folder / "data" / "tool.sh").chmod(0o755)
     files = ("--junit", "j.xml", "--markdown", "m.md", "--json", "m.json")
     copies = ("--copy", "run.sh:bin/run", "--copy", "data")
-    said = vmtest("exec", *copies, *files, "--", "./bin/run", cwd=folder)
+    said = in_guest("exec", *copies, *files, "--", "./bin/run", cwd=folder)
     ends(said, 0, "PASSED", "1 passed")
     assert said.out == "from the host\n"
     assert [name for name, _ in kernel_of(folder)["objects"]] == ["own"]
@@ -117,14 +118,14 @@ E
 
 def test_a_row_a_test_of_gotest(bare: Make) -> None:
     folder = bare(t=GOTEST)
-    said = vmtest("exec", "--copy", "t.sh", "--results", "gotest", "./t.sh", cwd=folder)
+    said = in_guest("exec", "--copy", "t.sh", "--results", "gotest", "./t.sh", cwd=folder)
     ends(said, 1, "b_test.go:3: want 2", "1 failed, exit status 1")
     assert outcomes(folder) == {"TestA": "passed", "TestB": "failed"}
 
 
 def test_a_row_a_test_of_a_junit_file(bare: Make) -> None:
     folder = bare(t=JUNIT)
-    said = vmtest("exec", "--copy", "t.sh", "--results", "junit:out.xml", "./t.sh", cwd=folder)
+    said = in_guest("exec", "--copy", "t.sh", "--results", "junit:out.xml", "./t.sh", cwd=folder)
     ends(said, 0, "no BTF")
     assert outcomes(folder) == {"c::a": "passed", "b": "skipped"}
     assert (folder / ".vmtest" / "latest" / KERNEL / "command.xml").stat().st_size > 0
@@ -132,7 +133,7 @@ def test_a_row_a_test_of_a_junit_file(bare: Make) -> None:
 
 def test_a_panic_under_a_command_keeps_what_had_finished(bare: Make) -> None:
     folder = bare(t="echo 1..3; echo ok 1 - first; sleep 1; echo c >/proc/sysrq-trigger; echo ok 2")
-    said = vmtest("exec", "--copy", "t.sh", "--results", "tap", "./t.sh", cwd=folder)
+    said = in_guest("exec", "--copy", "t.sh", "--results", "tap", "./t.sh", cwd=folder)
     ends(said, 1, "PANICKED", "sysrq triggered crash", "while test 2 ran")
     assert outcomes(folder) == {"first": "passed", "test 2": "lost", "test 3": "not run"}
     assert log(folder) == "1..3\nok 1 - first\n"
@@ -142,7 +143,7 @@ def test_a_silent_command_is_given_up_at_the_deadline(bare: Make) -> None:
     folder = bare('silence_timeout = "3s"')
     config = folder / "kernels.toml"
     config.write_text(config.read_text().replace('silence_timeout = "20s"\n', ""))
-    said = vmtest("exec", "sh", "-c", "echo so far; sleep 3600", cwd=folder)
+    said = in_guest("exec", "sh", "-c", "echo so far; sleep 3600", cwd=folder)
     ends(said, 1, "TIMED_OUT", "silence deadline", "while sh -c 'echo so far; sleep 3600' ran")
     assert said.out == log(folder) == "so far\n"
     assert list(outcomes(folder).values()) == ["lost"]
@@ -150,20 +151,20 @@ def test_a_silent_command_is_given_up_at_the_deadline(bare: Make) -> None:
 
 def test_a_command_that_fills_the_guests_memory_is_named(bare: Make) -> None:
     folder = bare()
-    said = vmtest("exec", "tail", "/dev/zero", cwd=folder)
+    said = in_guest("exec", "tail", "/dev/zero", cwd=folder)
     ends(said, 137, "LOST", "ran out of memory (512 MiB; raise memory in kernels.toml)")
 
 
 def test_a_child_that_keeps_the_output_open_delays_nobody(bare: Make) -> None:
     folder = bare()
-    said = vmtest("exec", "sh", "-c", "sleep 3600 & echo done", cwd=folder)
+    said = in_guest("exec", "sh", "-c", "sleep 3600 & echo done", cwd=folder)
     ends(said, 0, "PASSED")
     assert said.out == "done\n"
 
 
 def test_a_program_that_the_guest_has_not_is_explained(bare: Make) -> None:
     folder = bare()
-    said = vmtest("exec", "no-such-program", cwd=folder)
+    said = in_guest("exec", "no-such-program", cwd=folder)
     ends(said, 127, "no-such-program is searched in the guest", "--copy")
 
 
@@ -178,7 +179,7 @@ def test_several_kernels_are_a_table_and_one_status(bare: Make) -> None:
     text = config.read_text()
     twin = text[text.index("[[kernel]]") :].replace(f'name = "{KERNEL}"', 'name = "twin"')
     config.write_text(text + twin)
-    said = vmtest("exec", "--jobs", "1", "--", "sh", "-c", "echo the end; exit 42", cwd=folder)
+    said = in_guest("exec", "--jobs", "1", "--", "sh", "-c", "echo the end; exit 42", cwd=folder)
     assert said.status == 1, said
     for part in ("twin", KERNEL, "exit status 42: the end", "2 kernels: 2 failed (exit 1)"):
         assert part in said.out

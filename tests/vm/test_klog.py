@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from any_guest import in_guest
 from command import vmtest
 from real_kernels import KERNEL, image_of
 
@@ -91,7 +92,7 @@ def test_a_test_that_quiets_the_console_and_clears_the_log_hides_nothing(
             os.kill(int(fd.split("/")[2]), signal.SIGKILL)
     """
     folder = project(SUITE + textwrap.dedent(hide))
-    said = vmtest("run", cwd=folder)
+    said = in_guest("run", cwd=folder)
     assert said.status == 1, said
     assert kernel_of(folder)["status"] == "SPLAT"
     log = (folder / ".vmtest" / "latest" / KERNEL / "dmesg.log").read_text()
@@ -100,7 +101,7 @@ def test_a_test_that_quiets_the_console_and_clears_the_log_hides_nothing(
 
 def test_a_complaint_on_console_and_in_the_log_counts_once(project: Callable[..., Path]) -> None:
     folder = project(f"{SUITE}\ndef test_a():\n    complain()\n")
-    assert vmtest("run", cwd=folder).status == 1
+    assert in_guest("run", cwd=folder).status == 1
     console = (folder / ".vmtest" / "latest" / KERNEL / "console.log").read_text(errors="replace")
     assert "proc_register+0x" in console
     assert len(kernel_of(folder)["splats"]) == 1

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command import vmtest
+from any_guest import in_guest
 from real_kernels import KERNEL
 from verifying import Event, Loading, loads
 
@@ -163,7 +163,7 @@ def test_two_versions_stand_side_by_side_in_one_report(
     source.write_text(HEAD + SECTIONS)
     subprocess.run(clang_argv(source, folder / "x.o", folder), check=True)
     both = [word for library in libraries for word in ("--libbpf", library.version)]
-    said = vmtest("verify", "x.o", "--kernel", KERNEL, *both, "--json", "m.json", cwd=folder)
+    said = in_guest("verify", "x.o", "--kernel", KERNEL, *both, "--json", "m.json", cwd=folder)
     assert said.status == 1, said
     (kernel,) = json.loads((folder / "m.json").read_text())["kernels"]
     assert (kernel["libbpf"], kernel["status"]) == ("1.1, 1.5", "FAILED")

@@ -51,23 +51,39 @@ with BpfObject(pathlib.Path({GUEST_ROOT!r}, "objects", "lsm.o")) as opened:
 Boot = Callable[..., AbstractContextManager[Loading]]
 
 
-@pytest.fixture
-def booted(settings: Config, cache: Path, root: RootImage, probe: Probe, tmp_path: Path) -> Boot:
+@pytest.fixture(scope="module")
+def booted(
+    settings: Config,
+    cache: Path,
+    root: RootImage,
+    probe: Probe,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Boot:
     """Boots the kernel with more words on its command line, for as long as a `with` lasts."""
     image = image_of(WITHOUT, settings, cache)
-    (made,) = (p for p in build_all(PROJECT / "tests" / "verify", tmp_path) if "lsm" in p.name)
+    folder = tmp_path_factory.mktemp("lsm")
+    (made,) = (p for p in build_all(PROJECT / "tests" / "verify", folder) if "lsm" in p.name)
     assert image.config is not None
     config = image.config.read_bytes()
 
     @contextmanager
     def boot(*cmdline: str) -> Iterator[Loading]:
-        spec = MachineSpec(image, root, probe, tmp_path / "console.log", cmdline=cmdline)
+        spec = MachineSpec(
+            image, root, probe, folder / f"console-{len(cmdline)}.log", cmdline=cmdline
+        )
         with Machine(spec) as machine:
             session = machine.connect(30.0 * Scale.now(probe.seconds, 1).factor)
             yield Loading(session, {"lsm": made.read_bytes()}, config)
             session.close()
 
     return boot
+
+
+@pytest.fixture(scope="module")
+def inactive(booted: Boot) -> Iterator[Loading]:
+    """The kernel as it boots by itself."""
+    with booted() as loading:
+        yield loading
 
 
 def attachment(loading: Loading, program: str) -> dict[str, Any]:
@@ -81,22 +97,20 @@ def opens(loading: Loading) -> int:
 
 
 def test_a_bpf_lsm_that_is_not_active_is_told_and_its_remedy_has_programs_called(
-    booted: Boot,
+    inactive: Loading, booted: Boot
 ) -> None:
-    with booted() as loading:
-        for program in ("counts_opens", "on_the_hooks_function"):
-            told = attachment(loading, program)
-            assert told["attached"]
-            assert told["reason"]["code"] == "lsm-inactive"
-        assert opens(loading) == 0
-        remedy = re.search(r'cmdline = \["(lsm=[^"]+)"\]', told["reason"]["remedy"])
+    for program in ("counts_opens", "on_the_hooks_function"):
+        told = attachment(inactive, program)
+        assert told["attached"]
+        assert told["reason"]["code"] == "lsm-inactive"
+    assert opens(inactive) == 0
+    remedy = re.search(r'cmdline = \["(lsm=[^"]+)"\]', told["reason"]["remedy"])
     assert remedy is not None
     with booted(remedy[1]) as loading:
         assert attachment(loading, "counts_opens")["reason"] is None
         assert opens(loading) >= 5
 
 
-def test_a_suite_does_not_wait_for_an_lsm_program_that_is_never_called(booted: Boot) -> None:
-    with booted() as loading:
-        said = loading.session.run(in_guest_environment(["python3", "-c", TO_A_CGROUP]))
+def test_a_suite_does_not_wait_for_an_lsm_program_that_is_never_called(inactive: Loading) -> None:
+    said = inactive.session.run(in_guest_environment(["python3", "-c", TO_A_CGROUP]))
     assert b"this kernel never calls it: the BPF LSM is not active" in said.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from command import vmtest
+from any_guest import in_guest
 from real_kernels import KERNEL, PROJECT
 
 
@@ -131,7 +131,7 @@ def test_what_an_old_release_lacks_is_not_applicable_and_all_else_is_asked(
         "--upstream",
         *(*ELSEWHERE_BUILT, *PARTS_MISSING, *FIRST_WORD, *UNWRITTEN, *NETWORK_ORDER),
     )
-    said = vmtest("run", "--kernel", KERNEL, cwd=folder, timeout=1800)
+    said = in_guest("run", "--kernel", KERNEL, cwd=folder, timeout=1800)
     assert said.status == 0, said
     tests = outcomes_of(folder)
     lacking = {
@@ -170,7 +170,7 @@ def test_bytes_that_an_ipv4_reader_never_reads_are_not_asked_of_upstream(
 ) -> None:
     folder = others("--upstream", *(*FIRST_WORD, *UNWRITTEN))
     suites = [word for name in ("sockops", "cgroup_skb", "mesh") for word in ("--suite", name)]
-    said = vmtest("run", "--kernel", KERNEL, *suites, cwd=folder, timeout=1800)
+    said = in_guest("run", "--kernel", KERNEL, *suites, cwd=folder, timeout=1800)
     assert said.status == 0, said
     assert_outcomes(
         outcomes_of(folder),
@@ -190,7 +190,7 @@ def test_mesh_runs_where_one_array_is_for_both_tail_calls(others: Callable[..., 
     folder = others("--upstream", *ONE_ARRAY)
     # Newer kernels refuse such an object as a whole.
     asked = ["--kernel", "5.10", "--suite", "mesh", "-k", "waypoint_that_is or reported_first"]
-    said = vmtest("run", *asked, cwd=folder)
+    said = in_guest("run", *asked, cwd=folder)
     assert said.status == 0, said
     assert_outcomes(
         outcomes_of(folder),
@@ -247,14 +247,14 @@ def test_broken_object_fails_also_where_upstream_is_given_way(
 ) -> None:
     folder = others("--upstream", *changes)
     asked = ["--suite", "sockops", "-k", "authorization or first_record"]
-    said = vmtest("run", "--kernel", KERNEL, *asked, cwd=folder)
+    said = in_guest("run", "--kernel", KERNEL, *asked, cwd=folder)
     assert said.status == 1, said
     assert_outcomes(outcomes_of(folder), dict.fromkeys(failing, "failed"))
 
 
 def test_what_our_own_objects_lack_is_a_failure(others: Callable[..., Path]) -> None:
     folder = others("", *PARTS_MISSING)
-    said = vmtest("run", "--kernel", KERNEL, "-k", "virtual_address_of_a_waypoint", cwd=folder)
+    said = in_guest("run", "--kernel", KERNEL, "-k", "virtual_address_of_a_waypoint", cwd=folder)
     assert said.status == 1, said
     assert "cgroup_sock.o has no km_cgr_tail6" in said.out, said
     assert {name[-4:]: test["outcome"] for name, test in outcomes_of(folder).items()} == {
@@ -266,7 +266,7 @@ def test_what_our_own_objects_lack_is_a_failure(others: Callable[..., Path]) -> 
 
 def test_our_own_objects_have_no_habits_of_older_ones(others: Callable[..., Path]) -> None:
     folder = others("", *NETWORK_ORDER)
-    said = vmtest("run", "--kernel", KERNEL, "--suite", "sockops", "-k", REQUESTED, cwd=folder)
+    said = in_guest("run", "--kernel", KERNEL, "--suite", "sockops", "-k", REQUESTED, cwd=folder)
     assert said.status == 1, said
     assert_outcomes(
         outcomes_of(folder), dict.fromkeys((f"{REQUESTED}[{name}]" for name in FAMILIES), "failed")

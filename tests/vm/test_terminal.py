@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from any_guest import WARM
 from real_kernels import KERNEL
 
 Make = Callable[..., Path]
@@ -93,7 +94,7 @@ def typing(folder: Path, *arguments: str) -> Iterator[Typist]:
 
 def test_a_shell_follows_the_terminals_size_and_passes_its_status_on(project: Make) -> None:
     folder = project("def test_a():\n    pass\n")
-    with typing(folder, "shell", KERNEL) as user:
+    with typing(folder, "shell", WARM, KERNEL) as user:
         user.expect("the payload is in /tmp/vmtest")
         user.expect(r"[$#] ")
         user.type("stty size; ls /tmp/vmtest/suites\n")
@@ -108,7 +109,7 @@ def test_a_shell_follows_the_terminals_size_and_passes_its_status_on(project: Ma
 
 def test_control_c_in_the_shell_reaches_the_guest_not_the_runner(project: Make) -> None:
     folder = project("def test_a():\n    pass\n")
-    with typing(folder, "shell", KERNEL) as user:
+    with typing(folder, "shell", WARM, KERNEL) as user:
         user.expect(r"[$#] ")
         user.type("sleep 600\n")
         user.expect("sleep 600")
@@ -131,7 +132,7 @@ def test_the_live_view_shows_the_kernel_and_ends_with_the_table(project: Make) -
 
 def test_a_failure_opens_a_shell_and_the_run_goes_on_after_it(project: Make) -> None:
     folder = project("def test_a():\n    assert False\n")
-    with typing(folder, "run", "--shell-on-failure") as user:
+    with typing(folder, "run", WARM, "--shell-on-failure") as user:
         user.expect("the run goes on when this shell ends")
         user.expect(r"[$#] ")
         user.type("uname -r\n")
@@ -143,7 +144,7 @@ def test_a_failure_opens_a_shell_and_the_run_goes_on_after_it(project: Make) -> 
 
 def test_control_c_keeps_the_table_so_far(project: Make) -> None:
     folder = project("import time\ndef test_a():\n    time.sleep(300)\n")
-    with typing(folder, "run") as user:
+    with typing(folder, "run", WARM) as user:
         user.expect("test_a")
         user.type("\x03")
         user.expect("CANCELLED")

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from any_guest import WARM, in_guest
 from command import Said, vmtest
 from real_kernels import KERNEL, PROJECT
 
@@ -68,6 +69,7 @@ def run(
     image: KernelImage,
     root: RootImage,
     probe: Probe,
+    cache: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
     """Loads the objects at ``paths``; at the start of a load that ``fates`` names ("log of NAME"
@@ -106,7 +108,7 @@ def run(
         folder.mkdir()
         kernel = Kernel(KERNEL, PathSpec(image.image), memory_mib=512)
         task = VerifyTask(load, Rules(FailOn(rejected=True)))
-        return run_kernel(Job(kernel, image, root, task, probe, folder, 1), heard)
+        return run_kernel(Job(kernel, image, root, task, probe, folder, 1, snapshots=cache), heard)
 
     return made
 
@@ -222,7 +224,7 @@ def test_without_a_configuration_and_with_odd_names(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((tmp_path / "x.o").read_bytes())
     (tmp_path / "text.o").write_text("no object")
     files = ("--csv", "out", "--json", "out/m.json", "--markdown", "out/m.md")
-    said = vmtest("verify", ".", "--kernel", KERNEL, "--save", "b.json", *files, cwd=tmp_path)
+    said = in_guest("verify", ".", "--kernel", KERNEL, "--save", "b.json", *files, cwd=tmp_path)
     ends(said, 1, "a b;$(reboot).o", "d/x.o", "OPEN FAILED", "9 accepted, 1 open failed")
     assert len((tmp_path / "out" / f"{KERNEL}.csv").read_text().splitlines()) == 10
     release = str(kernel_of(tmp_path)["release"])
@@ -235,15 +237,15 @@ def test_a_program_is_not_judged_by_what_it_is_beside(project: Callable[..., Pat
     folder = project("")
     compiled(folder / "x.o", BAD)
     asked = ("verify", "x.o", "--program")
-    ends(vmtest(*asked, "second", cwd=folder), 0, "1 object, 1 program: 1 accepted")
-    ends(vmtest(*asked, "first", cwd=folder), 1, "REJECTED")
+    ends(in_guest(*asked, "second", cwd=folder), 0, "1 object, 1 program: 1 accepted")
+    ends(in_guest(*asked, "first", cwd=folder), 1, "REJECTED")
 
 
 def test_other_builds_are_loaded_in_the_same_boot(project: Callable[..., Path]) -> None:
     folder = project("")
     compiled(folder / "new" / "x.o", BAD)
     compiled(folder / "old" / "x.o")
-    said = vmtest("verify", "new", "--against", "old", "--fail-on", "regressed", cwd=folder)
+    said = in_guest("verify", "new", "--against", "old", "--fail-on", "regressed", cwd=folder)
     ends(said, 1, "REGRESSED new/x.o: first: accepted -> rejected (since old)")
     assert not (folder / ".vmtest" / "latest" / KERNEL / "console-2.log").exists()
 
@@ -254,13 +256,13 @@ def test_120_objects_and_ctrl_c_keeps_what_had_finished(project: Callable[..., P
     for n in range(120):
         (folder / "many").mkdir(exist_ok=True)
         (folder / "many" / f"{n:03d}.o").write_bytes(data)
-    said = vmtest("verify", "many", cwd=folder, timeout=1200)
+    said = in_guest("verify", "many", cwd=folder, timeout=1200)
     ends(said, 0, "120 objects, 360 programs: 360 accepted")
     # What comes last takes the verifier so long that nobody is late to interrupt it.
     slow = [compiled(folder / "slow" / f"{n}.o", SLOW) for n in range(8)]
     with (folder / "said.txt").open("w") as said_by_runner:
         runner = subprocess.Popen(
-            [sys.executable, "-m", "vmtest", "verify", "many", "slow"],
+            [sys.executable, "-m", "vmtest", "verify", WARM, "many", "slow"],
             cwd=folder,
             env=os.environ,
             stdout=said_by_runner,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from any_guest import in_guest
 from command import vmtest
 from real_kernels import image_of
 from small_disk import mounted
@@ -108,7 +109,7 @@ def test_a_pytest_that_ends_early_is_not_passed(
             pass
         """
     )
-    said = vmtest("run", cwd=folder)
+    said = in_guest("run", cwd=folder)
     assert said.status == 1, said
     (result,) = json.loads((folder / ".vmtest" / "latest" / "matrix.json").read_text())["kernels"]
     assert (result["status"], outcomes(result)) == (status, ["passed", "lost", "not run"])
@@ -138,7 +139,7 @@ def test_a_disk_that_fills_in_the_middle_is_named_and_the_table_is_shown(
             pytest.skip("much to say")
         """
     )
-    said = vmtest("run", "--json", "m.json", cwd=folder)
+    said = in_guest("run", "--json", "m.json", cwd=folder)
     assert said.status == 3, said
     assert "Traceback" not in said.err
     (result,) = json.loads((folder / "m.json").read_text())["kernels"]
