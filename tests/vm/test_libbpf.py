@@ -15,7 +15,7 @@ from verifying import Event, Loading, loads
 
 from vmtest.host.debian import mirrors_of
 from vmtest.matrix.payload import Installed, install, library_path, tar
-from vmtest.model.kernels import KernelImage, Library, RootImage
+from vmtest.model.kernels import AptArchive, KernelImage, Library, RootImage
 from vmtest.model.project import Config
 from vmtest.objects.compile import clang_argv
 from vmtest.rootfs.libbpf import Shelf
@@ -73,6 +73,7 @@ SOURCES = {
 @pytest.fixture(scope="module")
 def libraries(settings: Config, cache: Path) -> tuple[Library, ...]:
     archive = settings.archives["debian"]
+    assert isinstance(archive, AptArchive)
     shelf = Shelf(cache, lambda: mirrors_of(archive), archive, ("trixie",))
     return tuple(shelf.take(version, print)[0] for version in ("1.1", "1.5"))
 

@@ -14,7 +14,15 @@ from vmtest.host.debian import mirrors_of, paragraphs
 from vmtest.kernels import Store
 from vmtest.kernels.debian.suite import SuiteState
 from vmtest.kernels.files.package import PackageSource
-from vmtest.model.kernels import AptSpec, Kernel, KernelImage, PackageFile, PackageSpec, RootImage
+from vmtest.model.kernels import (
+    AptArchive,
+    AptSpec,
+    Kernel,
+    KernelImage,
+    PackageFile,
+    PackageSpec,
+    RootImage,
+)
 from vmtest.model.project import Config
 from vmtest.objects.compile import build_all
 from vmtest.vm import accel
@@ -29,6 +37,7 @@ def packages_of(generic: Kernel, settings: Config, cache: Path) -> dict[str, tup
     """The URL and the sha256 of every package in the index that ``generic`` comes from."""
     assert isinstance(generic.spec, AptSpec)
     archive = settings.archives[generic.spec.archive]
+    assert isinstance(archive, AptArchive)
     (suite,) = generic.spec.suites
     mirror = mirrors_of(archive).of(suite)
     assert mirror is not None
