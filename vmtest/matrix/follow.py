@@ -12,7 +12,11 @@ from vmtest.vm.session import Check, Stream
 
 _KILLED = 128  # a shell's status for a signal's end is this and the signal's number
 AFTERMATH = 3.0
-"""Seconds that a command's output may stay open and silent after the command's end."""
+"""Seconds that a command's output may stay open and silent after the command's end, on a fast host.
+
+A slow host has longer limits, and as much longer to end the command: one that dies after its last
+words must not pass because nobody waited for its death."""
+_AFTERMATH_OF_SILENCE = AFTERMATH / 60
 
 
 def follow(
@@ -32,13 +36,14 @@ def follow(
     DeadlineExceeded, SessionLost and whatever ``check`` and ``take`` raise.
     """
     started = last_output = time.monotonic()
+    patience = max(AFTERMATH, _AFTERMATH_OF_SILENCE * limits.silence)
     while (got := stream.receive(0.2)) is not None:
         now = time.monotonic()
         if any(got):
             last_output = now
             take(*got)
         check()
-        if ended() and now - last_output > AFTERMATH:
+        if ended() and now - last_output > patience:
             break
         quiet = now - max(last_output, last_console())
         if now - started > limits.total:
