@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
 
 from tests.expected_skips import expected
+
+# In the background SIGINT is ignored, and so it would be by all that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CURE = (
     "Install what it needs with `tox -e setup` (vmtest/host/requirements.py) or an extra of "
