@@ -12,13 +12,13 @@ def main() -> None:
     """Run the command; also what breaks before it has begun never exits with 1."""
     try:
         from vmtest.cli.main import app
-        from vmtest.cli.unread import UNREAD, give_up
+        from vmtest.cli.unread import UNREAD, arrived, give_up
 
         try:
             app(prog_name="vmtest")
         except SystemExit as ended:
             # click and rich end what nobody reads with 1, which says that tests failed.
-            if isinstance(ended.__context__, BrokenPipeError):
+            if isinstance(ended.__context__, BrokenPipeError) or not arrived():
                 give_up()
                 sys.exit(UNREAD)
             raise

@@ -145,13 +145,14 @@ def test_a_message_with_a_strangers_text_moves_no_cursor(tmp_path: Path) -> None
     assert "\\x07" not in said.err, "the whole sequence is gone"
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["report", "-h"], ["--version"], ["report", "run"], ["report", "failed"]],
     ids=" ".join,
 )
 def test_output_that_nobody_reads_is_neither_an_error_nor_a_failed_test(
-    arguments: list[str], tmp_path: Path
+    arguments: list[str], unbuffered: str, tmp_path: Path
 ) -> None:
     run_of(tmp_path, Status.PASSED)
     (tmp_path / "other").mkdir()
@@ -161,6 +162,7 @@ def test_output_that_nobody_reads_is_neither_an_error_nor_a_failed_test(
     ended = subprocess.run(
         [sys.executable, "-m", "vmtest", *arguments],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,

@@ -23,6 +23,17 @@ def is_unread() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
+def arrived() -> bool:
+    """Whether somebody still reads what was printed; Python itself would ask only after its end."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    except (OSError, ValueError):  # a full disk, or closed: Python says so
+        return True
+    return True
+
+
 def give_up() -> None:
     """Let what is still to be printed go nowhere: Python would complain of it at its end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
