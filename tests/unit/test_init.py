@@ -109,6 +109,31 @@ def test_objects_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert [build.name for build in drafted(root).objects] == ["x", "b-x"]
 
 
+def test_objects_beside_kernels_toml_that_share_a_name_are_numbered(tmp_path: Path) -> None:
+    root = lay(tmp_path, {"go.mod": "module x\n", "x.bpf.c": PROGRAM})
+    for name in ("x_bpfel.o", "x.bpf.o", "_x.o"):
+        run_build(clang_argv(root / "x.bpf.c", root / name, root / "include"), root, root / "log")
+    assert [build.name for build in drafted(root).objects] == ["x", "x-2", "x-3"]
+
+
+@pytest.mark.parametrize(
+    ("files", "suites"),
+    [
+        (["my tests/test_a.py", "_more/test_b.py"], {"my-tests": "my tests", "more": "_more"}),
+        (["_a/test_a.py", "a/test_a.py"], {"a": "_a", "a-2": "a"}),
+        (["prüfung/test_a.py"], {"pr-fung": "prüfung"}),
+        (["😀/test_a.py"], {"tests": "😀"}),
+        (["test_a.py", "tests/test_b.py"], {"tests": "."}),
+    ],
+    ids=["spaces", "the same name", "umlaut", "nothing left", "beside kernels.toml"],
+)
+def test_a_folder_of_any_name_is_a_suite(
+    files: list[str], suites: dict[str, str], tmp_path: Path
+) -> None:
+    found = drafted(lay(tmp_path, dict.fromkeys(files, ""))).suites
+    assert {s.name: s.tests for s in found} == {n: tmp_path / path for n, path in suites.items()}
+
+
 @pytest.mark.parametrize(
     ("ci", "there", "file"),
     [

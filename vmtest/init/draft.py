@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from itertools import chain, count
 from pathlib import PurePosixPath
 
 from vmtest.init.look import Found
@@ -45,7 +46,7 @@ def kernels_toml(found: Found) -> str:
     if command:
         parts.append(f"\n# Runs before anything is loaded.\n[build]\ncommand = {_list(command)}\n")
     for name, path in objects.items():
-        parts.append(f'\n[[object]]\nname = "{name}"\npath = {json.dumps(str(path))}\n')
+        parts.append(f'\n[[object]]\nname = "{name}"\npath = {_text(str(path))}\n')
     if not objects:
         parts.append(
             "\n# Add each BPF object as soon as it can be built:\n"
@@ -87,15 +88,23 @@ def named(objects: Sequence[PurePosixPath]) -> Mapping[str, PurePosixPath]:
     """``objects`` by the names that kernels.toml gives them."""
     names: dict[str, PurePosixPath] = {}
     for path in objects:
-        name = _NOT_IN_NAMES.sub("-", _SUFFIX.sub("", path.name)) or "object"
-        while name in names:
-            name = f"{_NOT_IN_NAMES.sub('-', path.parent.name)}-{name}"
-        names[name] = path
+        own = _name(_SUFFIX.sub("", path.name)) or "object"
+        names[_free(names, own, _name(f"{path.parent.name}-{own}"))] = path
     return names
 
 
+def _free(taken: Container[str], *wanted: str) -> str:
+    """The first of ``wanted`` that is not ``taken``, else its first one with a number."""
+    numbered = (f"{wanted[0]}-{number}" for number in count(2))
+    return next(name for name in chain(wanted, numbered) if name not in taken)
+
+
 _SUFFIX = re.compile(r"(\.bpf|_(x86_)?bpfel|_(x86_)?bpf)?\.o$")
-_NOT_IN_NAMES = re.compile(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._+-]")
+
+
+def _name(text: str) -> str:
+    """``text`` as kernels.toml takes a name, "" where nothing of it is left."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", text).lstrip("._+-")
 
 
 def _folder(sources: Sequence[PurePosixPath]) -> PurePosixPath:
@@ -107,16 +116,24 @@ def _folder(sources: Sequence[PurePosixPath]) -> PurePosixPath:
 
 
 def _suites(found: Found, objects: Sequence[str]) -> list[str]:
+    folders: dict[str, PurePosixPath] = {}
+    for folder in found.tests:
+        folders[_free(folders, _name(folder.name) or "tests")] = folder
     return [
-        f'\n[[suite]]\nname = "{folder.name or "tests"}"\ntests = {json.dumps(str(folder))}\n'
+        f'\n[[suite]]\nname = "{name}"\ntests = {_text(str(folder))}\n'
         f'root = "."                # the whole project goes along, and pytest runs here\n'
         f"pythonpath = {_list([found.pythonpath])}\nobjects = {_list(objects)}\n"
-        for folder in found.tests
+        for name, folder in folders.items()
     ]
 
 
 def _list(words: Sequence[str]) -> str:
-    return json.dumps(list(words))
+    return f"[{', '.join(map(_text, words))}]"
+
+
+def _text(text: str) -> str:
+    # A string of TOML is one of JSON, but for the pairs of escapes that stand for one letter there.
+    return json.dumps(text, ensure_ascii=False)
 
 
 def workflow(found: Found) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from vmtest.errors import UsageError
 from vmtest.host.project import every_file, project_files
+from vmtest.model.versions import unique
 from vmtest.objects.builds import check_object
 
 _GITHUB, _GITLAB = ".github", ".gitlab-ci.yml"
@@ -18,7 +19,8 @@ class Found:
     """What was found; every path is relative to the repository.
 
     ``sources`` are BPF programs in C, ``objects`` BPF objects of this byte order that are there
-    now, ``tests`` the topmost folders with pytest files ("." for files beside kernels.toml),
+    now, ``tests`` the topmost folders with pytest files (only "." where files lie beside
+    kernels.toml: that has all of them),
     ``pythonpath`` the folder that the project's package is imported from.  ``ci`` is ``github``,
     ``gitlab`` or "".
     """
@@ -72,8 +74,8 @@ def _tests(files: Iterable[PurePosixPath]) -> tuple[PurePosixPath, ...]:
         for path in files
         if path.suffix == ".py" and (path.stem.startswith("test_") or path.stem.endswith("_test"))
     ]
-    folders = dict.fromkeys(PurePosixPath(*path.parts[:-1][:1]) for path in tests)
-    return tuple(folders)
+    folders = unique(path.parts[0] if path.parent.name else "." for path in tests)
+    return tuple(map(PurePosixPath, ["."] if "." in folders else folders))
 
 
 def _has_package(names: Iterable[str]) -> bool:
