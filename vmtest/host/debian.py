@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -202,11 +202,22 @@ def _sources(etc: Path) -> Iterator[_Source]:
             yield from _one_line_sources(text, str(file))
 
 
+def _address(uri: str) -> str:
+    """The first mirror of a list of mirrors in a file, as cloud images have; else ``uri``."""
+    if not uri.startswith("mirror+file:"):
+        return uri
+    try:
+        text = Path(urlsplit(uri).path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return uri
+    return next((words[0] for words in map(str.split, text.splitlines()) if words), uri)
+
+
 def _is_of(distribution: str, source: _Source) -> bool:
     """Whether this is the distribution's own archive and not a third party's for it."""
     if "main" not in source.components or source.uri.startswith("cdrom:"):
         return False
-    tail = urlsplit(source.uri).path.rstrip("/").rpartition("/")[2]
+    tail = urlsplit(_address(source.uri)).path.rstrip("/").rpartition("/")[2]
     by_name = re.fullmatch(rf"{re.escape(distribution)}(-security)?(\.list)?", tail) is not None
     return by_name or f"{distribution}-archive" in source.signed_by
 
@@ -266,13 +277,17 @@ def template_mirrors(distribution: str) -> Mirrors:
     main: Mirror | None = None
     security: Mirror | None = None
     for fields in paragraphs(text):
-        suite, uri = (
-            fields.get("suite", ""),
-            fields.get("baseuri-amd64") or fields.get("baseuri", ""),
-        )
-        if not suite or not re.match(r"https?://", uri):
+        suite = fields.get("suite", "")
+        # "BaseURI" alone may be where other architectures are.
+        uri = fields.get("baseuri-amd64") or fields.get("baseuri", "")
+        official = fields.get("official", "true").lower() != "false"
+        packages = fields.get("repositorytype", "deb") == "deb"
+        if not suite or not official or not packages or not re.match(r"https?://", uri):
             continue
         if is_security(suite):
+            if distribution == "debian" and not urlsplit(uri).path.strip("/"):
+                # Both work at Debian's; proxies and caches know what its installer writes.
+                uri = f"{uri.rstrip('/')}/debian-security"
             security = security or Mirror(uri, keys, str(file))
         else:
             main = main or Mirror(uri, keys, str(file))
@@ -293,53 +308,79 @@ def find_mirrors(
     """The mirrors of the archive called ``archive`` in kernels.toml, which is ``distribution``'s.
 
     The environment goes before kernels.toml, and that before the configuration of a
-    host of that distribution; another host may have its mirrors from
-    python-apt-common.  Only Debian keeps security updates on a mirror of their own.
+    host of that distribution; another host, and one whose apt does not name its own
+    distribution, may have its mirrors from python-apt-common.  Only Debian keeps security updates
+    on a mirror of their own.
     Raises UsageError with the cure when none of them names one, or when there are no keys to
     check signatures with.
     """
     env = os.environ if environment is None else environment
-    own = host_is(distribution, os_release)
-    host = host_mirrors(etc, distribution) if own else template_mirrors(distribution)
+    if keyring is not None and not keyring.is_file():
+        raise UsageError(f"kernels.toml: [apt.{archive}] keyring: {keyring}: no such file")
+    host = _known_mirrors(distribution, etc, os_release)
+    wanted: list[Mirror | None] = []
+    keys = ("mirror", "security_mirror")
+    configured = (mirror, security_mirror)
     variables = mirror_variables(distribution)
-    keys = str(keyring) if keyring is not None else ""
-    if keys and not Path(keys).is_file():
-        raise UsageError(f"kernels.toml: [apt.{archive}] keyring: {keys}: no such file")
-
-    def choose(
-        variable: str, key: str, configured: str | None, known: Mirror | None
-    ) -> Mirror | None:
-        fallback = keys or (known.signed_by if known else "") or _default_keyring(distribution)
+    for key, variable, uri, known in zip(
+        keys, variables, configured, (host.main, host.security), strict=True
+    ):
         if env.get(variable):
-            return Mirror(env[variable], fallback, f"${variable}")
-        if configured:
-            return Mirror(configured, fallback, f"kernels.toml: [apt.{archive}] {key}")
-        if known is not None:
-            return Mirror(known.uri, fallback, known.source)
-        return None
-
-    found = Mirrors(
-        choose(variables[0], "mirror", mirror, host.main),
-        choose(variables[1], "security_mirror", security_mirror, host.security),
+            wanted.append(Mirror(env[variable], "", f"${variable}"))
+        elif uri:
+            wanted.append(Mirror(uri, "", f"kernels.toml: [apt.{archive}] {key}"))
+        else:
+            wanted.append(known)
+    main, security = (
+        None if one is None else replace(one, signed_by=_keys_of(distribution, keyring, known))
+        for one, known in zip(wanted, (host.main, host.security), strict=True)
     )
-    if distribution != "debian" and found.security is None:
-        found = Mirrors(found.main, found.main)
-    if found == Mirrors(None, None):
+    if distribution != "debian":
+        security = security or main
+    _check_mirrors(archive, distribution, Mirrors(main, security))
+    return Mirrors(main, security)
+
+
+def _known_mirrors(distribution: str, etc: Path, os_release: Path) -> Mirrors:
+    """What the host knows of a distribution: its own apt's, else those of python-apt-common."""
+    own = Mirrors(None, None)
+    if host_is(distribution, os_release):
+        own = host_mirrors(etc, distribution)
+    return own if own != Mirrors(None, None) else template_mirrors(distribution)
+
+
+def _keys_of(distribution: str, keyring: Path | None, known: Mirror | None) -> str:
+    """What checks signatures: the user's keys, those of the host's source, a package's."""
+    if keyring is not None:
+        return str(keyring)
+    return (known.signed_by if known else "") or _default_keyring(distribution)
+
+
+def _check_mirrors(archive: str, distribution: str, found: Mirrors) -> None:
+    """Raise UsageError with the cure where there is no mirror, no key, or no address."""
+    known = [one for one in (found.main, found.security) if one is not None]
+    if not known:
+        variables = " and ".join(mirror_variables(distribution))
         raise UsageError(
             f"kernels.toml: [apt.{archive}]: no {distribution.capitalize()} mirror is known on "
-            f"this host; set mirror and security_mirror there, or {' and '.join(variables)} in "
-            f"the environment"
+            f"this host; set mirror and security_mirror there, or {variables} in the "
+            f"environment{_templates_hint(distribution)}"
         )
     package = _KEYRING_PACKAGES.get(distribution, f"{distribution}-archive-keyring")
-    if any(one is not None and not one.signed_by for one in (found.main, found.security)):
+    if any(not one.signed_by for one in known):
         raise UsageError(
             f"kernels.toml: [apt.{archive}]: no keyring to check the signatures of {distribution} "
             f"with; install the package {package} or set keyring there"
         )
-    for one in (found.main, found.security):
-        if one is not None and (not one.uri.strip() or any(c.isspace() for c in one.uri)):
+    for one in known:
+        if not one.uri.strip() or any(c.isspace() for c in one.uri):
             raise UsageError(f"{one.source}: {one.uri!r} is not the address of a mirror")
-    return found
+
+
+def _templates_hint(distribution: str) -> str:
+    if distribution not in ("debian", "ubuntu") or TEMPLATES.is_dir():
+        return ""
+    return "; where the host has apt, installing the package python-apt-common is enough"
 
 
 def mirrors_of(archive: AptArchive) -> Mirrors:

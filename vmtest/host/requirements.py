@@ -92,6 +92,7 @@ BUILD_HEADERS = (("gelf.h", "libelf-dev"), ("openssl/opensslv.h", "libssl-dev"))
 TEST_REQUIREMENTS = (
     Requirement(("gpg",), "signs a tiny archive"),
     Requirement(("apt-utils",), "makes a tiny archive in Ubuntu's layout"),
+    Requirement(("python-apt-common",), "mirrors of a host of another distribution"),
     Requirement(("libarchive-tools",), "kernels from .rpm packages"),
     Requirement(("gpgv",), "checks a tiny repository"),
     Requirement(("rpm",), "makes and signs tiny .rpm packages"),
