@@ -10,14 +10,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import TypeAdapter
+
 from vmtest.bisect.observe import Observation
 from vmtest.bisect.question import Point, Question
-from vmtest.bisect.search import Answer, Verdict
+from vmtest.bisect.search import Answer
 from vmtest.errors import UsageError
 from vmtest.runs.folder import utc_now
 
 JOURNAL = "bisect.jsonl"
 """The journal's name in the run's folder: a JSON value a line, written when it happens."""
+
+
+_QUESTION = TypeAdapter(Question)
+_POINT = TypeAdapter(Point)
+_OBSERVATION = TypeAdapter(Observation)
 
 
 class Journal:
@@ -74,35 +81,35 @@ class Recorded:
 def read(folder: Path) -> Recorded | None:
     """The journal in ``folder``, or None when there is none with a question in it.
 
-    A last line that was cut short is as if it had not been begun, and what the machine
+    A line that was cut short or damaged is as if it had not been begun, and what the machine
     kept from telling is as if it had not been asked.
     """
     try:
-        text = (folder / JOURNAL).read_text(encoding="utf-8")
-    except FileNotFoundError:
+        text = (folder / JOURNAL).read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return None
     recorded: Recorded | None = None
     begun = 0
     for line in text.splitlines():
         try:
             value = json.loads(line)
-        except (ValueError, RecursionError):
+            match value["event"]:
+                case "question":
+                    recorded = Recorded(_QUESTION.validate_python(value))
+                case "commit" if recorded is not None:
+                    recorded.add(_POINT.validate_python(value["point"]))
+                case "round" if recorded is not None:
+                    begun = int(value["number"])
+                case "told" if recorded is not None:
+                    place = recorded.question.names.index(value["kernel"])
+                    one = _OBSERVATION.validate_python(value["observation"])
+                    recorded.rounds = begun  # one that was interrupted before is begun again
+                    if not one.faulty:
+                        recorded.seen.setdefault(place, []).append(one)
+                case "answer" | "error" if recorded is not None:
+                    recorded.ended = value["event"]
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
-        match value["event"]:
-            case "question":
-                recorded = Recorded(_question(value))
-            case "commit" if recorded is not None:
-                recorded.add(_point(value["point"]))
-            case "round" if recorded is not None:
-                begun = value["number"]
-            case "told" if recorded is not None:
-                place = recorded.question.names.index(value["kernel"])
-                one = _observation(value["observation"])
-                recorded.rounds = begun  # one that was interrupted before is begun again
-                if not one.faulty:
-                    recorded.seen.setdefault(place, []).append(one)
-            case "answer" | "error" if recorded is not None:
-                recorded.ended = value["event"]
     return recorded
 
 
@@ -123,26 +130,6 @@ def find_interrupted(runs: Path, asked: Mapping[str, Any]) -> tuple[Path, Record
     raise UsageError(
         "\n".join(["`resume`: there is no interrupted bisect of this question", *others[:3]])
     )
-
-
-def _question(value: Mapping[str, Any]) -> Question:
-    return Question(
-        asked=value["asked"],
-        points=tuple(map(_point, value["points"])),
-        find_fixed=value["find_fixed"],
-        repeat=value["repeat"],
-        gone=tuple(map(_point, value["gone"])),
-        left_out=tuple(map(_point, value["left_out"])),
-    )
-
-
-def _point(value: Mapping[str, Any]) -> Point:
-    return Point(**value)
-
-
-def _observation(value: Mapping[str, Any]) -> Observation:
-    facts = tuple((label, words) for label, words in value["facts"])
-    return Observation(**{**value, "verdict": Verdict(value["verdict"]), "facts": facts})
 
 
 @contextmanager

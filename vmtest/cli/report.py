@@ -61,5 +61,5 @@ def find_run(run: str | None, config: Path | None) -> RunFolder:
 def read_any(path: str, config: Path | None) -> Matrix:
     """The matrix of a run (as for ``report``) or of a matrix.json by its path."""
     if Path(path).is_file():
-        return matrix_json.loads(Path(path).read_text(encoding="utf-8"), path)
+        return matrix_json.read(Path(path))
     return read_matrix(find_run(path, config))

@@ -17,6 +17,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -366,7 +367,7 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """The SHA-256 of a JSON value in its canonical form, in hex."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -392,7 +393,12 @@ _DIGEST = "sha256"
 
 
 def write_record(path: Path, value: Mapping[str, Any]) -> None:
-    """Write ``value`` as :func:`write_json` does, with a digest of itself among its members."""
+    """Write ``value`` as :func:`write_json` does, with a digest of itself among its members.
+
+    A folder that somebody made in its place is removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        remove_tree(path)
     write_json(path, {**value, _DIGEST: sha256_json(value)})
 
 
@@ -408,6 +414,14 @@ def read_record(path: Path, *, older: bool = False) -> dict[str, Any] | None:
         return value
     digest = value.pop(_DIGEST, None)
     return value if digest == sha256_json(value) else None
+
+
+def age_of(record: Mapping[str, Any]) -> float | None:
+    """How many seconds ago ``when`` of ``record`` was, below 0 in the future; None without one."""
+    try:
+        return time.time() - float(record["when"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def find_tool(name: str) -> str | None:

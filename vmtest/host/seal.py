@@ -167,7 +167,7 @@ def _read(path: Path) -> Files | None:
             return None
         listed = value["files"].items()
         files = {str(name): (int(size), str(sha)) for name, (size, sha) in listed}
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     return files if all(_inside(name) for name in files) else None
 

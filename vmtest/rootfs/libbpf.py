@@ -25,6 +25,7 @@ from elftools.elf.gnuversions import GNUVerDefSection
 from vmtest.config.schema import is_path
 from vmtest.errors import ImageError, InfrastructureError, KernelUnavailable, UsageError
 from vmtest.host.cache import (
+    age_of,
     hold,
     locked,
     publish,
@@ -111,13 +112,14 @@ class Shelf:
         if wanted != NEWEST:
             return next(((one, "") for one in self._entries() if one.version == wanted), None)
         answer = read_record(self._newest)
-        if answer is None or not 0 <= time.time() - float(answer["when"]) <= self._max_age:
+        age = None if answer is None else age_of(answer)
+        if answer is None or age is None or not 0 <= age <= self._max_age:
             return None
         try:
-            library = read_entry(self._folder / str(answer["entry"]))
-        except ValueError:
+            library = read_entry(self._folder / safe_name(str(answer["entry"])))
+        except (KeyError, ValueError):
             return None
-        return library, str(answer["note"])
+        return library, str(answer.get("note", ""))
 
     def _entries(self) -> Iterator[Library]:
         """What is whole, of one version the newest package first; the rest is fetched again."""

@@ -7,6 +7,7 @@ are ignored: the schema's number is raised when a reader would misread a file.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -65,6 +66,15 @@ def loads(text: str | bytes, name: str = "matrix.json") -> Matrix:
         raise UsageError("\n".join(_problems(error, name, cure))) from error
 
 
+def read(file: Path) -> Matrix:
+    """The matrix in ``file``; raises UsageError as :func:`loads`, and where it cannot be read."""
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}; give another run") from error
+    return loads(text, str(file))
+
+
 def _problems(error: ValidationError, name: str, cure: str) -> list[str]:
     problems = error.errors(include_url=False, include_context=False)
     lines = []
@@ -88,7 +98,7 @@ def _place(where: tuple[int | str, ...]) -> str:
 
 def _got(problem: Any) -> str:
     got = problem["input"]
-    if problem["type"] == "missing" or isinstance(got, dict | list):
+    if problem["type"] == "missing" or isinstance(got, dict | list | bytes):
         return ""
     return f" (is {json.dumps(got)[:60]})"
 

@@ -19,7 +19,7 @@ def read_matrix(folder: RunFolder) -> Matrix:
     file = folder.path / "matrix.json"
     if not file.exists():
         raise UsageError(f"{folder.path} has no matrix.json, so it is not the folder of a run")
-    matrix = matrix_json.loads(file.read_text(encoding="utf-8"), str(file))
+    matrix = matrix_json.read(file)
     kernels = []
     for result in matrix.kernels:
         if result.status is Status.CANCELLED and not (result.tests or result.loads):

@@ -23,6 +23,7 @@ LOADS, OTHER_LOADS = "loads.jsonl", "against.jsonl"
 
 _TEST = TypeAdapter(TestResult)
 _LOAD = TypeAdapter(LoadResult)
+_COLLECTED = TypeAdapter(tuple[tuple[str, str], ...])
 
 
 def write_result(file: IO[bytes], result: TestResult) -> None:
@@ -52,11 +53,11 @@ def read_results(lines: Iterable[str]) -> tuple[TestResult, ...]:
 
 
 def read_collected(file: Path) -> tuple[tuple[str, str], ...]:
-    """The tests of a ``collected.json``, each with its suite; none when there is no such file."""
+    """The tests of a ``collected.json``, each with its suite; none when it cannot be read."""
     try:
-        return tuple((test, suite) for test, suite in json.loads(file.read_text()))
-    except (FileNotFoundError, json.JSONDecodeError, RecursionError):
-        return ()  # the runner ended before pytest had collected
+        return _COLLECTED.validate_json(file.read_bytes())
+    except (OSError, ValueError):
+        return ()  # the runner ended before pytest had collected, or while it wrote
 
 
 def unfinished(

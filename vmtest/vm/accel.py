@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 
 from vmtest.errors import InfrastructureError, UsageError
 from vmtest.host import interrupt
-from vmtest.host.cache import locked, read_record, sha256_json, write_record
+from vmtest.host.cache import age_of, locked, read_record, sha256_json, write_record
 from vmtest.host.process import Supervised
 from vmtest.model.kernels import Accelerator
 from vmtest.model.text import last_line
@@ -75,7 +75,7 @@ def choose(image: Path, cache: Path, wanted: str = "auto", *, anew: bool = False
         )
     place = cache / "accel" / f"{sha256_json(_host(qemu))[:16]}.json"
     with locked(cache, "accel"):
-        known = {} if anew else _remembered(read_record(place), time.time())
+        known = {} if anew else _remembered(read_record(place) or {})
         if wanted == "kvm" and "kvm" in known and known["kvm"].why:
             del known["kvm"]  # asked for by name: it may work by now
         if len(known) < 2:
@@ -85,14 +85,14 @@ def choose(image: Path, cache: Path, wanted: str = "auto", *, anew: bool = False
     return _choice(known, wanted)
 
 
-def _remembered(found: Any, now: float) -> dict[str, Probe]:
+def _remembered(found: Mapping[str, Any]) -> dict[str, Probe]:
     """The probes in a file of ours that still hold: none when it is damaged, no old failure."""
     try:
         probes = {name: _PROBE.validate_python(found[name]) for name in ("kvm", "tcg")}
-        age = now - float(found["when"])
-    except (TypeError, KeyError, ValueError):
+    except (KeyError, ValueError):
         return {}
-    fresh = 0 <= age < FAILURE_KEPT
+    age = age_of(found)
+    fresh = age is not None and 0 <= age < FAILURE_KEPT
     return {name: probe for name, probe in probes.items() if fresh or not probe.why}
 
 

@@ -89,7 +89,7 @@ def read(place: Path) -> Snapshot:
             raise SnapshotError(f"{place}: {MACHINE} cannot be read")
         argv = tuple(str(word) for word in value["argv"])
         found = Snapshot(place, str(value["folder"]), argv, float(value["saved"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SnapshotError(f"{place}: {MACHINE} lacks {error}") from error
     if not found.argv or not found.folder.startswith("/"):
         raise SnapshotError(f"{place}: {MACHINE} names no command")

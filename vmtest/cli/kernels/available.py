@@ -145,8 +145,8 @@ def last_seen(settings: Config) -> dict[str, tuple[str, KernelResult]]:
     seen: dict[str, tuple[str, KernelResult]] = {}
     for file in sorted((settings.directory / runs.STATE / "runs").glob("*/matrix.json")):
         try:
-            matrix = matrix_json.loads(file.read_text(encoding="utf-8"), str(file))
-        except (OSError, UsageError):
+            matrix = matrix_json.read(file)
+        except UsageError:
             continue  # cut short, or of another vmtest: it saw nothing that we could read
         for result in matrix.kernels:
             if result.digest:

@@ -12,7 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from vmtest.errors import InfrastructureError
-from vmtest.host.cache import locked, read_record, remove_tree, sha256_file, write_record
+from vmtest.host.cache import (
+    age_of,
+    locked,
+    read_record,
+    remove_tree,
+    sha256_file,
+    write_record,
+)
 from vmtest.kernels.archive.candidates import Candidate, Package
 from vmtest.model.kernels import Progress
 
@@ -111,9 +118,10 @@ class KeptIndex(ABC):
 
     def _known_failure(self) -> None:
         """Raise what failed a moment ago: kernels of one suite do not wait one by one."""
-        failed = read_record(self.directory / "failed.json")
-        if failed is not None and 0 <= time.time() - failed["when"] < _FAILURE_KEPT:
-            raise SuiteUnreadable(str(failed["reason"]), bool(failed["transient"]))
+        failed = read_record(self.directory / "failed.json") or {}
+        age, reason = age_of(failed), failed.get("reason")
+        if age is not None and 0 <= age < _FAILURE_KEPT and isinstance(reason, str):
+            raise SuiteUnreadable(reason, bool(failed.get("transient")))
 
     def _age(self) -> float | None:
         """Seconds since the index was fetched, None when there is none that is whole."""
@@ -124,9 +132,10 @@ class KeptIndex(ABC):
         try:
             if "lists" in refreshed and refreshed["lists"] != {f.name: _digest(f) for f in lists}:
                 return None
-            return max(0.0, time.time() - float(refreshed["when"]))
-        except (KeyError, TypeError, ValueError, OSError):
+        except OSError:
             return None
+        age = age_of(refreshed)
+        return None if age is None else max(0.0, age)
 
     def _drop_lists(self) -> bool:
         """Remove lists that are not as they were fetched, which would be taken as they are."""

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter
+
 from vmtest.errors import UsageError
 from vmtest.host.cache import write_json
 from vmtest.model.kernels import (
@@ -40,6 +42,8 @@ class LockEntry:
     ``digest`` is the sha256 of what the image is made of, ``key`` its name in the store.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     request: Mapping[str, Any]
     version: str
     key: str
@@ -51,6 +55,8 @@ class LockEntry:
         """The version that was locked."""
         return KernelVersion.parse(self.version)
 
+
+_ENTRY = TypeAdapter(LockEntry)
 
 Lock = dict[str, LockEntry]
 """Entries by the kernel's name."""
@@ -70,12 +76,14 @@ def read(file: Path) -> Lock:
                 f"{file}: its schema is {value['schema']}, this vmtest reads {_SCHEMA}; "
                 f"{_CURE}, or use the vmtest that wrote it"
             )
-        entries = {name: LockEntry(**entry) for name, entry in value["kernels"].items()}
+        entries = {name: _ENTRY.validate_python(entry) for name, entry in value["kernels"].items()}
         for entry in entries.values():
             KernelVersion.parse(entry.version)
         return entries
     except FileNotFoundError:
         raise UsageError(f"{file} does not exist; {_CURE}") from None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}; check what it is") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{file}: cannot be understood ({type(error).__name__}: {error}): it is damaged or "

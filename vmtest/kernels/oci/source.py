@@ -13,10 +13,10 @@ from typing import Self
 
 from vmtest.errors import KernelUnavailable
 from vmtest.host import interrupt
-from vmtest.host.cache import disk_full, ensure, require_tool, sha256_json, write_text
+from vmtest.host.cache import disk_full, ensure, read_json, require_tool, sha256_json, write_text
 from vmtest.host.debian import DebianVersion, clean_environment
 from vmtest.kernels.archive.candidates import Candidate, rank
-from vmtest.kernels.archive.kept import Index, KeptIndex
+from vmtest.kernels.archive.kept import Index, KeptIndex, SuiteUnreadable
 from vmtest.kernels.archive.source import ArchiveSource, from_store
 from vmtest.kernels.oci.layout import fill
 from vmtest.kernels.source import spec_of
@@ -102,7 +102,7 @@ class TagIndex(KeptIndex):
             tags = [str(tag) for tag in json.loads(listed)["Tags"]]
         except Refused as error:
             raise self._failure(str(error), transient=not error.final) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._failure(f"its tags cannot be read: {error}", transient=False) from error
         write_text(place / "tags.json", json.dumps(tags))
         self._refreshed()
@@ -113,10 +113,17 @@ class TagIndex(KeptIndex):
     def _read(self, note: str) -> Index:
         found = []
         for file in self._lists():
-            for tag in json.loads(file.read_text(encoding="utf-8")):
+            for tag in _tags_in(file):
                 if re.fullmatch(self.tags, tag) and _is_version(tag):
                     found.append(Candidate(tag, ImageTag(tag), self.suite, (), signed=True))
         return Index(self.suite, tuple(sorted(found, key=rank)), note)
+
+
+def _tags_in(file: Path) -> list[str]:
+    tags = read_json(file)
+    if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):
+        return tags
+    raise SuiteUnreadable(f"{file} is damaged; remove it, and it is made again", transient=False)
 
 
 def _is_version(tag: str) -> bool:
