@@ -160,27 +160,42 @@ def test_a_run_whose_tests_were_all_skipped_is_five(project: Callable[..., Path]
     ends(in_guest("run", cwd=folder), 5, "1 skipped", "(exit 5: nothing ran)")
 
 
+PANICS = """
+def test_a():
+    pass
+
+def test_panics():
+    open("/proc/sysrq-trigger", "w").write("c")
+
+def test_c():
+    open("/dev/kmsg", "w").write("c ran")
+"""
+
+
 def test_a_test_that_panics_the_kernel_keeps_what_had_finished(
     project: Callable[..., Path],
 ) -> None:
-    folder = project(
-        """
-        def test_a():
-            pass
-
-        def test_panics():
-            open("/proc/sysrq-trigger", "w").write("c")
-
-        def test_c():
-            pass
-        """
-    )
+    folder = project(PANICS)
     said = in_guest("run", cwd=folder)
     ends(said, 1, "PANICKED", "sysrq triggered crash", "while test_own.py::test_panics ran")
     ends(said, 1, f"{KERNEL}/console.log")
     assert outcomes(folder) == {"test_a": "passed", "test_panics": "lost", "test_c": "not run"}
     rows = (folder / ".vmtest" / "latest" / KERNEL / "results.jsonl").read_text().splitlines()
     assert [json.loads(row)["test"] for row in rows] == ["test_own.py::test_a"]
+
+
+def test_with_keep_going_a_panic_costs_its_own_test(project: Callable[..., Path]) -> None:
+    folder = project(PANICS)
+    said = in_guest("run", "--keep-going", cwd=folder)
+    ends(said, 1, "PANICKED", "while test_own.py::test_panics ran", "the rest: passed")
+    assert outcomes(folder) == {"test_a": "passed", "test_panics": "lost", "test_c": "passed"}
+    logs = folder / ".vmtest" / "latest" / KERNEL
+    assert "c ran" in (logs / "dmesg-2.log").read_text()
+    rows = (logs / "results.jsonl").read_text().splitlines()
+    assert [json.loads(row)["test"] for row in rows] == [
+        "test_own.py::test_a",
+        "test_own.py::test_c",
+    ]
 
 
 def test_a_panic_after_the_last_test_is_no_pass(project: Callable[..., Path]) -> None:

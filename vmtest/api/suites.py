@@ -27,7 +27,8 @@ class SuitesRequest:
     ``kernels`` are patterns (none: those tagged ``default``), ``suites`` names (none: all),
     ``objects`` builds as ``NAME=PATH[@RANGE]`` in place of those of kernels.toml, ``options``
     go to pytest; ``narrowed`` says that these leave tests out.  ``warm`` restores guests from
-    snapshots.  ``locked`` takes the kernels of
+    snapshots; ``keep_going`` takes a fresh guest for the tests behind one that ends its guest.
+    ``locked`` takes the kernels of
     kernels.lock.  ``jobs`` VMs run at once (None: as many as there is room for).
     """
 
@@ -40,6 +41,7 @@ class SuitesRequest:
     jobs: int | None = None
     accelerator: str = "auto"
     warm: bool = False
+    keep_going: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,14 @@ def plan_suites(
     build_first(settings, say, [build.path for build in given] if whole else None)
     for build in given:
         objects.check_object(build.name, build.path)
-    tasks = SuitesTaskFactory(settings, suites, builds, request.options, narrowed=request.narrowed)
+    tasks = SuitesTaskFactory(
+        settings,
+        suites,
+        builds,
+        request.options,
+        narrowed=request.narrowed,
+        keep_going=request.keep_going,
+    )
     tasks.read()
     return _planned(settings, request, suites, tasks, needed)
 

@@ -70,6 +70,13 @@ WarmOption = Annotated[
         "--warm", help="Restore guests from snapshots instead of booting; save those that boot."
     ),
 ]
+KeepGoingOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-going",
+        help="When a test panics or hangs its kernel, run the others in a fresh guest.",
+    ),
+]
 LockedOption = Annotated[
     bool, typer.Option("--locked", help="Boot exactly the kernels that kernels.lock names.")
 ]

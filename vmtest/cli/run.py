@@ -47,6 +47,7 @@ def run(
     config: options.ConfigOption = None,
     accel: options.AccelOption = "auto",
     warm: options.WarmOption = False,
+    keep_going: options.KeepGoingOption = False,
     junit_file: options.JunitOption = None,
     markdown_file: options.MarkdownOption = None,
     json_file: options.JsonOption = None,
@@ -57,6 +58,8 @@ def run(
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
         common.check_accelerator(accel)
+        if keep_going and (exitfirst or maxfail is not None):
+            raise UsageError("--keep-going goes on after a failure: leave -x and --maxfail out")
         settings = project.load_config(config)
         passed_on = _passed_on(pytest_options or [])
         own = _pytest_options(expression, exitfirst, maxfail, durations, collect_only)
@@ -70,6 +73,7 @@ def run(
             jobs=1 if shell_on_failure else jobs,
             accelerator=accel,
             warm=warm,
+            keep_going=keep_going,
         )
         reports = Reports(junit_file, markdown_file, json_file, html_file)
         view = live.view(sys.stdout)

@@ -11,6 +11,7 @@ is ended before it reports anything, and before it cleans up what is its parent'
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -51,11 +52,13 @@ class HostReporter:
     ``collected`` has the ids in running order and the files of those that an option
     or a plugin left out, ``start`` is answered by the host, ``result`` has test,
     outcome, duration (s), message, details, output, file and line (where it failed, in a file of
-    the suites, else where it is defined).
+    the suites, else where it is defined).  The tests in
+    ``done`` ran in an earlier guest, each as often as it is listed, and are left out.
     """
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, done: Sequence[str] = ()) -> None:
         self.wire = wire
+        self._done = Counter(done)
         self._reports: list[pytest.TestReport] = []
         self._deselected: dict[str, None] = {}
         self._root = Path("/")
@@ -80,6 +83,21 @@ class HostReporter:
             outcome = "not applicable" if NOT_APPLICABLE in message else "skipped"
             place = (report.nodeid.split("::", 1)[0], 0)
             self._result(report.nodeid, outcome, 0.0, message, "", "", place)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Leave out what ran before; what other plugins chose and ordered stays."""
+        left: list[pytest.Item] = []
+        out: list[pytest.Item] = []
+        for item in items:
+            ran = self._done[item.nodeid] > 0
+            self._done[item.nodeid] -= ran
+            (out if ran else left).append(item)
+        if out:
+            items[:] = left
+            config.hook.pytest_deselected(items=out)
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Whoever reads the results has to know that something was left out on purpose."""

@@ -40,15 +40,24 @@ from vmtest.suites.events import (
 from vmtest.suites.payload import Payload
 from vmtest.vm.session import Check, Session, Stream
 
+DONE = f"{GUEST_ROOT}/done.json"
+"""Where a fresh guest finds which tests ran in an earlier one."""
 
-def pytest_argv(payload: Payload, python: str, options: Sequence[str]) -> list[str]:
-    """The command that runs the suites of ``payload`` in one pytest process."""
+
+def pytest_argv(
+    payload: Payload, python: str, options: Sequence[str], *, goes_on: bool = False
+) -> list[str]:
+    """The command that runs the suites of ``payload`` in one pytest process.
+
+    With ``goes_on`` it leaves the tests out that are in the file DONE.
+    """
     rootdir = f"{GUEST_ROOT}/suites"
     return in_guest_environment(
         [
             python,
             f"{GUEST_ROOT}/vmtest/guest/plugins/run.py",
             rootdir if payload.whole else ".",
+            *([f"--done={DONE}"] if goes_on else []),
             f"--rootdir={rootdir}",
             "-p",
             "no:cacheprovider",
@@ -85,9 +94,11 @@ class Run:
     ``process_status`` its process's (-1 when a signal ended it, None while it has not ended),
     ``deselected`` the files of tests that an option or a plugin left out, ``begun`` whether it
     had come so far as to read a suite, ``bad_line`` why what it said was believed no longer ("").
+    What is in ``before`` came of an earlier guest: it is none of the results here.
     """
 
-    def __init__(self, payload: Payload, sink: Sink) -> None:
+    def __init__(self, payload: Payload, sink: Sink, before: Sequence[TestResult] = ()) -> None:
+        self.before = tuple(before)
         self.tests: tuple[str, ...] = ()
         self.deselected: tuple[str, ...] = ()
         self.done: list[TestResult] = []
@@ -168,9 +179,10 @@ class Run:
         self._collected = True
         self.tests, self.deselected = event.tests, event.deselected
         self._left = Counter(self.tests)
-        listed = [(test, self.payload.suite_of(test)) for test in self.tests]
+        tests = (*(result.test for result in self.before), *self.tests)
+        listed = [(test, self.payload.suite_of(test)) for test in tests]
         write_file(self._sink.listing, json.dumps(listed))
-        self._sink.collected(self.tests)
+        self._sink.collected(tests)
 
     def _start(self, test: str) -> None:
         if self.running is not None:
@@ -186,6 +198,8 @@ class Run:
         module = not self._collected and event.outcome in OF_MODULES
         if event.test != self.running and not module:
             raise self._lines.bad(event.test, "is the result of a test that does not run")
+        if module and any(result.test == event.test for result in self.before):
+            return  # it is read again, and came to this before
         self.running = None
         result = event.result(self.payload)
         self.done.append(result)
@@ -220,5 +234,5 @@ class Run:
     def empty_suites(self) -> tuple[str, ...]:
         """The suites of which there is nothing: no test, and none that was left out on purpose."""
         there = {self.payload.suite_of(test) for test in (*self.tests, *self.deselected)}
-        there |= {result.suite for result in self.done}
+        there |= {result.suite for result in (*self.before, *self.done)}
         return tuple(suite.name for suite in self.payload.suites if suite.name not in there)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from datetime import date
 
@@ -19,10 +20,10 @@ from vmtest.model.text import last_line
 from vmtest.objects.builds import choose, modules_for, read_object
 from vmtest.runs.folder import utc_today
 from vmtest.runs.rows import COLLECTED, RESULTS
-from vmtest.suites import known
+from vmtest.suites import again, known
 from vmtest.suites.collect import collected, only_collects
 from vmtest.suites.payload import Payload, pack_suites, suites_root
-from vmtest.suites.process import Run, Sink, pytest_argv
+from vmtest.suites.process import DONE, Run, Sink, pytest_argv
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
 
@@ -31,10 +32,14 @@ _PYTEST_INTERNAL_ERROR, _PYTEST_USAGE_ERROR, _PYTEST_NO_TESTS = 3, 4, 5
 
 @dataclass(frozen=True, slots=True)
 class SuitesTask:
-    """``payload`` run by one pytest process, with ``options`` of pytest's own."""
+    """``payload`` run by one pytest process, with ``options`` of pytest's own.
+
+    With ``keep_going`` a test that ends its guest costs itself: the rest go on in a fresh one.
+    """
 
     payload: Payload
     options: tuple[str, ...] = ()
+    keep_going: bool = False
 
     @property
     def objects(self) -> tuple[tuple[str, str], ...]:
@@ -42,19 +47,40 @@ class SuitesTask:
         return self.payload.objects
 
     def run(self, bench: Bench, result: KernelResult) -> KernelResult:
-        """Boot once and run the suites; raises BootError, InfrastructureError, OSError."""
+        """Boot and run the suites; raises BootError, InfrastructureError, OSError."""
+        if not self.keep_going:
+            return self._boot(bench, result)
+        return again.run(
+            lambda before, spent: self._boot(bench, result, before, spent),
+            bench.job.scale.apply(bench.job.kernel.limits).total,
+            lambda: bench.cancelled,
+        )
+
+    def _boot(
+        self,
+        bench: Bench,
+        result: KernelResult,
+        before: tuple[TestResult, ...] = (),
+        spent: float = 0.0,
+    ) -> KernelResult:
+        """Run what is left after ``before`` in one guest, ``spent`` seconds being gone."""
         with bench.guest(network_of(self.payload.suites)) as guest:
-            result = self._in_guest(bench, guest, result)
+            total = max(guest.limits.total - spent, 0.0)
+            guest = replace(guest, limits=replace(guest.limits, total=total))
+            result = self._in_guest(bench, guest, result, before)
             if only_collects(self.options):
                 result = collected(result)
             return bench.show(guest.session, result)
 
-    def _in_guest(self, bench: Bench, guest: Guest, result: KernelResult) -> KernelResult:
+    def _in_guest(
+        self, bench: Bench, guest: Guest, result: KernelResult, before: tuple[TestResult, ...]
+    ) -> KernelResult:
         job = bench.job
         name = job.kernel.name
+        mode = "ab" if before else "wb"
         with (
-            (job.directory / RESULTS).open("wb", buffering=0) as results,
-            (job.directory / "pytest.log").open("wb", buffering=0) as log,
+            (job.directory / RESULTS).open(mode, buffering=0) as results,
+            (job.directory / "pytest.log").open(mode, buffering=0) as log,
         ):
             sink = Sink(
                 results,
@@ -64,8 +90,9 @@ class SuitesTask:
                 started=lambda test: bench.emit(TestStarted(name, test)),
                 finished=lambda test: bench.emit(TestFinished(name, test)),
             )
-            argv = pytest_argv(self.payload, job.root.python, self.options)
-            return watch(bench, guest, result, SuitesWork(Run(self.payload, sink), argv))
+            python, options = job.root.python, self.options
+            argv = pytest_argv(self.payload, python, options, goes_on=bool(before))
+            return watch(bench, guest, result, SuitesWork(Run(self.payload, sink, before), argv))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +124,9 @@ class SuitesWork:
 
     def run(self, guest: Guest, check: Check) -> None:
         """Run pytest to its end; raises DeadlineExceeded, SessionLost."""
+        if self.process.before:
+            done = [test.test for test in self.process.before]
+            guest.session.put(json.dumps(done).encode(), DONE)
         console = guest.machine.console
         self.process.execute(
             guest.session, self.argv, guest.limits, check, lambda: console.last_activity
@@ -160,7 +190,8 @@ class SuitesTaskFactory:
     """What makes each kernel's task: ``suites`` of ``config`` with that kernel's ``objects``.
 
     ``today`` (UTC) decides which known failures have expired; ``narrowed`` says that
-    ``options`` leave tests out; ``files`` reads what goes along, once for all kernels.
+    ``options`` leave tests out; ``keep_going`` is the task's; ``files`` reads what goes along,
+    once for all kernels.
     """
 
     config: Config
@@ -168,6 +199,7 @@ class SuitesTaskFactory:
     objects: tuple[ObjectFile, ...]
     options: tuple[str, ...] = ()
     narrowed: bool = False
+    keep_going: bool = False
     today: date = field(default_factory=utc_today)
     files: Files = field(default_factory=Files)
 
@@ -190,7 +222,8 @@ class SuitesTaskFactory:
         payload = pack_suites(
             self.config.suites, self.suites, chosen, expected, self.files, modules
         )
-        return SuitesTask(replace(payload, project=self.config.directory), self.options)
+        payload = replace(payload, project=self.config.directory)
+        return SuitesTask(payload, self.options, self.keep_going)
 
     def read(self) -> None:
         """Read all that may go along: what changes from now on is not in this run.

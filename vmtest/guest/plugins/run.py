@@ -10,23 +10,33 @@ if __name__ == "__main__":
     sys.path.pop(0)  # run by its path: what lies in this folder must hide nobody's modules
 
 import faulthandler
+import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from vmtest.guest.plugin import HostReporter
 from vmtest.guest.wire import Wire
 
+DONE = "--done="
+
 
 def main(folder: str, arguments: list[str]) -> int:
-    """Run pytest in ``folder`` with ``arguments``; returns its exit status."""
+    """Run pytest in ``folder`` with ``arguments``; returns its exit status.
+
+    A first one of ``--done=FILE`` has the tests, a JSON list, that ran in an earlier guest.
+    """
     os.chdir(folder)
+    done: list[str] = []
+    if arguments and arguments[0].startswith(DONE):
+        done = json.loads(Path(arguments.pop(0).removeprefix(DONE)).read_text(encoding="utf-8"))
     wire = Wire.on_standard_streams()
     # The host asks where a silent test hangs before it gives up.
     faulthandler.register(signal.SIGUSR1, file=os.fdopen(os.dup(2), "w"), all_threads=True)
     wire.hello()
-    status = int(pytest.main(arguments, plugins=[HostReporter(wire)]))
+    status = int(pytest.main(arguments, plugins=[HostReporter(wire, done)]))
     wire.send("finish", status=status)
     return status
 
