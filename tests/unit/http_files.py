@@ -15,8 +15,9 @@ class Served:
     """What the server gives out, and what it was asked.
 
     ``cut`` has how many bytes the answers to come send before they hang up, one a
-    request; ``statuses`` what they answer instead; ``ranges`` whether it continues files;
-    ``tags`` whether it says by an ETag which file that is; ``after`` is called after each answer.
+    request; ``statuses`` what they answer instead, and ``refused`` the same by the file's name;
+    ``ranges`` whether it continues files; ``tags`` whether it says by an ETag which file that is;
+    ``after`` is called after each answer.
     """
 
     files: dict[str, bytes]
@@ -24,6 +25,7 @@ class Served:
     cut: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     tags: bool = True
+    refused: dict[str, int] = field(default_factory=dict)
     after: Callable[[], None] = lambda: None
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
@@ -39,6 +41,9 @@ def serving(served: Served) -> Iterator[Served]:
             served.asked.append((self.path, wanted))
             if served.statuses and (status := served.statuses.pop(0)) != 200:
                 self.send_error(status)
+                return
+            if refused := served.refused.get(self.path.rpartition("/")[2]):
+                self.send_error(refused)
                 return
             data = served.files.get(self.path)
             if data is None:

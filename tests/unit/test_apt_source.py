@@ -15,12 +15,17 @@ from typing import Any
 
 import pytest
 import signed_archive
+import small_disk
+from http_files import Served, serving
 
 from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError
+from vmtest.host.debian import Mirror
 from vmtest.kernels import source_for
+from vmtest.kernels.archive import kept
+from vmtest.kernels.archive.kept import SuiteUnreadable
 from vmtest.kernels.archive.source import OutOfOrder
 from vmtest.kernels.debian.source import AptSource
-from vmtest.kernels.debian.suite import _reason
+from vmtest.kernels.debian.suite import SuiteState, _reason
 from vmtest.kernels.store.store import Manifest, Resolution, Store
 from vmtest.model.kernels import AptArchive, AptSpec, Kernel
 
@@ -282,6 +287,101 @@ def test_a_package_with_other_bytes_is_refused(mirror: Path, store: Store) -> No
 )
 def test_apts_words_become_a_reason(output: str, reason: str) -> None:
     assert _reason(output) == reason
+
+
+@pytest.fixture
+def web(mirror: Path) -> Iterator[Served]:
+    """The archive over HTTP, and a server that may refuse."""
+    files = {
+        f"/{path.relative_to(mirror)}": path.read_bytes()
+        for path in mirror.rglob("*")
+        if path.is_file()
+    }
+    with serving(Served(files)) as served:
+        yield served
+
+
+def index_of(web: Served, mirror: Path, cache: Path) -> SuiteState:
+    return SuiteState(cache, "good", Mirror(web.url, str(mirror / "keyring.gpg"), "here"))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "transient"),
+    [
+        (503, "the mirror answers with HTTP status 503 Service Unavailable", True),
+        (500, "the mirror answers with HTTP status 500 Internal Server Error", True),
+        (429, "the mirror answers with HTTP status 429 Too Many Requests", True),
+        (403, "the mirror answers with HTTP status 403 Forbidden", False),
+        (401, "the mirror answers with HTTP status 401 Unauthorized", False),
+        (410, "the mirror does not have it", False),
+        (404, "the mirror does not have it", False),
+    ],
+)
+def test_a_refused_inrelease_is_no_bad_signature(
+    web: Served, mirror: Path, tmp_path: Path, status: int, reason: str, transient: bool
+) -> None:
+    web.refused = {"InRelease": status, "Release": status}
+    with pytest.raises(SuiteUnreadable) as caught:
+        index_of(web, mirror, tmp_path).index(0.0)
+    assert (str(caught.value), caught.value.transient) == (reason, transient)
+
+
+def test_a_page_in_place_of_the_inrelease_is_no_bad_signature(
+    web: Served, mirror: Path, tmp_path: Path
+) -> None:
+    web.files["/dists/good/InRelease"] = b"<html>Please log in</html>"
+    with pytest.raises(SuiteUnreadable, match="perhaps the network wants a login"):
+        index_of(web, mirror, tmp_path).index(0.0)
+
+
+def test_a_full_folder_for_temporary_files_is_no_bad_signature(
+    web: Served, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk.mounted(tmp_path / "small", "64k") as small:
+        small.chmod(0o777)
+        (small / "full").write_bytes(bytes(64 << 10))
+        monkeypatch.setenv("TMPDIR", str(small))
+        with pytest.raises(InfrastructureError, match=f"no space left in {small} "):
+            index_of(web, mirror, tmp_path / "cache").index(0.0)
+
+
+@pytest.mark.parametrize("free", [0, 4, 8], ids=lambda free: f"{free} KiB")
+def test_a_disk_that_fills_while_the_index_is_read_is_named(
+    web: Served, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.debian.suite.require_space", lambda *of: None)
+    with small_disk.mounted(tmp_path / "small", "1m") as small:
+        state = index_of(web, mirror, small)
+        state._prepare()
+        (small / "locks").mkdir()
+        left = shutil.disk_usage(small).free
+        (small / "other").write_bytes(bytes(max(0, left - free * 1024)))
+        with pytest.raises(InfrastructureError, match=r"reading the index: no space left in"):
+            state.index(0.0)
+
+
+def test_a_mirror_that_was_mended_is_asked_by_the_next_command(
+    web: Served, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = index_of(web, mirror, tmp_path)
+    web.refused = {"InRelease": 404, "Release": 404}
+    with pytest.raises(SuiteUnreadable):
+        state.index(0.0)
+    web.refused = {}
+    with pytest.raises(SuiteUnreadable):
+        state.index(0.0)  # the same command: it does not wait once more
+    monkeypatch.setattr(kept, "_RUNNER", "another")
+    assert len(state.index(0.0).candidates) == 4
+
+
+def test_a_failure_that_is_not_asked_again_yet_says_so(
+    web: Served, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "_RECENT", 0.0)
+    web.refused = {"InRelease": 404, "Release": 404}
+    for words in ("does not have it$", r"does not have it \(0 s ago; it is asked again 60 s after"):
+        with pytest.raises(SuiteUnreadable, match=words):
+            index_of(web, mirror, tmp_path).index(0.0)
 
 
 def test_a_progress_that_raises_ends_the_fetch_and_leaves_nothing(

@@ -392,3 +392,76 @@ def test_an_example_says_what_it_printed_and_should_have_printed() -> None:
     for rows in (read(text), read("\n".join(map(json.dumps, events)))):
         failed = next(row for row in rows.values() if row.outcome is Outcome.FAILED)
         assert failed.message == "got '1', want '2'"
+
+
+@pytest.mark.parametrize("mark", ["=== ATTR  TestA key value", "=== ARTIFACTS TestA /tmp/a"])
+def test_what_go_1_25_says_of_a_test_is_not_why_it_failed(mark: str) -> None:
+    rows = read(f"=== RUN   TestA\n    a_test.go:3: no\n{mark}\n--- FAIL: TestA (0.00s)")
+    assert rows["TestA"].message == "a_test.go:3: no"
+
+
+def test_an_input_of_a_fuzz_test_is_no_second_test() -> None:
+    rows = read(
+        "=== RUN   FuzzA\nfuzz: elapsed: 0s, minimizing\n--- FAIL: FuzzA (0.05s)\n"
+        "    --- FAIL: FuzzA (0.00s)\n        f_test.go:9: bad\n    \n"
+        "    Failing input written to testdata/fuzz/FuzzA/abc\n    To re-run:\n"
+        "    go test -run=FuzzA/abc\nFAIL"
+    )
+    assert {name: row.message for name, row in rows.items()} == {"FuzzA": "f_test.go:9: bad"}
+
+
+@pytest.mark.parametrize(
+    "result", ["12.00 widgets/op", "NaN x", "+Inf ratio", "90.2 ns/op\t3 B/op", "1.5e+06 x"]
+)
+def test_a_benchmark_of_any_metric_has_a_row(result: str) -> None:
+    assert outcomes(read(f"BenchmarkA-2   \t       1\t{result}\nPASS")) == {"BenchmarkA": "passed"}
+
+
+def test_a_benchmark_without_any_metric_has_a_row() -> None:
+    assert outcomes(read("BenchmarkA-2   \t    1000\nPASS")) == {"BenchmarkA": "passed"}
+
+
+def test_a_benchmark_that_fails_has_what_it_said_after_its_name() -> None:
+    row = read("BenchmarkA\n    a_test.go:3: no\n--- FAIL: BenchmarkA\nFAIL")["BenchmarkA"]
+    assert (row.message, row.details) == ("a_test.go:3: no", "    a_test.go:3: no")
+
+
+@pytest.mark.parametrize("end", ["signal: killed", "exit status 3"])
+def test_a_test_in_which_the_process_ended_has_how(end: str) -> None:
+    rows = read(f"=== RUN   TestA\n{end}\nFAIL\tx\t0.5s")
+    assert rows["TestA"].message == f"the test binary ended while it ran: {end}"
+
+
+def test_the_compilers_words_stand_beside_the_events_before_go_1_24() -> None:
+    rows = read(
+        "\n".join(
+            [
+                "# other [other.test]",
+                "./o_test.go:1:1: not this",
+                "# p [p.test]",
+                "./p_test.go:5:2: undefined: x",
+                event("start"),
+                event("output", output="FAIL\tp [build failed]\n"),
+                event("fail"),
+            ]
+        )
+    )
+    assert rows["p"].message == "./p_test.go:5:2: undefined: x"
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ("", "Not equal: expected: 1 actual : 2"),
+        ("        \tMessages:   \tlook here\n", "Not equal: expected: 1 actual : 2 (look here)"),
+    ],
+)
+def test_an_assertion_of_testify_says_what_differs(messages: str, expected: str) -> None:
+    rows = read(
+        "=== RUN   TestA\n    a_test.go:9: \n        \tError Trace:\t/x/a_test.go:9\n"
+        "        \tError:      \tNot equal: \n        \t            \texpected: 1\n"
+        "        \t            \tactual  : 2\n        \t            \t\n"
+        "        \t            \tDiff:\n        \t            \t--- Expected\n"
+        f"        \tTest:       \tTestA\n{messages}--- FAIL: TestA (0.00s)"
+    )
+    assert rows["TestA"].message == expected

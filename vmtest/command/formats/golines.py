@@ -10,6 +10,7 @@ from typing import Any
 
 from vmtest.command.formats.rows import LONGEST
 from vmtest.model.results import Outcome
+from vmtest.model.text import last_line
 
 # \x16 marks the lines of -test.v=test2json, so that no test's output is mistaken for one.
 BEGIN = re.compile(r"^\x16?=== (RUN|PAUSE|CONT|NAME)\s*(\S*)\s*$")
@@ -18,7 +19,20 @@ PACKAGE = re.compile(r"^(ok  |FAIL)\t(\S+)\t(?:\(cached\)|\d[\d.]*s)")
 PANIC = re.compile(r"^(panic: |fatal error: |SIG[A-Z]+: )")
 TRACE = re.compile(r"^goroutine \d+ .*\[.*\]:$")
 _END = re.compile(r"^--- (PASS|FAIL|SKIP|BENCH): (\S+)(?: \((\d{1,9}(?:\.\d+)?) ?s(?:econds)?\))?$")
-_BENCHMARK = re.compile(r"^(Benchmark\S*?)(?:-\d+)?\s+\d+\s+\d[\d.]* ns/op")
+# The number of rounds, and metrics of any unit: ReportMetric() may take ns/op away.
+_BENCHMARK = re.compile(
+    r"^(Benchmark\S*?)(?:-\d+)?(?:\s*\t *\d+ *(?:\t.*)?$|\s+\d+\s+\d[\d.]* ns/op)"
+)
+NAMED = re.compile(r"^Benchmark\S*$")
+"""What ``-v`` says in front of a benchmark."""
+BUILDING = re.compile(r"^# (\S+)(?: \[\S+\])?$")
+"""What stands above the compiler's words on a package."""
+_UNBUILT = re.compile(r"^FAIL\s+\S+ \[(?:build|setup) failed\]$")
+_PROCESS_END = re.compile(r"^(?:signal: \w.*|exit status \d+)$")
+_MARK = re.compile(r"^\x16?=== [A-Z]+\s")  # also ATTR and ARTIFACTS of Go 1.25
+_FUZZED = re.compile(r"^\s+Failing input written to ")
+_TESTIFY = re.compile(r"^\s*\t(?P<key>Error Trace|Error|Messages|Test): *\t(?P<text>.*)$")
+_TESTIFY_MORE = re.compile(r"^\s*\t +\t(?P<text>.*)$")
 _LONGEST_TRACE = 1000  # characters of a trace's first line
 _SAYS_NOTHING = re.compile(r"^(?:FAIL|PASS|FAIL\t.*|ok  \t.*|exit status \d+|coverage: .*)?$")
 _MISMATCH = re.compile(r"(?:^|\n)got:\n(.*?)\nwant:(?:\n(.*))?$", re.DOTALL)
@@ -113,6 +127,32 @@ class Test:
             self.size -= len(self.lines.pop(0)) + 1
 
 
+def reason_of(lines: Sequence[str]) -> str:
+    """Why a test failed or was skipped: the last thing that it said itself, "" for none."""
+    own = [line for line in lines if not _MARK.match(line)]
+    fuzzed = next((n for n, line in enumerate(own) if _FUZZED.match(line)), len(own))
+    return _asserted(own) or last_line("\n".join(own[:fuzzed]))
+
+
+def _asserted(lines: Sequence[str]) -> str:
+    """What the last failed assertion of testify says, "" where there is none."""
+    found: dict[str, list[str]] = {}
+    into: list[str] = []
+    for line in lines:
+        if match := _TESTIFY.match(line):
+            if match["key"] == "Error Trace":
+                found = {}
+            into = found.setdefault(match["key"], [])
+            into.append(match["text"])
+        elif more := _TESTIFY_MORE.match(line):
+            into.append(more["text"])
+        else:
+            into = []
+    error = " ".join(" ".join(found.get("Error", ())).partition("Diff:")[0].split())
+    messages = " ".join(" ".join(found.get("Messages", ())).split())
+    return f"{error} ({messages})" if error and messages else error
+
+
 def is_mismatch(test: Test, line: str) -> bool:
     """Whether ``line`` says what an example printed: not indented, behind the example's end."""
     if test.outcome is not Outcome.FAILED or not test.name.startswith("Example"):
@@ -166,6 +206,16 @@ class Package:
         """Add a line that belongs to no test."""
         if len(self.said) < 1000:
             self.said.append(line)
+
+    def process_end(self, test: Test) -> str:
+        """How the process ended, by the last words of ``test`` or of the package; "" for none."""
+        words = [*test.lines[-3:], *self.said[-3:]]
+        return next((line for line in reversed(words) if _PROCESS_END.match(line)), "")
+
+    @property
+    def unbuilt(self) -> bool:
+        """Whether go said that it could not build it."""
+        return any(map(_UNBUILT.match, self.said))
 
     def explanation(self) -> str:
         """Why a package failed whose tests did not: a panic, the compiler, or what it said last."""

@@ -12,6 +12,8 @@ from typing import Any
 from vmtest.command.formats.golines import (
     BEGIN,
     BROKEN,
+    BUILDING,
+    NAMED,
     OUTCOMES,
     PACKAGE,
     PANIC,
@@ -25,11 +27,11 @@ from vmtest.command.formats.golines import (
     is_mismatch,
     mismatch,
     parents,
+    reason_of,
     string,
 )
 from vmtest.command.formats.rows import LONGEST, Rows, seconds
 from vmtest.model.results import Outcome, TestResult
-from vmtest.model.text import last_line
 
 _NO_END = "the command ended while it ran"
 
@@ -50,6 +52,7 @@ class GoTest:
         self._panic = ""
         self._packages: dict[str, Package] = {}
         self._builds: dict[str, list[str]] = {}
+        self._building: list[str] = []  # what the compiler says of the package that go builds
         self._partial: dict[tuple[str, str], str] = {}
 
     @property
@@ -72,6 +75,7 @@ class GoTest:
     def feed(self, line: str, error: bool = False) -> None:
         """Take a line."""
         if not error and line.startswith("{") and (event := event_of(line)) is not None:
+            self._building = []
             self._take(event)
         else:
             self._text(line.rstrip("\r"), error)
@@ -100,6 +104,10 @@ class GoTest:
     def _text(self, line: str, error: bool) -> None:
         """A line that package testing or a test printed."""
         self._package("").hear(line)
+        if building := BUILDING.match(line):
+            self._building = self._builds.setdefault(building[1], [])
+        else:
+            self._building.append(line)
         if PANIC.match(line):
             self._panic = line
             if self._ended is not None and self._ended.outcome is Outcome.FAILED:
@@ -109,6 +117,10 @@ class GoTest:
         elif begin := BEGIN.match(line):
             self._begin(begin[1], begin[2])
         elif end := self._end_of_test(line):
+            before = self._ended
+            same = before is not None and (before.name, before.outcome) == (end.name, end.outcome)
+            if same and line[:1] == " ":
+                return  # an input of a fuzz test has the name of the test
             if end.before:
                 self._say(end.before)
             self._close(end.name, "", end.outcome, end.duration, end.benchmark)
@@ -121,6 +133,9 @@ class GoTest:
             self._package_ended(package[2], package[1] == "FAIL")
         elif name := benchmark_of(line):
             self._close(name, "", Outcome.PASSED, 0.0)
+        elif NAMED.match(line) and not self._open:
+            self._flush()
+            self._current = Test(line)
         else:
             self._say(line)
 
@@ -166,7 +181,10 @@ class GoTest:
         key = (package, name)
         if again and key not in self._open and key in self._finished:
             return
-        test = self._open.pop(key, None) or Test(name, package)
+        named = self._current  # a benchmark that said only its name
+        if named is None or (named.package, named.name) != key:
+            named = Test(name, package)
+        test = self._open.pop(key, None) or named
         test.outcome, test.duration = outcome, duration
         self._ended = test
         self._current = None
@@ -190,7 +208,7 @@ class GoTest:
         failed = test.outcome is Outcome.FAILED
         message = ""
         if failed or test.outcome is Outcome.SKIPPED:
-            message = test.message or mismatch(test) or last_line(text)
+            message = test.message or mismatch(test) or reason_of(test.lines)
         if failed and not message and (test.package, test.name) in self._parents:
             message = "a test below it failed"
         self._add(test, test.outcome, message, text if failed else "")
@@ -308,7 +326,8 @@ class GoTest:
         why = died or found.panic or (self._panic if not package else "") or _NO_END
         for key in [key for key in self._open if key[0] == package]:
             if not self._settle_one(key):
-                self._lose(key, why)
+                end = found.process_end(self._open[key]) if why == _NO_END else ""
+                self._lose(key, f"the test binary ended while it ran: {end}" if end else why)
 
     def _take_package(self, package: str, failed: bool, build: str) -> None:
         """A package has ended."""
@@ -322,7 +341,8 @@ class GoTest:
         self._packages.pop(package, None)
         if not failed:
             return
-        if lines := self._builds.get(build):
+        lines = self._builds.get(build) or (self._builds.get(package) if found.unbuilt else None)
+        if lines:
             self._rows.add(package, Outcome.ERROR, build_error(lines), "\n".join(lines))
         elif found.panic not in found.bad if found.panic else not found.bad:
             text = "\n".join([*found.said, *found.trace])

@@ -35,6 +35,7 @@ _KSELFTEST = re.compile(
     r"^#\s*(?:selftests: \S|(?:timeout set|overriding timeout) to \d+$|RUN\s+\S+ \.\.\."
     r"|Starting \d+ tests? from \d+ test case|Totals: pass:\d+ fail:\d+ xfail:)"
 )
+_GLIB = re.compile(r"^# random seed: R02S[0-9a-f]+$")
 
 
 @dataclass(slots=True)
@@ -123,6 +124,7 @@ class Tap:
         self._leads = False  # diagnostics come before their test
         self._stamped = False  # lines of the kernel's log
         self._versioned = False
+        self._glib = False
         self._prove = Prove()
         self._earlier = 0  # tests that the plans of ended documents named
 
@@ -216,6 +218,7 @@ class Tap:
             return
         if _KSELFTEST.match(text):
             self._leads = True
+        self._glib = self._glib or _GLIB.match(text) is not None
         if metadata := _METADATA.match(text):
             if metadata[1] == "test":
                 self._entitle(column, metadata[2])
@@ -269,7 +272,8 @@ class Tap:
             return False
         point = None
         if match:
-            point = Point(match[3], not match[1], 0, column, self._ktap, self._leads)
+            ok = not match[1]
+            point = Point(match[3], ok, 0, column, self._ktap, self._leads, self._glib)
             self._look_back(column, point)
         if self._point is not None and self._point.brace and column > self._point.column:
             owner, self._point = self._point, None

@@ -25,6 +25,9 @@ _TIMED = re.compile(
     r"|[(\[](\d{1,9}(?:\.\d+)?)\s?(ms|s|secs?|seconds?)[)\]])$"
 )
 _BRACE = re.compile(r"(?:^|\s)\{$")
+_GLIB_FAILED = re.compile(r"^(/.*?) - (.+)$")
+# What programs that kselftest's runner quotes print of a failure.
+_QUOTED_FAILURE = re.compile(r"not ok\b|Bail out!|FAIL(?:ED|URE)?\b[^=]*$|.*\[ *FAIL(?:ED)? *\]")
 _KEY = re.compile(r"^(\s*)(\w+):(?:\s+(.*))?$")
 _BLOCK = re.compile(r"^[|>][-+\d]*$")
 _SKIPPED_BECAUSE = re.compile(r"^\W*SKIP(?:PED)?\b[:\s]*(.*)$", re.IGNORECASE)
@@ -54,7 +57,8 @@ class Point:
     ``text`` is all behind its number, ``column`` where it begins, ``timed`` its
     name without a time at its end, ``brace`` says that an open brace ends it.
     ``before`` are the lines that stood in front of it, ``leads`` that those
-    explain it (KTAP), ``lines`` those behind it.
+    explain it (KTAP), ``lines`` those behind it.  ``glib`` says that GLib wrote
+    it, which puts the reason of a failure behind the name.
     """
 
     text: str
@@ -63,6 +67,7 @@ class Point:
     column: int
     ktap: bool = False
     leads: bool = False
+    glib: bool = False
     name: str = ""
     directive: str = ""
     reason: str = ""
@@ -91,6 +96,10 @@ class Point:
             else:
                 name = text
         numbered = f"test {self.number}" if self.number else ""
+        if self.directive and _BRACE.search(name := name.rstrip()):
+            self.brace, name = True, name[:-1]  # Test2 writes the brace before the directive
+        if self.glib and not self.ok and (failed := _GLIB_FAILED.match(name)):
+            name, self.reason = failed[1], self.reason or _restored(failed[2]).strip()
         self.name = _restored(name).strip() or numbered
         if match := _TIMED.match(self.name):
             self.timed = match[1]
@@ -182,7 +191,7 @@ class Point:
             message = ": ".join(part for part in (todo, self.reason) if part)
             return Row(self.name, Outcome.PASSED, message, "", self.duration)
         if self.directive == "TODO":
-            return Row(self.name, Outcome.XFAILED, self.reason, text, self.duration)
+            return Row(self.name, Outcome.XFAILED, self.reason or self._why(), text, self.duration)
         return Row(self.name, Outcome.FAILED, self._because(), text, self.duration)
 
     def _because(self) -> str:
@@ -192,7 +201,7 @@ class Point:
         if not self.reason.startswith("exit="):
             return self.reason or self._why()
         quoted = [line.strip(" #") for line in self.before]
-        failed = " ".join(line for line in quoted if re.match(r"not ok\b|Bail out!", line))
+        failed = " ".join(line for line in quoted if _QUOTED_FAILURE.match(line))
         return ": ".join(part for part in (self.reason, failed[:_LONGEST_WHY]) if part)
 
     def _why(self) -> str:
