@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Thread
 
 import pytest
 import rpm_repository
@@ -279,59 +277,3 @@ def test_what_the_archive_lacks_is_said_with_the_cure(
     lacking = replace(archive(world), **changes)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=said):
         DnfSource(lacking).resolve(kernel("*"), store)
-
-
-class Bad(BaseHTTPRequestHandler):
-    """A server of which no file can be had."""
-
-    over = Event()
-
-    def do_GET(self) -> None:
-        if self.path.startswith("/loop"):
-            self.send_response(302)
-            self.send_header("Location", self.path)
-            self.end_headers()
-        elif self.path.startswith("/stalls"):
-            self.send_response(200)
-            self.send_header("Content-Length", "1000")
-            self.end_headers()
-            self.over.wait()
-        else:
-            self.send_error(404)
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def bad() -> Iterator[str]:
-    Bad.over.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Bad)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    Bad.over.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.mark.parametrize(
-    ("path", "said"),
-    [
-        ("gone", "HTTP status 404"),
-        ("loop", "it redirects without end (HTTP status 302)"),
-        ("stalls", "timed out (4 attempts)"),
-    ],
-)
-def test_a_mirror_that_gives_nothing_is_named_with_what_it_does(
-    world: World,
-    store: Store,
-    bad: str,
-    path: str,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("vmtest.kernels.files.download._TIMEOUT", 0.2)
-    source = DnfSource(replace(archive(world), mirror=f"{bad}/{path}"))
-    assert said in refused(source, store)

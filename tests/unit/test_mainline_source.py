@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -215,6 +216,19 @@ def test_a_pattern_is_fetched_and_locked_as_the_tag_that_it_was(
     (pinned,) = lockfile.pin([pattern("6.6.*")], {"upstream": entry}, store.root)
     assert isinstance(pinned.spec, LockedSpec)
     assert pinned.spec.exact == MainlineSpec("mainline", "v6.6.17")
+
+
+def test_a_listing_has_no_size_that_nobody_knows(
+    listed: Served, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'schema = 1\n[[kernel]]\nname = "up"\nmainline = "6.6.*"\n'
+    (tmp_path / "kernels.toml").write_text(text)
+    environment = {"VMTEST_CACHE": str(store.root)}
+    for command in (("available",), ("list",)):
+        said = vmtest("kernels", *command, cwd=tmp_path, environment=environment)
+        assert said.status == 0 and " MB" not in said.out.partition("store:")[0], said
+    said = vmtest("kernels", "available", "--json", cwd=tmp_path, environment=environment)
+    assert {row["download_bytes"] for row in json.loads(said.out)["kernels"]} == {None}
 
 
 def test_a_series_that_is_not_there_is_said_with_its_neighbours(

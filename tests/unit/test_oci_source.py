@@ -10,6 +10,7 @@ from pathlib import Path
 import oci_registry
 import pytest
 import signed_archive
+from command import vmtest
 from fake_kernels import bzimage
 
 from vmtest.errors import KernelUnavailable
@@ -90,7 +91,9 @@ def test_both_layouts_that_are_published_become_a_kernel(world: World, store: St
     assert len(found.kernels) == 2
 
 
-def test_a_tag_that_was_moved_is_seen_and_does_not_fit_the_lock(world: World, store: Store) -> None:
+def test_a_tag_that_was_moved_is_seen_and_the_lock_has_the_old_one(
+    world: World, store: Store
+) -> None:
     world.push("6.6-main", ci_kernel("6.6.9"))
     source = OciSource(world.archive)
     first = source.resolve(kernel("6.6-main"), store)
@@ -104,8 +107,36 @@ def test_a_tag_that_was_moved_is_seen_and_does_not_fit_the_lock(world: World, st
     again = LockedSource(source).resolve(Kernel("under-test", locked), store)
     assert again.cached and again.digest == first.digest
     elsewhere = Store(store.root.with_name("elsewhere"))
-    with pytest.raises(KernelUnavailable, match=r"kernels\.lock pins 6\.6-main"):
-        LockedSource(source).resolve(Kernel("under-test", locked), elsewhere)
+    pinned = LockedSource(source).resolve(Kernel("under-test", locked), elsewhere)
+    assert LockedSource(source).fetch(pinned, elsewhere).release == "6.6.9"
+
+
+def test_a_locked_image_that_vanished_is_refused_with_the_cure(world: World, store: Store) -> None:
+    world.push("6.6-main", ci_kernel("6.6.9"))
+    source = OciSource(world.archive)
+    found = source.resolve(kernel("6.6-main"), store)
+    exact = OciSpec("ci", "6.6-main")
+    locked = LockedSpec(exact, found.key, "6.6-main", found.origin, "0" * 64)
+    pinned = LockedSource(source).resolve(Kernel("under-test", locked), store)
+    with pytest.raises(KernelUnavailable, match=r"nothing was stored; kernels\.lock pins it: lock"):
+        LockedSource(source).fetch(pinned, store)
+
+
+def test_a_listing_has_no_size_that_nobody_knows_and_says_what_is_cached(
+    world: World, store: Store, tmp_path: Path
+) -> None:
+    for tag in ("6.6.9", "6.6.10"):
+        world.push(tag, ci_kernel(tag))
+    source = OciSource(world.archive)
+    source.fetch(source.resolve(kernel("6.6.9"), store), store)
+    text = f'schema = 1\n[oci.ci]\nimage = "{world.host}/team/kernels"\n'
+    (tmp_path / "kernels.toml").write_text(
+        f'{text}[[kernel]]\nname = "k"\noci = "ci"\nversion="*"\n'
+    )
+    environment = {"VMTEST_CACHE": str(store.root)}
+    said = vmtest("kernels", "available", cwd=tmp_path, environment=environment)
+    rows = [line.split() for line in said.out.splitlines() if line.startswith("6.6")]
+    assert [(row[0], *row[-2:]) for row in rows] == [("6.6.9", "-", "yes"), ("6.6.10", "-", "no")]
 
 
 def test_only_tags_of_the_pattern_count(world: World, store: Store) -> None:

@@ -212,11 +212,12 @@ def run(
     return subprocess.CompletedProcess(argv, process.returncode, said, errors)
 
 
-def abandonable(function: Callable[[], _T]) -> _T:
+def abandonable(function: Callable[[], _T], limit: float | None = None) -> _T:
     """What ``function`` returns or raises; raises Interrupted without waiting for it.
 
     For what nothing can wake (the resolver, a connection being made): it goes on, on a
-    thread that keeps no process alive, and has to change nothing.
+    thread that keeps no process alive, and has to change nothing.  After ``limit`` seconds this
+    raises TimeoutError.
     """
     done = threading.Event()
     returned: list[_T] = []
@@ -232,7 +233,8 @@ def abandonable(function: Callable[[], _T]) -> _T:
 
     with current().ending(done.set):
         threading.Thread(target=work, daemon=True).start()
-        done.wait()
+        if not done.wait(limit):
+            raise TimeoutError(f"no answer within {limit:.0f} s")
     if raised:
         raise raised[0]
     return returned[0]

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -28,6 +26,7 @@ from vmtest.host.cache import (
 from vmtest.kernels.archive.candidates import Candidate, rank
 from vmtest.kernels.archive.kept import Index, KeptIndex
 from vmtest.kernels.archive.source import ArchiveSource
+from vmtest.kernels.files import growing
 from vmtest.kernels.files.download import DownloadFailed, download
 from vmtest.kernels.files.unpack import fill_from
 from vmtest.kernels.source import spec_of
@@ -47,7 +46,6 @@ MIRROR_VARIABLE = "VMTEST_MAINLINE_MIRROR"
 """The environment variable that names another place than virtme-ng's."""
 
 _SPACE = 3 << 30
-_POLL = 0.1
 _FETCH = """
 import sys
 from virtme_ng import mainline
@@ -194,32 +192,25 @@ def _run_virtme_ng(
 ) -> None:
     """Have virtme-ng download into ``home``, where it takes its cache to be."""
     log = home / "virtme-ng.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _FETCH, version, base],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "HOME": str(home)},
-        )
-        try:
-            while process.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(_POLL)
-                if progress is not None:
-                    done = sum(file.stat().st_size for file in home.rglob("*.deb"))
-                    progress(done, done)  # virtme-ng does not say how much is to come
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-    text = log.read_text(encoding="utf-8", errors="replace")
-    if process.returncode == 0:
-        return
+
+    def report() -> None:
+        if progress is not None:
+            done = sum(file.stat().st_size for file in home.rglob("*.deb"))
+            progress(done, done)  # virtme-ng does not say how much is to come
+
+    argv = [sys.executable, "-c", _FETCH, version, base]
+    environment = {**os.environ, "HOME": str(home)}
+    try:
+        if growing.run(argv, home, log, env=environment, seen=report) == 0:
+            return
+        text = log.read_text(encoding="utf-8", errors="replace")
+        why = _reason(text)
+    except growing.Stalled as stalled:
+        text = why = str(stalled)
     if "No space left" in text:
         raise disk_full(home, f"{name}: downloading {version}")
     raise KernelUnavailable(
-        f"{name}: virtme-ng could not download {version} from {base}: {_reason(text)}; nothing was "
+        f"{name}: virtme-ng could not download {version} from {base}: {why}; nothing was "
         f"stored: check the version, the network and the proxy settings, or name a mirror "
         f"in {MIRROR_VARIABLE}"
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from vmtest.kernels.store.store import Store
-from vmtest.model.kernels import Kernel, KernelImage, Progress, Resolved
+from vmtest.model.kernels import Kernel, KernelImage, LockedSpec, Progress, Resolved
 
 _Spec = TypeVar("_Spec")
 
@@ -28,6 +28,14 @@ class Source(Protocol):
         thread; an exception it raises ends the download and leaves nothing
         behind.  Raises KernelUnavailable, or InfrastructureError for a full disk.
         """
+
+
+@runtime_checkable
+class ByDigest(Protocol):
+    """A source that has kernels by their digest, whatever a name means by now."""
+
+    def by_digest(self, kernel: Kernel, locked: LockedSpec) -> Resolved:
+        """What was locked, to be fetched by its digest; asks nobody."""
 
 
 def spec_of(kernel: Kernel, kind: type[_Spec]) -> _Spec:

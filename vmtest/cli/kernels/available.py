@@ -66,7 +66,8 @@ def available(
         near = pattern if "*" in pattern or "-" in pattern else f"{pattern}.*"
         for archive in settings.archives.values():
             try:
-                offer = archive_source(archive).offer(store)
+                source = archive_source(archive)
+                offer = source.offer(store)
             except KernelUnavailable as error:  # the others may answer
                 notes.append(str(error))
                 continue
@@ -79,8 +80,8 @@ def available(
                     "archive": archive.name,
                     "suite": candidate.suite,
                     "release": candidate.release,
-                    "download_bytes": candidate.size,
-                    "cached": store.get(candidate.key) is not None,
+                    "download_bytes": candidate.size if candidate.packages else None,
+                    "cached": source.stored(candidate, store) is not None,
                     "missing": candidate.missing,
                 }
                 for candidate in selected(offer.candidates, pattern)
@@ -104,7 +105,7 @@ def _print(rows: list[dict[str, object]], notes: list[str]) -> None:
             row["package"],
             row["suite"],
             row["release"],
-            megabytes(size) if isinstance(size, int) else "",
+            megabytes(size) if isinstance(size, int) else "-",
             "yes" if row["cached"] else "no",
             f"cannot boot: {row['missing']}" if row["missing"] else "",
         )

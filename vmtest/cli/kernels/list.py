@@ -79,7 +79,7 @@ def _row(
         "version": str(found.version) if found else None,
         "origin": found.origin if found else None,
         "cached": bool(found and found.cached),
-        "download_bytes": found.size if found else None,
+        "download_bytes": found.size if found and (found.size or found.cached) else None,
         "stored_bytes": sizes.get(found.key) if found else None,
         "note": found.note if found else None,
         "error": str(error) if error else None,

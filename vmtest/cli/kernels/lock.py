@@ -41,6 +41,7 @@ def lock(
         if kernel:
             wanted = select.select_kernels(settings.kernels, kernel, {})
         store = Store(default_cache())
+        common.say(f"looking up {len(wanted)} kernels", sys.stderr)
         found, failed = resolve_all(settings, wanted, store)
         fatal = [str(failed[k.name]) for k in wanted if k.gate and k.name in failed]
         if fatal:
@@ -54,6 +55,7 @@ def lock(
                 continue
             resolved = found[one.name]
             if not resolved.digest:
+                common.say(f"{one.name}: fetching {resolved.origin}", sys.stderr)
                 image = source_for(one, settings.archives).fetch(resolved, store)
                 resolved = replace(resolved, version=image.version, digest=image.digest)
             after[one.name] = lockfile.entry_of(resolved, settings.directory)

@@ -84,6 +84,10 @@ class ArchiveSource(ABC):
         """The release that the packages hold, None where only they tell."""
         return candidate.release
 
+    def stored(self, candidate: Candidate, store: Store) -> KernelImage | None:
+        """What the store has of ``candidate``, None without it."""
+        return store.get(candidate.key)
+
     # --- the source ---
 
     def resolve(self, kernel: Kernel, store: Store) -> Resolved:
@@ -220,7 +224,7 @@ class ArchiveSource(ABC):
         everything = self.offer(store)
         offer = everything
         if cached:
-            here = (c for c in offer.candidates if store.get(c.key) is not None)
+            here = (c for c in offer.candidates if self.stored(c, store) is not None)
             offer = Offer(tuple(here), offer.notes)
         low, high = (self._end(offer, version, cached) for version in (first, last))
         if high.version < low.version:

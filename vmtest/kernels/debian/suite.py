@@ -12,7 +12,6 @@ import re
 import shutil
 import stat
 import subprocess
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -38,13 +37,15 @@ from vmtest.kernels.debian.index import (
     packages_named,
     read_packages,
 )
+from vmtest.kernels.files import growing
 from vmtest.model.kernels import Progress
 
 _ATTEMPTS = 3
 _PAUSE = 1.0
-_POLL = 0.1
+_TIMEOUT = "20"
 _UPDATE_LIMIT = 600.0
 _INDEX_SPACE = 100 << 20
+_LOOP = "Redirection loop encountered"
 
 _TRANSIENT = re.compile(
     r"Could not resolve|Temporary failure|Could not connect|Cannot initiate the connection|"
@@ -122,7 +123,7 @@ class SuiteState(PackageIndex):
 
     def _apt(self, *arguments: str) -> list[str]:
         tool = require_tool("apt-get", "apt", "to read Debian's archive")
-        return [tool, "-q=2", *arguments]
+        return [tool, *arguments]
 
     def _environment(self) -> dict[str, str]:
         return clean_environment({"APT_CONFIG": str(self.directory / "apt.conf")})
@@ -162,8 +163,8 @@ class SuiteState(PackageIndex):
             "APT::Update::Error-Mode": "any",
             "Acquire::Languages": "none",
             "Acquire::Retries": "1",
-            "Acquire::http::Timeout": "20",
-            "Acquire::https::Timeout": "20",
+            "Acquire::http::Timeout": _TIMEOUT,
+            "Acquire::https::Timeout": _TIMEOUT,
             "Acquire::AllowInsecureRepositories": "false",
             "Acquire::Check-Valid-Until": "true" if self.check_valid_until else "false",
         }
@@ -180,7 +181,7 @@ class SuiteState(PackageIndex):
         require_space(self.cache, _INDEX_SPACE, f"{self.suite}: reading the index")
         try:
             done = interrupt.run(
-                self._apt("update"),
+                self._apt("-q=1", "update"),
                 env=self._environment(),
                 cwd=self.directory,
                 timeout=_UPDATE_LIMIT,
@@ -191,9 +192,11 @@ class SuiteState(PackageIndex):
         if done.returncode == 0 and self._lists():
             self._refreshed()
             return
-        output = done.stderr + done.stdout
-        if "No space left" in output:
+        output = done.stderr
+        if "No space left" in output + done.stdout:
             raise disk_full(self.directory, f"{self.suite}: reading the index")
+        if _LOOP in done.stdout:  # which apt then calls a suite without a Release file
+            raise self._failure("the mirror redirects without end", transient=False)
         reason = _reason(output) or f"apt-get update ended with status {done.returncode}"
         transient = _TRANSIENT.search(output) is not None and not _EXPIRED.search(output)
         raise self._failure(reason, transient)
@@ -204,26 +207,19 @@ class SuiteState(PackageIndex):
         self._prepare()
         wanted = [f"{package.name}={package.version}" for package in packages]
         log = into / "apt.log"
-        with (
-            log.open("wb") as output,
-            interrupt.started(
-                self._apt("download", *wanted),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=self._environment(),
-                cwd=into,
-            ) as process,
-        ):
-            while True:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(_POLL if progress else None)
-                if progress is not None:
-                    progress(min(_bytes_in(into), total), total)
-                if process.returncode is not None:
-                    break
+
+        def report() -> None:
+            if progress is not None:
+                progress(min(_bytes_in(into), total), total)
+
+        argv, environment = self._apt("-q=2", "download", *wanted), self._environment()
+        try:
+            status = growing.run(argv, into, log, cwd=into, env=environment, seen=report)
+        except growing.Stalled as stalled:
+            return False, f"E: {stalled}"
         text = log.read_text(encoding="utf-8", errors="replace")
         log.unlink()
-        return process.returncode == 0, text
+        return status == 0, text
 
     @staticmethod
     def _downloaded(package: Package, into: Path) -> Path | None:

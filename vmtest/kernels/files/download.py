@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import http.client
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from email.message import Message
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from vmtest.errors import KernelUnavailable
 from vmtest.host import interrupt
@@ -24,6 +25,8 @@ _ATTEMPTS = 4
 _PAUSE = 1.0
 _TIMEOUT = 30.0
 _CHUNK = 1 << 18
+_WINDOW = 60.0
+_LEAST = 64 << 10
 _BUSY = (408, 425, 429)
 
 
@@ -73,13 +76,13 @@ def download(url: str, target: Path, name: str, progress: Progress | None = None
         except urllib.error.URLError as error:
             if isinstance(error.reason, FileNotFoundError):  # of a file: URL
                 raise DownloadFailed(name, url, "there is no such file", refused=True) from None
-            why = str(error.reason)
+            why = _words(error.reason) if isinstance(error.reason, OSError) else str(error.reason)
         except (http.client.HTTPException, ValueError) as error:
             why = str(error) or type(error).__name__
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            why = error.strerror or str(error)
+            why = _words(error)
         if attempt < _ATTEMPTS:
             interrupt.current().pause(_PAUSE * attempt)
     raise DownloadFailed(name, url, f"{why} ({_ATTEMPTS} attempts)", refused=False)
@@ -101,6 +104,12 @@ class DownloadFailed(KernelUnavailable):
         return partial(DownloadFailed, refused=self.refused), self._made_of
 
 
+def _words(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {_TIMEOUT:.0f} s"
+    return str(error)
+
+
 def _hang_up(response: Any) -> None:
     """Wake who reads ``response``: its socket has no public name."""
     socket_ = getattr(getattr(response.fp, "raw", None), "_sock", None)
@@ -120,7 +129,10 @@ def _continue(url: str, target: Path, seen: _Seen, name: str, progress: Progress
     # An opener of its own: the shared one keeps the proxies that it once found.
     opener = urllib.request.build_opener()
     with (
-        interrupt.abandonable(lambda: opener.open(request, timeout=_TIMEOUT)) as response,
+        # Each wait has its limit, and all of them together: the resolver's knows none.
+        interrupt.abandonable(
+            lambda: opener.open(request, timeout=_TIMEOUT), 2 * _TIMEOUT
+        ) as response,
         interrupt.current().ending(lambda: _hang_up(response)),
     ):
         length = int(response.headers.get("Content-Length") or 0)
@@ -135,18 +147,37 @@ def _continue(url: str, target: Path, seen: _Seen, name: str, progress: Progress
         if now.total:
             require_space(target.parent, now.total - done, f"{name}: downloading {url}")
         with target.open("ab" if done else "wb") as out:
+            pace = _Pace(done)
             while chunk := _read(response, now):
                 out.write(chunk)
                 done += len(chunk)
+                pace.check(done, now)
                 if progress is not None:
                     progress(done, max(done, now.total))
     if done < now.total:
         raise _Short(f"the connection ended after {done} of {now.total} bytes", now)
 
 
-def _read(response: IO[bytes], now: _Seen) -> bytes:
+class _Pace:
+    """Whether enough arrives: a server that sends a byte now and then never times out."""
+
+    def __init__(self, done: int) -> None:
+        self._done, self._since = done, time.monotonic()
+
+    def check(self, done: int, now: _Seen) -> None:
+        """Raise _Short when next to nothing arrived in a while."""
+        if time.monotonic() - self._since < _WINDOW:
+            return
+        if done - self._done < _LEAST:
+            raise _Short(f"only {done - self._done} bytes arrived in {_WINDOW:.0f} s", now)
+        self._done, self._since = done, time.monotonic()
+
+
+def _read(response: http.client.HTTPResponse, now: _Seen) -> bytes:
     try:
-        return response.read(_CHUNK)
+        return response.read1(_CHUNK)  # not until all of it is there: that may be never
+    except TimeoutError as error:
+        raise _Short(f"the server sent nothing for {_TIMEOUT:.0f} s", now) from error
     except (OSError, http.client.HTTPException) as error:
         raise _Short(str(error) or type(error).__name__, now) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vmtest.errors import KernelUnavailable
-from vmtest.kernels.source import Source, spec_of
+from vmtest.kernels.source import ByDigest, Source, spec_of
 from vmtest.kernels.store.store import Store
 from vmtest.model.kernels import Kernel, KernelImage, LockedSpec, Progress, Resolved
 from vmtest.model.versions import KernelVersion
@@ -34,6 +34,8 @@ class LockedSource:
                 cached=True,
                 digest=spec.digest,
             )
+        if isinstance(self.source, ByDigest):
+            return self.source.by_digest(kernel, spec)
         try:
             found = self.source.resolve(replace(kernel, spec=spec.exact), store)
         except KernelUnavailable as error:
@@ -50,9 +52,19 @@ class LockedSource:
         unlocked = replace(resolved, kernel=replace(kernel, spec=spec_of(kernel, LockedSpec).exact))
         image = store.take(resolved.key, kernel.name)
         if image is None:
-            image = self.source.fetch(unlocked, store, progress)
+            image = self._fetched(unlocked, store, progress)
         _compare(kernel, image.digest, image.origin)
         return image
+
+    def _fetched(self, unlocked: Resolved, store: Store, progress: Progress | None) -> KernelImage:
+        try:
+            return self.source.fetch(unlocked, store, progress)
+        except KernelUnavailable as error:
+            if not isinstance(self.source, ByDigest):
+                raise
+            # Nobody was asked before whether it is still there.
+            cure = _cure(unlocked.kernel)
+            raise KernelUnavailable(f"{error}; kernels.lock pins it: {cure}") from error
 
 
 def _compare(kernel: Kernel, digest: str, origin: str) -> None:

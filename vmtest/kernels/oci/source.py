@@ -18,16 +18,24 @@ from vmtest.host.debian import DebianVersion, clean_environment
 from vmtest.kernels.archive.candidates import Candidate, rank
 from vmtest.kernels.archive.kept import Index, KeptIndex, SuiteUnreadable
 from vmtest.kernels.archive.source import ArchiveSource, from_store
+from vmtest.kernels.files import growing
 from vmtest.kernels.oci.layout import fill
 from vmtest.kernels.source import spec_of
 from vmtest.kernels.store.store import Manifest, Store
-from vmtest.model.kernels import Kernel, KernelImage, OciArchive, OciSpec, Progress, Resolved
+from vmtest.model.kernels import (
+    Kernel,
+    KernelImage,
+    LockedSpec,
+    OciArchive,
+    OciSpec,
+    Progress,
+    Resolved,
+)
 from vmtest.model.text import last_line
 from vmtest.model.versions import KernelVersion, PackageVersion
 
 _SPACE = 2 << 30
 _ASK_LIMIT = 60.0
-_COPY_LIMIT = 1800.0
 _REFUSES = re.compile(r"manifest unknown|name unknown|not found|unauthorized|denied|invalid", re.I)
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/")
 
@@ -65,21 +73,43 @@ class Refused(Exception):
         self.final = final
 
 
-def _skopeo(image: str, command: str, *arguments: str, limit: float = _ASK_LIMIT) -> str:
-    """What skopeo prints; raises Refused."""
+def _skopeo(image: str, command: str, *arguments: str) -> list[str]:
+    """The command of skopeo that asks for ``image``."""
     tool = require_tool("skopeo", "skopeo", "to read container images")
     # As with every client of registries, one on this host itself may do without TLS.
     plain = ["--src-tls-verify=false" if command == "copy" else "--tls-verify=false"]
     options = plain if _LOOPBACK.match(image) else []
-    argv = [tool, "--override-arch", "amd64", "--override-os", "linux", command, *options]
+    amd64 = ["--override-arch", "amd64", "--override-os", "linux"]
+    return [tool, *amd64, command, *options, *arguments]
+
+
+def _ask(image: str, command: str, *arguments: str) -> str:
+    """What skopeo prints; raises Refused."""
+    argv = _skopeo(image, command, *arguments)
     try:
-        done = interrupt.run([*argv, *arguments], env=clean_environment(), timeout=limit)
+        done = interrupt.run(argv, env=clean_environment(), timeout=_ASK_LIMIT)
     except subprocess.TimeoutExpired:
-        raise Refused(f"the registry took over {limit:.0f} s", final=False) from None
+        raise Refused(f"the registry took over {_ASK_LIMIT:.0f} s", final=False) from None
     if done.returncode != 0:
-        why = re.sub(r'^time="[^"]*" level=\w+ msg="?', "", last_line(done.stderr)).rstrip('"')
-        raise Refused(why[:300] or "skopeo says nothing", final=bool(_REFUSES.search(why)))
+        raise _refused(done.stderr)
     return done.stdout
+
+
+def _copy(image: str, source: str, place: Path) -> None:
+    """Have skopeo download ``source`` into ``place``; raises Refused."""
+    log = place.with_suffix(".log")
+    argv = _skopeo(image, "copy", source, f"oci:{place}")
+    try:
+        status = growing.run(argv, place, log, env=clean_environment())
+    except growing.Stalled as stalled:
+        raise Refused(str(stalled), final=False) from None
+    if status != 0:
+        raise _refused(log.read_text(encoding="utf-8", errors="replace"))
+
+
+def _refused(text: str) -> Refused:
+    why = re.sub(r'^time="[^"]*" level=\w+ msg="?', "", last_line(text)).rstrip('"')
+    return Refused(why[:300] or "skopeo says nothing", final=bool(_REFUSES.search(why)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +128,7 @@ class TagIndex(KeptIndex):
     def _update(self) -> None:
         place = ensure(self.directory)
         try:
-            listed = _skopeo(self.suite, "list-tags", f"docker://{self.suite}")
+            listed = _ask(self.suite, "list-tags", f"docker://{self.suite}")
             tags = [str(tag) for tag in json.loads(listed)["Tags"]]
         except Refused as error:
             raise self._failure(str(error), transient=not error.final) from error
@@ -150,7 +180,7 @@ class OciSource(ArchiveSource):
             return found  # from the store
         tag = found.version.text
         try:
-            manifest = _skopeo(self._image, "inspect", "--raw", f"docker://{self._image}:{tag}")
+            manifest = _ask(self._image, "inspect", "--raw", f"docker://{self._image}:{tag}")
         except Refused as error:
             why = f"{self._image}:{tag}: {error}"
             before = store.recall(self._question(spec_of(kernel, OciSpec)))
@@ -160,9 +190,27 @@ class OciSource(ArchiveSource):
                 f"{kernel.name}: {why}; check image in {self.archive.label} and the network"
             ) from error
         digest = hashlib.sha256(manifest.encode()).hexdigest()
-        key = f"oci-{self.archive.name}-{tag}-{digest[:12]}"
+        key = self._key(tag, digest)
         cached = store.get(key) is not None
         return replace(found, key=key, digest=digest, cached=cached)
+
+    def by_digest(self, kernel: Kernel, locked: LockedSpec) -> Resolved:
+        """The image that was locked, by its digest: its tag may have been moved since."""
+        return Resolved(
+            kernel=kernel,
+            version=KernelVersion.parse(locked.version),
+            key=locked.key,
+            origin=locked.origin,
+            digest=locked.digest,
+        )
+
+    def stored(self, candidate: Candidate, store: Store) -> KernelImage | None:
+        """What the store has of a tag, which may have been moved since."""
+        found = (store.root / "kernels").glob(f"{self._key(candidate.release)}*")
+        return next(filter(None, (store.get(place.name) for place in found)), None)
+
+    def _key(self, tag: str, digest: str = "") -> str:
+        return f"oci-{self.archive.name}-{tag}-{digest[:12]}"
 
     @property
     def _image(self) -> str:
@@ -186,7 +234,7 @@ class OciSource(ArchiveSource):
             place = entry.parent / "image"
             source = f"docker://{self._image}@sha256:{resolved.digest}"
             try:
-                _skopeo(self._image, "copy", source, f"oci:{place}", limit=_COPY_LIMIT)
+                _copy(self._image, source, place)
             except Refused as error:
                 if "no space left" in str(error):
                     raise disk_full(entry, f"{name}: downloading {source}") from error
