@@ -36,6 +36,7 @@ ENVIRONMENT = "VMTEST_CACHE"
 
 _PATIENCE = 0.5
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_BELOW = 64 << 10
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+_~-]")
 
 
@@ -335,6 +336,22 @@ def disk_full(directory: Path, what: str) -> InfrastructureError:
         f"{what}: no space left in {directory} ({megabytes(free)} free); nothing was published; "
         f"make room there or set {ENVIRONMENT} to a folder on another disk"
     )
+
+
+def check_room(directory: Path, what: str) -> None:
+    """Raise InfrastructureError when ``directory`` for temporary files is full.
+
+    For after a failure of a program that does not say why.
+    """
+    try:
+        free = shutil.disk_usage(directory).free
+    except OSError:
+        return
+    if free < _FULL_BELOW:
+        raise InfrastructureError(
+            f"{what}: no space left in {directory} ({megabytes(free)} free), where temporary files "
+            f"go; make room there or set TMPDIR to a folder on another disk"
+        )
 
 
 def megabytes(size: int) -> str:

@@ -5,6 +5,7 @@ One that is gone, expired or badly signed fails alone.  Whatever fetches it, the
 
 from __future__ import annotations
 
+import secrets
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from vmtest.errors import InfrastructureError
 from vmtest.host.cache import (
     age_of,
+    disk_errors,
     locked,
     read_record,
     remove_tree,
@@ -24,6 +26,9 @@ from vmtest.kernels.archive.candidates import Candidate, Package
 from vmtest.model.kernels import Progress
 
 _FAILURE_KEPT = 60.0
+_RECENT = 5.0
+_RUNNER = secrets.token_hex(8)
+"""This process: what failed for another one, before we asked, is asked again."""
 
 
 class SuiteUnreadable(InfrastructureError):
@@ -83,12 +88,16 @@ class KeptIndex(ABC):
         """
         if (age := self._age()) is not None and (age <= max_age or not refresh):
             return self._read("")
-        with locked(self.cache, f"{self.directory.parent.name}-{self.directory.name}"):
+        asked = time.time()
+        with (
+            locked(self.cache, f"{self.directory.parent.name}-{self.directory.name}"),
+            disk_errors(self.cache, f"{self.suite}: reading the index"),
+        ):
             if (age := self._age()) is not None and age <= max_age:  # another runner was faster
                 return self._read("")
             damaged = age is None and self._drop_lists()
             try:
-                self._known_failure()
+                self._known_failure(asked)
                 self._update()
             except SuiteUnreadable as error:
                 age = self._age()
@@ -112,16 +121,25 @@ class KeptIndex(ABC):
     def _failure(self, reason: str, transient: bool) -> SuiteUnreadable:
         write_record(
             self.directory / "failed.json",
-            {"when": time.time(), "reason": reason, "transient": transient},
+            {"when": time.time(), "reason": reason, "transient": transient, "runner": _RUNNER},
         )
         return SuiteUnreadable(reason, transient)
 
-    def _known_failure(self) -> None:
-        """Raise what failed a moment ago: kernels of one suite do not wait one by one."""
+    def _known_failure(self, asked: float) -> None:
+        """Raise what failed a moment ago: kernels of one suite do not wait one by one.
+
+        That is for this process, and for others that waited for it since ``asked``.  A command
+        that begins later asks the mirror, which may be mended.
+        """
         failed = read_record(self.directory / "failed.json") or {}
         age, reason = age_of(failed), failed.get("reason")
-        if age is not None and 0 <= age < _FAILURE_KEPT and isinstance(reason, str):
-            raise SuiteUnreadable(reason, bool(failed.get("transient")))
+        if age is None or not 0 <= age < _FAILURE_KEPT or not isinstance(reason, str):
+            return
+        if failed.get("runner") != _RUNNER and time.time() - age < asked:
+            return
+        if age > _RECENT:
+            reason += f" ({age:.0f} s ago; it is asked again {_FAILURE_KEPT:.0f} s after that)"
+        raise SuiteUnreadable(reason, bool(failed.get("transient")))
 
     def _age(self) -> float | None:
         """Seconds since the index was fetched, None when there is none that is whole."""

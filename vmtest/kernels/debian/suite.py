@@ -19,6 +19,7 @@ from pathlib import Path
 from vmtest.errors import InfrastructureError, KernelUnavailable
 from vmtest.host import interrupt
 from vmtest.host.cache import (
+    check_room,
     disk_full,
     ensure,
     require_space,
@@ -51,8 +52,8 @@ _TRANSIENT = re.compile(
     r"Could not resolve|Temporary failure|Could not connect|Cannot initiate the connection|"
     r"[Cc]onnection (?:timed out|failed|refused|reset)|[Nn]etwork is unreachable|"
     r"No route to host|Unable to connect|Connection closed|Error reading from server|"
-    r"Operation too slow|5\d\d  ?\w|Hash Sum mismatch|unexpected size|Undetermined Error|"
-    r"Data socket|timed out"
+    r"Operation too slow|(?:408|425|429|5\d\d)  ?[A-Z]|Hash Sum mismatch|unexpected size|"
+    r"Undetermined Error|Data socket|timed out"
 )
 
 
@@ -197,6 +198,8 @@ class SuiteState(PackageIndex):
             raise disk_full(self.directory, f"{self.suite}: reading the index")
         if _LOOP in done.stdout:  # which apt then calls a suite without a Release file
             raise self._failure("the mirror redirects without end", transient=False)
+        # gpgv and apt keep files there, and say "not signed" when they cannot.
+        check_room(Path(os.environ.get("TMPDIR") or "/tmp"), f"{self.suite}: reading the index")
         reason = _reason(output) or f"apt-get update ended with status {done.returncode}"
         transient = _TRANSIENT.search(output) is not None and not _EXPIRED.search(output)
         raise self._failure(reason, transient)
@@ -273,6 +276,8 @@ def _bytes_in(folder: Path) -> int:
 
 
 _EXPIRED = re.compile(r"Release file for \S+ is expired \(invalid since ([^)]*)\)")
+_STATUS = re.compile(r"Failed to fetch \S+\s+([345]\d\d)\s+([A-Z][^\[\n]*)")
+_NO_RELEASE = re.compile(r"Clearsigned file isn't valid, got '(\w+)'")
 _SIGNATURE = re.compile(r"(NO_PUBKEY|BADSIG|EXPKEYSIG|REVKEYSIG)[^\n]*|is not signed")
 _SAYS_NOTHING = re.compile(r"Some index files failed|Download is performed unsandboxed")
 _FETCH = re.compile(r"^Failed to fetch \S+\s+")
@@ -282,6 +287,15 @@ def _reason(output: str) -> str:
     """What went wrong, from apt's output, in a line."""
     if expired := _EXPIRED.search(output):
         return f"its Release file expired {expired.group(1)} ago"
+    if (status := _STATUS.search(output)) and status[1] not in ("404", "410"):
+        return f"the mirror answers with HTTP status {status[1]} {status[2].strip()}"
+    if status:
+        return "the mirror does not have it"
+    if clearsigned := _NO_RELEASE.search(output):
+        return (
+            f"what the mirror has as its InRelease is something else ({clearsigned[1]}); "
+            "perhaps the network wants a login in a browser"
+        )
     if signature := _SIGNATURE.search(output):
         return f"its signature cannot be trusted: {signature.group().strip()}"
     errors = [
@@ -291,6 +305,6 @@ def _reason(output: str) -> str:
     ]
     telling = [line for line in errors if not _SAYS_NOTHING.match(line)]
     first = (telling or errors or [""])[0]
-    if "have a Release file" in first or re.match(r"404\b", first):
+    if "have a Release file" in first:
         return "the mirror does not have it"
     return first

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vmtest.errors import UsageError
 from vmtest.host import interrupt
-from vmtest.host.cache import require_tool
+from vmtest.host.cache import check_room, require_tool
 from vmtest.host.debian import clean_environment
 from vmtest.model.text import last_line
 
@@ -70,6 +70,7 @@ def check_metadata(signature: Path, file: Path, keys: tuple[bytes, ...]) -> str:
         return "its signature is of other content"
     if expired := re.search(r"\[GNUPG:\] (EXPKEYSIG|REVKEYSIG) (\w+)", done.stdout):
         return f"the key {expired[2]} that signed it has expired or was revoked"
+    check_room(Path(tempfile.gettempdir()), "checking the signature of a repository")
     return f"its signature cannot be read: {last_line(done.stderr) or 'gpgv says nothing'}"
 
 
@@ -84,6 +85,7 @@ def check_package(package: Path, keys: tuple[bytes, ...]) -> str:
             [*command, "--import", str(ring)], env=clean_environment(), timeout=_LIMIT
         )
         if taken.returncode != 0:
+            check_room(Path(name), "checking the signature of a package")
             return f"rpm does not take the keyring: {last_line(taken.stderr)}"
         level = ["--define", "_pkgverify_level signature"]
         done = interrupt.run(
@@ -93,6 +95,7 @@ def check_package(package: Path, keys: tuple[bytes, ...]) -> str:
         )
     if done.returncode == 0:
         return ""
+    check_room(Path(tempfile.gettempdir()), "checking the signature of a package")
     said = [line.strip() for line in done.stdout.splitlines()[1:]]
     telling = [line for line in said if not line.endswith(": OK")]
     return telling[0] if telling else "it is not signed"
