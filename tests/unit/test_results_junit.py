@@ -332,3 +332,71 @@ def test_a_case_without_a_name_has_its_suites() -> None:
     )
     row = read(text.encode(), "s")[0]
     assert (row.test, row.outcome.value) == ("NonTestSuiteFailure", "failed")
+
+
+@pytest.mark.parametrize(
+    ("word", "outcome"),
+    [
+        *dict.fromkeys(("panicked", "exception", "segfault", "hung", "oom"), "error").items(),
+        *dict.fromkeys(("inconclusive", "incomplete", "purple"), "error").items(),
+        *dict.fromkeys(("unexpected", "undefined", "not ok", "KO", "xpass"), "failed").items(),
+        *dict.fromkeys(("unstable", "softfail", "Test Failed", "TIMED_OUT"), "failed").items(),
+        *dict.fromkeys(("untested", "NotExecuted", "todo", "excluded"), "skipped").items(),
+        *dict.fromkeys(("Completed", "SUCCESS", "run", "0", "expected"), "passed").items(),
+        ("xfail", "xfailed"),
+    ],
+)
+def test_a_word_that_may_be_a_failure_never_passes(word: str, outcome: str) -> None:
+    assert case("", f'status="{word}"').outcome.value == outcome
+
+
+def test_a_failure_that_only_a_word_tells_says_which() -> None:
+    assert case("", 'status="panicked"').message == 'status="panicked"'
+
+
+def test_a_test_that_is_called_flaky_is() -> None:
+    row = case("", 'status="flaky"')
+    assert (row.outcome.value, row.flaky) == ("passed", True)
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [("0,5", 0.5), ("1,234", 1234), ("0,250", 0.25), ("1,234,567.5", 1234567.5)],
+)
+def test_a_comma_in_a_time_is_the_locales(time: str, seconds: float) -> None:
+    assert case("", f'time="{time}"').duration == seconds
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"),
+    [
+        (  # PHPUnit ends with the place
+            "<failure type='E'>A::t\nFailed asserting that false is true.\n\n/x/A.php:9</failure>",
+            "Failed asserting that false is true.",
+        ),
+        (  # Catch2 3 of SKIP("no net")
+            "<skipped type='SKIP'>\nSKIPPED\nexplicitly with message:\n  no net\nat t.cpp:20\n"
+            "</skipped>",
+            "no net",
+        ),
+        (  # Playwright's message is place and title
+            "<failure message='x.spec.ts:3:5 a'>  [chromium] x.spec.ts:3:5\n\n"
+            "    Error: expect(received).toBe(expected)\n      at /x.spec.ts:4:5\n</failure>",
+            "Error: expect(received).toBe(expected)",
+        ),
+        (  # cargo-nextest, Rust 1.73 and later
+            "<failure message=\"thread 'a' panicked at src/lib.rs:5:9\">thread 'a' panicked at "
+            "src/lib.rs:5:9:\nassertion `left == right` failed\n  left: 1\n right: 2</failure>",
+            "thread 'a' panicked at src/lib.rs:5:9: assertion `left == right` failed",
+        ),
+        (  # gotestsum
+            '<skipped message="=== RUN   U&#xA;    a_test.go:5: no&#xA;--- SKIP: U (0.00s)"/>',
+            "a_test.go:5: no",
+        ),
+        ('<failure type="test timeout"/>', "test timeout"),
+        ('<failure type="E"/><system-err>it broke</system-err>', "it broke"),
+        ("<failure>Error: no\n    at f (/x.js:3:13)\n    at g</failure>", "Error: no"),
+    ],
+)
+def test_the_message_is_the_line_that_says_why(inside: str, message: str) -> None:
+    assert case(inside).message == message

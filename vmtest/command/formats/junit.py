@@ -7,30 +7,24 @@ has the rules.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
-from vmtest.command.formats.rows import Rows, seconds
+from vmtest.command.formats.junitwords import (
+    WORST,
+    duration,
+    is_flaky,
+    message_of,
+    said_of,
+    telling,
+)
+from vmtest.command.formats.rows import Rows
 from vmtest.command.formats.xmltext import parse
 from vmtest.model.results import Outcome, TestResult
 from vmtest.model.text import last_line
 
 _PROBLEMS = {"error": Outcome.ERROR, "failure": Outcome.FAILED}
 _FLAKY = ("flakyFailure", "flakyError")  # surefire and nextest: it failed, was repeated, and passed
-# Words of a case's attributes, where no element says the same.
-_SAYING = ("status", "result", "outcome")
-_SAID = {
-    **dict.fromkeys(("error", "errored", "broken", "crash", "crashed"), Outcome.ERROR),
-    **dict.fromkeys(("interrupted", "aborted", "killed", "fatal"), Outcome.ERROR),
-    **dict.fromkeys(("cancelled", "canceled"), Outcome.ERROR),
-    **dict.fromkeys(("fail", "failed", "failure", "timeout", "timedout"), Outcome.FAILED),
-    **dict.fromkeys(("skip", "skipped", "ignored", "pending", "notrun"), Outcome.SKIPPED),
-    **dict.fromkeys(("disabled", "suppressed"), Outcome.SKIPPED),
-}
-_PANIC = re.compile(r"^panic: |\bpanicked at ")
-_GO_FRAME = re.compile(r"^(?:=== |--- |(?:FAIL|PASS|ok)(?:\s|$)|exit status \d)")
-_WORST = (Outcome.ERROR, Outcome.FAILED, Outcome.SKIPPED)
 
 
 def read(data: bytes, suite: str) -> tuple[TestResult, ...]:
@@ -68,40 +62,27 @@ def _name(case: ET.Element, suite: ET.Element | None) -> str:
 
 def _add(case: ET.Element, test: str, rows: Rows) -> None:
     output = "\n".join(e.text or "" for e in case if e.tag in ("system-out", "system-err"))
-    duration = seconds(case.get("time", "0").replace(",", ""))
+    took = duration(case.get("time", "0"))
     problems = [element for element in case if element.tag in _PROBLEMS]
-    said = _said(case)
+    said, words = said_of(case.attrib)
     if problems or said in (Outcome.ERROR, Outcome.FAILED):
         outcomes = {said, *(_PROBLEMS[problem.tag] for problem in problems)}
-        outcome = next(outcome for outcome in _WORST if outcome in outcomes)
+        outcome = next(outcome for outcome in WORST if outcome in outcomes)
         texts = [problem.text or problem.get("message") or "" for problem in problems]
         details = "\n".join(part for part in (*texts, output) if part.strip())
-        messages = (_message(p) for p in problems if _PROBLEMS[p.tag] is outcome)
-        rows.add(test, outcome, next(messages, "") or _telling(output), details, duration)
+        messages = [_message(p, output) for p in problems if _PROBLEMS[p.tag] is outcome]
+        message = next(filter(None, messages), "") or telling(output) or words
+        rows.add(test, outcome, message, details, took)
         return
     skipped = case.find("skipped")
     if skipped is not None:
         outcome, message = _skip(case, skipped, output)
-        rows.add(test, outcome, message, output if outcome.bad else "", duration)
-    elif said is Outcome.SKIPPED:
-        words = [case.get(key, "") for key in reversed(_SAYING)]
-        rows.add(test, Outcome.SKIPPED, next(word for word in words if _word(word) in _SAID))
+        rows.add(test, outcome, message, output if outcome.bad else "", took)
+    elif said is not None:
+        rows.add(test, said, words, duration=took)
     else:
-        flaky = any(case.find(tag) is not None for tag in _FLAKY)
-        rows.add(test, Outcome.PASSED, duration=duration, flaky=flaky)
-
-
-def _said(case: ET.Element) -> Outcome | None:
-    """What the attributes of a case say of it, the worst of it."""
-    said = [_SAID.get(_word(case.get(key, ""))) for key in _SAYING]
-    if case.get("success", "").lower() == "false" and not set(_WORST).intersection(said):
-        said.append(Outcome.FAILED)
-    return next((outcome for outcome in _WORST if outcome in said), None)
-
-
-def _word(value: str) -> str:
-    """``value`` as it stands in ``_SAID``: `Not Run`, `not_run` and `notrun` are one."""
-    return value.lower().replace(" ", "").replace("_", "").replace("-", "")
+        flaky = is_flaky(case.attrib) or any(case.find(tag) is not None for tag in _FLAKY)
+        rows.add(test, Outcome.PASSED, duration=took, flaky=flaky)
 
 
 def _skip(case: ET.Element, skipped: ET.Element, output: str) -> tuple[Outcome, str]:
@@ -144,18 +125,7 @@ def _count(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
-def _message(problem: ET.Element) -> str:
-    message = problem.get("message", "").strip()
-    telling = "" if message and message != "Failed" else _telling(problem.text or "")
-    return telling or message
-
-
-def _telling(text: str) -> str:
-    """The line of ``text`` that says why: a panic's, the one above a stack, else the last."""
-    lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not _GO_FRAME.match(line)]
-    if panic := next(filter(_PANIC.search, lines), ""):
-        return panic
-    if not lines:
-        return ""
-    return lines[0] if lines[-1].startswith("at ") else lines[-1]
+def _message(problem: ET.Element, output: str = "") -> str:
+    """Why; ``output`` of the test, where it has any, says more than the kind of a failure."""
+    kind = "" if output.strip() else problem.get("type", "")
+    return message_of(problem.get("message", ""), problem.text or "", kind)
