@@ -722,3 +722,46 @@ def test_the_name_of_a_file_within_tap_is_output() -> None:
 def test_a_verdict_of_prove_that_is_taken_back_does_not_pass() -> None:
     found = outcomes("t/a.t ..\n1..1\nok 1\nok\nDubious, test returned 1\n")
     assert found["t/a.t (2)"] == "failed"
+
+
+def test_a_brace_before_a_directive_opens_subtests() -> None:
+    """As Perl's Test2 writes a buffered subtest within a TODO."""
+    text = (
+        "not ok 1 - outer { # TODO later\n    not ok 1 - inner # TODO later\n    not ok 2 - other\n"
+        "    1..2\n}\nok 2 - none { # SKIP no net\n    1..0 # SKIP no net\n}\n1..2"
+    )
+    assert outcomes(text) == {
+        "outer/inner": "xfailed",
+        "outer/other": "xfailed",
+        "outer": "xfailed",
+        "none": "skipped",
+    }
+
+
+def test_a_failure_of_glib_has_the_name_that_it_has_when_it_passes() -> None:
+    rows = read(
+        "TAP version 14\n# random seed: R02S4d7b3f\n1..2\nok 1 /a/b\n"
+        "not ok /a/c - GLib:ERROR:t.c:5:c: assertion failed (1 == 2)\n"
+        "Bail out! GLib:ERROR:t.c:5:c: assertion failed (1 == 2)"
+    )
+    assert rows["/a/c"].message == "GLib:ERROR:t.c:5:c: assertion failed (1 == 2)"
+
+
+def test_a_dash_in_a_name_of_another_producer_is_part_of_it() -> None:
+    assert outcomes("1..1\nnot ok 1 /a/c - with a dash") == {"/a/c - with a dash": "failed"}
+
+
+def test_a_todo_without_a_reason_has_the_one_of_its_yaml() -> None:
+    rows = read("1..1\nnot ok 1 - a # TODO\n  ---\n  error: 'not yet'\n  ...")
+    assert (rows["a"].outcome.value, rows["a"].message) == ("xfailed", "not yet")
+
+
+@pytest.mark.parametrize(
+    "said", ["TEST: ping   [FAIL]", "[FAIL] ping", "FAIL: ping", "ping: [ FAIL ]", "not ok 2 ping"]
+)
+def test_what_failed_in_a_script_of_kselftest_is_in_the_message(said: str) -> None:
+    rows = read(
+        f"TAP version 13\n1..1\n# selftests: net: a.sh\n# TEST: arp   [ OK ]\n# {said}\n"
+        "# Tests passed: 1 FAIL=1\nnot ok 1 selftests: net: a.sh # exit=1"
+    )
+    assert rows["selftests: net: a.sh"].message == f"exit=1: {said}"
