@@ -377,6 +377,12 @@ def test_a_terminal_gets_the_live_view(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(live.view(Terminal()), live.LiveView)
 
 
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE", "CLICOLOR_FORCE"])
+def test_a_pipe_is_never_redrawn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    assert isinstance(live.view(io.StringIO()), live.PlainView)
+
+
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -384,3 +390,36 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(live.view(Terminal()), live.PlainView)
+
+
+def image(kernel: str, line: str) -> Event:
+    return Preparing(kernel, f"guest image: {line}")
+
+
+def test_the_guest_image_is_told_once_and_not_once_a_kernel() -> None:
+    happened: list[Event] = [Note("building the guest image")]
+    for line in ("building the guest image", "downloading", "packing"):
+        happened += [image("5.10", line), image("6.1", line), image("6.12", line)]
+    assert lines(*happened) == [
+        "building the guest image",
+        "guest image: downloading",
+        "guest image: packing",
+    ]
+
+
+def test_a_kernel_that_waits_for_a_vm_is_not_running() -> None:
+    state = State(0.0)
+    for event in (KernelQueued("5.10"), Preparing("5.10", "waiting for a VM"), Booting("6.1")):
+        state = state.apply(event, 0.0)
+    assert live.still(state, 5.0) == ("still running: 6.1 booting for 5.0 s; 1 waiting",)
+
+
+def test_a_quiet_view_says_notes_only() -> None:
+    stream = io.StringIO()
+    clock = Clock()
+    with live.PlainView(stream, clock=clock, heartbeat=1, tick=60, quiet=True) as view:
+        view.handle(Booting("6.12"))
+        view.handle(Note("the mirror is gone"))
+        clock.now += 100
+        view.tick()
+    assert stream.getvalue() == "[    0.0 s] the mirror is gone\n"

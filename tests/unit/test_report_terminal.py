@@ -1,14 +1,18 @@
 """The report on a terminal, at the widths people have."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from many import CAUSES, RESULTS, many
 from rich.cells import cell_len
 
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.report import markdown, terminal
+from vmtest.report.causes import causes
+from vmtest.report.terminal import Amount
 from vmtest.runs import matrix_json
 
 DATA = Path(__file__).parent / "data" / "report"
@@ -51,12 +55,25 @@ def test_kernels_are_across_where_there_is_room() -> None:
 
 
 def test_a_table_wider_than_the_terminal_is_turned_round() -> None:
-    head = terminal.render(recorded(), width=80).splitlines()[1].split()
-    assert head == ["kernel", "status", "time", "sendmsg", "cgroup_skb", "cgroup_sock"]
+    head = terminal.render(recorded(), width=60).splitlines()[1].split()
+    assert head == ["kernel", "status", "time", "sendmsg"]
+
+
+@pytest.mark.parametrize("matrix", [recorded(), many()])
+def test_a_table_of_this_project_stands_upright_in_80_columns(matrix: Matrix) -> None:
+    drawn = terminal.render(matrix, width=80).splitlines()
+    assert drawn[0].split() == [kernel.kernel for kernel in matrix.kernels]
+    table = drawn[: drawn.index("")]
+    assert max(map(cell_len, table)) <= 80
+
+
+def test_names_lose_their_middle_before_the_table_is_turned() -> None:
+    drawn = terminal.render(recorded(), width=80)
+    assert "\n   test_st…nt[ipv6]  PASS         FAIL         FAIL            -\n" in drawn
 
 
 def test_a_turned_table_still_tells_which_test_failed_where() -> None:
-    drawn = terminal.render(recorded(), width=80)
+    drawn = terminal.render(recorded(), width=60)
     assert "test_stale_connection_gives_exactly_one_event[ipv6]: PASS 5.10; FAIL 6.1, 6.12" in drawn
 
 
@@ -147,14 +164,63 @@ def test_a_path_is_never_broken() -> None:
     assert f"runs/{'x' * 200}/console.log\n" in terminal.render(long, width=80)
 
 
-def test_failures_beyond_the_twentieth_take_a_line_each() -> None:
-    test = failing().kernels[0].tests[0]
-    tests = tuple(replace(test, test=f"test_s.py::test_{n}") for n in range(25))
-    kernel = replace(failing().kernels[0], tests=tests)
-    drawn = terminal.render(replace(failing(), kernels=(kernel,)))
-    assert drawn.count("\n      assert 1 == 2\n") == 20
-    assert "5 more failures, a line each" in drawn
-    assert "  FAIL test_24 on 6.12: assert 1 == 2\n" in drawn
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_a_run_with_97_failures_is_told_in_less_than_120_lines(width: int) -> None:
+    """The line that names the logs comes below."""
+    assert RESULTS == 97
+    drawn = terminal.render(many(), width=width)
+    assert drawn.count("\n") < 119
+
+
+def test_every_cause_of_97_failures_has_its_line_and_its_command_at_the_end() -> None:
+    drawn = terminal.render(many(), width=80)
+    end = drawn[drawn.index("\nsummary 17 causes in 97 results ") :].splitlines()
+    assert CAUSES == 17
+    for cause in causes(many()):
+        assert sum(f" {cause.place}: {cause.message}" in line for line in end) == 1
+    assert sum(line.startswith("      vmtest run --kernel ") for line in end) == CAUSES
+
+
+def test_what_97_failures_leave_out_is_counted() -> None:
+    drawn = terminal.render(many(), width=80)
+    rows = [line for line in drawn.splitlines() if line.startswith("   test_")]
+    assert f"  ... and {33 - len(rows)} more tests that did not pass everywhere" in drawn
+    sections = drawn.count("\nFAIL ")
+    assert f"\n{CAUSES - sections} more causes in the summary below" in drawn
+
+
+def test_all_of_97_failures_is_told_on_request() -> None:
+    drawn = terminal.render(many(), width=80, amount=Amount.WHOLE)
+    assert not [line for line in drawn.splitlines() if re.search(r"\.\.\. and|more causes", line)]
+    assert drawn.count("\nFAIL ") == CAUSES
+    assert "left out" not in drawn
+
+
+def test_little_is_the_causes_and_the_summary() -> None:
+    drawn = terminal.render(many(), width=80, amount=Amount.LITTLE).splitlines()
+    assert drawn[0].startswith("summary 17 causes in 97 results")
+    assert len(drawn) == 1 + 2 * CAUSES + 2
+
+
+def test_rows_that_tell_kernels_apart_stay_before_the_others() -> None:
+    drawn = terminal.render(many(), width=200)
+    rows = [line.split()[1:] for line in drawn.splitlines() if line.startswith("   test_")]
+    assert rows
+    assert all(len(set(row)) > 1 for row in rows)
+
+
+def test_a_failure_names_one_log_though_several_kernels_have_it() -> None:
+    drawn = terminal.render(recorded())
+    assert drawn.count("results.jsonl") == 1
+
+
+def test_a_log_is_called_what_it_is_from_where_the_user_stands() -> None:
+    drawn = terminal.render(failing(), where=lambda name: f"../{name}")
+    assert "  log of 6.12: ../runs/1/6.12/results.jsonl\n" in drawn
+
+
+def test_a_log_that_is_not_there_is_not_named() -> None:
+    assert "log of" not in terminal.render(failing(), where=lambda name: "")
 
 
 def test_a_kernel_that_panicked_shows_reason_note_splat_console_and_log() -> None:

@@ -92,3 +92,35 @@ def test_seconds(value: float, shown: str) -> None:
 @pytest.mark.parametrize(("value", "shown"), [(81, "1:21"), (3725.9, "1:02:05"), (-1, "0:00")])
 def test_clock(value: float, shown: str) -> None:
     assert text.clock(value) == shown
+
+
+LONG = ("test_stale_connection_gives_one_event[v4]", "test_stale_connection_gives_one_event[v6]")
+
+
+def test_a_name_that_fits_stays_whole() -> None:
+    assert text.shortened(LONG, 41) == list(LONG)
+
+
+@pytest.mark.parametrize("width", range(12, 41))
+def test_shortened_names_fit_and_stay_different(width: int) -> None:
+    names = text.shortened(LONG, width)
+    assert all(len(name) == width for name in names)
+    assert len(set(names)) == 2
+
+
+@pytest.mark.parametrize(
+    "different", ["test_ONE_in_the_middle_it_is", "test_in_the_middle_it_is_ONE"]
+)
+def test_what_tells_two_names_apart_stays(different: str) -> None:
+    names = (different, different.replace("ONE", "TWO"))
+    assert [("ONE" in name, "TWO" in name) for name in text.shortened(names, 16)] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_names_that_only_their_middle_tells_apart_are_broken_into_lines() -> None:
+    names = (f"{'a' * 40}_x_{'b' * 40}", f"{'a' * 40}_y_{'b' * 40}")
+    shown = text.shortened(names, 20)
+    assert ["".join(name.split()) for name in shown] == list(names)
+    assert all(len(line) <= 20 for name in shown for line in name.split("\n"))

@@ -178,6 +178,17 @@ def test_what_is_cancelled_at_any_stage_is_cancelled_and_goes_no_further(
     assert [t.test for t in result.tests[:1]] == [DONE.test for _ in rows(tmp_path)]
 
 
+def test_a_test_that_an_interrupt_ends_is_not_lost(world: World, tmp_path: Path) -> None:
+    switch = Cancellation()
+    world.at["k", "run"] = lambda machine: switch.cancel()
+    result = run_kernel(job_of(tmp_path), cancellation=switch)
+    assert result.status is Status.CANCELLED
+    assert [(t.test, t.outcome, t.message) for t in result.tests if t.outcome.ran] == [
+        (DONE.test, DONE.outcome, DONE.message)
+    ]
+    assert [t.message for t in result.tests if t.message] == ["interrupted while it ran"]
+
+
 def test_a_fault_that_a_cancel_causes_is_not_told_as_a_fault(world: World, tmp_path: Path) -> None:
     switch = Cancellation()
 

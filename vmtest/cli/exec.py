@@ -13,12 +13,11 @@ from vmtest.api.command import CommandRequest, PlannedCommand, plan_command
 from vmtest.api.record import Recording, carry_out
 from vmtest.api.run import noted
 from vmtest.cli import common, options
+from vmtest.cli.look import Look, show
 from vmtest.cli.reports import Reports
-from vmtest.cli.run import show
 from vmtest.model.events import Event, Output
 from vmtest.model.results import OWN_FAULT
 from vmtest.model.versions import VersionRange
-from vmtest.report import live
 
 EXAMPLE = """Run any command in each kernel: a test binary, a loader, a script.
 
@@ -49,6 +48,9 @@ def exec_(
     markdown_file: options.MarkdownOption = None,
     json_file: options.JsonOption = None,
     html_file: options.HtmlOption = None,
+    color: options.ColorOption = "auto",
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Run the command in the matrix; the module's EXAMPLE is its help."""
     request = CommandRequest(
@@ -64,6 +66,7 @@ def exec_(
     )
     with common.reported(own=OWN_FAULT if one_name(request.kernels) else None):
         common.check_accelerator(accel)
+        look = Look.asked(color, quiet, verbose)
         settings = project.load_config_or_builtin(config)
         reports = Reports(junit_file, markdown_file, json_file, html_file)
 
@@ -72,15 +75,15 @@ def exec_(
                 reports.make_room()
 
         # Not on standard output: in a single kernel that is the command's alone.
-        say = noted(live.view(sys.stderr).handle)
+        say = noted(look.view(sys.stderr).handle)
         planned = plan_command(settings, request, say, make_room)
         with common.reported(own=OWN_FAULT if planned.single else None):
-            _carry_out(planned, reports)
+            _carry_out(planned, reports, look)
 
 
-def _carry_out(planned: PlannedCommand, reports: Reports) -> None:
+def _carry_out(planned: PlannedCommand, reports: Reports, look: Look) -> None:
     told = sys.stderr if planned.single else sys.stdout
-    view = live.PlainView(told) if planned.single else live.view(told)
+    view = look.view(told, plain=planned.single)
 
     def handle(event: Event) -> None:
         if isinstance(event, Output):
@@ -92,7 +95,7 @@ def _carry_out(planned: PlannedCommand, reports: Reports) -> None:
     )
     with view:
         matrix = carry_out(planned.plan, handle, recording)
-    show(matrix, planned.plan.folder, told)
+    show(matrix, planned.plan.folder, told, look)
     reports.render(matrix, planned.plan.folder)
     reports.end(matrix)
 

@@ -11,11 +11,10 @@ import typer
 from vmtest.api.page import leave_page
 from vmtest.api.project import load_config
 from vmtest.cli import common, options
+from vmtest.cli.look import Look, show
 from vmtest.cli.report import read_any
 from vmtest.cli.reports import Reports
-from vmtest.cli.run import show
 from vmtest.errors import VmtestError
-from vmtest.report import live
 from vmtest.report.merge import merge as merge_matrices
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
@@ -37,17 +36,21 @@ def merge(
     json_file: options.JsonOption = None,
     html: options.HtmlOption = None,
     config: options.ConfigOption = None,
+    color: options.ColorOption = "auto",
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Merge; exits with the status of the whole."""
     with common.reported():
+        look = Look.asked(color, quiet, verbose)
         kernels, suites, project = _order(config)
         matrices = [read_any(name, config) for name in run]
         merged = of_shards(merge_matrices(matrices, kernels=kernels, suites=suites))
         folder = runs.create(project)
         folder.write("matrix.json", matrix_json.render(merged))
         folder.describe({"merged": run, "started": runs.utc_now()})
-        leave_page(merged, folder.path, live.view(sys.stdout).handle)
-        show(merged, folder, sys.stdout)
+        leave_page(merged, folder.path, look.view(sys.stdout).handle)
+        show(merged, folder, sys.stdout, look)
         reports = Reports(junit, markdown, json_file, html)
         reports.render(merged, folder)
         reports.end(merged)

@@ -97,6 +97,17 @@ JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")
 ]
 
+ColorOption = Annotated[
+    str,
+    typer.Option("--color", metavar="auto|always|never", help="Whether the text has colours."),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print the causes and the summary only.")
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print every failure and every row in full.")
+]
+
 SuiteOption = Annotated[
     list[str] | None, typer.Option(help="Which suites to run; default all. Repeatable.")
 ]

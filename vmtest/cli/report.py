@@ -10,8 +10,8 @@ import typer
 
 from vmtest.api.project import load_config
 from vmtest.cli import common, options
+from vmtest.cli.look import Look, show
 from vmtest.cli.reports import Reports
-from vmtest.cli.run import show
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix
 from vmtest.runs import folder as runs
@@ -34,12 +34,16 @@ def report(
     json_file: options.JsonOption = None,
     html: options.HtmlOption = None,
     config: options.ConfigOption = None,
+    color: options.ColorOption = "auto",
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Render; exits with the status that the run had."""
     with common.reported():
+        look = Look.asked(color, quiet, verbose)
         folder = find_run(run, config)
         matrix = read_matrix(folder)
-        show(matrix, folder, sys.stdout)
+        show(matrix, folder, sys.stdout, look)
         reports = Reports(junit, markdown, json_file, html)
         reports.render(matrix, folder)
         reports.end(matrix)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
@@ -14,13 +12,12 @@ from vmtest.api.record import Recording, builds_of, carry_out
 from vmtest.api.run import noted
 from vmtest.api.suites import SuitesRequest, plan_suites
 from vmtest.cli import common, options
+from vmtest.cli.look import Look, show
 from vmtest.cli.reports import Reports
 from vmtest.cli.terminal import InteractiveHold
 from vmtest.errors import UsageError
 from vmtest.model.project import Config, ObjectFile
 from vmtest.model.results import Matrix
-from vmtest.report import live, terminal
-from vmtest.runs.folder import RunFolder
 
 EXAMPLE = """Boot kernels and run the suites in each.
 
@@ -54,12 +51,16 @@ def run(
     html_file: options.HtmlOption = None,
     shell_on_failure: options.ShellOnFailureOption = False,
     locked: options.LockedOption = False,
+    color: options.ColorOption = "auto",
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
         common.check_accelerator(accel)
         if keep_going and (exitfirst or maxfail is not None):
             raise UsageError("--keep-going goes on after a failure: leave -x and --maxfail out")
+        look = Look.asked(color, quiet, verbose)
         settings = project.load_config(config)
         passed_on = _passed_on(pytest_options or [])
         own = _pytest_options(expression, exitfirst, maxfail, durations, collect_only)
@@ -76,7 +77,7 @@ def run(
             keep_going=keep_going,
         )
         reports = Reports(junit_file, markdown_file, json_file, html_file)
-        view = live.view(sys.stdout)
+        view = look.view(sys.stdout)
         planned = plan_suites(settings, request, noted(view.handle), reports.make_room)
         hold = InteractiveHold(view) if shell_on_failure else None
         recording = Recording(planned.builds, arguments=sys.argv[1:], write=reports.write)
@@ -84,7 +85,7 @@ def run(
             matrix = carry_out(planned.plan, view.handle, recording, hold)
         if planned.collects:
             show_collected(matrix, settings, planned.builds)
-        show(matrix, planned.plan.folder, sys.stdout)
+        show(matrix, planned.plan.folder, sys.stdout, look)
         reports.render(matrix, planned.plan.folder)
         reports.end(matrix)
 
@@ -134,13 +135,3 @@ def show_collected(matrix: Matrix, settings: Config, builds: tuple[ObjectFile, .
     for chosen, kernels in given.items():
         paths = (f"  {name}: {path}" for name, path in chosen)
         common.say("\n".join([f"objects on {', '.join(kernels)}:", *paths, ""]))
-
-
-def show(matrix: Matrix, folder: RunFolder, stream: TextIO) -> None:
-    """Print the table on ``stream``, as wide and as colourful as the terminal is."""
-    tty = stream.isatty()
-    width = shutil.get_terminal_size((120, 24)).columns
-    text = terminal.render(matrix, width=width, color=tty and "NO_COLOR" not in os.environ)
-    encoding = stream.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), file=stream)
-    common.say(f"logs: {os.path.relpath(folder.path)}", stream)

@@ -17,14 +17,13 @@ from vmtest.api.loads import VerifyRequest, plan_verify
 from vmtest.api.record import Recording, carry_out
 from vmtest.api.run import noted
 from vmtest.cli import common, options
+from vmtest.cli.look import Look, show
 from vmtest.cli.report import find_run
 from vmtest.cli.reports import Reports
-from vmtest.cli.run import show
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix
 from vmtest.model.text import size_of
 from vmtest.model.versions import KernelVersion, VersionRange
-from vmtest.report import live
 from vmtest.runs.folder import RunFolder
 from vmtest.runs.read import read_matrix
 from vmtest.verify import baseline as verifier
@@ -75,15 +74,19 @@ def verify(
     accel: options.AccelOption = "auto",
     warm: options.WarmOption = False,
     config: options.ConfigOption = None,
+    color: options.ColorOption = "auto",
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Load and judge; the module's EXAMPLE is its help."""
     with common.reported():
         common.check_accelerator(accel)
+        look = Look.asked(color, quiet, verbose)
         if log_level not in _LEVELS:
             raise UsageError(f"--log-level {log_level}: write 1, 2 or 4")
         rules = _rules(fail_on, baseline, against)
         output = Output.prepared(
-            Reports(junit_file, markdown_file, json_file, html_file), csv, save, bool(object_)
+            Reports(junit_file, markdown_file, json_file, html_file), csv, save, bool(object_), look
         )
         if from_run is not None:
             _no_objects(object_, against, attach, type_, libbpf)
@@ -120,7 +123,7 @@ def _rules(fail_on: str | None, baseline: Path | None, against: str | None) -> R
 
 
 def _boot(request: VerifyRequest, config: Path | None, output: Output) -> NoReturn:
-    view = live.view(sys.stdout)
+    view = output.look.view(sys.stdout)
     settings = project.load_config_or_builtin(config)
     recording = Recording(arguments=sys.argv[1:], write=output.reports.write)
     with ExitStack() as stack:
@@ -143,10 +146,11 @@ class Output:
     save: Path | None
     before: Baseline | None
     partial: bool
+    look: Look
 
     @classmethod
     def prepared(
-        cls, reports: Reports, csv: Path | None, save: Path | None, partial: bool
+        cls, reports: Reports, csv: Path | None, save: Path | None, partial: bool, look: Look
     ) -> Output:
         """Make room for all of it, and read what ``save`` has.
 
@@ -155,11 +159,11 @@ class Output:
         """
         before = verifier.load(save) if save is not None and save.exists() else None
         reports.make_room(save, None if csv is None else csv / "kernel.csv")
-        return cls(reports, csv, save, before, partial)
+        return cls(reports, csv, save, before, partial, look)
 
     def end(self, matrix: Matrix, folder: RunFolder) -> NoReturn:
         """Show and write all of it, and exit."""
-        show(matrix, folder, sys.stdout)
+        show(matrix, folder, sys.stdout, self.look)
         self.reports.render(matrix, folder)
         if self.csv is not None:
             write_csv(matrix, self.csv, self.reports)

@@ -14,7 +14,7 @@ import typer
 
 from vmtest.api import project
 from vmtest.cli import common, options
-from vmtest.cli.run import show
+from vmtest.cli.look import PLAIN, show
 from vmtest.errors import UsageError, os_words
 from vmtest.host import interrupt
 from vmtest.model.results import KernelResult, Matrix, Status
@@ -134,7 +134,7 @@ class Screen:
             self._clear()
         verb = "verifying" if stage.what is What.VERIFY else "running"
         common.say(f"{_clock()} {verb} {', '.join(map(_short, stage.names))}")
-        return live.view(sys.stdout)
+        return PLAIN.view(sys.stdout)
 
     def ended(self, matrix: Matrix, folder: RunFolder) -> None:
         """Show the table."""

@@ -93,10 +93,22 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Running) -> Ke
         result,
         status=status,
         reason=reason,
-        tests=work.results(reason),
+        tests=_reached(work.results(reason), status),
         splats=_texts(splats),
         note="; ".join(filter(None, (result.note, _of_the_boot(boot), *guest.reader.notes))),
         console_tail=() if status in (Status.PASSED, Status.FAILED) else machine.console.tail,
+    )
+
+
+def _reached(tests: tuple[TestResult, ...], status: Status) -> tuple[TestResult, ...]:
+    """``tests``, those that an interrupt cut short among the ones not run: no guest lost them."""
+    if status is not Status.CANCELLED:
+        return tests
+    return tuple(
+        replace(test, outcome=Outcome.NOT_RUN, message="interrupted while it ran")
+        if test.outcome is Outcome.LOST
+        else test
+        for test in tests
     )
 
 

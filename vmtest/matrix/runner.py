@@ -27,7 +27,10 @@ from vmtest.matrix.job import base_result, broke, refused, run_kernel
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.slots import Slots, memory_available_mib, slots
 from vmtest.model.events import (
+    GUEST_IMAGE,
+    WAITING,
     Event,
+    Fetching,
     KernelFinished,
     KernelQueued,
     Note,
@@ -183,7 +186,8 @@ class _Runner:
         def progress(done: int, total: int) -> None:
             if self.cancellation.requested:
                 raise SessionLost("cancelled")
-            self._post(coming(kernel, done, total))
+            here = isinstance(coming(kernel, done, total), Fetching) and 0 < total <= done
+            self._post(Preparing(kernel.name, "unpacking") if here else coming(kernel, done, total))
 
         return source.fetch(resolved, self.store, progress), resolved.note
 
@@ -195,7 +199,7 @@ class _Runner:
                 self._told = True
                 self._post(Note(line))
             for name in sorted(self._waiting):
-                self._post(Preparing(name, f"guest image: {line}"))
+                self._post(Preparing(name, f"{GUEST_IMAGE}{line}"))
 
         return prepare_root(self.plan.config, self.plan.cache, log, self.plan.files)
 
@@ -302,7 +306,7 @@ class _Runner:
             self._finish(self._broke(kernel, error))
             return
         if self._here:
-            self._emit(Preparing(kernel.name, "waiting for a VM"))
+            self._emit(Preparing(kernel.name, f"{WAITING}a VM"))
         running = self._submit(vms, job)
         running.add_done_callback(partial(self._ran, kernel))
 

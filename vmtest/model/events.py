@@ -38,6 +38,10 @@ class Building:
     done: int
 
 
+GUEST_IMAGE, WAITING = "guest image: ", "waiting for "
+"""How ``what`` of ``Preparing`` begins for the image that kernels share, and while none works."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preparing:
     """Work on the host before booting; ``what`` as in ``unpacking modules``."""

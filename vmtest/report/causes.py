@@ -36,6 +36,7 @@ _MASKS = (
 _LAST_PLACE = re.compile(r"^(\S[^:\n]*):(\d+): \w*\s*\Z", re.MULTILINE)
 _WORD_OF_K = re.compile(r"[\w:+\-./\[\]]+")  # what pytest takes as a word of -k
 _MOST_NAMES = 3  # of tests in a command
+_LONG_NAMES = 60  # columns, from which on a function stands for its parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,8 @@ def _names(tests: Sequence[TestResult]) -> list[str]:
     """The words of ``-k`` that choose ``tests``; none where they cannot be told in a few."""
     whole = unique(split_node_id(test.test)[2] for test in tests)
     functions = unique(name.partition("[")[0] for name in whole)
-    for names in (whole, functions):
+    long = len(functions) < len(whole) and len(" or ".join(whole)) > _LONG_NAMES
+    for names in (functions, whole) if long else (whole, functions):
         if len(names) <= _MOST_NAMES and all(map(_WORD_OF_K.fullmatch, names)):
             return list(names)
     return []

@@ -20,6 +20,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from vmtest.model.events import (
+    GUEST_IMAGE,
     Booted,
     Booting,
     Building,
@@ -71,12 +72,22 @@ class View(Protocol):
         """Leave the terminal to somebody else for a while."""
 
 
-def view(stream: TextIO) -> View:
-    """The view that fits ``stream``: live on a terminal, plain lines elsewhere."""
-    console = Console(file=stream, markup=False, highlight=False, emoji=False)
-    if console.is_terminal and not console.is_dumb_terminal:
-        return LiveView(console)
-    return PlainView(stream)
+def view(stream: TextIO, *, color: bool = True) -> View:
+    """The view that fits ``stream``: live on a terminal, plain lines elsewhere.
+
+    Only a terminal is redrawn, whatever the environment says of colours.
+    """
+    if not stream.isatty():
+        return PlainView(stream)
+    console = Console(
+        file=stream,
+        force_terminal=True,
+        no_color=not color,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+    return PlainView(stream) if console.is_dumb_terminal else LiveView(console)
 
 
 class LiveView:
@@ -135,7 +146,7 @@ class PlainView:
 
     When nothing was printed for ``heartbeat`` seconds, a line says what is
     running, so that nobody takes the run for hung.  ``tick`` is how often, in
-    seconds, that is looked at.
+    seconds, that is looked at.  A ``quiet`` one prints notes only.
     """
 
     def __init__(
@@ -145,11 +156,14 @@ class PlainView:
         clock: Clock = time.monotonic,
         heartbeat: float = 30.0,
         tick: float = 1.0,
+        quiet: bool = False,
     ) -> None:
         self._stream = stream
         self._clock = clock
         self._heartbeat = heartbeat
         self._tick = tick
+        self._quiet = quiet
+        self._image = ""
         self._lock = threading.Lock()
         self._state = State(clock())
         self._printed = self._state.started
@@ -177,7 +191,20 @@ class PlainView:
             now = self._clock()
             before = self._state
             self._state = before.apply(event, now)
-            self._print(told(before, event, self._state, now), now)
+            if isinstance(event, Note) or not self._quiet:
+                self._print(self._once(event, told(before, event, self._state, now)), now)
+
+    def _once(self, event: Event, lines: tuple[str, ...]) -> tuple[str, ...]:
+        """``lines``; of the guest image, for which all kernels wait, each line once."""
+        if isinstance(event, Note):
+            self._image = one_line(event.text, _LONGEST)
+        if not (isinstance(event, Preparing) and event.what.startswith(GUEST_IMAGE)):
+            return lines
+        line = one_line(event.what.removeprefix(GUEST_IMAGE), _LONGEST)
+        if line == self._image:
+            return ()
+        self._image = line
+        return (f"{GUEST_IMAGE}{line}",)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -189,7 +216,7 @@ class PlainView:
         """Print what is running if nothing was printed for too long; the timer calls it."""
         with self._lock:
             now = self._clock()
-            if now - self._printed >= self._heartbeat:
+            if not self._quiet and now - self._printed >= self._heartbeat:
                 self._print(still(self._state, now), now)
 
     def _beat(self) -> None:

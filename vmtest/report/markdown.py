@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from vmtest.model.results import KernelResult, Matrix, Status, ran_nothing
 from vmtest.model.text import one_line, printable
-from vmtest.report import loads
+from vmtest.report import console, loads
 from vmtest.report import table as tables
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Failure, Table, Tone
@@ -178,8 +178,8 @@ def _kernel(kernel: KernelResult) -> str:
     if len(kernel.splats) > _SPLATS:
         parts.append(f"\n... and {counted(len(kernel.splats) - _SPLATS, 'more complaint')}\n")
     if kernel.console_tail and kernel.status not in tables.WELL:
-        lines, left_out = last_lines("\n".join(kernel.console_tail), _CONSOLE)
-        parts.append(f"\nThe console's last lines:\n{_fence(_after(left_out, lines))}")
+        end = console.tail(kernel.console_tail, _CONSOLE)
+        parts.append(f"\nThe {end.title}:\n{_fence(_after(end.left_out, end.lines))}")
     if kernel.status not in tables.WELL and kernel.has_console:
         parts.append(_log(kernel, CONSOLE))
     return "".join([*parts, "\n</details>\n"])

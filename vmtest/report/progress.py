@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from vmtest.model.events import (
+    WAITING,
     Booted,
     Booting,
     Building,
@@ -141,9 +142,10 @@ def _next(state: KernelState, event: Event, now: float) -> KernelState:
         case Building(done=done):
             return replace(_entered(state, Phase.BUILDING, now), done=done)
         case Preparing(what=what):
-            if (state.phase, state.what) == (Phase.PREPARING, what):
+            phase = Phase.QUEUED if what.startswith(WAITING) else Phase.PREPARING
+            if (state.phase, state.what) == (phase, what):
                 return state
-            return replace(_entered(state, Phase.PREPARING, now), since=now, what=what)
+            return replace(_entered(state, phase, now), since=now, what=what)
         case Booting(attempt=attempt):
             return replace(_entered(state, Phase.BOOTING, now), since=now, attempt=attempt)
         case Booted(seconds=seconds, release=release, accelerator=accelerator):

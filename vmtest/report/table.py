@@ -8,7 +8,7 @@ the test does not exist there) folds into its suite's line, which counts both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from vmtest.model.results import (
@@ -186,6 +186,23 @@ def build(matrix: Matrix) -> Table:
             for suite in suites_of(matrix)
         ),
     )
+
+
+def shortened(table: Table, most: int) -> tuple[Table, int]:
+    """``table`` with at most ``most`` rows of tests, and how many it lost.
+
+    Rows that tell kernels apart stay before those that are the same everywhere.
+    """
+    rows = [row for suite in table.suites for row in suite.tests]
+    if len(rows) <= most:
+        return table, 0
+    ranked = sorted(range(len(rows)), key=lambda n: (len(set(rows[n].cells)) == 1, n))
+    kept = {id(rows[n]) for n in ranked[:most]}
+    suites = tuple(
+        replace(suite, tests=tuple(row for row in suite.tests if id(row) in kept))
+        for suite in table.suites
+    )
+    return replace(table, suites=suites), len(rows) - most
 
 
 def suites_of(matrix: Matrix) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ paths can be copied and the log of a CI job can be searched.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
 from rich import box
 from rich.cells import cell_len
@@ -20,12 +21,13 @@ from rich.text import Text
 
 from vmtest.model.results import KernelResult, Matrix, Outcome, exit_status
 from vmtest.model.text import one_line, printable
+from vmtest.report import console as consoles
 from vmtest.report import loads
 from vmtest.report import table as tables
 from vmtest.report.causes import Cause, causes, command_of
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Line, Table, Tone
-from vmtest.report.text import counted, last_lines, wrapped
+from vmtest.report.text import counted, last_lines, shortened, wrapped
 
 STYLE = {
     Tone.GOOD: "green",
@@ -36,27 +38,63 @@ STYLE = {
 }
 """How rich draws a tone."""
 _RELEASE_WIDTH = 14
-_NARROWEST_NAME = 26
+_NARROWEST_NAME = 18
 _UNLIMITED = 100_000
-_IN_FULL = 20  # failures with all their text; the others get a line each
-_DETAILS = 40
-_OUTPUT = 40
+_IN_FULL = 20  # rejections with all their text; the others get a line each
 _CONSOLE = 8  # a boot failure fits into 15 lines; the log has all
 _SPLATS = 5
 _SPLAT_LINES = 12
-_EXCUSES = 30
 _NAMES = 30
-_TESTS = 12  # of one cause
 _CAUSES = 40
 _MESSAGE = 160
 _CHANGES = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """How many lines there are: for details, output and tests of one cause, and so on.
+
+    ``sections`` are the lines of all causes together, ``rows`` those of the table's tests.
+    """
+
+    details: int
+    output: int
+    tests: int
+    sections: int
+    rows: int
+    excuses: int
+
+
+_ROOMY = _Room(details=40, output=40, tests=12, sections=_UNLIMITED, rows=60, excuses=30)
+_TIGHT = _Room(details=8, output=4, tests=3, sections=36, rows=12, excuses=6)
+_WHOLE = _Room(*[_UNLIMITED] * 6)
+_MANY = 6  # causes from which on there is less room for each
 
 CONSOLE = "console.log"
 """The file in a kernel's folder that holds all its console said."""
 
 
-def render(matrix: Matrix, *, width: int = 120, color: bool = False) -> str:
-    """The whole report in ``width`` columns; with ANSI colours only if ``color``."""
+class Amount(StrEnum):
+    """How much is told: causes and summary, what fits a screen or three, or everything."""
+
+    LITTLE = "little"
+    NORMAL = "normal"
+    WHOLE = "whole"
+
+
+Where = Callable[[str], str]
+"""Says how a file of the run's folder is called where the user stands; "" for one not there."""
+
+
+def render(
+    matrix: Matrix,
+    *,
+    width: int = 120,
+    color: bool = False,
+    amount: Amount = Amount.NORMAL,
+    where: Where = str,
+) -> str:
+    """The report in ``width`` columns; with ANSI colours only if ``color``."""
     file = io.StringIO()
     console = Console(
         file=file,
@@ -70,7 +108,7 @@ def render(matrix: Matrix, *, width: int = 120, color: bool = False) -> str:
         legacy_windows=False,
         _environ={},
     )
-    for block in _report(matrix, console):
+    for block in _report(matrix, console, amount, where):
         console.print(block, soft_wrap=isinstance(block, Text))
     return _tidy(file.getvalue())
 
@@ -84,24 +122,41 @@ def _tidy(text: str) -> str:
     return "\n".join(lines)
 
 
-def _report(matrix: Matrix, console: Console) -> Iterable[RenderableType]:
-    table = loads.with_loads(tables.build(matrix), matrix)
+def _report(
+    matrix: Matrix, console: Console, amount: Amount, where: Where
+) -> Iterable[RenderableType]:
+    found = causes(matrix)
+    failed = [cause for cause in found if cause.tests]
+    room = _TIGHT if len(failed) >= _MANY else _ROOMY
+    if amount is not Amount.LITTLE:
+        yield from _body(matrix, console, _WHOLE if amount is Amount.WHOLE else room, where)
+    yield from _causes([cause for cause in found if cause.decides], matrix)
+    yield _summary(matrix)
+
+
+def _body(matrix: Matrix, console: Console, room: _Room, where: Where) -> Iterable[RenderableType]:
+    """Everything above the causes."""
+    tested, left_out = tables.shortened(tables.build(matrix), room.rows)
+    table = loads.with_loads(tested, matrix)
     if matrix.kernels:
         yield from _drawn(table, console)
+        if left_out:
+            more = f"  ... and {counted(left_out, 'more test')} that did not pass everywhere"
+            yield Text(f"{more} (-v shows all)", STYLE[Tone.QUIET])
         for words in filter(None, (tables.legend(table), *loads.legend(matrix))):
             yield Text(f"  {words}", STYLE[Tone.QUIET])
         yield Text()
-    found = causes(matrix)
-    yield from _failures([cause for cause in found if cause.tests], tables.log_of_tests(matrix))
-    yield from _rejections(loads.rejections(matrix))
-    yield from _rejections(loads.unattached(matrix))
+    failed = [cause for cause in causes(matrix) if cause.tests]
+    yield from _failures(failed, tables.log_of_tests(matrix), room, where)
+    yield from _rejections(loads.rejections(matrix), where)
+    yield from _rejections(loads.unattached(matrix), where)
     yield from _changes(loads.changed(matrix))
     yield from _near(loads.near(matrix))
     troubled = tables.troubled(matrix)
     for kernel in troubled:
         if not tables.only_noted(kernel):
-            yield from _kernel(kernel)
-    yield from _excuses(matrix)
+            yield from _kernel(kernel, where)
+    yield from _excuses(matrix, room.excuses)
     yield from _never_ran(matrix)
     for kernel in troubled:
         if tables.only_noted(kernel):
@@ -111,8 +166,6 @@ def _report(matrix: Matrix, console: Console) -> Iterable[RenderableType]:
         yield Text(f"note: {one_line(note, 1000)}", STYLE[Tone.WARN])
     if matrix.notes:
         yield Text()
-    yield from _causes([cause for cause in found if cause.decides], matrix)
-    yield _summary(matrix)
 
 
 def _drawn(table: Table, console: Console) -> Iterable[RenderableType]:
@@ -123,10 +176,9 @@ def _drawn(table: Table, console: Console) -> Iterable[RenderableType]:
     longest = max((cell_len(r.label) + 2 for s in table.suites for r in s.tests), default=0)
     upright = _upright(table, longest)
     excess = width_of(upright) - console.width
-    if excess > 0:  # names of tests may take two lines before the table is turned round
-        upright = _upright(table, longest - excess)
-        fits = longest - excess >= max(_NARROWEST_NAME, math.ceil(longest / 2) + 4)
-        if not fits or width_of(upright) > console.width:
+    if excess > 0:  # names of tests lose their middle before the table is turned round
+        upright = _upright(table, max(longest - excess, _NARROWEST_NAME))
+        if width_of(upright) > console.width:
             yield from _turned(table, console.width, width_of)
             return
     yield upright
@@ -151,17 +203,10 @@ def _upright(table: Table, name_width: int) -> RichTable:
         if suite is table.suites[0] or suite.tests or _before(table, suite).tests:
             drawn.add_section()
         add(suite.suite.label, "bold", suite.suite.cells, suite.loader)
-        for row in suite.tests:
-            add(_indented(row.label, name_width), "", row.cells, suite.loader)
+        labels = shortened([row.label for row in suite.tests], name_width - 2)
+        for label, row in zip(labels, suite.tests, strict=True):
+            add(f"  {label}", "", row.cells, suite.loader)
     return drawn
-
-
-def _indented(name: str, width: int) -> str:
-    """``name`` in ``width`` columns: indented by two, what goes on by four."""
-    if cell_len(name) + 2 <= width:
-        return f"  {name}"
-    lines = wrapped(name, max(width - 4, 8))
-    return "\n".join([f"  {lines[0]}", *(f"    {line}" for line in lines[1:])])
 
 
 def _before(table: Table, suite: tables.SuiteRows) -> tables.SuiteRows:
@@ -264,18 +309,20 @@ def _rule(mark: str, title: str, tone: Tone) -> Rule:
     return Rule(text, align="left", style=STYLE[tone])
 
 
-def _failures(found: Sequence[Cause], log: str) -> Iterable[RenderableType]:
+def _failures(
+    found: Sequence[Cause], log: str, room: _Room, where: Where
+) -> Iterable[RenderableType]:
     """A section a cause: what several tests or kernels say alike is printed once."""
-    for cause in found[:_IN_FULL]:
-        yield from _failure(cause, log)
-    others = found[_IN_FULL:]
-    if others:
-        yield _rule("FAIL", f"{counted(len(others), 'more failure')}, a line each", Tone.BAD)
-        for cause in others:
-            text = Text("  ").append(cause.mark.text, STYLE[cause.mark.tone])
-            what = one_line(cause.message, 120)
-            yield text.append(f" {_title(cause)} on {_names(cause.kernels)}: {what}")
-        yield Text()
+    lines = 0
+    for number, cause in enumerate(found):
+        section = list(_failure(cause, log, room, where))
+        lines += len(section)
+        if number and lines > room.sections:
+            more = counted(len(found) - number, "more cause")
+            yield Text(f"{more} in the summary below (-v shows each in full)", STYLE[Tone.QUIET])
+            yield Text()
+            return
+        yield from section
 
 
 def _title(cause: Cause) -> str:
@@ -283,26 +330,26 @@ def _title(cause: Cause) -> str:
     return cause.labels[0] + (f" and {counted(more, 'more test')}" if more else "")
 
 
-def _failure(cause: Cause, log: str) -> Iterable[RenderableType]:
+def _failure(cause: Cause, log: str, room: _Room, where: Where) -> Iterable[RenderableType]:
     kernel, result = cause.tests[0]
     yield _rule(cause.mark.text, _title(cause), cause.mark.tone)
     tests: dict[str, list[KernelResult]] = {}
-    for where, test in cause.tests:
-        tests.setdefault(test.test, []).append(where)
-    for name, kernels in list(tests.items())[:_TESTS]:
+    for there, test in cause.tests:
+        tests.setdefault(test.test, []).append(there)
+    for name, kernels in list(tests.items())[: room.tests]:
         yield Text(f"  {printable(name)} on {_names(kernels)}")
-    if len(tests) > _TESTS:
-        yield Text(f"  ... and {counted(len(tests) - _TESTS, 'more test')}", STYLE[Tone.QUIET])
+    if len(tests) > room.tests:
+        more = counted(len(tests) - room.tests, "more test")
+        yield Text(f"  ... and {more}", STYLE[Tone.QUIET])
     yield Text()
-    lines, left_out = last_lines(result.details or result.message, _DETAILS)
+    lines, left_out = last_lines(result.details or result.message, room.details)
     yield from _quoted(lines, left_out)
     if result.details and result.message and one_line(result.message) not in _joined(lines):
         yield from _quoted(last_lines(result.message, 3)[0], 0)
     if result.output.strip():
         yield Text(f"  output on {printable(kernel.kernel)}:", STYLE[Tone.QUIET])
-        yield from _quoted(*last_lines(result.output, _OUTPUT))
-    for kernel in cause.kernels:
-        yield from _log(kernel, log)
+        yield from _quoted(*last_lines(result.output, room.output))
+    yield from _log(kernel, log, where)
     yield Text()
 
 
@@ -331,13 +378,13 @@ def _causes(found: Sequence[Cause], matrix: Matrix) -> Iterable[RenderableType]:
     yield Text()
 
 
-def _rejections(rejections: Sequence[Rejection]) -> Iterable[RenderableType]:
+def _rejections(rejections: Sequence[Rejection], where: Where) -> Iterable[RenderableType]:
     for rejection in rejections[:_IN_FULL]:
         yield _rule(rejection.mark.text, rejection.label, rejection.mark.tone)
         about = f": {rejection.about}" if rejection.about else ""
         yield Text(f"  on {', '.join(rejection.kernels)}{about}")
         yield from _quoted(rejection.lines, 0)
-        for log in rejection.logs:
+        if log := next(filter(None, map(where, rejection.logs)), ""):
             yield Text(f"  log: {log}", STYLE[Tone.QUIET])
         yield Text()
     others = rejections[_IN_FULL:]
@@ -376,7 +423,7 @@ def _joined(lines: Iterable[str]) -> str:
     return " ".join(" ".join(lines).split())
 
 
-def _kernel(kernel: KernelResult) -> Iterable[RenderableType]:
+def _kernel(kernel: KernelResult, where: Where) -> Iterable[RenderableType]:
     exact = printable(kernel.release or kernel.version)
     about = ", ".join(part for part in (exact, kernel.accelerator) if part)
     title = printable(kernel.kernel) + (f" ({about})" if about else "")
@@ -400,11 +447,11 @@ def _kernel(kernel: KernelResult) -> Iterable[RenderableType]:
         yield Text(f"  {more} of the kernel", STYLE[Tone.WARN])
     if kernel.status not in tables.WELL:
         if kernel.console_tail:
-            lines, left_out = last_lines("\n".join(kernel.console_tail), _CONSOLE)
-            yield Text("  the console's last lines:", STYLE[Tone.QUIET])
-            yield from _quoted(lines, left_out)
+            end = consoles.tail(kernel.console_tail, _CONSOLE)
+            yield Text(f"  the {end.title}:", STYLE[Tone.QUIET])
+            yield from _quoted(end.lines, end.left_out)
         if kernel.has_console:
-            yield from _log(kernel, CONSOLE)
+            yield from _log(kernel, CONSOLE, where)
     yield Text()
 
 
@@ -416,27 +463,29 @@ def _quoted(lines: Iterable[str], left_out: int, indent: int = 6) -> Iterable[Te
         yield Text(" " * indent + line if line else "")
 
 
-def _log(kernel: KernelResult, name: str) -> Iterable[Text]:
+def _log(kernel: KernelResult, name: str, where: Where) -> Iterable[Text]:
     if kernel.directory:
-        where = f"{printable(kernel.directory).rstrip('/')}/{name}"
-        yield Text(f"  log of {printable(kernel.kernel)}: {where}", STYLE[Tone.QUIET])
+        file = where(f"{kernel.directory.rstrip('/')}/{name}")
+        if file:
+            text = f"  log of {printable(kernel.kernel)}: {printable(file)}"
+            yield Text(text, STYLE[Tone.QUIET])
 
 
 def _names(kernels: Iterable[KernelResult]) -> str:
     return ", ".join(printable(kernel.kernel) for kernel in kernels)
 
 
-def _excuses(matrix: Matrix) -> Iterable[RenderableType]:
+def _excuses(matrix: Matrix, most: int) -> Iterable[RenderableType]:
     found = tables.excuses(matrix)
     if not found:
         return
     yield _rule("skip, xfail, n-a", "and why", Tone.WARN)
-    for excuse in found[:_EXCUSES]:
+    for excuse in found[:most]:
         reason = f": {excuse.reason}" if excuse.reason else ""
         text = Text("  ").append(f"{excuse.mark:5}", STYLE[Tone.WARN])
         yield text.append(f" {excuse.label} on {', '.join(excuse.kernels)}{reason}")
-    if len(found) > _EXCUSES:
-        yield Text(f"  ... and {len(found) - _EXCUSES} more", STYLE[Tone.QUIET])
+    if len(found) > most:
+        yield Text(f"  ... and {len(found) - most} more", STYLE[Tone.QUIET])
     yield Text()
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+from rich.cells import cell_len
 
 from vmtest.model.text import printable
 
@@ -37,6 +40,33 @@ def wrapped(text: str, width: int) -> list[str]:
             lines.append("")
         lines[-1] += piece
     return [line for line in lines if line] or [""]
+
+
+def shortened(names: Sequence[str], width: int) -> list[str]:
+    """``names`` in ``width`` columns: those that are longer lose their middle.
+
+    What tells two of them apart stays: where that is in the middle, less of the beginning does.
+    The last resort is to break a name into lines.
+    """
+    kept: list[str] = []
+    for end in (0.5, 0.7, 0.3):
+        tail = round((width - 1) * end)
+        kept = [_without_middle(name, width, tail) for name in names]
+        if len(set(kept)) == len(set(names)):
+            return kept
+    return ["\n  ".join(wrapped(name, width - 2)) for name in names]
+
+
+def _without_middle(name: str, width: int, tail: int) -> str:
+    if cell_len(name) <= width:
+        return name
+    head = name
+    while head and cell_len(head) > width - 1 - tail:
+        head = head[:-1]
+    rest = name[len(head) :]
+    while rest and cell_len(rest) > tail:
+        rest = rest[1:]
+    return f"{head}…{rest}"
 
 
 def seconds(value: float) -> str:

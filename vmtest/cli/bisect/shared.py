@@ -20,6 +20,7 @@ from vmtest.bisect.journal import Recorded
 from vmtest.bisect.observe import Observation
 from vmtest.bisect.question import Find, Standing
 from vmtest.cli.common import say
+from vmtest.cli.look import PLAIN
 from vmtest.model.events import Event
 from vmtest.report import live
 from vmtest.verify import types
@@ -133,7 +134,7 @@ class Display:
     ) -> None:
         """Ask ``points`` by ``probe`` with a live view of its own."""
         began = time.monotonic()
-        self._view = live.view(sys.stdout)
+        self._view = PLAIN.view(sys.stdout)
         try:
             with self._view:
                 probe(points, attempt, told)

@@ -16,6 +16,7 @@ from rich.text import Text
 from vmtest.api import project
 from vmtest.cli import common, options
 from vmtest.cli.common import dump
+from vmtest.cli.look import PLAIN
 from vmtest.errors import InfrastructureError, VmtestError
 from vmtest.host.cache import megabytes
 from vmtest.kernels import Store, default_cache, source_for
@@ -35,7 +36,6 @@ from vmtest.model.kernels import (
 )
 from vmtest.model.project import Config
 from vmtest.model.text import printable
-from vmtest.report import live
 
 app = typer.Typer(
     help="List, download, lock and delete kernels.",
@@ -151,7 +151,7 @@ def fetch(
         store = Store(cache)
         failures = []
         turn = Lock()  # a view takes one event at a time
-        with live.view(sys.stdout) as view, ThreadPoolExecutor(len(kernels)) as pool:
+        with PLAIN.view(sys.stdout) as view, ThreadPoolExecutor(len(kernels)) as pool:
 
             def one(wanted: Kernel) -> KernelImage:
                 source = source_for(wanted, settings.archives)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from vmtest.model.results import KernelResult, Matrix, Outcome, exit_status
 from vmtest.model.text import one_line
 from vmtest.model.versions import unique
+from vmtest.report import console as consoles
 from vmtest.report import loads
 from vmtest.report import table as tables
 from vmtest.report.causes import Cause, causes, command_of
@@ -25,7 +26,7 @@ from vmtest.runs.events import Stamped
 _CARDS = 200
 _CHIPS = 12  # kernels of a card one by one
 _LABELS = 12
-_DETAILS, _OUTPUT, _CONSOLE = 60, 30, 14
+_DETAILS, _OUTPUT, _CONSOLE, _TAIL = 60, 30, 14, 40
 _FEATURES = 1500
 _EXCUSES = 1000
 
@@ -158,12 +159,14 @@ def _kernel(kernel: KernelResult) -> dict[str, str]:
     if programs:
         bad = sum(load.verdict.bad for load in kernel.loads if load.program)
         words.append(counted(programs, "program") + (f", {bad} not accepted" if bad else ""))
+    end = consoles.tail(kernel.console_tail, _TAIL)
     return {
         "tone": tables.tone_of(kernel.status).value,
         "counts": ", ".join(words),
         "boot": seconds(kernel.boot_seconds) if kernel.boot_seconds else "",
         "took": seconds(kernel.duration) if kernel.duration else "",
-        "tail": "\n".join(last_lines("\n".join(kernel.console_tail), 40)[0]),
+        "tail": "\n".join(end.lines),
+        "tail_title": end.title,
     }
 
 
@@ -194,7 +197,8 @@ def _card(cause: Cause, matrix: Matrix, memory: Memory, of: Outcomes) -> Card:
         of_splat = (
             text for text in kernel.splats if one_line(text).startswith(cause.message[:150])
         )
-        details = _quoted(next(of_splat, "\n".join(kernel.console_tail)), _CONSOLE)
+        tail = "\n".join(consoles.tail(kernel.console_tail, _CONSOLE).lines)
+        details = _quoted(next(of_splat, tail), _CONSOLE)
         log = CONSOLE if kernel.has_console else ""
     logs = [(f"{k.directory}/{log}", _href(k, log)) for k in cause.kernels[:4] if log]
     chips, others = _chips(cause, matrix, of)

@@ -1,0 +1,90 @@
+"""What the options -q, -v, --color and the environment make of a report."""
+
+import re
+from pathlib import Path
+
+import pytest
+from command import Said, vmtest
+from many import CAUSES, many
+
+from vmtest.runs import matrix_json
+
+COMMANDS = ("run", "exec", "verify", "report", "merge")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one run, which has no log but that of 5.10."""
+    project = tmp_path_factory.mktemp("project")
+    run = project / ".vmtest" / "runs" / many().run
+    (run / "5.10").mkdir(parents=True)
+    (run / "5.10" / "results.jsonl").touch()
+    (run / "matrix.json").write_text(matrix_json.dumps(many()), encoding="utf-8")
+    (project / "below").mkdir()
+    return project
+
+
+def report(project: Path, *options: str, below: str = ".", **environment: str) -> Said:
+    run = str(project / ".vmtest" / "runs" / many().run)
+    return vmtest("report", run, *options, cwd=project / below, environment=environment)
+
+
+@pytest.mark.parametrize("below", [".", "below"])
+def test_every_log_that_is_named_is_there(project: Path, below: str) -> None:
+    said = report(project, "-v", below=below)
+    named = re.findall(r"^  log of .*: (.*)$", said.out, re.MULTILINE)
+    assert named
+    assert all((project / below / name).is_file() for name in named)
+
+
+def test_the_whole_is_less_than_120_lines(project: Path) -> None:
+    assert len(report(project).out.splitlines()) < 120
+
+
+def test_quiet_prints_the_causes_and_the_summary(project: Path) -> None:
+    assert len(report(project, "-q").out.splitlines()) < 2 * CAUSES + 6
+
+
+def test_verbose_prints_every_failure_in_full(project: Path) -> None:
+    assert report(project, "-v").out.count("\nFAIL ") == CAUSES
+
+
+def test_quiet_and_verbose_exclude_each_other(project: Path) -> None:
+    report(project, "-q", "-v").refuses(2, "-q and -v: give one of them")
+
+
+def test_a_pipe_has_no_colours(project: Path) -> None:
+    assert "\x1b" not in report(project).out
+
+
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "CLICOLOR_FORCE"])
+def test_the_environment_can_force_colours(project: Path, name: str) -> None:
+    assert "\x1b[1;31mFAIL" in report(project, **{name: "1"}).out
+
+
+def test_colours_can_be_asked_for(project: Path) -> None:
+    assert "\x1b[1;31mFAIL" in report(project, "--color", "always", NO_COLOR="1").out
+
+
+def test_no_color_wins_over_force_color(project: Path) -> None:
+    assert "\x1b" not in report(project, NO_COLOR="1", FORCE_COLOR="1").out
+
+
+def test_colours_can_be_refused(project: Path) -> None:
+    assert "\x1b" not in report(project, "--color", "never", FORCE_COLOR="1").out
+
+
+def test_another_word_for_color_is_refused(project: Path) -> None:
+    report(project, "--color", "yes").refuses(2, "--color yes: write auto, always or never")
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "runs list", "kernels list", "bisect step"])
+def test_h_is_help(command: str, tmp_path: Path) -> None:
+    said = vmtest(*command.split(), "-h", cwd=tmp_path)
+    assert (said.status, "Usage: " in said.out) == (0, True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_with_a_report_takes_the_options(command: str, tmp_path: Path) -> None:
+    said = vmtest(command, "-h", cwd=tmp_path, environment={"NO_COLOR": "1"})
+    assert all(option in said.out for option in ("--color", "--quiet", "--verbose"))
