@@ -105,8 +105,8 @@ def test_only_the_command_line_prints_or_exits() -> None:
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         return any(ast.unparse(call.func) in ("print", "sys.exit", "exit") for call in calls)
 
-    # Scripts of their own: the supervisor, and the host's setup.
-    scripts = {"host/supervisor.py", "host/requirements.py", "host/__main__.py"}
+    # Scripts of their own: supervisor and reaper, and the host's setup.
+    scripts = {"host/supervisor.py", "host/reaper.py", "host/requirements.py", "host/__main__.py"}
     talking = {
         path.relative_to(ROOT).as_posix()
         for path in PLACED

@@ -6,6 +6,7 @@ that takes five minutes, and signals that process alone.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -13,7 +14,11 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from packaged import PACKAGED
@@ -22,6 +27,9 @@ from vmtest.errors import Interrupted
 from vmtest.host import interrupt
 from vmtest.host.cache import locked
 
+LONG = 240.0
+"""Seconds that end a test which would never end: less than the slow tools take (300), and more
+than a disk takes to write all that the other tests have given it."""
 SLOW = """#!/bin/sh
 # A tool that starts another, as most do; both take their time.
 sleep 300 &
@@ -77,8 +85,9 @@ class Case:
         (self.folder / "kernels.toml").write_text(KERNELS.format(build=build))
         (self.folder / "test_own.py").write_text("def test_a():\n    pass\n")
 
-    def interrupted(self, argv: list[str], number: int, ready: Path) -> subprocess.Popen[str]:
-        """Start ``argv``, signal it once ``ready`` is there, and wait for its end."""
+    @contextmanager
+    def started(self, argv: list[str], ready: Path) -> Iterator[subprocess.Popen[str]]:
+        """``argv`` under way, once ``ready`` is there; killed at the end."""
         process = subprocess.Popen(
             argv,
             cwd=self.folder,
@@ -87,15 +96,21 @@ class Case:
             stderr=subprocess.PIPE,
             text=True,
         )
-        try:
-            deadline = time.monotonic() + 120
-            while not ready.exists() and process.poll() is None:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+        with process:
+            try:
+                deadline = time.monotonic() + LONG
+                while not ready.exists() and process.poll() is None:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+                yield process
+            finally:
+                process.kill()
+
+    def interrupted(self, argv: list[str], number: int, ready: Path) -> subprocess.Popen[str]:
+        """Start ``argv``, signal it once ``ready`` is there, and wait for its end."""
+        with self.started(argv, ready) as process:
             process.send_signal(number)
-            out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
+            out, err = process.communicate(timeout=LONG)
         assert process.returncode == 130, (out, err)
         assert "Traceback" not in err, err
         return process
@@ -137,6 +152,22 @@ def test_apt_ends_with_its_children(case: Case, number: int, command: list[str])
     case.project()
     case.interrupted([*VMTEST, *command], number, case.pids)
     case.nothing_is_left()
+
+
+def test_a_terminal_that_is_closed_ends_a_run_as_ctrl_c_does(case: Case) -> None:
+    case.tool("apt-get")
+    case.project()
+    case.interrupted([*VMTEST, "run"], signal.SIGHUP, case.pids)
+    case.nothing_is_left()
+
+
+@pytest.mark.parametrize("text", [SLOW, STUBBORN], ids=["slow", "stubborn"])
+def test_what_a_killed_run_had_started_ends_with_it(case: Case, text: str) -> None:
+    case.tool("apt-get", text)
+    case.project()
+    with case.started([*VMTEST, "run"], case.pids) as process:
+        process.kill()
+    case.no_process_is_left()
 
 
 def driver(body: str) -> list[str]:
@@ -240,3 +271,47 @@ def test_an_interrupt_of_the_process_ends_what_works_apart(monkeypatch: pytest.M
         interrupt.interrupt()
         with pytest.raises(Interrupted):
             interrupt.run(["true"])
+
+
+class Signal:
+    """Ends ``scope`` before line ``number`` of what is traced, as a signal's handler would."""
+
+    def __init__(self, scope: interrupt.Scope, number: int) -> None:
+        self.scope = scope
+        self.left = number
+        self.came = False
+        self.asked = False
+        """Whether somebody asked afterwards whether the scope is over."""
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if self.came and event == "call" and frame.f_code.co_name == "check":
+            self.asked = True
+        if event == "line" and not self.came:
+            self.left -= 1
+            if self.left < 0:
+                self.came = True
+                self.scope.end()
+        return self.trace
+
+
+@pytest.mark.parametrize("what", ["pause", "abandonable"])
+def test_a_signal_at_any_line_of_a_wait_ends_it(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in itertools.count():
+        scope = interrupt.Scope()
+        monkeypatch.setattr(interrupt, "_scopes", [scope])
+        signal_ = Signal(scope, number)
+        raised = False
+        sys.settrace(signal_.trace)
+        try:
+            if what == "pause":
+                scope.pause(0.05)
+            else:
+                interrupt.abandonable(lambda: time.sleep(0.05))
+        except Interrupted:
+            raised = True
+        finally:
+            sys.settrace(None)
+        assert raised or not signal_.asked
+        if not signal_.came:
+            break
+    assert number > 10

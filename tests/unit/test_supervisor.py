@@ -1,21 +1,30 @@
-"""The supervisor with real processes: nothing it started survives its runner."""
+"""The supervisor and the reaper with real processes: nothing they know survives its runner."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from vmtest.host.process import Supervised
+from vmtest.host.sessions import Sessions
 
 # A tree as vng's: a shell that starts a shell that starts the long-lived process.
 TREE = "sh -c 'sleep 300 & echo $! >PID; echo started; wait' & wait"
 
 
 def gone(pid: int, within: float = 5.0) -> bool:
+    """Whether it has ended; its new parent may not have taken notice yet (state Z)."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        if not Path(f"/proc/{pid}").exists():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return True
+        if stat.rpartition(")")[2].split()[0] == "Z":
             return True
         time.sleep(0.01)
     return False
@@ -37,19 +46,25 @@ def test_ending_it_ends_the_whole_tree_and_its_folder(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_sigkill_of_the_runner_ends_the_whole_tree_and_its_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "vm"
+@pytest.mark.parametrize("number", [None, signal.SIGSTOP, signal.SIGKILL], ids=str)
+def test_sigkill_of_the_runner_ends_the_whole_tree_and_its_folder(
+    tmp_path: Path, number: signal.Signals | None
+) -> None:
+    """Whatever became of the supervisor before."""
+    folder = tmp_path / "a vm\nof two lines"
     folder.mkdir()
     runner = (
         "import os, sys, time; from pathlib import Path;"
         "from vmtest.host.process import Supervised;"
         f"p = Supervised.start(['sh', '-c', {TREE!r}], os.environ, Path({str(folder)!r}));"
-        "os.read(p.descriptor, 100); print(flush=True); time.sleep(300)"
+        "os.read(p.descriptor, 100); print(p._process.pid, flush=True); time.sleep(300)"
     )
     with subprocess.Popen([sys.executable, "-c", runner], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
+        supervisor = int(process.stdout.readline())
         pid = int((folder / "PID").read_text())
+        if number is not None:
+            os.kill(supervisor, number)
         assert not gone(pid, 0.1)
         process.kill()
     assert gone(pid)
@@ -57,6 +72,70 @@ def test_sigkill_of_the_runner_ends_the_whole_tree_and_its_folder(tmp_path: Path
     while folder.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=str)
+def test_ending_it_ends_the_tree_without_its_supervisor(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.host.process._PATIENCE", 0.2)
+    folder = tmp_path / "vm"
+    folder.mkdir()
+    process, pid = start(folder)
+    os.kill(process._process.pid, number)
+    assert not gone(pid, 0.1)
+    process.end()
+    process.close()
+    assert gone(pid, 0.1)
+    assert not folder.exists()
+
+
+COMMAND = """
+from vmtest.host import interrupt
+with interrupt.started(["sh", "-c", {script!r}]) as process:
+    print(process.stdout.readline().decode(), end="", flush=True)
+    process.wait()
+"""
+
+
+@pytest.mark.parametrize("ignored", ["", "trap '' TERM; "], ids=["polite", "stubborn"])
+def test_sigkill_of_the_runner_ends_a_command_with_its_children(ignored: str) -> None:
+    script = f"{ignored}sh -c 'sleep 300 & echo $!; wait' & wait"
+    runner = COMMAND.format(script=script)
+    with subprocess.Popen([sys.executable, "-c", runner], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        assert not gone(pid, 0.1)
+        process.kill()
+    assert gone(pid)
+
+
+def test_a_command_that_has_ended_leaves_the_reaper_nothing_to_do() -> None:
+    """Its number may be another's by then."""
+    with subprocess.Popen(["sleep", "300"], start_new_session=True) as process:
+        sessions = Sessions()
+        sessions.add(process.pid, 0)
+        sessions.remove(process.pid)
+        sessions.end()
+        assert process.poll() is None
+        process.kill()
+
+
+def test_a_reaper_that_was_killed_has_a_successor() -> None:
+    """It ends what was listed before it, too."""
+    with (
+        subprocess.Popen(["sleep", "300"], start_new_session=True) as first,
+        subprocess.Popen(["sleep", "300"], start_new_session=True) as second,
+    ):
+        sessions = Sessions()
+        sessions.add(first.pid, 0)
+        killed = sessions._reaper
+        assert killed is not None
+        killed.kill()
+        killed.wait()
+        sessions.add(second.pid, 0)
+        sessions.end()
+        assert [first.wait(), second.wait()] == [-signal.SIGKILL, -signal.SIGKILL]
 
 
 def test_a_command_that_ends_by_itself_ends_its_output(tmp_path: Path) -> None:

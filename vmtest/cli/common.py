@@ -95,14 +95,14 @@ def _end_interrupted() -> NoReturn:
 
 
 def clean_up_on_signals() -> None:
-    """Have SIGINT and SIGTERM raise KeyboardInterrupt once, and leave the clean-up alone.
+    """Have SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt once, and leave the clean-up alone.
 
     Commands, waits and connections of every thread are ended before.
 
     tox hands a terminal's Ctrl-C on to us, who have had it already: a second one
     that comes at once is the same.  One that comes later means impatience: this
-    process ends, and the supervisors end its VMs.  A signal that was ignored when
-    we started (a background job) stays so.
+    process ends, and supervisors and reaper end what it had started.  A signal
+    that was ignored when we started (a background job, nohup) stays so.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -111,12 +111,11 @@ def clean_up_on_signals() -> None:
             interrupt.interrupt()
             raise KeyboardInterrupt
         if time.monotonic() - _signalled[0] > _IMPATIENCE:
-            interrupt.kill()
             os._exit(INTERRUPTED)
 
     if threading.current_thread() is not threading.main_thread():
         return
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handle)
 

@@ -8,6 +8,7 @@ all of it, and every wait then raises Interrupted.
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import threading
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from vmtest.errors import Interrupted
+from vmtest.host.sessions import SESSIONS
 
 _T = TypeVar("_T")
 
@@ -29,20 +31,22 @@ class Scope:
     """What is under way; once ``end`` was called nothing more can begin in it."""
 
     def __init__(self) -> None:
-        self._over = threading.Event()
-        # Reentrant: a signal's handler runs on the main thread, whatever that holds.
+        # A signal's handler runs on the main thread, whatever that holds: hence the lock is
+        # reentrant, and waits are on a SimpleQueue, which is too; an Event's lock is not.
+        self._over = False
         self._lock = threading.RLock()
         self._ends: dict[object, Callable[[], None]] = {}
 
     def check(self) -> None:
         """Raise Interrupted once it is over."""
-        if self._over.is_set():
+        if self._over:
             raise Interrupted("interrupted")
 
     def pause(self, seconds: float) -> None:
         """Sleep; raises Interrupted as soon as it is over."""
-        self._over.wait(seconds)
-        self.check()
+        woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        with self.ending(lambda: woken.put(None)), suppress(queue.Empty):
+            woken.get(timeout=max(0.0, seconds))
 
     @contextmanager
     def ending(self, end: Callable[[], None]) -> Iterator[None]:
@@ -52,9 +56,10 @@ class Scope:
         """
         key = object()
         with self._lock:
-            self.check()
             self._ends[key] = end
         try:
+            # Not before it is listed: the handler of a signal may come between.
+            self.check()
             yield
         except (OSError, ValueError):  # of what was closed under it
             self.check()
@@ -66,7 +71,7 @@ class Scope:
 
     def end(self) -> None:
         """End all that is under way; does not wait."""
-        self._over.set()
+        self._over = True
         with self._lock:
             ends = tuple(self._ends.values())
         for end in ends:
@@ -117,15 +122,6 @@ def interrupt() -> None:
         scope.end()
 
 
-_running: set[subprocess.Popen[bytes]] = set()
-
-
-def kill() -> None:
-    """Kill every command that ``started`` has under way, for a process that ends right now."""
-    for process in tuple(_running):
-        _signal(process, signal.SIGKILL)
-
-
 def _signal(process: subprocess.Popen[bytes], number: int) -> bool:
     """Send ``number`` to the process group; whether there is one."""
     try:
@@ -168,17 +164,17 @@ def started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A command in a session of its own, which ends with this: at an error, with its children.
 
-    An interrupt gives it ``grace`` seconds.  Raises OSError when it cannot be started,
-    Interrupted.
+    An interrupt gives it ``grace`` seconds, and so does the death of this process.  Raises
+    OSError when it cannot be started, Interrupted.
     """
     scope = current()
     scope.check()
     process = subprocess.Popen(
         argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, start_new_session=True
     )
-    _running.add(process)
     ended = False
     try:
+        SESSIONS.add(process.pid, grace)
         with process:
             try:
                 with scope.ending(lambda: _ask_to_end(process, grace)):
@@ -189,7 +185,7 @@ def started(
                 if not ended:
                     _end(process, grace)
     finally:
-        _running.discard(process)
+        SESSIONS.remove(process.pid)
 
 
 def run(
@@ -219,7 +215,7 @@ def abandonable(function: Callable[[], _T], limit: float | None = None) -> _T:
     thread that keeps no process alive, and has to change nothing.  After ``limit`` seconds this
     raises TimeoutError.
     """
-    done = threading.Event()
+    done: queue.SimpleQueue[None] = queue.SimpleQueue()
     returned: list[_T] = []
     raised: list[BaseException] = []
 
@@ -229,12 +225,14 @@ def abandonable(function: Callable[[], _T], limit: float | None = None) -> _T:
         except BaseException as error:
             raised.append(error)
         finally:
-            done.set()
+            done.put(None)
 
-    with current().ending(done.set):
+    with current().ending(lambda: done.put(None)):
         threading.Thread(target=work, daemon=True).start()
-        if not done.wait(limit):
-            raise TimeoutError(f"no answer within {limit:.0f} s")
+        try:
+            done.get(timeout=limit)
+        except queue.Empty:
+            raise TimeoutError(f"no answer within {limit:.0f} s") from None
     if raised:
         raise raised[0]
     return returned[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from vmtest.errors import InfrastructureError
+from vmtest.host import reaper
+from vmtest.host.sessions import SESSIONS
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_PATIENCE = 10.0  # seconds for a supervisor to end what it watches
 
 
 class Supervised:
@@ -19,10 +23,11 @@ class Supervised:
     ``folder`` is its working directory; the supervisor removes it afterwards.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._process = process
+        self._folder = folder
         self._lifeline = process.stdin
         self._output = process.stdout
 
@@ -43,7 +48,9 @@ class Supervised:
             )
         except OSError as error:
             raise InfrastructureError(f"cannot start {command[0]}: {error}") from error
-        return cls(process)
+        # A supervisor ends its command itself, unless somebody has stopped or killed it.
+        SESSIONS.add(process.pid, 0, folder)
+        return cls(process, folder)
 
     @property
     def descriptor(self) -> int:
@@ -63,10 +70,14 @@ class Supervised:
         """End the command and wait until it has."""
         self.let_go()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        # A supervisor that was killed leaves its command and its folder.
+        reaper.end(self._process.pid)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        SESSIONS.remove(self._process.pid)
 
     def close(self) -> None:
         """Give up its output; to be called when nobody reads it any more."""

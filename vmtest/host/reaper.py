@@ -1,0 +1,77 @@
+"""Ends what a killed runner leaves behind.  Run as a script, imports nothing of ours.
+
+``python reaper.py`` reads from standard input, whose other end only the runner holds:
+
+    +SESSION GRACE FOLDER    a session of processes begins; FOLDER is in hexadecimal, or empty
+    -SESSION                 it is over
+
+On end of file each session that is not over gets GRACE seconds to end, after SIGTERM to the
+leader's group. Then SIGKILL ends whatever is left in it, and FOLDER is removed.
+
+A session and not a process group: a supervisor (supervisor.py) gives its command a group of its
+own, and both are in one session. A stopped or killed supervisor is found in this way as well.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+LIMIT = 10.0
+"""Seconds to go on killing what starts new processes meanwhile."""
+
+
+def main() -> int:
+    """Keep the list until the runner ends, then end what is on it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    left: dict[int, tuple[float, str]] = {}
+    for line in sys.stdin:
+        session, _, rest = line[1:].rstrip("\n").partition(" ")
+        if line[0] == "+":
+            grace, _, folder = rest.partition(" ")
+            left[int(session)] = (float(grace), os.fsdecode(bytes.fromhex(folder)))
+        else:
+            left.pop(int(session), None)
+    for session, (grace, _) in left.items():
+        if grace:
+            with contextlib.suppress(OSError):
+                os.killpg(session, signal.SIGTERM)
+    began = time.monotonic()
+    for session, (grace, folder) in left.items():
+        while members(session) and time.monotonic() < began + grace:
+            time.sleep(0.02)
+        end(session)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def members(session: int) -> list[int]:
+    """The processes of ``session`` that have not ended."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        # It may end while it is looked at.
+        with contextlib.suppress(OSError):
+            stat = (folder / "stat").read_bytes()
+            state, _, _, of = stat.rpartition(b")")[2].split()[:4]
+            if int(of) == session and state not in b"ZX":
+                found.append(int(folder.name))
+    return found
+
+
+def end(session: int) -> None:
+    """Kill ``session`` until nobody is left in it."""
+    deadline = time.monotonic() + LIMIT
+    while (left := members(session)) and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

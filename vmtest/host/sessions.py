@@ -1,0 +1,94 @@
+"""Sessions of processes that end with the runner, also when SIGKILL ends it: see reaper.py."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from vmtest.host import reaper
+
+_SCRIPT = Path(reaper.__file__)
+
+
+class Sessions:
+    """What a reaper of this process's own ends after it; the reaper starts with the first."""
+
+    def __init__(self) -> None:
+        # Reentrant: a signal's handler may end what this thread is adding.
+        self._lock = threading.RLock()
+        self._listed: dict[int, str] = {}
+        self._reaper: subprocess.Popen[str] | None = None
+
+    def add(self, session: int, grace: float, folder: Path | None = None) -> None:
+        """Have ``session`` end with this process: SIGTERM, ``grace`` seconds, SIGKILL.
+
+        ``folder`` is removed then. With a ``grace`` of 0 nobody gets a SIGTERM.
+        """
+        with self._lock:
+            name = b"" if folder is None else os.fsencode(folder.absolute())
+            self._listed[session] = f"+{session} {grace} {name.hex()}"
+            self._say(self._listed[session])
+
+    def remove(self, session: int) -> None:
+        """It has ended."""
+        with self._lock:
+            if self._listed.pop(session, None) is not None:
+                self._say(f"-{session}")
+
+    def _say(self, line: str) -> None:
+        if self._reaper is not None:
+            if self._write(self._reaper, line):
+                return
+            # Somebody killed it: a new one gets the whole list.
+            self._close(self._reaper)
+        self._reaper = _start()
+        if self._reaper is not None:
+            self._write(self._reaper, "\n".join(self._listed.values()))
+
+    def end(self) -> None:
+        """End what is listed, as at the end of this process, and wait for that."""
+        with self._lock:
+            if self._reaper is not None:
+                self._close(self._reaper)
+            self._reaper = None
+            self._listed.clear()
+
+    @staticmethod
+    def _close(process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
+        with suppress(OSError):
+            process.stdin.close()
+        process.wait()
+
+    @staticmethod
+    def _write(process: subprocess.Popen[str], lines: str) -> bool:
+        assert process.stdin is not None
+        try:
+            process.stdin.write(f"{lines}\n")
+            process.stdin.flush()
+        except OSError:
+            return False
+        return True
+
+
+def _start() -> subprocess.Popen[str] | None:
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_SCRIPT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            text=True,
+        )
+    except OSError:
+        # It is needed only if this process is killed; what it starts is worth more.
+        return None
+
+
+SESSIONS = Sessions()
+"""Those of this process."""
