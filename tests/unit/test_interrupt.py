@@ -13,9 +13,10 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -274,10 +275,18 @@ def test_an_interrupt_of_the_process_ends_what_works_apart(monkeypatch: pytest.M
 
 
 class Signal:
-    """Ends ``scope`` before line ``number`` of what is traced, as a signal's handler would."""
+    """Ends ``scope`` before line ``number`` of what is traced, as a signal's handler would.
 
-    def __init__(self, scope: interrupt.Scope, number: int) -> None:
+    ``then`` is what the handler does afterwards.
+    """
+
+    files = (interrupt.__file__, subprocess.__file__, threading.__file__)
+
+    def __init__(
+        self, scope: interrupt.Scope, number: int, then: Callable[[], None] = lambda: None
+    ) -> None:
         self.scope = scope
+        self.then = then
         self.left = number
         self.came = False
         self.asked = False
@@ -286,11 +295,12 @@ class Signal:
     def trace(self, frame: FrameType, event: str, _: object) -> Any:
         if self.came and event == "call" and frame.f_code.co_name == "check":
             self.asked = True
-        if event == "line" and not self.came:
+        if event == "line" and not self.came and frame.f_code.co_filename in self.files:
             self.left -= 1
             if self.left < 0:
                 self.came = True
                 self.scope.end()
+                self.then()
         return self.trace
 
 
@@ -315,3 +325,43 @@ def test_a_signal_at_any_line_of_a_wait_ends_it(what: str, monkeypatch: pytest.M
         if not signal_.came:
             break
     assert number > 10
+
+
+def children(name: str) -> list[int]:
+    """The processes of this one's that run ``name``."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            pid, _, rest = (folder / "stat").read_text().partition(" (")
+            comm, _, rest = rest.rpartition(") ")
+            state, parent = rest.split()[:2]
+            if comm == name and int(parent) == os.getpid() and state != "Z":
+                found.append(int(pid))
+    return found
+
+
+def test_a_signal_at_any_line_of_a_commands_start_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in itertools.count():
+        scope = interrupt.Scope()
+        monkeypatch.setattr(interrupt, "_scopes", [scope])
+        signal_ = Signal(scope, number, interrupt.keyboard_interrupt)
+        begun = False
+        sys.settrace(signal_.trace)
+        try:
+            with interrupt.started(["sleep", "300"]):
+                sys.settrace(None)
+                begun = True
+                raise KeyError  # what the test's own body does is not of interest
+        except (KeyError, KeyboardInterrupt, Interrupted):
+            pass
+        finally:
+            sys.settrace(None)
+        left = children("sleep")
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert left == [], number
+        if begun:
+            break
+    assert number > 50

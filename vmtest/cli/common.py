@@ -109,7 +109,8 @@ def clean_up_on_signals() -> None:
         if not _signalled:
             _signalled.append(time.monotonic())
             interrupt.interrupt()
-            raise KeyboardInterrupt
+            interrupt.keyboard_interrupt()
+            return
         if time.monotonic() - _signalled[0] > _IMPATIENCE:
             os._exit(INTERRUPTED)
 

@@ -122,6 +122,43 @@ def interrupt() -> None:
         scope.end()
 
 
+class _Hold:
+    """Keeps a signal's KeyboardInterrupt off the main thread while that starts a command.
+
+    It would come between the command's start and the moment where somebody knows its number.
+    """
+
+    def __init__(self) -> None:
+        self._held = False
+        self._late = False
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt, now or when ``drop`` is called."""
+        if not self._held:
+            raise KeyboardInterrupt
+        self._late = True
+
+    def take(self) -> None:
+        """Begin; other threads have nothing to keep off."""
+        self._held = self._held or threading.current_thread() is threading.main_thread()
+
+    def drop(self) -> None:
+        """End; raises KeyboardInterrupt when there was one."""
+        if self._held and threading.current_thread() is threading.main_thread():
+            self._held = False
+            if self._late:
+                self._late = False
+                raise KeyboardInterrupt
+
+
+_hold = _Hold()
+
+
+def keyboard_interrupt() -> None:
+    """What a signal's handler does at its end: raise KeyboardInterrupt as soon as that is safe."""
+    _hold.interrupt()
+
+
 def _signal(process: subprocess.Popen[bytes], number: int) -> bool:
     """Send ``number`` to the process group; whether there is one."""
     try:
@@ -169,14 +206,26 @@ def started(
     """
     scope = current()
     scope.check()
-    process = subprocess.Popen(
-        argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, start_new_session=True
-    )
+    _hold.take()
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+    except BaseException:
+        _hold.drop()
+        raise
     ended = False
     try:
         SESSIONS.add(process.pid, grace)
         with process:
             try:
+                _hold.drop()
                 with scope.ending(lambda: _ask_to_end(process, grace)):
                     yield process
                     process.wait()
