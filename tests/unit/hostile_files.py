@@ -9,8 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def deb(file: Path, members: Mapping[str, bytes], version: str = "6.1.9-1") -> Path:
-    """Write a .deb with ``members`` by their path without the first slash."""
+def deb(
+    file: Path, members: Mapping[str, bytes], version: str = "6.1.9-1", beside: bytes = b""
+) -> Path:
+    """Write a .deb with ``members`` by their path without the first slash.
+
+    ``beside`` is a file in its control archive.
+    """
     data, control = io.BytesIO(), io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
         for name, content in members.items():
@@ -22,6 +27,9 @@ def deb(file: Path, members: Mapping[str, bytes], version: str = "6.1.9-1") -> P
         info = tarfile.TarInfo("./control")
         info.size = len(text)
         tar.addfile(info, io.BytesIO(text))
+        info = tarfile.TarInfo("./beside")
+        info.size = len(beside)
+        tar.addfile(info, io.BytesIO(beside))
     parts = {
         "debian-binary": b"2.0\n",
         "control.tar.gz": control.getvalue(),

@@ -17,7 +17,7 @@ class Served:
     ``cut`` has how many bytes the answers to come send before they hang up, one a
     request; ``statuses`` what they answer instead, and ``refused`` the same by the file's name;
     ``ranges`` whether it continues files; ``tags`` whether it says by an ETag which file that is;
-    ``after`` is called after each answer.
+    ``length`` whether it says how long a file is; ``after`` is called after each answer.
     """
 
     files: dict[str, bytes]
@@ -25,6 +25,7 @@ class Served:
     cut: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     tags: bool = True
+    length: bool = True
     refused: dict[str, int] = field(default_factory=dict)
     after: Callable[[], None] = lambda: None
     asked: list[tuple[str, str | None]] = field(default_factory=list)
@@ -57,7 +58,8 @@ def serving(served: Served) -> Iterator[Served]:
                 self.send_error(416)
                 return
             self.send_response(206 if begin else 200)
-            self.send_header("Content-Length", str(len(data) - begin))
+            if served.length:
+                self.send_header("Content-Length", str(len(data) - begin))
             if begin:
                 self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
             if served.tags:

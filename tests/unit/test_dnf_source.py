@@ -277,3 +277,22 @@ def test_what_the_archive_lacks_is_said_with_the_cure(
     lacking = replace(archive(world), **changes)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=said):
         DnfSource(lacking).resolve(kernel("*"), store)
+
+
+@pytest.mark.parametrize("compress", ["gz", "xz", "zstd"])
+def test_a_list_of_packages_that_unpacks_to_more_than_it_should_is_refused(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch, compress: str
+) -> None:
+    monkeypatch.setattr("vmtest.host.packed.SMALL", 0)
+    monkeypatch.setattr("vmtest.host.packed.GROWTH", 1)
+    again(world, compress)
+    said = refused(DnfSource(archive(world)), store)
+    assert "its list of packages cannot be read: it unpacks to more than 0 MiB" in said
+
+
+def test_a_repomd_without_end_is_refused(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.dnf.repository._LARGEST_LIST", 100)
+    said = refused(DnfSource(archive(world)), store)
+    assert "it is larger than 100 bytes, which no such file is" in said

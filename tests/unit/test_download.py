@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from http_files import Served, serving
 
-from vmtest.kernels.files.download import download
+from vmtest.kernels.files.download import DownloadFailed, download
 
 OLD, NEW = b"o" * 1000, b"n" * 1000
 
@@ -51,3 +51,23 @@ def test_the_same_file_is_continued(served: Served, tmp_path: Path) -> None:
     served.cut = [400]
     assert got(served, tmp_path) == OLD
     assert [asked for _, asked in served.asked] == [None, "bytes=400-"]
+
+
+def test_a_file_that_says_that_it_is_too_large_is_refused_before_it_is_read(
+    served: Served, tmp_path: Path
+) -> None:
+    with pytest.raises(DownloadFailed, match="is larger than 999 bytes") as caught:
+        download(f"{served.url}/file", tmp_path / "file", "k", limit=999)
+    assert caught.value.refused and not (tmp_path / "file").exists()
+
+
+def test_a_file_that_goes_on_for_ever_is_refused(served: Served, tmp_path: Path) -> None:
+    served.length = False
+    with pytest.raises(DownloadFailed, match="is larger than 999 bytes"):
+        download(f"{served.url}/file", tmp_path / "file", "k", limit=999)
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_file_as_large_as_it_may_be_is_taken(served: Served, tmp_path: Path) -> None:
+    download(f"{served.url}/file", tmp_path / "file", "k", limit=1000)
+    assert (tmp_path / "file").read_bytes() == OLD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -198,3 +199,28 @@ def test_an_image_that_is_no_kernels_is_refused(
 ) -> None:
     world.push("6.6.9", files)
     assert said in refused(world, store)
+
+
+def test_an_image_that_unpacks_to_more_than_it_should_is_refused(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.host.packed.SMALL", 1 << 20)
+    world.push("6.6.9", {**ci_kernel("6.6.9"), "zeros": bytes(32 << 20)})
+    assert "is refused: it unpacks to more than" in refused(world, store)
+
+
+def test_an_image_whose_layers_unpack_to_too_much_together_is_refused(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.oci.layout.IMAGE_LIMIT", 3 << 20)
+    world.push("6.6.9", {**ci_kernel("6.6.9"), "zeros": bytes(4 << 20)})
+    assert "is refused: it unpacks to more than 3 MiB" in refused(world, store)
+
+
+def test_an_image_that_is_too_large_is_not_downloaded_to_its_end(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.oci.source.DOWNLOAD_LIMIT", 0)
+    monkeypatch.setattr("vmtest.kernels.files.growing._POLL", 0.001)
+    world.push("6.6.9", {**ci_kernel("6.6.9"), "noise": os.urandom(64 << 20)})
+    assert "it is larger than 0 MiB" in refused(world, store)

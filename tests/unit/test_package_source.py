@@ -10,6 +10,7 @@ from pathlib import Path
 import hostile_files
 import pytest
 import signed_archive
+import small_disk
 import small_rpm
 from fake_kernels import bzimage
 from http_files import Served, serving
@@ -368,7 +369,7 @@ def bomb(folder: Path, **more: bytes) -> Kernel:
 def test_a_package_that_unpacks_to_far_more_than_its_size_is_refused(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmtest.kernels.files.unpack._SMALL", 1 << 20)
+    monkeypatch.setattr("vmtest.host.packed.SMALL", 1 << 20)
     with pytest.raises(KernelUnavailable, match=r"refused: it unpacks to more than \d+ MiB"):
         fetch(bomb(tmp_path, **{"usr/share/zeros": bytes(32 << 20)}), store)
     assert nothing_is_left(store)
@@ -378,6 +379,19 @@ def test_a_package_whose_header_fills_the_memory_is_refused(tmp_path: Path, stor
     with pytest.raises(KernelUnavailable, match=r"refused: a header in it has \d+ bytes"):
         fetch(bomb(tmp_path, **{"usr/" + "x" * (2 << 20): b""}), store)
     assert nothing_is_left(store)
+
+
+def test_the_scripts_of_a_package_are_not_unpacked(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = "6.1.9-amd64"
+    file = hostile_files.deb(
+        tmp_path / "linux-6.1.9.deb", {f"boot/vmlinuz-{release}": bzimage(release)}, "6.1.9-7",
+        beside=bytes(8 << 20),
+    )  # fmt: skip
+    with small_disk.mounted(tmp_path / "small", "1m") as small:
+        monkeypatch.setenv("TMPDIR", str(small))
+        assert fetch(kernel(PackageFile(file)), store).version.text == "6.1.9-7"
 
 
 def test_without_bsdtar_an_rpm_names_the_package_to_install(

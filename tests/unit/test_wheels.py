@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -79,3 +80,76 @@ def test_what_is_no_wheel_is_named(tmp_path: Path) -> None:
         staged(tmp_path, bad)
     with pytest.raises(ImageError, match="is not named as a wheel"):
         staged(tmp_path, tmp_path / "demo.whl")
+
+
+def packed(folder: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    path = folder / "demo-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for member, data in files.items():
+            archive.writestr(member, data)
+    return path
+
+
+def refusal(folder: Path, path: Path) -> str:
+    with pytest.raises(ImageError) as caught:
+        stage_wheels([path], folder / "out.tar")
+    return str(caught.value)
+
+
+def test_a_wheel_that_unpacks_to_more_than_it_should_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.host.packed.SMALL", 1 << 20)
+    said = refusal(
+        tmp_path, packed(tmp_path, {"demo/a": bytes(16 << 20), "demo/b": bytes(1 << 20)})
+    )
+    assert "is refused: it unpacks to 17 MiB, more than 2 MiB" in said
+    assert (tmp_path / "out.tar").stat().st_size < 1 << 20
+
+
+def test_a_wheel_is_not_unpacked_in_memory(tmp_path: Path) -> None:
+    path = packed(tmp_path, {"demo/large": bytes(48 << 20)})
+    tracemalloc.start()
+    stage_wheels([path], tmp_path / "out.tar")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+def test_a_file_that_is_larger_than_the_wheel_says_is_damage(tmp_path: Path) -> None:
+    path = packed(tmp_path, {"demo/a": bytes(1 << 20)})
+    data = bytearray(path.read_bytes())
+    central = data.index(b"PK\x01\x02")
+    data[central + 24 : central + 28] = (10).to_bytes(4, "little")  # its size
+    path.write_bytes(data)
+    assert "cannot be read as a wheel" in refusal(tmp_path, path)
+
+
+@pytest.mark.parametrize("flag", [1, 0x41])
+def test_an_encrypted_wheel_is_named(tmp_path: Path, flag: int) -> None:
+    path = packed(tmp_path, {"demo/a": b"x"})
+    data = bytearray(path.read_bytes())
+    for at in (data.index(b"PK\x03\x04") + 6, data.index(b"PK\x01\x02") + 8):
+        data[at] |= flag
+    path.write_bytes(data)
+    assert "cannot be read as a wheel" in refusal(tmp_path, path)
+
+
+def test_a_way_of_packing_that_python_lacks_is_named(tmp_path: Path) -> None:
+    path = packed(tmp_path, {"demo/a": b"x"})
+    data = bytearray(path.read_bytes())
+    for at in (data.index(b"PK\x03\x04") + 8, data.index(b"PK\x01\x02") + 10):
+        data[at] = 97
+    path.write_bytes(data)
+    assert "cannot be read as a wheel" in refusal(tmp_path, path)
+
+
+@pytest.mark.parametrize("text", ["no section\n", "[console_scripts]\nx\n", "[a]\n[a]\n"])
+def test_entry_points_that_are_none_are_named(tmp_path: Path, text: str) -> None:
+    path = packed(tmp_path, {"demo-1.0.dist-info/entry_points.txt": text.encode()})
+    assert "cannot be read as a wheel" in refusal(tmp_path, path)
+
+
+def test_a_script_too_large_to_be_one_is_named(tmp_path: Path) -> None:
+    path = packed(tmp_path, {"demo-1.0.data/scripts/tool": bytes(17 << 20)})
+    assert "tool is larger than 16 MiB" in refusal(tmp_path, path)

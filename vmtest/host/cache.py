@@ -35,7 +35,8 @@ ENVIRONMENT = "VMTEST_CACHE"
 """The environment variable that moves the cache somewhere else."""
 
 _PATIENCE = 0.5
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The error numbers of a full disk."""
 _FULL_BELOW = 64 << 10
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+_~-]")
 
@@ -300,7 +301,7 @@ def publish(made: Path, place: Path) -> None:
         else:
             made.rename(place)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise
         raise InfrastructureError(
             f"{place}: cannot be put into the cache: {error.strerror}; "
@@ -324,7 +325,7 @@ def disk_errors(directory: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise disk_full(directory, what) from error
 

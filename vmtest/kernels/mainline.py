@@ -23,6 +23,7 @@ from vmtest.host.cache import (
     sha256_file,
     sha256_json,
 )
+from vmtest.host.tarstream import TooLarge
 from vmtest.kernels.archive.candidates import Candidate, rank
 from vmtest.kernels.archive.kept import Index, KeptIndex
 from vmtest.kernels.archive.source import ArchiveSource
@@ -45,6 +46,7 @@ from vmtest.model.versions import KernelVersion, PackageVersion, is_pattern
 MIRROR_VARIABLE = "VMTEST_MAINLINE_MIRROR"
 """The environment variable that names another place than virtme-ng's."""
 
+_LARGEST_LIST = 64 << 20
 _SPACE = 3 << 30
 _FETCH = """
 import sys
@@ -92,7 +94,7 @@ class TagList(KeptIndex):
         new = place / "new.html"
         try:
             with disk_errors(self.cache, "mainline: reading the list of tags"):
-                download(f"{self.base}/", new, self.suite)
+                download(f"{self.base}/", new, self.suite, limit=_LARGEST_LIST)
         except DownloadFailed as error:
             raise self._failure(error.why, transient=not error.refused) from error
         if not _tags(new):
@@ -205,7 +207,7 @@ def _run_virtme_ng(
             return
         text = log.read_text(encoding="utf-8", errors="replace")
         why = _reason(text)
-    except growing.Stalled as stalled:
+    except (growing.Stalled, TooLarge) as stalled:
         text = why = str(stalled)
     if "No space left" in text:
         raise disk_full(home, f"{name}: downloading {version}")
@@ -232,7 +234,7 @@ def _check(home: Path, name: str, url: str, digests: Mapping[str, str]) -> str:
     listing = home / "CHECKSUMS"
     for place in (f"{url}/amd64", url):  # in the order in which virtme-ng looks
         try:
-            download(f"{place}/CHECKSUMS", listing, name)
+            download(f"{place}/CHECKSUMS", listing, name, limit=_LARGEST_LIST)
         except KernelUnavailable:
             continue
         known = {n: digest for digest, n in _CHECKSUM.findall(listing.read_text(errors="replace"))}

@@ -6,7 +6,6 @@ kernel is made when a name is first looked up in it, and kept in the cache.
 
 from __future__ import annotations
 
-import lzma
 import re
 import struct
 import zlib
@@ -14,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import zstandard
-
 from vmtest.host import cache
+from vmtest.host.packed import DAMAGED, unpacked
+from vmtest.host.tarstream import TooLarge
 from vmtest.model.kernels import KernelImage
 
 KIND = "modules"
@@ -63,6 +62,10 @@ def _index(image: KernelImage, root: Path) -> str:
     return text
 
 
+MODULE_LIMIT = 256 << 20
+"""What a module may unpack to, in bytes; a larger one is not looked into."""
+
+
 def indexes(root: Path) -> list[Path]:
     """The files of all indexes in the cache ``root``, damaged ones too."""
     return sorted((root / KIND).glob("*"))
@@ -91,18 +94,10 @@ def _lines(image: KernelImage) -> Iterator[str]:
 
 
 def _unpacked(path: Path) -> bytes:
-    data = path.read_bytes()
     try:
-        match path.suffix:
-            case ".xz":
-                return lzma.decompress(data)
-            case ".gz":
-                return zlib.decompress(data, 47)
-            case ".zst":
-                return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-    except (lzma.LZMAError, zlib.error, zstandard.ZstdError):
+        return unpacked(path, MODULE_LIMIT)
+    except (*DAMAGED, TooLarge):
         return b""  # a damaged module has nothing that could be loaded
-    return data
 
 
 def _defined(data: bytes) -> set[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +29,6 @@ from vmtest.host.cache import (
     locked,
     publish,
     read_record,
-    require_tool,
     safe_name,
     scratch,
     write_record,
@@ -41,6 +39,7 @@ from vmtest.host.tarstream import TooLarge, open_stream, regular
 from vmtest.kernels.archive.candidates import Package
 from vmtest.kernels.archive.kept import SuiteUnreadable
 from vmtest.kernels.debian.suite import SuiteState
+from vmtest.kernels.files.unpack import deb_part
 from vmtest.model.kernels import AptArchive, Library
 
 KIND = "libbpf"
@@ -292,17 +291,13 @@ def _of_package(package: Package) -> str:
 
 def _unpacked(package: Path, name: str) -> bytes:
     """The shared library in a .deb; raises ImageError."""
-    tool = require_tool("dpkg-deb", "dpkg", "to unpack Debian's packages")
     try:
-        done = subprocess.run(
-            [tool, "--fsys-tarfile", str(package)], capture_output=True, check=True
-        )
-        with open_stream(io.BytesIO(done.stdout), _LARGEST) as tar:
+        with deb_part(package, "fsys") as stream, open_stream(stream, _LARGEST) as tar:
             for member in tar:
                 if regular(member) and Path(member.name).name.startswith(f"{_FILE}."):
                     content = tar.extractfile(member)
                     return content.read() if content is not None else b""
-    except (subprocess.CalledProcessError, tarfile.TarError, TooLarge) as error:
+    except (tarfile.TarError, EOFError, TooLarge) as error:
         raise ImageError(f"{name}: {package.name} cannot be unpacked: {error}") from error
     raise ImageError(f"{name}: {package.name} has no {_FILE}")
 

@@ -8,17 +8,36 @@ from __future__ import annotations
 
 import configparser
 import io
+import lzma
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from vmtest.errors import ImageError
+from vmtest.host.cache import FULL
 from vmtest.host.files import Files
+from vmtest.host.packed import unpack_limit
 
 _SITE = PurePosixPath("usr/lib/python3/dist-packages")
 _SCRIPTS = PurePosixPath("usr/local/bin")
+_LARGEST_TEXT = 16 << 20
+"""What a script or the list of entry points may have, in bytes."""
+# RuntimeError for an encrypted file, NotImplementedError for a way of packing that Python lacks.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    NotImplementedError,
+    zlib.error,
+    lzma.LZMAError,
+    configparser.Error,
+)
 _NAME = re.compile(
     r"^(?P<name>[^-]+)-(?P<version>[^-]+)(-(?P<build>\d[^-]*))?"
     r"-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl$"
@@ -33,36 +52,63 @@ def stage_wheels(wheels: Iterable[Path], tar: Path, files: Files | None = None) 
     files = files or Files()
     with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as out:
         for wheel in wheels:
-            for path, data, mode in _files(wheel, files):
-                info = tarfile.TarInfo(str(path))
-                info.size, info.mode, info.mtime = len(data), mode, 0
-                out.addfile(info, io.BytesIO(data))
+            try:
+                _stage(wheel, out, files)
+            except _DAMAGED as error:
+                if isinstance(error, OSError) and error.errno in FULL:
+                    raise
+                raise ImageError(
+                    f"guest image: wheels: {wheel} cannot be read as a wheel: {error}"
+                ) from error
 
 
-def _files(wheel: Path, files: Files) -> Iterator[tuple[PurePosixPath, bytes, int]]:
+def _stage(wheel: Path, out: tarfile.TarFile, files: Files) -> None:
+    for path, size, content, mode in _files(wheel, files):
+        info = tarfile.TarInfo(str(path))
+        info.size, info.mode, info.mtime = size, mode, 0
+        out.addfile(info, content)
+
+
+_File = tuple[PurePosixPath, int, IO[bytes], int]
+"""A file of the guest: where it goes, its size in bytes, its content and its mode."""
+
+
+def _files(wheel: Path, files: Files) -> Iterator[_File]:
     _check_name(wheel)
-    try:
-        with zipfile.ZipFile(io.BytesIO(files.read(wheel, "wheels").data)) as archive:
-            for item in archive.infolist():
-                if item.is_dir():
-                    continue
-                data = archive.read(item)
-                path = _checked(wheel, item.filename)
-                target, mode = _target(path)
-                if target is not None:
-                    if target.parent == _SCRIPTS and data.startswith(b"#!python"):
-                        data = (
-                            b"#!/usr/bin/python3"
-                            + data.partition(b"\n")[1]
-                            + data.partition(b"\n")[2]
-                        )
-                    yield target, data, mode
-                if path.parts[0].endswith(".dist-info") and path.name == "entry_points.txt":
-                    yield from _entry_points(wheel, data.decode("utf-8", "replace"))
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    with zipfile.ZipFile(io.BytesIO(files.read(wheel, "wheels").data)) as archive:
+        _check_size(wheel, archive)
+        for item in archive.infolist():
+            if item.is_dir():
+                continue
+            path = _checked(wheel, item.filename)
+            target, mode = _target(path)
+            if target is not None and target.parent == _SCRIPTS:
+                data = re.sub(rb"\A#!python[^\n]*", b"#!/usr/bin/python3", _text(archive, item))
+                yield target, len(data), io.BytesIO(data), mode
+            elif target is not None:
+                # Never more than item.file_size, whatever is packed there.
+                with archive.open(item) as content:
+                    yield target, item.file_size, content, mode
+            if path.parts[0].endswith(".dist-info") and path.name == "entry_points.txt":
+                points = _text(archive, item).decode("utf-8", "replace")
+                for place, script in _entry_points(wheel, points):
+                    yield place, len(script), io.BytesIO(script), 0o755
+
+
+def _check_size(wheel: Path, archive: zipfile.ZipFile) -> None:
+    """Raise ImageError for a wheel that unpacks to more than it should, before any of it is."""
+    limit = unpack_limit(wheel.stat().st_size)
+    if (size := sum(item.file_size for item in archive.infolist())) > limit:
         raise ImageError(
-            f"guest image: wheels: {wheel} cannot be read as a wheel: {error}"
-        ) from error
+            f"guest image: wheels: {wheel} is refused: it unpacks to {size >> 20} MiB, more than "
+            f"{limit >> 20} MiB; it is damaged or forged: get it again from where it is made"
+        )
+
+
+def _text(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> bytes:
+    if item.file_size > _LARGEST_TEXT:
+        raise zipfile.BadZipFile(f"{item.filename[:120]} is larger than {_LARGEST_TEXT >> 20} MiB")
+    return archive.read(item)
 
 
 def _check_name(wheel: Path) -> None:
@@ -97,7 +143,7 @@ def _target(path: PurePosixPath) -> tuple[PurePosixPath | None, int]:
     return _SITE / path, 0o644
 
 
-def _entry_points(wheel: Path, text: str) -> Iterator[tuple[PurePosixPath, bytes, int]]:
+def _entry_points(wheel: Path, text: str) -> Iterator[tuple[PurePosixPath, bytes]]:
     parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # names keep their case
     parser.read_string(text)
@@ -114,4 +160,4 @@ def _entry_points(wheel: Path, text: str) -> Iterator[tuple[PurePosixPath, bytes
         script = (
             f"#!/usr/bin/python3\nimport sys\nimport {module}\nsys.exit({module}.{function}())\n"
         )
-        yield _SCRIPTS / name, script.encode(), 0o755
+        yield _SCRIPTS / name, script.encode()

@@ -30,6 +30,7 @@ from vmtest.host.cache import (
     write_text,
 )
 from vmtest.host.debian import Mirror, clean_environment, host_options, sources_text
+from vmtest.host.tarstream import TooLarge
 from vmtest.kernels.archive.candidates import Package
 from vmtest.kernels.archive.kept import Index, PackageIndex
 from vmtest.kernels.debian.index import (
@@ -218,7 +219,7 @@ class SuiteState(PackageIndex):
         argv, environment = self._apt("-q=2", "download", *wanted), self._environment()
         try:
             status = growing.run(argv, into, log, cwd=into, env=environment, seen=report)
-        except growing.Stalled as stalled:
+        except (growing.Stalled, TooLarge) as stalled:
             return False, f"E: {stalled}"
         text = log.read_text(encoding="utf-8", errors="replace")
         log.unlink()

@@ -23,14 +23,18 @@ from vmtest.host.cache import (
     scratch,
     sha256_json,
 )
+from vmtest.host.packed import DAMAGED, check_unpacked
+from vmtest.host.tarstream import TooLarge
 from vmtest.kernels.archive.candidates import Package
 from vmtest.kernels.archive.kept import Index, PackageIndex, SuiteUnreadable
 from vmtest.kernels.dnf.index import find_candidates, kernels, primary_of, read_packages
 from vmtest.kernels.dnf.signature import check_metadata, check_package
-from vmtest.kernels.files.download import DownloadFailed, download
+from vmtest.kernels.files.download import DOWNLOAD_LIMIT, DownloadFailed, download
 from vmtest.model.kernels import DnfArchive, Progress
 
 _INDEX_SPACE = 200 << 20
+_LARGEST_LIST = 16 << 20
+_LARGEST_PRIMARY = 1 << 30
 _ALGORITHMS = {"sha": "sha1", "sha1": "sha1", "md5": "md5"}
 _STRONG = ("sha224", "sha256", "sha384", "sha512")
 _IN_METALINK = re.compile(r"<url\b[^>]*>\s*(\S+?)/repodata/repomd\.xml\s*</url>")
@@ -112,7 +116,7 @@ class Repository(PackageIndex):
             return [_below(self.mirror, self.suite)]
         assert self.archive.mirror_list is not None
         listing = folder / "mirrors"
-        download(self.archive.mirror_list, listing, name)
+        download(self.archive.mirror_list, listing, name, limit=_LARGEST_LIST)
         text = listing.read_text(encoding="utf-8", errors="replace")
         listing.unlink()
         found = _IN_METALINK.findall(text) or [
@@ -124,13 +128,19 @@ class Repository(PackageIndex):
         return [_below(base, self.suite) for base in found if base.startswith(("http", "file"))]
 
     def _from_any(
-        self, bases: list[str], place: str, target: Path, name: str, progress: Progress | None
+        self,
+        bases: list[str],
+        place: str,
+        target: Path,
+        name: str,
+        progress: Progress | None = None,
+        limit: int = DOWNLOAD_LIMIT,
     ) -> str:
         """Download ``place`` from the first of ``bases`` that has it; returns that one."""
         last: DownloadFailed | None = None
         for base in bases:
             try:
-                download(f"{base}/{place}", target, name, progress)
+                download(f"{base}/{place}", target, name, progress, limit)
                 return base
             except DownloadFailed as error:
                 last = error
@@ -161,7 +171,11 @@ class Repository(PackageIndex):
         """The list of packages, checked; raises DownloadFailed, and ValueError for a bad one."""
         repomd = folder / "repomd.xml"
         base = self._from_any(
-            self._bases(folder, self.suite), "repodata/repomd.xml", repomd, self.suite, None
+            self._bases(folder, self.suite),
+            "repodata/repomd.xml",
+            repomd,
+            self.suite,
+            limit=_LARGEST_LIST,
         )
         if self.archive.signed != "packages":
             self._check_signature(base, repomd)
@@ -172,19 +186,23 @@ class Repository(PackageIndex):
         if not re.fullmatch(r"\.xml(\.(gz|xz|zst|bz2))?", ending):
             raise ValueError(f"its list of packages is packed in a way that is not known: {href}")
         primary = folder / f"primary{ending}"
-        download(f"{base}/{href}", primary, self.suite)
+        download(f"{base}/{href}", primary, self.suite, limit=_LARGEST_PRIMARY)
         if (found := _digest(primary, algorithm)) != checksum:
             raise ValueError(
                 f"its list of packages is not the one that repomd.xml names: its {algorithm} is "
                 f"{found[:16]}... and not {checksum[:16]}..."
             )
+        try:
+            check_unpacked(primary)
+        except (*DAMAGED, TooLarge) as error:
+            raise ValueError(f"its list of packages cannot be read: {error}") from error
         _kernels_in(primary, self.archive.kernel, 0, 0)  # one that cannot be read is not kept
         return primary
 
     def _check_signature(self, base: str, repomd: Path) -> None:
         signature = repomd.with_name("repomd.xml.asc")
         try:
-            download(f"{base}/repodata/repomd.xml.asc", signature, self.suite)
+            download(f"{base}/repodata/repomd.xml.asc", signature, self.suite, limit=_LARGEST_LIST)
         except DownloadFailed as error:
             if not error.refused:
                 raise

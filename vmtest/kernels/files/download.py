@@ -19,6 +19,7 @@ from typing import Any
 from vmtest.errors import KernelUnavailable
 from vmtest.host import interrupt
 from vmtest.host.cache import require_space
+from vmtest.host.tarstream import TooLarge
 from vmtest.model.kernels import Progress
 
 _ATTEMPTS = 4
@@ -46,20 +47,33 @@ class _Short(Exception):
         self.seen = seen
 
 
-def download(url: str, target: Path, name: str, progress: Progress | None = None) -> None:
+DOWNLOAD_LIMIT = 4 << 30
+"""What a file may have, in bytes, where its reader gives no other limit."""
+
+
+def download(
+    url: str,
+    target: Path,
+    name: str,
+    progress: Progress | None = None,
+    limit: int = DOWNLOAD_LIMIT,
+) -> None:
     """Write what is at ``url`` to ``target``; what is there already is not taken for a part of it.
 
     A connection that breaks is continued where the server says that the file is still the
-    same.  ``name`` is what errors call the kernel.  Raises DownloadFailed when the server
-    refuses, or when it has failed several times; OSError for a full disk.  Whether the
-    content is the right one is the caller's to check.
+    same.  ``name`` is what errors call the kernel, ``limit`` what the file may have, in bytes.
+    Raises DownloadFailed when the server refuses, sends more, or has failed several times; OSError
+    for a full disk.  Whether the content is the right one is the caller's to check.
     """
     target.unlink(missing_ok=True)
     seen = _Seen()
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            _continue(url, target, seen, name, progress)
+            _continue(url, target, seen, name, progress, limit)
             return
+        except TooLarge as error:
+            target.unlink(missing_ok=True)
+            raise DownloadFailed(name, url, str(error), refused=True) from None
         except _Short as short:
             seen, why = short.seen, str(short)
         except urllib.error.HTTPError as error:
@@ -117,8 +131,13 @@ def _hang_up(response: Any) -> None:
         socket_.shutdown(socket.SHUT_RDWR)
 
 
-def _continue(url: str, target: Path, seen: _Seen, name: str, progress: Progress | None) -> None:
-    """Get the rest, or all where it cannot be the rest of the same file; raises _Short."""
+def _continue(
+    url: str, target: Path, seen: _Seen, name: str, progress: Progress | None, limit: int
+) -> None:
+    """Get the rest, or all where it cannot be the rest of the same file.
+
+    Raises _Short, and TooLarge for a file of more than ``limit`` bytes, before it is written.
+    """
     done = target.stat().st_size if target.exists() and seen.total else 0
     headers = {"User-Agent": f"vmtest/{metadata.version('vmtest')}"}
     if done:
@@ -144,13 +163,17 @@ def _continue(url: str, target: Path, seen: _Seen, name: str, progress: Progress
                 raise _Short("the file changed while it was downloaded", _Seen())
         else:
             done = 0  # the server starts anew
+        if now.total > limit:
+            raise _too_large(limit)
         if now.total:
             require_space(target.parent, now.total - done, f"{name}: downloading {url}")
         with target.open("ab" if done else "wb") as out:
             pace = _Pace(done)
             while chunk := _read(response, now):
-                out.write(chunk)
                 done += len(chunk)
+                if done > limit:
+                    raise _too_large(limit)
+                out.write(chunk)
                 pace.check(done, now)
                 if progress is not None:
                     progress(done, max(done, now.total))
@@ -171,6 +194,11 @@ class _Pace:
         if done - self._done < _LEAST:
             raise _Short(f"only {done - self._done} bytes arrived in {_WINDOW:.0f} s", now)
         self._done, self._since = done, time.monotonic()
+
+
+def _too_large(limit: int) -> TooLarge:
+    size = f"{limit >> 20} MiB" if limit >> 20 else f"{limit} bytes"
+    return TooLarge(f"it is larger than {size}, which no such file is")
 
 
 def _read(response: http.client.HTTPResponse, now: _Seen) -> bytes:

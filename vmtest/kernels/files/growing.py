@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from vmtest.host import interrupt
+from vmtest.host.tarstream import TooLarge
+from vmtest.kernels.files.download import DOWNLOAD_LIMIT
 
 _POLL = 0.1
 _PATIENCE = 120.0
@@ -27,12 +29,13 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     seen: Callable[[], None] = lambda: None,
+    limit: int = DOWNLOAD_LIMIT,
 ) -> int:
     """Run ``argv``, which downloads into ``folder``, and return its exit status.
 
     What it writes goes to ``log``; ``seen`` is called several times a second, and what it raises
-    ends the program.  Raises Stalled when less than 64 KiB arrive in two minutes, OSError when the
-    program cannot be started, Interrupted.
+    ends the program.  Raises Stalled when less than 64 KiB arrive in two minutes, TooLarge
+    when more than ``limit`` bytes do, OSError when the program cannot be started, Interrupted.
     """
     with (
         log.open("wb") as output,
@@ -43,6 +46,8 @@ def run(
             with suppress(subprocess.TimeoutExpired):
                 done.wait(_POLL)
             seen()
+            if _bytes_below(folder) > limit:
+                raise TooLarge(f"it is larger than {limit >> 20} MiB, which no such file is")
             if time.monotonic() - since < _PATIENCE:
                 continue
             now = _bytes_below(folder)

@@ -11,13 +11,15 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from vmtest.errors import KernelUnavailable
 from vmtest.host.cache import disk_full, require_tool
-from vmtest.host.debian import DebianVersion
+from vmtest.host.debian import DebianVersion, paragraphs
+from vmtest.host.packed import unpack_limit
 from vmtest.host.tarstream import TooLarge, open_stream, regular
 from vmtest.kernels.store.entry import finish, wanted_in_modules
 from vmtest.kernels.store.store import Manifest
@@ -28,10 +30,8 @@ from vmtest.model.versions import KernelVersion
 _DEB = b"!<arch>\n"
 _RPM = b"\xed\xab\xee\xdb"
 _LIKE_A_RELEASE = re.compile(r"[0-9]+\.[0-9]")
-_GROWTH = 64
-"""What a package unpacks to, of its own size, at the most; those of kernels to about 6 times."""
-_SMALL = 64 << 20
 _LONGEST_COMPLAINT = 1 << 20
+_LARGEST_CONTROL = 64 << 20  # with its scripts and lists of files
 
 
 class _Refused(Exception):
@@ -102,7 +102,7 @@ def extract(package: Path, entry: Path, release: str | None, name: str) -> None:
     ``lib/modules/RELEASE``.  Raises KernelUnavailable, and InfrastructureError for a
     full disk or a missing program.
     """
-    limit = _GROWTH * package.stat().st_size + _SMALL
+    limit = unpack_limit(package.stat().st_size)
     # To a file: an unpacker that fills a pipe which nobody reads yet would wait for ever.
     with (
         tempfile.TemporaryFile() as said,
@@ -220,18 +220,48 @@ def _only_image(entry: Path, release: str | None, name: str, listed: str) -> str
     )
 
 
+@contextmanager
+def deb_part(package: Path, part: str) -> Iterator[IO[bytes]]:
+    """The tar of a .deb's ``part``, ``fsys`` or ``ctrl``, as far as it is read.
+
+    Raises InfrastructureError without dpkg-deb.
+    """
+    tool = require_tool("dpkg-deb", "dpkg", "to unpack Debian's packages")
+    with subprocess.Popen(
+        [tool, f"--{part}-tarfile", str(package)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+        finally:
+            process.kill()
+
+
 def _package_version(package: Path) -> str | None:
     """The version of a .deb, None for any other; the index of a .rpm is in its release."""
     with package.open("rb") as stream:
         if stream.read(8) != _DEB:
             return None
-    tool = require_tool("dpkg-deb", "dpkg", "to unpack Debian's packages")
-    done = subprocess.run(
-        [tool, "--field", str(package), "Version"], capture_output=True, text=True, check=False
-    )
-    text = done.stdout.strip()
+    control = ""
+    # Not "dpkg-deb --field", which unpacks all of it to a folder first.
+    with suppress(tarfile.TarError, EOFError, TooLarge), deb_part(package, "ctrl") as stream:
+        control = _control(stream)
+    text = next((fields.get("version", "") for fields in paragraphs(control)), "")
     # An epoch is not part of a kernel's version.
     return text.removeprefix(f"{DebianVersion(text).epoch}:") or None
+
+
+def _control(stream: IO[bytes]) -> str:
+    """The file ``control`` of a .deb, from the tar that it is in; "" when there is none."""
+    with open_stream(stream, _LARGEST_CONTROL) as tar:
+        for member in tar:
+            content = tar.extractfile(member) if regular(member) else None
+            if content is not None and member.name in ("control", "./control"):
+                return content.read().decode("utf-8", "replace")
+    return ""
 
 
 def _fitting(version: str | None, release: str) -> str:

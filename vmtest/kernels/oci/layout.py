@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import shutil
 import tarfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
-
-import zstandard
 
 from vmtest.errors import KernelUnavailable
+from vmtest.host.cache import FULL
+from vmtest.host.packed import DAMAGED, opened, unpack_limit
 from vmtest.host.tarstream import TooLarge, open_stream, regular
 from vmtest.kernels.store.entry import finish, wanted_in_modules
 from vmtest.kernels.store.store import Manifest
 from vmtest.model.releases import is_member, is_release
 
-_LIMIT = 8 << 30
-"""What a layer may unpack to, in bytes."""
+IMAGE_LIMIT = 8 << 30
+"""What the layers of an image may unpack to together, in bytes."""
 # Images have them in the root (boot/vmlinuz) or in a folder of their own (data/kernels/6.6).
 _BOOT = re.compile(r"(?:^|/)boot/(vmlinuz|config)(?:-([^/]+))?$")
 _MODULES = re.compile(r"(?:^|/)lib/modules/([^/]+)/(.+)$")
@@ -37,9 +33,12 @@ def fill(image: Path, entry: Path, *, name: str, digest: str, origin: str) -> Ma
     found = entry.parent / "found"
     found.mkdir()
     try:
+        left = IMAGE_LIMIT
         for layer in _layers(image):
-            _unpack(layer, found, entry)
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError, tarfile.TarError) as error:
+            left -= _unpack(layer, found, entry, left)
+    except (*DAMAGED, tarfile.TarError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise  # the store's to say
         raise KernelUnavailable(f"{name}: {origin} cannot be unpacked: {error}") from error
     except (ValueError, KeyError, TypeError, TooLarge) as error:
         raise KernelUnavailable(f"{name}: {origin} is refused: {error}") from error
@@ -86,8 +85,10 @@ def _blob(image: Path, digest: str) -> Path:
     return image / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
 
-def _unpack(layer: Path, found: Path, entry: Path) -> None:
-    with _opened(layer) as stream, open_stream(stream, _LIMIT) as tar:
+def _unpack(layer: Path, found: Path, entry: Path, most: int) -> int:
+    """Write what is kept of a layer, which may unpack to ``most`` bytes; what it unpacked to."""
+    limit = min(most, unpack_limit(layer.stat().st_size))
+    with opened(layer) as stream, open_stream(stream, limit) as tar:
         for member in tar:
             target = _target(member.name, found, entry) if regular(member) else None
             content = tar.extractfile(member) if target is not None else None
@@ -96,21 +97,7 @@ def _unpack(layer: Path, found: Path, entry: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as out:
                 shutil.copyfileobj(content, out, 1 << 20)
-
-
-@contextmanager
-def _opened(layer: Path) -> Iterator[IO[bytes]]:
-    with layer.open("rb") as raw:
-        magic = raw.read(4)
-        raw.seek(0)
-        if magic[:2] == b"\x1f\x8b":
-            with gzip.open(raw) as stream:
-                yield cast(IO[bytes], stream)
-        elif magic == b"\x28\xb5\x2f\xfd":
-            with zstandard.ZstdDecompressor().stream_reader(raw) as packed:
-                yield cast(IO[bytes], packed)
-        else:
-            yield raw
+        return tar.offset
 
 
 def _target(member: str, found: Path, entry: Path) -> Path | None:

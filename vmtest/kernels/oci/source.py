@@ -13,12 +13,21 @@ from typing import Self
 
 from vmtest.errors import KernelUnavailable
 from vmtest.host import interrupt
-from vmtest.host.cache import disk_full, ensure, read_json, require_tool, sha256_json, write_text
+from vmtest.host.cache import (
+    disk_full,
+    ensure,
+    read_json,
+    require_tool,
+    sha256_json,
+    write_text,
+)
 from vmtest.host.debian import DebianVersion, clean_environment
+from vmtest.host.tarstream import TooLarge
 from vmtest.kernels.archive.candidates import Candidate, rank
 from vmtest.kernels.archive.kept import Index, KeptIndex, SuiteUnreadable
 from vmtest.kernels.archive.source import ArchiveSource, from_store
 from vmtest.kernels.files import growing
+from vmtest.kernels.files.download import DOWNLOAD_LIMIT
 from vmtest.kernels.oci.layout import fill
 from vmtest.kernels.source import spec_of
 from vmtest.kernels.store.store import Manifest, Store
@@ -100,9 +109,11 @@ def _copy(image: str, source: str, place: Path) -> None:
     log = place.with_suffix(".log")
     argv = _skopeo(image, "copy", source, f"oci:{place}")
     try:
-        status = growing.run(argv, place, log, env=clean_environment())
+        status = growing.run(argv, place, log, env=clean_environment(), limit=DOWNLOAD_LIMIT)
     except growing.Stalled as stalled:
         raise Refused(str(stalled), final=False) from None
+    except TooLarge as error:
+        raise Refused(str(error), final=True) from None
     if status != 0:
         raise _refused(log.read_text(encoding="utf-8", errors="replace"))
 
