@@ -119,12 +119,12 @@ def test_no_more_rounds_are_needed_than_are_announced(count: int, slots: int) ->
 @pytest.mark.parametrize(
     ("first", "last", "find_fixed", "said"),
     [
-        (GOOD, GOOD, False, "5.10 is good and 7.3 is good: nothing changes between them"),
-        (BAD, BAD, True, "5.10 is bad and 7.3 is bad: nothing changes between them"),
+        (GOOD, GOOD, False, "5.10 is good and 7.3 is good: both ends have the same verdict"),
+        (BAD, BAD, True, "5.10 is bad and 7.3 is bad: both ends have the same verdict"),
         (BAD, GOOD, False, "nothing was broken between them; did you mean `find` fixed?"),
         (GOOD, BAD, True, "nothing was fixed between them; did you mean `find` broken?"),
-        (SKIP, BAD, False, "5.10 is skip and 7.3 is bad: both ends have to be good or bad"),
-        (GOOD, FLAKY, False, "both ends have to be good or bad"),
+        (SKIP, BAD, False, "5.10 is skip and 7.3 is bad: one end has no verdict"),
+        (GOOD, FLAKY, False, "one end has no verdict"),
     ],
 )
 def test_ends_that_are_none_say_what_was_seen(

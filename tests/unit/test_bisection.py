@@ -131,10 +131,10 @@ def test_each_kernel_is_asked_as_often_as_it_is_to_be_repeated(run: Run) -> None
 @pytest.mark.parametrize(
     ("ends", "said"),
     [
-        ((GOOD, GOOD), "nothing changes between them"),
-        ((BAD, BAD), "nothing changes between them"),
+        ((GOOD, GOOD), "both ends have the same verdict"),
+        ((BAD, BAD), "both ends have the same verdict"),
         ((BAD, GOOD), "did you mean `find` fixed"),
-        ((SKIP, BAD), "both ends have to be good or bad"),
+        ((SKIP, BAD), "one end has no verdict"),
     ],
 )
 def test_ends_that_are_none_are_refused_with_what_each_said(
@@ -156,7 +156,8 @@ def test_refused_ends_leave_nothing_to_resume(run: Run) -> None:
 
 
 def test_an_end_that_the_machine_kept_from_telling_is_the_machines_fault(run: Run) -> None:
-    with pytest.raises(InfrastructureError, match=r"6\.0: it was skip; an end has to tell"):
+    said = r"6\.0: it was skip; a bisect needs a verdict from both ends"
+    with pytest.raises(InfrastructureError, match=said):
         run(question(2), Kernels(SKIP, BAD, faulty=True))
 
 

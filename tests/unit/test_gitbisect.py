@@ -179,7 +179,7 @@ def test_a_merge_base_that_is_bad_already_is_an_error(tree: Path, tmp_path: Path
     commit(tree, "c1000", "mended on another branch")
     git(tree, "checkout", "--quiet", "main")
     search = Search(tree, tmp_path)
-    with pytest.raises(UsageError, match='"c2", where the ends part, has the verdict of the newer'):
+    with pytest.raises(UsageError, match='"c2", the common ancestor of both ends, has the verdict'):
         search(lambda subject: GOOD if subject == "c1000" else BAD, "side", "main")
     assert search.lines[-1]["event"] == "error"
 
@@ -187,10 +187,10 @@ def test_a_merge_base_that_is_bad_already_is_an_error(tree: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("says", "said"),
     [
-        (since(99), "nothing changes between them"),
-        (since(0), "nothing changes between them"),
+        (since(99), "both ends have the same verdict"),
+        (since(0), "both ends have the same verdict"),
         (since(5, before=BAD, after=GOOD), "did you mean `find` fixed?"),
-        (since(5, 10), "both ends have to be good or bad"),
+        (since(5, 10), "one end has no verdict"),
     ],
 )
 def test_ends_that_do_not_differ_as_they_must_are_refused(

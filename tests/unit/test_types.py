@@ -122,7 +122,7 @@ def test_what_is_not_there_is_refused_with_what_is(folder: Path, text: str, said
 
 def test_two_types_of_one_program_are_refused(folder: Path) -> None:
     said = refused(folder, ["mesh.bpf.o"], "auth=xdp", "auth=sched_cls")
-    assert "`types` auth=xdp and `types` auth=sched_cls: tell auth of mesh.bpf.o different" in said
+    assert "`types` auth=xdp and `types` auth=sched_cls: give auth of mesh.bpf.o different" in said
 
 
 def test_the_same_type_twice_is_no_contradiction(folder: Path) -> None:

@@ -175,9 +175,9 @@ class GitBisect:
         if not wanted or wanted == arguments[-1]:
             last = self._history.commit(arguments[-1])
             raise UsageError(
-                f'{last.point.name} "{last.subject}", where the ends part, has the verdict of the '
-                f"newer end already: the change came on the older end's side; choose an ancestor "
-                f"of it for the older end"
+                f'{last.point.name} "{last.subject}", the common ancestor of both ends, has the '
+                f"verdict of the newer end already: the change is on the older end's branch; "
+                f"choose one of its ancestors as the older end"
             )
         steps = _STEPS.search(said)
         return Wanted(wanted, int(steps.group(1)) if steps else 0)

@@ -124,8 +124,8 @@ def _check_ends(question: Question, seen: Seen, last: int) -> None:
     for n in (0, last):
         if all(one.faulty for one in seen[n]):
             raise InfrastructureError(
-                f"{names[n]}: {seen[n][-1].why}; an end has to tell: mend that, or choose a "
-                "neighbour of it"
+                f"{names[n]}: {seen[n][-1].why}; a bisect needs a verdict from both ends: "
+                "correct that, or choose a neighbour as the end"
             )
     known = {0: combined(seen[0]), 1: combined(seen[last])}
     try:

@@ -73,14 +73,12 @@ def check_ends(known: Known, count: int, *, find_fixed: bool, names: Sequence[st
         return
     told = f"{names[0]} is {seen[0]} and {names[-1]} is {seen[1]}"
     if not all(verdict.tells for verdict in seen):
-        raise UsageError(
-            f"{told}: both ends have to be good or bad; choose a neighbour of the other"
-        )
+        raise UsageError(f"{told}: one end has no verdict; choose a neighbour as the end")
     if seen == wanted[::-1]:
         looked = "fixed" if find_fixed else "broken"
         other = "broken" if find_fixed else "fixed"
         raise UsageError(f"{told}: nothing was {looked} between them; did you mean `find` {other}?")
-    raise UsageError(f"{told}: nothing changes between them; choose another `good` or `bad`")
+    raise UsageError(f"{told}: both ends have the same verdict; choose another `good` or `bad`")
 
 
 def _bounds(known: Known, count: int) -> tuple[int, int]:

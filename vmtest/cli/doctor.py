@@ -100,7 +100,7 @@ def _entry(verified: Verified) -> Finding:
     if verified.damage is None:
         state = f"{verified.name} is whole ({megabytes(verified.size)})"
         return Finding(name, True, state)
-    cure = "its next use removes it and makes it anew; vmtest kernels prune only removes it"
+    cure = "its next use removes it and makes it again; vmtest kernels prune only removes it"
     return Finding(name, False, str(verified.damage), cure)
 
 

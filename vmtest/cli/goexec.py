@@ -20,7 +20,7 @@ from vmtest.model.results import OWN_FAULT, Matrix, Status, exit_status
 
 EXAMPLE = """Run one program of the host in one kernel, as if it ran here.
 
-For the test tools that start a program through another: go test -exec, cargo's
+For test tools that start a program with another one: go test -exec, cargo's
 runner, Meson's exe_wrapper. The program goes into the guest, with the folder
 testdata if there is one here. Its output and its exit status are passed on,
 and nothing else is printed (125: vmtest itself failed).

@@ -17,7 +17,7 @@ from vmtest.rootfs.prepare import prepare_root
 from vmtest.storage.transfer import export_bundle, import_bundle
 
 app = typer.Typer(
-    help="Carry the guest image and kernels to a host without apt or network.",
+    help="Copy the guest image and kernels to a host without apt or network.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

@@ -92,7 +92,9 @@ def _ignore(root: Path, names: list[str]) -> None:
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        raise UsageError("nobody is there to ask; add --yes to write these files")
+        raise UsageError(
+            "standard input is not a terminal, so nobody can answer; add --yes to write these files"
+        )
     return typer.confirm("Write these files?", default=True)
 
 

@@ -22,7 +22,7 @@ from vmtest.objects.sections import map_flags
 from vmtest.report.text import counted
 
 app = typer.Typer(
-    help="Show what object files hold.", no_args_is_help=True, rich_markup_mode="rich"
+    help="Show what is in object files.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
 _SHOWN_BYTES = 24

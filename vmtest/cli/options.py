@@ -61,9 +61,7 @@ JobsOption = Annotated[
     int | None,
     typer.Option(min=1, help="How many VMs run at once; default: what CPUs and memory allow."),
 ]
-AccelOption = Annotated[
-    str, typer.Option("--accel", help="The accelerator of QEMU: auto, kvm or tcg.")
-]
+AccelOption = Annotated[str, typer.Option("--accel", help="QEMU's accelerator: auto, kvm or tcg.")]
 WarmOption = Annotated[
     bool,
     typer.Option(
@@ -141,20 +139,20 @@ CopyOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE|DIR[:GUESTPATH]",
-        help="Copy it into the guest; default place: the command's working folder.",
+        help="Copy a file or folder into the guest; without GUESTPATH into the working folder.",
     ),
 ]
 ResultsOption = Annotated[
     str | None,
     typer.Option(
         metavar="gotest|tap|junit:PATH",
-        help="Read a row for each test from the command's output, or from its JUnit file.",
+        help="Read test results from the command's output, or from a JUnit file that it writes.",
     ),
 ]
 
 ProgramOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="GLOB", help="Load only the programs whose name matches. Repeatable."),
+    typer.Option(metavar="GLOB", help="Load only programs with a matching name. Repeatable."),
 ]
 AttachOption = Annotated[
     bool, typer.Option("--attach", help="Also attach each program, and detach it again.")
@@ -170,7 +168,7 @@ LibbpfOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="VERSION|newest|PATH",
-        help="Load with this libbpf. Several give a column each.",
+        help="Load with this version of libbpf. Repeatable: each version gets a column.",
     ),
 ]
 SaveOption = Annotated[
@@ -214,13 +212,13 @@ LogLevelOption = Annotated[
     ),
 ]
 LogLimitOption = Annotated[
-    str, typer.Option(metavar="SIZE", help="The most that is kept of one verifier log.")
+    str, typer.Option(metavar="SIZE", help="Cut a verifier log that is longer than this.")
 ]
 LoadTimeoutOption = Annotated[
     float,
     typer.Option(
         min=0.1,
         metavar="SECONDS",
-        help="The longest that one load may take under KVM; without KVM it is stretched.",
+        help="The time limit of one load under KVM; without KVM the limit is longer.",
     ),
 ]

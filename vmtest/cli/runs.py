@@ -35,10 +35,10 @@ LIST = """List the runs that are kept, the latest last.
 
 Example: [bold]vmtest runs list --last 20[/bold]
 """
-DIFF = """Say what fails anew, is fixed or still fails in the run B, compared with A.
+DIFF = """Compare the run B with the run A: what fails now, what is fixed, what still fails.
 
 A and B are names of runs, folders, or matrix.json files; without B it is the latest run.
-The exit status is 1 if something fails anew.
+The exit status is 1 if something fails that passed before.
 
 Example: [bold]vmtest runs diff 20260101T 20260102T[/bold]
 """
@@ -47,7 +47,7 @@ WORSE = 1
 
 @app.command("list", help=LIST)
 def list_runs(
-    last: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
+    last: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     config: options.ConfigOption = None,
 ) -> None:
@@ -73,7 +73,7 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     config: options.ConfigOption = None,
 ) -> None:
-    """Compare; exits with 1 if something fails anew."""
+    """Compare; exits with 1 if something fails that passed before."""
     with common.reported():
         old = read_any(before, config)
         new = read_matrix(runs.find(_project(config), None)) if after is None else None

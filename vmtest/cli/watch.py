@@ -27,8 +27,8 @@ from vmtest.watch.session import watch as watched
 EXAMPLE = """Verify and test again at every save, until Ctrl-C.
 
 At a save it builds, loads the objects that changed in every kernel, and runs the suites that use
-them, those that failed first. Kernels are restored from snapshots.
-With verify it loads objects only, those of kernels.toml or OBJECT.
+them. Suites that failed before run first. Kernels are restored from snapshots.
+With verify it only loads objects: those of kernels.toml, or OBJECT.
 
 Example: [bold]vmtest watch verify --kernel 6.12 --bell[/bold]
 """
@@ -40,13 +40,17 @@ _PATHS = 3
 
 def watch(
     what: Annotated[
-        What, typer.Argument(metavar="[run|verify]", help="Suites as well, or objects only.")
+        What,
+        typer.Argument(
+            metavar="[run|verify]",
+            help="run (the default): load objects and run suites; verify: load objects only.",
+        ),
     ] = What.RUN,
     object_: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="OBJECT|DIR|GLOB...",
-            help="For verify: the object files; default: the objects of kernels.toml.",
+            help="With verify: the object files; default: the objects of kernels.toml.",
         ),
     ] = None,
     kernel: options.KernelOption = None,
@@ -61,7 +65,7 @@ def watch(
         str | None,
         typer.Option(
             metavar="COMMAND",
-            help="When all is done, run COMMAND with one more word: what came of it. "
+            help="When all is done, run COMMAND with the result as one more argument. "
             "For example notify-send.",
         ),
     ] = None,

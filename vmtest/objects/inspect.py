@@ -149,7 +149,7 @@ def _read(path: Path) -> bytes:
     if not data:
         raise UsageError(f"{path}: is empty; build the object again")
     if not data.startswith(b"\x7fELF"):
-        raise UsageError(f"{path}: is not an ELF file, hence no BPF object")
+        raise UsageError(f"{path}: is not an ELF file, so it is not a BPF object")
     return data
 
 

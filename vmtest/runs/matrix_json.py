@@ -44,7 +44,7 @@ def loads(text: str | bytes, name: str = "matrix.json") -> Matrix:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise UsageError(
-            f"{name}: not JSON: {error}; the file is truncated or no matrix.json at all: "
+            f"{name}: not JSON: {error}; the file is truncated, or it is not a matrix.json: "
             "give another run, or run the tests again"
         ) from error
     if not isinstance(value, dict):

@@ -376,7 +376,7 @@ def export_bundle(
         entry = Entry.of(cache / name)
         damage = None if entry is None else entry.take_away()
         if damage is not None:
-            raise ImageError(f"{damage}: it was removed; export again, which makes it anew")
+            raise ImageError(f"{damage}: it was removed; export again, which makes it again")
     return pack(file, cache, entries, progress)
 
 

@@ -163,7 +163,7 @@ def _kind(given: Given, info: ProgramInfo, fitting: Sequence[Told]) -> str:
     if len(by_kind) > 1:
         said = " and ".join(f"`types` {one.text}" for one in by_kind.values())
         raise UsageError(
-            f"{said}: tell {info.name} of {given.build.name} different types; leave one of them out"
+            f"{said}: give {info.name} of {given.build.name} different types; remove one of them"
         )
     ((kind, told),) = by_kind.items()
     if kind in _WANT_ATTACH and info.type != kind:

@@ -88,7 +88,7 @@ def _put_kernel(image: KernelImage, folder: VmFolder) -> None:
     if not real.is_file():
         raise InfrastructureError(
             f"{image.name}: {image.image} does not exist any more; run the command again to "
-            f"fetch the kernel anew"
+            f"fetch the kernel again"
         )
     if is_plain(real):
         folder.kernel.symlink_to(real)

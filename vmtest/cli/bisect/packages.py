@@ -134,7 +134,7 @@ def bisect(
 def _check_ends(good: str, bad: str) -> None:
     for name, end in (("--good", good), ("--bad", bad)):
         if not end:
-            raise UsageError(f"Missing option '{name}': both ends have to be known")
+            raise UsageError(f"Missing option '{name}': give both ends")
 
 
 def _search(planned: PlannedBisect, config: Path | None) -> None:

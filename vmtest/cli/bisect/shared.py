@@ -26,10 +26,10 @@ from vmtest.report import live
 from vmtest.verify import types
 
 GoodOption = Annotated[
-    str, typer.Option(metavar="A", help="The end that is good: a kernel, or a revision of a tree.")
+    str, typer.Option(metavar="A", help="The good end: a kernel, or a revision of a tree.")
 ]
 BadOption = Annotated[
-    str, typer.Option(metavar="B", help="The end that is bad: a kernel, or a revision of a tree.")
+    str, typer.Option(metavar="B", help="The bad end: a kernel, or a revision of a tree.")
 ]
 FindOption = Annotated[
     Find, typer.Option(help="Search for the kernel that broke it, or that fixed it.")
@@ -70,7 +70,8 @@ CopyOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE|DIR[:GUESTPATH]",
-        help="With --exec: copy it into the guest, by default into the working folder.",
+        help="With --exec: copy a file or folder into the guest; without GUESTPATH into the "
+        "working folder.",
     ),
 ]
 ResultsOption = Annotated[

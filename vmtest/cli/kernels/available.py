@@ -34,7 +34,8 @@ Example: [bold]vmtest kernels available '>=6.1,<6.13'[/bold]
 
 OUTDATED = """List the kernels that have a newer release than the one that you last ran.
 
-Exits 1 when one has, 3 when that cannot be told of one with gate = true, else 0.
+The exit status is 1 if a kernel has a newer release, 3 if a kernel with gate = true
+could not be checked, and 0 otherwise.
 
 Example: [bold]vmtest kernels outdated[/bold]
 """
@@ -44,7 +45,7 @@ OUTDATED_STATUS = 1
 
 def available(
     pattern: Annotated[
-        str, typer.Argument(help="Only versions that match, for example 6.12.*.")
+        str, typer.Argument(help="Only versions that match, such as 6.12.*; default: all.")
     ] = "*",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     config: options.ConfigOption = None,

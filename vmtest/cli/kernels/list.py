@@ -138,11 +138,17 @@ def _named(name: str, text: str) -> str:
     "Example: [bold]vmtest kernels fetch --kernel tag:extended[/bold]",
 )
 def fetch(
-    kernel: options.KernelOption = None,
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar=options.KERNELS,
+            help="Which kernels to download or build; default tag:default. Repeatable.",
+        ),
+    ] = None,
     locked: options.LockedOption = False,
     config: options.ConfigOption = None,
 ) -> None:
-    """Fetch; exits 3 when one of them cannot be had, after having fetched the others."""
+    """Fetch all; exits 3 if one of them is not available."""
     with common.reported():
         common.clean_up_on_signals()
         settings = project.load_config(config)

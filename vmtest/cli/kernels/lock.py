@@ -18,7 +18,7 @@ from vmtest.kernels.resolve import resolve_all
 
 EXAMPLE = """Write kernels.lock: the exact version, origin and digest of every kernel.
 
-With --kernel it renews only those; the others stay as they are locked.
+With --kernel it renews the entries of those kernels and keeps the others.
 
 Example: [bold]vmtest kernels lock && vmtest run --locked[/bold]
 """

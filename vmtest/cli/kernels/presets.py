@@ -24,7 +24,7 @@ Example: [bold]vmtest kernels presets[/bold]
 
 ADD = """Write a ready entry into kernels.toml; its comments stay.
 
-The mirror is taken from this host or from a variable, else give it with --mirror.
+The mirror comes from this host's configuration, from a variable, or from --mirror.
 
 Example: [bold]vmtest kernels add ubuntu-24-04[/bold]
 """
@@ -45,9 +45,11 @@ def presets() -> None:
 
 def add(
     preset: Annotated[str, typer.Argument(help="A name from vmtest kernels presets.")],
-    mirror: Annotated[str | None, typer.Option(metavar="URL", help="Where the archive is.")] = None,
+    mirror: Annotated[
+        str | None, typer.Option(metavar="URL", help="The URL of the archive.")
+    ] = None,
     keyring: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The keys that sign it.")
+        Path | None, typer.Option(metavar="FILE", help="The file with the archive's keys.")
     ] = None,
     config: options.ConfigOption = None,
 ) -> None:

@@ -12,14 +12,14 @@ _MALFORMED = said(
     "malformed-instruction",
     "an instruction is encoded in a way that this kernel does not take, and that vmtest does not "
     "know from newer kernels either",
-    "build the object anew with clang; instructions that are written by hand (`asm`, `.8byte`) or "
+    "build the object again with clang; instructions that are written by hand (`asm`, `.8byte`) or "
     "by a tool need the fields that Documentation/bpf/standardization/instruction-set.rst gives "
     "them, and 0 in all others",
 )
 _BTF = said(
     "object-btf",
     "the object's BTF does not describe its functions and lines as this kernel wants it",
-    "build the object anew with clang -g; a tool that cuts or joins objects must keep .BTF and "
+    "build the object again with clang -g; a tool that cuts or joins objects must keep .BTF and "
     ".BTF.ext in step with the code (`bpftool gen object`, `llvm-strip -g`)",
 )
 _BUG = said(
@@ -80,7 +80,7 @@ ENCODING = rules(
         said(
             "control-flow",
             "a call or a jump leads to no place of the program, or to one that it must not lead to",
-            "build the object anew with clang; call functions of the same object by their names",
+            "build the object again with clang; call functions of the same object by their names",
         ),
     ),
     (

@@ -241,13 +241,13 @@ _PROGRAM = r"prog '(?P<program>[^']*)': "
 _OBJECT_BTF: Make = said(
     "object-btf",
     "the object's BTF is not one that libbpf and this kernel take",
-    "build the object anew with clang -g; a tool that cuts or joins objects must keep .BTF and "
+    "build the object again with clang -g; a tool that cuts or joins objects must keep .BTF and "
     ".BTF.ext in step with the code (`bpftool gen object`, `llvm-strip -g`)",
 )
 _DAMAGED: Make = said(
     "object",
     "libbpf cannot read it as a BPF object: parts of it are damaged, or were stripped",
-    "build it anew; strip only its DWARF (`llvm-strip -g`), not its symbols",
+    "build it again; strip only its DWARF (`llvm-strip -g`), not its symbols",
 )
 _RELOCATION: Make = said(
     "relocation",
@@ -301,7 +301,7 @@ LIBBPF = rules(
     (
         r"elf: .*(?:not a proper ELF object|not a 64-bit ELF object|not a valid eBPF object|"
         r"failed to open |failed to get )",
-        said("object", "libbpf cannot read it as a BPF object", "compile it anew"),
+        said("object", "libbpf cannot read it as a BPF object", "compile it again"),
     ),
     (
         r"sec '(?P<section>[^']*)': program '(?P<program>[^']*)' is static and not supported",

@@ -332,7 +332,8 @@ def _stale(held: lostpointers.Held, line: str, register: str) -> Reason:
             "stale-pointer",
             f"R{register} pointed into the packet before the call of {called}, which may move the "
             "packet",
-            "read data and data_end from the context anew after that call, and compare again",
+            "read data and data_end from the context again after that call, and repeat the "
+            "comparison",
             evidence,
         )
     return Reason(

@@ -295,7 +295,7 @@ class ArchiveSource(ABC):
                     return candidate, state
         raise KernelUnavailable(
             f"{resolved.kernel.name}: {resolved.version.text} ({resolved.origin}) is no longer "
-            f"in the index; run the command again to resolve it anew"
+            f"in the index; run the command again to resolve it again"
         )
 
     # --- words ---
