@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,8 +139,14 @@ def share_of(image: KernelImage) -> Share:
     return "virtiofs" if can("virtiofs") and not can("9p") else "9p"
 
 
-def _read(config: Path) -> dict[str, str]:
-    return parse(config.read_text(encoding="utf-8", errors="replace"))
+def _read(config: Path) -> Mapping[str, str]:
+    return _parsed(config.read_text(encoding="utf-8", errors="replace"))
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str) -> Mapping[str, str]:
+    """A kernel's config is asked several things before a boot."""
+    return parse(text)
 
 
 def check_network(image: KernelImage) -> None:
@@ -194,4 +201,5 @@ def _modules_in(image: KernelImage) -> frozenset[str] | None:
         lines = (image.modules / "modules.dep").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    return frozenset(Path(line.partition(":")[0]).name.partition(".")[0] for line in lines)
+    paths = (line.partition(":")[0] for line in lines)
+    return frozenset(path.rpartition("/")[2].partition(".")[0] for path in paths)
