@@ -38,6 +38,8 @@ class Answers:
     memlock: int | None = None
     old_accounting: bool = False
     known_symbols: frozenset[str] = frozenset()
+    listed: frozenset[str] = frozenset()  # in /proc/kallsyms, and not in BTF
+    module_btf: bool = True
 
     def has_program_type(self, name: str) -> bool | None:
         return name not in self.without_program_types
@@ -52,7 +54,7 @@ class Answers:
         return None if self.functions is None else name in self.functions
 
     def has_symbol(self, name: str) -> bool | None:
-        return self.has_function(name)
+        return name in self.listed or self.has_function(name)
 
     def matching(self, pattern: str) -> list[str] | None:
         known = None if self.functions is None else sorted(self.functions)
@@ -88,6 +90,8 @@ class Answers:
         return self.btf
 
     def config(self, symbol: str) -> str | None:
+        if symbol == "CONFIG_DEBUG_INFO_BTF_MODULES":
+            return "y" if self.module_btf else "n"
         return None if self.symbols is None else self.symbols.get(symbol, "n")
 
     def switched_off(self, symbol: str) -> bool:
@@ -765,6 +769,30 @@ def test_a_missing_target_is_called_what_it_is(
     assert explain(refused, present).code == "unknown"
 
 
+def target_failure(name: str, attach_type: str = "trace_fentry") -> Failure:
+    said = f"libbpf: prog 'p': failed to find kernel BTF type ID of '{name}': -3\n"
+    return Failure("ESRCH", said, program_type="tracing", attach_type=attach_type)
+
+
+def test_a_function_that_only_btf_lacks_is_not_said_to_be_missing() -> None:
+    """__x64_sys_getpid, say: kprobes take it."""
+    reason = explain(target_failure("f"), replace(MODERN, listed=frozenset({"f"})))
+    assert reason.text.startswith("this kernel has the function f, but its BTF does not describe")
+    assert ('SEC("kprobe/f")' in reason.remedy, reason.missing) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("attach_type", "cure"), [("trace_fentry", "kprobe"), ("trace_raw_tp", "raw_tp")]
+)
+def test_no_module_is_offered_where_modules_have_no_btf(attach_type: str, cure: str) -> None:
+    """Linux before 5.11: a loaded module has the function, and fentry does not find it."""
+    refused = target_failure("f", attach_type)
+    assert explain(refused, MODERN).missing
+    reason = explain(refused, replace(MODERN, module_btf=False))
+    assert (reason.missing, "modules have no BTF" in reason.text) == ("", True)
+    assert reason.remedy.startswith(f"take a {cure}")
+
+
 @pytest.mark.parametrize("error", WORDINGS["EINVAL"])
 def test_a_map_type_is_missing_in_the_wording_of_every_libbpf(error: str) -> None:
     said = f"libbpf: map 'm': failed to create: {error}\n"
@@ -1015,3 +1043,115 @@ def test_a_kernel_that_lets_no_such_program_sleep_lacks_something() -> None:
     reason = explain(program_refused(log=log), MODERN)
     assert reason.code in LACKING
     assert reason.text == "this kernel does not let programs of type kprobe sleep"
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (
+            "At program exit the register R0 has smin=1 smax=1 should have been in [-4095, 0]",
+            "the program returns 1, and this kernel takes -4095 to 0 from programs of type lsm",
+        ),
+        (
+            "At program exit the register R0 has value (0x5; 0x0) should have been in (0x0; 0x1)",
+            "the program returns 5, and this kernel takes 0 or 1 from programs of type lsm",
+        ),
+        (
+            "At program exit the register R0 has value (0x0; 0x3) should have been in (0x0; 0x0)",
+            "the program may return 0 to 3, and this kernel takes 0 from programs of type lsm",
+        ),
+        (
+            "At program exit the register R0 has unknown scalar value should have been in [0, 1]",
+            "the program may return any number, and this kernel takes 0 or 1 from programs of type "
+            "lsm",
+        ),
+        (
+            "At callback return the register R0 has smin=7 smax=7 should have been in [0, 1]",
+            "a callback returns 7, and must return 0 or 1",
+        ),
+        (
+            "At async callback the register R0 has value (0x1; 0x0) should have been in (0x0; 0x0)",
+            "a callback returns 1, and must return 0",
+        ),
+        (
+            "At program exit the register R0 has value (0xffffffffffffffff; 0x0) should have been "
+            "in (0x0; 0x1)",
+            "the program returns -1, and this kernel takes 0 or 1 from programs of type lsm",
+        ),
+    ],
+)
+def test_a_return_value_is_told_with_what_is_allowed(line: str, text: str) -> None:
+    reason = explain(Failure("EINVAL", log=f"{line}\n", program_type="lsm"), MODERN)
+    assert (reason.code, reason.text) == ("return-value", text)
+
+
+def test_a_return_value_in_words_of_another_kernel_has_its_code_all_the_same() -> None:
+    line = "At program exit the register R0 is odd; it should have been in [odd]"
+    assert explain(Failure("EINVAL", log=line), MODERN).code == "return-value"
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "text", "remedy"),
+    [
+        ("bpf_lsm_task_free is not sleepable", "lsm", "the hook task_free", "without `.s`"),
+        ("vfs_read is not sleepable", "tracing", "the function vfs_read", "without `.s`"),
+        ("vfs_read() is not modifiable", "tracing", "what vfs_read returns", 'SEC("fexit/vfs_read'),
+    ],
+)
+def test_a_target_of_another_attachment_is_told_with_the_one_that_it_takes(
+    line: str, kind: str, text: str, remedy: str
+) -> None:
+    reason = explain(Failure("EINVAL", log=line, program_type=kind), MODERN)
+    assert (reason.code, text in reason.text) == ("attach-target", True)
+    assert remedy in reason.remedy
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "remedy"),
+    [
+        (
+            "R1 type=scalar expected=ptr_, trusted_ptr_, rcu_ptr_",
+            "a pointer is expected, to a kernel structure",
+            "bpf_get_current_task_btf()",
+        ),
+        ("R3 type=inv expected=fp", "to memory of the stack", "pass the pointer itself"),
+        ("R1 type=fp expected=ctx", "memory of the stack, where it takes the context", "ctx"),
+        ("R1 type=new_kind expected=fp", "than it takes: new_kind, where", "stack"),
+    ],
+)
+def test_an_argument_is_told_in_plain_words(line: str, text: str, remedy: str) -> None:
+    reason = explain(Failure("EACCES", log=line), MODERN)
+    assert text in reason.text
+    assert remedy in reason.remedy
+
+
+BTF_REFUSED = """libbpf: BTF loading error: -22
+libbpf: -- BEGIN BTF LOAD LOG ---
+magic: 0xeb9f
+[34] FUNC f type_id=31 Invalid arg#1
+
+-- END BTF LOAD LOG --
+libbpf: Error loading .BTF into kernel: -22. BTF is optional, ignoring.
+libbpf: prog 'p': BPF program load failed: Invalid argument
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "map 'm' has to have BTF in order to use bpf_spin_lock",
+        "tail_call is not allowed in subprogs without BTF",
+    ],
+)
+def test_what_lacks_btf_that_the_kernel_refused_says_why_it_did(line: str) -> None:
+    refused = Failure("EINVAL", BTF_REFUSED, log=line)
+    reason = explain(refused, MODERN)
+    assert (reason.code, "FUNC f type_id=31 Invalid arg#1" in reason.text) == ("object-btf", True)
+    assert line in reason.evidence
+    assert "Invalid arg" not in explain(replace(refused, messages=""), MODERN).text
+
+
+def test_btf_that_was_refused_without_a_log_is_told_by_libbpfs_line() -> None:
+    said = "libbpf: Error loading .BTF into kernel: -22. BTF is optional, ignoring.\n"
+    reason = explain(Failure("EINVAL", said, log="missing btf func_info"), MODERN)
+    assert "Error loading .BTF into kernel: -22" in reason.text

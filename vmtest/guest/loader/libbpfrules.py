@@ -28,6 +28,11 @@ _ELSEWHERE = {
     "for what bpf_program__set_attach_target() sets)",
 }
 
+_MODULES_BTF = "CONFIG_DEBUG_INFO_BTF_MODULES"
+_WITHOUT_BTF = {
+    "function": "take a kprobe, which needs no BTF, and load the module before; ",
+    "tracepoint": "take a raw_tp or tp program, which needs no BTF, and load the module before; ",
+}
 
 # The symbol that a struct_ops of the kernel was built in with, and its first version of Linux.
 _STRUCT_OPS_CONFIG = {
@@ -77,17 +82,38 @@ def _target(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | 
     )
     if what == "function" and (found := renamed(name, evidence, kernel)):
         return found
+    if what == "function" and kernel.has_symbol(name):
+        return _undescribed_function(name, evidence)
     text = f"this kernel, with the modules that are loaded, has no {what} {name} to attach to"
     if prefix and kernel.has_function(name):
         text += f" (a plain function of that name is there, but it is not a {what})"
+    remedy = f"{_ELSEWHERE[what]}, or leave the program out on such kernels"
+    missing = f"__tracepoint_{name}" if typedef else asked
+    if what in _WITHOUT_BTF and kernel.config(_MODULES_BTF) == "n":
+        # No module would help: the target is looked for in BTF, and modules have none.
+        evidence += f"; {_MODULES_BTF} is not set in this kernel's config"
+        text += "; its modules have no BTF (Linux 5.11), so nothing of them can be attached to so"
+        remedy, missing = f"{_WITHOUT_BTF[what]}{remedy}", ""
     return Reason(
         "attach-target",
         text,
-        f"{_ELSEWHERE[what]}, or leave the program out on such kernels",
+        remedy,
         evidence,
-        f"__tracepoint_{name}" if typedef else asked,
+        missing,
         # The source has struct bpf_iter__NAME; what BTF has is made by a macro.
         f"bpf_iter__{name}" if what == "BPF iterator" else name,
+    )
+
+
+def _undescribed_function(name: str, evidence: str) -> Reason:
+    return Reason(
+        "attach-target",
+        f"this kernel has the function {name}, but its BTF does not describe it, and fentry, fexit "
+        "and fmod_ret find their function there",
+        f'take SEC("kprobe/{name}") or SEC("kretprobe/{name}"), which need no BTF, or name another '
+        "function",
+        f"{evidence}; probe: /proc/kallsyms has {name}",
+        name=name,
     )
 
 

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 from vmtest.guest import libbpf
 from vmtest.guest.loader import kinds, verifierlog
 from vmtest.guest.loader.autoattach import Attachment
-from vmtest.guest.loader.reasons import LACKING, Failure, Kernel, Reason, explain, shared_prog_array
+from vmtest.guest.loader.reasons import (
+    LACKING,
+    NEEDING_BTF,
+    Failure,
+    Kernel,
+    Reason,
+    explain,
+    shared_prog_array,
+)
 from vmtest.guest.loader.structops import zeroed_members
 from vmtest.guest.maps import TYPE_PROG_ARRAY, OwnMap
 from vmtest.guest.objects import BpfObject, LogBuffer, Program
@@ -280,23 +288,7 @@ class Loader:
         named = _NAMED.search(attempt.messages)
         blamed = attempt.program or program or (named["program"] if named else "")
         concerned = self.programs.get(blamed)
-        reason = reason or explain(
-            Failure(
-                errno=attempt.errno,
-                messages=attempt.messages,
-                log=attempt.log,
-                program_type=concerned.type if concerned else "",
-                attach_type=concerned.attach_type if concerned else "",
-                maps=self._shapes,
-                section=concerned.section if concerned else "",
-                code=attempt.code,
-                trace=self._trace(attempt),
-                libbpf=libbpf.version(),
-                skipped=self._first.skipped_sections,
-                zeroed=zeroed_members(self._path, attempt.messages),
-            ),
-            self._kernel,
-        )
+        reason = reason or self._explained(attempt, concerned)
         return Loaded(
             program,
             _verdict(attempt, reason),
@@ -306,6 +298,30 @@ class Loader:
             log_cut=bool(attempt.cut),
             reason=reason,
         )
+
+    def _explained(self, attempt: _Attempt, concerned: Described | None) -> Reason:
+        failure = Failure(
+            errno=attempt.errno,
+            messages=attempt.messages,
+            log=attempt.log,
+            program_type=concerned.type if concerned else "",
+            attach_type=concerned.attach_type if concerned else "",
+            maps=self._shapes,
+            section=concerned.section if concerned else "",
+            code=attempt.code,
+            trace=self._trace(attempt),
+            libbpf=libbpf.version(),
+            skipped=self._first.skipped_sections,
+            zeroed=zeroed_members(self._path, attempt.messages),
+        )
+        reason = explain(failure, self._kernel)
+        if reason.code in NEEDING_BTF and attempt.program and not attempt.messages:
+            # Nobody listened: what libbpf says of the object's BTF takes another load.
+            with self._opened([attempt.program]) as (opened, programs):
+                buffer = ctypes.create_string_buffer(_TRACE_ROOM)
+                again = _load(opened, programs, STATISTICS, buffer)
+            reason = explain(dataclasses.replace(failure, messages=again.messages), self._kernel)
+        return reason
 
     def _trace(self, attempt: _Attempt) -> str:
         """The log of the refused program at level 1; "" where it would be too long, or differs."""

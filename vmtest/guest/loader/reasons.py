@@ -24,11 +24,24 @@ from vmtest.guest.loader.libbpfage import of_struct_ops_data
 from vmtest.guest.loader.libbpfrules import LIBBPF
 from vmtest.guest.loader.mistakerules import MISTAKES, beside
 from vmtest.guest.loader.resourcerules import RESOURCES
+from vmtest.guest.loader.valuerules import VALUES
 from vmtest.guest.loader.verifierrules import VERIFIER
 
-__all__ = ["LACKING", "Failure", "Kernel", "MapShape", "Reason", "explain", "shared_prog_array"]
+__all__ = [
+    "LACKING",
+    "NEEDING_BTF",
+    "Failure",
+    "Kernel",
+    "MapShape",
+    "Reason",
+    "explain",
+    "shared_prog_array",
+]
 
-_LOGGED = (*MISTAKES, *VERIFIER, *ENCODING, *RESOURCES)
+_LOGGED = (*MISTAKES, *VALUES, *VERIFIER, *ENCODING, *RESOURCES)
+
+NEEDING_BTF = frozenset({"map-btf", "object-btf"})
+"""The codes of what is missing where the kernel did not take the object's BTF."""
 
 INSTRUCTION_LIMIT = 1_000_000
 """BPF_COMPLEXITY_LIMIT_INSNS of include/linux/bpf.h: a longer program is not even verified."""
@@ -65,10 +78,24 @@ _ATTACH_TYPE_CONFIG = {
 def explain(failure: Failure, kernel: Kernel) -> Reason:
     """Why `failure` happened, as far as it is shown; `unknown` otherwise."""
     reason = _explained(failure, kernel)
+    if reason.code in NEEDING_BTF and (line := verifierlog.refused_btf(failure.messages)):
+        return _without_btf(line, reason)
     if reason.code == "attach-target" and not reason.name:
         # The verifier does not say to what it lets nothing be attached; the section does.
         return reason._replace(name=failure.section.rpartition("/")[2])
     return reason
+
+
+def _without_btf(line: str, reason: Reason) -> Reason:
+    return Reason(
+        "object-btf",
+        f"this kernel does not take the object's BTF, which the program needs: {line}",
+        "mend what that line names: arguments have no names in naked functions, and a tool that "
+        "cuts or joins objects must keep .BTF in step (`bpftool btf dump file OBJECT` shows it); "
+        "or build the object with another clang -g",
+        f"{reason.evidence}; log: {line}",
+        name=reason.name,
+    )
 
 
 def _explained(failure: Failure, kernel: Kernel) -> Reason:

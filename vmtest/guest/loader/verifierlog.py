@@ -147,6 +147,16 @@ def embedded(messages: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def refused_btf(messages: str) -> str:
+    """Why the kernel did not take the object's BTF, without which libbpf went on; "" if it did."""
+    if _BTF_IGNORED not in messages:
+        return ""
+    log = messages.partition("-- BEGIN BTF LOAD LOG --")[2].partition("-- END BTF LOAD LOG --")[0]
+    lines = [line.strip() for line in log.splitlines() if line.strip(" -")]
+    ignored = (line for line in messages.splitlines() if _BTF_IGNORED in line)
+    return lines[-1] if lines else next(ignored).removeprefix("libbpf: ")
+
+
 def last_line(log: str, messages: str) -> str:
     """The last meaningful line: the verifier's, or libbpf's where the verifier said nothing."""
     if said := findings(log) or words(messages):

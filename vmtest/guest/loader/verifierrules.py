@@ -7,7 +7,7 @@ import re
 
 from vmtest.guest import helpers
 from vmtest.guest.failures import Failure, Kernel, Make, Reason, lacking, listed, rules, said
-from vmtest.guest.loader import instructions, libbpfage, mistakerules, verifierlog
+from vmtest.guest.loader import instructions, libbpfage, mistakerules, valuerules, verifierlog
 
 _HELPER_CONFIG = {
     # Helper: the symbol, and the program types to whose programs it is given with that symbol only;
@@ -378,13 +378,12 @@ def _argument(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason:
 def _number_passed(match: re.Match[str], wanted: str, failure: Failure) -> Reason:
     if known := mistakerules.scalar(match.string, match["register"], failure):
         return known
-    cure = "pass the pointer itself, compared with NULL"
-    if wanted == "ctx":
-        cure = "pass the context that the program was called with"
     return Reason(
         "scalar-as-pointer",
-        f"a plain number (R{match['register']}) is passed where a pointer is expected: {wanted}",
-        f"{cure}, without casts to integers and arithmetic that the verifier cannot follow",
+        f"a plain number (R{match['register']}) is passed where a pointer is expected, to "
+        f"{valuerules.kinds(wanted)}",
+        f"{valuerules.pointer_cure(wanted)}, without casts to integers and arithmetic that the "
+        "verifier cannot follow",
         f"log: {match.string}",
     )
 
@@ -392,8 +391,8 @@ def _number_passed(match: re.Match[str], wanted: str, failure: Failure) -> Reaso
 def _plain_argument(match: re.Match[str], got: str, wanted: str) -> Reason:
     return Reason(
         "argument",
-        f"a helper gets an argument of another kind than it takes: {got or 'a value'} where "
-        f"{wanted} is expected",
+        f"a helper gets an argument of another kind than it takes: "
+        f"{valuerules.kinds(got) or 'a value'}, where it takes {valuerules.kinds(wanted)}",
         "pass what the helper's description asks for: a variable on the stack or in a map for a "
         "buffer, the context itself for ctx",
         f"log: {match.string}",
