@@ -96,11 +96,36 @@ def test_the_mirror_of_a_variable_and_the_key_of_a_package_are_enough(
     assert archive["keyring"] == str(key) and "mirror" not in archive
 
 
-@pytest.mark.parametrize("name", ["el9", "ubuntu-24-04"])
-def test_a_host_that_knows_no_mirror_gets_the_lines_to_paste(project: Path, name: str) -> None:
-    lines = ("or paste these lines into kernels.toml", "[[kernel]]", 'mirror = "https://HOST/')
-    add(project, name).refuses(2, *lines)
+@pytest.mark.parametrize(
+    "name", [p.name for p in presets.presets().values() if p.table != "mainline"]
+)
+def test_a_host_that_knows_nothing_gets_all_lines_to_paste(
+    project: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.host.debian.host_is", lambda distribution, os_release: False)
+    monkeypatch.setattr("vmtest.host.debian.KEYRINGS", project)
+    said = add(project, name)
+    said.refuses(2, "nothing was written: the tables on standard output are for kernels.toml")
     assert (project / "kernels.toml").read_text() == BEFORE
+    preset = presets.find(name)
+    config = configuration.parse(f"schema = 1\n{said.out}", project / "kernels.toml")
+    assert [kernel.name for kernel in config.kernels] == list(preset.kernels)
+    (archive,) = tomllib.loads(said.out)[preset.table].values()
+    places = {"mirror": "https://HOST/PATH", "keyring": "FILE"}
+    if name.startswith("debian"):
+        places["security_mirror"] = "https://HOST/PATH"
+    assert archive == {**preset.archive, **places}
+
+
+def test_what_the_host_knows_has_no_place_to_fill_in(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.host.debian.TEMPLATES", project)
+    (project / "Ubuntu.info").write_text("Suite: devel\nBaseURI-amd64: http://u.example/ubuntu\n")
+    monkeypatch.setattr("vmtest.host.debian.KEYRINGS", project)
+    said = add(project, "ubuntu-24-04")
+    said.refuses(2, "install the package ubuntu-keyring or set keyring there")
+    assert 'keyring = "FILE"' in said.out and "HOST" not in said.out
 
 
 def test_what_is_there_already_is_not_overwritten(project: Path) -> None:

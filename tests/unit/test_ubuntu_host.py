@@ -6,15 +6,12 @@ What the package python-apt-common knows of distributions is the real one.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from shaped_host import Host
 
 TEMPLATES = Path("/usr/share/python-apt/templates")
 pytestmark = pytest.mark.skipif(not TEMPLATES.is_dir(), reason="python-apt-common is not installed")
@@ -24,7 +21,8 @@ import json, sys
 from vmtest.errors import UsageError
 from vmtest.host.debian import find_mirrors
 try:
-    found = find_mirrors(sys.argv[1], distribution=sys.argv[1], environment={})
+    variables = dict(one.split("=") for one in sys.argv[2:])
+    found = find_mirrors(sys.argv[1], distribution=sys.argv[1], environment=variables)
 except UsageError as error:
     print(json.dumps({"error": str(error)}))
 else:
@@ -55,45 +53,11 @@ Signed-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg
 """
 
 
-@dataclass
-class Host:
-    """A host's shape: the files that lie over ours, all below ``folder``."""
-
-    folder: Path
-    os_release: str
-    sources: dict[str, str]
-    keyrings: tuple[str, ...] = ()
-
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run ``command`` where these files are the host's."""
-        apt, keys = self.folder / "apt", self.folder / "keyrings"
-        for place in (apt / "sources.list.d", keys):
-            place.mkdir(parents=True, exist_ok=True)
-        (self.folder / "os-release").write_text(self.os_release)
-        for name, text in self.sources.items():
-            (apt / name).write_text(text)
-        for name in self.keyrings:
-            (keys / name).touch()
-        mounts = {
-            self.folder / "os-release": Path("/etc/os-release").resolve(),
-            apt: Path("/etc/apt"),
-            keys: Path("/usr/share/keyrings"),
-        }
-        binds = [f"mount --bind {shlex.quote(str(a))} {b}" for a, b in mounts.items()]
-        script = " && ".join([*binds, f"exec {shlex.join(command)}"])
-        user = [] if os.geteuid() == 0 else ["--map-root-user"]
-        namespace = ["unshare", "--mount", *user]
-        if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
-            pytest.skip("a mount namespace of its own may not be made here")
-        return subprocess.run(
-            [*namespace, "sh", "-c", script], capture_output=True, text=True, check=False
-        )
-
-    def mirrors(self, distribution: str) -> list[dict[str, str]]:
-        """The mirror and the security mirror that vmtest finds there; a dict with the error."""
-        done = self.run(sys.executable, "-c", _ASK, distribution)
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
+def mirrors(host: Host, distribution: str, *variables: str) -> list[dict[str, str]]:
+    """The mirror and the security mirror that vmtest finds there; a dict with the error."""
+    done = host.run(sys.executable, "-c", _ASK, distribution, *variables)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture
@@ -124,7 +88,7 @@ def known(file: str, suite: str) -> str:
 
 
 def test_ubuntu_knows_debians_mirrors_and_keys_without_a_variable(ubuntu: Host) -> None:
-    main, security = ubuntu.mirrors("debian")
+    main, security = mirrors(ubuntu, "debian")
     assert main["uri"] == known("Debian.info", "{series}")
     there = known("Debian.info", "{series}-security").rstrip("/")
     assert security["uri"] in (there, f"{there}/debian-security")
@@ -133,14 +97,14 @@ def test_ubuntu_knows_debians_mirrors_and_keys_without_a_variable(ubuntu: Host) 
 
 
 def test_ubuntus_own_kernels_come_from_its_own_sources(ubuntu: Host) -> None:
-    main, security = ubuntu.mirrors("ubuntu")
+    main, security = mirrors(ubuntu, "ubuntu")
     assert main["uri"] == "http://mirror.example/ubuntu/"
     assert security["uri"] == "http://security.example/ubuntu/"
 
 
 def test_ubuntu_without_debians_keys_is_told_their_package(ubuntu: Host) -> None:
     ubuntu.keyrings = ("ubuntu-archive-keyring.gpg",)
-    (found,) = ubuntu.mirrors("debian")
+    (found,) = mirrors(ubuntu, "debian")
     assert "install the package debian-archive-keyring or set keyring there" in found["error"]
 
 
@@ -150,20 +114,27 @@ def test_an_ubuntu_in_a_cloud_has_its_mirrors_in_a_list(ubuntu: Host, tmp_path: 
     listed.write_text("http://cloud.example/ubuntu/\tpriority:1\n")
     source = "deb mirror+file:/etc/apt/apt-mirrors.txt jammy main\n"
     ubuntu.sources = {"sources.list": source}
-    main, _ = ubuntu.mirrors("ubuntu")
+    main, _ = mirrors(ubuntu, "ubuntu")
     assert main["uri"] == "mirror+file:/etc/apt/apt-mirrors.txt"
 
 
 def test_debian_knows_ubuntus_mirrors_and_asks_for_its_keys(debian: Host, tmp_path: Path) -> None:
-    (found,) = debian.mirrors("ubuntu")
+    (found,) = mirrors(debian, "ubuntu")
     assert "set keyring there" in found["error"]
     debian.keyrings = ("debian-archive-keyring.gpg", "ubuntu-archive-keyring.gpg")
-    main, security = debian.mirrors("ubuntu")
+    main, security = mirrors(debian, "ubuntu")
     assert main["uri"] == known("Ubuntu.info", "devel")
     assert security["uri"] == known("Ubuntu.info", "devel-security")
 
 
 def test_a_debian_whose_apt_names_no_mirror_of_debians_has_the_packages(debian: Host) -> None:
     debian.sources = {"sources.list": "deb http://proxy.example/everything trixie main\n"}
-    main, _ = debian.mirrors("debian")
+    main, _ = mirrors(debian, "debian")
     assert main["uri"] == known("Debian.info", "{series}")
+
+
+def test_a_mirror_of_ubuntus_that_is_named_has_its_security_updates_too(debian: Host) -> None:
+    debian.keyrings = ("debian-archive-keyring.gpg", "ubuntu-archive-keyring.gpg")
+    there = "http://named.example/ubuntu"
+    main, security = mirrors(debian, "ubuntu", f"VMTEST_UBUNTU_MIRROR={there}")
+    assert main["uri"] == security["uri"] == there

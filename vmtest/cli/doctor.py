@@ -15,8 +15,10 @@ import typer
 from vmtest.cli import common
 from vmtest.cli.common import dump
 from vmtest.errors import VmtestError
+from vmtest.host import packages
 from vmtest.host import requirements as host
 from vmtest.host.cache import find_tool, megabytes
+from vmtest.host.debian import find_mirrors
 from vmtest.host.virtme import find_vng
 from vmtest.kernels import Store, default_cache
 from vmtest.matrix.slots import memory_available_mib
@@ -67,11 +69,15 @@ def doctor(
 
 def examine(cache: Path) -> Iterator[Finding]:
     """Every requirement of the host, one after the other."""
+    here = packages.host()
+    yield _host(here)
     yield Finding("python", sys.version_info >= (3, 11), sys.version.split()[0])
     yield _virtme_ng()
-    yield _qemu()
-    yield from _tools()
-    yield from _optional()
+    yield _qemu(here)
+    yield from _tools(here)
+    yield from _optional(here)
+    yield _namespaces()
+    yield _mirrors()
     yield _accelerator(cache)
     yield _disk(cache)
     memory = memory_available_mib()
@@ -82,6 +88,34 @@ def examine(cache: Path) -> Iterator[Finding]:
         f"{memory} MiB available",
         "" if enough else "close something: a VM takes 1 GiB and some",
     )
+
+
+def _host(here: packages.Host) -> Finding:
+    """What it is, and the shortest way to all that is missing on it."""
+    lacking = [tool.package for tool in host.TOOLS if not find_tool(tool.command)]
+    cure = ""
+    if lacking and here.family is packages.DEBIAN:
+        cure = "to install all that is missing: python -m vmtest.host"
+    elif lacking:
+        cure = f"in a clone of vmtest: {packages.CONTAINER}; or {packages.cure(lacking, here)}"
+    return Finding("host", True, here.name, cure)
+
+
+def _namespaces() -> Finding:
+    why = host.namespaces_refused()
+    if why:
+        return Finding("user namespaces", False, why, host.NAMESPACES_CURE)
+    return Finding("user namespaces", True, "can be made")
+
+
+def _mirrors() -> Finding:
+    """Where Debian's kernels and the guest image would come from."""
+    try:
+        found = find_mirrors("debian")
+    except VmtestError as error:
+        return Finding("Debian mirror", False, "none is known", str(error))
+    main = found.main or found.security
+    return Finding("Debian mirror", True, f"{main.uri} ({main.source})" if main else "")
 
 
 def _disk(cache: Path) -> Finding:
@@ -115,32 +149,33 @@ def _virtme_ng() -> Finding:
     return Finding("virtme-ng", fine, version, "" if fine else "pip install 'virtme-ng>=1.42'")
 
 
-def _qemu() -> Finding:
+def _qemu(here: packages.Host) -> Finding:
     version = accel.qemu_version()
-    cure = "" if version else "tox -e setup, or apt-get install qemu-system-x86"
+    cure = "" if version else packages.cure(["qemu-system-x86"], here)
     return Finding("qemu", bool(version), version or "missing", cure)
 
 
-def _tools() -> Iterator[Finding]:
+def _tools(here: packages.Host) -> Iterator[Finding]:
     for tool in host.TOOLS:
         found = find_tool(tool.command)
         if found:
             yield Finding(tool.command, True, found)
         else:
-            cure = f"tox -e setup, or apt-get install --no-install-recommends {tool.package}"
+            cure = packages.cure([tool.package], here)
             yield Finding(tool.command, False, f"missing: {tool.purpose}", cure)
 
 
-def _optional() -> Iterator[Finding]:
+def _optional(here: packages.Host) -> Iterator[Finding]:
     """What only some kernels or options need: said, and never missed."""
     for tool in host.OPTIONAL_TOOLS:
         found = find_tool(tool.command)
-        state = f"not installed (optional: {tool.purpose}; package {tool.package})"
+        cure = packages.cure([tool.package], here)
+        state = f"not installed (optional: {tool.purpose}; {cure})"
         yield Finding(tool.command, True, found or state)
     lacking = host.missing_for_builds()
     state = "optional: tree kernels can be built"
     if lacking:
-        state = f"not possible (optional: tree kernels); apt-get install {' '.join(lacking)}"
+        state = f"not possible (optional: tree kernels); {packages.cure(lacking, here)}"
     yield Finding("kernel builds", True, state)
     state = "not installed in Rust (optional: boots kernels without 9P; package virtiofsd)"
     yield Finding("virtiofsd", True, host.find_virtiofsd() or state)

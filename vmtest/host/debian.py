@@ -222,7 +222,8 @@ def _is_of(distribution: str, source: _Source) -> bool:
     return by_name or f"{distribution}-archive" in source.signed_by
 
 
-def _default_keyring(distribution: str) -> str:
+def default_keyring(distribution: str) -> str:
+    """The file in which packages of a distribution bring its keys; empty where it is not here."""
     places = (KEYRINGS / f"{distribution}-archive-keyring.{end}" for end in ("gpg", "pgp"))
     return next((str(path) for path in places if path.is_file()), "")
 
@@ -252,7 +253,7 @@ def host_mirrors(etc: Path = Path("/etc/apt"), distribution: str = "debian") -> 
         if not _is_of(distribution, source) or not source.suites:
             continue
         mirror = Mirror(
-            source.uri, source.signed_by or _default_keyring(distribution), source.origin
+            source.uri, source.signed_by or default_keyring(distribution), source.origin
         )
         if all(is_security(suite) for suite in source.suites):
             security = security or mirror
@@ -273,7 +274,7 @@ def template_mirrors(distribution: str) -> Mirrors:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return Mirrors(None, None)
-    keys = _default_keyring(distribution)
+    keys = default_keyring(distribution)
     main: Mirror | None = None
     security: Mirror | None = None
     for fields in paragraphs(text):
@@ -317,11 +318,13 @@ def find_mirrors(
     env = os.environ if environment is None else environment
     if keyring is not None and not keyring.is_file():
         raise UsageError(f"kernels.toml: [apt.{archive}] keyring: {keyring}: no such file")
-    host = _known_mirrors(distribution, etc, os_release)
+    host = known_mirrors(distribution, etc, os_release)
+    variables = mirror_variables(distribution)
+    if distribution != "debian" and (mirror or env.get(variables[0])):
+        host = replace(host, security=None)  # whoever names a mirror has everything there
     wanted: list[Mirror | None] = []
     keys = ("mirror", "security_mirror")
     configured = (mirror, security_mirror)
-    variables = mirror_variables(distribution)
     for key, variable, uri, known in zip(
         keys, variables, configured, (host.main, host.security), strict=True
     ):
@@ -341,7 +344,11 @@ def find_mirrors(
     return Mirrors(main, security)
 
 
-def _known_mirrors(distribution: str, etc: Path, os_release: Path) -> Mirrors:
+def known_mirrors(
+    distribution: str,
+    etc: Path = Path("/etc/apt"),
+    os_release: Path = Path("/etc/os-release"),
+) -> Mirrors:
     """What the host knows of a distribution: its own apt's, else those of python-apt-common."""
     own = Mirrors(None, None)
     if host_is(distribution, os_release):
@@ -353,7 +360,7 @@ def _keys_of(distribution: str, keyring: Path | None, known: Mirror | None) -> s
     """What checks signatures: the user's keys, those of the host's source, a package's."""
     if keyring is not None:
         return str(keyring)
-    return (known.signed_by if known else "") or _default_keyring(distribution)
+    return (known.signed_by if known else "") or default_keyring(distribution)
 
 
 def _check_mirrors(archive: str, distribution: str, found: Mirrors) -> None:

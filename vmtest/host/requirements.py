@@ -16,6 +16,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmtest.host import packages
+
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
@@ -145,6 +147,29 @@ def find_virtiofsd() -> str | None:
     return None
 
 
+NAMESPACES_CURE = (
+    "as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu) or "
+    "kernel.unprivileged_userns_clone=1 (Debian), or build the guest image as root"
+)
+"""What lets an ordinary user make user namespaces."""
+
+
+def namespaces_refused() -> str:
+    """Why this user cannot make the user namespace that builds the guest image; "" if they can.
+
+    Root needs none.  An Ubuntu from 24.04 on confines them.
+    """
+    if os.geteuid() == 0:
+        return ""
+    try:
+        done = subprocess.run(
+            ["unshare", "-r", "true"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return "unshare is not installed (package util-linux)"
+    return "" if done.returncode == 0 else done.stderr.strip() or "unshare -r true failed"
+
+
 def search_path() -> str:
     """PATH with the administrator's folders, which an ordinary user's lacks."""
     return f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
@@ -213,8 +238,12 @@ def main(arguments: list[str] | None = None) -> int:
     for need in needed:
         print(f"  {need.packages[0]:24} {need.purpose}")
     if shutil.which("apt-get") is None:
-        print("There is no apt-get here: install their counterparts with your package manager,")
-        print("then see what vmtest still lacks with: vmtest doctor")
+        here = packages.host()
+        print(f"There is no apt-get on this host ({here.name}). The shortest way, in a clone:")
+        print(f"  {packages.CONTAINER}")
+        lacking = [need.packages[0] for need in needed]
+        print(f"Or without a container: {packages.cure(lacking, here)}")
+        print("Then see what vmtest still lacks with: vmtest doctor")
         return 1
     if os.geteuid() != 0 and shutil.which("sudo") is None:
         names = " ".join(need.packages[0] for need in needed)

@@ -40,6 +40,7 @@ from vmtest.host.cache import (
 from vmtest.host.debian import Mirror, Mirrors, clean_environment, host_options
 from vmtest.host.files import Files
 from vmtest.host.plain import plain_folder
+from vmtest.host.requirements import NAMESPACES_CURE, namespaces_refused
 from vmtest.host.seal import Entry, seal
 from vmtest.model.kernels import GuestSpec, RootImage
 from vmtest.model.text import last_line
@@ -454,6 +455,11 @@ def _wheel_hooks(spec: GuestSpec, folder: Path, files: Files) -> list[str]:
 def _check_user_namespaces() -> None:
     """Raise ImageError, with the cure, when an ordinary user cannot build here."""
     _require("newuidmap", "uidmap", "to build the guest image as an ordinary user")
+    if why := namespaces_refused():
+        raise ImageError(
+            f"guest image: an ordinary user may not make a user namespace here ({why}), and "
+            f"building takes one; {NAMESPACES_CURE}"
+        )
     user = pwd.getpwuid(os.geteuid()).pw_name
     for file in (Path("/etc/subuid"), Path("/etc/subgid")):
         try:

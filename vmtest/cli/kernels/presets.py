@@ -14,7 +14,13 @@ from vmtest.cli import common, options
 from vmtest.config import file as configuration
 from vmtest.config import presets as ready
 from vmtest.errors import UsageError
-from vmtest.host.debian import find_mirrors, mirror_variables
+from vmtest.host.debian import (
+    default_keyring,
+    find_mirrors,
+    is_security,
+    known_mirrors,
+    mirror_variables,
+)
 from vmtest.host.write import write_file
 
 PRESETS = """List ready entries for kernels.toml.
@@ -29,6 +35,7 @@ The mirror comes from this host's configuration, from a variable, or from --mirr
 Example: [bold]vmtest kernels add ubuntu-24-04[/bold]
 """
 
+_MIRROR = "https://HOST/PATH"
 _KEY_FOLDERS = (Path("/etc/pki/rpm-gpg"), Path("/usr/share/distribution-gpg-keys"))
 
 
@@ -71,7 +78,10 @@ def _nearest() -> Path:
 
 
 def _found(chosen: ready.Preset, mirror: str | None, keyring: Path | None) -> dict[str, str]:
-    """The keys to add to the archive's table; raises UsageError where one is not known."""
+    """The keys to add to the archive's table; raises UsageError where one is not known.
+
+    The tables to paste are printed then, with places for what is not known.
+    """
     given = {"mirror": mirror, "keyring": str(keyring.absolute()) if keyring else None}
     more = {key: value for key, value in given.items() if value is not None}
     if chosen.table == "apt":
@@ -79,20 +89,46 @@ def _found(chosen: ready.Preset, mirror: str | None, keyring: Path | None) -> di
         try:
             find_mirrors(chosen.archive_name, mirror, None, keyring, distribution=distribution)
         except UsageError as error:
-            raise UsageError(f"{error}{_paste(chosen, more)}") from error
+            lacking = _lacking_of(chosen, distribution)
+            raise _to_paste(chosen, f"{error}", {**lacking, **more}) from error
     if chosen.table == "dnf":
         variable, _ = mirror_variables(chosen.archive_name)
         key = keyring or _key(chosen)
         if key is not None:
             more.setdefault("keyring", str(key))
-        lacking = [] if mirror or os.environ.get(variable) else [f"mirror (or {variable})"]
-        lacking += [] if key else ["keyring"]
-        if lacking:
-            raise UsageError(
-                f"preset {chosen.name}: this host does not know {' and '.join(lacking)}; give "
-                f"--mirror URL and --keyring FILE{_paste(chosen, more)}"
-            )
+        places: dict[str, str] = {}
+        ways = []
+        if not mirror and not os.environ.get(variable):
+            places["mirror"] = _MIRROR
+            ways.append(f"its mirror (--mirror URL or {variable})")
+        if key is None:
+            places["keyring"] = "FILE"
+            ways.append("its keys (--keyring FILE)")
+        if ways:
+            why = f"preset {chosen.name}: this host does not know {' and '.join(ways)}"
+            raise _to_paste(chosen, why, {**places, **more})
     return more
+
+
+def _lacking_of(chosen: ready.Preset, distribution: str) -> dict[str, str]:
+    """Places for what this host does not know of an apt archive."""
+    places = {}
+    if known_mirrors(distribution).main is None:
+        places["mirror"] = _MIRROR
+        if distribution == "debian" and any(map(is_security, chosen.archive["suites"])):
+            places["security_mirror"] = _MIRROR
+    if not default_keyring(distribution):
+        places["keyring"] = "FILE"
+    return places
+
+
+def _to_paste(chosen: ready.Preset, why: str, more: dict[str, str]) -> UsageError:
+    """Print the tables of ``chosen``, which are too long for an error, and return the error."""
+    common.say(ready.lines(chosen, more))
+    return UsageError(
+        f"{why}; nothing was written: the tables on standard output are for kernels.toml, once "
+        f"HOST and FILE in them are filled in"
+    )
 
 
 def _key(chosen: ready.Preset) -> Path | None:
@@ -102,8 +138,3 @@ def _key(chosen: ready.Preset) -> Path | None:
             if found := next(folder.rglob(name), None):
                 return found
     return None
-
-
-def _paste(chosen: ready.Preset, more: dict[str, str]) -> str:
-    here = {"mirror": "https://HOST/PATH", "keyring": "FILE"} | more
-    return f"; or paste these lines into kernels.toml:\n\n{ready.lines(chosen, here)}"

@@ -103,14 +103,17 @@ def download(
 
 
 class DownloadFailed(KernelUnavailable):
-    """A file cannot be had: ``why``; ``refused`` when the server said so, and would again."""
+    """A file cannot be had: ``why``, with its address.
+
+    ``refused`` when the server said so, and would again.
+    """
 
     def __init__(self, name: str, url: str, why: str, *, refused: bool) -> None:
         super().__init__(
             f"{name}: downloading {url} failed: {why}; nothing was stored: check the address, the "
             f"network and the proxy settings, and try again"
         )
-        self.why = why
+        self.why = f"{url}: {why}"
         self.refused = refused
         self._made_of = (name, url, why)
 
@@ -121,7 +124,7 @@ class DownloadFailed(KernelUnavailable):
 def _words(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {_TIMEOUT:.0f} s"
-    return str(error)
+    return error.strerror or str(error)
 
 
 def _hang_up(response: Any) -> None:
