@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from fake_machine import FakeMachine, World, job_of, world_of
+from fake_machine import FakeMachine, Tests, World, job_of, world_of
 
+from vmtest.errors import SessionLost
 from vmtest.host.seal import seal
 from vmtest.matrix import kept as kept_module
-from vmtest.matrix.bench import Job
+from vmtest.matrix.bench import Bench, Job
 from vmtest.matrix.intact import Intact
 from vmtest.matrix.job import run_kernel
-from vmtest.matrix.kept import Kept, Waiting, Whole
+from vmtest.matrix.kept import Kept, Prepare, Waiting, Whole
 from vmtest.model.results import KernelResult, Status
-from vmtest.vm.restore import Snapshots
+from vmtest.vm.restore import Snapshots, Started
 from vmtest.vm.snapshot import Snapshot
 
 
@@ -53,8 +54,8 @@ def again(job: Job, number: int) -> Job:
 def filled(kept: Kept) -> None:
     """Have guests wait, until they do."""
     kept.guests.fill()
-    for future in tuple(kept.guests._guests.values()):
-        future.result()
+    for coming in tuple(kept.guests._guests.values()):
+        coming.future.result()
 
 
 def test_a_run_takes_the_guest_that_waits_for_its_kernel(
@@ -152,3 +153,70 @@ def test_files_that_were_found_whole_are_hashed_again_when_their_stamp_changes(
         intact._parts = [part for part in (intact._guest(),) if part is not None]
         intact._hash()
     assert hashed == [folder, folder]
+
+
+def preparing(job: Job, kept: Kept, prepare: Prepare | None) -> list[object]:
+    """A run whose work wants ``prepare`` done: what came of it, for each guest."""
+    found: list[object] = []
+
+    class Prepares(Tests):
+        def run(self, bench: Bench, result: KernelResult) -> KernelResult:
+            with bench.guest(prepare=prepare) as guest:
+                found.append(guest.prepared)
+            return replace(result, status=Status.PASSED)
+
+    ran(replace(job, task=Prepares()), kept)
+    return found
+
+
+@dataclass(frozen=True)
+class Lays:
+    """Prepares by laying a word in the guest."""
+
+    word: str
+
+    def __call__(self, started: Started) -> str:
+        started.session.put(self.word.encode(), "/word")
+        return self.word
+
+
+def test_a_guest_that_waits_is_prepared_for_the_work_that_wants_it(
+    world: World, kept: Kept, tmp_path: Path
+) -> None:
+    job = job_of(tmp_path)
+    assert preparing(job, kept, Lays("one")) == [None]
+    filled(kept)
+    assert preparing(again(job, 2), kept, Lays("one")) == ["one"]
+    assert world.started == ["k"] * 2
+
+
+def test_a_guest_that_was_prepared_for_something_else_is_not_taken(
+    world: World, kept: Kept, tmp_path: Path
+) -> None:
+    job = job_of(tmp_path)
+    preparing(job, kept, Lays("one"))
+    filled(kept)
+    assert preparing(again(job, 2), kept, Lays("another")) == [None]
+    assert (world.started, world.alive) == (["k"] * 3, 0)
+
+
+def test_a_guest_that_was_prepared_waits_while_other_work_is_done(
+    world: World, kept: Kept, tmp_path: Path
+) -> None:
+    job = job_of(tmp_path)
+    preparing(job, kept, Lays("one"))
+    filled(kept)
+    ran(again(job, 2), kept)
+    assert world.alive == 1
+    assert preparing(again(job, 3), kept, Lays("one")) == ["one"]
+
+
+def test_a_guest_that_cannot_be_prepared_does_not_wait(
+    world: World, kept: Kept, tmp_path: Path
+) -> None:
+    def fails(started: Started) -> None:
+        raise SessionLost("gone")
+
+    preparing(job_of(tmp_path), kept, fails)
+    filled(kept)
+    assert world.alive == 0

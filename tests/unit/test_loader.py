@@ -20,7 +20,9 @@ from vmtest.errors import BadLine, InfrastructureError
 from vmtest.model.loads import Cost, LoadResult, Verdict
 from vmtest.model.project import Loading
 from vmtest.runs.rows import read_loads
+from vmtest.verify.ahead import loader_argv
 from vmtest.verify.events import EVENTS, Described, Load
+from vmtest.verify.features import NO_FEATURES, Features
 from vmtest.verify.process import (
     End,
     LoaderProcess,
@@ -31,6 +33,7 @@ from vmtest.verify.process import (
     Watch,
     log_name,
 )
+from vmtest.vm.session import Stream
 
 # What a guest's loader does, as far as the host can tell: two programs an object, announced
 # together once the whole was loaded, and a fate for those that `fates` names.
@@ -103,7 +106,8 @@ for entry in plan["objects"]:
     else:
         for name in left:
             load(entry["key"], [name])
-say("probe", text="eBPF helpers supported")
+if plan["probe"]:
+    say("probe", text=fates.get("probe", "eBPF helpers supported"))
 say("finish", status=0)
 """
 
@@ -111,7 +115,9 @@ say("finish", status=0)
 class Bench:
     """A loader over ``names`` whose guest is a folder here."""
 
-    def __init__(self, folder: Path, names: list[str], **options: Any) -> None:
+    def __init__(
+        self, folder: Path, names: list[str], features: Features = NO_FEATURES, **options: Any
+    ) -> None:
         (folder / "vmtest" / "guest" / "loader").mkdir(parents=True)
         (folder / "vmtest" / "guest" / "loader" / "main.py").write_text(textwrap.dedent(GUEST))
         self.folder = folder
@@ -123,8 +129,9 @@ class Bench:
         self.session = HostSession({"/tmp/vmtest": folder})
         self.record = Record(folder, self.order).__enter__()
         self.started: list[str] = []
+        self.features = features
         watch = Watch(self._started, lambda load: None)
-        self.loader = LoaderProcess(self.order, self.record, watch)
+        self.loader = LoaderProcess(self.order, self.record, watch, features=self.features)
         self.log = io.BytesIO()
 
     def _started(self, place: int, wanted: Wanted, program: str) -> None:
@@ -133,10 +140,16 @@ class Bench:
             assert list(read_loads(lines)) == self.record.loads
         self.started.append(f"{place} {wanted.name}/{program}")
 
-    def execute(self) -> End:
+    def execute(self, ready: Stream | None = None) -> End:
         (self.folder / "fates.json").write_text(json.dumps(self.fates))
         return self.loader.execute(
-            self.session, sys.executable, self.log, lambda: None, factor=1.0, start_limit=20.0
+            self.session,
+            sys.executable,
+            self.log,
+            lambda: None,
+            factor=1.0,
+            start_limit=20.0,
+            ready=ready,
         )
 
     def verdicts(self) -> dict[str, Verdict]:
@@ -175,6 +188,32 @@ def test_every_load_has_its_verdict_and_is_on_disk(made: list[Bench], tmp_path: 
     assert (tmp_path / "feature-probe.txt").read_text() == "eBPF helpers supported"
     assert here.started[0] == "1 x.o/"
     assert here.loader.left == ()
+
+
+def test_what_bpftool_said_is_asked_of_the_first_loader_alone(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    said = "Scanning miscellaneous eBPF features...\n"
+    features = Features(tmp_path / "features.json")
+    for name, fates in (("one", {"probe": said}), ("two", {"probe": "asked again"})):
+        here = bench(made, tmp_path / name, "x.o", features=features)
+        here.fates = fates
+        assert here.execute() is End.FINISHED
+        assert (tmp_path / name / "feature-probe.txt").read_text() == said
+
+
+def test_a_loader_that_waits_in_the_guest_loads_what_the_plan_says_then(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    waits = "import os, sys\nif sys.argv[2:] == ['wait']: os.read(0, 1)\n"
+    here = bench(made, tmp_path, "x.o")
+    main = tmp_path / "vmtest" / "guest" / "loader" / "main.py"
+    main.write_text(waits + main.read_text())
+    waiting = here.session.stream(loader_argv(sys.executable, "", waits=True))
+    here.fates = {"0/a": "rejected"}
+    assert here.execute(ready=waiting) is End.FINISHED
+    assert here.verdicts()["x.o/a"] is Verdict.REJECTED
+    assert len(here.session.streams) == 1
 
 
 def test_a_loader_that_dies_costs_one_program(made: list[Bench], tmp_path: Path) -> None:
@@ -226,7 +265,7 @@ def test_programs_to_skip_are_not_missed(made: list[Bench], tmp_path: Path) -> N
     here = bench(made, tmp_path, "x.o")
     loading = Loading(skip=("b*",))
     wanted = replace(here.order.objects[0], loading=loading)
-    here.loader._order = replace(here.order, objects=(wanted,))
+    here.loader.order = replace(here.order, objects=(wanted,))
     here.fates = {"0/b": "silent"}
     assert here.execute() is End.FINISHED
 

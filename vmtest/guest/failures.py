@@ -29,6 +29,9 @@ LACKING = frozenset(
 )
 """The codes which say that the kernel lacks something: the verdict is `unsupported`."""
 
+NEEDING_BTF = frozenset({"map-btf", "object-btf"})
+"""The codes of what is missing where the kernel did not take the object's BTF."""
+
 
 class Reason(NamedTuple):
     """A code of the documented set, in words, with a remedy and what shows it.

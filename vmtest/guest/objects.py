@@ -16,8 +16,8 @@ from vmtest.guest.closing import Closing
 from vmtest.guest.failures import Failure, MapShape
 from vmtest.guest.loader import kinds, verifierlog
 from vmtest.guest.loader.kernel import running_kernel
-from vmtest.guest.loader.reasons import explain
 from vmtest.guest.loader.structops import zeroed_members
+from vmtest.guest.loader.why import explain
 from vmtest.guest.maps import Map
 
 # From linux/bpf.h: enum bpf_stats_type, and struct bpf_prog_info up to run_cnt (5.1, commit

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from vmtest.errors import SessionLost, VmtestError
 from vmtest.matrix.intact import Intact
-from vmtest.matrix.kept import Kept, Wanted
+from vmtest.matrix.kept import Kept, Prepare, Wanted
 from vmtest.model.events import Booted, Booting, Event
 from vmtest.model.kernels import Kernel, KernelImage, Limits, Network, RootImage
 from vmtest.model.results import KernelResult, Status
@@ -113,7 +113,8 @@ class Guest:
     """A booted guest.
 
     ``limits`` are real seconds; ``reader`` follows the kernel's log; ``booted`` is the
-    kernel's time of the last complaint on the console when the session was there.
+    kernel's time of the last complaint on the console when the session was there; ``prepared``
+    is what came of preparing it, None where it is as it was booted or restored.
     """
 
     machine: Machine
@@ -121,6 +122,7 @@ class Guest:
     limits: Limits
     reader: LogReader
     booted: float
+    prepared: object = None
 
     @property
     def complaints(self) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
@@ -165,6 +167,11 @@ class Bench:
         return "+".join(sorted(self._starts))
 
     @property
+    def keeps(self) -> bool:
+        """Whether guests for the next run are started ahead."""
+        return self._kept is not None
+
+    @property
     def cancelled(self) -> bool:
         """Whether the run was interrupted."""
         return self._cancellation.requested
@@ -175,8 +182,12 @@ class Bench:
             raise SessionLost("cancelled")
 
     @contextmanager
-    def guest(self, network: Network = Network.NONE) -> Iterator[Guest]:
+    def guest(
+        self, network: Network = Network.NONE, prepare: Prepare | None = None
+    ) -> Iterator[Guest]:
         """Boot the kernel, and end its VM behind; raises BootError, SessionLost.
+
+        ``prepare`` is what may be done in it before it is needed, where guests wait.
 
         The first guest's logs are ``console.log`` and ``dmesg.log``, the second's
         ``console-2.log`` and ``dmesg-2.log``.
@@ -197,7 +208,8 @@ class Bench:
         limits = job.scale.apply(job.kernel.limits)
         with ExitStack() as stack:
             self.emit(Booting(job.kernel.name, self._boots))
-            guest = self._started(Wanted(spec, limits.boot, job.scale.factor), stack)
+            wanted = Wanted(spec, limits.boot, job.scale.factor, prepare)
+            guest, prepared = self._started(wanted, stack)
             machine, session = guest.machine, guest.session
             self._starts.add("warm" if guest.warm else "cold")
             self.intact.watch(self.snapshots.used)
@@ -214,19 +226,19 @@ class Bench:
             self.intact.begin()
             booting = machine.console.findings(Sign.SPLAT)
             booted = max((float(finding.stamp) for finding in booting), default=0.0)
-            yield Guest(machine, session, limits, reader, booted)
+            yield Guest(machine, session, limits, reader, booted, prepared)
 
-    def _started(self, wanted: Wanted, stack: ExitStack) -> Started:
-        """A guest that waited, if one is kept, else a new one."""
+    def _started(self, wanted: Wanted, stack: ExitStack) -> tuple[Started, object]:
+        """A guest that waited, if one is kept, else a new one; and what came of preparing it."""
         name = self.job.kernel.name
         ahead = None if self._kept is None else self._kept.guests.take(name, wanted, stack)
         if ahead is None:
             spec, limit, factor = wanted.spec, wanted.limit, wanted.factor
             guest = running_guest(spec, self.snapshots, limit, factor, self._begun)
-            return stack.enter_context(guest)
+            return stack.enter_context(guest), None
         self.snapshots.used += ahead.snapshots.used
         self._begun(ahead.started.machine, stack)
-        return ahead.started
+        return ahead.started, ahead.prepared
 
     def _begun(self, machine: Machine, stack: ExitStack) -> None:
         stack.callback(self._remember, machine)

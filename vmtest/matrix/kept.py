@@ -5,6 +5,7 @@ A watch runs the same kernels again and again.  What it need not do twice is not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -34,23 +35,35 @@ class Whole:
             self._found.add((place, stamp))
 
 
+Prepare = Callable[[Started], object]
+"""Does in a guest what its work needs whatever comes, and returns what that work goes on with.
+
+One is as good as another that is equal.  Raises VmtestError or OSError.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A guest that a kernel's next run will want; ``limit`` and ``factor`` as for a boot."""
+    """A guest that a kernel's next run will want; ``limit`` and ``factor`` as for a boot.
+
+    ``prepare`` is done in it while it waits; None leaves it as it was restored.
+    """
 
     spec: MachineSpec
     limit: float
     factor: float
+    prepare: Prepare | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """A guest that waits, and what ends it."""
+    """A guest that waits, what ends it, and what came of preparing it."""
 
     wanted: Wanted
     started: Started
     snapshots: Snapshots
     stack: ExitStack
+    prepared: object = None
 
     @property
     def fit(self) -> bool:
@@ -58,11 +71,20 @@ class Ahead:
         return self.started.machine.running and self.started.session.alive
 
 
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """A guest that was started ahead, or is about to be."""
+
+    wanted: Wanted
+    future: Future[Ahead | None]
+
+
 class Waiting:
     """Guests that were restored before anybody needs them: one for each kernel that ran.
 
     ``folder`` gets their consoles until they are taken.  Only what has a snapshot is started, and
-    only while the host has memory.  Each is taken once: a used guest is thrown away.
+    only while the host has memory.  Each is taken once: a used guest is thrown away.  One
+    that was prepared is for work of that kind: other work of its kernel leaves it there.
     """
 
     def __init__(self, folder: Path, cache: Path, at_once: int) -> None:
@@ -71,7 +93,7 @@ class Waiting:
         self._lock = Lock()
         self._closed = False
         self._wanted: dict[str, Wanted] = {}
-        self._guests: dict[str, Future[Ahead | None]] = {}
+        self._guests: dict[str, _Coming] = {}
         self._starting: set[Machine] = set()
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="ahead")
 
@@ -81,16 +103,22 @@ class Waiting:
         It is noted that there was need for one.
         """
         with self._lock:
-            if wanted.spec.network is Network.NONE:
+            before = self._wanted.get(kernel)
+            plain = before is None or before.prepare is None
+            if wanted.spec.network is Network.NONE and (plain or wanted.prepare is not None):
                 self._wanted[kernel] = wanted
-            future = self._guests.pop(kernel, None)
-        if future is None or future.cancel():
+            coming = self._guests.get(kernel)
+            if coming is None or (wanted.prepare is None and coming.wanted.prepare is not None):
+                return None
+            del self._guests[kernel]
+        if coming.future.cancel():
             return None
-        ahead = future.result()
+        ahead = coming.future.result()
         if ahead is None:
             return None
         own = replace(ahead.wanted.spec, log=wanted.spec.log)
-        if own == wanted.spec and ahead.fit:
+        alike = ahead.wanted.prepare in (None, wanted.prepare)
+        if own == wanted.spec and alike and ahead.fit:
             with suppress(OSError):
                 ahead.started.machine.hand_over(wanted.spec)
                 stack.push(ahead.stack)
@@ -103,7 +131,8 @@ class Waiting:
         with self._lock:
             for kernel, wanted in self._wanted.items():
                 if not self._closed and kernel not in self._guests:
-                    self._guests[kernel] = self._pool.submit(self._start, kernel, wanted)
+                    future = self._pool.submit(self._start, kernel, wanted)
+                    self._guests[kernel] = _Coming(wanted, future)
 
     def close(self) -> None:
         """End all of them."""
@@ -113,7 +142,7 @@ class Waiting:
             for machine in self._starting:
                 machine.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for future in guests:
+        for future in (coming.future for coming in guests):
             if not future.cancelled() and (ahead := future.result()) is not None:
                 ahead.stack.close()
 
@@ -131,9 +160,11 @@ class Waiting:
                 guest = running_guest(spec, snapshots, wanted.limit, wanted.factor, self._begun)
                 started = stack.enter_context(guest)
                 stack.callback(started.session.close)
+                prepared = None if wanted.prepare is None else wanted.prepare(started)
             except (VmtestError, OSError):
                 return None  # the run that needs one says what is wrong
-            return Ahead(replace(wanted, spec=spec), started, snapshots, stack.pop_all())
+            own = replace(wanted, spec=spec)
+            return Ahead(own, started, snapshots, stack.pop_all(), prepared)
 
     def _begun(self, machine: Machine, stack: ExitStack) -> None:
         with self._lock:

@@ -21,13 +21,13 @@ from typing import IO, Any
 
 from vmtest.errors import DeadlineExceeded, InfrastructureError
 from vmtest.host.write import append
-from vmtest.matrix.payload import GUEST_ROOT, in_guest_environment, library_path
 from vmtest.matrix.wire import Hello, Lines
 from vmtest.model.loads import LoadResult, Verdict, row_of
 from vmtest.model.project import Loading
 from vmtest.model.text import last_line
 from vmtest.runs.folder import PROBE
 from vmtest.runs.rows import LOADS, OTHER_LOADS
+from vmtest.verify.ahead import PLAN, loader_argv
 from vmtest.verify.events import (
     EVENTS,
     Described,
@@ -40,12 +40,11 @@ from vmtest.verify.events import (
     Traced,
     longest_line,
 )
+from vmtest.verify.features import NO_FEATURES, Features
 from vmtest.verify.missing import Modules, no_modules, with_module
 from vmtest.verify.untold import with_type
 from vmtest.vm.session import Check, Session, Stream
 
-PLAN = f"{GUEST_ROOT}/verify.json"
-"""Where the plan lies in the guest."""
 LOG = "verify.log"
 """The file in a kernel's folder with what the loader wrote on standard error."""
 
@@ -207,21 +206,31 @@ class LoaderProcess:
     ``progress`` grows with every load that came to an end by itself, and with every
     group of programs of which it is not known which one was the last.  ``overtime`` says how
     long the last load ran that was killed, ``notes`` which logs were not had, and why;
-    ``libbpf`` is the version that loads in the guest.
+    ``libbpf`` is the version that loads in the guest.  What bpftool says of the kernel is asked
+    once, and not at all where ``features`` knows it.
     """
 
     def __init__(
-        self, order: Order, record: Record, watch: Watch, modules: Modules = no_modules
+        self,
+        order: Order,
+        record: Record,
+        watch: Watch,
+        modules: Modules = no_modules,
+        features: Features = NO_FEATURES,
     ) -> None:
         self.progress = 0
         self.last_words = ""
         self.overtime = ""
         self.notes: list[str] = []
         self.libbpf = ""
-        self._order = order
+        self.order = order
         self._record = record
         self._watch = watch
         self._modules = modules
+        self._features = features
+        if known := features.known:
+            record.keep_probe(known)
+        self._probed = bool(known)
         self._programs: dict[int, dict[str, Described]] = {}
         self._done: dict[tuple[int, str], Verdict] = {}
         self._complete: set[int] = set()
@@ -238,22 +247,22 @@ class LoaderProcess:
         self._asked = self._next
         self._pid = 0
         self._ended = False
-        self._lines = Lines(longest_line(self._order.log_limit))
+        self._lines = Lines(longest_line(self.order.log_limit))
 
     @property
     def left(self) -> tuple[int, ...]:
         """The numbers of the objects that are not done with."""
-        return tuple(n for n in range(len(self._order.objects)) if n not in self._complete)
+        return tuple(n for n in range(len(self.order.objects)) if n not in self._complete)
 
     @property
     def _next(self) -> tuple[int, ...]:
         """Those of ``left`` that the next process loads: it has but one libbpf."""
-        objects, left = self._order.objects, self.left
+        objects, left = self.order.objects, self.left
         return tuple(n for n in left if objects[n].libbpf == objects[left[0]].libbpf)
 
     def plan(self) -> dict[str, Any]:
         """What the guest is told: the objects that are left, and what of them is done."""
-        order, left = self._order, self._next
+        order, left = self.order, self._next
         return {
             "objects": [self._entry(n) for n in left],
             "attach": order.attach,
@@ -261,18 +270,19 @@ class LoaderProcess:
             "log_limit": order.log_limit,
             "timeout": order.timeout,
             "config": order.config,
+            "probe": not self._probed,
             "done": [[str(n), name] for n, name in sorted(self._done) if n in left],
         }
 
     def _entry(self, number: int) -> dict[str, Any]:
-        wanted = self._order.objects[number]
+        wanted = self.order.objects[number]
         loading = wanted.loading
         return {
             # Not the name: two objects may share one, and a name may hold anything.
             "key": str(number),
             "file": wanted.file,
-            "programs": list(self._order.programs),
-            "whole": self._order.whole,
+            "programs": list(self.order.programs),
+            "whole": self.order.whole,
             "types": dict(loading.types),
             "max_entries": dict(loading.max_entries),
             "globals": dict(loading.globals),
@@ -289,21 +299,23 @@ class LoaderProcess:
         *,
         factor: float,
         start_limit: float,
+        ready: Stream | None = None,
     ) -> End:
         """Run one process until it ends.
 
         ``factor`` stretches the deadline of a load, ``start_limit`` is real seconds
         until the process says its first word, or another one while nothing is loaded.
+        ``ready`` is a loader that waits in the guest.
         Raises SessionLost, LoaderStuck, InfrastructureError for a process that does not start,
         BadLine for one that says what it cannot, or ends without a verdict of every load, and
         what ``check`` raises.
         """
         self._begin()
         session.put(json.dumps(self.plan()).encode(), PLAN)
-        libbpf = next((self._order.objects[n].libbpf for n in self._asked), "")
-        chosen = ["env", f"LD_LIBRARY_PATH={library_path(libbpf)}"] if libbpf else []
-        argv = [*chosen, python, f"{GUEST_ROOT}/vmtest/guest/loader/main.py", PLAN]
-        stream = session.stream(in_guest_environment(argv))
+        libbpf = next((self.order.objects[n].libbpf for n in self._asked), "")
+        stream = ready or session.stream(loader_argv(python, libbpf))
+        if ready is not None:
+            ready.send(b"+")
         heard = time.monotonic()
         killed = False
         while (got := stream.receive(0.2)) is not None:
@@ -317,14 +329,14 @@ class LoaderProcess:
                 heard = now
                 self._take(out, stream)
                 heard = time.monotonic()  # what it took here is not the guest's silence
-            limit = self._order.timeout * factor if self._pid else start_limit
+            limit = self.order.timeout * factor if self._pid else start_limit
             if not (self._running or self._tracing):
                 limit = max(limit, start_limit)  # bpftool's probe, after the last load
             if killed:
                 limit = _GRACE * factor
             if now - heard > limit:
                 if self._pid and not killed:
-                    self.overtime = _overtime(now - heard, self._order.timeout, factor)
+                    self.overtime = _overtime(now - heard, self.order.timeout, factor)
                 if killed or not self._pid:
                     raise LoaderStuck
                 self._kill(session, _GRACE * factor, check)
@@ -361,7 +373,7 @@ class LoaderProcess:
                     number = self._number(event.object)
                     self._open(number)
                     self._programs[number] = {one.name: one for one in event.programs}
-                    if not self._order.whole and (number, "") in self._running:
+                    if not self.order.whole and (number, "") in self._running:
                         self._running.remove((number, ""))  # to open it was all that was to do
                 case Start():
                     self._start(self._number(event.object), event.programs)
@@ -375,6 +387,8 @@ class LoaderProcess:
                     self._traced(self._number(event.object), event)
                 case FeatureProbe():
                     self._record.keep_probe(event.text)
+                    self._features.keep(event.text)
+                    self._probed = True
                 case Finish():
                     self._finish(event.status)
 
@@ -394,7 +408,7 @@ class LoaderProcess:
         self._open(number)
         self._running = [(number, program) for program in programs]
         for program in programs:
-            self._watch.started(number + 1, self._order.objects[number], program)
+            self._watch.started(number + 1, self.order.objects[number], program)
 
     def _load(self, number: int, event: Load) -> None:
         if (number, event.program) not in self._running:
@@ -402,7 +416,7 @@ class LoaderProcess:
         self._running.remove((number, event.program))
         self.progress += 1
         described = self._programs.get(number, {}).get(event.program)
-        wanted = self._order.objects[number]
+        wanted = self.order.objects[number]
         told = with_module(event, self._modules)
         if wanted.path is not None:
             told = with_type(told, wanted.name, wanted.path)
@@ -413,7 +427,7 @@ class LoaderProcess:
         if self._running or self._tracing:
             raise self._lines.bad(program, "begins a log while another load runs")
         record = self._record
-        loads = record.others if self._order.objects[number].other else record.loads
+        loads = record.others if self.order.objects[number].other else record.loads
         if not loads or loads[-1].program != program or not loads[-1].log:
             raise self._lines.bad(program, "begins a log of what was not loaded just before")
         self._tracing = number, program
@@ -423,15 +437,15 @@ class LoaderProcess:
             raise self._lines.bad(event.program, "is the log of a load that does not run")
         self._tracing = None
         log = f"{event.log}{_CUT}{self._log}" if event.log_cut else event.log
-        self._record.add_log(self._order.objects[number], event.program, log, event.log_cut)
+        self._record.add_log(self.order.objects[number], event.program, log, event.log_cut)
 
     def log_lost(self, why: str) -> str:
         """Note that the log which was being taken was not had; returns whose it was, else ""."""
         if self._tracing is None:
             return ""
         (number, program), self._tracing = self._tracing, None
-        wanted = self._order.objects[number]
-        words = f"the log at level {self._order.log_level} was not had: {why}"
+        wanted = self.order.objects[number]
+        words = f"the log at level {self.order.log_level} was not had: {why}"
         label = LoadResult(wanted.row, program, Verdict.NOT_LOADED).label
         self.notes.append(f"{label}: {words}")
         self._record.add_log(wanted, program, f"{self._log}\n[{words}]\n", False)
@@ -451,10 +465,10 @@ class LoaderProcess:
         for number in self._asked:
             whole = self._done.get((number, ""))
             if number not in self._programs and whole is not None and not whole.bad:
-                labels.append(f"the programs of {self._order.objects[number].name}")
+                labels.append(f"the programs of {self.order.objects[number].name}")
             for name in self._wanted(number):
                 if (number, name) not in self._done:
-                    wanted = self._order.objects[number].name
+                    wanted = self.order.objects[number].name
                     labels.append(LoadResult(wanted, name, Verdict.NOT_LOADED).label)
         return labels
 
@@ -463,16 +477,16 @@ class LoaderProcess:
 
         It also stands for an object that was not opened.
         """
-        whole = self._order.whole or number not in self._programs
+        whole = self.order.whole or number not in self._programs
         return ([""] if whole else []) + self._chosen(number)
 
     def _chosen(self, number: int) -> list[str]:
         """The programs of an object that are to be loaded, as far as it was opened."""
-        skip = self._order.objects[number].loading.skip
+        skip = self.order.objects[number].loading.skip
         return [
             name
             for name in self._programs.get(number, {})
-            if self._order.asks(name) and not any(fnmatchcase(name, pattern) for pattern in skip)
+            if self.order.asks(name) and not any(fnmatchcase(name, pattern) for pattern in skip)
         ]
 
     def _open(self, number: int) -> None:
@@ -485,7 +499,7 @@ class LoaderProcess:
         if (number, result.program) in self._done:
             return
         self._done[number, result.program] = result.verdict
-        wanted = self._order.objects[number]
+        wanted = self.order.objects[number]
         told = replace(result, libbpf=wanted.libbpf or self.libbpf)
         kept = self._record.add(wanted, told, log)
         self._watch.finished(kept)

@@ -24,17 +24,20 @@ from vmtest.host.files import Files
 from vmtest.kernels.modules import module_with
 from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.judge import unseen
-from vmtest.matrix.payload import install
+from vmtest.matrix.payload import Installed, install
 from vmtest.model.events import LoadFinished, LoadStarted, Preparing
 from vmtest.model.kernels import KernelImage
 from vmtest.model.loads import LoadResult, LoadSet, Verdict
 from vmtest.model.results import KernelResult, Status
+from vmtest.verify.ahead import LoaderAhead, Ready, parted, put_objects
 from vmtest.verify.baseline import Rules, judge
+from vmtest.verify.features import Features
 from vmtest.verify.libraries import across, digests, side_by_side
 from vmtest.verify.objects import OBJECT_LIMIT, Given, Load, pack_objects
 from vmtest.verify.process import LOG, End, LoaderProcess, LoaderStuck, Order, Record, Wanted, Watch
 from vmtest.vm.console import Sign
 from vmtest.vm.deadlines import within
+from vmtest.vm.session import Stream
 
 BARREN_BOOTS = 10
 """Boots in a row without one load that came to its end, after which the rest is given up."""
@@ -71,7 +74,8 @@ class VerifyTask:
                 wanted = Wanted(refused.object, "", required=refused.required)
                 finished(record.add(wanted, refused))
             modules = partial(module_with, bench.job.image, root=default_cache())
-            loader = LoaderProcess(order, record, Watch(started, finished), modules)
+            features = Features.of(bench.job, default_cache())
+            loader = LoaderProcess(order, record, Watch(started, finished), modules, features)
             boots = _Boots(bench, self.load, loader, log)
             status, reason = boots.run()
         compared = digests(self.load.others, versions)
@@ -117,6 +121,19 @@ class _Boots:
         self._loader = loader
         self._log = log
         self._installed = False
+        self._ready: Stream | None = None
+        self._ahead = self._prepares() if bench.keeps else None
+
+    def _prepares(self) -> LoaderAhead:
+        """What a guest of the next run can have before its objects are there."""
+        job, order = self._bench.job, self._loader.order
+        return LoaderAhead(
+            parted(self._load.archive)[0],
+            job.root.python,
+            order.objects[0].libbpf,
+            job.image.config,
+            tuple(job.root.libraries),
+        )
 
     def run(self) -> tuple[Status, str]:
         """Boot until every load is done with; status and reason of the whole."""
@@ -124,7 +141,7 @@ class _Boots:
         while loader.left:
             before = loader.progress
             try:
-                with self._bench.guest() as guest:
+                with self._bench.guest(prepare=self._ahead) as guest:
                     self._one(guest)
             except BadLine as error:
                 left = loader.give_up(str(error))
@@ -186,8 +203,7 @@ class _Boots:
         job = self._bench.job
         self._bench.emit(Preparing(job.kernel.name, "copying the objects"))
         with within(guest.limits.silence, "copying the objects", guest.machine.hang_up):
-            archive, config = self._load.archive, job.image.config
-            found = install(guest.session, archive, self._bench.check, config, job.root.libraries)
+            found = self._installed_in(guest)
         self._loader.libbpf = found.libbpf
         if found.release != job.image.release:
             raise UnbootableKernel(
@@ -195,11 +211,22 @@ class _Boots:
             )
         self._installed = True
 
+    def _installed_in(self, guest: Guest) -> Installed:
+        """Have the payload in the guest, or the objects alone where the rest is there."""
+        job, archive, prepared = self._bench.job, self._load.archive, guest.prepared
+        if isinstance(prepared, Ready) and not prepared.loader.exited():
+            put_objects(guest.session, parted(archive)[1])
+            self._ready = prepared.loader
+            return prepared.installed
+        config, libraries = job.image.config, job.root.libraries
+        return install(guest.session, archive, self._bench.check, config, libraries)
+
     def _process(self, guest: Guest) -> bool:
         """One loader process; whether the guest is fit for another."""
         machine = guest.machine
         complaints = len(machine.findings(Sign.SPLAT))
         starved = len(machine.findings(Sign.OUT_OF_MEMORY))
+        ready, self._ready = self._ready, None
         end = self._loader.execute(
             guest.session,
             self._bench.job.root.python,
@@ -207,6 +234,7 @@ class _Boots:
             self._bench.check,
             factor=self._bench.job.scale.factor,
             start_limit=guest.limits.silence,
+            ready=ready,
         )
         if end is End.FINISHED:
             return True  # there may be objects left for another libbpf

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from vmtest.guest import attach, libbpf, lsm
 from vmtest.guest.cgroup import temporary_cgroup
+from vmtest.guest.failures import Failure, Kernel, Reason
 from vmtest.guest.loader import kinds
-from vmtest.guest.loader.reasons import Failure, Kernel, Reason, explain
+from vmtest.guest.loader.why import explain
 from vmtest.guest.maps import TYPE_SOCKHASH, TYPE_STRUCT_OPS, OwnMap
 from vmtest.guest.objects import BpfObject, Program
 

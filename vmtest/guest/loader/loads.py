@@ -10,18 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vmtest.guest import libbpf
+from vmtest.guest.failures import LACKING, NEEDING_BTF, Failure, Kernel, Reason
 from vmtest.guest.loader import kinds, verifierlog
 from vmtest.guest.loader.autoattach import Attachment
-from vmtest.guest.loader.reasons import (
-    LACKING,
-    NEEDING_BTF,
-    Failure,
-    Kernel,
-    Reason,
-    explain,
-    shared_prog_array,
-)
 from vmtest.guest.loader.structops import zeroed_members
+from vmtest.guest.loader.why import explain, shared_prog_array
 from vmtest.guest.maps import TYPE_PROG_ARRAY, OwnMap
 from vmtest.guest.objects import BpfObject, LogBuffer, Program
 

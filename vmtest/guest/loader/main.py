@@ -1,12 +1,13 @@
 """Loads objects as a plan says, and tells the host what became of each load. A script of its own.
 
-    python3 main.py PLAN
+    python3 main.py PLAN [wait]
 
 Standard input carries the host's answers, one byte a `start`; standard output events only, as JSON
 lines: `hello`, then of each object `object`, and `start` and `load` of it as a whole (program "")
-and of each program, then `probe` and `finish`. A `start` names several programs where the object
-was taken as a whole: see `GROUP`. Where the plan asks for another log level than 4, the `load` of a
-program is followed by `trace`, which is answered as `start` is, and `traced` with that log.
+and of each program, then `probe`, unless the host knows that already, and `finish`. A `start` names
+several programs where the object was taken as a whole: see `GROUP`. Where the plan asks for another
+log level than 4, the `load` of a program is followed by `trace`, which is answered as `start` is,
+and `traced` with that log. With a second argument, `wait`, the plan is read after an answer.
 docs/reference/verify.md describes loads and verdicts.
 """
 
@@ -27,11 +28,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vmtest.guest import libbpf
-from vmtest.guest.loader import verifierlog
+from vmtest.guest.failures import Failure, Reason
+from vmtest.guest.loader import kinds, verifierlog
 from vmtest.guest.loader.autoattach import Attachment, try_to_attach
 from vmtest.guest.loader.kernel import RunningKernel
 from vmtest.guest.loader.loads import STATISTICS, Loaded, Loader, MisconfiguredError, Wishes, go_on
-from vmtest.guest.loader.reasons import Failure, Reason, explain
+from vmtest.guest.loader.why import explain
 from vmtest.guest.objects import BpfObject, Program
 from vmtest.guest.wire import Wire
 
@@ -64,7 +66,8 @@ class Verification:
         """Every load that is not done yet."""
         for item in self._plan["objects"]:
             self._object(item)
-        self._wire.send("probe", text=_feature_probe())
+        if self._plan.get("probe", True):
+            self._wire.send("probe", text=_feature_probe())
 
     def _object(self, item: Mapping[str, Any]) -> None:
         key = item["key"]
@@ -239,7 +242,14 @@ def _feature_probe() -> str:
     return done.stdout
 
 
-def main(plan: str) -> int:
+def _warm_up() -> None:
+    """Have libbpf and the verifier run once: an emulator translates code at its first use."""
+    number = kinds.program_types().get("socket_filter")
+    if number is not None:
+        libbpf.library().libbpf_probe_bpf_prog_type(number, None)
+
+
+def main(plan: str, waits: bool = False) -> int:
     """Carry out the plan in the file `plan`; returns the exit status."""
     wire = Wire.on_standard_streams()
     try:
@@ -249,6 +259,9 @@ def main(plan: str) -> int:
         print(f"{error.strerror}; {cure}", file=sys.stderr)
         return 1
     wire.hello()
+    if waits:
+        _warm_up()
+        wire.wait()
     path = pathlib.Path(plan)
     Verification(json.loads(path.read_text()), path.parent, wire).run()
     wire.send("finish", status=0)
@@ -256,4 +269,4 @@ def main(plan: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], sys.argv[2:] == ["wait"]))

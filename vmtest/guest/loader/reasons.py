@@ -7,6 +7,7 @@ docs/reference/reason-codes.md; the rules stand in verifierrules.py, libbpfrules
 
 from vmtest.guest.failures import (
     LACKING,
+    NEEDING_BTF,
     Failure,
     Kernel,
     MapShape,
@@ -39,9 +40,6 @@ __all__ = [
 ]
 
 _LOGGED = (*MISTAKES, *VALUES, *VERIFIER, *ENCODING, *RESOURCES)
-
-NEEDING_BTF = frozenset({"map-btf", "object-btf"})
-"""The codes of what is missing where the kernel did not take the object's BTF."""
 
 INSTRUCTION_LIMIT = 1_000_000
 """BPF_COMPLEXITY_LIMIT_INSNS of include/linux/bpf.h: a longer program is not even verified."""
