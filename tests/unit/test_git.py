@@ -29,12 +29,33 @@ def repository(tmp_path: Path) -> Path:
 
 def test_a_commit_with_only_new_files_beside_it_is_clean(repository: Path) -> None:
     (repository / "new.txt").write_text("new\n")
-    assert checkout_of(repository) == Checkout(git(repository, "rev-parse", "HEAD"), dirty=False)
+    assert checkout_of(repository) == Checkout(git(repository, "rev-parse", "HEAD"), False, "trunk")
 
 
 def test_an_edited_file_makes_it_dirty(repository: Path) -> None:
     (repository / "a.txt").write_text("two\n")
-    assert checkout_of(repository) == Checkout(git(repository, "rev-parse", "HEAD"), dirty=True)
+    assert checkout_of(repository) == Checkout(git(repository, "rev-parse", "HEAD"), True, "trunk")
+
+
+def test_a_commit_that_is_no_branch_has_none(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    git(repository, "checkout", "-q", "--detach")
+    found = checkout_of(repository)
+    assert found is not None
+    assert found.branch == ""
+
+
+def test_ci_says_which_branch_a_commit_is_of(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("GITHUB_HEAD_REF", "feature")
+    git(repository, "checkout", "-q", "--detach")
+    found = checkout_of(repository)
+    assert found is not None
+    assert found.branch == "feature"
 
 
 def test_a_folder_below_is_of_the_same_commit(repository: Path) -> None:

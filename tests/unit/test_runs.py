@@ -6,9 +6,11 @@ from vmtest.errors import InfrastructureError, UsageError
 from vmtest.runs.folder import create, find
 
 
-def test_latest_points_to_the_newest_run(tmp_path: Path) -> None:
-    create(tmp_path)
+def test_latest_points_to_the_run_that_became_it(tmp_path: Path) -> None:
+    create(tmp_path).become_latest()
     second = create(tmp_path)
+    second.become_latest()
+    create(tmp_path)
     assert (tmp_path / ".vmtest" / "latest").resolve() == second.path
 
 
@@ -19,6 +21,7 @@ def test_the_folder_keeps_itself_out_of_git(tmp_path: Path) -> None:
 
 def test_a_run_is_found_by_name_beginning_path_and_as_the_latest(tmp_path: Path) -> None:
     run = create(tmp_path)
+    run.become_latest()
     for wanted in (run.name, run.name[:-2], str(run.path), None):
         assert find(tmp_path, wanted).path == run.path
 

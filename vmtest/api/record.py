@@ -25,6 +25,7 @@ from vmtest.report import junit
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 from vmtest.runs.events import EVENTS, EventLog
+from vmtest.runs.latest import Latest
 from vmtest.vm.accel import qemu_version
 
 Write = Callable[[Path, str | bytes], None]
@@ -64,6 +65,7 @@ def carry_out(
     if recording.builds is not None:
         facts |= _suite_facts(settings, recording.builds)
     folder.describe(facts)
+    latest = Latest(folder)
 
     def save(matrix: Matrix) -> None:
         write(folder.path / "matrix.json", matrix_json.render(matrix))
@@ -72,6 +74,7 @@ def carry_out(
 
         def heard(event: Event) -> None:
             log.add(event)
+            latest.hear(event)
             emit(event)
 
         matrix = run_matrix(plan, heard, save, hold=hold, stop=stop)

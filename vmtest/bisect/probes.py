@@ -17,6 +17,7 @@ from vmtest.model.events import Event, KernelFinished, KernelQueued, coming
 from vmtest.model.kernels import Kernel
 from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.runs.folder import RunFolder
+from vmtest.runs.latest import Latest
 
 Emit = Callable[[Event], None]
 
@@ -57,7 +58,10 @@ class Matrices:
         kernels = tuple(every[n] for n in points)
         places = {kernel.name: n for kernel, n in zip(kernels, points, strict=True)}
 
+        latest = Latest(plan.folder)
+
         def emit(event: Event) -> None:
+            latest.hear(event)
             self._emit(event)
             if isinstance(event, KernelFinished) and event.result.status is not Status.CANCELLED:
                 one = self._judge(event.result, f"{below}{event.result.directory}")

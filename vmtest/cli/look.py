@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from vmtest.api.history import since
 from vmtest.cli import common
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix
@@ -71,6 +72,8 @@ def show(matrix: Matrix, folder: RunFolder, stream: TextIO, look: Look = PLAIN) 
     )
     encoding = stream.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding), file=stream)
+    if found := since(folder, matrix):
+        common.say(str(found), stream)
     common.say(f"logs: {os.path.relpath(folder.path)}", stream)
 
 

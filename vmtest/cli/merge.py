@@ -49,6 +49,7 @@ def merge(
         folder = runs.create(project)
         folder.write("matrix.json", matrix_json.render(merged))
         folder.describe({"merged": run, "started": runs.utc_now()})
+        folder.become_latest()
         leave_page(merged, folder.path, look.view(sys.stdout).handle)
         show(merged, folder, sys.stdout, look)
         reports = Reports(junit, markdown, json_file, html)

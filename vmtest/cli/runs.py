@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vmtest.api.history import since, superfluous, take_in
 from vmtest.api.project import load_config
 from vmtest.cli import common, options
 from vmtest.cli.common import dump
-from vmtest.cli.report import read_any
+from vmtest.cli.kernels.prune import parse_age
+from vmtest.cli.report import find_run, read_any
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix, exit_status
 from vmtest.model.text import printable
@@ -35,6 +40,23 @@ LIST = """List the runs that are kept, the latest last.
 
 Example: [bold]vmtest runs list --last 20[/bold]
 """
+SHOW = """Say what a run was: command, commit, kernels, results, and where its files are.
+
+Example: [bold]vmtest runs show 20260101T[/bold]
+"""
+PRUNE = """Delete old runs.
+
+The latest run stays, and the last one of every branch that passed, and what was written to in
+the last hour.  Without an option the last 50 stay.
+
+Example: [bold]vmtest runs prune --keep 20 --older-than 30d --dry-run[/bold]
+"""
+IMPORT = """Take in runs from another machine: folders, or the .zip files of CI artifacts.
+
+Every run that is found below PATH gets its folder in .vmtest/runs. `vmtest merge` joins them.
+
+Example: [bold]vmtest runs import vmtest-logs.zip[/bold]
+"""
 DIFF = """Compare the run B with the run A: what fails now, what is fixed, what still fails.
 
 A and B are names of runs, folders, or matrix.json files; without B it is the latest run.
@@ -43,6 +65,7 @@ The exit status is 1 if something fails that passed before.
 Example: [bold]vmtest runs diff 20260101T 20260102T[/bold]
 """
 WORSE = 1
+_KEPT = 50
 
 
 @app.command("list", help=LIST)
@@ -54,14 +77,83 @@ def list_runs(
     """Print a line a run; one that cannot be read is named with the reason."""
     with common.reported():
         project = _project(config)
-        folders = sorted((project / runs.STATE / "runs").glob("*"))[-last:]
-        rows = [_row(RunFolder(path)) for path in folders if path.is_dir()]
+        rows = [_row(folder) for folder in runs.kept(project)[-last:]]
         if as_json:
             print(dump({"runs": rows}))
         elif not rows:
             common.say(f"there is no run in {project / runs.STATE} yet; start one: vmtest run")
         else:
             _print_table(rows)
+
+
+@app.command("show", help=SHOW)
+def show(
+    run: Annotated[str | None, typer.Argument(help="The run; default: the latest.")] = None,
+    config: options.ConfigOption = None,
+) -> None:
+    """Print what the run's folder says, a fact a line."""
+    with common.reported():
+        folder = find_run(run, config)
+        row, facts = _row(folder), read_facts(folder.path)
+        project = facts.get("project")
+        branch = project.get("branch", "") if isinstance(project, dict) else ""
+        for name, value in row.items():
+            common.say(f"{name:12} {value}")
+        if branch:
+            common.say(f"{'branch':12} {branch}")
+        if "problem" not in row:
+            matrix = read_matrix(folder)
+            for kernel in matrix.kernels:
+                exact = " ".join(filter(None, (kernel.version, kernel.release)))
+                common.say(f"{'kernel':12} {kernel.kernel}: {kernel.status.value} {exact}".rstrip())
+            if found := since(folder, matrix):
+                common.say(f"{'compared':12} {found}")
+        for path in sorted(folder.path.iterdir()):
+            common.say(f"{'file':12} {os.path.relpath(path)}{'/' if path.is_dir() else ''}")
+
+
+@app.command("prune", help=PRUNE)
+def prune(
+    keep: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Keep the last N runs.")
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Delete what is older than this: 12h, 30d, 8w."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be deleted.")
+    ] = False,
+    config: options.ConfigOption = None,
+) -> None:
+    """Choose, remove, say what went and what is left."""
+    with common.reported():
+        if keep is None and older_than is None:
+            keep = _KEPT
+        age = None if older_than is None else parse_age(older_than)
+        project = _project(config)
+        chosen = superfluous(project, time.time(), keep, age)
+        for folder in chosen:
+            if not dry_run:
+                shutil.rmtree(folder.path)
+            common.say(f"{'would remove' if dry_run else 'removed'} {folder.name}")
+        left = len(runs.kept(project)) - (len(chosen) if dry_run else 0)
+        common.say(f"{counted(left, 'run')} {'would be ' if dry_run else ''}left")
+
+
+@app.command("import", help=IMPORT)
+def import_(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Folders or .zip files with runs.")
+    ],
+    config: options.ConfigOption = None,
+) -> None:
+    """Copy each run that is found and not there yet."""
+    with common.reported():
+        project = _project(config)
+        for path in paths:
+            for name, is_new in take_in(path, project):
+                common.say(f"{'imported' if is_new else 'already there:'} {name}")
 
 
 @app.command("diff", help=DIFF)

@@ -35,11 +35,13 @@ def run_git(
 class Checkout:
     """The commit that a folder's repository has checked out.
 
-    ``dirty`` says whether a file that git knows differs from it.
+    ``dirty`` says whether a file that git knows differs from it; ``branch`` is "" where no branch
+    is checked out.
     """
 
     commit: str
     dirty: bool
+    branch: str = ""
 
 
 def checkout_of(folder: Path) -> Checkout | None:
@@ -52,4 +54,12 @@ def checkout_of(folder: Path) -> Checkout | None:
         return None
     told = ("status", "--porcelain", "--untracked-files=no")
     changes = run_git(tool, "-C", str(folder), *told)
-    return Checkout(head.stdout.strip(), changes.returncode != 0 or bool(changes.stdout.strip()))
+    branch = run_git(tool, "-C", str(folder), "symbolic-ref", "--quiet", "--short", "HEAD")
+    dirty = changes.returncode != 0 or bool(changes.stdout.strip())
+    return Checkout(head.stdout.strip(), dirty, branch.stdout.strip() or _branch_in_ci())
+
+
+def _branch_in_ci() -> str:
+    """The branch that a CI system has a commit of checked out; "" where it does not say."""
+    names = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BRANCH_NAME")
+    return next(filter(None, map(os.environ.get, names)), "") if os.environ.get("CI") else ""

@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -50,6 +51,20 @@ class RunFolder:
         """Write the file ``name`` so that a reader sees the whole of it or the old one."""
         write_file(self.path / name, data)
 
+    def become_latest(self) -> None:
+        """Have ``.vmtest/latest`` point here; a run that is nowhere in a project changes nothing.
+
+        Raises nothing: the run is complete without it.
+        """
+        state = self.path.parent.parent
+        if self.path.parent.name != "runs" or state.name != STATE:
+            return
+        link = state / f".latest-{self.name}"
+        with suppress(OSError):
+            link.unlink(missing_ok=True)
+            link.symlink_to(Path("runs") / self.name)
+            link.rename(state / "latest")
+
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Write run.json."""
         self.write("run.json", described(facts))
@@ -71,9 +86,9 @@ def utc_now() -> str:
 
 
 def create(project: Path) -> RunFolder:
-    """A new run folder in ``project``, with ``.vmtest/latest`` pointing to it.
+    """A new run folder in ``project``; raises InfrastructureError when it cannot be written.
 
-    Raises InfrastructureError when it cannot be written.
+    ``.vmtest/latest`` points to it once something ran: ``become_latest``.
     """
     state = project / STATE
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -81,9 +96,6 @@ def create(project: Path) -> RunFolder:
     try:
         path.mkdir(parents=True)
         (state / ".gitignore").write_text("*\n")
-        link = state / f".latest-{path.name}"
-        link.symlink_to(Path("runs") / path.name)
-        link.rename(state / "latest")
     except OSError as error:
         raise InfrastructureError(
             f"cannot write the run's folder {path}: {error.strerror}; "
@@ -92,14 +104,25 @@ def create(project: Path) -> RunFolder:
     return RunFolder(path)
 
 
+def kept(project: Path) -> list[RunFolder]:
+    """The runs of ``project``, the oldest first; none where there is no such folder."""
+    try:
+        paths = sorted((project / STATE / "runs").iterdir())
+    except OSError:
+        return []
+    return [RunFolder(path) for path in paths if path.is_dir()]
+
+
 def find(project: Path, run: str | None) -> RunFolder:
     """The run called ``run`` (a name, its beginning, or a path), the latest without; UsageError."""
     runs = project / STATE / "runs"
     if run is None:
         latest = project / STATE / "latest"
         if not latest.exists():
+            nothing = f" (of {len(kept(project))} that are kept none ran anything)"
             raise UsageError(
-                f"there is no run in {project / STATE} yet; start one with: vmtest run"
+                f"there is no run in {project / STATE} yet{nothing if kept(project) else ''}; "
+                "start one with: vmtest run"
             )
         return RunFolder(latest.resolve())
     if Path(run).is_dir():

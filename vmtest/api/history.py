@@ -1,0 +1,166 @@
+"""A run among those that the project has kept: what fails since one that passed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+from vmtest.api.page import leave_page
+from vmtest.errors import UsageError
+from vmtest.model.results import Matrix, exit_status
+from vmtest.report.diff import compare
+from vmtest.runs import matrix_json
+from vmtest.runs.folder import STATE, RunFolder, create, kept
+from vmtest.runs.read import read_facts, read_matrix
+
+_EARLIER = 30  # runs that are looked at for one that passed
+_MAY_RUN = 3600.0
+_LARGEST = 4 << 30  # bytes of an archive, unpacked
+_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What fails in a run that did not in an earlier one which passed, on the same branch.
+
+    ``new`` counts results: a test or program that fails on two kernels counts twice.
+    """
+
+    run: str
+    branch: str
+    new: int
+
+    def __str__(self) -> str:
+        """``3 new since 20261129T073449Z-3cf43a, the last run on main that passed``."""
+        where = f" on {self.branch}" if self.branch else ""
+        return f"{self.new or 'nothing'} new since {self.run}, the last run{where} that passed"
+
+
+def since(folder: RunFolder, matrix: Matrix) -> Since | None:
+    """``matrix``, the run in ``folder``, against the last one before that passed.
+
+    It is one on the same branch, of the same kind, that had at least one kernel of this one with
+    a result that both have.  None where there is none.
+    """
+    branch = _branch(read_facts(folder.path))
+    for earlier in _before(folder):
+        if _branch(read_facts(earlier.path)) != branch:
+            continue
+        try:
+            old = read_matrix(earlier)
+        except (UsageError, OSError):
+            continue  # another vmtest's, or damaged
+        if exit_status(old) == 0 and _comparable(old, matrix):
+            new = sum(len(d.kernels) for d in compare(old, matrix) if d.worse)
+            return Since(earlier.name, branch, new)
+    return None
+
+
+def superfluous(
+    project: Path, now: float, keep: int | None, older_than: float | None
+) -> list[RunFolder]:
+    """The runs that may go: not among the last ``keep``, older than ``older_than`` seconds.
+
+    The latest stays, so does the last of every branch that passed, and what was written to in
+    the hour before ``now`` (time.time()): it may still run.
+    """
+    every = kept(project)
+    protected = {(project / STATE / "latest").resolve()} | _passed_last(every)
+    chosen = []
+    for place, folder in enumerate(reversed(every)):
+        age = now - folder.path.stat().st_mtime
+        if folder.path.resolve() in protected or age < _MAY_RUN:
+            continue
+        if (keep is None or place >= keep) and (older_than is None or age > older_than):
+            chosen.append(folder)
+    return list(reversed(chosen))
+
+
+def _passed_last(every: list[RunFolder]) -> set[Path]:
+    """The last run of every branch that passed."""
+    last: dict[str, Path] = {}
+    for folder in reversed(every):
+        branch = _branch(read_facts(folder.path))
+        if branch in last:
+            continue
+        with suppress(UsageError, OSError):
+            if exit_status(read_matrix(folder)) == 0:
+                last[branch] = folder.path.resolve()
+    return set(last.values())
+
+
+def take_in(path: Path, project: Path) -> Iterator[tuple[str, bool]]:
+    """Copy the runs in ``path``, a folder or a .zip, into ``project``; their names as they come.
+
+    Each comes with whether it is new.  Only files are taken, no link.  Raises UsageError for a
+    path without a run, and for an archive that is damaged or too big.
+    """
+    with TemporaryDirectory(prefix="vmtest-import-") as scratch:
+        if path.is_file():
+            _unpack(path, Path(scratch))
+        found = sorted((Path(scratch) if path.is_file() else path).rglob("matrix.json"))
+        if not found:
+            raise UsageError(f"{path}: there is no run in it: no matrix.json; name another file")
+        for file in found:
+            matrix = matrix_json.read(file)
+            name = matrix.run if _NAME.fullmatch(matrix.run) else ""
+            target = project / STATE / "runs" / name if name else create(project).path
+            is_new = not name or not target.exists()
+            if is_new:
+                _copy(file.parent, target)
+                leave_page(matrix, target, lambda event: None)
+            yield target.name, is_new
+
+
+def _unpack(archive: Path, into: Path) -> None:
+    try:
+        with ZipFile(archive) as files:
+            if sum(info.file_size for info in files.infolist()) > _LARGEST:
+                raise UsageError(f"{archive}: unpacks to more than {_LARGEST >> 30} GiB")
+            files.extractall(into)  # which leaves no name outside of the folder, and no link
+    except BadZipFile as error:
+        raise UsageError(f"{archive}: is not a .zip file, or is damaged: {error}") from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    """The files of a run, and no link: what a run's folder holds is text to be read."""
+    for file in sorted(source.rglob("*")):
+        if file.is_file() and not file.is_symlink():
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+
+
+def _before(folder: RunFolder) -> Iterator[RunFolder]:
+    """The runs that the project began before this one, the last first."""
+    state = folder.path.parent.parent
+    if state.name != STATE:
+        return
+    earlier = [run for run in kept(state.parent) if run.name < folder.name]
+    yield from reversed(earlier[-_EARLIER:])
+
+
+def _branch(facts: dict[str, Any]) -> str:
+    project = facts.get("project")
+    branch = project.get("branch", "") if isinstance(project, dict) else ""
+    return branch if isinstance(branch, str) else ""
+
+
+def _comparable(old: Matrix, new: Matrix) -> bool:
+    if old.command != new.command:
+        return False
+    return bool(_results(old) & _results(new))
+
+
+def _results(matrix: Matrix) -> set[tuple[str, str, str]]:
+    """What has a result, by kernel: tests, loads; a command as itself."""
+    found = {(k.kernel, t.suite, t.test) for k in matrix.kernels for t in k.tests if t.outcome.ran}
+    found |= {(k.kernel, load.object, load.program) for k in matrix.kernels for load in k.loads}
+    return found or {(k.kernel, "", "") for k in matrix.kernels if k.came_to_something}
