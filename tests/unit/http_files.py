@@ -29,6 +29,7 @@ class Served:
     refused: dict[str, int] = field(default_factory=dict)
     after: Callable[[], None] = lambda: None
     asked: list[tuple[str, str | None]] = field(default_factory=list)
+    authorization: list[str | None] = field(default_factory=list)
     url: str = ""
 
 
@@ -40,6 +41,7 @@ def serving(served: Served) -> Iterator[Served]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             served.asked.append((self.path, wanted))
+            served.authorization.append(self.headers.get("Authorization"))
             if served.statuses and (status := served.statuses.pop(0)) != 200:
                 self.send_error(status)
                 return

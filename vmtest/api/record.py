@@ -19,6 +19,7 @@ from vmtest.matrix.runner import Stop, run_matrix
 from vmtest.model.events import Event, Note
 from vmtest.model.project import Config, ObjectFile
 from vmtest.model.results import KernelResult, Matrix
+from vmtest.model.secrets import words_without_secrets
 from vmtest.model.versions import KernelVersion
 from vmtest.objects import builds as objects
 from vmtest.report import junit
@@ -95,7 +96,7 @@ def facts_of(plan: Plan, arguments: Sequence[str]) -> dict[str, object]:
     """What run.json says: enough to know what ran, and to run it again."""
     checkout = checkout_of(plan.config.directory)
     return {
-        "arguments": list(arguments),
+        "arguments": words_without_secrets(arguments),
         "config": plan.config.file.name,
         "started": runs.utc_now(),
         "kernels": [kernel.name for kernel in plan.kernels],

@@ -15,6 +15,7 @@ from vmtest.command.formats.format import Format
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
 from vmtest.matrix.payload import GUEST_ROOT, guest_code, module_list, tar
+from vmtest.model.secrets import HIDDEN, words_without_secrets
 from vmtest.objects.builds import read_object
 
 WORK = f"{GUEST_ROOT}/work"
@@ -218,8 +219,8 @@ class Command:
 
     @property
     def line(self) -> str:
-        """The command as one would type it."""
-        return shlex.join(self.argv)
+        """The command as one would type it, without its secrets."""
+        return shlex.join(words_without_secrets(self.argv)).replace(f"'{HIDDEN}'", HIDDEN)
 
     @property
     def row(self) -> str:

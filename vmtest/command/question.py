@@ -16,6 +16,7 @@ from vmtest.errors import UsageError
 from vmtest.host.files import Files
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Status
+from vmtest.model.secrets import words_without_secrets
 from vmtest.objects import builds as objects
 from vmtest.rootfs.image import wheel_digests
 
@@ -37,7 +38,7 @@ def work_of_command(settings: Config, line: str, copy: Sequence[str], results: s
         for build in settings.objects
     }
     asked = {
-        "command": argv,
+        "command": words_without_secrets(argv),
         "results": results,
         "copied": [[place, *fact] for place, fact in sorted(copied.facts.items())],
         "objects": sorted(map(list, read)),
@@ -53,7 +54,7 @@ def work_of_command(settings: Config, line: str, copy: Sequence[str], results: s
         ("--exec", line, *options),
         files,
         (suite_of(argv),),
-        tuple(argv),
+        tuple(words_without_secrets(argv)),
     )
 
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from vmtest.errors import UsageError
 from vmtest.host.cache import find_tool
 from vmtest.model.kernels import AptArchive
+from vmtest.model.secrets import without_secrets
 from vmtest.model.versions import PackageVersion
 
 KEYRINGS = Path("/usr/share/keyrings")
@@ -381,7 +382,9 @@ def _check_mirrors(archive: str, distribution: str, found: Mirrors) -> None:
         )
     for one in known:
         if not one.uri.strip() or any(c.isspace() for c in one.uri):
-            raise UsageError(f"{one.source}: {one.uri!r} is not the address of a mirror")
+            raise UsageError(
+                f"{one.source}: {without_secrets(one.uri)!r} is not the address of a mirror"
+            )
 
 
 def _templates_hint(distribution: str) -> str:

@@ -41,6 +41,7 @@ from vmtest.model.kernels import (
     Progress,
     Resolved,
 )
+from vmtest.model.secrets import without_secrets
 from vmtest.model.versions import KernelVersion, PackageVersion, is_pattern
 
 MIRROR_VARIABLE = "VMTEST_MAINLINE_MIRROR"
@@ -99,7 +100,9 @@ class TagList(KeptIndex):
             raise self._failure(error.why, transient=not error.refused) from error
         if not _tags(new):
             new.unlink()
-            raise self._failure(f"{self.base} has no list of tags", transient=False)
+            raise self._failure(
+                f"{without_secrets(self.base)} has no list of tags", transient=False
+            )
         new.rename(place / "tags.html")
         self._refreshed()
 
@@ -211,6 +214,7 @@ def _run_virtme_ng(
         text = why = str(stalled)
     if "No space left" in text:
         raise disk_full(home, f"{name}: downloading {version}")
+    why, base = without_secrets(why), without_secrets(base)
     raise KernelUnavailable(
         f"{name}: virtme-ng could not download {version} from {base}: {why}; nothing was "
         f"stored: check the version, the network and the proxy settings, or name a mirror "

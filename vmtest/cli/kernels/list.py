@@ -63,7 +63,7 @@ def list_kernels(
             print(dump({"store": str(store.root), "kernels": rows}))
         else:
             _print_table(rows)
-            print(f"store: {store.root} ({megabytes(store.size())} of kernels)")
+            common.say(f"store: {store.root} ({megabytes(store.size())} of kernels)")
         unusable = [k for k in settings.kernels if k.gate and k.name in failed]
         raise typer.Exit(common.INFRASTRUCTURE if unusable else 0)
 

@@ -140,7 +140,9 @@ class SuiteState(PackageIndex):
         for folder in ("etc/apt.conf.d", "etc/preferences.d", "lists/partial", "cache/archives"):
             ensure(root / folder)
         (root / "status").touch()
-        write_text(root / "suite.sources", sources_text(self.mirror, self.suite, self.components))
+        # For the owner alone, as apt.conf: an address may have a password.
+        text = sources_text(self.mirror, self.suite, self.components)
+        write_text(root / "suite.sources", text, 0o600)
         options = {
             "Dir": str(root),
             "Dir::Etc": str(root / "etc"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import http.client
 import socket
@@ -21,6 +22,7 @@ from vmtest.host import interrupt
 from vmtest.host.cache import require_space
 from vmtest.host.tarstream import TooLarge
 from vmtest.model.kernels import Progress
+from vmtest.model.secrets import split_user, without_secrets
 
 _ATTEMPTS = 4
 _PAUSE = 1.0
@@ -109,6 +111,7 @@ class DownloadFailed(KernelUnavailable):
     """
 
     def __init__(self, name: str, url: str, why: str, *, refused: bool) -> None:
+        url, why = without_secrets(url), without_secrets(why)
         super().__init__(
             f"{name}: downloading {url} failed: {why}; nothing was stored: check the address, the "
             f"network and the proxy settings, and try again"
@@ -147,7 +150,11 @@ def _continue(
         headers["Range"] = f"bytes={done}-"
         if seen.validator:
             headers["If-Range"] = seen.validator
-    request = urllib.request.Request(url, headers=headers)
+    place, user, password = split_user(url)
+    request = urllib.request.Request(place, headers=headers)
+    if user:
+        both = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {both}")  # nobody else's
     # An opener of its own: the shared one keeps the proxies that it once found.
     opener = urllib.request.build_opener()
     with (
@@ -169,7 +176,7 @@ def _continue(
         if now.total > limit:
             raise _too_large(limit)
         if now.total:
-            require_space(target.parent, now.total - done, f"{name}: downloading {url}")
+            require_space(target.parent, now.total - done, f"{name}: downloading {place}")
         with target.open("ab" if done else "wb") as out:
             pace = _Pace(done)
             while chunk := _read(response, now):

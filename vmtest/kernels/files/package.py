@@ -15,6 +15,7 @@ from vmtest.kernels.files.unpack import fill_from
 from vmtest.kernels.source import spec_of
 from vmtest.kernels.store.store import Manifest, Store
 from vmtest.model.kernels import Kernel, KernelImage, PackageFile, PackageSpec, Progress, Resolved
+from vmtest.model.secrets import without_secrets
 from vmtest.model.versions import KernelVersion
 
 _GROWS = 8
@@ -124,8 +125,9 @@ def _digest(kernel: Kernel, file: PackageFile) -> str:
 
 def _compare(kernel: Kernel, file: PackageFile, found: str) -> None:
     if file.sha256 not in (None, found):
+        place = without_secrets(str(file.place))
         raise KernelUnavailable(
-            f"{kernel.name}: {file.place}: its sha256 is {found} and not {file.sha256}: it is "
+            f"{kernel.name}: {place}: its sha256 is {found} and not {file.sha256}: it is "
             f"damaged, or another file by now; nothing was stored: get it again, or correct "
             f"sha256 in kernels.toml"
         )

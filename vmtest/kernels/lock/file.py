@@ -29,6 +29,7 @@ from vmtest.model.kernels import (
     Resolved,
     TreeSpec,
 )
+from vmtest.model.secrets import without_secrets
 from vmtest.model.versions import KernelVersion
 
 _SCHEMA = 1
@@ -118,7 +119,7 @@ def request_of(spec: KernelSpec, base: Path) -> dict[str, Any]:
     def one(file: PackageFile) -> dict[str, str | None]:
         if isinstance(file.place, Path):
             return {"path": relative(file.place), "sha256": file.sha256}
-        return {"url": file.place, "sha256": file.sha256}
+        return {"url": without_secrets(file.place), "sha256": file.sha256}
 
     match spec:
         case MainlineSpec():
