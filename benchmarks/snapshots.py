@@ -42,7 +42,7 @@ from vmtest.vm.restore import Snapshots, running_guest
 from vmtest.vm.snapshot import save, send
 
 PROJECT = Path(__file__).parents[1]
-COLD: tuple[str, ...] = ()
+COLD = ("--cold",)
 WARM = ("--warm",)
 Samples = dict[str, list[float]]
 

@@ -21,7 +21,7 @@ from vmtest.matrix.job import run_kernel
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.runner import Stop, run_matrix
 from vmtest.matrix.slots import slots
-from vmtest.model.events import Event, KernelFinished, KernelQueued, Preparing
+from vmtest.model.events import Event, KernelFinished, KernelQueued, Note, Preparing
 from vmtest.model.kernels import Kernel, KernelImage, Resolved, RootImage
 from vmtest.model.project import Config
 from vmtest.model.results import Matrix, Status
@@ -73,6 +73,7 @@ class Stage:
         emit: Callable[[Event], None] = lambda event: None,
         save: Callable[[Matrix], None] = lambda matrix: None,
         stop: Stop | None = None,
+        warm: bool | None = False,
     ) -> Matrix:
         plan = Plan(
             config=cast(Config, SimpleNamespace(archives={})),
@@ -81,6 +82,7 @@ class Stage:
             cache=self.folder / "cache",
             folder=RunFolder(self.folder / "run"),
             jobs=jobs,
+            warm=warm,
         )
 
         def heard(event: Event) -> None:
@@ -313,6 +315,15 @@ class Elsewhere(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self.down = True
+
+
+def test_guests_that_boot_because_none_can_be_saved_are_told_of_once(stage: Stage) -> None:
+    matrix = stage.run(warm=None)
+    assert [kernel.start for kernel in matrix.kernels] == ["cold"] * 3
+    assert [kernel.note for kernel in matrix.kernels] == [""] * 3
+    notes = [event.text for event in stage.events if isinstance(event, Note)]
+    assert len(notes) == 1, notes
+    assert "boots, because its guest cannot be saved: its root is a folder" in notes[0]
 
 
 def test_another_executor_gets_values_and_its_results_are_the_matrix(stage: Stage) -> None:

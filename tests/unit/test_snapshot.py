@@ -8,6 +8,7 @@ import shutil
 import socket
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from vmtest.model.versions import KernelVersion
 from vmtest.vm import restore
 from vmtest.vm.accel import QEMU, Probe
 from vmtest.vm.machine import MachineSpec
-from vmtest.vm.restore import Snapshots, key_of, unfit
+from vmtest.vm.restore import Snapshots, key_of, unfit, where_saved
 from vmtest.vm.snapshot import (
     Snapshot,
     SnapshotError,
@@ -158,7 +159,34 @@ def test_what_cannot_be_saved_says_why(
     spec: MachineSpec, change: dict[str, dict[str, str]], why: str
 ) -> None:
     parts = {name: replace(getattr(spec, name), **value) for name, value in change.items()}
-    assert why in unfit(replace(spec, **parts))
+    changed = replace(spec, **parts)
+    assert why in unfit(changed.image, changed.root)
+
+
+@pytest.mark.parametrize(
+    ("warm", "accelerator", "used"),
+    [
+        (None, Accelerator.TCG, True),
+        (None, Accelerator.KVM, False),
+        (True, Accelerator.KVM, True),
+        (False, Accelerator.TCG, False),
+    ],
+)
+def test_guests_are_restored_where_booting_is_slow_or_where_that_is_asked_for(
+    warm: bool | None, accelerator: Accelerator, used: bool, spec: MachineSpec, tmp_path: Path
+) -> None:
+    found = where_saved(tmp_path, warm, accelerator, spec.image, spec.root)
+    assert found == (tmp_path if used else None, "")
+
+
+def test_what_nobody_asked_for_and_cannot_be_is_told_apart_from_what_is_not_wanted(
+    spec: MachineSpec, tmp_path: Path
+) -> None:
+    root = replace(spec.root, kind="host")
+    where = partial(where_saved, tmp_path, accelerator=Accelerator.TCG, image=spec.image, root=root)
+    assert where(None) == (None, "its root is a folder of the host's")
+    assert where(False) == (None, "")
+    assert where(True) == (tmp_path, "")  # the kernel's note says why it was not saved
 
 
 # --- the cache of snapshots --------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_another_project_with_its_own_suite_and_build(
         """
     )
     files = ("--junit", "j.xml", "--markdown", "m.md", "--json", "m.json")
-    said = vmtest("run", *files, cwd=folder)
+    said = vmtest("run", "--cold", *files, cwd=folder)
     ends(said, 0, "PASSED", "2 passed", image.release)
     assert (folder / "out" / "program.txt").read_text() == "a program\n"
     run = folder / ".vmtest" / "latest"

@@ -46,7 +46,7 @@ def odd(tmp_path: Path, image: KernelImage, root: RootImage) -> Path:
 def loads_a_module(folder: Path, **environment: str) -> None:
     """Assert that the project in ``folder`` boots its kernel, with that kernel's modules."""
     command = "modprobe dummy && grep -o ^dummy /proc/modules"
-    said = vmtest("exec", "--", "sh", "-c", command, cwd=folder, environment=environment)
+    said = vmtest("exec", "--cold", "--", "sh", "-c", command, cwd=folder, environment=environment)
     assert said.status == 0, said
     assert "dummy" in said.out, said
 

@@ -58,7 +58,7 @@ class BisectRequest:
     archive: str | None = None
     resume: bool = False
     accelerator: str = "auto"
-    warm: bool = False
+    warm: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class CommandRequest:
     locked: bool = False
     jobs: int | None = None
     accelerator: str = "auto"
-    warm: bool = False
+    warm: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class VerifyRequest:
     against: str | None = None
     jobs: int | None = None
     accelerator: str = "auto"
-    warm: bool = False
+    warm: bool | None = None
 
 
 def plan_verify(

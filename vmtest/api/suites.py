@@ -27,8 +27,8 @@ class SuitesRequest:
     ``kernels`` are patterns (none: those tagged ``default``), ``suites`` names (none: all),
     ``objects`` builds as ``NAME=PATH[@RANGE]`` in place of those of kernels.toml, ``options``
     go to pytest; ``narrowed`` says that these leave tests out.  ``warm`` restores guests from
-    snapshots; ``keep_going`` takes a fresh guest for the tests behind one that ends its guest.
-    ``locked`` takes the kernels of
+    snapshots, False boots them, None restores them where they are emulated.  ``keep_going`` takes
+    a fresh guest for the tests behind one that ends its guest.  ``locked`` takes the kernels of
     kernels.lock.  ``jobs`` VMs run at once (None: as many as there is room for).
     """
 
@@ -40,7 +40,7 @@ class SuitesRequest:
     locked: bool = False
     jobs: int | None = None
     accelerator: str = "auto"
-    warm: bool = False
+    warm: bool | None = None
     keep_going: bool = False
 
 

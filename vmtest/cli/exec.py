@@ -43,7 +43,7 @@ def exec_(
     config: options.ConfigOption = None,
     locked: options.LockedOption = False,
     accel: options.AccelOption = "auto",
-    warm: options.WarmOption = False,
+    warm: options.WarmOption = None,
     junit_file: options.JunitOption = None,
     markdown_file: options.MarkdownOption = None,
     json_file: options.JsonOption = None,

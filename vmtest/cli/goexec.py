@@ -41,7 +41,7 @@ def go_exec(
     object_: options.ObjectOption = None,
     config: options.ConfigOption = None,
     accel: options.AccelOption = "auto",
-    warm: options.WarmOption = False,
+    warm: options.WarmOption = None,
 ) -> None:
     """Run the program in a guest; the module's EXAMPLE is its help."""
     program, *arguments = command

@@ -63,9 +63,12 @@ JobsOption = Annotated[
 ]
 AccelOption = Annotated[str, typer.Option("--accel", help="QEMU's accelerator: auto, kvm or tcg.")]
 WarmOption = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--warm", help="Restore guests from snapshots instead of booting; save those that boot."
+        "--warm/--cold",
+        help="Restore guests from snapshots and save those that boot, or boot them all. "
+        "Default: warm where kernels are emulated, cold with KVM.",
+        show_default=False,
     ),
 ]
 KeepGoingOption = Annotated[

@@ -43,7 +43,7 @@ def run(
     object_: options.ObjectOption = None,
     config: options.ConfigOption = None,
     accel: options.AccelOption = "auto",
-    warm: options.WarmOption = False,
+    warm: options.WarmOption = None,
     keep_going: options.KeepGoingOption = False,
     junit_file: options.JunitOption = None,
     markdown_file: options.MarkdownOption = None,

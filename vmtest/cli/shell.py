@@ -31,7 +31,7 @@ from vmtest.suites.payload import Payload, pack_suites, suites_root
 from vmtest.vm import accel
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.machine import MachineSpec
-from vmtest.vm.restore import Snapshots, running_guest, unwatched
+from vmtest.vm.restore import Snapshots, running_guest, unwatched, where_saved
 
 EXAMPLE = """Open a shell in a freshly booted kernel, or run one command in it.
 
@@ -49,7 +49,7 @@ def shell(
     ] = None,
     object_: options.ObjectOption = None,
     accelerator: options.AccelOption = "auto",
-    warm: options.WarmOption = False,
+    warm: options.WarmOption = None,
     config: options.ConfigOption = None,
 ) -> None:
     """Boot, install, hand over the terminal, pass the status on."""
@@ -62,9 +62,10 @@ def shell(
         cache, files = default_cache(), Files()
         spec = _spec(settings, wanted, cache, files, accelerator)
         payload = _payload(settings, builds, spec.image.version, files)
-        snapshots = Snapshots(cache if warm else None)
+        saved, why = where_saved(cache, warm, spec.probe.accelerator, spec.image, spec.root)
+        snapshots = Snapshots(saved)
         status = _hand_over(spec, wanted, payload, command or [], snapshots)
-        for note in snapshots.notes:
+        for note in [f"booted, and not saved: {why}"] if why else snapshots.notes:
             _told(f"note: {note}")
         raise typer.Exit(status)
 

@@ -72,7 +72,7 @@ def verify(
     timeout: options.LoadTimeoutOption = 60.0,
     jobs: options.JobsOption = None,
     accel: options.AccelOption = "auto",
-    warm: options.WarmOption = False,
+    warm: options.WarmOption = None,
     config: options.ConfigOption = None,
     color: options.ColorOption = "auto",
     quiet: options.QuietOption = False,

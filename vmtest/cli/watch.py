@@ -58,6 +58,9 @@ def watch(
     expression: options.TestsOption = None,
     jobs: options.JobsOption = None,
     accel: options.AccelOption = "auto",
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Boot every kernel anew instead of restoring guests.")
+    ] = False,
     bell: Annotated[
         bool, typer.Option("--bell", help="Ring the terminal's bell when all is done.")
     ] = False,
@@ -88,6 +91,7 @@ def watch(
             jobs=jobs,
             accelerator=accel,
             arguments=tuple(sys.argv[1:]),
+            warm=not cold,
         )
         load = project.load_config if what is What.RUN else project.load_config_or_builtin
         screen = Screen(bell=bell, command=_words(notify))

@@ -16,6 +16,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from threading import Lock
 
 from vmtest.errors import InfrastructureError, KernelUnavailable, SessionLost, VmtestError
@@ -44,6 +45,7 @@ from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import utc_now
 from vmtest.runs.rows import kept
 from vmtest.vm import accel
+from vmtest.vm.restore import where_saved
 
 _SPOILT = "damaged-cache"
 """In a kernel's folder: what it wrote while it ran on damaged files."""
@@ -120,6 +122,7 @@ class _Runner:
         # Kernels that are here and wait for the guest image: they tell how far it is.
         self._waiting: set[str] = set()
         self._told = False
+        self._told_boots = False
         # Kernels that ran on damaged files of the cache, and how those were.
         self._spoilt: dict[str, CacheDamaged] = {}
         self._emit = emit
@@ -154,8 +157,18 @@ class _Runner:
             note="; ".join(
                 part for part in (note, config_note, guest.note, self._mended(kernel)) if part
             ),
-            snapshots=self.plan.cache if self.plan.warm else None,
+            snapshots=self._snapshots(kernel, image, guest, probe),
         )
+
+    def _snapshots(
+        self, kernel: Kernel, image: KernelImage, root: RootImage, probe: accel.Probe
+    ) -> Path | None:
+        plan = self.plan
+        found, why = where_saved(plan.cache, plan.warm, probe.accelerator, image, root)
+        if why and not self._told_boots:
+            self._told_boots = True
+            self._post(Note(f"{kernel.name} boots, because its guest cannot be saved: {why}"))
+        return found
 
     def _probe(self, image: KernelImage) -> accel.Probe:
         try:

@@ -31,7 +31,7 @@ from vmtest.host.cache import (
 from vmtest.host.seal import Entry, seal
 from vmtest.host.virtme import find_vng
 from vmtest.kernels.kconfig import share_of
-from vmtest.model.kernels import Accelerator
+from vmtest.model.kernels import Accelerator, KernelImage, RootImage
 from vmtest.vm.accel import QEMU
 from vmtest.vm.folder import VmFolder
 from vmtest.vm.machine import Machine, MachineSpec
@@ -55,17 +55,32 @@ def unwatched(machine: Machine, stack: ExitStack) -> None:
     """What nobody but its caller looks after."""
 
 
-def unfit(spec: MachineSpec) -> str:
-    """Why a guest of ``spec`` cannot be saved, "" when it can."""
-    if spec.root.kind != "disk":
+def unfit(image: KernelImage, root: RootImage) -> str:
+    """Why no guest of them can be saved, "" when it can."""
+    if root.kind != "disk":
         return "its root is a folder of the host's"
-    if share_of(spec.image) != "9p":
+    if share_of(image) != "9p":
         return "its kernel mounts what is the host's by virtiofs"
-    if not spec.image.digest or not spec.root.digest:
+    if not image.digest or not root.digest:
         return "nothing tells its kernel or its root from another"
     if find_vng().parent != Path(sys.executable).parent:
         return "virtme-ng is not installed in vmtest's own environment"
     return ""
+
+
+def where_saved(
+    cache: Path, warm: bool | None, accelerator: Accelerator, image: KernelImage, root: RootImage
+) -> tuple[Path | None, str]:
+    """The cache with the snapshots to use, None where guests boot.
+
+    With ``warm`` of None guests are restored where they are emulated.  Where they cannot be,
+    the second says why; whoever asked for it is told in each kernel's note.
+    """
+    if warm is None:
+        why = unfit(image, root) if accelerator is Accelerator.TCG else ""
+        warm = accelerator is Accelerator.TCG and not why
+        return (cache if warm else None), why
+    return (cache if warm else None), ""
 
 
 def key_of(spec: MachineSpec) -> str:
@@ -132,7 +147,7 @@ class Snapshots:
 
     def find(self, spec: MachineSpec) -> Snapshot | None:
         """The snapshot of ``spec``, whole as far as its stamps tell; None when there is none."""
-        if self._root is None or unfit(spec):
+        if self._root is None or unfit(spec.image, spec.root):
             return None
         entry = self._entry(self._root, spec)
         try:
@@ -176,7 +191,7 @@ class Snapshots:
         """An empty folder to save a guest of ``spec`` to; None when that cannot or need not be."""
         if self._root is None:
             return None
-        if why := unfit(spec):
+        if why := unfit(spec.image, spec.root):
             self._note(f"booted, and not saved for the next time: {why}")
             return None
         entry = self._entry(self._root, spec)

@@ -53,6 +53,7 @@ class WatchRequest:
     jobs: int | None = None
     accelerator: str = "auto"
     arguments: tuple[str, ...] = ()
+    warm: bool = True
 
 
 class Screen(Protocol):
@@ -155,7 +156,8 @@ class _Session:
             if stage is None and not self._idle and self._state.inputs is not None:
                 self._idle = True
                 self._screen.waits()
-                self._kept.guests.fill()
+                if self._request.warm:
+                    self._kept.guests.fill()
             news = self._feed.take(wait=stage is None)
             if isinstance(news, Saved):
                 self._screen.saved(news.paths)
@@ -211,7 +213,7 @@ class _Session:
                     narrowed=True,
                     jobs=request.jobs,
                     accelerator=request.accelerator,
-                    warm=True,
+                    warm=request.warm,
                 ),
                 _unheard,
             )
@@ -231,7 +233,7 @@ class _Session:
             rules=Rules(FailOn(rejected=True), self._before),
             jobs=request.jobs,
             accelerator=request.accelerator,
-            warm=True,
+            warm=request.warm,
         )
         return plan_verify(settings, wanted, _unheard, stack)
 

@@ -108,7 +108,7 @@ def bisect(
     archive: shared.ArchiveOption = None,
     resume: shared.ResumeOption = False,
     accel: options.AccelOption = "auto",
-    warm: options.WarmOption = False,
+    warm: options.WarmOption = None,
     config: options.ConfigOption = None,
 ) -> None:
     """Search; the module's EXAMPLE is its help."""
