@@ -229,3 +229,20 @@ def test_silence_of_another_kind_stays_unexplained() -> None:
 def test_what_an_attachment_is_refused_for_refuses_no_load() -> None:
     line = "libbpf: elf: failed to open x.bpf.o: No such file or directory\n"
     assert explain(Failure("ENOENT", line), MODERN).code == "object"
+
+
+@pytest.mark.parametrize("error", ["Permission denied", "-EACCES"])
+def test_a_program_that_reads_beyond_an_event_says_so(error: str) -> None:
+    line = f"prog 'p': failed to attach to tracepoint 'sched/sched_switch': {error}"
+    reason = not_attached(line, "EACCES", program_type="tracepoint")
+    assert reason.code == "context-access"
+    assert "events/sched/sched_switch/format" in reason.remedy
+
+
+@pytest.mark.parametrize("error", ["Device or resource busy", "-EBUSY", "-16"])
+def test_a_function_whose_start_cannot_be_patched_is_told(error: str) -> None:
+    """memcpy, say, which is written in assembler."""
+    line = f"prog 'p': failed to attach: {error}"
+    reason = not_attached(line, "EBUSY", program_type="tracing", section="fentry/memcpy")
+    assert (reason.code, "cannot attach to memcpy" in reason.text) == ("attach-target", True)
+    assert not_attached(line, "EBUSY", program_type="xdp", section="xdp").code == "unknown"

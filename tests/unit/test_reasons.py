@@ -1078,6 +1078,11 @@ def test_a_kernel_that_lets_no_such_program_sleep_lacks_something() -> None:
             "in (0x0; 0x1)",
             "the program returns -1, and this kernel takes 0 or 1 from programs of type lsm",
         ),
+        (
+            "At program exit the register R0 has smin=4294967295 smax=4294967295 should have been "
+            "in [0, 1]",
+            "the program returns -1, and this kernel takes 0 or 1 from programs of type lsm",
+        ),
     ],
 )
 def test_a_return_value_is_told_with_what_is_allowed(line: str, text: str) -> None:
@@ -1155,3 +1160,32 @@ def test_btf_that_was_refused_without_a_log_is_told_by_libbpfs_line() -> None:
     said = "libbpf: Error loading .BTF into kernel: -22. BTF is optional, ignoring.\n"
     reason = explain(Failure("EINVAL", said, log="missing btf func_info"), MODERN)
     assert "Error loading .BTF into kernel: -22" in reason.text
+
+
+@pytest.mark.parametrize(
+    ("step", "how", "remedy"),
+    [
+        ("7: (63) *(u32 *)(r1 +24) = r2", "writes 4 bytes at offset 24", "write only fields"),
+        ("7: (61) r0 = *(u32 *)(r1 +24)", "reads 4 bytes at offset 24", "look at the fields"),
+        ("", "reads or writes 4 bytes at offset 24", "look at the fields"),
+    ],
+)
+def test_an_access_to_the_context_is_told_with_what_it_does(
+    step: str, how: str, remedy: str
+) -> None:
+    line = "invalid bpf_context access off=24 size=4"
+    trace = f"; c->level = 3;\n{step}\n{line}\n"
+    refused = Failure("EACCES", log=line, trace=trace, program_type="cgroup_sockopt")
+    reason = explain(refused, MODERN)
+    assert f"the program {how} of its context" in reason.text
+    assert reason.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("attach_type", "what"), [("trace_fexit", "function"), ("trace_raw_tp", "tracepoint")]
+)
+def test_what_has_fewer_arguments_is_called_what_it_is(attach_type: str, what: str) -> None:
+    line = "func 'sched_switch' doesn't have 7-th argument"
+    refused = Failure("EACCES", log=line, program_type="tracing", attach_type=attach_type)
+    text = explain(refused, MODERN).text
+    assert text.startswith(f"the {what} sched_switch of this kernel has fewer arguments")

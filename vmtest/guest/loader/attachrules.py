@@ -175,6 +175,34 @@ def _symbol(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reason:
     )
 
 
+def _event(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reason | None:
+    if errno_said(match["error"]) != "EACCES":
+        return None
+    name = match["name"]
+    return Reason(
+        "context-access",
+        f"the program reads beyond the record of the tracepoint {name} on this kernel",
+        f"read only the fields of /sys/kernel/tracing/events/{name}/format, which may differ "
+        "between kernels, or take a tp_btf or raw_tp program",
+        f"log: {match.string}",
+        name=name.rpartition("/")[2],
+    )
+
+
+def _start(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reason | None:
+    if errno_said(match["error"]) != "EBUSY" or failure.program_type not in ("tracing", "lsm"):
+        return None
+    name = failure.section.rpartition("/")[2]
+    return Reason(
+        "attach-target",
+        f"this kernel cannot attach to {name}: the function has no place for it at its start "
+        "(it is written in assembler, or notrace), or something else is attached there",
+        f'take SEC("kprobe/{name}"), or name a function that it calls or that calls it',
+        f"log: {match.string}",
+        name=name,
+    )
+
+
 _NO_FILE = said(
     "user-target",
     "the guest has no file {path}, or none that libbpf can read",
@@ -228,4 +256,6 @@ ATTACHING = rules(
         _NOT_TOLD,
     ),
     (_PROGRAM + r"failed to attach to xdp: ", _xdp),
+    (_PROGRAM + r"failed to attach to tracepoint '(?P<name>[^']*)': (?P<error>.*)$", _event),
+    (_PROGRAM + r"failed to attach: (?P<error>.*)$", _start),
 )

@@ -7,6 +7,7 @@ less.
 import re
 
 from vmtest.guest.failures import Failure, Kernel, Reason, rules
+from vmtest.guest.loader import verifierlog
 
 # What the verifier calls the values that an argument may have.
 _KINDS = {
@@ -96,10 +97,14 @@ def _range(text: str) -> str:
     """A range of numbers as the verifier writes it; "" for one that it does not know."""
     if bounds := _BOUNDS.search(text) or _SIGNED.search(text):
         least, most = int(bounds["least"]), int(bounds["most"])
+        if _INT_MAX < least == most < 2 * (_INT_MAX + 1):
+            least = most = least - 2 * (_INT_MAX + 1)  # an int that is negative
         return _between(least, most) if abs(least) <= _INT_MAX and abs(most) <= _INT_MAX else ""
     if tnum := _TNUM.search(text):
         value, mask = int(tnum["value"], 0), int(tnum["mask"], 0)
         least = value - _WORD if value >= _WORD // 2 else value
+        if _INT_MAX < least < 2 * (_INT_MAX + 1):
+            least -= 2 * (_INT_MAX + 1)
         return _between(least, least + mask) if mask < _INT_MAX else ""
     return ""
 
@@ -135,6 +140,53 @@ def _unmodifiable(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> R
         "/sys/kernel/debug/error_injection/list",
         f"log: {match.string}",
         name=name,
+    )
+
+
+_STEP = re.compile(r"\d+: \([0-9a-f]{2}\) (?P<text>.*)$")
+_STORE = re.compile(r"(?:lock )?\*\(u\d+ \*\)\(r\d+ ")
+_LOAD = re.compile(r"[rw]\d+ = \*\([us]\d+ \*\)\(r\d+ ")
+_PLACE = re.compile(r".*access off=(?P<offset>-?\d+) size=(?P<size>\d+)")
+
+
+def context(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reason | None:
+    """An access to the context that its type does not allow, as far as the log shows which."""
+    # Of a function's arguments the line above says more: which function, and which of them.
+    if any(line.startswith("func '") for line in verifierlog.findings(failure.log)):
+        return None
+    steps = [step["text"] for line in failure.trace.splitlines() if (step := _STEP.match(line))]
+    writes = bool(steps and _STORE.match(steps[-1]))
+    how = "writes" if writes else "reads" if steps and _LOAD.match(steps[-1]) else "reads or writes"
+    place = _PLACE.match(match.string)
+    part = f"{place['size']} bytes at offset {place['offset']}" if place else "a part"
+    remedy = (
+        "look at the fields that include/uapi/linux/bpf.h and the type's is_valid_access() allow; "
+        "for a newer field ask with bpf_core_field_exists(), or build a variant"
+    )
+    if writes:
+        remedy = (
+            "write only fields that the type's is_valid_access() lets programs write (comments in "
+            "include/uapi/linux/bpf.h say which), or use the helper that is made for it"
+        )
+    return Reason(
+        "context-access",
+        f"the program {how} {part} of its context, which this kernel does not allow to programs "
+        f"of type {failure.program_type or 'its own'} there",
+        remedy,
+        f"log: {match.string}",
+    )
+
+
+def too_few_arguments(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reason:
+    """A program of tracing that reads an argument which its function or tracepoint lacks."""
+    what = "tracepoint" if failure.attach_type == "trace_raw_tp" else "function"
+    return Reason(
+        "arguments",
+        f"the {what} {match['name']} of this kernel has fewer arguments than the program reads: "
+        f"none at place {match['place']}",
+        f"read only those that this kernel's {what} has (bpftool btf dump file "
+        "/sys/kernel/btf/vmlinux), or build a variant",
+        f"log: {match.string}",
     )
 
 

@@ -7,7 +7,7 @@ import re
 
 from vmtest.guest import helpers
 from vmtest.guest.failures import Failure, Kernel, Make, Reason, lacking, listed, rules, said
-from vmtest.guest.loader import instructions, libbpfage, mistakerules, valuerules, verifierlog
+from vmtest.guest.loader import instructions, libbpfage, mistakerules, valuerules
 
 _HELPER_CONFIG = {
     # Helper: the symbol, and the program types to whose programs it is given with that symbol only;
@@ -326,12 +326,6 @@ _READ_ONLY = said(
     "the program writes to memory that it may only read",
     "write through the helper or kfunc that is made for it, or copy the value first",
 )
-_CONTEXT = said(
-    "context-access",
-    "the program reads or writes a part of its context that this kernel does not give to its type",
-    "look at the fields that include/uapi/linux/bpf.h and the type's is_valid_access() allow; for "
-    "a newer field ask with bpf_core_field_exists(), or build a variant",
-)
 _GLOBAL = said(
     "global-function",
     "a global function has arguments or a result that the verifier cannot check by themselves",
@@ -417,13 +411,6 @@ def _memory(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | 
         "bpf_core_read()",
         f"log: {match.string}",
     )
-
-
-def _context(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
-    # Of a function's arguments the line above says more: which function, and which of them.
-    if any(line.startswith("func '") for line in verifierlog.findings(failure.log)):
-        return None
-    return _CONTEXT(match, failure, kernel)
 
 
 def _map_for_helper(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason:
@@ -653,7 +640,7 @@ VERIFIER = rules(
     ),
     (
         r"(?:\d+: )?invalid bpf_context access off=|invalid access to context",
-        _context,
+        valuerules.context,
     ),
     (
         r"helper call might sleep in a non-sleepable prog|program must be sleepable to call |"
@@ -681,12 +668,7 @@ VERIFIER = rules(
     (r"access beyond (?:struct|the end of member) |access beyond ", _STRUCT),
     (
         r"func '(?P<name>[^']+)' doesn't have (?P<place>\d+)-th argument",
-        said(
-            "arguments",
-            "the function {name} of this kernel has fewer arguments than the program reads",
-            "read only those that this kernel's function has (bpftool btf dump file "
-            "/sys/kernel/btf/vmlinux), or build a variant",
-        ),
+        valuerules.too_few_arguments,
     ),
     (
         r"attach_btf_id \d+ is not a function|.* is not modifiable$|"
