@@ -12,6 +12,7 @@ import typer
 from vmtest.cli.main import app
 from vmtest.config import file as configuration
 from vmtest.config import schema
+from vmtest.manual import generate
 from vmtest.model.loads import Change, LoadResult, Verdict
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.objects.compile import build_all
@@ -33,11 +34,6 @@ def of_root(path: Path) -> str:
 def reference(name: str) -> str:
     """A page of the reference."""
     return (DOCS / "reference" / name).read_text(encoding="utf-8")
-
-
-def generate() -> Any:
-    """The hook of the site."""
-    return script("generate")
 
 
 def script(name: str) -> Any:
@@ -160,7 +156,7 @@ def test_every_key_of_kernels_toml_is_explained(table: Any) -> None:
 
 
 def test_every_reason_code_is_in_the_reference() -> None:
-    codes = {code for code, _text, _remedy in generate().rule_texts()}
+    codes = {code for code, _text, _remedy in generate.rule_texts()}
     assert "helper" in codes
     page = reference("reason-codes.md")
     assert [code for code in sorted(codes) if f"`{code}`" not in page] == []
@@ -199,18 +195,18 @@ def test_every_place_for_generated_text_has_a_generator() -> None:
         for page in PAGES
         for name in re.findall(r"<!-- generated: (.*) -->", page.read_text(encoding="utf-8"))
     ]
-    assert sorted(places) == sorted(generate().GENERATORS)
+    assert sorted(places) == sorted(generate.GENERATORS)
 
 
 @pytest.mark.parametrize("name", ["kernels-toml", "reasons", "matrix-schema"])
 def test_generated_text_has_no_words_of_python(name: str) -> None:
-    text = generate().GENERATORS[name]()
+    text = generate.GENERATORS[name]()
     assert len(text) > 1000
     assert not re.search(r"Annotated|Optional|NoneType|<class", text)
 
 
 def test_generated_commands_have_their_examples() -> None:
-    text = generate().cli()
+    text = generate.cli()
     assert text.startswith("## `vmtest run`\n")
     assert "```sh\nvmtest run --kernel '>=6.1,<6.13' --suite sendmsg -k ipv4 -x\n```" in text
     assert "<span" not in text

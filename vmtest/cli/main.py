@@ -8,6 +8,7 @@ import typer
 
 from vmtest.cli import (
     build,
+    docs,
     doctor,
     goexec,
     image,
@@ -18,6 +19,7 @@ from vmtest.cli import (
     report,
     run,
     runs,
+    setup,
     shell,
     verify,
     watch,
@@ -72,6 +74,8 @@ app.command("verify", help=verify.EXAMPLE)(verify.verify)
 app.command("watch", help=watch.EXAMPLE)(watch.watch)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
+app.command("setup", help=setup.EXAMPLE)(setup.setup)
+app.command("docs", help=docs.EXAMPLE)(docs.docs)
 kernels.app.command("available", help=available.AVAILABLE)(available.available)
 kernels.app.command("presets", help=presets.PRESETS)(presets.presets)
 kernels.app.command("add", help=presets.ADD)(presets.add)

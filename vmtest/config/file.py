@@ -87,7 +87,7 @@ def find(start: Path) -> Path:
             return candidate
     raise UsageError(
         f"there is no kernels.toml in {start} nor above it; "
-        "write one (docs/reference/kernels-toml.md), or name one with `config` FILE"
+        "`vmtest init` writes one, `vmtest docs kernels-toml` explains it, `config` FILE names one"
     )
 
 

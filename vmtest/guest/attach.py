@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Attaching programs, for as long as a `with` lasts."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What BTF says: where global variables lie, how structures are laid out, what a kernel has."""
 
 import ctypes

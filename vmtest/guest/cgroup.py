@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Control groups (v2) of a test: made, entered and removed.
 
 A socket belongs to the group its process was in when it was made, for life: programs of a cgroup

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What is closed at the end of a `with`."""
 
 import abc

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What is known of a refused load or attachment, what can be asked of the kernel, and the answer.
 
 Values and small makers of them, for the modules that hold the rules.

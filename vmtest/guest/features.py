@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the running kernel can do: questions by name, asked of the kernel and not of its version."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The helpers of BPF by their numbers, and the version of Linux that each came with.
 
 From `enum bpf_func_id` of include/uapi/linux/bpf.h, which grows at its end only; the last helper is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What exists in the kernel for BPF's sake: programs, maps, links, pins and control groups.
 
 Taken before and after, the difference is what somebody left behind.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """libbpf.so.1 by ctypes: its functions, its errors and its messages.
 
 Written for libbpf 1.1, whose conventions hold for all of 1.x: a function that returns an int

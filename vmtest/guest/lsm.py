@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Whether the kernel calls BPF programs at its LSM hooks: only where the BPF LSM is active."""
 
 import pathlib

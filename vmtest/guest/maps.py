@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """BPF maps: keys and values are bytes, of exactly the sizes the map was made with."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """BPF objects: opened, adjusted, loaded, and their programs and maps by name."""
 
 import contextlib

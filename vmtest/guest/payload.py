@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Where the payload's files lie in the guest."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The pytest plugin of the guest: tells the host about every test as it happens.
 
 One JSON object a line.  The host answers the start of each test with one byte,

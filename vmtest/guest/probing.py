@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Loading tiny programs and making small maps, to see what the running kernel takes."""
 
 import ctypes

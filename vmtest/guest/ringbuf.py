@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Reading a BPF ring buffer."""
 
 import ctypes

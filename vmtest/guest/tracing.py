@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What bpf_trace_printk() prints: the kernel's trace_pipe."""
 
 import contextlib

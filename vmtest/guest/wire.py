@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The guest's end of the line to the host: JSON lines out, single bytes back."""
 
 from __future__ import annotations

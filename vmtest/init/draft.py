@@ -181,7 +181,7 @@ jobs:
       - run: |
           python3 -m venv .venv
           .venv/bin/pip install "$VMTEST"
-          .venv/bin/python -m vmtest.host
+          .venv/bin/vmtest setup
           .venv/bin/vmtest COMMAND --markdown summary.md --junit junit.xml
       - run: test ! -e summary.md || cat summary.md >> "$GITHUB_STEP_SUMMARY"
         if: always()
@@ -208,7 +208,7 @@ kernels:
     - apt-get update && apt-get install -y --no-install-recommends python3-venv git
     - python3 -m venv .venv
     - .venv/bin/pip install "$VMTEST"
-    - .venv/bin/python -m vmtest.host
+    - .venv/bin/vmtest setup
     - .venv/bin/vmtest COMMAND --junit junit.xml
   artifacts:
     when: always

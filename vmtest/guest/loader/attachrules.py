@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Why an accepted program could not be attached where its section says. Pure.
 
 The lines are libbpf's, of 1.1 to 1.7; where it finds nothing to attach to it says nothing at all.

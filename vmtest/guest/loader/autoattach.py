@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Attaching a program for a moment, where that takes no knowledge of its application."""
 
 import contextlib

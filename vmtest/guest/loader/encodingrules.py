@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the verifier says of a whole program: encoding, limits, BTF, rights, bugs. Pure.
 
 In the wordings of Linux 5.10 to 7.3. verifierrules.py comes first: it knows the instructions that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What of newer Linux the instructions of a program use: pure functions of bytes.
 
 From Documentation/bpf/standardization/instruction-set.rst and include/uapi/linux/bpf.h.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the running kernel has and has not, by asking it. Answers are kept."""
 
 import contextlib

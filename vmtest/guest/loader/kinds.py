@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """libbpf's names of program, attach and map types, and their numbers.
 
 libbpf itself is the table: its `libbpf_bpf_*_type_str()` name every number that it knows.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What newer versions of libbpf know, told where an older one refuses just that. Pure.
 
 Versions are those of upstream's releases; Debian's packages of 1.1, 1.4, 1.5 and 1.7 agree.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What libbpf's own lines mean, in the wordings of libbpf 1.1 to 1.7. Pure.
 
 Since 1.6 libbpf says an errno by its name (`-ESRCH`), before it said a number (`-3`) or words

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Loading an object as a whole, and each of its programs alone: verdict, cost and reason."""
 
 import contextlib

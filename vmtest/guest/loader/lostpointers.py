@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a register held before it became a plain number, in a verifier's log at level 1. Pure.
 
 Kernels say `invalid mem access 'scalar'` of a pointer that a call released or moved as of any other

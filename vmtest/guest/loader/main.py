@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Loads objects as a plan says, and tells the host what became of each load. A script of its own.
 
     python3 main.py PLAN [wait]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Why a map could not be made: by its shape, and by what the kernel makes instead. Pure."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Mistakes for which the general words of the other rules would mislead. Pure.
 
 In the wordings of Linux 5.10 to 7.3; these rules come before those of verifierrules.py.

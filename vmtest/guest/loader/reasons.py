@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Why a kernel did not take a program: codes, each with its evidence. Pure.
 
 A code is given only on the strength of a line of the log or of a probe of that very kernel;

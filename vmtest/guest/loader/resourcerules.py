@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the verifier says of memory, of what lives in it, and of what a call wants. Pure.
 
 In the wordings of Linux 5.10 to 7.3; verifierrules.py comes first.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which members of the struct_ops maps of an object file are zero, read from the file itself.
 
 libbpf 1.1 gives nobody the initial value of such a map.

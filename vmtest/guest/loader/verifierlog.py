@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Reading what the verifier and libbpf wrote: pure functions of text."""
 
 import re

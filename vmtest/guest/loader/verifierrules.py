@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the lines of a verifier's log mean, in the wordings of Linux 5.10 to 7.3. Pure.
 
 The rules are tried in their order on every line, from the last line on.

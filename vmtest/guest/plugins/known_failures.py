@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Applies the `[[known_failure]]` entries that the host chose for this kernel: a pytest plugin.
 
 `$VMTEST_KNOWN_FAILURES` names a JSON file: `root` as for patterns.matches(), and `entries` with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The marker `needs`, a pytest plugin: a test for a feature is skipped exactly where it is missing.
 
 `@pytest.mark.needs("so_netns_cookie")`; the names are those of vmtest.guest.features.question().

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Patterns of `[[known_failure]]`: which tests one means."""
 
 import re

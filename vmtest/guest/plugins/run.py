@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Runs pytest in the guest with its events on standard output.  A script of its own.
 
 Standard input carries the host's answers, standard output events only, and

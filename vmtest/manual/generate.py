@@ -1,8 +1,7 @@
-"""What the documentation takes from the code, as a hook of mkdocs.
+"""What the documentation takes from the code: options, tables of kernels.toml, reasons, schemas.
 
-A line ``<!-- generated: NAME -->`` in a page becomes the Markdown of the function NAME below when
-the site is built. Nothing generated is committed. The README and its neighbours become pages of
-the site as they are, so the first page is the README.
+A line ``<!-- generated: NAME -->`` in a page stands for the Markdown of the function NAME below.
+It is filled in when the page is shown or the site is built. Nothing generated is committed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -23,48 +22,18 @@ import vmtest
 from vmtest.config import schema
 from vmtest.model.results import Matrix
 
-if TYPE_CHECKING:
-    from mkdocs.config.defaults import MkDocsConfig
-    from mkdocs.structure.files import Files
-    from mkdocs.structure.pages import Page
-
-ROOT = Path(__file__).resolve().parent.parent
 _PLACE = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
-_PAGES = {
-    "README.md": "index.md",
-    "CHANGELOG.md": "changelog.md",
-    "CONTRIBUTING.md": "contributing.md",
-    "SECURITY.md": "security.md",
-}
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that lie beside docs/ in the repository."""
-    from mkdocs.structure.files import File  # only a build has mkdocs
-
-    for name, page in _PAGES.items():
-        text = with_site_links((ROOT / name).read_text(encoding="utf-8"))
-        files.append(File.generated(config, page, content=text))
-    return files
-
-
-def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Fill in what is generated; raises KeyError for a name that no function has."""
+def filled(markdown: str) -> str:
+    """A page with what is generated; raises KeyError for a name that no function has."""
     return _PLACE.sub(lambda match: GENERATORS[match[1]](), markdown)
-
-
-def with_site_links(text: str) -> str:
-    """``text`` of a file in the repository's root, with links that hold in the site."""
-    text = re.sub(r"\]\(docs/", "](", text)
-    for name, page in _PAGES.items():
-        text = text.replace(f"]({name})", f"]({page})")
-    return text.replace("](LICENSE)", "](https://spdx.org/licenses/GPL-2.0-only.html)")
 
 
 def cli() -> str:
     """Every command with its options, from typer."""
     argv = [sys.executable, "-m", "typer", "vmtest.cli.main", "utils", "docs", "--name", "vmtest"]
-    made = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=ROOT)
+    made = subprocess.run(argv, capture_output=True, text=True, check=True)
     text = made.stdout.partition("\n## ")[2]  # the page has its own introduction
     bold = re.compile(r'Example: <span style="font-weight: bold">(.*?)</span>', re.DOTALL)
     text = bold.sub(lambda m: f"```sh\n{html.unescape(m[1])}\n```", text)
