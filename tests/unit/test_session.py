@@ -6,12 +6,13 @@ import io
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import paramiko
 import pytest
 
-from vmtest.errors import DeadlineExceeded, SessionRefused
-from vmtest.vm.session import Keys, SshSession
+from vmtest.errors import DeadlineExceeded, SessionLost, SessionRefused
+from vmtest.vm.session import Completed, Keys, SshSession
 
 
 class Guest(paramiko.ServerInterface):  # type: ignore[misc]  # ships no types
@@ -96,3 +97,121 @@ def test_input_that_a_guest_does_not_take_is_not_waited_for(guest: Guest, keys: 
     with pytest.raises(DeadlineExceeded, match="the guest does not answer while sending"):
         stream.send(bytes(64 << 20))  # more than any window
     session.close()
+
+
+def answer(guest: Guest, channel: paramiko.Channel, command: bytes) -> None:
+    """What a guest makes of a command: its words in their order, once it has had input or its end.
+
+    So the answer to the start of the command comes first, as an sshd has it.
+    """
+    channel.recv(1)
+    for word in command.decode().split():
+        match word.partition("=")[::2]:
+            case "out", text:
+                channel.sendall(text.encode())
+            case "err", text:
+                channel.sendall_stderr(text.encode())
+            case "exit", status:
+                channel.send_exit_status(int(status))
+            case "die", _:
+                guest.transport.close()
+                return
+            case "end", _:
+                channel.close()
+
+
+class Answering(Guest):
+    """A guest whose commands are what they shall do."""
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        threading.Thread(target=answer, args=(self, channel, command), daemon=True).start()
+        return True
+
+
+@pytest.fixture
+def answering(keys: Keys) -> Iterator[SshSession]:
+    guest = Answering(keys, "")
+    session = SshSession.open(guest.here, keys, 20, patience=5)
+    yield session
+    session.close()
+    guest.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["exit=0", "end"], Completed(0, b"", b"")),
+        (["out=a", "exit=3", "end"], Completed(3, b"a", b"")),
+        (["err=b", "out=a", "err=c", "exit=1", "end"], Completed(1, b"a", b"bc")),
+        (["out=a", "end"], Completed(-1, b"a", b"")),  # a signal ended it
+        ([f"out={'x' * 100_000}", "exit=0", "end"], Completed(0, b"x" * 100_000, b"")),
+    ],
+    ids=["nothing", "output", "both streams", "a signal", "much"],
+)
+def test_a_command_brings_its_status_and_its_words(
+    words: list[str], completed: Completed, answering: SshSession
+) -> None:
+    assert answering.run(words) == completed
+
+
+def test_a_guest_that_dies_under_a_command_is_lost(answering: SshSession) -> None:
+    with pytest.raises(SessionLost, match="ended while a command ran"):
+        answering.run(["out=a", "die"])
+    assert not answering.alive
+
+
+def test_a_guest_that_died_starts_no_command(answering: SshSession) -> None:
+    with pytest.raises(SessionLost):
+        answering.run(["die"])
+    with pytest.raises(SessionLost, match="the SSH session ended while starting true"):
+        answering.run(["true"])
+
+
+@pytest.mark.parametrize("call", ["put", "get"])
+def test_a_guest_that_died_takes_and_gives_no_file(call: str, answering: SshSession) -> None:
+    with pytest.raises(SessionLost):
+        answering.run(["die"])
+    with pytest.raises(SessionLost, match="/tmp/x: "):
+        answering.put(b"", "/tmp/x") if call == "put" else answering.get("/tmp/x")
+
+
+def test_a_check_that_raises_ends_the_wait_for_a_command(answering: SshSession) -> None:
+    def check() -> None:
+        raise SessionLost("cancelled")
+
+    with pytest.raises(SessionLost, match="cancelled"):
+        answering.run(["out=a"], check=check)
+
+
+def test_a_command_has_exited_before_its_children_let_its_output_go(answering: SshSession) -> None:
+    stream = answering.stream(["exit=4"])
+    stream.send(b"x")
+    while not stream.exited():
+        assert stream.receive(0.1) == (b"", b"")
+    assert stream.status() == 4
+
+
+def test_a_guest_that_hangs_up_before_it_greets_is_lost_with_a_reason(keys: Keys) -> None:
+    here, there = socket.socketpair()
+    there.close()
+    with here, pytest.raises(SessionLost, match=r"ended while connecting: \S"):
+        SshSession.open(here, keys, 5)
+
+
+def test_a_guest_that_speaks_no_ssh_is_lost(keys: Keys) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(b"sh: sshd: not found\n" * 200)
+        with pytest.raises(SessionLost, match="ended while connecting: "):
+            SshSession.open(here, keys, 5)
+
+
+def test_a_guest_that_says_nothing_is_late(keys: Keys) -> None:
+    here, there = socket.socketpair()
+    with here, there, pytest.raises(DeadlineExceeded, match="key exchange and login took over 1 s"):
+        SshSession.open(here, keys, 1)
+
+
+def test_another_guests_key_is_refused(guest: Guest, keys: Keys) -> None:
+    with pytest.raises(SessionRefused, match="host key is not the one we gave it"):
+        SshSession.open(guest.here, replace(keys, host_public=Keys.make().host_public), 20)

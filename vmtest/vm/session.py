@@ -143,7 +143,7 @@ def _lost(what: str) -> Iterator[None]:
         raise DeadlineExceeded(f"the guest does not answer while {what}", "answer") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         raise SessionLost(
-            f"the SSH session ended while {what}: {error or 'end of file'}"
+            f"the SSH session ended while {what}: {str(error) or 'end of file'}"
         ) from error
 
 
