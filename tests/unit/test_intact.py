@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from test_seal import KEY, MODULE, fill, rewrite, rot
 
-from vmtest.errors import InfrastructureError
 from vmtest.host.cache import put_aside, write_json
 from vmtest.host.seal import Entry, seal
 from vmtest.kernels.store.store import Store
@@ -200,12 +199,3 @@ def test_a_restored_guest_on_an_image_that_its_kernel_cannot_read_is_no_failed_t
     judging = watched(image, root, lambda: None)
     judging.watch([restored])
     assert judging.verdict(result(Status.FAILED), tmp_path).status is Status.INFRA_ERROR
-
-
-def test_one_command_is_told_of_damage_by_an_error(ran: Ran) -> None:
-    image, root, kernel, _ = ran
-    rot(kernel, MODULE)
-    intact = watched(image, root, lambda: None)
-    with pytest.raises(InfrastructureError, match=r"is damaged .* run the command again"):
-        intact.check()
-    assert not kernel.place.exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,14 +14,16 @@ from vmtest.api.inputs import build_first
 from vmtest.cli import common, options
 from vmtest.cli.terminal import interact
 from vmtest.config import select
-from vmtest.errors import BootError, SessionLost, UsageError, VmtestError
+from vmtest.errors import InfrastructureError, SessionLost, UsageError, VmtestError
 from vmtest.host.files import Files
 from vmtest.kernels import Store, default_cache, kconfig, source_for
-from vmtest.matrix.intact import Intact
+from vmtest.matrix.bench import Bench, Job
+from vmtest.matrix.intact import CacheDamaged
+from vmtest.matrix.job import run_kernel
 from vmtest.matrix.payload import GUEST_ROOT, install
-from vmtest.model.kernels import Kernel
+from vmtest.model.kernels import Kernel, KernelImage
 from vmtest.model.project import Config, ObjectFile, network_of
-from vmtest.model.results import OWN_FAULT
+from vmtest.model.results import OWN_FAULT, KernelResult, Status
 from vmtest.model.versions import KernelVersion
 from vmtest.objects import builds as objects
 from vmtest.rootfs.prepare import prepare_root
@@ -29,9 +31,7 @@ from vmtest.runs.folder import STATE, utc_today
 from vmtest.suites import known
 from vmtest.suites.payload import Payload, pack_suites, suites_root
 from vmtest.vm import accel
-from vmtest.vm.deadlines import Scale
-from vmtest.vm.machine import MachineSpec
-from vmtest.vm.restore import Snapshots, running_guest, unwatched, where_saved
+from vmtest.vm.restore import where_saved
 
 EXAMPLE = """Open a shell in a freshly booted kernel, or run one command in it.
 
@@ -60,40 +60,79 @@ def shell(
         builds = objects.override(settings.objects, given)
         build_first(settings, _told)
         cache, files = default_cache(), Files()
-        spec = _spec(settings, wanted, cache, files, accelerator)
-        payload = _payload(settings, builds, spec.image.version, files)
-        saved, why = where_saved(cache, warm, spec.probe.accelerator, spec.image, spec.root)
-        snapshots = Snapshots(saved)
-        status = _hand_over(spec, wanted, payload, command or [], snapshots)
-        for note in [f"booted, and not saved: {why}"] if why else snapshots.notes:
-            _told(f"note: {note}")
-        raise typer.Exit(status)
+        image = _image(settings, wanted, cache)
+        root = prepare_root(settings, cache, _told, files)
+        probe = accel.choose(image.image, cache, accelerator)
+        saved, why = where_saved(cache, warm, probe.accelerator, image, root)
+        if why:
+            _told(f"{wanted.name} boots, because its guest cannot be saved: {why}")
+        folder = settings.directory / STATE / "shell" / wanted.name
+        folder.mkdir(parents=True, exist_ok=True)
+        job = Job(
+            kernel=wanted,
+            image=image,
+            root=root,
+            task=Interaction(_payload(settings, builds, image.version, files), command or []),
+            probe=probe,
+            directory=folder,
+            vcpus=wanted.cpus,
+            note=kconfig.check(image, root.kind),
+            snapshots=saved,
+        )
+        raise typer.Exit(hand_over(job))
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """The task of having ``command``, or a shell, on the user's terminal."""
+
+    payload: Payload
+    command: list[str]
+
+    @property
+    def objects(self) -> tuple[tuple[str, str], ...]:
+        """Name and sha256 of each BPF object of the payload."""
+        return self.payload.objects
+
+    def run(self, bench: Bench, result: KernelResult) -> KernelResult:
+        """Boot, install, hand over the terminal; raises BootError, VmtestError, OSError."""
+        job = bench.job
+        with bench.guest(network_of(self.payload.suites)) as guest:
+            session, config = guest.session, job.image.config
+            install(session, self.payload.archive, bench.check, config, job.root.libraries)
+            if not self.command:
+                where = f"{job.image.release} on {job.probe.accelerator}"
+                _told(f"{where}; the payload is in {GUEST_ROOT}")
+            try:
+                status = interact(session, self.command or ["bash"], self.payload.pythonpath)
+            except SessionLost as error:
+                raise VmtestError(f"{job.kernel.name}: {guest.machine.cause_of_death()}") from error
+        return replace(result, status=Status.PASSED, reason="", exit_status=status)
+
+
+def hand_over(job: Job) -> int:
+    """Have ``job``, an interaction, done; its exit status.
+
+    Raises VmtestError when the guest did not boot or died, or ran on damaged files.
+    """
+    try:
+        result = run_kernel(job)
+    except CacheDamaged as error:
+        raise InfrastructureError(f"{error}: it was removed; run the command again") from error
+    if result.note:
+        _told(f"note: {result.note}")
+    if result.exit_status is None:
+        raise VmtestError(result.reason)
+    return result.exit_status
 
 
 def _told(line: str) -> None:
     common.say(line, sys.stderr)
 
 
-def _spec(
-    settings: Config, wanted: Kernel, cache: Path, files: Files, accelerator: str
-) -> MachineSpec:
-    """The machine, once kernel and guest image are there."""
+def _image(settings: Config, wanted: Kernel, cache: Path) -> KernelImage:
     store, source = Store(cache), source_for(wanted, settings.archives)
-    image = source.fetch(source.resolve(wanted, store), store)
-    root = prepare_root(settings, cache, _told, files)
-    kconfig.check(image, root.kind)
-    folder = settings.directory / STATE / "shell"
-    folder.mkdir(parents=True, exist_ok=True)
-    return MachineSpec(
-        image=image,
-        root=root,
-        probe=accel.choose(image.image, cache, accelerator),
-        log=folder / f"{wanted.name}.log",
-        memory_mib=wanted.memory_mib,
-        cpus=wanted.cpus,
-        cmdline=wanted.cmdline,
-        network=network_of(settings.suites),
-    )
+    return source.fetch(source.resolve(wanted, store), store)
 
 
 def _payload(
@@ -105,41 +144,6 @@ def _payload(
     chosen = objects.choose(builds, version)
     modules = objects.modules_for(builds, version)
     return pack_suites(suites, suites, chosen, expected, files, modules)
-
-
-def _hand_over(
-    spec: MachineSpec, wanted: Kernel, payload: Payload, command: list[str], snapshots: Snapshots
-) -> int:
-    """Boot, and give the terminal to ``command`` or a shell; its exit status."""
-    image, intact = spec.image, Intact(spec.image, spec.root)
-    with ExitStack() as stack:
-        intact.before()
-        stack.callback(snapshots.close)
-        scale = Scale.now(spec.probe.seconds, wanted.cpus)
-        boot = scale.apply(wanted.limits).boot
-        try:
-            guest = stack.enter_context(
-                running_guest(spec, snapshots, boot, scale.factor, unwatched)
-            )
-        except BootError:
-            intact.check()
-            raise
-        machine, session = guest.machine, guest.session
-        stack.callback(session.close)
-        intact.watch(snapshots.used)
-        intact.begin()
-        install(session, payload.archive, lambda: None, image.config, spec.root.libraries)
-        if not command:
-            accelerator = spec.probe.accelerator
-            _told(f"{image.release} on {accelerator}; the payload is in {GUEST_ROOT}")
-        try:
-            status = interact(session, command or ["bash"], payload.pythonpath)
-        except SessionLost as error:
-            intact.check()
-            raise VmtestError(f"{wanted.name}: {machine.cause_of_death()}") from error
-        intact.check()
-        snapshots.publish()
-    return status
 
 
 def _one(kernels: tuple[Kernel, ...], pattern: str) -> tuple[Kernel]:

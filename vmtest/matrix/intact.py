@@ -157,17 +157,6 @@ class Intact:
             self._hash()
         return self._found
 
-    def check(self) -> None:
-        """Raise InfrastructureError when a guest ran on damaged files, which are removed."""
-        found = self._look()
-        if found is None:
-            return
-        cure = "get the file again"
-        if found.entry is not None:
-            found.entry.take_away()
-            cure = "it was removed: run the command again, which makes it anew"
-        raise InfrastructureError(f"{found.damage}; {cure}")
-
     def verdict(self, result: KernelResult, logs: Path) -> KernelResult:
         """``result`` if all that its guest ran on was whole, from before it until now.
 

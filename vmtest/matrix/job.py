@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def run_kernel(
 ) -> KernelResult:
     """Have the task of ``job`` done in its kernel, and judge.
 
-    Raises nothing but CacheDamaged: then the kernel is to be run again, on new files.
+    Raises nothing but CacheDamaged (run the kernel again, on new files), and KeyboardInterrupt on
+    the main thread.
     """
     cancellation = cancellation or Cancellation()
     started = time.monotonic()
@@ -65,37 +67,42 @@ def run_kernel(
         guest=job.root.digest,
     )
     bench = Bench(job, emit, cancellation, hold, keeps)
+    with closing(bench.snapshots) as snapshots:
+        result = _worked(bench, result)
+        result = replace(
+            result,
+            boot_seconds=bench.boot_seconds,
+            duration=round(time.monotonic() - started, 2),
+            start=bench.start,
+        )
+        if cancellation.requested:
+            return result
+        result = bench.intact.verdict(result, job.directory)
+        snapshots.publish()
+    note = "; ".join(part for part in (result.note, *snapshots.notes) if part)
+    return replace(result, note=note)
+
+
+def _worked(bench: Bench, result: KernelResult) -> KernelResult:
+    """``result`` after the task, or after the error that ended it."""
+    job = bench.job
     try:
         forget(job.directory)
         bench.intact.before()
         if not bench.intact.damaged:
-            result = job.task.run(bench, result)
+            return job.task.run(bench, result)
     except (VmtestError, OSError) as error:
-        if cancellation.requested:
-            result = replace(result, status=Status.CANCELLED, reason="interrupted")
-        elif isinstance(error, BootError):
-            result = replace(
-                result,
-                status=Status.BOOT_FAILED,
-                reason=str(error),
-                console_tail=bench.console_tail,
-            )
-        else:
-            result = kept(job.directory, result)
-            result = replace(result, status=Status.INFRA_ERROR, reason=_words(error))
+        if bench.cancelled:
+            return replace(result, status=Status.CANCELLED, reason="interrupted")
+        if isinstance(error, BootError):
+            tail = bench.console_tail
+            failed = Status.BOOT_FAILED
+            return replace(result, status=failed, reason=str(error), console_tail=tail)
+        result = kept(job.directory, result)
+        return replace(result, status=Status.INFRA_ERROR, reason=_words(error))
     except Exception as error:
-        result = broke(result, error, job.directory)
-    duration = round(time.monotonic() - started, 2)
-    result = replace(result, boot_seconds=bench.boot_seconds, duration=duration, start=bench.start)
-    try:
-        if cancellation.requested:
-            return result
-        result = bench.intact.verdict(result, job.directory)
-        bench.snapshots.publish()
-    finally:
-        bench.snapshots.close()
-    note = "; ".join(part for part in (result.note, *bench.snapshots.notes) if part)
-    return replace(result, note=note)
+        return broke(result, error, job.directory)
+    return result
 
 
 def refused(kernel: Kernel, error: Exception) -> KernelResult:

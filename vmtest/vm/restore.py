@@ -51,10 +51,6 @@ Begun = Callable[[Machine, ExitStack], None]
 """Called with a machine that has been started and the stack that is left when it ends."""
 
 
-def unwatched(machine: Machine, stack: ExitStack) -> None:
-    """What nobody but its caller looks after."""
-
-
 def unfit(image: KernelImage, root: RootImage) -> str:
     """Why no guest of them can be saved, "" when it can."""
     if root.kind != "disk":
