@@ -64,7 +64,7 @@ def loading(
 
 @pytest.fixture(scope="module")
 def events(loading: Loading, kernel: KernelImage) -> list[Any]:
-    return loading.run(asked_of(kernel, loading.names), WISHES, attach=True)
+    return loading.run(asked_of(kernel, loading.names), WISHES, attach=True, probe=True)
 
 
 def asked_of(kernel: KernelImage, names: Sequence[str]) -> list[str]:

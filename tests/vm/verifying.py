@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import vmtest
-from vmtest.matrix.payload import GUEST_ROOT, LAY_CONFIG, in_guest_environment
+from vmtest.matrix.payload import (
+    GUEST_ROOT,
+    LAY_CONFIG,
+    guest_environment,
+    in_guest_environment,
+)
 from vmtest.verify.events import EVENTS, Load, Object, Traced
 from vmtest.vm.session import SshSession
 
 Event = Mapping[str, Any]
+# One guest starts many loaders: each but the first finds its modules compiled.
+ENVIRONMENT = {**guest_environment(), "PYTHONPYCACHEPREFIX": "/tmp/compiled"}
+del ENVIRONMENT["PYTHONDONTWRITEBYTECODE"]
 
 
 class Loading:
@@ -52,10 +60,13 @@ class Loading:
             {"key": name, "file": f"objects/{name}.o", **(wishes or {}).get(name, {})}
             for name in names
         ]
-        told = {"objects": entries, "config": "config", **plan}
+        # The probe of the kernel's features takes longer than most of what is loaded here.
+        told = {"objects": entries, "config": "config", "probe": False, **plan}
         self.session.put(json.dumps(told).encode(), f"{GUEST_ROOT}/verify.json")
         script = [f"{GUEST_ROOT}/vmtest/guest/loader/main.py", f"{GUEST_ROOT}/verify.json"]
-        stream = self.session.stream(in_guest_environment([*before, "python3", *script]))
+        stream = self.session.stream(
+            in_guest_environment([*before, "python3", *script], ENVIRONMENT)
+        )
         events: list[Event] = []
         rest, errors = b"", b""
         while (got := stream.receive(120)) is not None:
