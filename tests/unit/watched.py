@@ -57,6 +57,10 @@ class WatchedSuite:
 
     def execute(self, *options: str, limits: Limits = LIMITS) -> None:
         self.install()
+        self.execute_installed(*options, limits=limits)
+
+    def execute_installed(self, *options: str, limits: Limits = LIMITS) -> None:
+        """Run what is in the guest already."""
         argv = pytest_argv(self.payload, sys.executable, options)
         # A guest has none of the plugins that are installed here, which take 3 s to import.
         alone = [*argv[:2], "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *argv[2:]]

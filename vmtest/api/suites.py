@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vmtest.api.inputs import build_first
@@ -16,8 +17,12 @@ from vmtest.model.project import Config, ObjectFile, Suite
 from vmtest.model.results import Matrix
 from vmtest.objects import builds as objects
 from vmtest.runs import folder as runs
+from vmtest.runs.read import read_matrix
 from vmtest.suites.collect import only_collects, stand_ins
+from vmtest.suites.failed import Failed, failed
 from vmtest.suites.task import SuitesTaskFactory
+
+_LAST = 10  # runs that are asked for what did not pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,8 @@ class SuitesRequest:
     ``objects`` builds as ``NAME=PATH[@RANGE]`` in place of those of kernels.toml, ``options``
     go to pytest; ``narrowed`` says that these leave tests out.  ``warm`` restores guests from
     snapshots, False boots them, None restores them where they are emulated.  ``keep_going`` takes
-    a fresh guest for the tests behind one that ends its guest.  ``locked`` takes the kernels of
+    a fresh guest for the tests behind one that ends its guest.  ``last_failed`` runs only what did
+    not pass in the last runs, ``failed_first`` that first.  ``locked`` takes the kernels of
     kernels.lock.  ``jobs`` VMs run at once (None: as many as there is room for).
     """
 
@@ -42,6 +48,8 @@ class SuitesRequest:
     accelerator: str = "auto"
     warm: bool | None = None
     keep_going: bool = False
+    last_failed: bool = False
+    failed_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ def plan_suites(
     suites = select.select_suites(settings.suites, request.suites)
     if not suites:
         raise UsageError(f"{settings.file}: there is no [[suite]]; add one")
+    again = _failed(settings, request)
+    suites = suites if again is None else again.suites(suites)
     builds = objects.override(settings.objects, given)
     needed = {name for suite in suites for name in suite.objects}
     check_patterns(settings, request.kernels)
@@ -81,8 +91,9 @@ def plan_suites(
         suites,
         builds,
         request.options,
-        narrowed=request.narrowed,
+        narrowed=request.narrowed or request.last_failed,
         keep_going=request.keep_going,
+        failed=again,
     )
     tasks.read()
     return _planned(settings, request, suites, tasks, needed)
@@ -97,6 +108,7 @@ def _planned(
 ) -> PlannedSuites:
     cache, builds = default_cache(), tasks.objects
     kernels, resolved = choose_kernels(settings, request.kernels, cache, request.locked)
+    kernels = _that_failed(kernels, tasks.failed)
     default = {kernel.name for kernel in select.select_kernels(settings.kernels, [], {})}
     if not default <= {kernel.name for kernel in kernels}:
         tasks = replace(tasks, narrowed=True)
@@ -131,6 +143,32 @@ def _planned(
         files=tasks.files,
     )
     return PlannedSuites(plan, builds, collects)
+
+
+def _failed(settings: Config, request: SuitesRequest) -> Failed | None:
+    if not (request.last_failed or request.failed_first):
+        return None
+    return failed(_last_runs(settings), only=request.last_failed)
+
+
+def _last_runs(settings: Config) -> Iterator[Matrix]:
+    """The matrices of the last runs, the newest first; those that cannot be read left out."""
+    for folder in reversed(runs.kept(settings.directory)[-_LAST:]):
+        with suppress(UsageError, OSError):
+            yield read_matrix(folder)
+
+
+def _that_failed(kernels: tuple[Kernel, ...], again: Failed | None) -> tuple[Kernel, ...]:
+    """The kernels that have something to run; raises UsageError where none has."""
+    if again is None or not again.only:
+        return kernels
+    left = tuple(kernel for kernel in kernels if kernel.name in again.tests)
+    if not left:
+        raise UsageError(
+            f"on {', '.join(kernel.name for kernel in kernels)} nothing failed in the last runs; "
+            "leave --last-failed out"
+        )
+    return left
 
 
 def _standing_in(

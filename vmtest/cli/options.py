@@ -127,6 +127,14 @@ DurationsOption = Annotated[
     int | None,
     typer.Option(metavar="N", help="List the N slowest tests in each kernel's pytest.log."),
 ]
+LastFailedOption = Annotated[
+    bool,
+    typer.Option("--last-failed", "--lf", help="Only what did not pass in the last runs."),
+]
+FailedFirstOption = Annotated[
+    bool,
+    typer.Option("--failed-first", "--ff", help="What did not pass in the last runs comes first."),
+]
 CollectOption = Annotated[
     bool, typer.Option("--collect-only", help="List the tests of each kernel; run none.")
 ]

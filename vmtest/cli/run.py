@@ -39,6 +39,8 @@ def run(
     maxfail: options.MaxFailOption = None,
     durations: options.DurationsOption = None,
     collect_only: options.CollectOption = False,
+    last_failed: options.LastFailedOption = False,
+    failed_first: options.FailedFirstOption = False,
     jobs: options.JobsOption = None,
     object_: options.ObjectOption = None,
     config: options.ConfigOption = None,
@@ -60,6 +62,8 @@ def run(
         common.check_accelerator(accel)
         if keep_going and (exitfirst or maxfail is not None):
             raise UsageError("--keep-going goes on after a failure: leave -x and --maxfail out")
+        if last_failed and failed_first:
+            raise UsageError("--last-failed and --failed-first: give one of them")
         look = Look.asked(color, quiet, verbose)
         settings = project.load_config(config)
         passed_on = _passed_on(pytest_options or [])
@@ -75,6 +79,8 @@ def run(
             accelerator=accel,
             warm=warm,
             keep_going=keep_going,
+            last_failed=last_failed,
+            failed_first=failed_first,
         )
         reports = Reports(junit_file, markdown_file, json_file, html_file)
         view = look.view(sys.stdout)

@@ -20,7 +20,7 @@ MODULES = "modules"
 """The payload's file with the names of the kernel's modules that are loaded before anything."""
 
 
-KNOWN_FAILURES = "known_failures.json"
+KNOWN_FAILURES, FAILED = "known_failures.json", "failed.json"
 
 
 def module_list(modules: Sequence[str]) -> dict[str, bytes]:
@@ -148,8 +148,10 @@ def library_path(version: str) -> str:
 
 PYTEST_SIDE = {
     # Not options of run.py: pytest started by hand in `vmtest shell` judges alike.
-    "PYTEST_PLUGINS": "vmtest.guest.plugins.known_failures,vmtest.guest.plugins.needs",
+    "PYTEST_PLUGINS": "vmtest.guest.plugins.known_failures,vmtest.guest.plugins.needs,"
+    "vmtest.guest.plugins.failed",
     "VMTEST_KNOWN_FAILURES": f"{GUEST_ROOT}/{KNOWN_FAILURES}",
+    "VMTEST_FAILED": f"{GUEST_ROOT}/{FAILED}",
 }
 """What a pytest in the guest judges a suite's tests by.
 

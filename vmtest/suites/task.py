@@ -22,6 +22,7 @@ from vmtest.runs.folder import utc_today
 from vmtest.runs.rows import COLLECTED, RESULTS
 from vmtest.suites import again, known
 from vmtest.suites.collect import collected, only_collects
+from vmtest.suites.failed import PLACE, Failed
 from vmtest.suites.payload import Payload, pack_suites, suites_root
 from vmtest.suites.process import DONE, Run, Sink, pytest_argv
 from vmtest.vm.machine import Machine
@@ -35,11 +36,13 @@ class SuitesTask:
     """``payload`` run by one pytest process, with ``options`` of pytest's own.
 
     With ``keep_going`` a test that ends its guest costs itself: the rest go on in a fresh one.
+    ``failed`` says which tests run alone, or first.
     """
 
     payload: Payload
     options: tuple[str, ...] = ()
     keep_going: bool = False
+    failed: Failed | None = None
 
     @property
     def objects(self) -> tuple[tuple[str, str], ...]:
@@ -92,15 +95,18 @@ class SuitesTask:
             )
             python, options = job.root.python, self.options
             argv = pytest_argv(self.payload, python, options, goes_on=bool(before))
-            return watch(bench, guest, result, SuitesWork(Run(self.payload, sink, before), argv))
+            failed = self.failed.for_guest(name) if self.failed else b""
+            process = Run(self.payload, sink, before)
+            return watch(bench, guest, result, SuitesWork(process, argv, failed))
 
 
 @dataclass(frozen=True, slots=True)
 class SuitesWork:
-    """One pytest process, ``argv``, as work to watch."""
+    """One pytest process, ``argv``, as work to watch; ``failed`` is JSON for its plugin."""
 
     process: Run
     argv: list[str]
+    failed: bytes = b""
 
     @property
     def archive(self) -> bytes:
@@ -127,6 +133,8 @@ class SuitesWork:
         if self.process.before:
             done = [test.test for test in self.process.before]
             guest.session.put(json.dumps(done).encode(), DONE)
+        if self.failed:
+            guest.session.put(self.failed, PLACE)
         console = guest.machine.console
         self.process.execute(
             guest.session, self.argv, guest.limits, check, lambda: console.last_activity
@@ -190,8 +198,8 @@ class SuitesTaskFactory:
     """What makes each kernel's task: ``suites`` of ``config`` with that kernel's ``objects``.
 
     ``today`` (UTC) decides which known failures have expired; ``narrowed`` says that
-    ``options`` leave tests out; ``keep_going`` is the task's; ``files`` reads what goes along,
-    once for all kernels.
+    ``options`` leave tests out; ``keep_going`` and ``failed`` are the task's; ``files`` reads what
+    goes along, once for all kernels.
     """
 
     config: Config
@@ -200,6 +208,7 @@ class SuitesTaskFactory:
     options: tuple[str, ...] = ()
     narrowed: bool = False
     keep_going: bool = False
+    failed: Failed | None = None
     today: date = field(default_factory=utc_today)
     files: Files = field(default_factory=Files)
 
@@ -223,7 +232,7 @@ class SuitesTaskFactory:
             self.config.suites, self.suites, chosen, expected, self.files, modules
         )
         payload = replace(payload, project=self.config.directory)
-        return SuitesTask(payload, self.options, self.keep_going)
+        return SuitesTask(payload, self.options, self.keep_going, self.failed)
 
     def read(self) -> None:
         """Read all that may go along: what changes from now on is not in this run.
