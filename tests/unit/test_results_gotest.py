@@ -465,3 +465,34 @@ def test_an_assertion_of_testify_says_what_differs(messages: str, expected: str)
         f"        \tTest:       \tTestA\n{messages}--- FAIL: TestA (0.00s)"
     )
     assert rows["TestA"].message == expected
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_fuzz_test_that_looks_for_inputs_has_a_row(ends: bool) -> None:
+    """Its begin has a mark of its own before Go 1.20, and no event."""
+    text = "=== FUZZ  FuzzA\nfuzz: elapsed: 0s, gathering baseline coverage: 0/1 completed\n"
+    end = "--- FAIL: FuzzA (0.05s)\n    --- FAIL: FuzzA (0.00s)\n        f_test.go:9: bad\n"
+    assert outcomes(read(text + (end if ends else ""))) == {"FuzzA": "failed" if ends else "lost"}
+    events = "".join(event("output", output=f"{line}\n") for line in text.splitlines())
+    assert outcomes(read(events)) == {"p::FuzzA": "lost"}
+
+
+def test_a_benchmarks_result_may_stand_in_the_output_of_its_package() -> None:
+    """Go 1.19, whose events name no test there, and cut the line."""
+    lines = ("BenchmarkA\n", "BenchmarkA-2   \t", "      10\t        76.20 ns/op\n")
+    rows = read("".join(event("output", output=line) for line in lines) + event("pass"))
+    assert outcomes(rows) == {"p::BenchmarkA": "passed"}
+
+
+def test_an_error_of_several_lines_is_the_message_whole() -> None:
+    rows = read(
+        "=== RUN   TestA\n    a_test.go:3: starts\n    a_test.go:4: mismatch (-want +got):\n"
+        "          S{\n        -   A: 1,\n        +   A: 2,\n          }\n"
+        "        \n--- FAIL: TestA (0.00s)"
+    )
+    assert rows["TestA"].message == "a_test.go:4: mismatch (-want +got): S{ - A: 1, + A: 2, }"
+
+
+def test_output_behind_what_a_test_logged_is_its_last_word() -> None:
+    rows = read("=== RUN   TestA\n    a_test.go:3: starts\nno such file\n--- FAIL: TestA (0.00s)")
+    assert rows["TestA"].message == "no such file"

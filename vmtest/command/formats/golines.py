@@ -13,7 +13,7 @@ from vmtest.model.results import Outcome
 from vmtest.model.text import last_line
 
 # \x16 marks the lines of -test.v=test2json, so that no test's output is mistaken for one.
-BEGIN = re.compile(r"^\x16?=== (RUN|PAUSE|CONT|NAME)\s*(\S*)\s*$")
+BEGIN = re.compile(r"^\x16?=== (RUN|FUZZ|PAUSE|CONT|NAME)\s*(\S*)\s*$")
 BROKEN = re.compile(r"^FAIL\s+(\S+) \[(?:build|setup) failed\]$")
 PACKAGE = re.compile(r"^(ok  |FAIL)\t(\S+)\t(?:\(cached\)|\d[\d.]*s)")
 PANIC = re.compile(r"^(panic: |fatal error: |SIG[A-Z]+: )")
@@ -30,6 +30,8 @@ BUILDING = re.compile(r"^# (\S+)(?: \[\S+\])?$")
 _UNBUILT = re.compile(r"^FAIL\s+\S+ \[(?:build|setup) failed\]$")
 _PROCESS_END = re.compile(r"^(?:signal: \w.*|exit status \d+)$")
 _MARK = re.compile(r"^\x16?=== [A-Z]+\s")  # also ATTR and ARTIFACTS of Go 1.25
+_LOGGED = re.compile(r"^(\s+)\S+\.go:\d+: ")
+_LONGEST_WHY = 300
 _FUZZED = re.compile(r"^\s+Failing input written to ")
 _TESTIFY = re.compile(r"^\s*\t(?P<key>Error Trace|Error|Messages|Test): *\t(?P<text>.*)$")
 _TESTIFY_MORE = re.compile(r"^\s*\t +\t(?P<text>.*)$")
@@ -131,7 +133,22 @@ def reason_of(lines: Sequence[str]) -> str:
     """Why a test failed or was skipped: the last thing that it said itself, "" for none."""
     own = [line for line in lines if not _MARK.match(line)]
     fuzzed = next((n for n, line in enumerate(own) if _FUZZED.match(line)), len(own))
-    return _asserted(own) or last_line("\n".join(own[:fuzzed]))
+    return _asserted(own) or _reported(own[:fuzzed]) or last_line("\n".join(own[:fuzzed]))
+
+
+def _reported(lines: Sequence[str]) -> str:
+    """What t.Error() said last, if several lines of it end the output; "" for other ends."""
+    end = len(lines)
+    while end and not lines[end - 1].strip():
+        end -= 1
+    for start in range(end - 1, -1, -1):
+        if begun := _LOGGED.match(lines[start]):
+            block = lines[start:end]
+            deeper = f"{begun[1]}    "
+            if all(line.startswith(deeper) or not line.strip() for line in block[1:]):
+                return " ".join(" ".join(block).split())[:_LONGEST_WHY]
+            break
+    return ""
 
 
 def _asserted(lines: Sequence[str]) -> str:

@@ -159,7 +159,7 @@ class GoTest:
         self._flush()
         self._panic = ""  # it was printed, and not the end
         key = (package, name)
-        if what == "RUN" and name:
+        if what in ("RUN", "FUZZ") and name:
             if key in self._open and not self._settle_one(key):
                 self._lose(key, "it did not end before it began again")
             self._current = self._open[key] = Test(name, package)
@@ -267,6 +267,11 @@ class GoTest:
         panicked = found.hear(line)
         test = self._open.get(key)
         if not name:
+            # Go 1.19 tells of benchmarks so, and of fuzz tests that look for inputs.
+            if (begun := BEGIN.match(line)) and begun[1] == "FUZZ":
+                self._begin(begun[1], begun[2], package)
+            elif bench := benchmark_of(line):
+                self._benchmark(package, bench)
             found.say(line)
             return
         if BEGIN.match(line):
