@@ -65,6 +65,48 @@ def test_every_folder_says_what_lives_there(folder: Path) -> None:
     assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
 
 
+def test_the_root_holds_little_beside_folders() -> None:
+    named = {"__init__.py", "__main__.py", "errors.py", "default_kernels.toml", "py.typed"}
+    assert {path.name for path in ROOT.iterdir() if path.is_file()} == named
+
+
+FUNCTIONS = [
+    (path, node)
+    for path in sorted(ROOT.rglob("*.py"))
+    for node in ast.walk(ast.parse(path.read_text()))
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+]
+
+
+def test_no_function_has_over_60_lines() -> None:
+    lines = {
+        f"{path.relative_to(ROOT)}: {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path, node in FUNCTIONS
+    }
+    assert len(lines) > 1000
+    assert {name: count for name, count in lines.items() if count > 60} == {}
+
+
+def test_no_function_outside_the_command_line_has_over_8_parameters() -> None:
+    """Beside ``self`` and ``cls``; a command has one for each option."""
+    counts = {
+        f"{path.relative_to(ROOT)}: {node.name}": len(
+            [
+                argument
+                for argument in (
+                    *node.args.posonlyargs,
+                    *node.args.args,
+                    *node.args.kwonlyargs,
+                )
+                if argument.arg not in ("self", "cls")
+            ]
+        )
+        for path, node in FUNCTIONS
+        if path.relative_to(ROOT).parts[0] != "cli"
+    }
+    assert {name: count for name, count in counts.items() if count > 8} == {}
+
+
 @pytest.mark.parametrize(("folder", "other"), [("report", "matrix"), ("matrix", "report")])
 def test_report_and_matrix_do_not_know_each_other(folder: str, other: str) -> None:
     there = {path: imported(path) for path in MODULES if path.parent.name == folder}

@@ -109,6 +109,10 @@ VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Print every failure and every row in full.")
 ]
 
+PytestOptions = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[-- OPTIONS OF PYTEST]", help="Passed on to pytest in each kernel."),
+]
 SuiteOption = Annotated[
     list[str] | None, typer.Option(help="Which suites to run; default all. Repeatable.")
 ]
@@ -161,6 +165,13 @@ ResultsOption = Annotated[
     ),
 ]
 
+ObjectArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="OBJECT|DIR|GLOB...",
+        help="The object files to load; default: the objects of kernels.toml.",
+    ),
+]
 ProgramOption = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB", help="Load only programs with a matching name. Repeatable."),

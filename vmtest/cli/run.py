@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
-
-import typer
 
 from vmtest.api import project
 from vmtest.api.record import Recording, builds_of, carry_out
@@ -26,12 +23,7 @@ Example: [bold]vmtest run --kernel '>=6.1,<6.13' --suite sendmsg -k ipv4 -x[/bol
 
 
 def run(
-    pytest_options: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[-- OPTIONS OF PYTEST]", help="Passed on to pytest in each kernel."
-        ),
-    ] = None,
+    pytest_options: options.PytestOptions = None,
     kernel: options.KernelOption = None,
     suite: options.SuiteOption = None,
     expression: options.TestsOption = None,

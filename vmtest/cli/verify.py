@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, NoReturn
-
-import typer
+from typing import NoReturn
 
 from vmtest.api import project
 from vmtest.api.loads import VerifyRequest, plan_verify
@@ -44,13 +42,7 @@ _MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def verify(
-    object_: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="OBJECT|DIR|GLOB...",
-            help="The object files to load; default: the objects of kernels.toml.",
-        ),
-    ] = None,
+    object_: options.ObjectArgument = None,
     kernel: options.KernelOption = None,
     program: options.ProgramOption = None,
     attach: options.AttachOption = False,
@@ -82,8 +74,7 @@ def verify(
     with common.reported():
         common.check_accelerator(accel)
         look = Look.asked(color, quiet, verbose)
-        if log_level not in _LEVELS:
-            raise UsageError(f"--log-level {log_level}: write 1, 2 or 4")
+        _check_level(log_level)
         rules = _rules(fail_on, baseline, against)
         output = Output.prepared(
             Reports(junit_file, markdown_file, json_file, html_file), csv, save, bool(object_), look
@@ -95,22 +86,38 @@ def verify(
             output.end(_judged(old, rules, folder, tuple(program or ())), folder)
         if rules.fail_on.attach and not attach:
             raise UsageError(f"--fail-on {fail_on}: nothing is attached; add --attach")
-        order = Order(
-            objects=(),
-            programs=tuple(program or ("*",)),
-            attach=attach,
-            log_level=log_level,
-            log_limit=_log_limit(log_limit),
-            timeout=timeout,
-            modules=_modules(module or []),
-            every_libbpf=True,
-        )
+        order = _order(program or ["*"], attach, log_level, log_limit, timeout, module or [])
         objects, kernels = tuple(object_ or ()), tuple(kernel or ())
         types, libbpfs = tuple(type_ or ()), tuple(libbpf or ())
         request = VerifyRequest(
             objects, kernels, order, rules, types, libbpfs, against, jobs, accel, warm
         )
         _boot(request, config, output)
+
+
+def _check_level(level: int) -> None:
+    if level not in _LEVELS:
+        raise UsageError(f"--log-level {level}: write 1, 2 or 4")
+
+
+def _order(
+    programs: list[str],
+    attach: bool,
+    log_level: int,
+    log_limit: str,
+    timeout: float,
+    modules: list[str],
+) -> Order:
+    return Order(
+        objects=(),
+        programs=tuple(programs),
+        attach=attach,
+        log_level=log_level,
+        log_limit=_log_limit(log_limit),
+        timeout=timeout,
+        modules=_modules(modules),
+        every_libbpf=True,
+    )
 
 
 def _rules(fail_on: str | None, baseline: Path | None, against: str | None) -> Rules:

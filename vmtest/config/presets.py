@@ -39,7 +39,7 @@ class Preset:
 
 def presets() -> dict[str, Preset]:
     """All presets by their name, in the order of the file that comes with vmtest."""
-    text = (files("vmtest") / "presets.toml").read_text(encoding="utf-8")
+    text = (files("vmtest.config") / "presets.toml").read_text(encoding="utf-8")
     return {
         name: Preset(
             name,
