@@ -484,15 +484,21 @@ def test_a_benchmarks_result_may_stand_in_the_output_of_its_package() -> None:
     assert outcomes(rows) == {"p::BenchmarkA": "passed"}
 
 
-def test_an_error_of_several_lines_is_the_message_whole() -> None:
-    rows = read(
-        "=== RUN   TestA\n    a_test.go:3: starts\n    a_test.go:4: mismatch (-want +got):\n"
-        "          S{\n        -   A: 1,\n        +   A: 2,\n          }\n"
-        "        \n--- FAIL: TestA (0.00s)"
-    )
-    assert rows["TestA"].message == "a_test.go:4: mismatch (-want +got): S{ - A: 1, + A: 2, }"
+STARTS = "    a_test.go:3: starts\n"
+DIFFERENCE = (
+    "    a_test.go:4: mismatch (-want +got):\n          S{\n"
+    "        -   A: 1,\n        +   A: 2,\n          }\n        \n"
+)
 
 
-def test_output_behind_what_a_test_logged_is_its_last_word() -> None:
-    rows = read("=== RUN   TestA\n    a_test.go:3: starts\nno such file\n--- FAIL: TestA (0.00s)")
-    assert rows["TestA"].message == "no such file"
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (STARTS + DIFFERENCE, "a_test.go:4: mismatch (-want +got): S{ - A: 1, + A: 2, }"),
+        (STARTS + "no such file\n", "no such file"),
+        (STARTS, "a_test.go:3: starts"),
+    ],
+)
+def test_the_last_thing_that_a_test_said_is_its_message_whole(said: str, message: str) -> None:
+    rows = read(f"=== RUN   TestA\n{said}--- FAIL: TestA (0.00s)")
+    assert rows["TestA"].message == message
