@@ -18,7 +18,7 @@ FLOORS = [
     {"objects"},
     {"config", "runs"},
     {"kernels"},
-    {"rootfs", "report"},
+    {"rootfs", "report", "schemas"},
     {"vm", "storage"},
     {"matrix"},
     {"bisect"},

@@ -19,6 +19,7 @@ from vmtest.cli import (
     report,
     run,
     runs,
+    schema,
     setup,
     shell,
     verify,
@@ -73,6 +74,7 @@ app.command("report", help=report.EXAMPLE)(report.report)
 app.command("verify", help=verify.EXAMPLE)(verify.verify)
 app.command("watch", help=watch.EXAMPLE)(watch.watch)
 app.command("merge", help=merge.EXAMPLE)(merge.merge)
+app.command("schema", help=schema.EXAMPLE)(schema.schema)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
 app.command("setup", help=setup.EXAMPLE)(setup.setup)
 app.command("docs", help=docs.EXAMPLE)(docs.docs)

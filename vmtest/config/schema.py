@@ -20,6 +20,7 @@ from pydantic import (
     PositiveInt,
     StrictBool,
     StrictInt,
+    WithJsonSchema,
 )
 
 from vmtest.config.suggest import suggestion
@@ -224,8 +225,16 @@ def _architectures(value: object) -> object:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(_duration)]
-Memory = Annotated[int, BeforeValidator(_memory)]
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    WithJsonSchema({"type": "string", "pattern": _DURATION.pattern, "examples": ["30s", "5m"]}),
+]
+Memory = Annotated[
+    int,
+    BeforeValidator(_memory),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+\s*[MG](iB)?$", "examples": ["512M", "2G"]}),
+]
 Name = Annotated[str, AfterValidator(_name)]
 Version = Annotated[str, AfterValidator(_version)]
 Url = Annotated[str, AfterValidator(_url)]
@@ -233,11 +242,19 @@ Sha256 = Annotated[str, AfterValidator(_sha256)]
 Tag = Annotated[str, AfterValidator(_tag)]
 GitPattern = Annotated[str, AfterValidator(_git_pattern)]
 Option = Annotated[str, AfterValidator(_option)]
-Range = Annotated[VersionRange, BeforeValidator(_range)]
+Range = Annotated[
+    VersionRange,
+    BeforeValidator(_range),
+    WithJsonSchema({"type": "string", "examples": [">=6.1,<6.13", "<5.16"]}),
+]
 TestPattern = Annotated[str, AfterValidator(_test_pattern)]
 ProgramType = Annotated[str, AfterValidator(check_program_type)]
 Why = Annotated[str, AfterValidator(_reason)]
-Card = Annotated[Network, BeforeValidator(_network)]
+Card = Annotated[
+    Network,
+    BeforeValidator(_network),
+    WithJsonSchema({"enum": [False, True, "outbound"], "default": False}),
+]
 Flavour = Annotated[str, AfterValidator(_lower("a flavour", '"generic", "azure" or "rt"'))]
 Distribution = Annotated[
     str, AfterValidator(_lower("a distribution", 'ID in its /etc/os-release: "debian", "ubuntu"'))
@@ -247,7 +264,16 @@ Regex = Annotated[str, AfterValidator(_regex)]
 Component = Annotated[str, AfterValidator(_component)]
 Architectures = Annotated[list[str], BeforeValidator(_architectures)]
 Day = Annotated[date, BeforeValidator(_date)]
-Libbpf = Annotated[list[str], BeforeValidator(libbpf_choice)]
+Libbpf = Annotated[
+    list[str],
+    BeforeValidator(libbpf_choice),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            "examples": ["1.5", "newest", ["1.1", "1.5"]],
+        }
+    ),
+]
 
 
 class Strict(BaseModel):

@@ -16,11 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 import vmtest
 from vmtest.config import schema
-from vmtest.model.results import Matrix
+from vmtest.schemas.generate import text_of
 
 _PLACE = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
 
@@ -165,7 +163,7 @@ def _words(node: ast.expr) -> str:
 
 def matrix_schema() -> str:
     """The JSON Schema of matrix.json, folded."""
-    text = json.dumps(TypeAdapter(Matrix).json_schema(), indent=2)
+    text = text_of("matrix.json")
     indented = "\n".join(f"    {line}" for line in text.splitlines())
     return f'??? note "JSON Schema"\n\n    ```json\n{indented}\n    ```\n'
 

@@ -1,0 +1,1 @@
+"""JSON Schemas of the files that vmtest reads and leaves, for editors and other programs."""
