@@ -1189,3 +1189,36 @@ def test_what_has_fewer_arguments_is_called_what_it_is(attach_type: str, what: s
     refused = Failure("EACCES", log=line, program_type="tracing", attach_type=attach_type)
     text = explain(refused, MODERN).text
     assert text.startswith(f"the {what} sched_switch of this kernel has fewer arguments")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "text", "remedy"),
+    [
+        ("metadata kfuncs require device-bound program", "kfunc", "not bound", "set_ifindex()"),
+        ("invalid shift 70", "malformed-instruction", "shifted by 70", "0 to 63"),
+        (
+            "Attaching fexit/fsession/fmod_ret to __noreturn function 'do_exit' is rejected.",
+            "attach-target",
+            "the function do_exit never returns",
+            "fentry",
+        ),
+        (
+            "Attaching fexit/fmod_ret to __noreturn functions is rejected.",
+            "attach-target",
+            "never returns",
+            "fentry",
+        ),
+        ("R0 leaks addr as return value", "return-value", "returns an address", "a number"),
+        (
+            "held lock and object are not in the same allocation",
+            "lock",
+            "a lock that lies in another",
+            "in one structure",
+        ),
+    ],
+)
+def test_a_mistake_with_words_of_its_own_has_a_remedy_of_its_own(
+    line: str, code: str, text: str, remedy: str
+) -> None:
+    reason = explain(Failure("EINVAL", log=line, program_type="xdp"), MODERN)
+    assert (reason.code, text in reason.text, remedy in reason.remedy) == (code, True, True)

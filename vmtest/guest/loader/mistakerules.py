@@ -171,7 +171,58 @@ def _within_and_empty(match: re.Match[str], failure: Failure, kernel: Kernel) ->
     return _ZERO_SIZED(match, failure, kernel) if within else None
 
 
+def _never_returns(match: re.Match[str], failure: Failure, _kernel: Kernel) -> Reason:
+    name = match["name"] or failure.section.rpartition("/")[2] or "that is named"
+    return Reason(
+        "attach-target",
+        f"the function {name} never returns, so nothing can be attached to its end",
+        "take fentry, which is called at its start, or name another function",
+        f"log: {match.string}",
+        name=name,
+    )
+
+
 MISTAKES = rules(
+    (
+        r"metadata kfuncs (?:require device-bound|can't be)",
+        said(
+            "kfunc",
+            "the program reads what a network device says of a packet (bpf_xdp_metadata_...()), "
+            "and is not bound to a device",
+            "bind it before the load: bpf_program__set_ifindex(), and BPF_F_XDP_DEV_BOUND_ONLY in "
+            "bpf_program__set_flags(); not for a program that the device itself runs",
+        ),
+    ),
+    (
+        r"(?:\d+: )?invalid shift (?P<bits>-?\d+)",
+        said(
+            "malformed-instruction",
+            "a value is shifted by {bits}, and a register has 64 bits (32 in `w` registers)",
+            "shift by 0 to 63 (0 to 31); where the number comes from a macro or from `asm`, "
+            "correct it there: in C it is undefined",
+        ),
+    ),
+    (
+        r"Attaching \S+ to __noreturn functions?(?: '(?P<name>[^']*)')? is rejected",
+        _never_returns,
+    ),
+    (
+        r"R\d+ leaks addr as return value",
+        said(
+            "return-value",
+            "the program, or a function of it, returns an address, and only numbers may leave it",
+            "return a number on every path; to hand a pointer on, keep it in a map as a kptr",
+        ),
+    ),
+    (
+        r"held lock and object are not in the same allocation",
+        said(
+            "lock",
+            "a list or tree is used under a lock that lies in another map's value or object",
+            "keep the bpf_spin_lock beside the list's head or the tree's root, in one structure, "
+            "and take that one",
+        ),
+    ),
     (r"R\d+ offset is outside of the packet", _outside),
     (
         r"(?:\d+: )?invalid (?:(?:indirect access to|write to|read from) )?stack (?:type )?"
