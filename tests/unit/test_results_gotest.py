@@ -497,6 +497,10 @@ DIFFERENCE = (
         (STARTS + DIFFERENCE, "a_test.go:4: mismatch (-want +got): S{ - A: 1, + A: 2, }"),
         (STARTS + "no such file\n", "no such file"),
         (STARTS, "a_test.go:3: starts"),
+        (
+            "    suite.go:87: test panicked: boom\n        goroutine 8 [running]:\n        main.f()\n",
+            "suite.go:87: test panicked: boom",
+        ),
     ],
 )
 def test_the_last_thing_that_a_test_said_is_its_message_whole(said: str, message: str) -> None:

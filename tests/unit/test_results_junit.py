@@ -394,6 +394,11 @@ def test_a_comma_in_a_time_is_the_locales(time: str, seconds: float) -> None:
             "a_test.go:5: no",
         ),
         ('<failure type="test timeout"/>', "test timeout"),
+        ('<failure type="Assertion"><message>1 != 2</message></failure>', "1 != 2"),  # CppUnit
+        (
+            '<error message="collection failure">ImportError\nE   NameError: no x</error>',
+            "NameError: no x",
+        ),
         ('<failure type="E"/><system-err>it broke</system-err>', "it broke"),
         ("<failure>Error: no\n    at f (/x.js:3:13)\n    at g</failure>", "Error: no"),
     ],

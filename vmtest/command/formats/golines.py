@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from vmtest.command.formats.rows import LONGEST
@@ -146,6 +147,7 @@ def _reported(lines: Sequence[str]) -> str:
             block = lines[start:end]
             deeper = f"{begun[1]}    "
             if all(line.startswith(deeper) or not line.strip() for line in block[1:]):
+                block = [*takewhile(lambda line: not TRACE.match(line.strip()), block)]
                 return " ".join(" ".join(block).split())[:_LONGEST_WHY]
             break
     return ""

@@ -44,7 +44,7 @@ def read(data: bytes, suite: str) -> tuple[TestResult, ...]:
         if rows.done[-1].outcome.bad or rows.done[-1].flaky:
             bad.add(case)
     for problem, where in _broken_suites(root):
-        rows.add(where, Outcome.ERROR, _message(problem), problem.text or "")
+        rows.add(where, Outcome.ERROR, _message(problem), _text(problem))
     for name, complaint in _unkept_counts(root, bad):
         rows.add(name, Outcome.ERROR, complaint, complaint)
     if fault:
@@ -68,7 +68,7 @@ def _add(case: ET.Element, test: str, rows: Rows) -> None:
     if problems or said in (Outcome.ERROR, Outcome.FAILED):
         outcomes = {said, *(_PROBLEMS[problem.tag] for problem in problems)}
         outcome = next(outcome for outcome in WORST if outcome in outcomes)
-        texts = [problem.text or problem.get("message") or "" for problem in problems]
+        texts = [_text(problem) or problem.get("message") or "" for problem in problems]
         details = "\n".join(part for part in (*texts, output) if part.strip())
         messages = [_message(p, output) for p in problems if _PROBLEMS[p.tag] is outcome]
         message = next(filter(None, messages), "") or telling(output) or words
@@ -128,4 +128,9 @@ def _count(text: str) -> int:
 def _message(problem: ET.Element, output: str = "") -> str:
     """Why; ``output`` of the test, where it has any, says more than the kind of a failure."""
     kind = "" if output.strip() else problem.get("type", "")
-    return message_of(problem.get("message", ""), problem.text or "", kind)
+    return message_of(problem.get("message", ""), _text(problem), kind)
+
+
+def _text(problem: ET.Element) -> str:
+    """The text of an element and of those in it: CppUnit has <message>, surefire <stackTrace>."""
+    return "".join(problem.itertext())

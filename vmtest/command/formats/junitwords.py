@@ -42,6 +42,7 @@ _RUST_PANIC = re.compile(r"\bpanicked at \S+:\d+:\d+:?$")  # Rust 1.73: why stan
 _GO_FRAME = re.compile(r"^(?:=== |--- |(?:FAIL|PASS|ok)(?:\s|$)|exit status \d)")
 _PLACE = re.compile(r"^(?:at )?\S*[./]\S*:\d+(?::\d+)?$")
 _TITLE = re.compile(r"^\S+:\d+:\d+ ")  # Playwright's message is the place and name of the test
+_NO_REASONS = ("Failed", "collection failure")  # gotestsum, pytest
 _THROWN = re.compile(r"^(?:\w*(?:Error|Exception)\b): .")
 
 
@@ -103,6 +104,6 @@ def message_of(given: str, text: str, kind: str) -> str:
     elif _TITLE.match(message):
         lines = (line.strip() for line in text.splitlines())
         message = next(filter(_THROWN.match, lines), message)
-    if message and message != "Failed":
+    if message and message not in _NO_REASONS:
         return message
-    return telling(text) or message or kind.strip()
+    return telling(text).removeprefix("E   ") or message or kind.strip()
