@@ -498,7 +498,8 @@ DIFFERENCE = (
         (STARTS + "no such file\n", "no such file"),
         (STARTS, "a_test.go:3: starts"),
         (
-            "    suite.go:87: test panicked: boom\n        goroutine 8 [running]:\n        main.f()\n",
+            "    suite.go:87: test panicked: boom\n        goroutine 8 [running]:\n"
+            "        main.f()\n",
             "suite.go:87: test panicked: boom",
         ),
     ],
