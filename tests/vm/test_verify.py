@@ -22,6 +22,7 @@ from real_kernels import KERNEL, PROJECT
 from vmtest.errors import SessionLost
 from vmtest.matrix.bench import Bench, Guest, Job
 from vmtest.matrix.job import run_kernel
+from vmtest.matrix.kept import Prepare
 from vmtest.model.events import Event, LoadStarted
 from vmtest.model.kernels import Kernel, KernelImage, Network, PathSpec, RootImage
 from vmtest.model.loads import Verdict
@@ -78,8 +79,10 @@ def run(
     boot = Bench.guest
 
     @contextmanager
-    def watched(self: Bench, network: Network = Network.NONE) -> Iterator[Guest]:
-        with boot(self, network) as guest:
+    def watched(
+        self: Bench, network: Network = Network.NONE, prepare: Prepare | None = None
+    ) -> Iterator[Guest]:
+        with boot(self, network, prepare) as guest:
             guests.append(guest)
             yield guest
 
