@@ -166,6 +166,25 @@ def test_a_suite_signed_by_a_stranger_is_not_believed(mirror: Path, store: Store
         AptSource(archive(mirror, "stranger")).resolve(kernel("*"), store)
 
 
+def test_a_suite_that_nobody_signed_is_not_believed(mirror: Path, store: Store) -> None:
+    suite = mirror / "dists/good"
+    lines = (suite / "InRelease").read_text().splitlines(keepends=True)
+    begin = lines.index("\n") + 1
+    end = next(n for n, line in enumerate(lines) if "BEGIN PGP SIGNATURE" in line)
+    (suite / "Release").write_text("".join(lines[begin:end]))
+    (suite / "InRelease").unlink()
+    with pytest.raises(KernelUnavailable, match=r"good cannot be read .*not signed"):
+        AptSource(archive(mirror)).resolve(kernel("*"), store)
+
+
+@pytest.mark.parametrize("name", ["InRelease", "Packages"])
+def test_a_truncated_index_of_the_mirror_is_refused(name: str, mirror: Path, store: Store) -> None:
+    for file in (mirror / "dists/good").rglob(f"{name}*"):
+        file.write_bytes(file.read_bytes()[:-60])
+    with pytest.raises(KernelUnavailable, match=r"good cannot be read .*(not signed|Hash Sum)"):
+        AptSource(archive(mirror)).resolve(kernel("*"), store)
+
+
 def test_a_suite_that_is_gone_fails_alone(mirror: Path, store: Store) -> None:
     source = AptSource(archive(mirror, "good", "absent"))
     assert source.resolve(kernel("6.1.*"), store).version.text == "6.1.10-1"

@@ -176,6 +176,32 @@ def test_a_layer_that_was_changed_is_refused(world: World, store: Store) -> None
     assert "Digest did not match" in said and "nothing was stored" in said
 
 
+def test_a_manifest_that_was_cut_off_is_refused(world: World, store: Store) -> None:
+    world.push("6.6.9", ci_kernel("6.6.9"))
+    blobs = world.folder.glob("data/**/blobs/sha256/*/*/data")
+    manifest = next(b for b in blobs if b".manifest.v1+json" in b.read_bytes()[:2000])
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    said = refused(world, store)
+    assert said.startswith("under-test: ") and "check image in [oci.ci] and the network" in said
+
+
+def test_a_pattern_that_fits_no_tag_is_named_with_the_tags(world: World, store: Store) -> None:
+    world.push("6.6-main", ci_kernel("6.6.9"))
+    source = OciSource(replace(world.archive, tags="[0-9]+-rt"))
+    with pytest.raises(KernelUnavailable) as caught:
+        source.resolve(kernel("*"), store)
+    said = (
+        '[oci.ci] tags = "[0-9]+-rt" fits none of its tags that are kernels (there are: 6.6-main)'
+    )
+    assert said in str(caught.value)
+
+
+def test_an_image_whose_tags_are_no_kernels_is_said_to_be_so(world: World, store: Store) -> None:
+    world.push("latest", ci_kernel("6.6.9"))
+    with pytest.raises(KernelUnavailable, match=r"none of its 1 tags begins .*there are: latest"):
+        OciSource(world.archive).resolve(kernel("*"), store)
+
+
 def test_a_layer_that_vanished_is_refused(world: World, store: Store) -> None:
     world.push("6.6.9", ci_kernel("6.6.9"))
     shutil.rmtree(largest(world).parent)

@@ -46,7 +46,7 @@ class SuiteUnreadable(InfrastructureError):
 class Index:
     """A suite's package index that has been checked; ``note`` says when it is not fresh.
 
-    ``flavours`` are those of all its kernels.
+    ``flavours`` are those of all its kernels; of an image all its tags.
     """
 
     suite: str

@@ -45,6 +45,7 @@ from vmtest.model.versions import KernelVersion, PackageVersion
 
 _SPACE = 2 << 30
 _ASK_LIMIT = 60.0
+_EXAMPLES = 6
 _REFUSES = re.compile(r"manifest unknown|name unknown|not found|unauthorized|denied|invalid", re.I)
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/")
 
@@ -152,12 +153,13 @@ class TagIndex(KeptIndex):
         return sorted(self.directory.glob("tags.json"))
 
     def _read(self, note: str) -> Index:
-        found = []
-        for file in self._lists():
-            for tag in _tags_in(file):
-                if re.fullmatch(self.tags, tag) and _is_version(tag):
-                    found.append(Candidate(tag, ImageTag(tag), self.suite, (), signed=True))
-        return Index(self.suite, tuple(sorted(found, key=rank)), note)
+        tags = [tag for file in self._lists() for tag in _tags_in(file)]
+        found = [
+            Candidate(tag, ImageTag(tag), self.suite, (), signed=True)
+            for tag in tags
+            if re.fullmatch(self.tags, tag) and _is_version(tag)
+        ]
+        return Index(self.suite, tuple(sorted(found, key=rank)), note, frozenset(tags))
 
 
 def _tags_in(file: Path) -> list[str]:
@@ -231,6 +233,19 @@ class OciSource(ArchiveSource):
         self, suites: Iterable[str], store: Store
     ) -> tuple[Sequence[TagIndex], dict[str, str]]:
         return [TagIndex(store.root, suite, self.archive.tags) for suite in suites], {}
+
+    def _remark(self, indexes: Sequence[Index]) -> str:
+        if not indexes or any(index.candidates for index in indexes):
+            return ""
+        tags = sorted(tag for index in indexes for tag in index.flavours)
+        versions = [tag for tag in tags if _is_version(tag)]
+        label = self.archive.label
+        if versions:
+            why = f'{label} tags = "{self.archive.tags}" fits none of its tags that are kernels'
+        else:
+            why = f"{label}: none of its {len(tags)} tags begins with a kernel's version"
+        examples = ", ".join((versions or tags)[-_EXAMPLES:])
+        return f"{why} (there are: {examples})" if examples else why
 
     def _variant(self) -> list[str]:
         return [self._image]
