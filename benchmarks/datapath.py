@@ -1,7 +1,8 @@
 """What a request and a connect cost: direct, through proxies, through the programs of bpf/.
 
     python benchmarks/datapath.py [--kernel 6.12] [--rounds 15] [--requests 1000]
-                                  [--connections 200] [--size 100] [--json FILE] [--smoke]
+                                  [--connections 200] [--size 100] [--counted 1000]
+                                  [--json FILE] [--smoke]
 
 One VM, one vCPU.  A client and a server in C (benchmarks/guest/, compiled here by
 clang, statically), and between them: nothing; one user-space proxy; two, as with a
@@ -168,11 +169,21 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=200, help="a round and way")
     parser.add_argument("--size", type=int, default=100, help="bytes of a request and its answer")
     parser.add_argument(
+        "--counted", type=int, default=1000, help="operations whose system calls are counted"
+    )
+    parser.add_argument(
         "--json", type=Path, default=PROJECT / ".vmtest" / "benchmark-datapath.json"
     )
     options = smoke.parse(
         parser,
-        {"kernel": smoke.KERNEL, "rounds": 1, "requests": 10, "connections": 5, "size": 10},
+        {
+            "kernel": smoke.KERNEL,
+            "rounds": 1,
+            "requests": 10,
+            "connections": 5,
+            "size": 10,
+            "counted": 10,
+        },
     )
 
     settings = configuration.load(PROJECT / "kernels.toml")
@@ -193,7 +204,13 @@ def main() -> None:
                 session,
                 payload,
                 programs,
-                [options.rounds, options.requests, options.connections, options.size],
+                [
+                    options.rounds,
+                    options.requests,
+                    options.connections,
+                    options.size,
+                    options.counted,
+                ],
             )
             session.close()
     told = summary(lines)

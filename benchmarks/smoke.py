@@ -14,6 +14,13 @@ from typing import Any
 
 KERNEL = "6.12"
 """The kernel of kernels.toml that a smoke run boots."""
+ONE_TEST = {
+    "samples": 1,
+    "kernel": [KERNEL],
+    "suites": ["sendmsg"],
+    "tests": "flags_of_the_abi",
+}
+"""The options of a benchmark that runs suites: one test of one suite, once."""
 
 
 def parse(parser: argparse.ArgumentParser, smallest: Mapping[str, Any]) -> argparse.Namespace:

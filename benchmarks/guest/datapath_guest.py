@@ -1,8 +1,9 @@
 """In the VM, for benchmarks/datapath.py: the ways from a client to a server, measured in turns.
 
-    python3 datapath_guest.py FOLDER ROUNDS REQUESTS CONNECTIONS SIZE
+    python3 datapath_guest.py FOLDER ROUNDS REQUESTS CONNECTIONS SIZE COUNTED
 
-FOLDER holds the programs server, proxy and client. One JSON object a line on stdout: first the
+FOLDER holds the programs server, proxy and client, COUNTED is how many operations more the longer
+of two counted runs makes than the shorter. One JSON object a line on stdout: first the
 counts of each way and mode ("counts", per operation, tracing on), then its timed rounds, tracing
 off ("client", as client.c prints it).
 """
@@ -28,7 +29,7 @@ from vmtest.guest.payload import object_path
 
 CGROUP_SKB, SOCK_OPS, CGROUP_SOCK_ADDR = 8, 13, 18  # enum bpf_prog_type, those of a cgroup
 NEAR_PROXY, FAR_PROXY = (V4.host(6), 15001), (V4.host(7), 15006)
-FEW, MANY = 200, 1200  # operations whose counts are compared: what a start costs cancels out
+FEW = 200  # operations of the shorter counted run: what a start costs cancels out
 SYSTEM_CALLS = pathlib.Path("/sys/kernel/tracing/events/raw_syscalls/sys_enter")
 BY_PROCESS = "hist:keys=common_pid"
 
@@ -88,12 +89,13 @@ class Bench:
             raise SystemExit(f"{way.name}: the peer is {measured['peer']}, and not {wanted}")
         return client.pid, measured
 
-    def counts(self, way: Way, mode: str, size: int) -> dict[str, dict[str, float]]:
+    def counts(self, way: Way, mode: str, size: int, counted: int) -> dict[str, dict[str, float]]:
         """What one operation takes: system calls by role, segments, runs by program."""
-        few, many = (self._count(way, mode, count, size) for count in (FEW, MANY))
+        begin = min(FEW, counted)
+        few, many = (self._count(way, mode, n, size) for n in (begin, begin + counted))
         return {
             kind: {
-                name: (number - few[kind].get(name, 0)) / (MANY - FEW)
+                name: (number - few[kind].get(name, 0)) / counted
                 for name, number in numbers.items()
             }
             for kind, numbers in many.items()
@@ -149,6 +151,7 @@ def main() -> None:
     """Measures everything."""
     folder, rounds, size = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[5])
     modes = {"requests": int(sys.argv[3]), "connections": int(sys.argv[4])}
+    counted = int(sys.argv[6])
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(temporary_cgroup())
         objects = loaded_objects(stack)
@@ -184,7 +187,7 @@ def main() -> None:
         )
         for mode in modes:
             for way in ways:
-                tell(way, mode, counts=bench.counts(way, mode, size))
+                tell(way, mode, counts=bench.counts(way, mode, size, counted))
         for _ in range(rounds):
             for mode, count in modes.items():
                 for way in ways:
