@@ -22,12 +22,16 @@ from vmtest.vm.session import SshSession
 
 LONGEST = (
     "test_verify_guest",
-    "test_snapshot",
     "test_cli",
-    "test_bisect",
     "test_benchmarks",
-    "test_other_objects",
+    "test_snapshot",
+    "test_bisect",
     "test_verify",
+    "test_other_objects",
+    "test_watch",
+    "test_mutants",
+    "test_gitbisect",
+    "test_damaged",
 )
 """The files that take longest, in this order: each is one worker's, and none should begin last."""
 

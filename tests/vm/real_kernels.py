@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from vmtest.kernels import Store, source_for
@@ -10,6 +11,17 @@ from vmtest.model.project import Config
 
 PROJECT = Path(__file__).parents[2]
 KERNEL = "6.12"
+BOOT_MODULES = (
+    "kernel/arch",
+    "kernel/crypto",
+    "kernel/drivers/block",
+    "kernel/drivers/char",
+    "kernel/drivers/virtio",
+    "kernel/fs",
+    "kernel/lib",
+    "kernel/net/9p",
+)
+"""Where the modules are that a guest boots with, and those that these need."""
 
 
 def kernel_of(name: str, settings: Config) -> Kernel:
@@ -21,3 +33,23 @@ def image_of(name: str, settings: Config, cache: Path) -> KernelImage:
     kernel = kernel_of(name, settings)
     source, store = source_for(kernel, settings.archives), Store(cache)
     return source.fetch(source.resolve(kernel, store), store)
+
+
+def boot_modules(image: KernelImage, folder: Path) -> Path:
+    """A copy of ``image``'s modules in ``folder``, of those that a guest needs to boot.
+
+    All of them are up to 460 MB: too much for each test that has a store of its own.
+    """
+    assert image.modules is not None
+    copy = folder / image.release
+    for name in BOOT_MODULES:
+        if (image.modules / name).is_dir():
+            shutil.copytree(image.modules / name, copy / name)
+    for file in image.modules.glob("modules.*"):
+        shutil.copyfile(file, copy / file.name)
+    return copy
+
+
+def known_accelerator(cache: Path, own: Path) -> None:
+    """Have the store ``own`` know what ``cache`` does: to find it takes as long as a boot."""
+    shutil.copytree(cache / "accel", own / "accel")

@@ -100,7 +100,7 @@ def test_a_network_card_has_an_address_and_reaches_the_host_only_when_asked(
         )
         config = folder / "kernels.toml"
         config.write_text(config.read_text() + f"network = {value}\n")
-        ends(vmtest("run", cwd=folder), 0, "2 passed")
+        ends(vmtest("run", "--cold", cwd=folder), 0, "2 passed")
         server.settimeout(0)
         if reached:
             server.accept()[0].close()

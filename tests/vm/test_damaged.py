@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from real_kernels import boot_modules, known_accelerator
 
 from vmtest.config.file import parse
 from vmtest.host.cache import read_record, write_record
@@ -21,6 +22,7 @@ from vmtest.model.results import KernelResult, Status
 from vmtest.rootfs.image import recheck_image
 from vmtest.runs import folder as runs
 from vmtest.suites.task import SuitesTaskFactory
+from vmtest.vm.accel import Probe
 
 # Nobody listens there: an image that was removed cannot be built again.
 CONFIG = """
@@ -48,10 +50,10 @@ def test_the_guest_can_compute():
 """
 
 
-def configured(folder: Path, image: KernelImage, root: str) -> Config:
+def configured(folder: Path, image: KernelImage, modules: Path, root: str) -> Config:
     folder.mkdir()
     (folder / "test_own.py").write_text(SUITE)
-    text = CONFIG.format(root=root, image=image.image, modules=image.modules, config=image.config)
+    text = CONFIG.format(root=root, image=image.image, modules=modules, config=image.config)
     return parse(text, folder / "kernels.toml")
 
 
@@ -80,13 +82,25 @@ def zeroed(data: bytes, begin: float, end: float) -> bytes:
     return data[:first] + bytes(last - first) + data[last:]
 
 
+@pytest.fixture(scope="module")
+def modules(image: KernelImage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return boot_modules(image, tmp_path_factory.mktemp("modules"))
+
+
 @pytest.fixture
-def image_copy(tmp_path: Path, root: RootImage) -> Entry:
-    """The guest image in a cache of the test's own."""
+def own_cache(cache: Path, probe: Probe, tmp_path: Path) -> Path:
+    """A cache of the test's own."""
+    known_accelerator(cache, tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def image_copy(own_cache: Path, root: RootImage) -> Entry:
+    """The guest image in that cache."""
     assert root.path is not None
-    place = tmp_path / "cache" / "images" / root.path.parent.name
+    place = own_cache / "images" / root.path.parent.name
     shutil.copytree(root.path.parent, place)
-    return Entry(tmp_path / "cache", "image", place)
+    return Entry(own_cache, "image", place)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +113,14 @@ def image_copy(tmp_path: Path, root: RootImage) -> Entry:
     ],
 )
 def test_a_guest_on_a_rotten_image_is_an_infrastructure_error(
-    tmp_path: Path, image: KernelImage, image_copy: Entry, change: Callable[[bytes], bytes]
+    tmp_path: Path,
+    image: KernelImage,
+    modules: Path,
+    image_copy: Entry,
+    change: Callable[[bytes], bytes],
 ) -> None:
     rot(image_copy, recheck_image, image_copy.place / "root.sqfs", change)
-    settings = configured(tmp_path / "project", image, "debian")
+    settings = configured(tmp_path / "project", image, modules, "debian")
     result, folder = run(settings, image_copy.root)
     assert result.status is Status.INFRA_ERROR, result
     assert result.reason.startswith(f"{image_copy.title} is damaged (root.sqfs has sha256 ")
@@ -113,17 +131,16 @@ def test_a_guest_on_a_rotten_image_is_an_infrastructure_error(
 
 
 def test_a_kernel_whose_modules_rotted_is_made_again_and_run_again(
-    tmp_path: Path, image: KernelImage, root: RootImage
+    tmp_path: Path, image: KernelImage, modules: Path, own_cache: Path, root: RootImage
 ) -> None:
-    settings = configured(tmp_path / "project", image, str(root.path))
-    cache = tmp_path / "cache"
-    first, _ = run(settings, cache)
+    settings = configured(tmp_path / "project", image, modules, str(root.path))
+    first, _ = run(settings, own_cache)
     assert first.status is Status.PASSED and "damaged" not in first.note, first.reason
-    (stored,) = Store(cache).entries()
-    entry = Entry(cache, "kernel", stored.path)
+    (stored,) = Store(own_cache).entries()
+    entry = Entry(own_cache, "kernel", stored.path)
     (module,) = stored.path.rglob("squashfs.ko")
     rot(entry, recheck_kernel, module, lambda data: zeroed(data, 0.1, 0.9))
-    again, _ = run(settings, cache)
+    again, _ = run(settings, own_cache)
     assert again.status is Status.PASSED, again
     assert f"{entry.title} is damaged (lib/modules/" in again.note
     assert "this kernel was run again" in again.note

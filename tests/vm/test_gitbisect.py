@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from command import Said, vmtest
-from real_kernels import PROJECT, image_of
+from real_kernels import PROJECT, boot_modules, image_of, known_accelerator
 from small_trees import BUILD, MAKEFILE, commit, git
 
 from vmtest.bisect.journal import JOURNAL
@@ -27,6 +27,7 @@ from vmtest.host.requirements import missing_for_builds
 from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.model.project import Config
 from vmtest.objects.compile import build_all
+from vmtest.vm.accel import Probe
 
 pytestmark = pytest.mark.skipif(
     bool(missing_for_builds()), reason="what building a kernel needs is not installed on this host"
@@ -52,13 +53,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, root: RootImage) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tree(folder: Path, settings: Config, cache: Path) -> Path:
+def tree(folder: Path, settings: Config, cache: Path, probe: Probe) -> Path:
     """Eight commits; the third to the fifth do not build, the kfunc is gone from the sixth on."""
 
+    known_accelerator(cache, folder / "cache")
+
     def places(image: KernelImage) -> str:
-        assert image.modules is not None
+        modules = boot_modules(image, folder)
         packed = image.image.with_name(f"vmlinuz-{image.release}")
-        return f"{packed}\n{image.config}\n{image.modules}\n"
+        return f"{packed}\n{image.config}\n{modules}\n"
 
     old, new = (places(image_of(name, settings, cache)) for name in ("6.12", "6.1"))
     made = folder / "linux"

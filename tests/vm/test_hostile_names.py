@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command import vmtest
-from real_kernels import KERNEL
+from real_kernels import KERNEL, known_accelerator
 
 from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.vm.accel import Probe
@@ -54,8 +54,7 @@ def loads_a_module(folder: Path, **environment: str) -> None:
 def test_a_kernel_boots_from_a_cache_and_a_project_with_odd_names(
     odd: Path, tmp_path: Path, cache: Path, probe: Probe
 ) -> None:
-    # To find the accelerator takes as long as a boot.
-    shutil.copytree(cache / "accel", odd / "cache" / "accel")
+    known_accelerator(cache, odd / "cache")
     loads_a_module(odd, VMTEST_CACHE=str(odd / "cache"))
     assert not (tmp_path / "ran").exists()
 

@@ -67,7 +67,7 @@ def test_a_warning_that_a_quiet_console_hides_is_no_pass(
         )
         + '[[suite]]\nname = "own"\ntests = "test_own.py"\n'
     )
-    said = vmtest("run", cwd=tmp_path)
+    said = vmtest("run", "--cold", cwd=tmp_path)
     assert said.status == 1, said
     assert "proc_register+0x" in said.out
     kernel = kernel_of(tmp_path)
@@ -111,6 +111,6 @@ def test_a_command_under_a_quiet_console_is_judged_by_the_kernels_log(
     project: Callable[..., Path],
 ) -> None:
     folder = project("def test_a():\n    pass\n", 'cmdline = ["loglevel=3"]')
-    said = vmtest("exec", "--", "sh", "-c", f"{COMPLAIN}; true", cwd=folder)
+    said = vmtest("exec", "--cold", "--", "sh", "-c", f"{COMPLAIN}; true", cwd=folder)
     assert said.status == 1, said
     assert kernel_of(folder)["status"] == "SPLAT"

@@ -218,15 +218,10 @@ def test_the_log_says_where_the_restored_guest_began(
     assert "Linux version" in lines[0] + lines[1]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"cpus": 2}, {"network": Network.CLOSED}, {"cmdline": ("nokaslr",)}],
-    ids=["two vCPUs", "network card", "own cmdline"],
-)
-def test_other_machines_are_saved_and_restored_too(
-    change: dict[str, object], spec: MachineSpec, probe: Probe, tmp_path: Path
+def test_a_machine_with_two_vcpus_a_card_and_its_own_cmdline_is_saved_and_restored_too(
+    spec: MachineSpec, probe: Probe, tmp_path: Path
 ) -> None:
-    changed = replace(spec, **change)  # type: ignore[arg-type]
+    changed = replace(spec, cpus=2, network=Network.CLOSED, cmdline=("nokaslr",))
     # The rest of SAME takes over a minute of an emulated guest, and asks nothing of the machine.
     asking = {name: SAME[name] for name in ("mounts", "modules", "network", "loads a module")}
     asking["cpus"] = "nproc"
@@ -235,7 +230,7 @@ def test_other_machines_are_saved_and_restored_too(
         said.append(started_of(changed, Snapshots(tmp_path / "cache"), probe, asking))
     assert [warm for warm, _ in said] == [False, True]
     assert differences(said[0][1], said[1][1]) == []
-    assert said[0][1]["cpus"] == said[1][1]["cpus"]
+    assert [answers["cpus"] for _, answers in said] == ["2\n", "2\n"]
 
 
 @pytest.mark.parametrize("name", ["5.10", "6.1", "backports"])
@@ -349,7 +344,8 @@ def outcomes(json_file: Path, *options: str) -> tuple[str, dict[str, tuple[str, 
 def test_a_suite_has_the_same_results_in_a_restored_guest(tmp_path: Path) -> None:
     start, cold = outcomes(tmp_path / "cold.json", "--cold")
     assert start == "cold" and len(cold) > 30
-    outcomes(tmp_path / "saved.json", "--warm", "--collect-only")
+    saved = vmtest("shell", KERNEL, "--warm", "--", "true", cwd=PROJECT)
+    assert saved.status == 0, saved
     start, warm = outcomes(tmp_path / "warm.json")
     assert start == "warm"
     assert warm == cold
@@ -425,11 +421,11 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_twenty_restores_leave_nothing_behind(
+def test_ten_restores_leave_nothing_behind(
     saved: Path, store: Path, spec: MachineSpec, probe: Probe
 ) -> None:
     seen = []
-    for number in range(20):
+    for number in range(10):
         with guest(spec, Snapshots(store), probe) as started:
             assert started.warm
             seen.append(asked(started, {"id": DIFFERS["boot id"]})["id"])
@@ -438,7 +434,7 @@ def test_twenty_restores_leave_nothing_behind(
         if number == 0:
             descriptors = open_descriptors()
     assert open_descriptors() == descriptors
-    assert len(set(seen)) == 20
+    assert len(set(seen)) == 10
 
 
 def test_a_restored_guest_dies_with_its_runner(

@@ -182,17 +182,17 @@ def test_a_kernel_that_crashes_at_every_program_ends(
 
 
 def test_a_load_over_its_time_is_killed_and_the_rest_goes_on(run: Run, tmp_path: Path) -> None:
-    result = run(compiled(tmp_path / "x.o"), fates={"second": STOP}, timeout=15.0)
+    result = run(compiled(tmp_path / "x.o"), fates={"second": STOP}, timeout=4.0)
     assert verdicts(result) == {
         "": Verdict.ACCEPTED,
         "first": Verdict.ACCEPTED,
         "second": Verdict.TIMED_OUT,
         "third": Verdict.ACCEPTED,
     }
-    said = r"over (\d+) s(?: \(--timeout 15, stretched ([\d.]+) times\))?"
+    said = r"over (\d+) s(?: \(--timeout 4, stretched ([\d.]+) times\))?"
     told = re.fullmatch(said, result.loads[2].line)
     assert told, result.loads[2].line
-    limit = 15 * float(told[2] or 1)
+    limit = 4 * float(told[2] or 1)
     assert limit - 2 < int(told[1]) < limit + 10  # it is looked at a few times a second
     assert not (tmp_path / "run" / "console-2.log").exists()
 
