@@ -197,3 +197,39 @@ def test_the_terminal_ends_with_causes_places_and_commands() -> None:
     assert cause == "  FAIL a: tests/test_s.py:7: assert 1 == 2"
     assert command == "      vmtest run --kernel a --suite s -k test_x"
     assert (blank, total.split(":")[0]) == ("", "2 kernels")
+
+
+def test_kernels_are_not_compared_result_by_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """50 kernels of 2,000 tests each took half a minute."""
+    matrix = Matrix(
+        schema=SCHEMA,
+        run="r",
+        started="2026-01-01T00:00:00+00:00",
+        duration=1.0,
+        suites=("s",),
+        kernels=tuple(
+            KernelResult(
+                name,
+                status=Status.FAILED,
+                tests=(TestResult("a.py::test_a", "s", Outcome.FAILED, message="assert 1"),),
+            )
+            for name in ("6.1", "6.12")
+        ),
+    )
+    monkeypatch.setattr(KernelResult, "__eq__", lambda one, other: pytest.fail("compared"))
+    (cause,) = causes(matrix)
+    assert [kernel.kernel for kernel in cause.kernels] == ["6.1", "6.12"]
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("ab is ab", "… is …"),
+        ("abc ab.c ab_ .ab xab", "abc ab.c ab_ .ab xab"),
+        ("(ab) ab,ab-ab", "(…) …,…-…"),
+        ("abab ab", "abab …"),
+        ("éab ab", "éab …"),
+    ],
+)
+def test_a_word_is_masked_where_it_stands_for_itself(text: str, masked: str) -> None:
+    assert mask(text, ("ab",)) == masked

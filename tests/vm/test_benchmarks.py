@@ -18,6 +18,7 @@ RUNS = {
     "datapath.py": [["--smoke"]],
     "matrix.py": [["--smoke"]],
     "reasons.py": [["smoke"]],
+    "reports.py": [["--smoke"]],
     "snapshots.py": [["--smoke"]],
     "transport.py": [["--smoke"]],
     "watch.py": [["--smoke"]],

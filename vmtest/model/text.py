@@ -22,8 +22,13 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 def printable(text: str) -> str:
     """``text`` without terminal sequences, other control characters spelled out (``\\x07``)."""
-    text = _SEQUENCE.sub("", text.replace("\r\n", "\n"))
-    text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n")
+    if text.isprintable():  # most are, and there are hundreds of thousands in a large run
+        return text
+    text = text.replace("\r\n", "\n")
+    if "\x1b" in text:
+        text = _SEQUENCE.sub("", text)
+    if "\r" in text:
+        text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n")
     return _UNSAFE.sub(_spelled, text)
 
 

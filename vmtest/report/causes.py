@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from vmtest.model.loads import LoadResult, row_of
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
@@ -76,8 +77,8 @@ class _Group:
     mark: Line
     message: str
     place: str
-    kernels: list[KernelResult] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
+    kernels: dict[int, KernelResult] = field(default_factory=dict)  # by identity
+    labels: dict[str, None] = field(default_factory=dict)
     tests: list[tuple[KernelResult, TestResult]] = field(default_factory=list)
     loads: list[tuple[KernelResult, LoadResult]] = field(default_factory=list)
 
@@ -96,15 +97,17 @@ def causes(matrix: Matrix) -> tuple[Cause, ...]:
         _of_the_kernel(groups, kernel)
     labels = labels_of(matrix)
     for kernel in matrix.kernels:
+        own = _own_words(kernel)
         for test in kernel.tests:
             if test.outcome in WRONG and not (test.outcome is Outcome.LOST and kernel.reason):
-                _of_a_test(groups, kernel, test, labels[test.suite, test.test])
+                _of_a_test(groups, (kernel, own), test, labels[test.suite, test.test])
     for kernel in matrix.kernels:
         for load in kernel.loads:
             if load.verdict.bad and load.required:
                 _of_a_load(groups, kernel, load)
+    explained = {number for group in groups.values() for number in group.kernels}
     for kernel in matrix.kernels:
-        if kernel.status is Status.FAILED and not any(kernel in g.kernels for g in groups.values()):
+        if kernel.status is Status.FAILED and id(kernel) not in explained:
             _add_kernel(groups, kernel, kernel.reason)
     distinct = {id(group): group for group in groups.values()}  # a group may have several keys
     found = [_cause(group, len(matrix.kernels)) for group in distinct.values()]
@@ -114,7 +117,29 @@ def causes(matrix: Matrix) -> tuple[Cause, ...]:
 def mask(text: str, words: Iterable[str] = ()) -> str:
     """``text`` without what differs from run to run; ``words`` are masked as well."""
     for word in sorted((word for word in words if word and word in text), key=len, reverse=True):
-        text = re.sub(rf"(?<![\w.]){re.escape(word)}(?![\w.])", "…", text)
+        text = _without(text, word)
+    return _masked(text)
+
+
+def _without(text: str, word: str) -> str:
+    """``text`` with ``…`` for ``word``, where it stands for itself; no pattern for each word."""
+    kept, begin, start = [], 0, 0
+    while (at := text.find(word, start)) >= 0:
+        end = at + len(word)
+        if _goes_on(text[at - 1 : at]) or _goes_on(text[end : end + 1]):
+            start = at + 1
+            continue
+        kept += [text[begin:at], "…"]
+        begin = start = end
+    return "".join((*kept, text[begin:]))
+
+
+def _goes_on(character: str) -> bool:
+    return character in ("_", ".") or character.isalnum()
+
+
+@lru_cache(maxsize=4096)
+def _masked(text: str) -> str:
     for pattern, instead in _MASKS:
         text = pattern.sub(instead, text)
     return text
@@ -210,12 +235,16 @@ def _add_kernel(
 
 
 def _of_a_test(
-    groups: dict[_Key, _Group], kernel: KernelResult, test: TestResult, label: str
+    groups: dict[_Key, _Group],
+    of: tuple[KernelResult, tuple[str, ...]],
+    test: TestResult,
+    label: str,
 ) -> None:
+    """Add a failed test ``of`` a kernel, which calls itself by these words."""
+    kernel, own = of
     place, message = place_of(test), one_line(test.message or test.details, 1000)
     file, classes, name = split_node_id(test.test)
     function, _, parameters = name.partition("[")
-    own = _own_words(kernel)
     given = (*own, *parameters.removesuffix("]").split("-"))
     where = place if test.line or not test.file else "::".join((file, *classes, function))
     same = ("test", test.suite, test.outcome, where or f"{file}::{function}")
@@ -224,8 +253,7 @@ def _of_a_test(
     group = groups.get(said) or groups.get(masked) or _Group(mark_of(test), message, place)
     groups[said] = groups[masked] = _into(groups, said, group, kernel)
     group.tests.append((kernel, test))
-    if label not in group.labels:
-        group.labels.append(label)
+    group.labels[label] = None
 
 
 def _of_a_load(groups: dict[_Key, _Group], kernel: KernelResult, load: LoadResult) -> None:
@@ -237,14 +265,12 @@ def _of_a_load(groups: dict[_Key, _Group], kernel: KernelResult, load: LoadResul
         groups, same, _Group(loads.mark_of_verdict(load.verdict), message, load.object), kernel
     )
     group.loads.append((kernel, load))
-    if (label := printable(load.label)) not in group.labels:
-        group.labels.append(label)
+    group.labels[printable(load.label)] = None
 
 
 def _into(groups: dict[_Key, _Group], key: _Key, new: _Group, kernel: KernelResult) -> _Group:
     group = groups.setdefault(key, new)
-    if kernel not in group.kernels:
-        group.kernels.append(kernel)
+    group.kernels[id(kernel)] = kernel
     return group
 
 
@@ -259,7 +285,7 @@ def _cause(group: _Group, kernels: int) -> Cause:
         group.mark,
         group.message,
         printable(group.place),
-        tuple(group.kernels),
+        tuple(group.kernels.values()),
         len(group.kernels) == kernels,
         tuple(group.labels),
         tuple(group.tests),

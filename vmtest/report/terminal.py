@@ -129,12 +129,15 @@ def _report(
     failed = [cause for cause in found if cause.tests]
     room = _TIGHT if len(failed) >= _MANY else _ROOMY
     if amount is not Amount.LITTLE:
-        yield from _body(matrix, console, _WHOLE if amount is Amount.WHOLE else room, where)
+        tight = _WHOLE if amount is Amount.WHOLE else room
+        yield from _body(matrix, failed, console, tight, where)
     yield from _causes([cause for cause in found if cause.decides], matrix)
     yield _summary(matrix)
 
 
-def _body(matrix: Matrix, console: Console, room: _Room, where: Where) -> Iterable[RenderableType]:
+def _body(
+    matrix: Matrix, failed: Sequence[Cause], console: Console, room: _Room, where: Where
+) -> Iterable[RenderableType]:
     """Everything above the causes."""
     tested, left_out = tables.shortened(tables.build(matrix), room.rows)
     table = loads.with_loads(tested, matrix)
@@ -146,7 +149,6 @@ def _body(matrix: Matrix, console: Console, room: _Room, where: Where) -> Iterab
         for words in filter(None, (tables.legend(table), *loads.legend(matrix))):
             yield Text(f"  {words}", STYLE[Tone.QUIET])
         yield Text()
-    failed = [cause for cause in causes(matrix) if cause.tests]
     yield from _failures(failed, tables.log_of_tests(matrix), room, where)
     yield from _rejections(loads.rejections(matrix), where)
     yield from _rejections(loads.unattached(matrix), where)
