@@ -95,7 +95,7 @@ def _host(here: packages.Host) -> Finding:
     lacking = [tool.package for tool in host.TOOLS if not find_tool(tool.command)]
     cure = ""
     if lacking and here.family is packages.DEBIAN:
-        cure = "to install all that is missing: python -m vmtest.host"
+        cure = "to install all that is missing: vmtest setup"
     elif lacking:
         cure = f"in a clone of vmtest: {packages.CONTAINER}; or {packages.cure(lacking, here)}"
     return Finding("host", True, here.name, cure)

@@ -152,8 +152,8 @@ def command(found: Found) -> str:
 
 
 _GITHUB = """\
-# Written by `vmtest init`. VMTEST says where pip gets vmtest from (a git URL or a wheel), the other
-# two name a Debian mirror, because the kernels are Debian's: variables of the repository.
+# Written by `vmtest init`. VMTEST, a variable of the repository, says where pip gets vmtest from (a git
+# URL or a wheel). The other two may name other mirrors of Debian's, whose kernels these are.
 name: kernels
 on: [push, pull_request]
 permissions:
@@ -173,6 +173,8 @@ jobs:
           python-version: "3.12"
       - name: Let this user open /dev/kvm
         run: test ! -e /dev/kvm || sudo chmod a+rw /dev/kvm
+      - name: Let this user make the namespace that builds the guest image
+        run: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0
       - uses: actions/cache@v4
         with:
           path: ~/.cache/vmtest
