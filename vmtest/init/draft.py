@@ -152,8 +152,8 @@ def command(found: Found) -> str:
 
 
 _GITHUB = """\
-# Written by `vmtest init`. VMTEST, a variable of the repository, says where pip gets vmtest from (a git
-# URL or a wheel). The other two may name other mirrors of Debian's, whose kernels these are.
+# Written by `vmtest init`. VMTEST, a variable of the repository, says where pip gets vmtest from (a
+# git URL or a wheel). The other two may name other mirrors of Debian's, whose kernels these are.
 name: kernels
 on: [push, pull_request]
 permissions:
