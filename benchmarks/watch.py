@@ -1,12 +1,14 @@
 """From a save to every kernel's verdict: ``vmtest watch`` against a cold ``vmtest verify``.
 
-    python benchmarks/watch.py [--samples 3] [--kernel NAME ...] [--json FILE] [--smoke]
+    python benchmarks/watch.py [--samples 3] [--think SECONDS] [--kernel NAME ...] [--json FILE]
+        [--smoke]
 
 In turn: the source of one object is saved under a watch, until it has told what all the kernels
 say; then the same source is changed again and ``vmtest verify`` builds and loads the object, its
 guests booted.  Both compile, load the same object and print their table.  A ratio is watch by
-verify, of medians; the aim is 0.15 on four kernels.  It says little on a machine that does
-something else: the load average is printed.
+verify, of medians; the aim is 0.15 on four kernels.  Between a verdict and the next save nothing
+is done for a while, as when somebody reads and types: meanwhile guests are made ready.  It says
+little on a machine that does something else: the load average is printed.
 """
 
 from __future__ import annotations
@@ -70,8 +72,10 @@ def edit(source: Path, number: int) -> None:
     source.write_text(f"{text}\nconst volatile int watched = {number};\n")
 
 
-def measure(folder: Path, kernels: Sequence[str], samples: int) -> dict[str, list[float]]:
-    """The samples of both sides in seconds, in turn."""
+def measure(
+    folder: Path, kernels: Sequence[str], samples: int, think: float
+) -> dict[str, list[float]]:
+    """The samples of both sides in seconds, in turn; ``think`` seconds lie before each save."""
     source = folder / "bpf" / f"{OBJECT}.bpf.c"
     selected = [word for name in kernels for word in ("--kernel", name)]
     found: dict[str, list[float]] = {"watch s": [], "verify s": []}
@@ -79,6 +83,7 @@ def measure(folder: Path, kernels: Sequence[str], samples: int) -> dict[str, lis
     try:
         session.round()  # whatever is to be saved is
         for number in range(samples):
+            time.sleep(think)
             began = time.monotonic()
             edit(source, 2 * number)
             said = session.round()
@@ -103,9 +108,10 @@ def main() -> None:
     """Measure, print, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=3)
+    parser.add_argument("--think", type=float, default=30.0, help="seconds before a save")
     parser.add_argument("--kernel", action="append", help="default: the default kernels")
     parser.add_argument("--json", type=Path, default=PROJECT / ".vmtest" / "benchmark-watch.json")
-    options = smoke.parse(parser, {"samples": 1, "kernel": [smoke.KERNEL]})
+    options = smoke.parse(parser, {"samples": 1, "think": 0.0, "kernel": [smoke.KERNEL]})
     settings = configuration.load(PROJECT / "kernels.toml")
     kernels = options.kernel or [k.name for k in settings.kernels if "default" in k.tags]
     with tempfile.TemporaryDirectory() as scratch:
@@ -116,7 +122,7 @@ def main() -> None:
         before, _, after = text.partition("[[suite]]")
         objects = after[after.index("[[object]]") :]
         (folder / "kernels.toml").write_text(before + objects)
-        found = measure(folder, kernels, options.samples)
+        found = measure(folder, kernels, options.samples, options.think)
     medians = {key: statistics.median(values) for key, values in found.items()}
     ratio = medians["watch s"] / medians["verify s"]
     load = os.getloadavg()[0]

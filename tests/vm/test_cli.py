@@ -198,6 +198,25 @@ def test_with_keep_going_a_panic_costs_its_own_test(project: Callable[..., Path]
     ]
 
 
+def test_isolated_files_do_not_see_each_other_and_are_one_result(
+    project: Callable[..., Path],
+) -> None:
+    leaves = """
+import pathlib
+
+LEFT = pathlib.Path("/tmp/left")
+
+def test_finds_nothing_of_another_file():
+    assert not LEFT.exists()
+    LEFT.touch()
+"""
+    folder = project(leaves)
+    (folder / "checks" / "test_other.py").write_text(leaves)
+    config = folder / "kernels.toml"
+    config.write_text(config.read_text().replace("checks/test_own.py", "checks"))
+    ends(in_guest("run", "--isolate", "file", cwd=folder), 0, "2 passed", "2 guests, one for each")
+
+
 def test_a_panic_after_the_last_test_is_no_pass(project: Callable[..., Path]) -> None:
     folder = project(
         """

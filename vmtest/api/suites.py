@@ -20,6 +20,7 @@ from vmtest.runs import folder as runs
 from vmtest.runs.read import read_matrix
 from vmtest.suites.collect import only_collects, stand_ins
 from vmtest.suites.failed import Failed, failed
+from vmtest.suites.isolate import Isolation
 from vmtest.suites.task import SuitesTaskFactory
 
 _LAST = 10  # runs that are asked for what did not pass
@@ -33,8 +34,9 @@ class SuitesRequest:
     ``objects`` builds as ``NAME=PATH[@RANGE]`` in place of those of kernels.toml, ``options``
     go to pytest; ``narrowed`` says that these leave tests out.  ``warm`` restores guests from
     snapshots, False boots them, None restores them where they are emulated.  ``keep_going`` takes
-    a fresh guest for the tests behind one that ends its guest.  ``last_failed`` runs only what did
-    not pass in the last runs, ``failed_first`` that first.  ``locked`` takes the kernels of
+    a fresh guest for the tests behind one that ends its guest, ``isolate`` gives each suite, file
+    or test a guest of its own.  ``last_failed`` runs only what did not pass in the last runs,
+    ``failed_first`` that first.  ``locked`` takes the kernels of
     kernels.lock.  ``jobs`` VMs run at once (None: as many as there is room for).
     """
 
@@ -50,6 +52,7 @@ class SuitesRequest:
     keep_going: bool = False
     last_failed: bool = False
     failed_first: bool = False
+    isolate: Isolation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ def plan_suites(
         narrowed=request.narrowed or request.last_failed,
         keep_going=request.keep_going,
         failed=again,
+        isolate=request.isolate,
     )
     tasks.read()
     return _planned(settings, request, suites, tasks, needed)

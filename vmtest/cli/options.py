@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vmtest.suites.isolate import Isolation
 from vmtest.verify import types
 
 _PARAMETER = re.compile(r"`([a-z_]+)`")
@@ -77,6 +78,10 @@ KeepGoingOption = Annotated[
         "--keep-going",
         help="When a test panics or hangs its kernel, run the others in a fresh guest.",
     ),
+]
+IsolateOption = Annotated[
+    Isolation | None,
+    typer.Option("--isolate", help="Give each suite, file or test a guest of its own."),
 ]
 LockedOption = Annotated[
     bool, typer.Option("--locked", help="Boot exactly the kernels that kernels.lock names.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from vmtest.api import project
 from vmtest.api.record import Recording, builds_of, carry_out
@@ -15,6 +16,7 @@ from vmtest.cli.terminal import InteractiveHold
 from vmtest.errors import UsageError
 from vmtest.model.project import Config, ObjectFile
 from vmtest.model.results import Matrix
+from vmtest.suites.isolate import Isolation
 
 EXAMPLE = """Boot kernels and run the suites in each.
 
@@ -39,6 +41,7 @@ def run(
     accel: options.AccelOption = "auto",
     warm: options.WarmOption = None,
     keep_going: options.KeepGoingOption = False,
+    isolate: options.IsolateOption = None,
     junit_file: options.JunitOption = None,
     markdown_file: options.MarkdownOption = None,
     json_file: options.JsonOption = None,
@@ -52,10 +55,10 @@ def run(
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
         common.check_accelerator(accel)
-        if keep_going and (exitfirst or maxfail is not None):
-            raise UsageError("--keep-going goes on after a failure: leave -x and --maxfail out")
         if last_failed and failed_first:
             raise UsageError("--last-failed and --failed-first: give one of them")
+        if exitfirst or maxfail is not None:
+            _check_that_it_may_stop(keep_going, isolate)
         look = Look.asked(color, quiet, verbose)
         settings = project.load_config(config)
         passed_on = _passed_on(pytest_options or [])
@@ -73,19 +76,38 @@ def run(
             keep_going=keep_going,
             last_failed=last_failed,
             failed_first=failed_first,
+            isolate=isolate,
         )
         reports = Reports(junit_file, markdown_file, json_file, html_file)
-        view = look.view(sys.stdout)
-        planned = plan_suites(settings, request, noted(view.handle), reports.make_room)
-        hold = InteractiveHold(view) if shell_on_failure else None
-        recording = Recording(planned.builds, arguments=sys.argv[1:], write=reports.write)
-        with view:
-            matrix = carry_out(planned.plan, view.handle, recording, hold)
-        if planned.collects:
-            show_collected(matrix, settings, planned.builds)
-        show(matrix, planned.plan.folder, sys.stdout, look)
-        reports.render(matrix, planned.plan.folder)
-        reports.end(matrix)
+        _carry_out(settings, request, look, reports, holds=shell_on_failure)
+
+
+def _carry_out(
+    settings: Config, request: SuitesRequest, look: Look, reports: Reports, *, holds: bool
+) -> NoReturn:
+    """Run what was asked for, and show it; ``holds`` opens a shell where tests failed."""
+    view = look.view(sys.stdout)
+    planned = plan_suites(settings, request, noted(view.handle), reports.make_room)
+    hold = InteractiveHold(view) if holds else None
+    recording = Recording(planned.builds, arguments=sys.argv[1:], write=reports.write)
+    with view:
+        matrix = carry_out(planned.plan, view.handle, recording, hold)
+    if planned.collects:
+        show_collected(matrix, settings, planned.builds)
+    show(matrix, planned.plan.folder, sys.stdout, look)
+    reports.render(matrix, planned.plan.folder)
+    reports.end(matrix)
+
+
+def _check_that_it_may_stop(keep_going: bool, isolate: Isolation | None) -> None:
+    """Raise UsageError for what is at odds with a run that stops at a failure."""
+    if keep_going:
+        raise UsageError("--keep-going goes on after a failure: leave -x and --maxfail out")
+    if isolate is not None:
+        raise UsageError(
+            "--isolate has a pytest in each guest, which counts its own failures: leave -x and "
+            "--maxfail out"
+        )
 
 
 def _passed_on(options: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from vmtest.model.kernels import Kernel
 from vmtest.model.project import ObjectFile
-from vmtest.model.results import KernelResult, Outcome, Status
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.model.versions import KernelVersion
 from vmtest.objects.builds import choose
 
@@ -62,6 +62,13 @@ def stand_ins(
         others = tuple(kernel.name for kernel in group if kernel is not chosen)
         found.append(StandIn(chosen, others))
     return tuple(found)
+
+
+def to_run(tests: Iterable[TestResult]) -> Iterable[TestResult]:
+    """``tests`` that were listed, as they are before they run."""
+    for test in tests:
+        listed = test.outcome is Outcome.COLLECTED
+        yield replace(test, outcome=Outcome.NOT_RUN) if listed else test
 
 
 def collected(result: KernelResult) -> KernelResult:

@@ -45,13 +45,20 @@ DONE = f"{GUEST_ROOT}/done.json"
 
 
 def pytest_argv(
-    payload: Payload, python: str, options: Sequence[str], *, goes_on: bool = False
+    payload: Payload,
+    python: str,
+    options: Sequence[str],
+    *,
+    goes_on: bool = False,
+    files: Sequence[str] = (),
 ) -> list[str]:
     """The command that runs the suites of ``payload`` in one pytest process.
 
-    With ``goes_on`` it leaves the tests out that are in the file DONE.
+    With ``goes_on`` it leaves the tests out that are in the file DONE.  Of ``files``, relative to
+    pytest's rootdir, it reads no others.
     """
     rootdir = f"{GUEST_ROOT}/suites"
+    read = [f"{rootdir}/{file}" for file in files]
     return in_guest_environment(
         [
             python,
@@ -63,7 +70,7 @@ def pytest_argv(
             "no:cacheprovider",
             "--continue-on-collection-errors",
             *options,
-            *(payload.guest_path(suite) for suite in payload.suites),
+            *(read or (payload.guest_path(suite) for suite in payload.suites)),
         ],
         guest_environment(payload.pythonpath) | PYTEST_SIDE,
     )
@@ -94,11 +101,19 @@ class Run:
     ``process_status`` its process's (-1 when a signal ended it, None while it has not ended),
     ``deselected`` the files of tests that an option or a plugin left out, ``begun`` whether it
     had come so far as to read a suite, ``bad_line`` why what it said was believed no longer ("").
-    What is in ``before`` came of an earlier guest: it is none of the results here.
+    What is in ``before`` came of an earlier guest: it is none of the results here.  The tests
+    ``later`` are for later guests.
     """
 
-    def __init__(self, payload: Payload, sink: Sink, before: Sequence[TestResult] = ()) -> None:
+    def __init__(
+        self,
+        payload: Payload,
+        sink: Sink,
+        before: Sequence[TestResult] = (),
+        later: Sequence[str] = (),
+    ) -> None:
         self.before = tuple(before)
+        self.later = tuple(later)
         self.tests: tuple[str, ...] = ()
         self.deselected: tuple[str, ...] = ()
         self.done: list[TestResult] = []
@@ -179,7 +194,7 @@ class Run:
         self._collected = True
         self.tests, self.deselected = event.tests, event.deselected
         self._left = Counter(self.tests)
-        tests = (*(result.test for result in self.before), *self.tests)
+        tests = (*(result.test for result in self.before), *self.tests, *self.later)
         listed = [(test, self.payload.suite_of(test)) for test in tests]
         write_file(self._sink.listing, json.dumps(listed))
         self._sink.collected(tests)
@@ -233,6 +248,7 @@ class Run:
     @property
     def empty_suites(self) -> tuple[str, ...]:
         """The suites of which there is nothing: no test, and none that was left out on purpose."""
-        there = {self.payload.suite_of(test) for test in (*self.tests, *self.deselected)}
+        tests = (*self.tests, *self.deselected, *self.later)
+        there = {self.payload.suite_of(test) for test in tests}
         there |= {result.suite for result in (*self.before, *self.done)}
         return tuple(suite.name for suite in self.payload.suites if suite.name not in there)

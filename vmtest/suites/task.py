@@ -20,9 +20,10 @@ from vmtest.model.text import last_line
 from vmtest.objects.builds import choose, modules_for, read_object
 from vmtest.runs.folder import utc_today
 from vmtest.runs.rows import COLLECTED, RESULTS
-from vmtest.suites import again, known
-from vmtest.suites.collect import collected, only_collects
+from vmtest.suites import again, isolate, known
+from vmtest.suites.collect import collected, only_collects, to_run
 from vmtest.suites.failed import PLACE, Failed
+from vmtest.suites.isolate import Group, Isolation
 from vmtest.suites.payload import Payload, pack_suites, suites_root
 from vmtest.suites.process import DONE, Run, Sink, pytest_argv
 from vmtest.vm.machine import Machine
@@ -32,17 +33,35 @@ _PYTEST_INTERNAL_ERROR, _PYTEST_USAGE_ERROR, _PYTEST_NO_TESTS = 3, 4, 5
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """Which of the tests run in a guest: neither those ``before`` nor those for ``later``.
+
+    ``files`` have all of them; none: those of the suites.
+    """
+
+    before: tuple[TestResult, ...] = ()
+    later: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+    def after(self, before: tuple[TestResult, ...]) -> Share:
+        """What is left of it after ``before``."""
+        return replace(self, before=(*self.before, *before))
+
+
+@dataclass(frozen=True, slots=True)
 class SuitesTask:
     """``payload`` run by one pytest process, with ``options`` of pytest's own.
 
     With ``keep_going`` a test that ends its guest costs itself: the rest go on in a fresh one.
-    ``failed`` says which tests run alone, or first.
+    ``failed`` says which tests run alone, or first; ``isolate`` what has a guest of its own, and
+    None runs all in one.
     """
 
     payload: Payload
     options: tuple[str, ...] = ()
     keep_going: bool = False
     failed: Failed | None = None
+    isolate: Isolation | None = None
 
     @property
     def objects(self) -> tuple[tuple[str, str], ...]:
@@ -51,36 +70,52 @@ class SuitesTask:
 
     def run(self, bench: Bench, result: KernelResult) -> KernelResult:
         """Boot and run the suites; raises BootError, InfrastructureError, OSError."""
+        everything = Share()
+        if self.isolate is None or only_collects(self.options):
+            return self._share(bench, result, everything)
+        lists = replace(self, options=(*self.options, "--collect-only"))
+        first = lists._boot(bench, result, everything)
+        if first.status not in (Status.COLLECTED, Status.FAILED):
+            return first
+
+        def run_group(
+            group: Group, before: tuple[TestResult, ...], later: tuple[str, ...]
+        ) -> KernelResult:
+            return self._share(bench, result, Share(before, later, group.files))
+
+        listed = replace(first, tests=tuple(to_run(first.tests)))
+        if not isolate.groups(listed.tests, self.isolate):
+            return self._share(bench, result, everything)
+        return isolate.run(listed, self.isolate, run_group, lambda: bench.cancelled)
+
+    def _share(self, bench: Bench, result: KernelResult, share: Share) -> KernelResult:
+        """Run a share of the tests, in as many guests as it takes."""
         if not self.keep_going:
-            return self._boot(bench, result)
+            return self._boot(bench, result, share)
         return again.run(
-            lambda before, spent: self._boot(bench, result, before, spent),
+            lambda before, spent: self._boot(bench, result, share.after(before), spent),
             bench.job.scale.apply(bench.job.kernel.limits).total,
             lambda: bench.cancelled,
         )
 
     def _boot(
-        self,
-        bench: Bench,
-        result: KernelResult,
-        before: tuple[TestResult, ...] = (),
-        spent: float = 0.0,
+        self, bench: Bench, result: KernelResult, share: Share, spent: float = 0.0
     ) -> KernelResult:
-        """Run what is left after ``before`` in one guest, ``spent`` seconds being gone."""
+        """Run ``share`` in one guest, ``spent`` seconds being gone."""
         with bench.guest(network_of(self.payload.suites)) as guest:
             total = max(guest.limits.total - spent, 0.0)
             guest = replace(guest, limits=replace(guest.limits, total=total))
-            result = self._in_guest(bench, guest, result, before)
+            result = self._in_guest(bench, guest, result, share)
             if only_collects(self.options):
                 result = collected(result)
             return bench.show(guest.session, result)
 
     def _in_guest(
-        self, bench: Bench, guest: Guest, result: KernelResult, before: tuple[TestResult, ...]
+        self, bench: Bench, guest: Guest, result: KernelResult, share: Share
     ) -> KernelResult:
         job = bench.job
         name = job.kernel.name
-        mode = "ab" if before else "wb"
+        mode = "wb" if share == Share() else "ab"
         with (
             (job.directory / RESULTS).open(mode, buffering=0) as results,
             (job.directory / "pytest.log").open(mode, buffering=0) as log,
@@ -94,9 +129,10 @@ class SuitesTask:
                 finished=lambda test: bench.emit(TestFinished(name, test)),
             )
             python, options = job.root.python, self.options
-            argv = pytest_argv(self.payload, python, options, goes_on=bool(before))
+            goes_on = bool(share.before or share.later)
+            argv = pytest_argv(self.payload, python, options, goes_on=goes_on, files=share.files)
             failed = self.failed.for_guest(name) if self.failed else b""
-            process = Run(self.payload, sink, before)
+            process = Run(self.payload, sink, share.before, share.later)
             return watch(bench, guest, result, SuitesWork(process, argv, failed))
 
 
@@ -130,8 +166,8 @@ class SuitesWork:
 
     def run(self, guest: Guest, check: Check) -> None:
         """Run pytest to its end; raises DeadlineExceeded, SessionLost."""
-        if self.process.before:
-            done = [test.test for test in self.process.before]
+        done = [*(test.test for test in self.process.before), *self.process.later]
+        if done:
             guest.session.put(json.dumps(done).encode(), DONE)
         if self.failed:
             guest.session.put(self.failed, PLACE)
@@ -198,8 +234,8 @@ class SuitesTaskFactory:
     """What makes each kernel's task: ``suites`` of ``config`` with that kernel's ``objects``.
 
     ``today`` (UTC) decides which known failures have expired; ``narrowed`` says that
-    ``options`` leave tests out; ``keep_going`` and ``failed`` are the task's; ``files`` reads what
-    goes along, once for all kernels.
+    ``options`` leave tests out; ``keep_going``, ``failed`` and ``isolate`` are the task's;
+    ``files`` reads what goes along, once for all kernels.
     """
 
     config: Config
@@ -209,6 +245,7 @@ class SuitesTaskFactory:
     narrowed: bool = False
     keep_going: bool = False
     failed: Failed | None = None
+    isolate: Isolation | None = None
     today: date = field(default_factory=utc_today)
     files: Files = field(default_factory=Files)
 
@@ -232,7 +269,7 @@ class SuitesTaskFactory:
             self.config.suites, self.suites, chosen, expected, self.files, modules
         )
         payload = replace(payload, project=self.config.directory)
-        return SuitesTask(payload, self.options, self.keep_going, self.failed)
+        return SuitesTask(payload, self.options, self.keep_going, self.failed, self.isolate)
 
     def read(self) -> None:
         """Read all that may go along: what changes from now on is not in this run.

@@ -1,0 +1,138 @@
+"""``--isolate``: a guest of its own for each suite, file or test, and what all of them come to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from vmtest.errors import VmtestError, os_words
+from vmtest.matrix.judge import count_bad
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult
+
+_WORST_FIRST = (
+    Status.CANCELLED,
+    Status.PANICKED,
+    Status.TIMED_OUT,
+    Status.LOST,
+    Status.SPLAT,
+    Status.FAILED,
+)
+
+
+class Isolation(StrEnum):
+    """What has a guest of its own."""
+
+    SUITE = "suite"
+    FILE = "file"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The ``tests`` of one guest, in the order in which they run; ``name`` tells it from others."""
+
+    name: str
+    tests: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that have them, relative to pytest's rootdir, each once."""
+        return tuple(dict.fromkeys(test.split("::", 1)[0] for test in self.tests))
+
+
+def groups(tests: Sequence[TestResult], isolation: Isolation) -> tuple[Group, ...]:
+    """Those of ``tests`` that are to run, by guest, in the order of each group's first test.
+
+    A test that is listed twice is in one guest twice.
+    """
+    found: dict[str, list[str]] = {}
+    for test in tests:
+        if test.outcome is Outcome.NOT_RUN:
+            names = {
+                Isolation.SUITE: test.suite,
+                Isolation.FILE: test.test.split("::", 1)[0],
+                Isolation.TEST: test.test,
+            }
+            found.setdefault(names[isolation], []).append(test.test)
+    return tuple(Group(name, tuple(listed)) for name, listed in found.items())
+
+
+RunGroup = Callable[[Group, tuple[TestResult, ...], tuple[str, ...]], KernelResult]
+"""Runs a group in a guest of its own, after the given results and before the given tests; raises
+VmtestError or OSError where there is no guest."""
+
+
+def run(
+    first: KernelResult,
+    isolation: Isolation,
+    run_group: RunGroup,
+    cancelled: Callable[[], bool],
+    clock: Callable[[], float] = time.monotonic,
+) -> KernelResult:
+    """The kernel's result, each group of the tests that ``first`` listed having its own guest.
+
+    There is at least one.  What a module came to when it was read stands in ``first``.
+    """
+    listed = groups(first.tests, isolation)
+    read = tuple(test for test in first.tests if test.outcome is not Outcome.NOT_RUN)
+    done, ends, began = read, list[tuple[str, KernelResult]](), clock()
+    for number, group in enumerate(listed):
+        later = tuple(test for other in listed[number + 1 :] for test in other.tests)
+        try:
+            one = run_group(group, done, later)
+        except (VmtestError, OSError) as error:
+            words = os_words(error) if isinstance(error, OSError) else str(error)
+            status = Status.CANCELLED if cancelled() else Status.INFRA_ERROR
+            left = tuple(t for t in first.tests if t.test in {*group.tests, *later})
+            one = replace(first, status=status, reason=words, tests=left, note="", splats=())
+        ends.append((group.name, one))
+        done = (*done, *one.tests)
+        if one.status in (Status.CANCELLED, Status.INFRA_ERROR):
+            unread = {test.test for test in done}
+            done = (*done, *(t for t in first.tests if t.test in later and t.test not in unread))
+            break
+    return _joined(first, ends, done, _costs(isolation, ends, clock() - began))
+
+
+def _costs(isolation: Isolation, ends: Sequence[tuple[str, KernelResult]], seconds: float) -> str:
+    tests = sum(test.duration for _, one in ends for test in one.tests)
+    return (
+        f"{len(ends)} guests, one for each {isolation}: "
+        f"{max(seconds - tests, 0.0):.1f} s of {seconds:.1f} s went into them, not into tests"
+    )
+
+
+def _joined(
+    first: KernelResult,
+    ends: Sequence[tuple[str, KernelResult]],
+    tests: tuple[TestResult, ...],
+    costs: str,
+) -> KernelResult:
+    """One result: the worst end is the kernel's, and says in which guest."""
+    bad = [test for test in tests if test.outcome.bad]
+    fine = (Status.PASSED, Status.NO_TESTS)
+    others = [(name, one) for name, one in ends if one.status not in fine]
+    name, worst = min(others, key=_rank) if others else ("", ends[-1][1])
+    status, reason = worst.status, worst.reason
+    if others and status is not Status.FAILED:
+        more = f"; {len(others) - 1} more did not pass" if len(others) > 1 else ""
+        reason = f"{name}: {reason}{more}"
+    elif bad:
+        status, reason = Status.FAILED, count_bad(bad)
+    notes = dict.fromkeys(note for _, one in ends for note in (one.note,) if note)
+    return replace(
+        ends[-1][1],
+        status=status,
+        reason=reason,
+        tests=tests,
+        splats=tuple(splat for one in (first, *(o for _, o in ends)) for splat in one.splats),
+        note="; ".join((*notes, costs)),
+        console_tail=worst.console_tail,
+    )
+
+
+def _rank(end: tuple[str, KernelResult]) -> int:
+    status = end[1].status
+    return _WORST_FIRST.index(status) if status in _WORST_FIRST else len(_WORST_FIRST)
