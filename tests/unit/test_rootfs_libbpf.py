@@ -25,6 +25,7 @@ from vmtest.matrix.payload import LIBRARY_FOLDERS, install, library_path, tar
 from vmtest.model.kernels import AptArchive, GuestSpec, Library, RootImage
 from vmtest.rootfs.image import image_key, prepare
 from vmtest.rootfs.libbpf import Shelf, of_file
+from vmtest.rootfs.prepare import distinct
 from vmtest.storage.prune import items, remove, superfluous
 from vmtest.storage.transfer import export_bundle, import_bundle, pack
 from vmtest.storage.verify import verify
@@ -375,3 +376,15 @@ def test_a_guest_without_libbpf_cannot_get_another_one(tmp_path: Path) -> None:
     assert install(session, tar({}), lambda: None).libbpf == ""
     with pytest.raises(InfrastructureError, match=r"libbpf\.so\.1 of the guest's root, which has"):
         install(session, tar({}), lambda: None, None, [Library("1.1", "", "", b"one")])
+
+
+def test_a_libbpf_that_is_given_twice_is_taken_once() -> None:
+    """`newest` is 1.5 where no newer one can be had."""
+    old, new = Library("1.1", "a package", "11", b""), Library("1.5", "a package", "55", b"")
+    assert distinct([old, new, replace(new)]) == (old, new)
+
+
+def test_two_files_of_one_version_are_refused() -> None:
+    ours = Library("1.5", "./libbpf.so", "66", b"")
+    with pytest.raises(UsageError, match=r"\./libbpf\.so and a package are both libbpf 1\.5"):
+        distinct([ours, Library("1.5", "a package", "55", b"")])

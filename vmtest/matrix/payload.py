@@ -132,10 +132,9 @@ def install(
             "install one there"
         )
     if done.status != 0:
-        raise InfrastructureError(
-            f"cannot unpack the payload in the guest: {done.stderr.decode()[-400:]}; "
-            "raise memory in kernels.toml"
-        )
+        said = done.stderr.decode(errors="replace")[-400:].strip()
+        cure = "; raise memory in kernels.toml" if "No space left" in said else ""
+        raise InfrastructureError(f"cannot unpack the payload in the guest: {said}{cure}")
     release, _, own = done.stdout.decode().strip().partition("\n")
     named = _LIBBPF_FILE.search(own)
     return Installed(release, (*versions, named[1] if named else "")[0])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vmtest.errors import UsageError
 from vmtest.host.debian import Mirrors, find_mirrors, mirrors_of
 from vmtest.host.files import Files
-from vmtest.model.kernels import AptArchive, RootImage
+from vmtest.model.kernels import AptArchive, Library, RootImage
 from vmtest.model.project import Config
 from vmtest.rootfs.image import prepare
 from vmtest.rootfs.libbpf import Shelf
@@ -49,5 +50,21 @@ def prepare_root(
     return replace(
         root,
         note="; ".join(filter(None, notes)),
-        libraries=tuple(library for library, _ in taken),
+        libraries=distinct([library for library, _ in taken]),
     )
+
+
+def distinct(libraries: Sequence[Library]) -> tuple[Library, ...]:
+    """``libraries``, each once: ``newest`` may be one that is named beside it.
+
+    A report tells them apart by their versions: raises UsageError for two files of one version.
+    """
+    found: dict[str, Library] = {}
+    for library in libraries:
+        known = found.setdefault(library.version, library)
+        if known.sha256 != library.sha256:
+            raise UsageError(
+                f"[guest] libbpf: {known.origin} and {library.origin} are both libbpf "
+                f"{library.version}, and a report could not tell them apart; run them one by one"
+            )
+    return tuple(found.values())
