@@ -157,10 +157,8 @@ def test_a_not_run_test_says_why() -> None:
 
 def test_the_counts_are_those_of_the_cases() -> None:
     root = ET.fromstring(junit.render(recorded()))
-    counted = [len(list(root.iter(tag))) for tag in ("testcase", "failure", "error", "skipped")]
-    assert [int(root.get(name, "")) for name in ("tests", "failures", "errors", "skipped")] == (
-        counted
-    )
+    counted = [len(list(root.iter(tag))) for tag in ("testcase", "failure", "error")]
+    assert [int(root.get(name, "")) for name in ("tests", "failures", "errors")] == (counted)
 
 
 def test_another_parser_reads_the_same_counts() -> None:
@@ -280,3 +278,69 @@ def test_a_load_that_killed_the_kernel_is_a_failure() -> None:
     killed = replace(REJECTED, verdict=Verdict.KERNEL_CRASHED)
     cases = parsed(kernel(loads=(killed,), status=Status.PANICKED)).iter("testcase")
     assert [[part.tag for part in case] for case in cases] == [["error"], ["failure"]]
+
+
+_CASE = {"name", "time", "classname", "group"}
+# What Jenkins' junit-10.xsd takes: the attributes and the children of each element.
+SHAPE: dict[str, tuple[set[str], set[str]]] = {
+    "testsuites": ({"name", "time", "tests", "failures", "errors"}, {"testsuite"}),
+    "testsuite": (
+        {"name", "tests", "failures", "errors", "group", "time", "skipped", "timestamp"}
+        | {"hostname", "id", "package", "file", "log", "url"},
+        {"testsuite", "properties", "testcase", "system-out", "system-err"},
+    ),
+    "properties": (set(), {"property"}),
+    "property": ({"name", "value"}, set()),
+    "testcase": (
+        # file and line are what GitLab, GitHub's actions and pytest itself have beside it.
+        _CASE | {"file", "line"},
+        {"skipped", "error", "failure", "rerunFailure", "rerunError", "flakyFailure", "flakyError"}
+        | {"system-out", "system-err"},
+    ),
+    **{tag: ({"type", "message"}, set()) for tag in ("failure", "error", "skipped")},
+    "flakyFailure": ({"type", "message"}, {"stackTrace", "system-out", "system-err"}),
+    "system-out": (set(), set()),
+}
+
+
+def every_kind() -> KernelResult:
+    tests = tuple(of(o, test=f"t.py::{o.name}", details="E", output="o") for o in Outcome)
+    flaky = of(Outcome.PASSED, test="t.py::flaky", flaky=True, file="tests/t.py", line=7)
+    loads = tuple(LoadResult("o", verdict.name, verdict) for verdict in Verdict)
+    return kernel(*tests, flaky, status=Status.PANICKED, loads=loads, console_tail=("x",))
+
+
+@pytest.mark.parametrize(
+    "matrix", [recorded(), replace(recorded(), kernels=(every_kind(),))], ids=["recorded", "all"]
+)
+def test_the_file_has_the_shape_of_jenkins_schema(matrix: Matrix) -> None:
+    for element in ET.fromstring(junit.render(matrix)).iter():
+        attributes, children = SHAPE[element.tag]
+        assert set(element.keys()) <= attributes
+        assert {child.tag for child in element} <= children
+        if (time := element.get("time")) is not None:
+            assert re.fullmatch(r"[0-9]*(\.[0-9]*)?", time)
+        assert element.tag != "flakyFailure" or element.get("type")
+
+
+def test_a_case_has_its_place_in_the_project() -> None:
+    failed = of(Outcome.FAILED, file="tests/test_sendmsg.py", line=25)
+    case = only_case(kernel(failed, status=Status.FAILED))
+    assert (case.get("file"), case.get("line")) == ("tests/test_sendmsg.py", "25")
+
+
+def test_a_case_without_a_place_has_none() -> None:
+    case = only_case(kernel(of(Outcome.FAILED), status=Status.FAILED))
+    assert (case.get("file"), case.get("line")) == (None, None)
+
+
+def test_a_flaky_test_passed_and_says_how_it_failed() -> None:
+    case = only_case(kernel(of(Outcome.PASSED, flaky=True, message="no event", details="E  0")))
+    (flaky,) = case
+    assert (flaky.tag, flaky.get("type"), flaky.get("message")) == (
+        "flakyFailure",
+        "flaky",
+        "no event",
+    )
+    assert flaky.text == "E  0"
+    assert JUnitXml.fromstring(junit.render_kernel(kernel(of(Outcome.PASSED, flaky=True))))
