@@ -51,6 +51,7 @@ def exec_(
     color: options.ColorOption = "auto",
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
+    github: options.GithubOption = None,
 ) -> None:
     """Run the command in the matrix; the module's EXAMPLE is its help."""
     request = CommandRequest(
@@ -66,7 +67,7 @@ def exec_(
     )
     with common.reported(own=OWN_FAULT if one_name(request.kernels) else None):
         common.check_accelerator(accel)
-        look = Look.asked(color, quiet, verbose)
+        look = Look.asked(color, quiet, verbose, github)
         settings = project.load_config_or_builtin(config)
         reports = Reports(junit_file, markdown_file, json_file, html_file)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from vmtest.api.history import since
-from vmtest.cli import common
+from vmtest.cli import actions, common
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix
 from vmtest.report import live, terminal
@@ -22,26 +23,33 @@ _WHEN = ("auto", "always", "never")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What ``--color``, ``-q`` and ``-v`` ask for."""
+    """What ``--color``, ``-q``, ``-v`` and ``--github`` ask for."""
 
     color: str = "auto"
     amount: Amount = Amount.NORMAL
+    github: bool = False
 
     @classmethod
-    def asked(cls, color: str, quiet: bool, verbose: bool) -> Look:
+    def asked(cls, color: str, quiet: bool, verbose: bool, github: bool | None = None) -> Look:
         """The look that the options ask for; raises UsageError."""
         if color not in _WHEN:
             raise UsageError(f"--color {color}: write auto, always or never")
         if quiet and verbose:
             raise UsageError("-q and -v: give one of them")
         little = Amount.LITTLE if quiet else Amount.NORMAL
-        return cls(color, Amount.WHOLE if verbose else little)
+        if github is None:
+            github = os.environ.get("GITHUB_ACTIONS") == "true"
+        return cls(color, Amount.WHOLE if verbose else little, github)
 
     def view(self, stream: TextIO, *, plain: bool = False) -> live.View:
         """What shows a run on ``stream`` while it goes on; ``plain`` never redraws a line."""
         if self.amount is Amount.LITTLE:
-            return live.PlainView(stream, quiet=True)
-        return live.PlainView(stream) if plain else live.view(stream, color=self.colors(stream))
+            view: live.View = live.PlainView(stream, quiet=True)
+        elif plain:
+            view = live.PlainView(stream)
+        else:
+            view = live.view(stream, color=self.colors(stream))
+        return actions.Folded(view, stream) if self.github else view
 
     def colors(self, stream: TextIO) -> bool:
         """Whether ``stream`` gets colours: as ``--color`` says, else the environment.
@@ -71,10 +79,13 @@ def show(matrix: Matrix, folder: RunFolder, stream: TextIO, look: Look = PLAIN) 
         where=from_here(folder.path),
     )
     encoding = stream.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), file=stream)
-    if found := since(folder, matrix):
-        common.say(str(found), stream)
-    common.say(f"logs: {os.path.relpath(folder.path)}", stream)
+    with actions.unheard(stream) if look.github else nullcontext():
+        print(text.encode(encoding, "replace").decode(encoding), file=stream)
+        if found := since(folder, matrix):
+            common.say(str(found), stream)
+        common.say(f"logs: {os.path.relpath(folder.path)}", stream)
+    if look.github:
+        actions.tell(matrix, folder, stream)
 
 
 def from_here(folder: Path) -> Callable[[str], str]:

@@ -39,10 +39,11 @@ def merge(
     color: options.ColorOption = "auto",
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
+    github: options.GithubOption = None,
 ) -> None:
     """Merge; exits with the status of the whole."""
     with common.reported():
-        look = Look.asked(color, quiet, verbose)
+        look = Look.asked(color, quiet, verbose, github)
         kernels, suites, project = _order(config)
         matrices = [read_any(name, config) for name in run]
         merged = of_shards(merge_matrices(matrices, kernels=kernels, suites=suites))

@@ -110,6 +110,14 @@ ColorOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print the causes and the summary only.")
 ]
+GithubOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--github/--no-github",
+        help="Write for GitHub: groups, annotations, the step's summary, a comment. Default: in "
+        "GitHub Actions.",
+    ),
+]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Print every failure and every row in full.")
 ]

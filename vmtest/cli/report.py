@@ -37,10 +37,11 @@ def report(
     color: options.ColorOption = "auto",
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
+    github: options.GithubOption = None,
 ) -> None:
     """Render; exits with the status that the run had."""
     with common.reported():
-        look = Look.asked(color, quiet, verbose)
+        look = Look.asked(color, quiet, verbose, github)
         folder = find_run(run, config)
         matrix = read_matrix(folder)
         show(matrix, folder, sys.stdout, look)

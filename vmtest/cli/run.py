@@ -51,6 +51,7 @@ def run(
     color: options.ColorOption = "auto",
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
+    github: options.GithubOption = None,
 ) -> None:
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
@@ -59,7 +60,7 @@ def run(
             raise UsageError("--last-failed and --failed-first: give one of them")
         if exitfirst or maxfail is not None:
             _check_that_it_may_stop(keep_going, isolate)
-        look = Look.asked(color, quiet, verbose)
+        look = Look.asked(color, quiet, verbose, github)
         settings = project.load_config(config)
         passed_on = _passed_on(pytest_options or [])
         own = _pytest_options(expression, exitfirst, maxfail, durations, collect_only)

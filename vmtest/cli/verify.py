@@ -69,11 +69,12 @@ def verify(
     color: options.ColorOption = "auto",
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
+    github: options.GithubOption = None,
 ) -> None:
     """Load and judge; the module's EXAMPLE is its help."""
     with common.reported():
         common.check_accelerator(accel)
-        look = Look.asked(color, quiet, verbose)
+        look = Look.asked(color, quiet, verbose, github)
         _check_level(log_level)
         rules = _rules(fail_on, baseline, against)
         output = Output.prepared(

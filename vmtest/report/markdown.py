@@ -63,16 +63,16 @@ class _Pieces:
 def render(matrix: Matrix, limit: int = LIMIT) -> str:
     """The report in less than ``limit`` bytes of UTF-8."""
     pieces = _Pieces(limit - _RESERVE)
-    pieces.add(f"## {_headline(matrix)}\n\n{_escaped(_summary(matrix))}\n", "summary")
+    pieces.add(f"## {headline(matrix)}\n\n{escaped(_summary(matrix))}\n", "summary")
     table = loads.with_loads(tables.build(matrix), matrix)
     _add_table(pieces, table, int(limit * (1 - _TABLE_SHARE)))
     for words in filter(None, (tables.legend(table), *loads.legend(matrix))):
-        pieces.add(f"\n{_escaped(words)}\n", "legend")
+        pieces.add(f"\n{escaped(words)}\n", "legend")
     idle = tables.never_ran(matrix)
     if idle:
         pieces.add(_never_ran(idle), "warning")
     for note in matrix.notes:
-        pieces.add(f"\nNote: {_code(note, 2000)}\n", "note")
+        pieces.add(f"\nNote: {code(note, 2000)}\n", "note")
     for kernel in tables.troubled(matrix):
         pieces.add(_kernel(kernel), "kernel's section")
     failures, log = tables.failures(matrix), tables.log_of_tests(matrix)
@@ -83,7 +83,7 @@ def render(matrix: Matrix, limit: int = LIMIT) -> str:
         pieces.add(_rejection(rejection, open_it=len(rejections) == 1), "rejection")
     for title, lines in (
         ("Changes since the baseline", [_change(change) for change in loads.changed(matrix)]),
-        ("Close to the instruction limit", [f"\n- {_code(line)}" for line in loads.near(matrix)]),
+        ("Close to the instruction limit", [f"\n- {code(line)}" for line in loads.near(matrix)]),
     ):
         if lines and pieces.add(f"\n### {title}\n", "heading"):
             for line in lines:
@@ -99,7 +99,8 @@ def render(matrix: Matrix, limit: int = LIMIT) -> str:
     return pieces.text()
 
 
-def _headline(matrix: Matrix) -> str:
+def headline(matrix: Matrix) -> str:
+    """``vmtest: 1 of 4 kernels did not pass``."""
     bad = [kernel for kernel in matrix.kernels if kernel.status not in tables.WELL]
     if not matrix.kernels:
         return "vmtest: no kernels"
@@ -117,7 +118,7 @@ def _summary(matrix: Matrix) -> str:
 
 
 def _never_ran(labels: Sequence[str]) -> str:
-    names = ", ".join(map(_code, labels[:_NAMES]))
+    names = ", ".join(map(code, labels[:_NAMES]))
     more = f" and {len(labels) - _NAMES} more" if len(labels) > _NAMES else ""
     what = counted(len(labels), "test")
     return f"\n:warning: {what} ran on no kernel of this matrix: {names}{more}\n"
@@ -127,21 +128,21 @@ def _add_table(pieces: _Pieces, table: Table, keep: int) -> None:
     if not table.kernels:
         return
     columns = [*(["loader"] if table.loaders else []), *table.kernels]
-    head = "\n" + _row("", map(_escaped, columns))
+    head = "\n" + _row("", map(escaped, columns))
     head += "|---|" + "---|" * len(columns) + "\n"
     if not pieces.add(head, "table", keep):
         return
 
     def add(label: str, cells: Iterable[Cell], loader: str = "") -> None:
-        by = [_escaped(loader)] if table.loaders else []
+        by = [escaped(loader)] if table.loaders else []
         pieces.add(_row(label, [*by, *map(_cell, cells)]), "row", keep)
 
     for row in table.facts:
-        add(_escaped(row.label), row.cells)
+        add(escaped(row.label), row.cells)
     for suite in table.suites:
-        add(f"**{_escaped(suite.suite.label)}**", suite.suite.cells, suite.loader)
+        add(f"**{escaped(suite.suite.label)}**", suite.suite.cells, suite.loader)
         for row in suite.tests:
-            add(_code(row.label, table=True), row.cells, suite.loader)
+            add(code(row.label, table=True), row.cells, suite.loader)
 
 
 def _row(label: str, cells: Iterable[str]) -> str:
@@ -150,14 +151,14 @@ def _row(label: str, cells: Iterable[str]) -> str:
 
 def _cell(cell: Cell) -> str:
     def line(text: str, tone: Tone) -> str:
-        return f"**{_escaped(text)}**" if tone is Tone.BAD else _escaped(text)
+        return f"**{escaped(text)}**" if tone is Tone.BAD else escaped(text)
 
     return "<br>".join(line(part.text, part.tone) for part in cell)
 
 
 def _kernel(kernel: KernelResult) -> str:
     if tables.only_noted(kernel):
-        return f"\nNote for {_escaped(kernel.kernel)}: {_code(kernel.note, 1000)}\n"
+        return f"\nNote for {escaped(kernel.kernel)}: {code(kernel.note, 1000)}\n"
     title = f"{_tag(kernel.status.value, 'b')} {_tag(kernel.kernel)}"
     exact = kernel.release or kernel.version
     if exact:
@@ -166,9 +167,9 @@ def _kernel(kernel: KernelResult) -> str:
         title += f": {_tag(kernel.reason)}"
     parts = [f"\n{_summary_line(title, raw=True)}\n"]
     if len(kernel.reason) > _TITLE:
-        parts.append(f"\n{_code(kernel.reason, 2000)}\n")
+        parts.append(f"\n{code(kernel.reason, 2000)}\n")
     if kernel.note:
-        parts.append(f"\nNote: {_code(kernel.note, 2000)}\n")
+        parts.append(f"\nNote: {code(kernel.note, 2000)}\n")
     for splat in kernel.splats[:_SPLATS]:
         lines = printable(splat).strip("\n").split("\n")
         left_out = max(0, len(lines) - _SPLAT_LINES)
@@ -192,13 +193,13 @@ def _failure(failure: Failure, log: str, open_it: bool) -> str:
     message = one_line(result.message)
     if message:
         title += f": {_tag(message)}"
-    parts = [f"\n{_summary_line(title, raw=True, open_it=open_it)}\n\n{_code(result.test, 1000)}\n"]
+    parts = [f"\n{_summary_line(title, raw=True, open_it=open_it)}\n\n{code(result.test, 1000)}\n"]
     lines, left_out = last_lines(result.details or result.message, _DETAILS)
     if lines:
         parts.append(_fence(_after(left_out, lines)))
     lines, left_out = last_lines(result.output, _OUTPUT)
     if lines:
-        where = _escaped(printable(failure.kernels[0].kernel))
+        where = escaped(printable(failure.kernels[0].kernel))
         parts.append(f"\nOutput on {where}:\n{_fence(_after(left_out, lines))}")
     parts += [_log(kernel, log) for kernel in failure.kernels]
     return "".join([*parts, "\n</details>\n"])
@@ -212,13 +213,13 @@ def _rejection(rejection: Rejection, open_it: bool) -> str:
     parts = [f"\n{_summary_line(title, raw=True, open_it=open_it)}\n"]
     if rejection.lines:
         parts.append(_fence(rejection.lines))
-    parts += [f"\nLog: {_code(log, 1000)}\n" for log in rejection.logs]
+    parts += [f"\nLog: {code(log, 1000)}\n" for log in rejection.logs]
     return "".join([*parts, "\n</details>\n"])
 
 
 def _change(change: loads.Changed) -> str:
-    where = _escaped(", ".join(change.kernels))
-    return f"\n- {change.mark} {_code(change.text, 1000)} on {where}"
+    where = escaped(", ".join(change.kernels))
+    return f"\n- {change.mark} {code(change.text, 1000)} on {where}"
 
 
 def _after(left_out: int, lines: list[str]) -> list[str]:
@@ -228,15 +229,15 @@ def _after(left_out: int, lines: list[str]) -> list[str]:
 
 
 def _excuse(excuse: tables.Excuse) -> str:
-    reason = f": {_code(excuse.reason)}" if excuse.reason else ""
-    where = _escaped(", ".join(excuse.kernels))
-    return f"\n- {excuse.mark} {_code(excuse.label)} on {where}{reason}"
+    reason = f": {code(excuse.reason)}" if excuse.reason else ""
+    where = escaped(", ".join(excuse.kernels))
+    return f"\n- {excuse.mark} {code(excuse.label)} on {where}{reason}"
 
 
 def _log(kernel: KernelResult, name: str) -> str:
     if not kernel.directory:
         return ""
-    return f"\nLog of {_escaped(kernel.kernel)}: {_code(f'{kernel.directory}/{name}', 1000)}\n"
+    return f"\nLog of {escaped(kernel.kernel)}: {code(f'{kernel.directory}/{name}', 1000)}\n"
 
 
 def _summary_line(title: str, *, raw: bool = False, open_it: bool = False) -> str:
@@ -248,13 +249,13 @@ def _tag(text: str, tag: str = "code") -> str:
     return f"<{tag}>{html.escape(one_line(text, _TITLE))}</{tag}>"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """``text`` as text: no markup, no HTML, no cell's end, on one line."""
     line = html.escape(one_line(text, 2000), quote=False)
     return re.sub(r"([\\`*\[\]|~#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", line)
 
 
-def _code(text: str, limit: int = 300, *, table: bool = False) -> str:
+def code(text: str, limit: int = 300, *, table: bool = False) -> str:
     """``text`` as a code span, whatever backticks it holds."""
     line = one_line(text, limit)
     if not line:
