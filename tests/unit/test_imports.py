@@ -24,7 +24,7 @@ FLOORS = [
     {"bisect"},
     {"suites", "command", "verify", "init"},
     {"api"},
-    {"watch", "manual"},
+    {"watch", "manual", "plugin"},
     {"cli"},
 ]
 FLOOR_OF = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}

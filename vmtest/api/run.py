@@ -11,6 +11,7 @@ from vmtest.api.command import CommandRequest, plan_command
 from vmtest.api.loads import VerifyRequest, plan_verify
 from vmtest.api.record import Recording, carry_out
 from vmtest.api.suites import SuitesRequest, plan_suites
+from vmtest.matrix.runner import Stop
 from vmtest.model.events import Event, Note
 from vmtest.model.project import Config
 from vmtest.model.results import Matrix, exit_status
@@ -42,14 +43,20 @@ def noted(emit: Emit) -> Callable[[str], None]:
     return lambda line: emit(Note(line))
 
 
-def run_suites(settings: Config, request: SuitesRequest | None = None, emit: Emit = unheard) -> Run:
+def run_suites(
+    settings: Config,
+    request: SuitesRequest | None = None,
+    emit: Emit = unheard,
+    stop: Stop | None = None,
+) -> Run:
     """Run suites of kernels.toml in each kernel, as ``vmtest run`` does.
 
     ``emit`` hears every event while it runs, on this thread.  Test failures are in the matrix.
+    ``stop`` ends it before its time.
     Raises UsageError and InfrastructureError for what concerns every kernel.
     """
     planned = plan_suites(settings, request or SuitesRequest(), noted(emit))
-    matrix = carry_out(planned.plan, emit, Recording(planned.builds))
+    matrix = carry_out(planned.plan, emit, Recording(planned.builds), stop=stop)
     return Run(matrix, planned.plan.folder.path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -36,7 +36,8 @@ class SuitesRequest:
     snapshots, False boots them, None restores them where they are emulated.  ``keep_going`` takes
     a fresh guest for the tests behind one that ends its guest, ``isolate`` gives each suite, file
     or test a guest of its own.  ``last_failed`` runs only what did not pass in the last runs,
-    ``failed_first`` that first.  ``locked`` takes the kernels of
+    ``failed_first`` that first.  ``tests`` has suite and node id of all that is to run, by kernel
+    (None: everything).  ``locked`` takes the kernels of
     kernels.lock.  ``jobs`` VMs run at once (None: as many as there is room for).
     """
 
@@ -53,6 +54,7 @@ class SuitesRequest:
     last_failed: bool = False
     failed_first: bool = False
     isolate: Isolation | None = None
+    tests: Mapping[str, frozenset[tuple[str, str]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ def _planned(
 
 
 def _failed(settings: Config, request: SuitesRequest) -> Failed | None:
+    if request.tests is not None:
+        return Failed(request.tests, only=True)
     if not (request.last_failed or request.failed_first):
         return None
     return failed(_last_runs(settings), only=request.last_failed)

@@ -151,6 +151,9 @@ PYTEST_SIDE = {
     "vmtest.guest.plugins.failed",
     "VMTEST_KNOWN_FAILURES": f"{GUEST_ROOT}/{KNOWN_FAILURES}",
     "VMTEST_FAILED": f"{GUEST_ROOT}/{FAILED}",
+    # With root = "host" the plugin of an installed vmtest is in sight (vmtest/plugin), and only
+    # vmtest.guest beside it.
+    "PYTEST_ADDOPTS": "-p no:vmtest",
 }
 """What a pytest in the guest judges a suite's tests by.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the verifier says of one value: what is returned, passed, or attached to. Pure.
 
 In the wordings of Linux 5.10 to 7.3; these rules come before those of verifierrules.py, which say

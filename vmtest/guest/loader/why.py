@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The functions of `reasons`, whose rules are read once something failed.
 
 Reading those is two fifths of what a loader does before its first load, and seconds where it is
