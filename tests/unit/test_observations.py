@@ -166,7 +166,7 @@ def test_a_load_says_its_reason_its_evidence_and_its_instructions() -> None:
 
 
 def test_where_no_reason_is_known_the_logs_last_line_stands_for_it() -> None:
-    nothing = Reason("unknown", "neither the log nor a probe shows why")
+    nothing = Reason("unknown", "the log and the probes show no cause")
     load = LoadResult("x.o", "p", Load.REJECTED, line="cannot use this", reason=nothing)
     one = of_load(KernelResult("k", Status.FAILED, loads=(load,)), "", "x.o", "p")
     assert one.why == "rejected: cannot use this"

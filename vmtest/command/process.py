@@ -187,7 +187,7 @@ class CommandRun:
         """All tests; ``died`` is why the command did not end by itself, ``lost`` that the VM did.
 
         The command has a row of its own where its tests say nothing of how it
-        ended: without a format, and when it told no test.
+        ended: without a format, and when its output named no test.
         """
         if self._ended:
             return self.done
