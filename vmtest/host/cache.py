@@ -80,13 +80,23 @@ def _lock(root: Path, name: str, timeout: float = -1) -> FileLock:
     return FileLock(ensure(root / "locks") / f"{safe_name(name)}.lock", timeout=timeout)
 
 
+def _read_only(root: Path) -> bool:
+    """Whether there is a cache in which this user can neither make nor take a lock."""
+    place = root / "locks" if (root / "locks").is_dir() else root
+    return root.is_dir() and not os.access(place, os.W_OK)
+
+
 @contextmanager
 def locked(root: Path, name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the lock ``name`` of the cache ``root``; it ends with its process, however that ends.
 
     ``waiting`` is called twice a second while another has it; what it raises ends the waiting,
-    as an interrupt does.
+    as an interrupt does.  A cache that this user can only read is not locked: an entry is whole or
+    not there, and whoever then writes is told that he cannot.
     """
+    if _read_only(root):
+        yield
+        return
     lock = _lock(root, name)
     try:
         while True:

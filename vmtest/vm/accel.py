@@ -81,7 +81,9 @@ def choose(image: Path, cache: Path, wanted: str = "auto", *, anew: bool = False
         if len(known) < 2:
             known = _probe_both(qemu, image, known)
             stamp = {"when": time.time()}
-            write_record(place, {name: asdict(probe) for name, probe in known.items()} | stamp)
+            found = {name: asdict(probe) for name, probe in known.items()} | stamp
+            with suppress(OSError, InfrastructureError):  # a cache that can only be read
+                write_record(place, found)
     return _choice(known, wanted)
 
 
