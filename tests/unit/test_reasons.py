@@ -1197,6 +1197,12 @@ def test_what_has_fewer_arguments_is_called_what_it_is(attach_type: str, what: s
         ("metadata kfuncs require device-bound program", "kfunc", "not bound", "set_ifindex()"),
         ("invalid shift 70", "malformed-instruction", "shifted by 70", "0 to 63"),
         (
+            "kernel subsystem misconfigured verifier",  # 5.10, of a tail call into an array
+            "map-for-helper",
+            "takes a PROG_ARRAY only",
+            "by its name",
+        ),
+        (
             "Attaching fexit/fsession/fmod_ret to __noreturn function 'do_exit' is rejected.",
             "attach-target",
             "the function do_exit never returns",
@@ -1222,3 +1228,37 @@ def test_a_mistake_with_words_of_its_own_has_a_remedy_of_its_own(
 ) -> None:
     reason = explain(Failure("EINVAL", log=line, program_type="xdp"), MODERN)
     assert (reason.code, text in reason.text, remedy in reason.remedy) == (code, True, True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "code", "text"),
+    [
+        (
+            MapShape("m", "cgroup_storage", 12, 8, 4),
+            "-EINVAL",
+            "map-definition",
+            "must have max_entries 0",
+        ),
+        (MapShape("m", "77"), "-EINVAL", "map-type", "the type with the number 77"),
+        (MapShape("m", "array_of_maps"), "-ENOTSUPP", "map-definition", "the maps inside m"),
+        (
+            MapShape("m", "array_of_maps"),
+            "unknown error (-524)(-524)",
+            "map-definition",
+            "the maps inside m",
+        ),
+        (
+            MapShape("m", "sk_storage", 4, 8, 0, 1),
+            "Invalid argument(-22)",
+            "map-btf",
+            "must say the types of its key and its value",
+        ),
+    ],
+)
+def test_what_the_shape_of_a_map_does_not_show_is_told(
+    shape: MapShape, error: str, code: str, text: str
+) -> None:
+    said = f"libbpf: map 'm': failed to create: {error}\n"
+    knows = replace(MODERN, named=frozenset({"BPF_F_NO_PREALLOC"}))
+    reason = explain(Failure("EINVAL", said, maps=(shape,)), knows)
+    assert (reason.code, text in reason.text) == (code, True)

@@ -53,6 +53,7 @@ _FLAGS = {
 _OUTER = ("array_of_maps", "hash_of_maps")
 _RING_BUFFERS = ("ringbuf", "user_ringbuf")
 _STORAGES = ("sk_storage", "inode_storage", "task_storage", "cgrp_storage")
+_CGROUP_STORAGES = ("cgroup_storage", "percpu_cgroup_storage")
 # Of these the kernel wants to know more than a shape: a BTF type, or a map inside.
 _NOT_TRIED = (*_OUTER, *_STORAGES, "struct_ops", "arena")
 _NO_PREALLOC, _MMAPABLE = 1 << 0, 1 << 10
@@ -81,7 +82,37 @@ def refused_map(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reaso
         or _flag(shape, line, kernel)
         or _own_mistake(shape, line)
         or _tried(shape, errno, line, kernel)
+        or _left(shape, errno, line)
     )
+
+
+def _left(shape: MapShape, errno: str, line: str) -> Reason | None:
+    """What is left where no other shape was made: what the shape does not show."""
+    if shape.kind.isdecimal() and errno == "EINVAL":
+        return Reason(
+            "map-type",
+            f"this kernel makes no map of the type with the number {shape.kind}, which libbpf has "
+            f"no name for ({shape.name})",
+            "name one of enum bpf_map_type; or leave the map out on such kernels",
+            line,
+        )
+    if shape.kind in _OUTER and errno in ("524", "ENOTSUPP"):
+        return Reason(
+            "map-definition",
+            f"the maps inside {shape.name} are of a type that this kernel puts into no other map",
+            "take hashes, arrays or other maps of data inside: not a PROG_ARRAY, a storage of "
+            "control groups, a struct_ops or another map of maps",
+            f"{line}; ENOTSUPP",
+        )
+    if shape.kind in _STORAGES and errno == "EINVAL":
+        return Reason(
+            "map-btf",
+            f"a map of type {shape.kind} must say the types of its key and its value "
+            f"({shape.name})",
+            "define it with __type(key, int) and __type(value, ...), and compile with -g",
+            f"{line}; its sizes, max_entries and flags are those that the type wants",
+        )
+    return None
 
 
 def inner_map(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
@@ -173,6 +204,8 @@ def _wanted(shape: MapShape) -> str:
         shape.flags & _NO_PREALLOC and shape.max_entries == 0 and shape.key_size == _KEY
     ):
         return "map_flags BPF_F_NO_PREALLOC, a key of type int, and no max_entries"
+    if shape.kind in _CGROUP_STORAGES and shape.max_entries:
+        return "max_entries 0: the kernel has a value for each control group"
     if shape.kind == "lpm_trie" and not shape.flags & _NO_PREALLOC:
         return "map_flags BPF_F_NO_PREALLOC"
     if shape.kind == "arena" and (

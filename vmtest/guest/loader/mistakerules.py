@@ -184,6 +184,15 @@ def _never_returns(match: re.Match[str], failure: Failure, _kernel: Kernel) -> R
 
 MISTAKES = rules(
     (
+        r"kernel subsystem misconfigured verifier$",
+        said(
+            "map-for-helper",
+            "a helper is called without a map, or with one that it does not take, in the place of "
+            "its map (bpf_tail_call() takes a PROG_ARRAY only)",
+            "pass a map of the type that the helper takes, by its name (`&map`)",
+        ),
+    ),
+    (
         r"metadata kfuncs (?:require device-bound|can't be)",
         said(
             "kfunc",
