@@ -151,3 +151,20 @@ def test_folds_are_closed_in_a_report_that_was_cut(limit: int) -> None:
 
 def test_nothing_is_said_to_be_left_out_of_a_report_that_is_whole() -> None:
     assert "Left out" not in markdown.render(recorded())
+
+
+def test_the_kernels_that_did_not_pass_stand_in_front() -> None:
+    head = next(line for line in markdown.render(recorded()).splitlines() if line.startswith("|"))
+    assert [cell.strip() for cell in head.strip("|").split("|")] == [
+        "",
+        "6.1",
+        "6.12",
+        "7.0",
+        "5.10",
+    ]
+
+
+def test_a_long_name_loses_its_middle_in_the_table_and_not_below() -> None:
+    text = markdown.render(recorded())
+    assert "| `test_stale_connec…ly_one_event[ipv6]` | **FAIL** |" in text
+    assert "<code>test_stale_connection_gives_exactly_one_event[ipv6]</code>" in text

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from vmtest.model.results import KernelResult, Matrix, Status, ran_nothing
 from vmtest.model.text import one_line, printable
@@ -18,7 +19,7 @@ from vmtest.report import table as tables
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Failure, Table, Tone
 from vmtest.report.terminal import CONSOLE
-from vmtest.report.text import counted, last_lines
+from vmtest.report.text import counted, last_lines, shortened
 
 LIMIT = 1_000_000
 """Bytes of UTF-8 at most; GitHub takes 1 MiB (1,048,576)."""
@@ -30,6 +31,7 @@ _DETAILS = 120
 _OUTPUT = 120
 _CONSOLE = 40
 _NAMES = 30
+_NAME = 36  # columns of a test in the table; the failure below has its whole name
 _SPLATS = 10
 _SPLAT_LINES = 40
 
@@ -62,6 +64,7 @@ class _Pieces:
 
 def render(matrix: Matrix, limit: int = LIMIT) -> str:
     """The report in less than ``limit`` bytes of UTF-8."""
+    matrix = _failing_first(matrix)
     pieces = _Pieces(limit - _RESERVE)
     pieces.add(f"## {headline(matrix)}\n\n{escaped(_summary(matrix))}\n", "summary")
     table = loads.with_loads(tables.build(matrix), matrix)
@@ -97,6 +100,12 @@ def render(matrix: Matrix, limit: int = LIMIT) -> str:
             pieces.add(line, "skipped test", keep=len(end))
         pieces.add(end, "end")
     return pieces.text()
+
+
+def _failing_first(matrix: Matrix) -> Matrix:
+    """``matrix`` with the kernels that did not pass in front: a narrow page shows these."""
+    kernels = sorted(matrix.kernels, key=lambda kernel: kernel.status in tables.WELL)
+    return replace(matrix, kernels=tuple(kernels))
 
 
 def headline(matrix: Matrix) -> str:
@@ -141,8 +150,9 @@ def _add_table(pieces: _Pieces, table: Table, keep: int) -> None:
         add(escaped(row.label), row.cells)
     for suite in table.suites:
         add(f"**{escaped(suite.suite.label)}**", suite.suite.cells, suite.loader)
-        for row in suite.tests:
-            add(code(row.label, table=True), row.cells, suite.loader)
+        labels = shortened([row.label for row in suite.tests], _NAME)
+        for label, row in zip(labels, suite.tests, strict=True):
+            add(code(label, table=True), row.cells, suite.loader)
 
 
 def _row(label: str, cells: Iterable[str]) -> str:
