@@ -191,6 +191,16 @@ def test_a_qemu_that_dies_is_noticed_and_named(machine: Machine, session: SshSes
     assert machine.cause_of_death() == "QEMU ended"
 
 
+def test_an_ssh_server_that_is_killed_is_noticed_and_named(
+    machine: Machine, session: SshSession
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(SessionLost):
+        session.run(["sh", "-c", "kill -9 $(pidof sshd-session sshd); sleep 60"])
+    assert "SSH server (sshd) ended" in machine.cause_of_death()
+    assert time.monotonic() - began < 30
+
+
 def test_a_kernel_that_panics_at_boot_says_why(spec: MachineSpec, boot_limit: float) -> None:
     broken = replace(spec, cmdline=("rdinit=/bin/busybox",))
     with Machine(broken) as machine, pytest.raises(BootError) as caught:

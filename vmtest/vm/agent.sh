@@ -129,4 +129,10 @@ printf '%s\n' "$authorized" >/run/vmtest/authorized_keys
 # second look takes the buffer off the ring before its interrupt is seen, so
 # that nobody is woken (Linux drivers/char/virtio_console.c, port_has_data()).
 # Here nobody polls the port: one process blocks reading it, one writing it.
-$box cat <&3 | /usr/sbin/sshd -i -f /run/vmtest/sshd_config -E /run/vmtest/sshd.log 3<&- | $box cat >&3
+$box cat <&3 | {
+    /usr/sbin/sshd -i -f /run/vmtest/sshd_config -E /run/vmtest/sshd.log 3<&- || :
+    # The first cat still waits on the port, so the host would hear nothing until its silence
+    # deadline. It hangs up before it ends a guest: whoever gets here has lost its sshd.
+    echo 'vmtest: the SSH server of the guest ended' >/dev/console
+    echo o >/proc/sysrq-trigger
+} | $box cat >&3

@@ -67,6 +67,8 @@ class MachineSpec:
 
 READY = b"ready"
 """What the guest says on the port when it can be saved; anything else is why it cannot."""
+SSHD_ENDED = "vmtest: the SSH server of the guest ended"
+"""What the guest says on its console when that happens before the host hangs up."""
 SAVE_LIMIT = 20.0
 """Seconds, times the deadlines' factor, for QEMU to write a guest: a hundredth would do."""
 _SEED = 64  # bytes
@@ -340,4 +342,6 @@ class Machine:
         panic = self.console.panic
         if panic is not None:
             return f'kernel panicked: "{panic.text}"'
+        if SSHD_ENDED in self.console.tail:
+            return "the guest's SSH server (sshd) ended: something in the guest killed it"
         return "QEMU ended" if not self.running else "the guest closed the SSH connection"
