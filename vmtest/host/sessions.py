@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from vmtest.host import reaper
 
 _SCRIPT = Path(reaper.__file__)
+_PATIENCE = 30.0  # seconds for all that is listed to end
 
 
 class Sessions:
@@ -45,6 +47,8 @@ class Sessions:
                 return
             # Somebody killed it: a new one gets the whole list.
             self._close(self._reaper)
+        else:
+            atexit.register(self.end)
         self._reaper = _start()
         if self._reaper is not None:
             self._write(self._reaper, "\n".join(self._listed.values()))
@@ -62,7 +66,8 @@ class Sessions:
         assert process.stdin is not None
         with suppress(OSError):
             process.stdin.close()
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):  # a fork of ours may hold the other end
+            process.wait(_PATIENCE)
 
     @staticmethod
     def _write(process: subprocess.Popen[str], lines: str) -> bool:
