@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import os_words
-from vmtest.host.write import append, write_file
+from vmtest.host.write import LimitedLog, append, write_file
 
 
 def names(folder: Path) -> list[str]:
@@ -136,3 +136,18 @@ def test_a_folder_that_takes_no_new_file_has_its_file_written_in_place(tmp_path:
     finally:
         file.parent.chmod(0o755)
     assert file.read_text() == "new"
+
+
+def test_a_log_without_end_is_cut_and_says_so(tmp_path: Path) -> None:
+    with LimitedLog(tmp_path / "log", limit=1 << 20) as log:
+        for _ in range(5):
+            append(log, b"x" * 300_000)
+    data = (tmp_path / "log").read_bytes()
+    assert data == b"x" * (1 << 20) + b"\n(vmtest: over 1 MiB: the rest is not kept)\n"
+
+
+def test_a_log_that_goes_on_counts_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"x" * 10)
+    with LimitedLog(tmp_path / "log", "ab", limit=15) as log:
+        append(log, b"y" * 10)
+    assert (tmp_path / "log").read_bytes().startswith(b"x" * 10 + b"y" * 5 + b"\n(vmtest: over")

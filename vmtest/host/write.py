@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 import stat
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _IN_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
 """A folder that takes no new file, or a file that is a mount of its own (a container's volume)."""
@@ -89,6 +90,32 @@ def _over(path: Path, content: bytes) -> None:
 def _put(handle: int, content: bytes) -> None:
     while content:
         content = content[os.write(handle, content) :]
+
+
+LOG_LIMIT = 256 << 20
+"""Bytes of a log that a guest writes, after which the rest is not kept."""
+
+
+class LimitedLog(io.FileIO):
+    """A log that grows as a guest wants: after ``limit`` bytes it says so, and keeps no more."""
+
+    def __init__(self, path: Path, mode: str = "wb", limit: int = LOG_LIMIT) -> None:
+        super().__init__(path, mode)
+        self._limit = limit
+        self._left = limit - self.tell()
+        self._said = False
+
+    def write(self, data: Any) -> int:
+        """Write what there is room for; says that all of the rest was written."""
+        if self._left > 0:
+            written = super().write(bytes(data[: self._left])) or 0
+            self._left -= written
+            return written
+        if not self._said:
+            self._said = True
+            said = f"\n(vmtest: over {self._limit >> 20} MiB: the rest is not kept)\n"
+            super().write(said.encode())
+        return len(data)
 
 
 def append(file: IO[bytes], data: bytes) -> None:

@@ -8,6 +8,7 @@ from datetime import date
 
 from vmtest.guest.wire import WIRE_GONE
 from vmtest.host.files import Files
+from vmtest.host.write import LimitedLog
 from vmtest.kernels import kconfig
 from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.follow import status_words
@@ -118,7 +119,7 @@ class SuitesTask:
         mode = "wb" if share == Share() else "ab"
         with (
             (job.directory / RESULTS).open(mode, buffering=0) as results,
-            (job.directory / "pytest.log").open(mode, buffering=0) as log,
+            LimitedLog(job.directory / "pytest.log", mode) as log,
         ):
             sink = Sink(
                 results,

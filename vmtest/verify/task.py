@@ -21,6 +21,7 @@ from vmtest.errors import (
 )
 from vmtest.host.cache import default_cache
 from vmtest.host.files import Files
+from vmtest.host.write import LimitedLog
 from vmtest.kernels.modules import module_with
 from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.judge import unseen
@@ -69,7 +70,7 @@ class VerifyTask:
         def finished(load: LoadResult) -> None:
             bench.emit(LoadFinished(name, load))
 
-        with Record(folder, order) as record, (folder / LOG).open("wb", buffering=0) as log:
+        with Record(folder, order) as record, LimitedLog(folder / LOG) as log:
             for refused in self.load.refused:
                 wanted = Wanted(refused.object, "", required=refused.required)
                 finished(record.add(wanted, refused))

@@ -25,6 +25,7 @@ from typing import BinaryIO, Self
 from vmtest.errors import BootError, DeadlineExceeded, SessionLost, SessionRefused
 from vmtest.host.process import Supervised
 from vmtest.host.virtme import find_vng, vng_environment
+from vmtest.host.write import LimitedLog
 from vmtest.kernels.kconfig import share_of
 from vmtest.model.kernels import KernelImage, Network, RootImage
 from vmtest.model.text import printable
@@ -159,7 +160,7 @@ class Machine:
     def _drain(self) -> None:
         log: BinaryIO | None = None
         with suppress(OSError):  # a full disk must stop neither the guest nor the scan
-            log = self.console.path.open("wb", buffering=0)
+            log = LimitedLog(self.console.path)
         while data := os.read(self._process.descriptor, 1 << 16):
             if log is not None:
                 with suppress(OSError):
