@@ -24,7 +24,7 @@ from vmtest.kernels.archive.kept import Index, KeptIndex, SuiteUnreadable
 from vmtest.kernels.lock import file as lock
 from vmtest.kernels.store.store import Resolution, Store
 from vmtest.model.kernels import Accelerator
-from vmtest.model.results import SCHEMA
+from vmtest.model.results import SCHEMA, KernelResult, Status
 from vmtest.rootfs.image import recheck_image
 from vmtest.rootfs.libbpf import NEWEST, Shelf
 from vmtest.runs import rows
@@ -228,7 +228,9 @@ def test_facts_and_events_of_any_shape_are_none(tmp_path: Path) -> None:
 
 def test_collected_tests_of_any_shape_are_none(tmp_path: Path) -> None:
     file = tmp_path / rows.COLLECTED
-    survives(file, {"a": "b"}, lambda: rows.read_collected(file))
+    (tmp_path / rows.RESULTS).touch()
+    result = KernelResult("k", Status.INFRA_ERROR)
+    survives(file, {"a": "b"}, lambda: rows.kept(tmp_path, result))
 
 
 def test_a_matrix_of_any_shape_says_so(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from vmtest.host.write import append
 from vmtest.model.loads import LoadResult
@@ -53,11 +53,18 @@ def read_results(lines: Iterable[str]) -> tuple[TestResult, ...]:
 
 
 def read_collected(file: Path) -> tuple[tuple[str, str], ...]:
-    """The tests of a ``collected.json``, each with its suite; none when it cannot be read."""
+    """The tests of a ``collected.json``, each with its suite; none when it was not finished.
+
+    Raises OSError and ValueError for what is not such a file.
+    """
     try:
         return _COLLECTED.validate_json(file.read_bytes())
-    except (OSError, ValueError):
-        return ()  # the runner ended before pytest had collected, or while it wrote
+    except FileNotFoundError:
+        return ()  # the runner ended before pytest had collected
+    except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            return ()  # or while it wrote
+        raise
 
 
 def unfinished(
@@ -111,6 +118,7 @@ def kept(folder: Path, result: KernelResult) -> KernelResult:
     try:
         with (folder / RESULTS).open(encoding="utf-8") as lines:
             done = read_results(lines)
+        result = replace(result, tests=done)
         tests = (*done, *unfinished(read_collected(folder / COLLECTED), done))
         result = replace(result, tests=tests)
     except FileNotFoundError:
