@@ -222,15 +222,27 @@ def test_a_panic_after_the_last_test_is_no_pass(project: Callable[..., Path]) ->
         """
         import os
         import subprocess
+        import sys
+
+        # As soon as pytest has ended, when the kernel frees what it had loaded: the end wakes a
+        # process that runs before everybody else's.
+        CRASH = '''
+        import os, select, sys
+        parent = os.pidfd_open(os.getppid())
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
+        trigger = open("/proc/sysrq-trigger", "w")
+        print("ready", flush=True)
+        select.select([parent], [], [])
+        trigger.write("c")
+        trigger.flush()
+        '''
 
         def test_a():
-            # As soon as pytest has ended: when the kernel frees what it had loaded.
-            crash = "while kill -0 %d; do :; done; echo c >/proc/sysrq-trigger" % os.getpid()
-            nowhere = subprocess.DEVNULL
-            subprocess.Popen(
-                ["sh", "-c", crash], stdin=nowhere, stdout=nowhere, stderr=nowhere,
-                start_new_session=True,
+            crash = subprocess.Popen(
+                [sys.executable, "-c", CRASH], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, start_new_session=True,
             )
+            assert crash.stdout.readline() == b"ready\\n"
         """
     )
     ends(vmtest("run", cwd=folder), 1, "PANICKED", "sysrq triggered crash")
