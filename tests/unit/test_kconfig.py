@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import UnbootableKernel
-from vmtest.kernels.kconfig import check, check_network, missing, parse, share_of
+from vmtest.kernels.kconfig import Root, check, check_network, missing, parse, share_of
 from vmtest.model.kernels import KernelImage
 from vmtest.model.versions import KernelVersion
 
@@ -88,30 +88,51 @@ def test_a_kernel_with_virtiofs_lacks_nothing_where_that_is_used() -> None:
     ]
 
 
+NEITHER = CLOUD | {"VIRTIO_FS": "n"}
+
+
 @pytest.mark.parametrize(
-    ("config", "share"),
+    ("config", "root", "virtiofsd", "share"),
     [
-        (DEBIAN | {"FUSE_FS": "m", "VIRTIO_FS": "m"}, "9p"),
-        (CLOUD, "virtiofs"),
-        (CLOUD | {"VIRTIO_FS": "n"}, "9p"),
+        (DEBIAN | {"FUSE_FS": "m", "VIRTIO_FS": "m"}, "disk", True, "9p"),
+        (CLOUD, "disk", True, "virtiofs"),
+        (CLOUD, "disk", False, "disk"),
+        (CLOUD, "host", False, "virtiofs"),
+        (NEITHER, "disk", True, "disk"),
+        (NEITHER, "host", True, "9p"),
     ],
 )
-def test_virtiofs_is_for_kernels_without_9p(
-    tmp_path: Path, config: dict[str, str], share: str
+def test_what_is_the_hosts_comes_the_way_that_kernel_and_host_have(
+    config: dict[str, str],
+    root: Root,
+    virtiofsd: bool,
+    share: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert share_of(image(config_file(tmp_path, config))) == share
+    there = "/usr/libexec/virtiofsd" if virtiofsd else None
+    monkeypatch.setattr("vmtest.kernels.kconfig.find_virtiofsd", lambda: there)
+    assert share_of(image(config_file(tmp_path, config)), root) == share
 
 
 def test_a_kernel_of_unknown_config_is_booted_with_9p() -> None:
     assert share_of(image(None)) == "9p"
 
 
-def test_a_kernel_without_9p_is_refused_where_no_virtiofsd_is_installed(
+def test_a_kernel_without_9p_boots_from_disks_where_no_virtiofsd_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.kconfig.find_virtiofsd", lambda: None)
+    assert check(image(config_file(tmp_path, CLOUD))) == ""
+    assert check(image(config_file(tmp_path, NEITHER))) == ""
+
+
+def test_on_the_hosts_root_a_kernel_without_9p_needs_a_virtiofsd(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vmtest.kernels.kconfig.find_virtiofsd", lambda: None)
     with pytest.raises(UnbootableKernel, match=r"it has no 9P.*install one \(package virtiofsd\)"):
-        check(image(config_file(tmp_path, CLOUD)))
+        check(image(config_file(tmp_path, CLOUD)), "host")
 
 
 def test_a_kernel_without_9p_boots_where_one_is(

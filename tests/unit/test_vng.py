@@ -91,3 +91,14 @@ def test_the_bootstrap_runs_what_comes_through_the_port(tmp_path: Path) -> None:
 def test_a_kernels_own_command_line_comes_behind_ours_and_wins() -> None:
     words = argv().split()
     assert words.index("rcupdate.rcu_expedited=1") < words.index("quiet")
+
+
+def test_a_kernel_that_mounts_no_folder_has_its_disks_and_a_qemu_that_says_so(
+    tmp_path: Path,
+) -> None:
+    for name in ("tools.sqfs", "modules.sqfs"):
+        (tmp_path / name).touch()
+    said = argv(VmFolder(tmp_path, "disk"), share="disk")
+    assert f"--qemu {tmp_path}/qemu" in said and "--force-9p" in said
+    assert f"file={tmp_path}/tools.sqfs,format=raw,readonly=on" in said
+    assert "--qemu " not in argv()

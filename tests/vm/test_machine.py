@@ -149,10 +149,22 @@ def test_both_keys_are_verified(
         machine.connect(boot_limit)
 
 
-def test_leaving_leaves_no_process_and_no_folder(spec: MachineSpec, boot_limit: float) -> None:
-    with Machine(spec) as machine:
+def test_a_kernel_that_mounts_no_folder_boots_from_disks_and_leaves_nothing(
+    spec: MachineSpec, boot_limit: float, tmp_path: Path
+) -> None:
+    assert spec.image.config is not None
+    lines = spec.image.config.read_text().splitlines()
+    config = tmp_path / "config"
+    config.write_text("".join(f"{x}\n" for x in lines if "9P" not in x and "VIRTIO_FS" not in x))
+    with Machine(replace(spec, image=replace(spec.image, config=config))) as machine:
         folder = folder_of(machine)
-        machine.connect(boot_limit).close()
+        session = machine.connect(boot_limit)
+        done = session.run(["sh", "-c", "modprobe dummy && cat /proc/modules /proc/mounts"])
+        session.close()
+        said = done.stdout.decode()
+        assert done.status == 0 and said.startswith("dummy"), done
+        assert "/dev/vdc /run/virtme/modules squashfs" in said
+        assert " 9p " not in said
         assert processes_with(str(folder)) != []
     assert processes_with(str(folder)) == []
     assert not folder.exists()

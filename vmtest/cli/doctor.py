@@ -177,7 +177,7 @@ def _optional(here: packages.Host) -> Iterator[Finding]:
     if lacking:
         state = f"not possible (optional: tree kernels); {packages.cure(lacking, here)}"
     yield Finding("kernel builds", True, state)
-    state = "not installed in Rust (optional: boots kernels without 9P; package virtiofsd)"
+    state = "not installed in Rust (optional: for kernels without 9P; package virtiofsd)"
     yield Finding("virtiofsd", True, host.find_virtiofsd() or state)
 
 

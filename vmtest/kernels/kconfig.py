@@ -69,6 +69,7 @@ _MODULES = {
 _BEFORE_MODULES: Mapping[Share, tuple[str, ...]] = {
     "9p": ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK", "SQUASHFS", "NET_9P", "9P_FS"),
     "virtiofs": ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK", "SQUASHFS", "FUSE_FS", "VIRTIO_FS"),
+    "disk": ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK", "SQUASHFS"),
 }
 
 
@@ -126,17 +127,28 @@ def _gone(need: _Need, config: Mapping[str, str], there: Collection[str] | None)
     return [f"CONFIG_{need.symbol} is a module and {name}.ko is not in its packages: {need.why}"]
 
 
-def share_of(image: KernelImage) -> Share:
-    """How ``image`` mounts the host's files: by virtiofs only where it has that and no 9P."""
+def share_of(image: KernelImage, root: Root = "disk") -> Share:
+    """How ``image`` reads what is the host's: by 9P where it can, else by virtiofs.
+
+    Where it has neither, or the host no virtiofsd, a guest whose ``root`` is an image reads it
+    from more disks.
+    """
     if image.config is None:
         return "9p"
-    config = _read(image.config)
+    config, there = _read(image.config), _modules_in(image)
 
     def can(share: Share) -> bool:
         wanted = [need for need in _NEEDS if need.share == share]
-        return not any(_lack(need, config, image.modules is not None) for need in wanted)
+        return not any(
+            _lack(need, config, image.modules is not None) or _gone(need, config, there)
+            for need in wanted
+        )
 
-    return "virtiofs" if can("virtiofs") and not can("9p") else "9p"
+    if can("9p"):
+        return "9p"
+    if can("virtiofs") and (root != "disk" or find_virtiofsd() is not None):
+        return "virtiofs"
+    return "disk" if root == "disk" else "9p"
 
 
 def _read(config: Path) -> Mapping[str, str]:
@@ -169,7 +181,7 @@ def check(image: KernelImage, root: Root = "disk") -> str:
     """
     if image.config is None:
         return "its config is unknown: not checked before booting"
-    share = share_of(image)
+    share = share_of(image, root)
     reasons = missing(
         _read(image.config),
         root=root,

@@ -303,8 +303,11 @@ class KernelImage:
 
 RootKind = Literal["disk", "directory", "host"]
 
-Share = Literal["9p", "virtiofs"]
-"""How a guest mounts what is the host's: 9P works everywhere, virtiofs needs a daemon there."""
+Share = Literal["9p", "virtiofs", "disk"]
+"""How a guest reads what is the host's: 9P works on every host, virtiofs needs a daemon there.
+
+For kernels that have neither it lies on more disks.
+"""
 
 
 @dataclass(frozen=True, slots=True)

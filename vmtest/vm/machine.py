@@ -29,6 +29,7 @@ from vmtest.host.write import LimitedLog
 from vmtest.kernels.kconfig import share_of
 from vmtest.model.kernels import KernelImage, Network, RootImage
 from vmtest.model.text import printable
+from vmtest.vm import shared
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog, Finding, Sign
 from vmtest.vm.folder import VmFolder, make_folder
@@ -61,7 +62,7 @@ class MachineSpec:
             cpus=self.cpus,
             cmdline=self.cmdline,
             network=self.network,
-            share=share_of(self.image),
+            share=share_of(self.image, self.root.kind),
             monitor=monitor,
         )
 
@@ -123,6 +124,8 @@ class Machine:
             vng = find_vng()
             folder = make_folder(vng, self.spec.image, self.spec.root)
             stack.callback(shutil.rmtree, folder.path, ignore_errors=True)
+            if share_of(self.spec.image, self.spec.root.kind) == "disk":
+                shared.put_disks(self.spec.image.name, folder, self.spec.image.modules)
             self._folder = folder.path
             self._listener = stack.enter_context(_listen(folder.socket))
             if self._snapshot is not None or self._keep is not None:

@@ -56,7 +56,7 @@ def unfit(image: KernelImage, root: RootImage) -> str:
     if root.kind != "disk":
         return "its root is a folder of the host's"
     if share_of(image) != "9p":
-        return "its kernel mounts what is the host's by virtiofs"
+        return "its kernel has no 9P"
     if not image.digest or not root.digest:
         return "nothing tells its kernel or its root from another"
     if find_vng().parent != Path(sys.executable).parent:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmtest.model.kernels import Accelerator, Network, Share
+from vmtest.vm import shared
 from vmtest.vm.folder import VmFolder
 from vmtest.vm.session import Keys
 
@@ -51,8 +52,8 @@ class Hardware:
 
     ``cmdline`` is appended to the kernel's command line.  ``network`` is the network card;
     without one there is only ``lo``.  ``firmware`` replaces QEMU's own.  ``share`` virtiofs takes
-    the host's virtiofsd, which has to be there.  With a ``monitor`` QEMU connects to the folder's
-    second socket, for QMP.
+    the host's virtiofsd, which has to be there, and ``disk`` the disks in the folder.  With a
+    ``monitor`` QEMU connects to the folder's second socket, for QMP.
     """
 
     accelerator: Accelerator
@@ -73,8 +74,10 @@ def vng_argv(vng: Path, folder: VmFolder, hardware: Hardware) -> list[str]:
     quotes.
     """
     argv = [str(vng), "--verbose", "--disable-monitor"]
-    if hardware.share == "9p":
+    if hardware.share != "virtiofs":
         argv.append("--force-9p")
+    if hardware.share == "disk":
+        argv += ["--qemu", str(folder.path / shared.QEMU)]
     if hardware.accelerator is Accelerator.TCG:
         argv.append("--disable-kvm")
     argv += ["--cpus", str(hardware.cpus), "--memory", f"{hardware.memory_mib}M", "--user", "root"]
@@ -95,6 +98,8 @@ def vng_argv(vng: Path, folder: VmFolder, hardware: Hardware) -> list[str]:
         devices += f" -netdev user,id=net{closed} -device virtio-net-pci,netdev=net,romfile="
     if hardware.monitor:
         devices += f" -chardev socket,id=qmp,path={folder.monitor} -mon chardev=qmp,mode=control"
+    if hardware.share == "disk":
+        devices += shared.disks(folder)
     if hardware.firmware:
         devices += f" -bios {hardware.firmware}"
     # One option with "=": argparse refuses a value that begins with "-".
