@@ -31,8 +31,8 @@ _ELSEWHERE = {
 
 _MODULES_BTF = "CONFIG_DEBUG_INFO_BTF_MODULES"
 _WITHOUT_BTF = {
-    "function": "take a kprobe, which needs no BTF, and load the module before; ",
-    "tracepoint": "take a raw_tp or tp program, which needs no BTF, and load the module before; ",
+    "function": "a kprobe",
+    "tracepoint": "a raw_tp or tp program",
 }
 
 # The symbol that a struct_ops of the kernel was built in with, and its first version of Linux.
@@ -94,7 +94,8 @@ def _target(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | 
         # No module would help: the target is looked for in BTF, and modules have none.
         evidence += f"; {_MODULES_BTF} is not set in this kernel's config"
         text += "; its modules have no BTF (Linux 5.11), so nothing of them can be attached to so"
-        remedy, missing = f"{_WITHOUT_BTF[what]}{remedy}", ""
+        remedy += f"; for what a module has, take {_WITHOUT_BTF[what]}, which needs no BTF"
+        missing = ""
     return Reason(
         "attach-target",
         text,
