@@ -29,7 +29,9 @@ class KernelItem(pytest.Item):
         name = f"{name[:-1]}-{kernel}]" if name.endswith("]") else f"{name}[{kernel}]"
         parent = original.parent
         assert parent is not None  # only a session has none
-        item: Self = cls.from_parent(parent, name=name)
+        # Written out: pytest 9.2 and later take a name apart, and --lf would know it no more.
+        nodeid = f"{parent.nodeid}::{name}"
+        item: Self = cls.from_parent(parent, name=name, nodeid=nodeid)
         item.original = original
         item.kernel = kernel
         item.unwanted = unwanted(original.iter_markers(MARK), version)
