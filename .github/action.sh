@@ -16,6 +16,7 @@ each() {
 
 each --kernel "$KERNELS"
 each --suite "$SUITES"
+each --shard "$SHARD"
 each --baseline "$BASELINE"
 each --fail-on "$FAIL_ON"
 if [[ $COMMAND = verify ]]; then

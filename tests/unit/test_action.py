@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / ".github" / "action.sh"
-INPUTS = ("KERNELS", "SUITES", "OBJECTS", "BASELINE", "FAIL_ON", "ARGUMENTS")
+INPUTS = ("KERNELS", "SUITES", "OBJECTS", "BASELINE", "FAIL_ON", "SHARD", "ARGUMENTS")
 
 
 @pytest.fixture

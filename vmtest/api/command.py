@@ -13,6 +13,7 @@ from vmtest.host.files import Files
 from vmtest.kernels import default_cache
 from vmtest.kernels.resolve import check_patterns, choose_kernels
 from vmtest.matrix.plan import Plan
+from vmtest.matrix.shard import Shard
 from vmtest.model.project import Config, ObjectFile
 from vmtest.objects import builds as objects
 from vmtest.runs import folder as runs
@@ -35,6 +36,7 @@ class CommandRequest:
     jobs: int | None = None
     accelerator: str = "auto"
     warm: bool | None = None
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,9 @@ def plan_command(
     check_program(request.command, copied.places)
     files, cache = Files(), default_cache()
     kernels, resolved = choose_kernels(settings, request.kernels, cache, request.locked)
-    single = len(kernels) == 1
+    kernels = kernels if request.shard is None else request.shard.part(kernels)
+    # A part's output is not the whole command's, though it has one kernel only.
+    single = len(kernels) == 1 and request.shard is None
     before_run(single)
     plan = Plan(
         config=settings,

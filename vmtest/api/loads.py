@@ -15,6 +15,7 @@ from vmtest.host.files import Files
 from vmtest.kernels import default_cache
 from vmtest.kernels.resolve import check_patterns, choose_kernels
 from vmtest.matrix.plan import Plan
+from vmtest.matrix.shard import Shard
 from vmtest.model.project import Config
 from vmtest.objects import compile
 from vmtest.objects import inspect as objectfile
@@ -51,6 +52,7 @@ class VerifyRequest:
     jobs: int | None = None
     accelerator: str = "auto"
     warm: bool | None = None
+    shard: Shard | None = None
 
 
 def plan_verify(
@@ -74,6 +76,7 @@ def plan_verify(
     others = _others(settings, given, request, stack)
     cache, files = default_cache(), Files()
     kernels, resolved = choose_kernels(settings, request.kernels, cache)
+    kernels = kernels if request.shard is None else request.shard.part(kernels)
     rules, against = request.rules, request.against or ""
     return Plan(
         config=settings,

@@ -12,6 +12,7 @@ from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache
 from vmtest.kernels.resolve import check_patterns, choose_kernels, resolve_all
 from vmtest.matrix.plan import Plan
+from vmtest.matrix.shard import Shard
 from vmtest.model.kernels import Kernel, Resolved
 from vmtest.model.project import Config, ObjectFile, Suite
 from vmtest.model.results import Matrix
@@ -36,9 +37,10 @@ class SuitesRequest:
     snapshots, False boots them, None restores them where they are emulated.  ``keep_going`` takes
     a fresh guest for the tests behind one that ends its guest, ``isolate`` gives each suite, file
     or test a guest of its own.  ``last_failed`` runs only what did not pass in the last runs,
-    ``failed_first`` that first.  ``tests`` has suite and node id of all that is to run, by kernel
-    (None: everything).  ``locked`` takes the kernels of
-    kernels.lock.  ``jobs`` VMs run at once (None: as many as there is room for).
+    ``failed_first`` that first. ``tests`` has suite and node id of all that is to run, by
+    kernel (None: everything). ``shard`` is the part of the kernels that runs here (None: all).
+    ``locked`` takes the kernels of kernels.lock. ``jobs`` VMs run at once (None: as many as
+    there is room for).
     """
 
     kernels: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ class SuitesRequest:
     jobs: int | None = None
     accelerator: str = "auto"
     warm: bool | None = None
+    shard: Shard | None = None
     keep_going: bool = False
     last_failed: bool = False
     failed_first: bool = False
@@ -114,6 +117,7 @@ def _planned(
 ) -> PlannedSuites:
     cache, builds = default_cache(), tasks.objects
     kernels, resolved = choose_kernels(settings, request.kernels, cache, request.locked)
+    kernels = kernels if request.shard is None else request.shard.part(kernels)
     kernels = _that_failed(kernels, tasks.failed)
     default = {kernel.name for kernel in select.select_kernels(settings.kernels, [], {})}
     if not default <= {kernel.name for kernel in kernels}:

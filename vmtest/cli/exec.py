@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from vmtest.api import project
 from vmtest.api.command import CommandRequest, PlannedCommand, plan_command
 from vmtest.api.record import Recording, carry_out
 from vmtest.api.run import noted
+from vmtest.api.shards import shard_of
 from vmtest.cli import common, options
 from vmtest.cli.look import Look, show
 from vmtest.cli.reports import Reports
@@ -39,6 +41,8 @@ def exec_(
     copy: options.CopyOption = None,
     results: options.ResultsOption = None,
     jobs: options.JobsOption = None,
+    shard: options.ShardOption = None,
+    balance: options.BalanceOption = None,
     object_: options.ObjectOption = None,
     config: options.ConfigOption = None,
     locked: options.LockedOption = False,
@@ -67,6 +71,7 @@ def exec_(
     )
     with common.reported(own=OWN_FAULT if one_name(request.kernels) else None):
         common.check_accelerator(accel)
+        request = replace(request, shard=shard_of(shard, balance))
         look = Look.asked(color, quiet, verbose, github)
         settings = project.load_config_or_builtin(config)
         reports = Reports(junit_file, markdown_file, json_file, html_file)

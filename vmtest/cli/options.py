@@ -22,8 +22,8 @@ _SPELLED = {
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
-            "against", "archive", "bad", "config", "copy", "fail_on", "find", "good", "kconfig",
-            "libbpf", "results", "resume", "verify",
+            "against", "archive", "bad", "balance", "config", "copy", "fail_on", "find", "good",
+            "kconfig", "libbpf", "results", "resume", "shard", "verify",
         )
     },
 }  # fmt: skip
@@ -85,6 +85,23 @@ IsolateOption = Annotated[
 ]
 LockedOption = Annotated[
     bool, typer.Option("--locked", help="Boot exactly the kernels that kernels.lock names.")
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="PART/PARTS",
+        help="Run a part of the kernels, as in 2/4: one of several machines.",
+    ),
+]
+BalanceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--balance",
+        metavar="RUN",
+        help="With --shard: make the parts take equally long, by the durations in this run's "
+        "folder or matrix.json, which must be the same on all machines.",
+    ),
 ]
 
 JunitOption = Annotated[

@@ -8,6 +8,7 @@ from typing import NoReturn
 from vmtest.api import project
 from vmtest.api.record import Recording, builds_of, carry_out
 from vmtest.api.run import noted
+from vmtest.api.shards import shard_of
 from vmtest.api.suites import SuitesRequest, plan_suites
 from vmtest.cli import common, options
 from vmtest.cli.look import Look, show
@@ -36,6 +37,8 @@ def run(
     last_failed: options.LastFailedOption = False,
     failed_first: options.FailedFirstOption = False,
     jobs: options.JobsOption = None,
+    shard: options.ShardOption = None,
+    balance: options.BalanceOption = None,
     object_: options.ObjectOption = None,
     config: options.ConfigOption = None,
     accel: options.AccelOption = "auto",
@@ -72,6 +75,7 @@ def run(
             narrowed=expression is not None or bool(passed_on),
             locked=locked,
             jobs=1 if shell_on_failure else jobs,
+            shard=shard_of(shard, balance),
             accelerator=accel,
             warm=warm,
             keep_going=keep_going,

@@ -14,6 +14,7 @@ from vmtest.api import project
 from vmtest.api.loads import VerifyRequest, plan_verify
 from vmtest.api.record import Recording, carry_out
 from vmtest.api.run import noted
+from vmtest.api.shards import shard_of
 from vmtest.cli import common, options
 from vmtest.cli.look import Look, show
 from vmtest.cli.report import find_run
@@ -63,6 +64,8 @@ def verify(
     log_limit: options.LogLimitOption = "16M",
     timeout: options.LoadTimeoutOption = 60.0,
     jobs: options.JobsOption = None,
+    shard: options.ShardOption = None,
+    balance: options.BalanceOption = None,
     accel: options.AccelOption = "auto",
     warm: options.WarmOption = None,
     config: options.ConfigOption = None,
@@ -90,8 +93,9 @@ def verify(
         order = _order(program or ["*"], attach, log_level, log_limit, timeout, module or [])
         objects, kernels = tuple(object_ or ()), tuple(kernel or ())
         types, libbpfs = tuple(type_ or ()), tuple(libbpf or ())
+        part = shard_of(shard, balance)
         request = VerifyRequest(
-            objects, kernels, order, rules, types, libbpfs, against, jobs, accel, warm
+            objects, kernels, order, rules, types, libbpfs, against, jobs, accel, warm, part
         )
         _boot(request, config, output)
 

@@ -1,0 +1,88 @@
+"""Parts of a matrix for several machines: every kernel in exactly one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command import vmtest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaged import PACKAGED
+
+from vmtest.errors import UsageError
+from vmtest.matrix.shard import Shard
+from vmtest.model.kernels import AptSpec, Kernel
+from vmtest.model.results import KernelResult, Matrix, Status
+
+
+def kernels(*names: str) -> tuple[Kernel, ...]:
+    return tuple(Kernel(name, AptSpec("debian", "*")) for name in names)
+
+
+def names(chosen: tuple[Kernel, ...]) -> list[str]:
+    return [one.name for one in chosen]
+
+
+def took(**seconds: float) -> Matrix:
+    results = tuple(
+        KernelResult(name, Status.PASSED, duration=value) for name, value in seconds.items()
+    )
+    return Matrix(schema=1, run="r", started="", duration=0.0, suites=(), kernels=results)
+
+
+def test_without_durations_parts_are_equally_many() -> None:
+    four = kernels("a", "b", "c", "d")
+    assert [names(Shard.parse(f"{n}/2").part(four)) for n in (1, 2)] == [["a", "c"], ["b", "d"]]
+
+
+def test_the_longest_kernel_gets_a_part_of_its_own() -> None:
+    before = took(a=10, b=10, c=50, d=10)
+    four = kernels("a", "b", "c", "d")
+    parts = [names(Shard.parse(f"{n}/2", before).part(four)) for n in (1, 2)]
+    assert parts == [["c"], ["a", "b", "d"]]
+
+
+def test_a_kernel_without_a_duration_counts_as_the_average() -> None:
+    parts = [
+        names(Shard.parse(f"{n}/2", took(a=10, b=30)).part(kernels("a", "b", "new")))
+        for n in (1, 2)
+    ]
+    assert parts == [["b"], ["a", "new"]]
+
+
+@given(
+    st.lists(st.floats(0, 1e6), min_size=1, max_size=40),
+    st.integers(1, 8),
+)
+def test_every_kernel_is_in_exactly_one_part(durations: list[float], count: int) -> None:
+    count = min(count, len(durations))
+    every = kernels(*(f"k{n}" for n in range(len(durations))))
+    before = took(**{f"k{n}": seconds for n, seconds in enumerate(durations)})
+    parts = [names(Shard.parse(f"{n}/{count}", before).part(every)) for n in range(1, count + 1)]
+    assert sorted(name for part in parts for name in part) == sorted(names(every))
+    assert all(parts)
+
+
+@pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "1/0", "a/b", "1/2/3", "-1/2", "1 / 2"])
+def test_what_is_no_part_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="write PART/PARTS, as in 2/4"):
+        Shard.parse(text)
+
+
+def test_more_parts_than_kernels_are_refused_on_every_machine() -> None:
+    for number in (1, 3):
+        with pytest.raises(UsageError, match="there are 2 kernels, so at most 2 parts"):
+            Shard.parse(f"{number}/3").part(kernels("a", "b"))
+
+
+@pytest.mark.parametrize("command", [["run"], ["verify", "x.bpf.o"], ["exec", "--shard", "5/4"]])
+def test_the_commands_name_the_option(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "kernels.toml").write_text(f"schema = 1\n{PACKAGED}")
+    asked = [*command, "--", "true"] if command[0] == "exec" else [*command, "--shard", "5/4"]
+    vmtest(*asked, cwd=tmp_path).refuses(2, "--shard 5/4: write PART/PARTS")
+
+
+def test_a_balance_without_a_part_is_refused(tmp_path: Path) -> None:
+    said = vmtest("exec", "--balance", ".", "--", "true", cwd=tmp_path)
+    said.refuses(2, "--balance says how parts are made; name one with --shard PART/PARTS")

@@ -1,0 +1,59 @@
+"""One of several parts of a matrix, for as many machines: which kernels it has.  Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vmtest.errors import UsageError
+from vmtest.model.kernels import Kernel
+from vmtest.model.results import Matrix
+
+_WORDS = re.compile(r"([1-9]\d*)/([1-9]\d*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part ``number`` of ``count``, from 1; ``seconds`` is what a kernel took before, by name.
+
+    Every machine has to get the same ``seconds``, or a kernel runs twice and another not at all.
+    """
+
+    number: int
+    count: int
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str, before: Matrix | None = None) -> Shard:
+        """``2/4``, balanced by the durations of ``before``; raises UsageError."""
+        match = _WORDS.fullmatch(text)
+        number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= number <= count:
+            raise UsageError(f"`shard` {text}: write PART/PARTS, as in 2/4")
+        kernels = before.kernels if before is not None else ()
+        return cls(number, count, {one.kernel: one.duration for one in kernels if one.duration})
+
+    def part(self, kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
+        """Its part of ``kernels``, in their order: the longest first go to who has least to do.
+
+        A kernel without a duration counts as the average of the others.  Raises UsageError where
+        there are more parts than kernels: a part without a kernel would prove nothing.
+        """
+        if self.count > len(kernels):
+            raise UsageError(
+                f"`shard` {self.number}/{self.count}: there are {len(kernels)} kernels, so at most "
+                f"{len(kernels)} parts"
+            )
+        known = [self.seconds[one.name] for one in kernels if one.name in self.seconds]
+        usual = sum(known) / len(known) if known else 1.0
+        took = {one.name: self.seconds.get(one.name, usual) for one in kernels}
+        loads = [0.0] * self.count
+        mine: set[str] = set()
+        # sorted() keeps the order of kernels that took the same, so every machine agrees.
+        for kernel in sorted(kernels, key=lambda one: -took[one.name]):
+            least = min(range(self.count), key=lambda place: loads[place])
+            loads[least] += took[kernel.name]
+            if least == self.number - 1:
+                mine.add(kernel.name)
+        return tuple(one for one in kernels if one.name in mine)
