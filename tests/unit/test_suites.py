@@ -483,6 +483,16 @@ def test_a_known_failure_does_not_stop_a_run_at_the_first_failure(watch: Watch) 
     assert watched.outcomes() == {"test_first": "xfailed", "test_second": "passed"}
 
 
+SOMETIMES = KnownFailure("test_it.py::*", "issue 7", strict=False)
+
+
+def test_a_failure_that_is_known_to_come_sometimes_may_come_or_not(watch: Watch) -> None:
+    watched = watch(ALIKE, SOMETIMES)
+    watched.execute("-x")
+    assert watched.outcomes() == {"test_of[ipv4]": "passed", "test_of[ipv6]": "xfailed"}
+    assert watched.run.exit_status == pytest.ExitCode.OK
+
+
 def test_an_entry_is_strict_whatever_the_test_says_of_itself(watch: Watch) -> None:
     watched = watch(
         """

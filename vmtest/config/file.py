@@ -175,7 +175,7 @@ def _convert(parsed: FileTables, file: Path) -> Config:
         ),
         build=None if parsed.build is None else tuple(parsed.build.command),
         known_failures=tuple(
-            KnownFailure(known.test, known.reason, known.kernels, known.until)
+            KnownFailure(known.test, known.reason, known.kernels, known.until, known.strict)
             for known in parsed.known_failure
         ),
         defaults=Kernel(

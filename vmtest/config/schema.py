@@ -440,6 +440,7 @@ class KnownFailureTable(Strict):
     kernels: Range | None = None
     reason: Why
     until: Day | None = None
+    strict: StrictBool = True
 
 
 class FileTables(Strict):

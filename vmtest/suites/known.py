@@ -27,6 +27,7 @@ def for_guest(known: Iterable[KnownFailure], version: KernelVersion, root: str, 
         {
             "test": entry.test,
             "reason": entry.reason,
+            "strict": entry.strict,
             "expired": str(entry.until) if entry.expired(today) else None,
         }
         for entry in known

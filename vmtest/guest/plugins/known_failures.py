@@ -2,7 +2,8 @@
 """Applies the `[[known_failure]]` entries that the host chose for this kernel: a pytest plugin.
 
 `$VMTEST_KNOWN_FAILURES` names a JSON file: `root` as for patterns.matches(), and `entries` with
-`test`, `reason` and `expired`, the last day of one that does not count any more, else null.
+`test`, `reason`, `strict` and `expired`: the last day of one that does not count any more, else
+null.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from vmtest.guest.plugin import EXPIRED, KNOWN
+from vmtest.guest.plugin import EXPIRED, KNOWN, KNOWN_SOMETIMES
 from vmtest.guest.plugins.patterns import matches
 
 FILE_VARIABLE = "VMTEST_KNOWN_FAILURES"
@@ -35,10 +36,11 @@ def _apply(item: pytest.Item, entries: Sequence[dict[str, Any]]) -> None:
     """Marks `item` by the first of its `entries` that still counts."""
     for entry in entries:
         if entry["expired"] is None:
-            # In front: pytest takes the first xfail that a test has, and ours is the strict one.
-            marker = pytest.mark.xfail(strict=True, reason=entry["reason"])
+            # In front: pytest takes the first xfail that a test has, and ours says if it is strict.
+            marker = pytest.mark.xfail(strict=entry["strict"], reason=entry["reason"])
             item.add_marker(marker, append=False)
-            item.user_properties.append((KNOWN, entry["reason"]))
+            known = KNOWN if entry["strict"] else KNOWN_SOMETIMES
+            item.user_properties.append((known, entry["reason"]))
             return
     for entry in entries[:1]:
         said = f"known failure, expired {entry['expired']}: {entry['reason']}"
