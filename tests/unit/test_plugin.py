@@ -52,7 +52,8 @@ def run_suites(settings, request, emit, stop):
     return Run(matrix, Path("logs"))
 
 guests.run_suites = run_suites
-sys.exit(pytest.main(["-p", "vmtest.plugin.options", "-rA", "-W", "ignore", *sys.argv[1:]]))
+OWN = ["-p", "no:vmtest", "-p", "vmtest.plugin.options", "-rA", "-W", "ignore"]
+sys.exit(pytest.main([*OWN, *sys.argv[1:]]))
 """
 
 
@@ -123,6 +124,42 @@ def test_a_kernel_that_does_not_boot_is_an_error_and_no_failure(tmp_path: Path) 
     assert "6.12: BOOT_FAILED: no SSH session" in ended.stdout
 
 
+def test_a_kernel_that_failed_counts_more_than_one_that_does_not_boot(tmp_path: Path) -> None:
+    results = """[
+        KernelResult("5.10", Status.BOOT_FAILED, reason="no SSH session"),
+        KernelResult("6.12", Status.FAILED, tests=(
+            done("test_plain", Outcome.FAILED), done("test_n[1]"), done("test_n[2]"))),
+    ]"""
+    kernels = ("--vmtest-kernel", "6.12", "--vmtest-kernel", "5.10")
+    assert run(tmp_path, *kernels, results=results).returncode == 1
+
+
+def test_a_module_that_is_skipped_in_the_guest_skips_its_tests(tmp_path: Path) -> None:
+    results = """[KernelResult("6.12", Status.PASSED, tests=(
+        TestResult("test_x.py", "test_x.py", Outcome.SKIPPED, message="no such module"),))]"""
+    ended = run(tmp_path, "--vmtest-kernel", "6.12", results=results)
+    assert ended.returncode == 0
+    assert "3 skipped" in ended.stdout
+
+
+def test_a_module_that_is_broken_in_the_guest_shows_why(tmp_path: Path) -> None:
+    results = """[KernelResult("6.12", Status.FAILED, reason="1 with errors", tests=(
+        TestResult("test_x.py", "test_x.py", Outcome.ERROR, message="No module named 'm'"),))]"""
+    ended = run(tmp_path, "--vmtest-kernel", "6.12", results=results)
+    assert ended.returncode == 1
+    assert "3 errors" in ended.stdout
+    assert "No module named 'm'" in ended.stdout
+
+
+def test_a_test_outside_of_the_rootdir_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "other" / "test_y.py").write_text("def test_a(): pass\n")
+    ended = run(tmp_path / "here", "--vmtest-kernel", "6.12", "--rootdir=.", "../other/test_y.py")
+    assert ended.returncode == 4
+    assert "test_y.py is not below pytest's rootdir" in ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize("status", ["SPLAT", "PANICKED", "FAILED", "NO_TESTS", "TIMED_OUT"])
 def test_a_kernel_that_is_not_well_fails_though_its_tests_passed(
     tmp_path: Path, status: str
@@ -161,6 +198,7 @@ def test_exitfirst_ends_the_run(tmp_path: Path) -> None:
     [
         (["--vmtest-kernel", "7.77"], "--vmtest-kernel 7.77"),
         (["--vmtest-kernel", "6.12", "--pdb"], "--pdb needs the test here"),
+        (["--vmtest-kernel", "6.12", "--setup-plan"], "--setup-only and --setup-plan show"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, options: list[str], said: str) -> None:

@@ -54,7 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_pytest(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "pytest", "--vmtest-kernel", "6.12", "-p", "no:randomly"]
     return subprocess.run(
-        [*argv, "-p", "vmtest.plugin.options", *options],
+        [*argv, "-p", "no:vmtest", "-p", "vmtest.plugin.options", *options],
         cwd=project,
         capture_output=True,
         text=True,

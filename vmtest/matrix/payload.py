@@ -152,8 +152,9 @@ PYTEST_SIDE = {
     "VMTEST_KNOWN_FAILURES": f"{GUEST_ROOT}/{KNOWN_FAILURES}",
     "VMTEST_FAILED": f"{GUEST_ROOT}/{FAILED}",
     # With root = "host" the plugin of an installed vmtest is in sight (vmtest/plugin), and only
-    # vmtest.guest beside it.
-    "PYTEST_ADDOPTS": "-p no:vmtest",
+    # vmtest.guest beside it: it is left out, and what pytest says of that is nobody's fault.
+    "PYTEST_ADDOPTS": "-p no:vmtest -W 'ignore:Module already imported so cannot be rewritten; "
+    "vmtest:pytest.PytestAssertRewriteWarning'",
 }
 """What a pytest in the guest judges a suite's tests by.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from vmtest.errors import InfrastructureError, UsageError, VmtestError
 from vmtest.matrix.runner import Stop
 from vmtest.model.events import Event, KernelFinished, TestFinished
 from vmtest.model.project import Config, Suite, network_of
-from vmtest.model.results import KernelResult, Status, TestResult
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.model.versions import unique
 from vmtest.plugin import reports
 from vmtest.plugin.items import MARK, KernelItem, files_of
@@ -38,6 +38,11 @@ class Guests:
                 "-n runs tests in processes of this host; with --vmtest-kernel leave it out: the "
                 "kernels run at once by themselves (--vmtest-jobs)"
             )
+        if config.getoption("setuponly") or config.getoption("setupplan"):
+            raise pytest.UsageError(
+                "--setup-only and --setup-plan show what pytest would do here; with "
+                "--vmtest-kernel there is: --collect-only"
+            )
         if config.getoption("usepdb"):
             raise pytest.UsageError(
                 "--pdb needs the test here; for a shell in the guest of a failed test there is: "
@@ -46,6 +51,7 @@ class Guests:
         self._config = config
         self._left: dict[tuple[str, str], KernelItem] = {}
         self._failed: set[str] = set()
+        self._really_failed = False
         self._infrastructure = False
         self._stop = Stop()
         self._run: Run | None = None
@@ -91,11 +97,13 @@ class Guests:
     def _in_guests(self, session: pytest.Session, items: Sequence[KernelItem]) -> None:
         self._left = {(item.kernel, item.original.nodeid): item for item in items}
         root = self._config.rootpath
+        with _told():
+            names = {file: _suite_name(file, root) for file in files_of(items)}
         tests: dict[str, set[tuple[str, str]]] = {}
         for item in items:
-            named = (_suite_name(item.original.path, root), item.original.nodeid)
+            named = (names[item.original.path], item.original.nodeid)
             tests.setdefault(item.kernel, set()).add(named)
-        settings = _with_suites(self._settings, files_of(items), root)
+        settings = _with_suites(self._settings, names, root)
         request = SuitesRequest(
             kernels=tuple(tests),
             objects=tuple(self._config.getoption("vmtest_objects")),
@@ -125,13 +133,26 @@ class Guests:
         return (*first, *settings, *shlex.split(option.vmtest_args))
 
     def _finished(self, kernel: str, result: TestResult) -> None:
-        item = self._left.pop((kernel, result.test), None)
-        if item is None:  # a plugin had it run twice: the first result is told
-            return
-        told = reports.of_result(item, result)
-        if any(report.failed for report in told):
-            self._failed.add(kernel)
-        reports.tell(item, told)
+        for item in self._concerned(kernel, result.test):
+            told = reports.of_result(item, result)
+            if any(report.failed for report in told):
+                self._failed.add(kernel)
+            if result.outcome.bad or result.outcome is Outcome.LOST:
+                self._really_failed = True
+            reports.tell(item, told)
+
+    def _concerned(self, kernel: str, test: str) -> list[KernelItem]:
+        """The items that a result is about, each once: a test, or all that a module has left.
+
+        In a guest a module may be skipped, or fail, before its tests are known.  Of a test that
+        a plugin had run twice the first result is told.
+        """
+        known = [(kernel, test)]
+        if (kernel, test) not in self._left:
+            known = [
+                key for key in self._left if key[0] == kernel and key[1].startswith(f"{test}::")
+            ]
+        return [self._left.pop(key) for key in known if key in self._left]
 
     def _ended(self, result: KernelResult) -> None:
         if self._stop.requested or result.status is Status.CANCELLED:
@@ -140,6 +161,7 @@ class Guests:
             self._finished(result.kernel, test)
         ours = result.status in (Status.BOOT_FAILED, Status.INFRA_ERROR)
         self._infrastructure = self._infrastructure or ours
+        self._really_failed = self._really_failed or not (ours or result.status is Status.PASSED)
         why = f"{result.kernel}: {result.status}: {result.reason}"
         for (kernel, _), item in list(self._left.items()):
             if kernel == result.kernel:
@@ -150,8 +172,9 @@ class Guests:
             reports.tell_of_kernel(self._config, result.kernel, why)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """A kernel that could not be had or booted is no failed test: exit status 3."""
-        if self._infrastructure and exitstatus == pytest.ExitCode.TESTS_FAILED:
+        """Exit with 3 when a kernel could not be had or booted, and nothing else failed."""
+        only = self._infrastructure and not self._really_failed
+        if only and exitstatus == pytest.ExitCode.TESTS_FAILED:
             session.exitstatus = _INFRASTRUCTURE
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -160,8 +183,8 @@ class Guests:
             terminalreporter.write_line(f"vmtest: logs of the kernels: {self._run.folder}")
 
 
-def _with_suites(settings: Config, files: Sequence[Path], root: Path) -> Config:
-    """``settings`` whose suites are ``files``, with what its own suites take along."""
+def _with_suites(settings: Config, files: Mapping[Path, str], root: Path) -> Config:
+    """``settings`` whose suites are ``files`` by name, with what its own suites take along."""
     own = settings.suites
     at_home = [suite for suite in own if suite.root == root]
     template = at_home[0] if at_home else Suite("", root, ())
@@ -171,11 +194,16 @@ def _with_suites(settings: Config, files: Sequence[Path], root: Path) -> Config:
         network=network_of(own),
         root=root,
     )
-    suites = tuple(replace(template, name=_suite_name(f, root), tests=f) for f in files)
+    suites = tuple(replace(template, name=name, tests=file) for file, name in files.items())
     return replace(settings, suites=suites)
 
 
 def _suite_name(file: Path, root: Path) -> str:
+    if not file.is_relative_to(root):
+        raise UsageError(
+            f"{file} is not below pytest's rootdir {root}, which goes into the guests as a whole; "
+            "name a folder above both with --rootdir"
+        )
     return file.relative_to(root).as_posix()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import pytest
@@ -20,12 +20,24 @@ class _Writer(Protocol):
         """Write a line."""
 
 
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """Where it was, and what it said in a line; as pytest prints it with --tb=line."""
+
+    path: str
+    lineno: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.lineno}: {self.message}"
+
+
 class Failure:
     """What went wrong in a guest, as pytest asks for it: ``whole``, and ``message`` in a line."""
 
     def __init__(self, whole: str, message: str, place: tuple[str, int]) -> None:
         self.whole = whole
-        self.reprcrash = SimpleNamespace(path=place[0], lineno=place[1], message=message)
+        self.reprcrash = Crash(place[0], place[1], message)
 
     def __str__(self) -> str:
         return self.whole
