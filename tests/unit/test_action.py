@@ -1,4 +1,4 @@
-"""The GitHub Action: its inputs, and the command that they come to."""
+"""The GitHub Action: its inputs, the command that they come to, and its comment."""
 
 from __future__ import annotations
 
@@ -72,5 +72,79 @@ def test_nothing_in_an_input_is_run(told: Path) -> None:
 
 def test_every_input_reaches_the_script() -> None:
     text = (ROOT / "action.yml").read_text()
-    passed = set(re.findall(r"^        ([A-Z_]+): \$\{\{ inputs\.", text, re.MULTILINE))
+    passed = set(re.findall(r"^        ([A-Z_]+): \$\{\{ inputs\.", text, re.MULTILINE)) - {"NAME"}
     assert passed == {"COMMAND", *INPUTS}
+
+
+GH = """#!/usr/bin/env python3
+import json, pathlib, sys
+store = pathlib.Path(__file__).with_name("comments.json")
+comments = json.loads(store.read_text())
+words = sys.argv[1:]
+method = words[words.index("--method") + 1] if "--method" in words else "GET"
+place = next(word for word in words if word.startswith("repos/"))
+body = next((word[5:] for word in words if word.startswith("body=")), None)
+if method == "GET":
+    print(json.dumps(comments))
+elif method == "POST":
+    comments.append({"id": 99, "body": body})
+else:
+    (found,) = (one for one in comments if place.endswith(f"/issues/comments/{one['id']}"))
+    if method == "PATCH":
+        found["body"] = body
+    else:
+        comments.remove(found)
+store.write_text(json.dumps(comments))
+"""
+OTHER = {"id": 1, "body": "coverage: 93%"}
+OURS = {"id": 2, "body": "<!-- vmtest: run -->\nold"}
+LATER = {"id": 3, "body": "another job"}
+
+
+@pytest.fixture
+def pull_request(tmp_path: Path) -> Path:
+    """A program in the place of gh, which keeps the comments of a pull request here."""
+    program = tmp_path / "gh"
+    program.write_text(GH)
+    program.chmod(0o755)
+    return tmp_path
+
+
+def commented(folder: Path, before: list[dict[str, object]], text: str | None) -> list[object]:
+    (folder / "comments.json").write_text(json.dumps(before))
+    file = folder / "comment.md"
+    if text is not None:
+        file.write_text(text)
+    environment = {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "FILE": "" if text is None else str(file),
+        "NAME": "run",
+        "PR": "7",
+        "GH_REPO": "o/r",
+    }
+    script = ROOT / ".github" / "comment.sh"
+    subprocess.run(["bash", str(script)], env=environment, check=True)
+    after: list[object] = json.loads((folder / "comments.json").read_text())
+    return after
+
+
+def test_the_first_comment_is_made(pull_request: Path) -> None:
+    made = {"id": 99, "body": "<!-- vmtest: run -->\n2 failed"}
+    assert commented(pull_request, [OTHER], "2 failed") == [OTHER, made]
+
+
+def test_our_comment_is_renewed_and_no_other(pull_request: Path) -> None:
+    renewed = {"id": 2, "body": "<!-- vmtest: run -->\n2 failed"}
+    assert commented(pull_request, [OTHER, OURS, LATER], "2 failed") == [OTHER, renewed, LATER]
+
+
+def test_our_comment_goes_when_there_is_nothing_to_say(pull_request: Path) -> None:
+    assert commented(pull_request, [OTHER, OURS, LATER], "") == [OTHER, LATER]
+
+
+def test_nothing_of_others_goes_when_there_is_nothing_to_say(pull_request: Path) -> None:
+    assert commented(pull_request, [OTHER, LATER], "") == [OTHER, LATER]
+
+
+def test_a_run_that_came_to_nothing_leaves_the_comment(pull_request: Path) -> None:
+    assert commented(pull_request, [OTHER, OURS], None) == [OTHER, OURS]
