@@ -10,9 +10,11 @@ import pytest
 
 from tests.expected_skips import expected
 
-# In the background SIGINT is ignored, and so it would be by all that a test starts and interrupts.
+# In the background (nohup) these are ignored, and so they would be by all that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # A run under test looks as it does anywhere, and leaves nothing for the step that runs the tests.
 os.environ.pop("GITHUB_ACTIONS", None)

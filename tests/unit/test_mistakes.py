@@ -72,7 +72,7 @@ def test_a_number_that_is_passed_is_told_with_what_is_expected() -> None:
     found = explain(program_refused(log="R1 type=scalar expected=ctx\n"), MODERN)
     assert (found.code, found.text) == (
         "scalar-as-pointer",
-        "a plain number (R1) is passed where a pointer is expected: ctx",
+        "a plain number (R1) is passed where a pointer is expected, to the context",
     )
     assert "the context that the program was called with" in found.remedy
 

@@ -113,7 +113,7 @@ def test_shortened_names_fit_and_stay_different(width: int) -> None:
 )
 def test_what_tells_two_names_apart_stays(different: str) -> None:
     names = (different, different.replace("ONE", "TWO"))
-    assert [("ONE" in name, "TWO" in name) for name in text.shortened(names, 16)] == [
+    assert [("ONE" in name, "TWO" in name) for name in text.shortened(names, 18)] == [
         (True, False),
         (False, True),
     ]

@@ -140,7 +140,8 @@ class _Hold:
 
     def take(self) -> None:
         """Begin; other threads have nothing to keep off."""
-        self._held = self._held or threading.current_thread() is threading.main_thread()
+        if threading.current_thread() is threading.main_thread():
+            self._held = True
 
     def drop(self) -> None:
         """End; raises KeyboardInterrupt when there was one."""
