@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -39,8 +40,14 @@ def listed(*more: TestResult) -> KernelResult:
 class Guests:
     """Guests in which tests pass after a second; ``ends`` has other ends by a group's name."""
 
-    def __init__(self, ends: dict[str, Status] | None = None, none_for: str = "") -> None:
+    def __init__(
+        self,
+        ends: dict[str, Status] | None = None,
+        none_for: str = "",
+        uncollected: Sequence[str] = (),
+    ) -> None:
         self.ends = ends or {}
+        self.uncollected = uncollected
         self.none_for = none_for
         self.groups: list[str] = []
         self.seen: list[tuple[int, int]] = []
@@ -59,7 +66,8 @@ class Guests:
             Status.PASSED: Outcome.PASSED,
             Status.FAILED: Outcome.FAILED,
         }.get(status, Outcome.LOST)
-        tests = tuple(one_test(name, outcome, 1.0) for name in group.tests)
+        own = [name for name in group.tests if name not in self.uncollected]
+        tests = tuple(one_test(name, outcome, 1.0) for name in own)
         reason = "" if status is Status.PASSED else f"why {status}"
         return KernelResult("6.12", status, tests=tests, reason=reason)
 
@@ -116,6 +124,45 @@ def test_without_a_guest_nothing_is_lost_and_nothing_is_run_any_more() -> None:
     outcomes = [test.outcome for test in result.tests]
     assert outcomes == [Outcome.PASSED] * 2 + [Outcome.NOT_RUN] * 2
     assert [test.test for test in result.tests] == list(LISTED)
+
+
+@pytest.mark.parametrize("status", [Status.PASSED, Status.NO_TESTS])
+def test_a_listed_test_that_its_guest_does_not_collect_is_never_passed(status: Status) -> None:
+    result = Guests({"b.py": status}, uncollected=["b.py::one"]).all(Isolation.FILE)
+    why = "b.py: b.py::one was listed, and its guest did not collect it"
+    assert (result.status, result.reason) == (Status.LOST, why)
+    assert [test.test for test in result.tests] == list(LISTED)
+    assert result.tests[2].outcome is Outcome.NOT_RUN
+
+
+def test_a_test_that_is_listed_twice_and_collected_once_is_not_passed() -> None:
+    twice = replace(listed(), tests=(one_test("a.py::one", Outcome.NOT_RUN),) * 2)
+
+    def once(group: Group, before: object, later: object) -> KernelResult:
+        tests = (one_test("a.py::one", Outcome.PASSED),)
+        return KernelResult("6.12", Status.PASSED, tests=tests)
+
+    result = isolate.run(twice, Isolation.FILE, once, lambda: False)
+    assert result.status is Status.LOST
+    assert [test.outcome for test in result.tests] == [Outcome.PASSED, Outcome.NOT_RUN]
+
+
+def test_failures_do_not_hide_why_the_rest_did_not_run() -> None:
+    result = Guests({"a.py": Status.FAILED}, none_for="b.py").all(Isolation.FILE)
+    assert result.status is Status.FAILED
+    assert result.reason == "2 failed, 2 not run; b.py: no QEMU"
+
+
+def test_a_dead_guest_does_not_hide_why_the_rest_did_not_run() -> None:
+    result = Guests({"a.py": Status.PANICKED}, none_for="b.py").all(Isolation.FILE)
+    assert result.status is Status.PANICKED
+    assert result.reason == "a.py: why PANICKED; b.py: no QEMU"
+
+
+def test_failures_do_not_hide_a_pytest_that_ended_badly() -> None:
+    guests = Guests({"a.py": Status.FAILED, "c.py": Status.FAILED}, uncollected=["c.py::one"])
+    result = guests.all(Isolation.FILE)
+    assert result.reason == "2 failed, 1 not run; c.py: why FAILED"
 
 
 def test_a_test_that_is_listed_twice_runs_twice_in_its_guest() -> None:
@@ -195,6 +242,14 @@ def test_where_no_test_is_to_run_the_guest_says_what_that_comes_to(
 
 def test_a_guest_that_cannot_list_them_is_the_kernels_end(monkeypatch: pytest.MonkeyPatch) -> None:
     first = KernelResult("6.12", Status.PANICKED, reason="while it listed")
+    result, guests = ran_by_task(monkeypatch, Isolation.FILE, first)
+    assert guests == [(True, ())] and result is first
+
+
+def test_a_listing_that_pytest_did_not_end_well_is_the_kernels_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = replace(listed(), status=Status.FAILED, reason="pytest stopped early (status 3)")
     result, guests = ran_by_task(monkeypatch, Isolation.FILE, first)
     assert guests == [(True, ())] and result is first
 

@@ -129,6 +129,13 @@ def test_a_suite_without_a_test_passes_only_if_they_were_left_out_on_purpose(
     assert ("of the suite u" in why) == (status is Status.NO_TESTS)
 
 
+def test_a_guest_for_a_part_of_the_files_needs_no_test_of_every_suite(tmp_path: Path) -> None:
+    ended = run(0, Outcome.PASSED)
+    suites = (*ended.payload.suites, Suite("u", Path("/u.py")))
+    ended.payload = replace(ended.payload, suites=suites)
+    assert SuitesWork(ended, [], part=True).verdict(machine(tmp_path))[0] is Status.PASSED
+
+
 def test_a_pytest_that_was_killed_for_memory_says_so(tmp_path: Path) -> None:
     status, why = SuitesWork(run(None), []).verdict(machine(tmp_path, OOM))
     assert status is Status.LOST

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from vmtest.errors import VmtestError, os_words
-from vmtest.matrix.judge import count_bad
+from vmtest.matrix.judge import count_bad, count_unproven
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
+from vmtest.runs.rows import unfinished
 
 _WORST_FIRST = (
     Status.CANCELLED,
@@ -19,6 +20,7 @@ _WORST_FIRST = (
     Status.SPLAT,
     Status.FAILED,
 )
+_FINE = (Status.PASSED, Status.NO_TESTS)
 
 
 class Isolation(StrEnum):
@@ -76,6 +78,7 @@ def run(
     There is at least one.  What a module came to when it was read stands in ``first``.
     """
     listed = groups(first.tests, isolation)
+    suites = {test.test: test.suite for test in first.tests}
     read = tuple(test for test in first.tests if test.outcome is not Outcome.NOT_RUN)
     done, ends, began = read, list[tuple[str, KernelResult]](), clock()
     for number, group in enumerate(listed):
@@ -85,15 +88,29 @@ def run(
         except (VmtestError, OSError) as error:
             words = os_words(error) if isinstance(error, OSError) else str(error)
             status = Status.CANCELLED if cancelled() else Status.INFRA_ERROR
-            left = tuple(t for t in first.tests if t.test in {*group.tests, *later})
-            one = replace(first, status=status, reason=words, tests=left, note="", splats=())
+            one = replace(first, status=status, reason=words, tests=(), note="", splats=())
+        one = _with_all(one, [(test, suites[test]) for test in group.tests])
         ends.append((group.name, one))
         done = (*done, *one.tests)
         if one.status in (Status.CANCELLED, Status.INFRA_ERROR):
-            unread = {test.test for test in done}
-            done = (*done, *(t for t in first.tests if t.test in later and t.test not in unread))
+            done = (*done, *unfinished([(test, suites[test]) for test in later], done))
             break
     return _joined(first, ends, done, _costs(isolation, ends, clock() - began))
+
+
+def _with_all(one: KernelResult, listed: Sequence[tuple[str, str]]) -> KernelResult:
+    """A guest's result with each of the tests ``listed`` for it; the others did not run.
+
+    A guest reads fewer files than the one that listed them: what a conftest.py or a plugin makes
+    of the items may differ.
+    """
+    missing = unfinished(listed, one.tests)
+    status, reason = one.status, one.reason
+    if missing and status in _FINE:
+        more = f", nor {len(missing) - 1} more" if len(missing) > 1 else ""
+        name = missing[0].test
+        status, reason = Status.LOST, f"{name} was listed, and its guest did not collect it{more}"
+    return replace(one, status=status, reason=reason, tests=(*one.tests, *missing))
 
 
 def _costs(isolation: Isolation, ends: Sequence[tuple[str, KernelResult]], seconds: float) -> str:
@@ -111,26 +128,47 @@ def _joined(
     costs: str,
 ) -> KernelResult:
     """One result: the worst end is the kernel's, and says in which guest."""
-    bad = [test for test in tests if test.outcome.bad]
-    fine = (Status.PASSED, Status.NO_TESTS)
-    others = [(name, one) for name, one in ends if one.status not in fine]
-    name, worst = min(others, key=_rank) if others else ("", ends[-1][1])
-    status, reason = worst.status, worst.reason
-    if others and status is not Status.FAILED:
-        more = f"; {len(others) - 1} more did not pass" if len(others) > 1 else ""
-        reason = f"{name}: {reason}{more}"
-    elif bad:
-        status, reason = Status.FAILED, count_bad(bad)
+    others = [(name, one) for name, one in ends if one.status not in _FINE]
+    worst = min(others, key=_rank)[1] if others else ends[-1][1]
+    status = worst.status
+    if any(test.outcome.bad for test in tests) and status in (*_FINE, Status.INFRA_ERROR):
+        status = Status.FAILED
     notes = dict.fromkeys(note for _, one in ends for note in (one.note,) if note)
     return replace(
         ends[-1][1],
         status=status,
-        reason=reason,
+        reason=_reason(status, others, tests),
         tests=tests,
         splats=tuple(splat for one in (first, *(o for _, o in ends)) for splat in one.splats),
         note="; ".join((*notes, costs)),
         console_tail=worst.console_tail,
     )
+
+
+def _reason(
+    status: Status, others: Sequence[tuple[str, KernelResult]], tests: Sequence[TestResult]
+) -> str:
+    """Why the kernel did not pass: the worst of the ``others``, and why the rest did not run."""
+    bad = [test for test in tests if test.outcome.bad]
+    no_guest = [end for end in others if end[1].status is Status.INFRA_ERROR]
+    more = 0
+    if status in (*_FINE, Status.FAILED):
+        said = [", ".join([count_bad(bad), *count_unproven(tests)])] if bad else []
+        # pytest or its process ended badly, which no test tells.
+        told = [o for o in others if o[1].status is Status.FAILED and not _has_bad(o[1])]
+        more = max(len(told) - 1, 0)
+        told = [*told[:1], *no_guest]
+    else:
+        worst = min(others, key=_rank)
+        said = []
+        told = [worst, *(end for end in no_guest if end is not worst)]
+        more = len(others) - len(told)
+    said += [f"{name}: {one.reason}" for name, one in told]
+    return "; ".join([*said, *([f"{more} more did not pass"] if more else [])])
+
+
+def _has_bad(one: KernelResult) -> bool:
+    return any(test.outcome.bad for test in one.tests)
 
 
 def _rank(end: tuple[str, KernelResult]) -> int:

@@ -78,6 +78,8 @@ class SuitesTask:
         first = lists._boot(bench, result, everything)
         if first.status not in (Status.COLLECTED, Status.FAILED):
             return first
+        if first.status is Status.FAILED and not any(test.outcome.bad for test in first.tests):
+            return first  # pytest or its process ended badly, which no guest of a group would say
 
         def run_group(
             group: Group, before: tuple[TestResult, ...], later: tuple[str, ...]
@@ -134,16 +136,21 @@ class SuitesTask:
             argv = pytest_argv(self.payload, python, options, goes_on=goes_on, files=share.files)
             failed = self.failed.for_guest(name) if self.failed else b""
             process = Run(self.payload, sink, share.before, share.later)
-            return watch(bench, guest, result, SuitesWork(process, argv, failed))
+            work = SuitesWork(process, argv, failed, part=bool(share.files))
+            return watch(bench, guest, result, work)
 
 
 @dataclass(frozen=True, slots=True)
 class SuitesWork:
-    """One pytest process, ``argv``, as work to watch; ``failed`` is JSON for its plugin."""
+    """One pytest process, ``argv``, as work to watch; ``failed`` is JSON for its plugin.
+
+    It reads a ``part`` of the suites' files: those of a suite may all be in other guests.
+    """
 
     process: Run
     argv: list[str]
     failed: bytes = b""
+    part: bool = False
 
     @property
     def archive(self) -> bytes:
@@ -215,7 +222,7 @@ class SuitesWork:
         if run.process_status not in (0, None):
             how = status_words(run.process_status)
             return Status.FAILED, f"pytest ended well, and then its process: {how}: {last}"
-        if run.empty_suites:
+        if run.empty_suites and not self.part:
             names = ", ".join(run.empty_suites)
             return Status.NO_TESTS, f"pytest collected no tests of the suite {names}"
         return Status.PASSED, ""
