@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from vmtest.model.events import Booted, Event, KernelFinished, LoadFinished, Tes
 from vmtest.model.loads import LoadResult, Verdict
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.runs import matrix_json
+from vmtest.runs.events import EVENTS, EventLog
 from vmtest.runs.folder import RunFolder
 from vmtest.runs.latest import Latest
 
@@ -44,7 +46,8 @@ def keep(tmp_path: Path) -> Keep:
         folder.path.mkdir(parents=True)
         folder.write("matrix.json", matrix_json.dumps(replace(kept, run=name)))
         folder.describe({"project": {"commit": "1" * 40, "dirty": False, "branch": branch}})
-        os.utime(folder.path, times=(time.time() - age,) * 2)
+        for path in (*folder.path.rglob("*"), folder.path):
+            os.utime(path, times=(time.time() - age,) * 2)
         return folder
 
     return keeping
@@ -136,6 +139,26 @@ def test_what_was_just_written_to_stays(keep: Keep, tmp_path: Path) -> None:
     assert superfluous(tmp_path, time.time(), 1, None) == []
 
 
+def test_a_run_whose_files_are_still_appended_to_stays(keep: Keep, tmp_path: Path) -> None:
+    folder = keep(1, matrix(a=BAD))
+    log = folder.kernel("6.12") / "console.log"
+    log.write_text("as it happens")
+    for place in (log.parent, folder.path):
+        os.utime(place, times=(time.time() - OLD,) * 2)
+    keep(2, matrix(a=BAD))
+    assert superfluous(tmp_path, time.time(), 1, None) == []
+
+
+def test_a_run_whose_runner_is_alive_stays(keep: Keep, tmp_path: Path) -> None:
+    folder = keep(1, matrix(a=BAD))
+    keep(2, matrix(a=BAD))
+    with EventLog(folder.path / EVENTS):
+        for path in (folder.path / EVENTS, folder.path):
+            os.utime(path, times=(time.time() - OLD,) * 2)
+        assert superfluous(tmp_path, time.time(), 1, None) == []
+    assert [gone.name for gone in superfluous(tmp_path, time.time(), 1, None)] == [folder.name]
+
+
 def test_an_age_spares_younger_runs(keep: Keep, tmp_path: Path) -> None:
     keep(1, matrix(a=BAD))
     keep(2, matrix(a=BAD), age=7200)
@@ -198,8 +221,54 @@ def test_an_imported_run_with_another_name_gets_one(name: str, tmp_path: Path) -
 
 def test_a_file_that_is_not_a_zip_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_text("no")
-    with pytest.raises(UsageError, match=r"x\.zip: is not a \.zip file, or is damaged"):
+    with pytest.raises(UsageError, match=r"x\.zip: is not a \.zip file, is damaged"):
         list(take_in(tmp_path / "x.zip", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "byte"),
+    [
+        (zipfile.ZIP_DEFLATED, "data", 0xFF),
+        (zipfile.ZIP_BZIP2, "data", 0xFF),
+        (zipfile.ZIP_LZMA, "data", 0xFF),
+        (zipfile.ZIP_DEFLATED, "encrypted", 1),
+        (zipfile.ZIP_DEFLATED, "method", 97),
+    ],
+)
+def test_a_damaged_encrypted_or_unknown_archive_is_named(
+    kind: int, where: str, byte: int, tmp_path: Path
+) -> None:
+    archive = tmp_path / "x.zip"
+    with ZipFile(archive, "w", kind) as files:
+        files.writestr("matrix.json", "abcdefgh" * 100)
+    data = bytearray(archive.read_bytes())
+    central = data.index(b"PK\x01\x02")
+    places = {
+        "data": [*range(41, 51)],  # behind the first member's header and name
+        "encrypted": [6, central + 8],  # the flags, in both headers
+        "method": [8, central + 10],
+    }[where]
+    for place in places:
+        data[place] = byte
+    archive.write_bytes(data)
+    with pytest.raises(UsageError, match=r"x\.zip: .* cannot be read: .*; fetch it again"):
+        list(take_in(archive, tmp_path / "project"))
+
+
+def test_an_import_that_was_interrupted_is_not_already_there(
+    keep: Keep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = keep(1, matrix(a=BAD))
+    other = tmp_path / "other"
+
+    def interrupted(*copied: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("vmtest.api.history.leave_page", interrupted)
+        list(take_in(folder.path.parent, other))
+    assert [path.name for path in (other / ".vmtest").iterdir()] == ["runs"]
+    assert list(take_in(folder.path.parent, other)) == [(folder.name, True)]
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:

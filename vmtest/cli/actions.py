@@ -14,7 +14,7 @@ from typing import Self, TextIO
 from vmtest.cli import common
 from vmtest.errors import os_words
 from vmtest.host.write import write_file
-from vmtest.model.events import Event
+from vmtest.model.events import Event, Output
 from vmtest.model.results import Matrix
 from vmtest.report import github, live, markdown
 from vmtest.runs.folder import RunFolder
@@ -30,6 +30,7 @@ class Folded:
         self._view = view
         self._stream = stream
         self._token = secrets.token_hex(16)
+        self._unended: set[str] = set()
 
     def __enter__(self) -> Self:
         self._say(github.group("vmtest"), github.stop(self._token))
@@ -43,10 +44,18 @@ class Folded:
         trace: TracebackType | None,
     ) -> None:
         self._view.__exit__(kind, error, trace)
-        self._say(github.resume(self._token), "::endgroup::")
+        # Behind what a command wrote without a line break the runner would not see it.
+        ended = [""] if self._unended else []
+        self._say(*ended, github.resume(self._token), "::endgroup::")
 
     def handle(self, event: Event) -> None:
         """Take an event in."""
+        if isinstance(event, Output):
+            for name, data in (("out", event.out), ("err", event.err)):
+                if data.endswith(b"\n"):
+                    self._unended.discard(name)
+                elif data:
+                    self._unended.add(name)
         self._view.handle(event)
 
     def aside(self) -> AbstractContextManager[None]:

@@ -46,8 +46,8 @@ Example: [bold]vmtest runs show 20260101T[/bold]
 """
 PRUNE = """Delete old runs.
 
-The latest run stays, and the last one of every branch that passed, and what was written to in
-the last hour.  Without an option the last 50 stay.
+The latest run stays, and the last one of every branch that passed, and what still runs or was
+written to in the last hour.  Without an option the last 50 stay.
 
 Example: [bold]vmtest runs prune --keep 20 --older-than 30d --dry-run[/bold]
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -64,7 +66,8 @@ _STAMPED = TypeAdapter(Stamped)
 class EventLog:
     """Writes events with their time; a disk that takes no more costs the log, not the run.
 
-    ``problem`` says why it ends early, "" while it does not.  ``clock`` gives seconds.
+    ``problem`` says why it ends early, "" while it does not.  ``clock`` gives seconds.  A lock on
+    the file says that the run goes on: see ``is_written``.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -80,6 +83,9 @@ class EventLog:
             self._file = self._path.open("wb", buffering=0)
         except OSError as error:
             self._give_up(error)
+        else:
+            with suppress(OSError):  # not every file system has locks
+                fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -157,6 +163,18 @@ def _row(event: Event) -> dict[str, Any] | None:
 
 def _named(name: str, kernel: str, **facts: Any) -> dict[str, Any]:
     return {"event": name, "kernel": kernel, **facts}
+
+
+def is_written(folder: Path) -> bool:
+    """Whether the runner of the run in ``folder`` is alive, as far as that can be known."""
+    try:
+        with (folder / EVENTS).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def parse(lines: Iterable[str]) -> tuple[Stamped, ...]:

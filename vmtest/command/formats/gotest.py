@@ -34,6 +34,15 @@ from vmtest.command.formats.rows import LONGEST, Rows, seconds
 from vmtest.model.results import Outcome, TestResult
 
 _NO_END = "the command ended while it ran"
+_MOST_LINES = 1000
+
+
+def _keep(lines: list[str], line: str) -> None:
+    """Add a line of the compiler's; the first ones say what is wrong."""
+    if len(lines) < _MOST_LINES:
+        lines.append(line)
+    elif len(lines) == _MOST_LINES:
+        lines.append(f"[more came than these {_MOST_LINES} lines]")
 
 
 class GoTest:
@@ -107,7 +116,7 @@ class GoTest:
         if building := BUILDING.match(line):
             self._building = self._builds.setdefault(building[1], [])
         else:
-            self._building.append(line)
+            _keep(self._building, line)
         if PANIC.match(line):
             self._panic = line
             if self._ended is not None and self._ended.outcome is Outcome.FAILED:
@@ -221,8 +230,7 @@ class GoTest:
         if action == "output":
             self._output(key, output)
         elif action == "build-output":
-            lines = self._builds.setdefault(string(event, "ImportPath"), [])
-            lines.append(output.rstrip("\n"))
+            _keep(self._builds.setdefault(string(event, "ImportPath"), []), output.rstrip("\n"))
         elif not name:
             if action in ("pass", "fail", "skip"):
                 self._output_ends(key)
