@@ -69,7 +69,11 @@ class Guests:
         own = [name for name in group.tests if name not in self.uncollected]
         tests = tuple(one_test(name, outcome, 1.0) for name in own)
         reason = "" if status is Status.PASSED else f"why {status}"
-        return KernelResult("6.12", status, tests=tests, reason=reason)
+        log = f"console-{len(self.groups) + 1}.log"
+        tail = (log,) if reason else ()
+        return KernelResult(
+            "6.12", status, tests=tests, reason=reason, console_tail=tail, console_log=log
+        )
 
     def all(self, isolation: Isolation, first: KernelResult | None = None) -> KernelResult:
         return isolate.run(first or listed(), isolation, self.run, lambda: False, lambda: self.now)
@@ -114,6 +118,7 @@ def test_the_worst_end_is_the_kernels_and_names_its_guest() -> None:
     assert guests.groups == ["a.py", "b.py", "c.py"]
     assert result.status is Status.PANICKED
     assert result.reason == "b.py: why PANICKED; 1 more did not pass"
+    assert (result.console_tail, result.console_log) == (("console-3.log",), "console-3.log")
 
 
 def test_without_a_guest_nothing_is_lost_and_nothing_is_run_any_more() -> None:

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.report import markdown, terminal
 from vmtest.report.causes import causes
+from vmtest.report.html import page as html
 from vmtest.report.terminal import Amount
 from vmtest.runs import matrix_json
 
@@ -246,6 +247,20 @@ def test_no_console_is_named_of_a_kernel_that_was_never_started() -> None:
     silent = with_kernel(status=Status.BOOT_FAILED, boot_seconds=0.0)
     assert "runs/1/6.12/console.log" in terminal.render(silent)
     assert "runs/1/6.12/console.log" in markdown.render(silent)
+
+
+def test_the_log_that_is_named_is_that_of_the_guest_whose_console_is_shown() -> None:
+    late = with_kernel(
+        status=Status.PANICKED,
+        directory="6.12",
+        start="cold",
+        console_tail=("Oops",),
+        console_log="console-7.log",
+    )
+    page = html.render(late, html.Memory(beside=True))
+    for said in (terminal.render(late), markdown.render(late), page):
+        assert "6.12/console-7.log" in said
+        assert "console.log" not in said
 
 
 def test_a_note_of_a_kernel_that_passed_is_said() -> None:

@@ -138,7 +138,8 @@ class Bench:
     """Where a task works: boots guests of its job's kernel, one after the other.
 
     ``boot_seconds`` is what the first boot took to its session (0.0 before),
-    ``console_tail`` the last machine's last lines, ``intact`` watches over the files.
+    ``console_tail`` the last machine's last lines and ``console_log`` the name of the file that
+    has all of them, ``intact`` watches over the files.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Bench:
         self.emit = emit
         self.boot_seconds = 0.0
         self.console_tail: tuple[str, ...] = ()
+        self.console_log = "console.log"
         self.intact = Intact(job.image, job.root, None if kept is None else kept.whole)
         self.snapshots = Snapshots(job.snapshots)
         self._starts: set[str] = set()
@@ -246,6 +248,7 @@ class Bench:
 
     def _remember(self, machine: Machine) -> None:
         self.console_tail = machine.console.tail
+        self.console_log = machine.spec.log.name
 
     def read_log(self, guest: Guest) -> None:
         """Read the kernel's log up to now, where programs and maps have been freed as well.

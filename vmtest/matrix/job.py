@@ -97,7 +97,8 @@ def _worked(bench: Bench, result: KernelResult) -> KernelResult:
         if isinstance(error, BootError):
             tail = bench.console_tail
             failed = Status.BOOT_FAILED
-            return replace(result, status=failed, reason=str(error), console_tail=tail)
+            result = replace(result, console_tail=tail, console_log=bench.console_log)
+            return replace(result, status=failed, reason=str(error))
         result = kept(job.directory, result)
         return replace(result, status=Status.INFRA_ERROR, reason=_words(error))
     except Exception as error:

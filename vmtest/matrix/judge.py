@@ -97,6 +97,7 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Running) -> Ke
         splats=_texts(splats),
         note="; ".join(filter(None, (result.note, _of_the_boot(boot), *guest.reader.notes))),
         console_tail=() if status in (Status.PASSED, Status.FAILED) else machine.console.tail,
+        console_log=machine.spec.log.name,
     )
 
 

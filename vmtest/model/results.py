@@ -100,6 +100,7 @@ class KernelResult:
     that was not seen; ``start`` is warm when its guests were restored from a snapshot, cold when
     they booted, cold+warm when some did, "" where none came up; ``counts`` are the things for which
     ``vmtest verify`` failed it, each with its number: ``reason`` begins with them.
+    ``console_log`` is the file in ``directory`` that ``console_tail`` is the end of.
     """
 
     kernel: str
@@ -116,6 +117,7 @@ class KernelResult:
     factor: float = 1.0
     splats: tuple[str, ...] = ()
     console_tail: tuple[str, ...] = ()
+    console_log: str = "console.log"
     directory: str = ""
     digest: str = ""
     gate: bool = True
@@ -141,7 +143,7 @@ class KernelResult:
 
     @property
     def has_console(self) -> bool:
-        """Whether a VM was started for it, which wrote a ``console.log``."""
+        """Whether a VM was started for it, which wrote a ``console_log``."""
         booted = self.start or self.boot_seconds or self.status is Status.BOOT_FAILED
         return bool(booted or self.console_tail)
 

@@ -18,7 +18,6 @@ from vmtest.report import console, loads
 from vmtest.report import table as tables
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Failure, Table, Tone
-from vmtest.report.terminal import CONSOLE
 from vmtest.report.text import counted, last_lines, shortened
 
 LIMIT = 1_000_000
@@ -192,7 +191,7 @@ def _kernel(kernel: KernelResult) -> str:
         end = console.tail(kernel.console_tail, _CONSOLE)
         parts.append(f"\nThe {end.title}:\n{_fence(_after(end.left_out, end.lines))}")
     if kernel.status not in tables.WELL and kernel.has_console:
-        parts.append(_log(kernel, CONSOLE))
+        parts.append(_log(kernel, kernel.console_log))
     return "".join([*parts, "\n</details>\n"])
 
 

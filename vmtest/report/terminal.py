@@ -70,9 +70,6 @@ _TIGHT = _Room(details=8, output=4, tests=3, sections=36, rows=12, excuses=6)
 _WHOLE = _Room(*[_UNLIMITED] * 6)
 _MANY = 6  # causes from which on there is less room for each
 
-CONSOLE = "console.log"
-"""The file in a kernel's folder that holds all its console said."""
-
 
 class Amount(StrEnum):
     """How much is told: causes and summary, what fits a screen or three, or everything."""
@@ -453,7 +450,7 @@ def _kernel(kernel: KernelResult, where: Where) -> Iterable[RenderableType]:
             yield Text(f"  the {end.title}:", STYLE[Tone.QUIET])
             yield from _quoted(end.lines, end.left_out)
         if kernel.has_console:
-            yield from _log(kernel, CONSOLE, where)
+            yield from _log(kernel, kernel.console_log, where)
     yield Text()
 
 

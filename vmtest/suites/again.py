@@ -77,6 +77,7 @@ def joined(deaths: Sequence[KernelResult], last: KernelResult) -> KernelResult:
         splats=tuple(splat for one in all_of_them for splat in one.splats),
         note="; ".join(notes),
         console_tail=first.console_tail,
+        console_log=first.console_log,
     )
 
 

@@ -142,6 +142,7 @@ def _joined(
         splats=tuple(splat for one in (first, *(o for _, o in ends)) for splat in one.splats),
         note="; ".join((*notes, costs)),
         console_tail=worst.console_tail,
+        console_log=worst.console_log,
     )
 
 

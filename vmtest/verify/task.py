@@ -98,6 +98,7 @@ class VerifyTask:
             splats=tuple(boots.splats),
             note="; ".join(filter(None, (result.note, *dict.fromkeys(boots.notes), *loader.notes))),
             console_tail=() if status is Status.PASSED else bench.console_tail,
+            console_log=bench.console_log,
         )
         idle = not any(load.program or load.verdict.bad for load in record.loads)
         if status is Status.PASSED and idle:

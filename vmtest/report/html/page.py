@@ -19,7 +19,6 @@ from vmtest.report.causes import Cause, causes, command_of
 from vmtest.report.html import features, grid, safe, timeline
 from vmtest.report.html.chart import Chart, by_kernel, by_slot
 from vmtest.report.table import WELL
-from vmtest.report.terminal import CONSOLE
 from vmtest.report.text import counted, last_lines, seconds
 from vmtest.runs.events import Stamped
 
@@ -179,12 +178,13 @@ def _href(kernel: KernelResult, name: str) -> str:
 
 
 def _link(memory: Memory, kernel: KernelResult) -> str:
-    return _href(kernel, CONSOLE) if memory.beside and kernel.has_console else ""
+    return _href(kernel, kernel.console_log) if memory.beside and kernel.has_console else ""
 
 
 def _card(cause: Cause, matrix: Matrix, memory: Memory, of: Outcomes) -> Card:
     kernel = cause.kernels[0]
-    details = output = ""
+    details = output = log = ""
+    of_console = False
     if cause.tests:
         result = cause.tests[0][1]
         details = _quoted(result.details or result.message, _DETAILS)
@@ -199,8 +199,9 @@ def _card(cause: Cause, matrix: Matrix, memory: Memory, of: Outcomes) -> Card:
         )
         tail = "\n".join(consoles.tail(kernel.console_tail, _CONSOLE).lines)
         details = _quoted(next(of_splat, tail), _CONSOLE)
-        log = CONSOLE if kernel.has_console else ""
-    logs = [(f"{k.directory}/{log}", _href(k, log)) for k in cause.kernels[:4] if log]
+        of_console = kernel.has_console
+    named = [(k, k.console_log if of_console else log) for k in cause.kernels[:4]]
+    logs = [(f"{k.directory}/{name}", _href(k, name)) for k, name in named if name]
     chips, others = _chips(cause, matrix, of)
     return Card(
         cause=cause,
