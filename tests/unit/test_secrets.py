@@ -37,6 +37,28 @@ SECRET = "hunter2hunter2hunter2"
         ["git", "clone", f"https://me:{SECRET}@example.org/x"],
         ["git", "clone", f"https://{SECRET}@example.org/x"],
         ["git", "clone", f"https://me:p@{SECRET}@example.org/x"],
+        ["--password=correct horse " + SECRET],
+        ["--password=a&b;" + SECRET],
+        ["--token=ab'" + SECRET],
+        ['--token=ab"' + SECRET],
+        ["--token=\n" + SECRET],
+        ["--env=GH_TOKEN=" + SECRET],
+        ["-eGH_TOKEN=a b " + SECRET],
+        ["--token", "-" + SECRET],
+        ["--token", "--" + SECRET],
+        ["--password", "--token", SECRET],
+        ["sh", "-c", f"run --password=a'b c'{SECRET}; x"],
+        ["sh", "-c", f"run '--password=a b {SECRET}' x"],
+        ["sh", "-c", f'run "--env=TOKEN=a \\" {SECRET}" x'],
+        ["sh", "-c", f"run --password=a\\ {SECRET} x"],
+        ["curl", "-H", f"PRIVATE-TOKEN: {SECRET}"],
+        ["curl", "-H", f'Authorization: Digest a="x", response="{SECRET}"'],
+        ["git", "clone", f"https://me:p/{SECRET}@example.org/x"],
+        ["git", "clone", f"https://me:p'{SECRET}@example.org/x"],
+        ["git", "clone", f"https://me:p {SECRET}@example.org/x"],
+        ["git", "clone", f"https://me:1?/{SECRET}@example.org/x"],
+        ["git", "clone", f"--url=https://me:p/'{SECRET}@example.org/x"],
+        ["sh", "-c", f"git clone 'https://me:p/{SECRET}@example.org/x' y"],
         ["run", "ghp_" + SECRET],
         ["run", "glpat-" + SECRET],
         ["run", f"eyJhbGciOi.eyJ{SECRET}.{SECRET}"],
@@ -53,8 +75,11 @@ def test_a_secret_of_a_command_is_hidden(words: list[str]) -> None:
         ["run", "--kernel", "6.12", "-k", "token and password"],
         ["--author", "somebody"],
         ["--tokens-per-line=3", "PATH=/bin", "monkey=1", "KEYS=2"][2:],
-        ["--password-file-is", "--verbose"],
+        ["--verbose", "--password-file-is"],
         ["https://example.org/a@b", "user@example.org", "a::b@c"],
+        ["https://example.org:8080/a@b", "http://[::1]:80/a@b"],
+        ["sh", "-c", "curl 'https://example.org:80/a@b' x"],
+        ["--url=https://example.org/a b@c", "note: x", "--env=A=b"],
         ["--copy", "bypass=x", "--compass", "north"],
     ],
 )
@@ -62,12 +87,14 @@ def test_everything_else_stays(words: list[str]) -> None:
     assert words_without_secrets(words) == words
 
 
-def test_the_word_behind_an_option_without_a_value_stays() -> None:
-    assert words_without_secrets(["--password", "--verbose", "x"]) == [
-        "--password",
-        "--verbose",
-        "x",
-    ]
+def test_the_word_behind_a_secrets_option_is_hidden_whatever_it_begins_with() -> None:
+    words = ["--password", "-x", "--verbose", "y"]
+    assert words_without_secrets(words) == ["--password", "***", "--verbose", "y"]
+
+
+def test_what_stands_beside_a_secret_stays() -> None:
+    said = without_secrets("docker -e 'TOKEN=a b' -e 'B=c' --x=https://u:p/w@host/y z")
+    assert said == "docker -e 'TOKEN=***' -e 'B=c' --x=https://***@host/y z"
 
 
 def test_a_commands_row_has_no_secret() -> None:

@@ -18,12 +18,28 @@ _NAMES = (
     "credential", "credentials", "apikey", "auth", "authorization", "bearer",
 )  # fmt: skip
 _PAIRS = (("api", "key"), ("private", "key"), ("access", "key"), ("secret", "key"))
-_ASSIGNED = re.compile(r"""(?<![\w-])(-{0,2}\w[\w.-]*)=("[^"]*"|'[^']*'|[^\s;&|'"]+)""")
+# Names that are set in each other: --env=TOKEN=...
+_NAME = r"((?:-{0,2}\w[\w.-]{0,200}=)+)"
+# A value ends where a shell's word ends, or with the quotes that stand before its name.
+_ASSIGNED = re.compile(
+    rf"(?<=')(?<![\w-]){_NAME}([^']+)"
+    rf'|(?<=")(?<![\w-]){_NAME}((?:\\.|[^"\\])+)'
+    rf"""|(?<![\w-]){_NAME}((?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|['"](?=\S)|[^\s;&|'"\\])+)""",
+    re.DOTALL,
+)
+_WHOLE = re.compile(rf"{_NAME}(.+)", re.DOTALL)
 _HEADER = re.compile(
     r"\b((?:proxy-)?authorization|x-[\w-]*token|x-api-key)(:\s*)((?:basic|bearer|token)\s+)?[^\s'\"]+",
     re.IGNORECASE,
 )
-_USER = re.compile(r"(?<=://)[^\s/'\"]+@")
+# A password may hold a slash.  What looks like a port is one: https://host:80/a@b.
+_USER = re.compile(r"(?<=://)(?:[^\s/'\"@:\[]*:(?!\d{1,5}(?:/|$))[^\s'\"]{0,1000}|[^\s/'\"]+)@")
+_WHOLE_HEADER = re.compile(r"([A-Za-z][\w-]*)(:\s+(?:(?:basic|bearer|token)\s+)?)(.+)", re.I | re.S)
+_WHOLE_USER = re.compile(
+    r"((?:-{0,2}\w[\w.-]{0,200}=)*\w[\w+.-]*://)"
+    r"(?:[^\s/@:\[]*:(?!\d{1,5}(?:/|$)).*|[^/]+)@([^@]*)",
+    re.DOTALL,
+)
 _TOKEN = re.compile(
     r"\b(?:gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abeprs]-[\w-]{10,}"
     r"|sk-[\w-]{20,}|AKIA[A-Z0-9]{16}|eyJ[\w-]{4,}\.eyJ[\w-]{4,}\.[\w-]*)"
@@ -41,7 +57,8 @@ def without_secrets(text: str) -> str:
     """``text`` with ``***`` where a secret stands."""
 
     def assigned(match: re.Match[str]) -> str:
-        return f"{match[1]}={HIDDEN}" if names_secret(match[1]) else match[0]
+        name = match[1] or match[3] or match[5]
+        return f"{name}{HIDDEN}" if names_secret(name) else match[0]
 
     text = _ASSIGNED.sub(assigned, text)
     text = _HEADER.sub(lambda match: f"{match[1]}{match[2]}{match[3] or ''}{HIDDEN}", text)
@@ -53,13 +70,22 @@ def words_without_secrets(words: Iterable[str]) -> list[str]:
     hidden: list[str] = []
     secret = False
     for word in words:
-        if secret and not word.startswith("-"):
-            hidden.append(HIDDEN)
-            secret = False
-            continue
-        secret = bool(re.fullmatch(r"--?[A-Za-z][\w-]*", word)) and names_secret(word)
-        hidden.append(without_secrets(word))
+        # A secret may begin with "-": better an option too many hidden than a secret too few.
+        hidden.append(HIDDEN if secret else _word_without_secrets(word))
+        names = bool(re.fullmatch(r"--?[A-Za-z][\w-]*", word)) and names_secret(word)
+        secret = names and (not secret or word.startswith("--"))
     return hidden
+
+
+def _word_without_secrets(word: str) -> str:
+    """A word as a program gets it: no shell ends the value in it at a space or a quote."""
+    for whole in (_WHOLE, _WHOLE_HEADER):
+        if (match := whole.fullmatch(word)) and names_secret(match[1]):
+            kept = "".join(match.groups()[:-1])
+            return f"{kept}{HIDDEN}"
+    if match := _WHOLE_USER.fullmatch(word):
+        word = f"{match[1]}{HIDDEN}@{match[2]}"
+    return without_secrets(word)
 
 
 def split_user(url: str) -> tuple[str, str, str]:
