@@ -507,3 +507,23 @@ DIFFERENCE = (
 def test_the_last_thing_that_a_test_said_is_its_message_whole(said: str, message: str) -> None:
     rows = read(f"=== RUN   TestA\n{said}--- FAIL: TestA (0.00s)")
     assert rows["TestA"].message == message
+
+
+def test_what_may_be_the_compilers_is_kept_up_to_a_bound() -> None:
+    reader = GoTest("s")
+    for number in range(5000):
+        event = {"Action": "build-output", "ImportPath": "p", "Output": f"p.go:{number}: no\n"}
+        reader.feed(json.dumps(event))
+    end = {"Action": "fail", "Package": "p", "FailedBuild": "p"}
+    reader.feed(json.dumps(end))
+    (row,) = reader.done
+    assert row.message == "p.go:0: no"
+    assert row.details.endswith("\n[more came than these 1000 lines]")
+    assert len(row.details.splitlines()) == 1001
+
+
+def test_the_text_of_verbose_tests_does_not_fill_the_memory() -> None:
+    reader = GoTest("s")
+    for number in range(5000):
+        reader.feed(f"line {number}")
+    assert len(reader._building) == 1001
