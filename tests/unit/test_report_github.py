@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 from command import Said, vmtest
 from many import CAUSES, many
 
+from vmtest.cli.actions import Folded
+from vmtest.model.events import Output
 from vmtest.model.loads import Change, ChangeKind, LoadResult, Verdict
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.report import github
+from vmtest.report.live import PlainView
 from vmtest.runs import matrix_json
 
 EVIL = "::error file=x::owned"
@@ -116,6 +120,24 @@ def obeyed(text: str) -> list[str]:
 def test_a_guests_line_is_not_obeyed(project: Path, options: tuple[str, ...]) -> None:
     (command,) = obeyed(report(project, "--github", *options).out)
     assert command.startswith("::error file=below/tests/t.py,line=7,title=test_a on 6.12::")
+
+
+@pytest.mark.parametrize("said", [Output("k", b"", b"oops"), Output("k", b"oops", b"")])
+def test_the_runner_obeys_again_behind_a_line_without_an_end(said: Output) -> None:
+    stream = StringIO()
+    with Folded(PlainView(stream, quiet=True), stream) as view:
+        stream.write((said.out + said.err).decode())
+        view.handle(said)
+    found = obeyed(f"{stream.getvalue()}::warning::x")
+    assert found == ["::group::vmtest", "::endgroup::", "::warning::x"]
+
+
+def test_a_line_that_ended_is_not_ended_again() -> None:
+    stream = StringIO()
+    with Folded(PlainView(stream, quiet=True), stream) as view:
+        view.handle(Output("k", b"", b"oo"))
+        view.handle(Output("k", b"", b"ps\n"))
+    assert "" not in stream.getvalue().splitlines()
 
 
 def test_it_is_on_by_itself_in_actions(project: Path) -> None:
