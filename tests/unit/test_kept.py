@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 from fake_machine import FakeMachine, Tests, World, job_of, world_of
 
 from vmtest.errors import SessionLost
+from vmtest.host import interrupt
 from vmtest.host.seal import seal
 from vmtest.matrix import kept as kept_module
-from vmtest.matrix.bench import Bench, Job
+from vmtest.matrix.bench import Bench, Cancellation, Job
 from vmtest.matrix.intact import Intact
 from vmtest.matrix.job import run_kernel
 from vmtest.matrix.kept import Kept, Prepare, Waiting, Whole
@@ -158,6 +160,12 @@ def test_files_that_were_found_whole_are_hashed_again_when_their_stamp_changes(
 def preparing(job: Job, kept: Kept, prepare: Prepare | None) -> list[object]:
     """A run whose work wants ``prepare`` done: what came of it, for each guest."""
     found: list[object] = []
+    ran(wanting(job, prepare, found), kept)
+    return found
+
+
+def wanting(job: Job, prepare: Prepare | None, found: list[object]) -> Job:
+    """``job`` with a task that wants ``prepare`` done; ``found`` gets what came of it."""
 
     class Prepares(Tests):
         def run(self, bench: Bench, result: KernelResult) -> KernelResult:
@@ -165,8 +173,7 @@ def preparing(job: Job, kept: Kept, prepare: Prepare | None) -> list[object]:
                 found.append(guest.prepared)
             return replace(result, status=Status.PASSED)
 
-    ran(replace(job, task=Prepares()), kept)
-    return found
+    return replace(job, task=Prepares())
 
 
 @dataclass(frozen=True)
@@ -220,3 +227,51 @@ def test_a_guest_that_cannot_be_prepared_does_not_wait(
     preparing(job_of(tmp_path), kept, fails)
     filled(kept)
     assert world.alive == 0
+
+
+def patient(job: Job, silence: float) -> Job:
+    """``job`` with ``silence`` seconds in which its guest has to answer."""
+    limits = replace(job.kernel.limits, silence=silence)
+    return replace(job, kernel=replace(job.kernel, limits=limits))
+
+
+def test_a_guest_that_wedges_while_it_is_prepared_is_given_up(
+    world: World, kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung_up = Event()
+
+    def wedged(started: Started) -> None:
+        if hung_up.wait(20):
+            raise SessionLost("end of file")
+
+    preparing(patient(job_of(tmp_path), 0.01), kept, wedged)
+    monkeypatch.setattr(FakeMachine, "hang_up", lambda machine: hung_up.set())
+    filled(kept)
+    assert hung_up.is_set() and world.alive == 0
+
+
+def test_an_interrupt_ends_the_wait_for_a_guest_that_is_still_prepared(
+    world: World, kept: Kept, tmp_path: Path
+) -> None:
+    begun, release, cancellation = Event(), Event(), Cancellation()
+
+    with interrupt.interruptible() as scope:
+
+        def slow(started: Started) -> None:
+            begun.set()
+            cancellation.cancel()
+            scope.end()
+            release.wait(20)
+
+        job = patient(job_of(tmp_path), 60)
+        preparing(job, kept, slow)
+        kept.guests.fill()
+        begun.wait()
+        second = wanting(again(job, 2), slow, [])
+        result = run_kernel(second, cancellation=cancellation, keeps=kept)
+        assert result.status is Status.CANCELLED and not release.is_set()
+        (coming,) = kept.guests._guests.values()
+        assert not coming.future.done()
+        release.set()
+    filled(kept)
+    assert world.alive == 1

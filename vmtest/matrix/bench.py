@@ -11,7 +11,7 @@ from threading import Event as Flag
 from threading import Lock
 from typing import Protocol
 
-from vmtest.errors import SessionLost, VmtestError
+from vmtest.errors import Interrupted, SessionLost, VmtestError
 from vmtest.matrix.intact import Intact
 from vmtest.matrix.kept import Kept, Prepare, Wanted
 from vmtest.model.events import Booted, Booting, Event
@@ -210,7 +210,7 @@ class Bench:
         limits = job.scale.apply(job.kernel.limits)
         with ExitStack() as stack:
             self.emit(Booting(job.kernel.name, self._boots))
-            wanted = Wanted(spec, limits.boot, job.scale.factor, prepare)
+            wanted = Wanted(spec, limits.boot, job.scale.factor, limits.silence, prepare)
             guest, prepared = self._started(wanted, stack)
             machine, session = guest.machine, guest.session
             self._starts.add("warm" if guest.warm else "cold")
@@ -233,7 +233,10 @@ class Bench:
     def _started(self, wanted: Wanted, stack: ExitStack) -> tuple[Started, object]:
         """A guest that waited, if one is kept, else a new one; and what came of preparing it."""
         name = self.job.kernel.name
-        ahead = None if self._kept is None else self._kept.guests.take(name, wanted, stack)
+        try:
+            ahead = None if self._kept is None else self._kept.guests.take(name, wanted, stack)
+        except Interrupted as error:
+            raise SessionLost("cancelled") from error
         if ahead is None:
             spec, limit, factor = wanted.spec, wanted.limit, wanted.factor
             guest = running_guest(spec, self.snapshots, limit, factor, self._begun)

@@ -10,12 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Lock
 
 from vmtest.errors import SessionLost, VmtestError
 from vmtest.host import interrupt
 from vmtest.matrix.slots import QEMU_OVERHEAD_MIB, memory_available_mib
 from vmtest.model.kernels import Network
+from vmtest.vm.deadlines import within
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.restore import Snapshots, Started, running_guest
 
@@ -46,12 +48,14 @@ One is as good as another that is equal.  Raises VmtestError or OSError.
 class Wanted:
     """A guest that a kernel's next run will want; ``limit`` and ``factor`` as for a boot.
 
-    ``prepare`` is done in it while it waits; None leaves it as it was restored.
+    ``prepare`` is done in it while it waits, in ``silence`` seconds; None leaves it as it was
+    restored.
     """
 
     spec: MachineSpec
     limit: float
     factor: float
+    silence: float
     prepare: Prepare | None = None
 
 
@@ -100,7 +104,8 @@ class Waiting:
     def take(self, kernel: str, wanted: Wanted, stack: ExitStack) -> Ahead | None:
         """The guest that waits for ``kernel``, which ends with ``stack``; None without one.
 
-        It is noted that there was need for one.
+        It is noted that there was need for one.  Raises Interrupted while one is still prepared,
+        which then waits for the next.
         """
         with self._lock:
             before = self._wanted.get(kernel)
@@ -110,9 +115,14 @@ class Waiting:
             coming = self._guests.get(kernel)
             if coming is None or (wanted.prepare is None and coming.wanted.prepare is not None):
                 return None
+            if coming.future.cancel():
+                del self._guests[kernel]
+                return None
+        _await(coming.future)
+        with self._lock:
+            if self._guests.get(kernel) is not coming:
+                return None  # all of them were ended
             del self._guests[kernel]
-        if coming.future.cancel():
-            return None
         ahead = coming.future.result()
         if ahead is None:
             return None
@@ -160,7 +170,10 @@ class Waiting:
                 guest = running_guest(spec, snapshots, wanted.limit, wanted.factor, self._begun)
                 started = stack.enter_context(guest)
                 stack.callback(started.session.close)
-                prepared = None if wanted.prepare is None else wanted.prepare(started)
+                prepared = None
+                if wanted.prepare is not None:
+                    with within(wanted.silence, "preparing", started.machine.hang_up):
+                        prepared = wanted.prepare(started)
             except (VmtestError, OSError):
                 return None  # the run that needs one says what is wrong
             own = replace(wanted, spec=spec)
@@ -176,6 +189,14 @@ class Waiting:
     def _started(self, machine: Machine) -> None:
         with self._lock:
             self._starting.discard(machine)
+
+
+def _await(future: Future[Ahead | None]) -> None:
+    """Return once ``future`` is done; raises Interrupted as soon as the run is ended."""
+    woken: SimpleQueue[None] = SimpleQueue()
+    future.add_done_callback(lambda _: woken.put(None))
+    with interrupt.current().ending(lambda: woken.put(None)):
+        woken.get()
 
 
 @dataclass(frozen=True, slots=True)

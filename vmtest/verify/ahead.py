@@ -80,7 +80,7 @@ class LoaderAhead:
 
 
 def _go_on() -> None:
-    """Nobody interrupts it but the end of the guest."""
+    """Nobody interrupts it but the end of the guest, and its deadline."""
 
 
 def put_objects(session: Session, objects: Mapping[str, bytes]) -> None:
