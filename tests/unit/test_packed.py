@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,9 +67,31 @@ def test_what_is_packed_too_well_is_refused(
 
 
 @pytest.mark.parametrize("name", ["gz", "xz", "zst", "bz2"])
-def test_one_that_is_cut_short_is_damaged(tmp_path: Path, name: str) -> None:
-    data = PACKERS[name](bytes(range(256)) * 1000)
-    (tmp_path / "file").write_bytes(data[: len(data) // 2])
+@pytest.mark.parametrize("left", [0.5, -4, -1])
+def test_one_that_is_cut_short_is_damaged(tmp_path: Path, name: str, left: float) -> None:
+    data = PACKERS[name](random.Random(1).randbytes(300_000))
+    (tmp_path / "file").write_bytes(data[: int(len(data) * left) if left > 0 else int(left)])
     with pytest.raises(packed.DAMAGED):
-        if len(unpacked(tmp_path / "file", 1 << 20)) < 256_000:
-            raise EOFError
+        unpacked(tmp_path / "file", 1 << 20)
+    with pytest.raises(packed.DAMAGED):
+        check_unpacked(tmp_path / "file")
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+@pytest.mark.parametrize("data", [b"", b"x", bytes(1 << 20), random.Random(1).randbytes(300_000)])
+def test_every_cut_of_a_zstd_is_damaged_and_the_whole_is_not(
+    tmp_path: Path, data: bytes, checksum: bool
+) -> None:
+    packs = zstandard.ZstdCompressor(write_checksum=checksum, write_content_size=checksum)
+    skipped = b"\x5a\x2a\x4d\x18\x05\0\0\0aside"
+    first = packs.compress(b"first")
+    whole = first + skipped + packs.compress(data) + skipped
+    file = tmp_path / "file"
+    file.write_bytes(whole)
+    assert unpacked(file, 2 << 20) == b"first" + data
+    parts = (len(first), len(first + skipped), len(whole) - len(skipped), len(whole))
+    for size in (*range(5, len(whole), 1 + len(whole) // 200), *(part - 1 for part in parts)):
+        if size not in parts:
+            file.write_bytes(whole[:size])
+            with pytest.raises(packed.DAMAGED):
+                unpacked(file, 2 << 20)
