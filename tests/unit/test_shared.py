@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from vmtest.errors import InfrastructureError
+from vmtest.errors import InfrastructureError, Interrupted
+from vmtest.host import interrupt
 from vmtest.vm import shared
 from vmtest.vm.folder import VmFolder
 
@@ -81,3 +83,16 @@ def test_what_virtme_ng_asks_of_qemu_goes_through(folder: VmFolder) -> None:
 def test_a_virtme_ng_elsewhere_is_said(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match=r"k: .*virtme-ng in vmtest's own environment"):
         shared.put_disks("k", VmFolder(tmp_path, "disk"), None)
+
+
+def test_an_interrupt_ends_the_making_of_a_disk(folder: VmFolder, tmp_path: Path) -> None:
+    packer = tmp_path / "bin/mksquashfs"
+    packer.write_text("#!/bin/sh\nkill -s USR1 $PPID\nexec sleep 20\n")
+    packer.chmod(0o755)
+    with interrupt.interruptible() as scope:
+        before = signal.signal(signal.SIGUSR1, lambda *_: scope.end())
+        try:
+            with pytest.raises(Interrupted):
+                shared.put_disks("k", folder, None)
+        finally:
+            signal.signal(signal.SIGUSR1, before)

@@ -7,10 +7,10 @@ script that says so where virtme-ng's command line mounts the folders.
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 from vmtest.errors import InfrastructureError
+from vmtest.host import interrupt
 from vmtest.host.cache import find_tool, require_tool
 from vmtest.vm.folder import VmFolder
 
@@ -41,7 +41,8 @@ exec {emulator} "$@"
 def put_disks(name: str, folder: VmFolder, modules: Path | None) -> None:
     """Make the disks and the script in ``folder``; ``name`` is the kernel's, for errors.
 
-    Raises InfrastructureError where a tool is missing, or virtme-ng is not in this Python.
+    Raises InfrastructureError where a tool is missing, or virtme-ng is not in this Python, and
+    Interrupted.
     """
     tools = folder.packages / "virtme" / "guest"
     if not tools.is_dir():
@@ -78,9 +79,7 @@ def disks(folder: VmFolder) -> str:
 def _pack(name: str, source: Path, image: Path) -> None:
     tool = require_tool("mksquashfs", "squashfs-tools", "to put the kernel's modules on a disk")
     command = [tool, str(source), str(image), "-comp", "lz4", "-all-root", "-no-xattrs"]
-    done = subprocess.run(
-        [*command, "-quiet", "-no-progress"], capture_output=True, text=True, check=False
-    )
+    done = interrupt.run([*command, "-quiet", "-no-progress"])
     if done.returncode != 0:
         why = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it says nothing"]
         raise InfrastructureError(f"{name}: mksquashfs of {source}: {why[0]}")
