@@ -2,7 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.vm.console import MOST_FINDINGS, ConsoleLog, Lines, Sign, classify, clean
+from vmtest.vm import console
+from vmtest.vm.console import (
+    MOST_FINDINGS,
+    ConsoleLog,
+    Lines,
+    Sign,
+    classify,
+    clean,
+    sign_of,
+)
 
 DATA = Path(__file__).parent / "data" / "console"
 
@@ -70,6 +79,30 @@ def test_only_the_first_panic_is_announced(tmp_path: Path) -> None:
     console = log(tmp_path, panics)
     console.feed(b"[ 1.0] Kernel panic - not syncing: a\n" * 2)
     assert panics == [1]
+
+
+@pytest.mark.parametrize("text", ["", " ", "a", "WARNING: x is deprecated"])
+def test_a_line_of_many_time_stamps_is_looked_at_once(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    def counted(text: str) -> Sign | None:
+        looked.append(text)
+        return sign_of(text)
+
+    monkeypatch.setattr(console, "sign_of", counted)
+    line = f"[    1.000000] {text}" * 1000
+    assert classify(line) is None
+    assert sum(map(len, looked)) <= len(line)
+    assert "" not in looked
+
+
+def test_a_complaint_between_time_stamps_is_seen_with_all_that_follows(tmp_path: Path) -> None:
+    said = log(tmp_path)
+    said.feed(b"[    1.000000] a[    2.000000] WARNING: b[    3.000000] c\n")
+    (found,) = said.findings(Sign.SPLAT)
+    assert (found.stamp, found.text) == ("2.000000", "WARNING: b[    3.000000] c")
 
 
 def test_the_unfinished_last_line_counts_once_closed(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 
 TAIL = 30
@@ -61,6 +62,8 @@ _SIGNS: tuple[tuple[Sign, re.Pattern[str]], ...] = tuple(
         (Sign.SPLAT, r"^=+ .*(possible (recursive|circular) locking|suspicious RCU usage)"),
     )
 )
+# Most messages mean nothing: one look is enough.
+_ANY_SIGN = re.compile("|".join(pattern.pattern for _, pattern in _SIGNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,24 +87,27 @@ def clean(line: str) -> str:
 
 def sign_of(text: str) -> Sign | None:
     """What a message of the kernel's, without its time stamp, means; None for nothing special."""
-    return next((sign for sign, pattern in _SIGNS if pattern.search(text)), None)
+    if _ANY_SIGN.match(text) is None:
+        return None
+    return next(sign for sign, pattern in _SIGNS if pattern.match(text))
 
 
-def _kernels(line: str) -> Iterator[tuple[str, str]]:
-    """Where the kernel may speak in ``line``: its time stamp and all that follows."""
+def _stamps(line: str) -> Iterator[re.Match[str]]:
+    """The time stamps in ``line`` behind which the kernel may speak."""
     first = _TIMESTAMP.match(line)
-    begin = 0
     if first is not None:
-        yield first.group(1), line[first.end() :]
-        begin = first.end()
-    for later in _LATER_TIMESTAMP.finditer(line, begin):
-        yield later.group(1), line[later.end() :]
+        yield first
+    yield from _LATER_TIMESTAMP.finditer(line, 0 if first is None else first.end())
 
 
 def _find(line: str) -> tuple[Sign, str, str] | None:
-    for stamp, text in _kernels(line):
-        if (sign := sign_of(text)) is not None:
-            return sign, stamp, text
+    """What the first message that means something means, its stamp, and all from there on."""
+    # A message ends where the next begins: each character is looked at once.
+    for stamp, after in pairwise([*_stamps(line), None]):
+        assert stamp is not None
+        text = line[stamp.end() : None if after is None else after.start()]
+        if text and (sign := sign_of(text)) is not None:
+            return sign, stamp[1], line[stamp.end() :]
     return None
 
 
