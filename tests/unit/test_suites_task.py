@@ -12,6 +12,7 @@ import pytest
 
 from vmtest.model.project import Suite
 from vmtest.model.results import Outcome, Status, TestResult
+from vmtest.suites.failed import Failed
 from vmtest.suites.payload import Payload
 from vmtest.suites.process import Run, Sink
 from vmtest.suites.task import SuitesWork
@@ -127,6 +128,14 @@ def test_a_suite_without_a_test_passes_only_if_they_were_left_out_on_purpose(
     judged, why = SuitesWork(ended, []).verdict(machine(tmp_path))
     assert judged is status
     assert ("of the suite u" in why) == (status is Status.NO_TESTS)
+
+
+def test_where_no_test_that_failed_is_there_any_more_the_reason_says_so(tmp_path: Path) -> None:
+    gone = Failed({"k": frozenset({("s", "t.py::gone")})}, only=True)
+    work = SuitesWork(run(5), [], gone.for_guest("k"), absent=gone.absent("k"))
+    status, why = work.verdict(machine(tmp_path))
+    assert status is Status.NO_TESTS
+    assert "none of the tests that failed in the last runs: they were deleted or renamed" in why
 
 
 def test_a_guest_for_a_part_of_the_files_needs_no_test_of_every_suite(tmp_path: Path) -> None:

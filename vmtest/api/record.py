@@ -101,6 +101,7 @@ def facts_of(plan: Plan, arguments: Sequence[str]) -> dict[str, object]:
         "started": runs.utc_now(),
         "kernels": [kernel.name for kernel in plan.kernels],
         "suites": list(plan.suites),
+        "narrowed": plan.narrowed,
         "project": None if checkout is None else asdict(checkout),
         "gates": {kernel.name: kernel.gate for kernel in plan.kernels},
         "versions": {

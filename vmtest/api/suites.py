@@ -18,9 +18,9 @@ from vmtest.model.project import Config, ObjectFile, Suite
 from vmtest.model.results import Matrix
 from vmtest.objects import builds as objects
 from vmtest.runs import folder as runs
-from vmtest.runs.read import read_matrix
+from vmtest.runs.read import read_facts, read_matrix
 from vmtest.suites.collect import only_collects, stand_ins
-from vmtest.suites.failed import Failed, failed
+from vmtest.suites.failed import Earlier, Failed, failed
 from vmtest.suites.isolate import Isolation
 from vmtest.suites.task import SuitesTaskFactory
 
@@ -85,7 +85,9 @@ def plan_suites(
     if not suites:
         raise UsageError(f"{settings.file}: there is no [[suite]]; add one")
     again = _failed(settings, request)
-    suites = suites if again is None else again.suites(suites)
+    if again is not None:
+        again = again.of(suites)
+        suites = again.suites(suites)
     builds = objects.override(settings.objects, given)
     needed = {name for suite in suites for name in suite.objects}
     check_patterns(settings, request.kernels)
@@ -145,6 +147,7 @@ def _planned(
         cache=cache,
         folder=runs.create(settings.directory),
         suites=tuple(chosen.name for chosen in suites),
+        narrowed=request.narrowed or request.last_failed or request.tests is not None,
         jobs=request.jobs,
         accelerator=request.accelerator,
         warm=request.warm,
@@ -157,17 +160,18 @@ def _planned(
 
 def _failed(settings: Config, request: SuitesRequest) -> Failed | None:
     if request.tests is not None:
-        return Failed(request.tests, only=True)
+        return Failed(request.tests, only=True, none_there="pytest found none of the chosen tests")
     if not (request.last_failed or request.failed_first):
         return None
     return failed(_last_runs(settings), only=request.last_failed)
 
 
-def _last_runs(settings: Config) -> Iterator[Matrix]:
-    """The matrices of the last runs, the newest first; those that cannot be read left out."""
+def _last_runs(settings: Config) -> Iterator[Earlier]:
+    """The last runs, the newest first; those that cannot be read left out."""
     for folder in reversed(runs.kept(settings.directory)[-_LAST:]):
         with suppress(UsageError, OSError):
-            yield read_matrix(folder)
+            whole = read_facts(folder.path).get("narrowed") is False
+            yield Earlier(read_matrix(folder), whole)
 
 
 def _that_failed(kernels: tuple[Kernel, ...], again: Failed | None) -> tuple[Kernel, ...]:

@@ -29,7 +29,8 @@ class Plan:
     """One run: what, on what.
 
     ``task`` makes the task of a kernel once it is in the store (UsageError ends the
-    run); ``files`` reads what is the user's; ``suites`` is the order of the table's rows;
+    run); ``files`` reads what is the user's; ``suites`` is the order of the table's rows,
+    ``narrowed`` says that not all of their tests are meant to run;
     ``command`` is what ``vmtest exec`` runs;
     ``resolved`` has kernels whose index was already read; ``jobs`` of None means
     as many VMs as the machine has room for; ``warm`` restores guests from
@@ -44,6 +45,7 @@ class Plan:
     cache: Path
     folder: RunFolder
     suites: tuple[str, ...] = ()
+    narrowed: bool = False
     command: tuple[str, ...] = ()
     jobs: int | None = None
     accelerator: str = "auto"

@@ -61,6 +61,7 @@ Facts = TypedDict(
         "started": Required[str],
         "kernels": list[str],
         "suites": list[str],
+        "narrowed": bool,
         "project": Project | None,
         "gates": dict[str, bool],
         "versions": dict[str, str | None],

@@ -136,7 +136,8 @@ class SuitesTask:
             argv = pytest_argv(self.payload, python, options, goes_on=goes_on, files=share.files)
             failed = self.failed.for_guest(name) if self.failed else b""
             process = Run(self.payload, sink, share.before, share.later)
-            work = SuitesWork(process, argv, failed, part=bool(share.files))
+            absent = self.failed.absent(name) if self.failed else ""
+            work = SuitesWork(process, argv, failed, part=bool(share.files), absent=absent)
             return watch(bench, guest, result, work)
 
 
@@ -145,12 +146,14 @@ class SuitesWork:
     """One pytest process, ``argv``, as work to watch; ``failed`` is JSON for its plugin.
 
     It reads a ``part`` of the suites' files: those of a suite may all be in other guests.
+    ``absent`` is why it has no tests where there are none of those in ``failed`` ("" by default).
     """
 
     process: Run
     argv: list[str]
     failed: bytes = b""
     part: bool = False
+    absent: str = ""
 
     @property
     def archive(self) -> bytes:
@@ -216,7 +219,7 @@ class SuitesWork:
             lost = run.running is not None
             return Status.LOST if lost else Status.FAILED, f"{', '.join(left)}: {early}"
         if not run.tests and run.exit_status in (0, _PYTEST_NO_TESTS):
-            return Status.NO_TESTS, "pytest collected no tests"
+            return Status.NO_TESTS, self.absent or "pytest collected no tests"
         if run.exit_status != 0:
             return Status.FAILED, early
         if run.process_status not in (0, None):

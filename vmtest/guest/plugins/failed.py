@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Runs only, or first, the tests that did not pass before: a pytest plugin.
 
-`$VMTEST_FAILED` names a JSON file: `tests` are node ids (that of a module means all of its tests),
-`only` says whether the others are left out.
+`$VMTEST_FAILED` names a JSON file: `tests` are node ids (that of a module or class means
+all of its tests), `only` says whether the others are left out.
 """
 
 import json
@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     listed = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
     wanted = set(listed["tests"])
-    first = [item for item in items if {item.nodeid, item.nodeid.split("::", 1)[0]} & wanted]
+    first = [item for item in items if {node.nodeid for node in item.listchain()} & wanted]
     kept = set(map(id, first))
     rest = [item for item in items if id(item) not in kept]
     if listed["only"] and rest:
