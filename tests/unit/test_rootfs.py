@@ -229,6 +229,29 @@ def test_users_are_made_by_the_small_package_unless_systemd_is_asked_for(
     assert [name for name in names.split(",") if name.startswith("systemd")] == [included]
 
 
+def test_a_mirrors_password_is_for_its_owner_while_an_image_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(
+        tmp_path / "bin",
+        monkeypatch,
+        mmdebstrap=(
+            'for last; do :; done; stat -c "%a %n" "$TMPDIR" "${last%/*}" "$last" '
+            f'>{tmp_path}/modes; cat "$last" >>{tmp_path}/modes; exit 25'
+        ),
+        sqfstar="cat >/dev/null",
+    )
+    mirrors = Mirrors(
+        Mirror("http://me:hunter2@mirror.example/debian", "/keys.gpg", "a test"), None
+    )
+    with pytest.raises(ImageError):
+        prepare(GuestSpec(), tmp_path / "cache", mirrors)
+    *seen, source = (tmp_path / "modes").read_text().splitlines()
+    modes, places = zip(*(line.split(" ", 1) for line in seen), strict=True)
+    assert "hunter2" in source and modes == ("711", "711", "600")
+    assert not Path(places[0]).exists()
+
+
 def test_a_package_that_wants_systemd_is_told_to_be_asked_for_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

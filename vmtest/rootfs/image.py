@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -421,11 +421,18 @@ def _build(
 
 @contextmanager
 def _sources(spec: GuestSpec, mirror: Mirror) -> Iterator[Path]:
-    """A one-line source that mmdebstrap reads, and the keys it names, readable by its namespace."""
+    """A one-line source that mmdebstrap reads, and the keys it names, readable by its namespace.
+
+    The source may have a password: it is for its owner, who reads it before there is a namespace,
+    and the folder above, in which mmdebstrap unpacks it too, is listed by nobody else.
+    """
     # mmdebstrap and apt read signs in a path: theirs are in a folder where there are none.
-    folder = plain_folder("vmtest-image-", short=False)
+    above = plain_folder("vmtest-image-", short=False)
+    folder = above / "sources"
     try:
-        folder.chmod(0o755)
+        above.chmod(0o711)
+        folder.mkdir()
+        folder.chmod(0o711)
         signed_by = mirror.signed_by
         if "\n" in signed_by:
             (folder / "keys.asc").write_text(
@@ -435,6 +442,7 @@ def _sources(spec: GuestSpec, mirror: Mirror) -> Iterator[Path]:
             )
             signed_by = str(folder / "keys.asc")
         sources = folder / "guest.list"
+        sources.touch(mode=0o600)
         sources.write_text(
             f"deb [signed-by={','.join(signed_by.split())}] {mirror.uri} {spec.suite} main\n",
             encoding="utf-8",
@@ -442,6 +450,9 @@ def _sources(spec: GuestSpec, mirror: Mirror) -> Iterator[Path]:
         yield sources
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        # Not what mmdebstrap left when it was killed: the host's /dev may be mounted there.
+        with suppress(OSError):
+            above.rmdir()
 
 
 def _wheel_hooks(spec: GuestSpec, folder: Path, files: Files) -> list[str]:
@@ -495,7 +506,7 @@ def _run(command: list[str], packer: list[str], kept: Path, folder: Path, log: L
         return
     text = kept.read_text(encoding="utf-8", errors="replace")
     if "No space left" in text:
-        raise disk_full(kept.parent if _is_full(kept.parent) else folder.parent, "guest image")
+        raise disk_full(kept.parent if _is_full(kept.parent) else folder.parents[1], "guest image")
     program, status = (
         ("mmdebstrap", maker.returncode)
         if maker.returncode != 0
