@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import histories
 import pages
 import pytest
 from selenium import webdriver
@@ -18,6 +19,7 @@ from selenium.webdriver.common.keys import Keys
 from vmtest.model.results import Matrix
 from vmtest.report.html.page import Memory, render
 from vmtest.runs.events import Stamped
+from vmtest.runs.past import past_of
 
 BROWSERS = ("chromium", "google-chrome")
 EVENTS = (Stamped(0.0, "queued", "5.10"), Stamped(2.0, "finished", "5.10"))
@@ -144,7 +146,8 @@ def test_the_policy_stops_a_script_that_is_not_the_pages(browser: Browser) -> No
 def test_nothing_sticks_out_of_a_telephones_screen(browser: Browser) -> None:
     size = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.show(pages.three(), memory=Memory(events=EVENTS))
+    runs = (past_of(pages.three(), {}),) * 20
+    browser.show(pages.three(), memory=Memory(events=EVENTS, runs=runs))
     assert browser.run("return document.documentElement.scrollWidth") <= 375
     browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
@@ -154,3 +157,44 @@ def test_a_row_more_than_fits_is_a_button_away(browser: Browser) -> None:
     assert len(browser.rows) == 150
     browser.find("#more").click()
     assert len(browser.rows) == 750
+
+
+def past(*letters: str) -> Memory:
+    """What a run remembers when those before it gave ``letters``, one a kernel."""
+    runs = [
+        histories.day(n, histories.run_of({"a": of, "b": "PP"})) for n, of in enumerate(letters)
+    ]
+    return Memory(runs=tuple(runs))
+
+
+def test_the_history_has_a_square_a_run_and_the_test_that_changed_first(browser: Browser) -> None:
+    browser.show(histories.run_of({"b": "PP", "a": "PF"}), memory=past("PP", "FF", "  ", "PF"))
+    assert browser.texts("#past tbody th") == ["s a", "s b"]
+    assert browser.texts("#past tbody tr:first-child td") == ["✓", "F", "", "±"]
+
+
+def test_a_square_opens_what_it_is_about(browser: Browser) -> None:
+    browser.show(histories.run_of({"a": "PF", "b": "PP"}), memory=past("PP", "PF"))
+    browser.run("document.querySelector('#past td.bad').click()")
+    assert browser.texts("#r-title") == ["t.py::a"]
+    assert browser.texts("#r-facts dd")[1:3] == ["failed on some kernels", "6.12"]
+
+
+def test_the_search_in_the_history_is_in_the_url(browser: Browser) -> None:
+    matrix = histories.run_of({"a": "PF", "b": "PP"})
+    browser.show(matrix, memory=past("PP", "PF"))
+    browser.find("#hq").send_keys("t.py::b")
+    assert browser.texts("#past tbody th") == ["s b"]
+    assert browser.state == "#?hq=t.py%3A%3Ab"
+    browser.show(matrix, "#?hq=t.py%3A%3Aa", memory=past("PP", "PF"))
+    assert browser.texts("#past tbody th") == ["s a"]
+
+
+@pytest.mark.parametrize("text", pages.HOSTILE, ids=range(len(pages.HOSTILE)))
+def test_a_hostile_run_before_it_runs_nothing(browser: Browser, text: str) -> None:
+    matrix = pages.hostile(text)
+    short = past_of(matrix, {"project": {"branch": text, "commit": text}})
+    browser.show(matrix, memory=Memory(runs=(short, short)))
+    browser.run("for (const cell of document.querySelectorAll('td.go')) cell.click()")
+    assert browser.run("return window.owned") is None
+    assert browser.complaints() == []

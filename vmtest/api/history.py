@@ -17,7 +17,7 @@ from vmtest.errors import UsageError
 from vmtest.model.results import Matrix, exit_status
 from vmtest.report.diff import compare
 from vmtest.runs import matrix_json
-from vmtest.runs.folder import STATE, RunFolder, create, kept
+from vmtest.runs.folder import STATE, RunFolder, before, create, kept
 from vmtest.runs.read import read_facts, read_matrix
 
 _EARLIER = 30  # runs that are looked at for one that passed
@@ -50,7 +50,7 @@ def since(folder: RunFolder, matrix: Matrix) -> Since | None:
     a result that both have.  None where there is none.
     """
     branch = _branch(read_facts(folder.path))
-    for earlier in _before(folder):
+    for earlier in reversed(before(folder)[-_EARLIER:]):
         if _branch(read_facts(earlier.path)) != branch:
             continue
         try:
@@ -136,15 +136,6 @@ def _copy(source: Path, target: Path) -> None:
             place = target / file.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)
-
-
-def _before(folder: RunFolder) -> Iterator[RunFolder]:
-    """The runs that the project began before this one, the last first."""
-    state = folder.path.parent.parent
-    if state.name != STATE:
-        return
-    earlier = [run for run in kept(state.parent) if run.name < folder.name]
-    yield from reversed(earlier[-_EARLIER:])
 
 
 def _branch(facts: dict[str, Any]) -> str:

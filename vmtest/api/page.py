@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 from vmtest.errors import bug_words, os_words
 from vmtest.host.write import write_file
 from vmtest.model.events import Event, Note
 from vmtest.model.results import Matrix
 from vmtest.report.html.page import Memory, render
+from vmtest.runs import past
 from vmtest.runs.events import read_events
+from vmtest.runs.folder import RunFolder
+from vmtest.runs.past import HISTORY, Past
 from vmtest.runs.read import read_facts, read_probes
 
 PAGE = "report.html"
@@ -23,16 +27,26 @@ def page_of(matrix: Matrix, folder: Path, *, beside: bool = False) -> str:
     ``beside`` has it link to the logs: it lies in that folder.
     """
     facts, events = read_facts(folder), read_events(folder)
-    return render(matrix, Memory(facts, events, read_probes(folder, matrix), beside))
+    now = past.past_of(matrix, facts)
+    runs = (*past.earlier(RunFolder(folder), now), now)
+    pages = _pages(folder, runs[:-1]) if beside else {}
+    return render(matrix, Memory(facts, events, read_probes(folder, matrix), beside, runs, pages))
+
+
+def _pages(folder: Path, runs: Iterable[Past]) -> dict[str, str]:
+    """Links from a page in ``folder`` to those of ``runs`` that lie in folders beside it."""
+    there = (run.run for run in runs if (folder.parent / run.run / PAGE).is_file())
+    return {run: f"../{quote(run, errors='replace')}/{PAGE}" for run in there}
 
 
 def leave_page(matrix: Matrix, folder: Path, emit: Callable[[Event], None]) -> None:
     """Write the page into its run's folder; a note says why that failed, and nothing is raised.
 
-    A run is never lost over how it looks.
+    Beside it goes what later pages show of this run.  A run is never lost over how it looks.
     """
     try:
         write_file(folder / PAGE, page_of(matrix, folder, beside=True))
+        write_file(folder / HISTORY, past.render(past.past_of(matrix, read_facts(folder))))
     except OSError as error:
         emit(Note(f"cannot write {os_words(error)}; the run is complete without it"))
     except Exception as error:

@@ -113,6 +113,14 @@ def kept(project: Path) -> list[RunFolder]:
     return [RunFolder(path) for path in paths if path.is_dir()]
 
 
+def before(folder: RunFolder) -> list[RunFolder]:
+    """The runs that its project began before this one, the oldest first."""
+    state = folder.path.parent.parent
+    if state.name != STATE:
+        return []
+    return [run for run in kept(state.parent) if run.name < folder.name]
+
+
 def find(project: Path, run: str | None) -> RunFolder:
     """The run called ``run`` (a name, its beginning, or a path), the latest without; UsageError."""
     runs = project / STATE / "runs"

@@ -13,20 +13,8 @@ from vmtest.report import loads
 from vmtest.report.causes import place_of
 from vmtest.report.table import each_test, labels_of, suites_of, tone_of
 from vmtest.report.text import last_lines
+from vmtest.runs.past import letter
 
-LETTERS = {
-    Outcome.PASSED: "P",
-    Outcome.FAILED: "F",
-    Outcome.ERROR: "E",
-    Outcome.XPASSED: "X",
-    Outcome.LOST: "L",
-    Outcome.NOT_RUN: "-",
-    Outcome.COLLECTED: "c",
-    Outcome.XFAILED: "x",
-    Outcome.SKIPPED: "s",
-    Outcome.NOT_APPLICABLE: "n",
-}
-"""One letter an outcome; ``f`` is flaky, a blank is a test that is not there."""
 _WRONG = frozenset("FEXL")
 _LINES, _COLUMNS = 80, 400
 _ROOM = 1_500_000  # characters of all texts together
@@ -94,12 +82,6 @@ def _kernel(kernel: KernelResult) -> dict[str, str]:
     }
 
 
-def _letter(test: TestResult) -> str:
-    if test.flaky and test.outcome is Outcome.PASSED:
-        return "f"
-    return LETTERS[test.outcome]
-
-
 def _rank(letters: str) -> int:
     """Rows that differ and are bad come first, then those that differ, then the bad."""
     told = set(letters) - {" ", "-"}
@@ -114,7 +96,7 @@ def _tests(matrix: Matrix, texts: Texts) -> Iterable[list[Any]]:
     rows = []
     for key in each_test(matrix):
         results = [found.get(key) for found in of]
-        letters = "".join(" " if test is None else _letter(test) for test in results)
+        letters = "".join(" " if test is None else letter(test) for test in results)
         rows.append((_rank(letters), key, letters, results))
     for _, key, letters, results in sorted(rows, key=lambda row: row[0]):
         said = {

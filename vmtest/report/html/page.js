@@ -7,9 +7,11 @@
     X: ["passed, though known to fail", "bad", "X"], L: ["lost", "bad", "L"],
     "-": ["not run", "quiet", "-"], c: ["collected", "quiet", "c"], x: ["failed, as known", "warn", "x"],
     s: ["skipped", "warn", "s"], n: ["not applicable", "quiet", "n"], f: ["flaky", "warn", "f"],
+    M: ["failed on some kernels", "bad", "\u00b1"],
     " ": ["not there", "quiet", ""],
   };
   const PAGE = 150;
+  const KERNELS = D.kernels.map((kernel) => [kernel.name, kernel.exact + " " + kernel.status]);
 
   // Everything that came from a guest gets into the page as text, here and nowhere else.
   function element(name, text, className) {
@@ -35,16 +37,16 @@
 
   // --- one table: a header, rows in pages, cells that arrows move between ------
   class Heat {
-    constructor(place, more, status, noun) {
+    constructor(place, more, status, noun, columns = KERNELS) {
       this.place = place; this.more = more; this.status = status; this.noun = noun;
       this.rows = []; this.shown = 0;
-      this.table = element("table", "", D.kernels.length > 8 ? "heat many" : "heat");
+      this.table = element("table", "", columns.length > 8 ? "heat many" : "heat");
       const line = element("tr");
       line.append(element("th", noun));
-      for (const kernel of D.kernels) {
-        const head = element("th", kernel.name);
+      for (const [name, title] of columns) {
+        const head = element("th", name);
         head.scope = "col";
-        head.title = kernel.exact + " " + kernel.status;
+        head.title = title;
         line.append(head);
       }
       const head = element("thead");
@@ -142,15 +144,14 @@
   ));
   let tests = null;
 
-  function testLine(row) {
+  function testLine(row, letters = row.letters) {
     const line = element("tr");
     const head = element("th");
     head.scope = "row";
     head.title = row.id;
     head.append(element("span", D.suites[row.suite] + " ", "suite"), document.createTextNode(row.label));
     line.append(head);
-    for (let n = 0; n < D.kernels.length; n++) {
-      const letter = row.letters[n];
+    for (const letter of letters) {
       const [, tone, sign] = WORDS[letter];
       const cell = element("td", sign, letter === " " ? tone : tone + " go");
       if (letter !== " ") cell.tabIndex = -1;
@@ -170,13 +171,16 @@
       ["took", row.took.length ? row.took[n] / 1000 + " s" : ""], ["elsewhere", others],
     ], D.texts[row.texts[n]]);
   }
+  function words(field) {
+    return (read().get(field) || "").toLowerCase().split(/\s+/).filter(Boolean);
+  }
   function chosen() {
     const state = read();
-    const words = (state.get("q") || "").toLowerCase().split(/\s+/).filter(Boolean);
+    const searched = words("q");
     const outcomes = state.get("o") || "";
     const suite = state.get("suite") || "";
     const rows = TESTS.filter((row) => (
-      words.every((word) => row.find.includes(word)) && (!suite || D.suites[row.suite] === suite)
+      searched.every((word) => row.find.includes(word)) && (!suite || D.suites[row.suite] === suite)
       && (!outcomes || [...outcomes].some((letter) => row.letters.includes(letter)))
     ));
     const order = state.get("order");
@@ -281,8 +285,8 @@
     };
     drawLoads = () => {
       $("lq").value = read().get("lq") || "";
-      const words = (read().get("lq") || "").toLowerCase().split(/\s+/).filter(Boolean);
-      loads.draw(LOADS.filter((row) => words.every((word) => row.find.includes(word))), LOADS.length);
+      const searched = words("lq");
+      loads.draw(LOADS.filter((row) => searched.every((word) => row.find.includes(word))), LOADS.length);
     };
     $("filters-loads").hidden = false;
     $("filters-loads").addEventListener("submit", (event) => event.preventDefault());
@@ -290,11 +294,49 @@
     drawLoads();
   }
 
+  // --- history ----------------------------------------------------------------
+  let drawPast = () => {};
+  if ($("past")) {
+    const columns = D.past.runs.map(([, when, about]) => [when, about]);
+    const past = new Heat($("past"), $("more-past"), $("shown-past"), "test", columns);
+    past.table.classList.add("past");
+    const changes = (row) => {
+      const letters = [...D.past.rows[row.place][0]].filter((letter) => letter !== " " && letter !== "-");
+      return letters.filter((letter, n) => n && letter !== letters[n - 1]).length;
+    };
+    const rows = TESTS.map((row) => [changes(row), row]).sort((a, b) => b[0] - a[0] || a[1].place - b[1].place);
+    past.line = (row) => testLine(row, D.past.rows[row.place][0]);
+    past.show = (row, n) => {
+      const [letters, told] = D.past.rows[row.place];
+      const letter = letters[n];
+      if (letter === " " || letter === undefined) return;
+      const each = letter === "M" && D.past.mixed[told && told[n]] || "";
+      const where = [...each].map((one, i) => ["FEXL".includes(one), D.past.kernels[i]])
+        .filter(([bad]) => bad).map(([, name]) => name).join(", ");
+      show(row.id, [
+        ["run", D.past.runs[n][2]], ["outcome", letter === "F" ? "failed on every kernel that ran it" : WORDS[letter][0]],
+        ["failed on", where], ["suite", D.suites[row.suite]],
+      ]);
+    };
+    drawPast = () => {
+      $("hq").value = read().get("hq") || "";
+      const searched = words("hq");
+      past.draw(rows.map(([, row]) => row).filter((row) => searched.every((word) => row.find.includes(word))), TESTS.length);
+    };
+    $("filters-past").hidden = false;
+    $("filters-past").addEventListener("submit", (event) => event.preventDefault());
+    $("hq").addEventListener("input", () => { write({ hq: $("hq").value }); drawPast(); });
+    drawPast();
+  }
+  // The newest run is on the right: a narrow screen begins there.
+  for (const table of document.querySelectorAll("table.past")) table.parentNode.scrollLeft = table.offsetWidth;
+
   // --- the rest ---------------------------------------------------------------
   function redraw() {
     if (tests) fill();
     draw();
     drawLoads();
+    drawPast();
   }
   function follow() {
     const state = read();

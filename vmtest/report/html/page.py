@@ -18,9 +18,11 @@ from vmtest.report import table as tables
 from vmtest.report.causes import Cause, causes, command_of
 from vmtest.report.html import features, grid, safe, timeline
 from vmtest.report.html.chart import Chart, by_kernel, by_slot
+from vmtest.report.html.history import History, history
 from vmtest.report.table import WELL
 from vmtest.report.text import counted, last_lines, seconds
 from vmtest.runs.events import Stamped
+from vmtest.runs.past import Past
 
 _CARDS = 200
 _CHIPS = 12  # kernels of a card one by one
@@ -36,13 +38,16 @@ class Memory:
 
     ``facts`` are run.json's, ``events`` those of events.jsonl, ``probes`` the text of each
     kernel's feature probe.  ``beside`` says that the page lies in that folder: then it links to
-    the logs.
+    the logs.  ``runs`` are those of the project's history, this one last, and ``pages`` the links
+    to the pages of those that have one.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     events: tuple[Stamped, ...] = ()
     probes: Mapping[str, str] = field(default_factory=dict)
     beside: bool = False
+    runs: tuple[Past, ...] = ()
+    pages: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +83,13 @@ def render(matrix: Matrix, memory: Memory | None = None) -> str:
     names = [kernel.kernel for kernel in matrix.kernels]
     outcomes = _outcomes(matrix)
     told = features.rows(memory.probes, names)
+    past = history(memory.runs, memory.pages)
     return template.render(
         matrix=matrix,
         policy=safe.policy(style, script),
         style=Markup(style),
         script=Markup(script),
-        data=safe.data(grid.grid(matrix)),
+        data=safe.data(_data(matrix, past)),
         verdict=_verdict(matrix, found),
         good=exit_status(matrix) == 0,
         about=_about(matrix, memory.facts),
@@ -99,6 +105,7 @@ def render(matrix: Matrix, memory: Memory | None = None) -> str:
         phases=timeline.PHASES,
         features=told[:_FEATURES],
         differing=sum(row.differs for row in told),
+        past=past,
         excuses=tables.excuses(matrix)[:_EXCUSES],
         never=tables.never_ran(matrix),
         known=_known(memory.facts),
@@ -107,6 +114,13 @@ def render(matrix: Matrix, memory: Memory | None = None) -> str:
         counted=counted,
         link=lambda kernel, name: _href(kernel, name) if memory.beside else "",
     )
+
+
+def _data(matrix: Matrix, past: History | None) -> dict[str, Any]:
+    """What the script draws: the heat maps, and the squares of the history in their order."""
+    drawn = grid.grid(matrix)
+    keys = [(drawn["suites"][row[0]], row[2]) for row in drawn["tests"]]
+    return {**drawn, "past": past and past.squares(keys)}
 
 
 def _verdict(matrix: Matrix, found: Sequence[Cause]) -> str:
