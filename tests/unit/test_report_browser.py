@@ -16,9 +16,11 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from vmtest.api.site import write_site
 from vmtest.model.results import Matrix
 from vmtest.report.html.page import Memory, render
 from vmtest.runs.events import Stamped
+from vmtest.runs.folder import RunFolder
 from vmtest.runs.past import past_of
 
 BROWSERS = ("chromium", "google-chrome")
@@ -147,7 +149,7 @@ def test_nothing_sticks_out_of_a_telephones_screen(browser: Browser) -> None:
     size = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     runs = (past_of(pages.three(), {}),) * 20
-    browser.show(pages.three(), memory=Memory(events=EVENTS, runs=runs))
+    browser.show(pages.three(), memory=Memory(events=EVENTS, runs=runs, listed=runs))
     assert browser.run("return document.documentElement.scrollWidth") <= 375
     browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
@@ -194,7 +196,24 @@ def test_the_search_in_the_history_is_in_the_url(browser: Browser) -> None:
 def test_a_hostile_run_before_it_runs_nothing(browser: Browser, text: str) -> None:
     matrix = pages.hostile(text)
     short = past_of(matrix, {"project": {"branch": text, "commit": text}})
-    browser.show(matrix, memory=Memory(runs=(short, short)))
+    browser.show(matrix, memory=Memory(runs=(short, short), listed=(short,)))
     browser.run("for (const cell of document.querySelectorAll('td.go')) cell.click()")
     assert browser.run("return window.owned") is None
+    assert browser.complaints() == []
+
+
+def test_a_page_of_a_site_leads_back_to_all_runs_whatever_is_searched(
+    browser: Browser, tmp_path: Path
+) -> None:
+    for n in (1, 2):
+        histories.leave(tmp_path, n, histories.run_of({"a": "PF"}))
+    runs = [RunFolder(path) for path in (tmp_path / ".vmtest" / "runs").iterdir()]
+    write_site(runs, tmp_path / "public", strict=True)
+    index = (tmp_path / "public" / "index.html").as_uri()
+    browser.driver.get(index)
+    browser.find("#runs tr:last-child a").click()
+    browser.find("#q").send_keys("a")
+    browser.find("nav a").click()
+    assert browser.driver.current_url == index
+    assert browser.texts("#runs tbody .mark") == ["✗ failing on 1 of 2 kernels"] * 2
     assert browser.complaints() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import quote
@@ -36,7 +37,7 @@ def page_of(matrix: Matrix, folder: Path, *, beside: bool = False) -> str:
 def _pages(folder: Path, runs: Iterable[Past]) -> dict[str, str]:
     """Links from a page in ``folder`` to those of ``runs`` that lie in folders beside it."""
     there = (run.run for run in runs if (folder.parent / run.run / PAGE).is_file())
-    return {run: f"../{quote(run, errors='replace')}/{PAGE}" for run in there}
+    return {run: f"../{quote(os.fsencode(run))}/{PAGE}" for run in there}
 
 
 def leave_page(matrix: Matrix, folder: Path, emit: Callable[[Event], None]) -> None:

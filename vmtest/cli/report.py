@@ -9,26 +9,39 @@ from typing import Annotated
 import typer
 
 from vmtest.api.project import load_config
+from vmtest.api.site import INDEX, write_site
 from vmtest.cli import common, options
 from vmtest.cli.look import Look, show
 from vmtest.cli.reports import Reports
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix
+from vmtest.report.text import counted
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 from vmtest.runs.folder import RunFolder
+from vmtest.runs.past import SHOWN
 from vmtest.runs.read import read_matrix
 
 EXAMPLE = """Show a run again: the latest, or one by its name or folder.
 
 The beginning of a name is enough.
 
+With --site the pages of several runs are written into a folder to be published: the last 20
+without a name.
+
 Example: [bold]vmtest report 20260101T --markdown summary.md[/bold]
 """
 
 
 def report(
-    run: Annotated[str | None, typer.Argument(help="The run to show; default: the latest.")] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="The run to show; default: the latest."),
+    ] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a site of the runs: index.html, badge.svg, ..."),
+    ] = None,
     junit: options.JunitOption = None,
     markdown: options.MarkdownOption = None,
     json_file: options.JsonOption = None,
@@ -39,10 +52,17 @@ def report(
     verbose: options.VerboseOption = False,
     github: options.GithubOption = None,
 ) -> None:
-    """Render; exits with the status that the run had."""
+    """Render; exits with the status that the run had, and for a site with 0."""
     with common.reported():
         look = Look.asked(color, quiet, verbose, github)
-        folder = find_run(run, config)
+        if site is not None:
+            if any((junit, markdown, json_file, html)):
+                raise UsageError("--site writes pages only; leave the other files out")
+            _publish(run or [], site, config)
+            return
+        if run and len(run) > 1:
+            raise UsageError(f"{len(run)} runs: give one of them, or --site DIR for a page of each")
+        folder = find_run(run[0] if run else None, config)
         matrix = read_matrix(folder)
         show(matrix, folder, sys.stdout, look)
         reports = Reports(junit, markdown, json_file, html)
@@ -50,17 +70,33 @@ def report(
         reports.end(matrix)
 
 
+def _publish(names: list[str], into: Path, config: Path | None) -> None:
+    """Write the site of the runs ``names``, else of the last that are kept; say what was done."""
+    if names:
+        folders = [find_run(name, config) for name in names]
+    else:
+        folders = runs.kept(find_project(config))[-SHOWN:]
+    done = write_site(folders, into, strict=bool(names))
+    for problem in done.left_out:
+        common.say(f"left out: {problem}", sys.stderr)
+    common.say(f"{into / INDEX}: {counted(done.pages, 'run')}, the newest {done.newest}")
+
+
 def find_run(run: str | None, config: Path | None) -> RunFolder:
     """The run folder that ``run`` means: a path by itself, or a name in the project's folder."""
     if run is not None and Path(run).is_dir():
         return RunFolder(Path(run).resolve())
+    return runs.find(find_project(config), run)
+
+
+def find_project(config: Path | None) -> Path:
+    """The folder of kernels.toml; the working folder where none can be read and none was named."""
     try:
-        project = load_config(config).directory
+        return load_config(config).directory
     except UsageError:
         if config is not None:
             raise
-        project = Path.cwd()  # an old run renders whatever kernels.toml has become
-    return runs.find(project, run)
+        return Path.cwd()  # an old run renders whatever kernels.toml has become
 
 
 def read_any(path: str, config: Path | None) -> Matrix:

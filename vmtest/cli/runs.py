@@ -15,11 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from vmtest.api.history import since, superfluous, take_in
-from vmtest.api.project import load_config
 from vmtest.cli import common, options
 from vmtest.cli.common import dump
 from vmtest.cli.kernels.prune import parse_age
-from vmtest.cli.report import find_run, read_any
+from vmtest.cli.report import find_project, find_run, read_any
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix, exit_status
 from vmtest.model.text import printable
@@ -76,7 +75,7 @@ def list_runs(
 ) -> None:
     """Print a line a run; one that cannot be read is named with the reason."""
     with common.reported():
-        project = _project(config)
+        project = find_project(config)
         rows = [_row(folder) for folder in runs.kept(project)[-last:]]
         if as_json:
             print(dump({"runs": rows}))
@@ -131,7 +130,7 @@ def prune(
         if keep is None and older_than is None:
             keep = _KEPT
         age = None if older_than is None else parse_age(older_than)
-        project = _project(config)
+        project = find_project(config)
         chosen = superfluous(project, time.time(), keep, age)
         for folder in chosen:
             if not dry_run:
@@ -150,7 +149,7 @@ def import_(
 ) -> None:
     """Copy each run that is found and not there yet."""
     with common.reported():
-        project = _project(config)
+        project = find_project(config)
         for path in paths:
             for name, is_new in take_in(path, project):
                 common.say(f"{'imported' if is_new else 'already there:'} {name}")
@@ -168,7 +167,7 @@ def diff(
     """Compare; exits with 1 if something fails that passed before."""
     with common.reported():
         old = read_any(before, config)
-        new = read_matrix(runs.find(_project(config), None)) if after is None else None
+        new = read_matrix(runs.find(find_project(config), None)) if after is None else None
         new = new or read_any(str(after), config)
         found = compare(old, new)
         if as_json:
@@ -195,15 +194,6 @@ def _told(old: Matrix, new: Matrix) -> str:
             f"{old.run} and {new.run} have no kernel in common, so nothing can be compared"
         )
     return f"{new.run} compared with {old.run}, {counted(len(both), 'kernel')} of both"
-
-
-def _project(config: Path | None) -> Path:
-    try:
-        return load_config(config).directory
-    except UsageError:
-        if config is not None:
-            raise
-        return Path.cwd()  # old runs can be shown whatever kernels.toml has become
 
 
 def _row(folder: RunFolder) -> dict[str, object]:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vmtest.errors import UsageError
 from vmtest.model.loads import LoadResult, Verdict
-from vmtest.model.results import Matrix, Outcome, TestResult, exit_status
+from vmtest.model.results import Matrix, Outcome, Status, TestResult, exit_status
 from vmtest.runs.folder import RunFolder, before
 from vmtest.runs.read import read_facts, read_matrix
 
@@ -41,6 +41,8 @@ LETTERS = {
     Outcome.NOT_APPLICABLE: "n",
 }
 """One letter an outcome; ``f`` is flaky, a blank is a test that is not there."""
+_IDLE = frozenset("-csn ")
+_NOT_BEGUN = (Status.BOOT_FAILED, Status.INFRA_ERROR, Status.CANCELLED, Status.NO_TESTS)
 SIGNS = frozenset((*LETTERS.values(), "f", " "))
 
 
@@ -66,6 +68,14 @@ class Past:
     kernels: tuple[tuple[str, str], ...]
     tests: tuple[tuple[str, str, str], ...] = ()
     loads: tuple[tuple[str, str, str, tuple[int, ...]], ...] = ()
+
+    @property
+    def ran(self) -> bool:
+        """Whether a test or command ran, or a load was made."""
+        if self.tests or self.loads:
+            made = any(set(load[2]) & {"P", "F"} for load in self.loads)
+            return made or any(set(test[2]) - _IDLE for test in self.tests)
+        return any(status not in _NOT_BEGUN for _, status in self.kernels)
 
 
 _ADAPTER = TypeAdapter(Past)

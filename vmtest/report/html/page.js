@@ -354,7 +354,7 @@
   // A link to a section moves there and keeps what the URL remembers.
   document.querySelector("nav").addEventListener("click", (event) => {
     const link = event.target.closest("a");
-    if (!link || !location.hash.startsWith("#?")) return;
+    if (!link || !link.hash || !location.hash.startsWith("#?")) return;
     event.preventDefault();
     const heading = document.querySelector(link.getAttribute("href"));
     heading.scrollIntoView();

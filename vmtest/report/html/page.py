@@ -17,6 +17,7 @@ from vmtest.report import loads
 from vmtest.report import table as tables
 from vmtest.report.causes import Cause, causes, command_of
 from vmtest.report.html import features, grid, safe, timeline
+from vmtest.report.html.badge import words
 from vmtest.report.html.chart import Chart, by_kernel, by_slot
 from vmtest.report.html.history import History, history
 from vmtest.report.table import WELL
@@ -39,7 +40,8 @@ class Memory:
     ``facts`` are run.json's, ``events`` those of events.jsonl, ``probes`` the text of each
     kernel's feature probe.  ``beside`` says that the page lies in that folder: then it links to
     the logs.  ``runs`` are those of the project's history, this one last, and ``pages`` the links
-    to the pages of those that have one.
+    to the pages of those that have one.  ``listed`` are the runs of a published site, the newest
+    first, for its front page; ``home`` is the link to that.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -48,6 +50,8 @@ class Memory:
     beside: bool = False
     runs: tuple[Past, ...] = ()
     pages: Mapping[str, str] = field(default_factory=dict)
+    listed: tuple[Past, ...] = ()
+    home: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,8 @@ def render(matrix: Matrix, memory: Memory | None = None) -> str:
         features=told[:_FEATURES],
         differing=sum(row.differs for row in told),
         past=past,
+        listed=[(run, words(run), memory.pages.get(run.run, "")) for run in memory.listed],
+        home=memory.home,
         excuses=tables.excuses(matrix)[:_EXCUSES],
         never=tables.never_ran(matrix),
         known=_known(memory.facts),
