@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from vmtest.api.page import leave_page
 from vmtest.api.record import facts_of
 from vmtest.api.run import Emit, noted, unheard
 from vmtest.api.work import WorkRequest, work_of
@@ -20,6 +21,7 @@ from vmtest.bisect.probes import Matrices, Twice
 from vmtest.bisect.question import Conclusion, Find, Question, Work
 from vmtest.bisect.rounds import Ask, Told, Watch
 from vmtest.bisect.search import Verdict
+from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.slots import memory_available_mib
@@ -145,7 +147,7 @@ def carry_out_bisect(
     KeyboardInterrupt when it can be gone on with.
     """
     plan, recorded = planned.plan, planned.recorded
-    with closing(Journal.open(plan.folder.path)) as journal:
+    with closing(Journal.open(plan.folder.path)) as journal, leaving_page(plan.folder, emit):
         if not planned.resume:
             plan.folder.describe(facts_of(plan, arguments))
             begin(journal, recorded.question)
@@ -195,6 +197,16 @@ def _judged_by(work: Work, judge: Judge) -> Work:
 def save(folder: RunFolder, matrix: Matrix) -> None:
     """Write the matrix of all that was asked."""
     folder.write("matrix.json", matrix_json.render(matrix))
+
+
+@contextmanager
+def leaving_page(folder: RunFolder, emit: Emit) -> Iterator[None]:
+    """Leave the page of a bisect when it ends, whether it has an answer or not."""
+    try:
+        yield
+    finally:
+        with suppress(UsageError, OSError):  # nothing was asked yet
+            leave_page(read_matrix(folder), folder.path, emit)
 
 
 def results_before(folder: RunFolder, resume: bool) -> tuple[KernelResult, ...]:

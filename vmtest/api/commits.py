@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vmtest.api.bisect import During, found_or_new, results_before, save
+from vmtest.api.bisect import During, found_or_new, leaving_page, results_before, save
 from vmtest.api.record import facts_of
 from vmtest.api.run import Emit
 from vmtest.bisect import commits
@@ -109,7 +109,7 @@ def carry_out_commits(
 ) -> Conclusion:
     """Build and ask one commit after the other, as git chooses them; as ``carry_out_bisect``."""
     plan, recorded, resume = planned.plan, planned.recorded, planned.request.resume
-    with closing(Journal.open(plan.folder.path)) as journal:
+    with closing(Journal.open(plan.folder.path)) as journal, leaving_page(plan.folder, emit):
         if not resume:
             plan.folder.describe(facts_of(plan, arguments))
             begin(journal, recorded.question)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+from vmtest.bisect.journal import read as read_journal
+from vmtest.bisect.observe import combined
 from vmtest.errors import bug_words, os_words
 from vmtest.host.write import write_file
 from vmtest.model.events import Event, Note
 from vmtest.model.results import Matrix
+from vmtest.report.html.bisection import Bisection, Stop
 from vmtest.report.html.page import Memory, render
 from vmtest.runs import past
 from vmtest.runs.events import read_events
@@ -31,7 +35,22 @@ def page_of(matrix: Matrix, folder: Path, *, beside: bool = False) -> str:
     now = past.past_of(matrix, facts)
     runs = (*past.earlier(RunFolder(folder), now), now)
     pages = _pages(folder, runs[:-1]) if beside else {}
-    return render(matrix, Memory(facts, events, read_probes(folder, matrix), beside, runs, pages))
+    memory = Memory(facts, events, read_probes(folder, matrix), beside, runs, pages)
+    return render(matrix, replace(memory, bisected=bisection_of(folder)))
+
+
+def bisection_of(folder: Path) -> Bisection | None:
+    """What the journal in ``folder`` holds; None where the run was not a bisect's."""
+    recorded = read_journal(folder)
+    if recorded is None:
+        return None
+    stops = []
+    for n, point in enumerate(recorded.question.points):
+        seen = recorded.seen.get(n, ())
+        verdict = combined(seen).value if seen else ""
+        why = seen[-1].why if seen else ""
+        stops.append(Stop(point.name, verdict, recorded.asked.get(n, 0), why, point.subject))
+    return Bisection(tuple(stops), recorded.first, recorded.last, recorded.question.find_fixed)
 
 
 def _pages(folder: Path, runs: Iterable[Past]) -> dict[str, str]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
+from vmtest.api.page import bisection_of
+from vmtest.bisect.journal import JOURNAL
 from vmtest.errors import InfrastructureError, UsageError, os_words
 from vmtest.host.write import write_file
 from vmtest.report.html.badge import badge
@@ -43,7 +45,7 @@ def write_site(folders: Sequence[RunFolder], into: Path, *, strict: bool) -> Pub
         why = f": {left_out[0]}" if left_out else ""
         raise UsageError(f"there is no run to be published{why}; start one with: vmtest run")
     every = tuple(run for run, _ in runs)
-    newest = next((n for n in reversed(range(len(runs))) if every[n].ran), len(runs) - 1)
+    newest = _front(runs)
     try:
         into.mkdir(parents=True, exist_ok=True)
         (into / PAGES).mkdir(exist_ok=True)
@@ -54,6 +56,13 @@ def write_site(folders: Sequence[RunFolder], into: Path, *, strict: bool) -> Pub
     except OSError as error:
         raise InfrastructureError(f"cannot write {os_words(error)}") from error
     return Published(len(runs), every[newest].run, tuple(left_out))
+
+
+def _front(runs: Sequence[tuple[Past, RunFolder]]) -> int:
+    """The place of the newest run that ran something; a bisect only where there is no other."""
+    ran = [n for n, (run, _) in enumerate(runs) if run.ran]
+    others = [n for n in ran if not (runs[n][1].path / JOURNAL).exists()]
+    return (others or ran or [len(runs) - 1])[-1]
 
 
 def _read(
@@ -89,6 +98,7 @@ def _write(
         runs=(*before, now),
         pages=_links(every, ""),
         home=f"../{INDEX}",
+        bisected=bisection_of(folder.path),
     )
     write_file(into / PAGES / f"{now.run}.html", render(matrix, memory))
     if index:

@@ -65,12 +65,19 @@ def begin(journal: Journal, question: Question) -> None:
 
 @dataclass(slots=True)
 class Recorded:
-    """What a journal holds; ``ended`` is how it ended, "" when it was interrupted."""
+    """What a journal holds; ``ended`` is how it ended, "" when it was interrupted.
+
+    ``asked`` has the first round of each point by its place; ``last`` and ``first`` are the names
+    in the answer.
+    """
 
     question: Question
     seen: dict[int, list[Observation]] = field(default_factory=dict)
     rounds: int = 0
     ended: str = ""
+    asked: dict[int, int] = field(default_factory=dict)
+    last: str = ""
+    first: str = ""
 
     def add(self, point: Point) -> int:
         """Add a point that was not known when it began; returns its place."""
@@ -100,6 +107,8 @@ def read(folder: Path) -> Recorded | None:
                     recorded.add(_POINT.validate_python(value["point"]))
                 case "round" if recorded is not None:
                     begun = int(value["number"])
+                    for name in value["points"]:
+                        recorded.asked.setdefault(recorded.question.names.index(name), begun)
                 case "told" if recorded is not None:
                     place = recorded.question.names.index(value["kernel"])
                     one = _OBSERVATION.validate_python(value["observation"])
@@ -108,6 +117,8 @@ def read(folder: Path) -> Recorded | None:
                         recorded.seen.setdefault(place, []).append(one)
                 case "answer" | "error" if recorded is not None:
                     recorded.ended = value["event"]
+                    if value["event"] == "answer":
+                        recorded.last, recorded.first = str(value["last"]), str(value["first"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
     return recorded

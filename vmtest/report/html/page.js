@@ -329,7 +329,7 @@
     drawPast();
   }
   // The newest run is on the right: a narrow screen begins there.
-  for (const table of document.querySelectorAll("table.past")) table.parentNode.scrollLeft = table.offsetWidth;
+  for (const table of document.querySelectorAll("#history .past")) table.parentNode.scrollLeft = table.offsetWidth;
 
   // --- the rest ---------------------------------------------------------------
   function redraw() {

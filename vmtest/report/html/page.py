@@ -18,6 +18,7 @@ from vmtest.report import table as tables
 from vmtest.report.causes import Cause, causes, command_of
 from vmtest.report.html import features, grid, safe, timeline
 from vmtest.report.html.badge import words
+from vmtest.report.html.bisection import Bisection, line
 from vmtest.report.html.chart import Chart, by_kernel, by_slot
 from vmtest.report.html.history import History, history
 from vmtest.report.table import WELL
@@ -41,7 +42,8 @@ class Memory:
     kernel's feature probe.  ``beside`` says that the page lies in that folder: then it links to
     the logs.  ``runs`` are those of the project's history, this one last, and ``pages`` the links
     to the pages of those that have one.  ``listed`` are the runs of a published site, the newest
-    first, for its front page; ``home`` is the link to that.
+    first, for its front page; ``home`` is the link to that.  ``bisected`` is what the run found
+    if it is a bisect's.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Memory:
     pages: Mapping[str, str] = field(default_factory=dict)
     listed: tuple[Past, ...] = ()
     home: str = ""
+    bisected: Bisection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,8 @@ def render(matrix: Matrix, memory: Memory | None = None) -> str:
         past=past,
         listed=[(run, words(run), memory.pages.get(run.run, "")) for run in memory.listed],
         home=memory.home,
+        bisected=memory.bisected,
+        line=memory.bisected and line(memory.bisected),
         excuses=tables.excuses(matrix)[:_EXCUSES],
         never=tables.never_ran(matrix),
         known=_known(memory.facts),
