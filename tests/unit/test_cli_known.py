@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import vmtest
 
-from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.model.results import KernelResult, KnownComplaint, Matrix, Outcome, Status, TestResult
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 
@@ -115,6 +115,33 @@ def test_an_expired_entry_is_the_exit_status(
     know(project, f"until = {until}\n")
     said = vmtest("known", cwd=project)
     assert (said.status, word in said.out) == (status, True)
+
+
+SPLAT = '[[known_splat]]\npattern = "WARNING in f"\nreason = "issue 8"\n'
+
+
+@pytest.mark.parametrize(
+    ("until", "status", "word"), [("2020-02-02", 1, "EXPIRED"), ("2999-02-02", 0, "2999-02-02")]
+)
+def test_a_known_splat_is_listed_and_expires(
+    until: str, status: int, word: str, project: Path
+) -> None:
+    (project / "kernels.toml").write_text(f"{CONFIG}{SPLAT}until = {until}\n")
+    said = vmtest("known", cwd=project)
+    assert (said.status, word in said.out, "WARNING in f" in said.out) == (status, True, True)
+
+
+def test_a_known_splat_shows_how_often_the_last_run_had_it(project: Path) -> None:
+    (project / "kernels.toml").write_text(CONFIG + SPLAT)
+    known = KnownComplaint("WARNING: CPU: 0", "WARNING in f", "issue 8")
+    ran = KernelResult("newest", Status.PASSED, version="6.1.7", known_splats=(known, known))
+    folder = runs.create(project)
+    folder.become_latest()
+    matrix = Matrix(1, folder.name, "2026-07-01T00:00:00+00:00", 1.0, ("net",), (ran,))
+    folder.write("matrix.json", matrix_json.render(matrix))
+    said = vmtest("known", "--json", cwd=project)
+    (entry,) = json.loads(said.out)["known_splats"]
+    assert (entry["pattern"], entry["seen"]) == ("WARNING in f", {"newest": {"seen": 2}})
 
 
 def test_nothing_to_list_is_said(project: Path) -> None:

@@ -426,6 +426,51 @@ def test_the_same_known_failure_twice_is_refused() -> None:
     assert 'known_failure "test_net.py::test_v6_* (>=5.10,<5.15)" stands 2 times' in said
 
 
+SPLAT = """
+[[known_splat]]
+pattern = "WARNING in check_*"
+kernels = ">=5.10,<5.15"
+reason = "issue 8"
+until = 2026-12-31
+"""
+
+
+def test_a_known_splat_is_read() -> None:
+    (entry,) = config(MINIMAL + SPLAT).known_splats
+    assert (entry.pattern, entry.reason, entry.until) == (
+        "WARNING in check_*",
+        "issue 8",
+        date(2026, 12, 31),
+    )
+    assert entry.concerns(KernelVersion.parse("5.10.1"))
+    assert not entry.concerns(KernelVersion.parse("6.1.1"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("WARNING in check_*", "* ?", "pattern = '* ?' matches every complaint; write a part"),
+        ("WARNING in check_*", "a\\nb", "has a line break or another control character"),
+        ("<5.15", "5.15", "kernels = '>=5.10,5.15' '5.15' is not a version constraint"),
+        ("issue 8", " ", "reason = ' ' says nothing; write why the kernel complains"),
+        ("2026-12-31", '"soon"', "until = 'soon' is not a date; write for example"),
+        ("until", "strict", 'unknown key "strict"'),
+        ('reason = "issue 8"', "", 'the key "reason" is missing'),
+    ],
+)
+def test_a_wrong_known_splat_is_named_with_its_place_and_cure(
+    old: str, new: str, problem: str
+) -> None:
+    (said,) = problems(MINIMAL + SPLAT.replace(old, new))
+    assert said.startswith('kernels.toml: known_splat "')
+    assert problem in said
+
+
+def test_the_same_known_splat_twice_is_refused() -> None:
+    (said,) = problems(MINIMAL + 2 * SPLAT)
+    assert 'known_splat "WARNING in check_* (>=5.10,<5.15)" stands 2 times' in said
+
+
 @pytest.mark.parametrize(
     ("option", "why"),
     [

@@ -11,6 +11,7 @@ import pytest
 
 from vmtest.errors import DeadlineExceeded, SessionLost
 from vmtest.matrix.bench import Bench, Guest
+from vmtest.matrix.complaints import KnownSplats
 from vmtest.matrix.judge import Running, watch
 from vmtest.model.kernels import Limits
 from vmtest.model.results import KernelResult, Status
@@ -56,6 +57,7 @@ class FakeBench:
         kernel=SimpleNamespace(name="6.12"),
         image=SimpleNamespace(release=RELEASE, config=None),
         root=SimpleNamespace(libraries=()),
+        known_splats=KnownSplats(),
     )
 
     def __init__(self, end: Exception | None = None) -> None:

@@ -91,6 +91,15 @@ def test_a_recorded_warning_is_found_once(log: KernelLog, recorded: Path) -> Non
 
 
 @pytest.mark.parametrize("recorded", sorted(DATA.glob("*.kmsg")), ids=lambda path: path.name)
+def test_a_recorded_warning_has_one_fingerprint_on_every_kernel(
+    log: KernelLog, recorded: Path
+) -> None:
+    log.feed(recorded.read_bytes())
+    (warning,) = log.findings(Sign.SPLAT)
+    assert warning.fingerprint == "WARNING in proc_register"
+
+
+@pytest.mark.parametrize("recorded", sorted(DATA.glob("*.kmsg")), ids=lambda path: path.name)
 def test_what_console_and_log_both_say_counts_once(
     log: KernelLog, tmp_path: Path, recorded: Path
 ) -> None:

@@ -132,6 +132,19 @@ def test_a_complaint_of_the_kernel_beside_a_failing_test_is_a_cause_of_its_own()
     assert [cause.message for cause in causes(of)] == ["WARNING: CPU: 0", "assert 1 == 2"]
 
 
+def test_complaints_with_one_fingerprint_are_one_cause() -> None:
+    old, new = "WARNING: CPU: 1 PID: 7 at net/a.c:12 f+0x1/0x2", "WARNING: net/a.c:99 at f+0x7/0x9"
+    splat = {"status": Status.SPLAT, "reason": "the kernel complained"}
+    of = matrix(kernel("a", splats=(old,), **splat), kernel("b", splats=(new,), **splat))
+    assert names(of) == [("a", "b")]
+
+
+def test_complaints_of_two_functions_are_two_causes() -> None:
+    splats, fingerprints = ("BUG: a", "BUG: a"), ("oops in f", "oops in g")
+    of = matrix(kernel("a", splats=splats, fingerprints=fingerprints, status=Status.SPLAT))
+    assert len(causes(of)) == 2
+
+
 def test_what_passes_has_no_cause() -> None:
     assert causes(matrix(kernel("a", passed()))) == ()
 

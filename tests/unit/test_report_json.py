@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import UsageError
-from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.model.results import (
+    SCHEMA,
+    KernelResult,
+    KnownComplaint,
+    Matrix,
+    Outcome,
+    Status,
+    TestResult,
+)
 from vmtest.runs import matrix_json
 
 DATA = Path(__file__).parent / "data" / "report"
@@ -60,6 +68,8 @@ def invented(seed: int) -> Matrix:
             objects=tuple((text(), text()) for _ in range(dice.randrange(3))),
             exit_status=dice.choice([None, 0, 42]),
             counts=tuple((text(), dice.randrange(9)) for _ in range(dice.randrange(3))),
+            fingerprints=texts(),
+            known_splats=(KnownComplaint(text(), text(), text()),) * dice.randrange(3),
         )
 
     kernels = tuple(kernel() for _ in range(dice.randrange(4)))

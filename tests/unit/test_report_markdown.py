@@ -168,3 +168,11 @@ def test_a_long_name_loses_its_middle_in_the_table_and_not_below() -> None:
     text = markdown.render(recorded())
     assert "| `test_stale_connec…ly_one_event[ipv6]` | **FAIL** |" in text
     assert "<code>test_stale_connection_gives_exactly_one_event[ipv6]</code>" in text
+
+
+def test_a_complaint_of_the_kernel_has_its_fingerprint() -> None:
+    splats = ("WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2",)
+    told = replace(recorded().kernels[0], status=Status.SPLAT, splats=splats)
+    assert "Its fingerprint: `WARNING in f`" in markdown.render(
+        replace(recorded(), kernels=(told,))
+    )

@@ -229,11 +229,12 @@ def test_a_kernel_that_panicked_shows_reason_note_splat_console_and_log() -> Non
         with_kernel(note="cached copy", splats=("WARNING: at x.c:1",), console_tail=("Rebooting",))
     )
     section = drawn[drawn.index("  it panicked") :]
-    assert section.splitlines()[:7] == [
+    assert section.splitlines()[:8] == [
         "  it panicked",
         "  note: cached copy",
         "  the kernel complained:",
         "      WARNING: at x.c:1",
+        "  its fingerprint: WARNING",
         "  the console's last lines:",
         "      Rebooting",
         "  log of 6.12: runs/1/6.12/console.log",

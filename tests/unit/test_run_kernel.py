@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
 from fake_machine import DONE, STAGES, FakeMachine, World, job_of, world_of
 
 from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, SessionRefused
-from vmtest.matrix.bench import Cancellation
+from vmtest.matrix.bench import Cancellation, Job
+from vmtest.matrix.complaints import KnownSplats
 from vmtest.matrix.job import run_kernel
+from vmtest.model.project import KnownSplat
 from vmtest.model.results import KernelResult, Outcome, Status
 from vmtest.runs.rows import RESULTS, read_results
 
@@ -129,6 +133,52 @@ def test_each_fault_at_each_stage_is_blamed_on_who_did_it(
     result = run_kernel(job_of(tmp_path))
     assert result.status is status, result
     assert reason in result.reason
+
+
+def knows(folder: Path, pattern: str, until: date | None = None) -> Job:
+    entry = KnownSplat(pattern, "issue 8", until=until)
+    return replace(job_of(folder), known_splats=KnownSplats((entry,), date(2026, 11, 29)))
+
+
+@pytest.mark.parametrize("pattern", ["net/core/sock.c:? sock_*", "WARNING in sock_it"])
+def test_a_known_complaint_is_noted_and_does_not_count(
+    pattern: str, world: World, tmp_path: Path
+) -> None:
+    world.at["k", "run"] = complains
+    result = run_kernel(knows(tmp_path, pattern))
+    assert (result.status, result.splats) == (Status.PASSED, ())
+    assert '1 known complaint(s) of the kernel (issue 8), the first: "WARNING' in result.note
+    (known,) = result.known_splats
+    assert (known.fingerprint, known.reason) == ("WARNING in sock_it", "issue 8")
+
+
+def test_another_complaint_beside_a_known_one_counts(world: World, tmp_path: Path) -> None:
+    def act(machine: FakeMachine) -> None:
+        complains(machine)
+        machine.says("BUG: scheduling while atomic: sh/7/0x00000002")
+
+    world.at["k", "run"] = act
+    result = run_kernel(knows(tmp_path, "WARNING in sock_it"))
+    assert (result.status, len(result.splats)) == (Status.SPLAT, 1)
+    assert result.fingerprints == ("scheduling while atomic",)
+
+
+def test_a_known_complaint_that_expired_counts_and_says_so(world: World, tmp_path: Path) -> None:
+    world.at["k", "run"] = complains
+    result = run_kernel(knows(tmp_path, "sock_it", date(2026, 11, 28)))
+    assert result.status is Status.SPLAT
+    assert result.reason.endswith("(known splat, expired 2026-11-28: issue 8)")
+
+
+def test_the_oops_of_a_known_complaint_is_known_with_it(world: World, tmp_path: Path) -> None:
+    def act(machine: FakeMachine) -> None:
+        machine.says("BUG: kernel NULL pointer dereference, address: 0000000000000008")
+        machine.says("Oops: 0002 [#1] PREEMPT SMP NOPTI")
+        machine.says("RIP: 0010:sock_it+0x12/0x80 [a_module]")
+
+    world.at["k", "run"] = act
+    result = run_kernel(knows(tmp_path, "NULL pointer dereference in sock_it [a_module]"))
+    assert (result.status, len(result.known_splats)) == (Status.PASSED, 2)
 
 
 @pytest.mark.parametrize(("stage", "act"), [(stage, act) for stage, act, _, _ in ENDS])

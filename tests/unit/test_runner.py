@@ -23,9 +23,9 @@ from vmtest.matrix.runner import Stop, run_matrix
 from vmtest.matrix.slots import slots
 from vmtest.model.events import Event, KernelFinished, KernelQueued, Note, Preparing
 from vmtest.model.kernels import Kernel, KernelImage, Resolved, RootImage
-from vmtest.model.project import Config
+from vmtest.model.project import Config, KnownSplat
 from vmtest.model.results import Matrix, Status
-from vmtest.model.versions import KernelVersion
+from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.runs.folder import RunFolder
 
 NAMES = ("a", "b", "c")
@@ -46,6 +46,7 @@ class Stage:
         self.at: dict[tuple[str, str], Callable[[], None]] = {}
         self.root: Callable[[], None] = lambda: None
         self.task: Callable[[KernelImage], Tests] = lambda image: Tests()
+        self.known_splats: tuple[KnownSplat, ...] = ()
         self.events: list[Event] = []
         self.saved: list[Matrix] = []
         (folder / "run").mkdir()
@@ -76,7 +77,7 @@ class Stage:
         warm: bool | None = False,
     ) -> Matrix:
         plan = Plan(
-            config=cast(Config, SimpleNamespace(archives={})),
+            config=cast(Config, SimpleNamespace(archives={}, known_splats=self.known_splats)),
             kernels=tuple(kernel_of(self.folder, name) for name in names),
             task=self.task,
             cache=self.folder / "cache",
@@ -125,6 +126,15 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 def statuses(matrix: Matrix) -> list[Status]:
     return [kernel.status for kernel in matrix.kernels]
+
+
+def test_a_known_splat_of_kernels_toml_holds_on_the_kernels_that_it_names(stage: Stage) -> None:
+    complains = "WARNING: CPU: 0 PID: 1 at net/core/sock.c:1 sock_it+0x1/0x2"
+    stage.world.at["a", "run"] = lambda machine: machine.says(complains)
+    stage.known_splats = (KnownSplat("sock_it", "issue 8", VersionRange.parse("<6.13")),)
+    assert stage.run(("a",)).kernels[0].status is Status.PASSED
+    stage.known_splats = (KnownSplat("sock_it", "issue 8", VersionRange.parse("<6.1")),)
+    assert stage.run(("a",)).kernels[0].status is Status.SPLAT
 
 
 def test_every_kernel_passes_and_the_table_has_the_order_of_the_plan(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""``vmtest known``: the known failures, and what the last run showed of them."""
+"""``vmtest known``: the known failures and complaints, and what the last run showed of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vmtest.cli import common, options
 from vmtest.cli.common import dump
 from vmtest.errors import UsageError
 from vmtest.model.kernels import ArchiveSpec, Kernel
-from vmtest.model.project import Config, KnownFailure
+from vmtest.model.project import Config, KnownFailure, KnownSplat
 from vmtest.model.results import Matrix
 from vmtest.model.text import printable
 from vmtest.model.versions import KernelVersion, VersionRange
@@ -27,7 +27,7 @@ from vmtest.runs.read import read_matrix
 from vmtest.suites import known as known_failures
 from vmtest.suites.payload import suites_root
 
-EXAMPLE = """List the known failures of kernels.toml, and how each did in the last run.
+EXAMPLE = """List the known failures and complaints of kernels.toml, and what the last run showed.
 
 The exit status is 1 if one of them has expired.
 
@@ -47,13 +47,18 @@ def known(
         matrix = _last_run(settings)
         today = utc_today()
         rows = [_row(entry, settings, matrix, today) for entry in settings.known_failures]
+        splats = [_splat_row(entry, settings, matrix, today) for entry in settings.known_splats]
         if as_json:
-            print(dump({"run": matrix.run if matrix else None, "known_failures": rows}))
-        elif rows:
-            _print_table(rows, matrix)
-        else:
-            common.say(f"{settings.file}: there is no [[known_failure]]")
-        expired = any(entry.expired(today) for entry in settings.known_failures)
+            run = matrix.run if matrix else None
+            print(dump({"run": run, "known_failures": rows, "known_splats": splats}))
+        if rows and not as_json:
+            _print_table("test", rows, matrix)
+        if splats and not as_json:
+            _print_table("pattern", splats, matrix)
+        if not (rows or splats or as_json):
+            common.say(f"{settings.file}: there is no [[known_failure]] and no [[known_splat]]")
+        entries = (*settings.known_failures, *settings.known_splats)
+        expired = any(entry.expired(today) for entry in entries)
         raise typer.Exit(EXPIRED if expired else 0)
 
 
@@ -72,21 +77,39 @@ def _row(
     for kernel in known_failures.concerned(entry, matrix) if matrix else ():
         tests = known_failures.tests_of(entry, kernel, root)
         seen[kernel.kernel] = dict(sorted(Counter(test.outcome.value for test in tests).items()))
+    return {"test": entry.test, **_said(entry, settings, matrix, today), "seen": seen}
+
+
+def _splat_row(
+    entry: KnownSplat, settings: Config, matrix: Matrix | None, today: date
+) -> dict[str, object]:
+    """What is known of ``entry``; ``seen`` has how often each kernel that ran complained so."""
+    seen = {}
+    for kernel in matrix.kernels if matrix else ():
+        if kernel.version and entry.concerns(KernelVersion.parse(kernel.version)):
+            known = [(one.text, one.fingerprint) for one in kernel.known_splats]
+            matched = [entry.matches(*one) for one in (*known, *kernel.complaints)]
+            seen[kernel.kernel] = {"seen": sum(matched)}
+    return {"pattern": entry.pattern, **_said(entry, settings, matrix, today), "seen": seen}
+
+
+def _said(
+    entry: KnownFailure | KnownSplat, settings: Config, matrix: Matrix | None, today: date
+) -> dict[str, object]:
+    """What kernels.toml says of ``entry``, and the kernels that it is about."""
     concerns, perhaps = _kernels(entry, settings.kernels, matrix)
     return {
-        "test": entry.test,
         "kernels": entry.kernels.text if entry.kernels else None,
         "reason": entry.reason,
         "until": str(entry.until) if entry.until else None,
         "expired": entry.expired(today),
         "concerns": concerns,
         "perhaps": perhaps,
-        "seen": seen,
     }
 
 
 def _kernels(
-    entry: KnownFailure, kernels: tuple[Kernel, ...], matrix: Matrix | None
+    entry: KnownFailure | KnownSplat, kernels: tuple[Kernel, ...], matrix: Matrix | None
 ) -> tuple[list[str], list[str]]:
     """The names of the ``kernels`` that ``entry`` is about, and of those that only an index tells.
 
@@ -124,12 +147,12 @@ def _concerns(kernels: VersionRange, kernel: Kernel) -> bool | None:
         return None
 
 
-def _print_table(rows: list[dict[str, object]], matrix: Matrix | None) -> None:
+def _print_table(key: str, rows: list[dict[str, object]], matrix: Matrix | None) -> None:
     table = Table(box=None, pad_edge=False)
-    for heading in ("test", "kernels", "until", "reason", matrix.run if matrix else "no run yet"):
+    for heading in (key, "kernels", "until", "reason", matrix.run if matrix else "no run yet"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        cells = (row["test"], _where(row), _until(row), row["reason"], _seen(row))
+        cells = (row[key], _where(row), _until(row), row["reason"], _seen(row))
         table.add_row(*(Text(printable(str(cell))) for cell in cells))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 

@@ -29,6 +29,7 @@ from vmtest.config.schema import (
     GuestTable,
     KernelTable,
     KnownFailureTable,
+    KnownSplatTable,
     ObjectTable,
     OciTable,
     PackageTable,
@@ -62,7 +63,7 @@ from vmtest.model.kernels import (
     PathSpec,
     TreeSpec,
 )
-from vmtest.model.project import Config, KnownFailure, ObjectFile
+from vmtest.model.project import Config, KnownFailure, KnownSplat, ObjectFile
 from vmtest.model.versions import unique
 
 
@@ -177,6 +178,10 @@ def _convert(parsed: FileTables, file: Path) -> Config:
         known_failures=tuple(
             KnownFailure(known.test, known.reason, known.kernels, known.until, known.strict)
             for known in parsed.known_failure
+        ),
+        known_splats=tuple(
+            KnownSplat(known.pattern, known.reason, known.kernels, known.until)
+            for known in parsed.known_splat
         ),
         defaults=Kernel(
             name="",
@@ -346,6 +351,8 @@ def _cross_check(parsed: FileTables, file: Path) -> Iterator[str]:
     yield from _repeated("suite tests", [str(suite.tests) for suite in parsed.suite], file)
     known = [f"{k.test} ({k.kernels.text if k.kernels else 'all'})" for k in parsed.known_failure]
     yield from _repeated("known_failure", known, file)
+    splats = [f"{k.pattern} ({k.kernels.text if k.kernels else 'all'})" for k in parsed.known_splat]
+    yield from _repeated("known_splat", splats, file)
     yield from wrong_roots(parsed.suite, file)
     names = {build.name for build in parsed.object}
     for wanted in parsed.suite:
@@ -395,7 +402,17 @@ _TABLES: Mapping[str, type[Strict]] = {
     "suite": SuiteTable,
     "object": ObjectTable,
     "known_failure": KnownFailureTable,
+    "known_splat": KnownSplatTable,
 }
+
+_LISTS = {
+    "kernel": "name",
+    "suite": "name",
+    "object": "name",
+    "known_failure": "test",
+    "known_splat": "pattern",
+}
+"""The tables of which there are many, and the key that tells one from the others."""
 
 
 def _explain(error: Any, data: Mapping[str, Any], file: Path) -> str:
@@ -429,12 +446,11 @@ def _place(
     first = location[0] if location else ""
     if first in _ARCHIVES and len(location) > 2:
         return f"[{first}.{location[1]}]", location[2:], _ARCHIVES[str(first)]
-    if first in ("kernel", "suite", "object", "known_failure") and len(location) > 2:
+    if first in _LISTS and len(location) > 2:
         number = location[1]
         assert isinstance(number, int)
         entry = data[str(first)][number]
-        key = "test" if first == "known_failure" else "name"
-        name = entry.get(key) if isinstance(entry, dict) else None
+        name = entry.get(_LISTS[str(first)]) if isinstance(entry, dict) else None
         label = f'{first} "{name}"' if isinstance(name, str) else f"[[{first}]] number {number + 1}"
         if location[2] == "tree" and len(location) > 3:
             return f"{label}: tree", location[3:], TreeTable

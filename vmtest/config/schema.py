@@ -100,6 +100,23 @@ def _reason(value: str) -> str:
     return value.strip()
 
 
+def _cause(value: str) -> str:
+    if not value.strip():
+        raise ValueError("says nothing; write why the kernel complains, best with a link")
+    return value.strip()
+
+
+def _splat_pattern(value: str) -> str:
+    if not value.strip(" *?"):
+        raise ValueError(
+            "matches every complaint; write a part of its text or of its fingerprint, for example "
+            "'WARNING in check_it'"
+        )
+    if not value.isprintable():
+        raise ValueError("has a line break or another control character; a complaint is one line")
+    return value.strip()
+
+
 def _date(value: object) -> object:
     if isinstance(value, str):
         try:
@@ -250,6 +267,8 @@ Range = Annotated[
 TestPattern = Annotated[str, AfterValidator(_test_pattern)]
 ProgramType = Annotated[str, AfterValidator(check_program_type)]
 Why = Annotated[str, AfterValidator(_reason)]
+Cause = Annotated[str, AfterValidator(_cause)]
+SplatPattern = Annotated[str, AfterValidator(_splat_pattern)]
 Card = Annotated[
     Network,
     BeforeValidator(_network),
@@ -443,6 +462,15 @@ class KnownFailureTable(Strict):
     strict: StrictBool = True
 
 
+class KnownSplatTable(Strict):
+    """``[[known_splat]]``: complaints of some kernels that do not count."""
+
+    pattern: SplatPattern
+    kernels: Range | None = None
+    reason: Cause
+    until: Day | None = None
+
+
 class FileTables(Strict):
     """The whole of kernels.toml."""
 
@@ -458,3 +486,4 @@ class FileTables(Strict):
     suite: list[SuiteTable] = []
     object: list[ObjectTable] = []
     known_failure: list[KnownFailureTable] = []
+    known_splat: list[KnownSplatTable] = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event as Flag
 from threading import Lock
 from typing import Protocol
 
 from vmtest.errors import Interrupted, SessionLost, VmtestError
+from vmtest.matrix.complaints import KnownSplats
 from vmtest.matrix.intact import Intact
 from vmtest.matrix.kept import Kept, Prepare, Wanted
 from vmtest.model.events import Booted, Booting, Event
@@ -56,7 +57,8 @@ class Task(Protocol):
 class Job:
     """Everything that running one kernel takes; ``directory`` exists and is its own.
 
-    ``snapshots`` is the cache with saved guests; None boots.
+    ``snapshots`` is the cache with saved guests; None boots.  ``known_splats`` are the complaints
+    of this kernel that do not count.
     """
 
     kernel: Kernel
@@ -68,6 +70,7 @@ class Job:
     vcpus: int
     note: str = ""
     snapshots: Path | None = None
+    known_splats: KnownSplats = field(default_factory=KnownSplats)
 
     @property
     def scale(self) -> Scale:

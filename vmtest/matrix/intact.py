@@ -17,7 +17,7 @@ from vmtest.errors import InfrastructureError
 from vmtest.host.seal import Damage, Entry, Files, inspect, stamp
 from vmtest.matrix.kept import Whole
 from vmtest.model.kernels import KernelImage, RootImage
-from vmtest.model.results import KernelResult, Status
+from vmtest.model.results import KernelResult, Status, with_complaints
 from vmtest.model.text import printable
 
 _UNREADABLE = re.compile(rb"SQUASHFS error: [^\r\n]{0,200}")
@@ -176,9 +176,9 @@ class Intact:
             loads=(),
             against=None,
             changes=(),
-            splats=(),
             exit_status=None,
         )
+        spoilt = with_complaints(spoilt, ())
         if found.entry is None:
             return spoilt
         try:

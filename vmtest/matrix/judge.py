@@ -12,6 +12,7 @@ from typing import Protocol
 
 from vmtest.errors import DeadlineExceeded, SessionLost, UnbootableKernel, os_words
 from vmtest.matrix.bench import Bench, Guest
+from vmtest.matrix.complaints import Complaints, note_of
 from vmtest.matrix.payload import install
 from vmtest.model.events import Preparing
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
@@ -84,18 +85,21 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Running) -> Ke
         status, reason = _unwritten(work, status, reason, error)
     if machine.console.panic and status is not Status.PANICKED:
         status, reason = Status.PANICKED, machine.cause_of_death()
-    boot, splats = guest.complaints
-    if status is Status.PASSED and splats:
-        status, reason = Status.SPLAT, f'the kernel complained: "{splats[0].text}"'
-    elif status is Status.PASSED and guest.reader.unseen:
+    boot, since = guest.complaints
+    complaints = bench.job.known_splats.sort(since)
+    if status is Status.PASSED and complaints.counting:
+        status, reason = Status.SPLAT, complaints.reason
+    elif status is Status.PASSED and guest.reader.unseen and not complaints.any:
         status, reason = Status.SPLAT, unseen(guest)
     return replace(
         result,
         status=status,
         reason=reason,
         tests=_reached(work.results(reason), status),
-        splats=_texts(splats),
-        note="; ".join(filter(None, (result.note, _of_the_boot(boot), *guest.reader.notes))),
+        splats=complaints.texts,
+        fingerprints=complaints.fingerprints,
+        known_splats=complaints.known,
+        note="; ".join(filter(None, (result.note, *_notes(guest, boot, complaints)))),
         console_tail=() if status in (Status.PASSED, Status.FAILED) else machine.console.tail,
         console_log=machine.spec.log.name,
     )
@@ -166,8 +170,8 @@ def _while(work: Running, what: str) -> str:
     return f"{what}; while {work.running} ran" if work.running else what
 
 
-def _texts(findings: Sequence[Finding]) -> tuple[str, ...]:
-    return tuple(finding.text for finding in findings)
+def _notes(guest: Guest, boot: Sequence[Finding], complaints: Complaints) -> tuple[str, ...]:
+    return (_of_the_boot(boot), note_of(complaints.known), *guest.reader.notes)
 
 
 def _of_the_boot(complaints: Sequence[Finding]) -> str:

@@ -23,6 +23,7 @@ from vmtest.errors import InfrastructureError, KernelUnavailable, SessionLost, V
 from vmtest.host import interrupt, seal
 from vmtest.kernels import Store, kconfig, source_for
 from vmtest.matrix.bench import Cancellation, Hold, Job
+from vmtest.matrix.complaints import KnownSplats
 from vmtest.matrix.intact import CacheDamaged
 from vmtest.matrix.job import base_result, broke, refused, run_kernel
 from vmtest.matrix.plan import Plan
@@ -42,7 +43,7 @@ from vmtest.model.events import (
 from vmtest.model.kernels import Kernel, KernelImage, RootImage
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Status
 from vmtest.rootfs.prepare import prepare_root
-from vmtest.runs.folder import utc_now
+from vmtest.runs.folder import utc_now, utc_today
 from vmtest.runs.rows import kept
 from vmtest.vm import accel
 from vmtest.vm.restore import where_saved
@@ -158,6 +159,7 @@ class _Runner:
                 part for part in (note, config_note, guest.note, self._mended(kernel)) if part
             ),
             snapshots=self._snapshots(kernel, image, guest, probe),
+            known_splats=KnownSplats.of(self.plan.config.known_splats, image.version, utc_today()),
         )
 
     def _snapshots(

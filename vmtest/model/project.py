@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -63,8 +64,27 @@ class ObjectFile:
     loading: Loading = field(default_factory=Loading)
 
 
+_SEARCHED = 1000  # characters of a complaint's text
+
+
+class _Known:
+    """What is known of kernels within ``kernels``, up to the last day ``until`` (UTC)."""
+
+    __slots__ = ()
+    kernels: VersionRange | None
+    until: date | None
+
+    def concerns(self, version: KernelVersion) -> bool:
+        """Whether it is about a kernel of ``version``."""
+        return self.kernels is None or version in self.kernels
+
+    def expired(self, today: date) -> bool:
+        """Whether it no longer counts on ``today``."""
+        return self.until is not None and today > self.until
+
+
 @dataclass(frozen=True, slots=True)
-class KnownFailure:
+class KnownFailure(_Known):
     """One ``[[known_failure]]``: tests that are expected to fail on kernels within ``kernels``.
 
     ``test`` is a pattern for pytest's node ids (``vmtest.guest.plugins.patterns``), ``until`` the
@@ -77,13 +97,26 @@ class KnownFailure:
     until: date | None = None
     strict: bool = True
 
-    def concerns(self, version: KernelVersion) -> bool:
-        """Whether it is about a kernel of ``version``."""
-        return self.kernels is None or version in self.kernels
 
-    def expired(self, today: date) -> bool:
-        """Whether it no longer counts on ``today``."""
-        return self.until is not None and today > self.until
+@dataclass(frozen=True, slots=True)
+class KnownSplat(_Known):
+    """One ``[[known_splat]]``: a complaint of kernels within ``kernels`` that does not count.
+
+    ``pattern`` stands anywhere in its text or its fingerprint (``vmtest.model.splats``), ``*`` for
+    any characters and ``?`` for one; ``until`` is the last day (UTC) on which it counts.
+    """
+
+    pattern: str
+    reason: str
+    kernels: VersionRange | None = None
+    until: date | None = None
+
+    def matches(self, text: str, fingerprint: str) -> bool:
+        """Whether a complaint is this one."""
+        parts = re.split(r"(\*+|\?)", self.pattern)
+        wild = {"*": ".*", "?": "."}
+        found = re.compile("".join(wild.get(part[:1]) or re.escape(part) for part in parts))
+        return bool(found.search(text[:_SEARCHED]) or found.search(fingerprint))
 
 
 def network_of(suites: Iterable[Suite]) -> Network:
@@ -104,6 +137,7 @@ class Config:
     guest: GuestSpec
     build: tuple[str, ...] | None
     known_failures: tuple[KnownFailure, ...] = ()
+    known_splats: tuple[KnownSplat, ...] = ()
     defaults: Kernel = field(default_factory=lambda: Kernel("", AptSpec("", "*")))
     """What ``[defaults]`` makes of a kernel that says nothing itself: no source, no name."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar
 
 from vmtest.model.loads import Change, LoadResult, LoadSet, Verdict
+from vmtest.model.splats import fingerprint
 
 SCHEMA = 1
 """Version of the schema of ``matrix.json``; raised when a reader would misread it."""
@@ -86,6 +87,15 @@ class TestResult:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownComplaint:
+    """A complaint of the kernel that does not count; ``reason`` is its entry's in kernels.toml."""
+
+    text: str
+    fingerprint: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class KernelResult:
     """One kernel of a matrix; ``reason`` says in a sentence why it is not PASSED.
 
@@ -99,7 +109,9 @@ class KernelResult:
     when all programs were asked for; ``libbpf`` is the version of the guest's libbpf, "" where
     that was not seen; ``start`` is warm when its guests were restored from a snapshot, cold when
     they booted, cold+warm when some did, "" where none came up; ``counts`` are the things for which
-    ``vmtest verify`` failed it, each with its number: ``reason`` begins with them.
+    ``vmtest verify`` failed it, each with its number: ``reason`` begins with them;
+    ``fingerprints`` has that of each of ``splats``, in their order; ``known_splats`` are the
+    complaints that do not count;
     ``console_log`` is the file in ``directory`` that ``console_tail`` is the end of.
     """
 
@@ -130,6 +142,15 @@ class KernelResult:
     programs: tuple[str, ...] = ()
     libbpf: str = ""
     counts: tuple[tuple[str, int], ...] = ()
+    fingerprints: tuple[str, ...] = ()
+    known_splats: tuple[KnownComplaint, ...] = ()
+
+    @property
+    def complaints(self) -> tuple[tuple[str, str], ...]:
+        """Text and fingerprint of each complaint that counts, also in a file of an older vmtest."""
+        if len(self.fingerprints) == len(self.splats):
+            return tuple(zip(self.splats, self.fingerprints, strict=True))
+        return tuple((text, fingerprint(text)) for text in self.splats)
 
     @property
     def came_to_something(self) -> bool:
@@ -150,6 +171,18 @@ class KernelResult:
     def count(self, *outcomes: Outcome) -> int:
         """How many tests ended in one of ``outcomes``."""
         return sum(test.outcome in outcomes for test in self.tests)
+
+
+def with_complaints(result: KernelResult, of: Iterable[KernelResult]) -> KernelResult:
+    """``result`` with the complaints of all of ``of``, in their order, and no others."""
+    each = tuple(of)
+    complaints = [complaint for one in each for complaint in one.complaints]
+    return replace(
+        result,
+        splats=tuple(text for text, _ in complaints),
+        fingerprints=tuple(found for _, found in complaints),
+        known_splats=tuple(known for one in each for known in one.known_splats),
+    )
 
 
 def counted(counts: Sequence[tuple[str, int]]) -> str:

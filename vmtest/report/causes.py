@@ -1,7 +1,8 @@
 """What went wrong, told once: failures that have the same cause are one.  Pure.
 
 Two failures have the same cause when they are in the same place and say the same, once
-addresses, times, the kernel's own release and the test's own parameters are masked.
+addresses, times, the kernel's own release and the test's own parameters are masked.  Complaints
+of kernels have the same cause when they have the same fingerprint.
 """
 
 from __future__ import annotations
@@ -219,17 +220,17 @@ def _plain(word: str) -> bool:
 
 def _of_the_kernel(groups: dict[_Key, _Group], kernel: KernelResult) -> None:
     """What a kernel as a whole has to say: its complaints, and its reason."""
-    for splat in unique(one_line(splat.partition("\n")[0], 1000) for splat in kernel.splats):
-        _add_kernel(groups, kernel, splat, Line("SPLAT", tone_of(Status.SPLAT)))
+    mark = Line("SPLAT", tone_of(Status.SPLAT))
+    for text, fingerprint in kernel.complaints:
+        group = _Group(mark, one_line(text.partition("\n")[0], 1000), "")
+        _into(groups, ("kernel", mark.text, fingerprint), group, kernel)
     told = kernel.status is Status.SPLAT and kernel.splats
     if kernel.status not in (*WELL, Status.FAILED) and not told:
         _add_kernel(groups, kernel, kernel.reason or kernel.status.value)
 
 
-def _add_kernel(
-    groups: dict[_Key, _Group], kernel: KernelResult, message: str, mark: Line | None = None
-) -> None:
-    mark = mark or Line(kernel.status.value, tone_of(kernel.status))
+def _add_kernel(groups: dict[_Key, _Group], kernel: KernelResult, message: str) -> None:
+    mark = Line(kernel.status.value, tone_of(kernel.status))
     key = ("kernel", mark.text, mask(message, (kernel.kernel, *_own_words(kernel))))
     _into(groups, key, _Group(mark, one_line(message, 1000), ""), kernel)
 

@@ -179,12 +179,13 @@ def _kernel(kernel: KernelResult) -> str:
         parts.append(f"\n{code(kernel.reason, 2000)}\n")
     if kernel.note:
         parts.append(f"\nNote: {code(kernel.note, 2000)}\n")
-    for splat in kernel.splats[:_SPLATS]:
+    for splat, fingerprint in kernel.complaints[:_SPLATS]:
         lines = printable(splat).strip("\n").split("\n")
         left_out = max(0, len(lines) - _SPLAT_LINES)
         more = [f"... {counted(left_out, 'more line')}"] if left_out else []
         shown = [line[:500] for line in lines[:_SPLAT_LINES]]
         parts.append(f"\nThe kernel complained:\n{_fence([*shown, *more])}")
+        parts.append(f"\nIts fingerprint: {code(fingerprint, 300)}\n")
     if len(kernel.splats) > _SPLATS:
         parts.append(f"\n... and {counted(len(kernel.splats) - _SPLATS, 'more complaint')}\n")
     if kernel.console_tail and kernel.status not in tables.WELL:

@@ -19,6 +19,7 @@ from vmtest.model.results import (
     Status,
     TestResult,
     counted,
+    with_complaints,
 )
 from vmtest.model.versions import unique
 
@@ -137,7 +138,7 @@ def _kernel(parts: Sequence[tuple[str, KernelResult]], suites: Sequence[str]) ->
     gravest = min(results, key=lambda result: _SEVERITY.index(result.status))
     counts = _counts(results)
     others = (result.reason for result in results if not result.counts)
-    return replace(
+    together = replace(
         gravest,
         version=_agreed(parts, "version"),
         release=_agreed(parts, "release"),
@@ -152,12 +153,12 @@ def _kernel(parts: Sequence[tuple[str, KernelResult]], suites: Sequence[str]) ->
         boot_seconds=max(r.boot_seconds for r in results),
         duration=sum(r.duration for r in results),
         factor=max(r.factor for r in results),
-        splats=tuple(splat for r in results for splat in r.splats),
         gate=any(r.gate for r in results),
         objects=_objects(parts),
         loads=_loads(parts),
         changes=tuple(dict.fromkeys(change for r in results for change in r.changes)),
     )
+    return with_complaints(together, results)
 
 
 def _counts(results: Sequence[KernelResult]) -> tuple[tuple[str, int], ...]:

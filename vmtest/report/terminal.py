@@ -434,13 +434,14 @@ def _kernel(kernel: KernelResult, where: Where) -> Iterable[RenderableType]:
             yield Text(f"  lost: {one_line(test.test, 1000)}", STYLE[Tone.BAD])
     if kernel.note:
         yield Text(f"  note: {one_line(kernel.note, 1000)}")
-    for splat in kernel.splats[:_SPLATS]:
+    for splat, fingerprint in kernel.complaints[:_SPLATS]:
         yield Text("  the kernel complained:", STYLE[Tone.WARN])
         lines = printable(splat).strip("\n").split("\n")
         yield from _quoted([line[:500] for line in lines[:_SPLAT_LINES]], 0)
         if len(lines) > _SPLAT_LINES:
             more = counted(len(lines) - _SPLAT_LINES, "more line")
             yield Text(f"      ... {more}", STYLE[Tone.QUIET])
+        yield Text(f"  its fingerprint: {one_line(fingerprint, 300)}", STYLE[Tone.QUIET])
     if len(kernel.splats) > _SPLATS:
         more = counted(len(kernel.splats) - _SPLATS, "more complaint")
         yield Text(f"  {more} of the kernel", STYLE[Tone.WARN])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from vmtest.errors import VmtestError, os_words
-from vmtest.model.results import KernelResult, Outcome, Status, TestResult
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult, with_complaints
 
 _DEATHS = (Status.PANICKED, Status.TIMED_OUT, Status.LOST)
 
@@ -69,16 +69,16 @@ def joined(deaths: Sequence[KernelResult], last: KernelResult) -> KernelResult:
     more = "" if len(deaths) == 1 else f"; {len(deaths)} guests ended so"
     cancelled = last.status is Status.CANCELLED
     notes = dict.fromkeys(one.note for one in all_of_them if one.note)
-    return replace(
+    together = replace(
         last,
         status=Status.CANCELLED if cancelled else first.status,
         reason=f"{first.reason}{more}; in a fresh guest the rest: {rest}",
         tests=(*ended(deaths), *last.tests),
-        splats=tuple(splat for one in all_of_them for splat in one.splats),
         note="; ".join(notes),
         console_tail=first.console_tail,
         console_log=first.console_log,
     )
+    return with_complaints(together, all_of_them)
 
 
 def without_guest(
@@ -88,4 +88,5 @@ def without_guest(
     last = deaths[-1]
     left = tuple(test for test in last.tests if test.outcome is Outcome.NOT_RUN)
     status, why = (Status.CANCELLED, "interrupted") if cancelled else (Status.INFRA_ERROR, why)
-    return joined(deaths, replace(last, status=status, reason=why, tests=left, splats=(), note=""))
+    none = replace(last, status=status, reason=why, tests=left, note="")
+    return joined(deaths, with_complaints(none, ()))

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from vmtest.errors import VmtestError, os_words
 from vmtest.matrix.judge import count_bad, count_unproven
-from vmtest.model.results import KernelResult, Outcome, Status, TestResult
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult, with_complaints
 from vmtest.runs.rows import unfinished
 
 _WORST_FIRST = (
@@ -88,7 +88,8 @@ def run(
         except (VmtestError, OSError) as error:
             words = os_words(error) if isinstance(error, OSError) else str(error)
             status = Status.CANCELLED if cancelled() else Status.INFRA_ERROR
-            one = replace(first, status=status, reason=words, tests=(), note="", splats=())
+            one = replace(first, status=status, reason=words, tests=(), note="")
+            one = with_complaints(one, ())
         one = _with_all(one, [(test, suites[test]) for test in group.tests])
         ends.append((group.name, one))
         done = (*done, *one.tests)
@@ -134,16 +135,16 @@ def _joined(
     if any(test.outcome.bad for test in tests) and status in (*_FINE, Status.INFRA_ERROR):
         status = Status.FAILED
     notes = dict.fromkeys(note for _, one in ends for note in (one.note,) if note)
-    return replace(
+    together = replace(
         ends[-1][1],
         status=status,
         reason=_reason(status, others, tests),
         tests=tests,
-        splats=tuple(splat for one in (first, *(o for _, o in ends)) for splat in one.splats),
         note="; ".join((*notes, costs)),
         console_tail=worst.console_tail,
         console_log=worst.console_log,
     )
+    return with_complaints(together, (first, *(one for _, one in ends)))
 
 
 def _reason(

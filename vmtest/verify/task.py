@@ -24,19 +24,21 @@ from vmtest.host.files import Files
 from vmtest.host.write import LimitedLog
 from vmtest.kernels.modules import module_with
 from vmtest.matrix.bench import Bench, Guest
+from vmtest.matrix.complaints import Complaints, note_of
 from vmtest.matrix.judge import unseen
 from vmtest.matrix.payload import Installed, install
 from vmtest.model.events import LoadFinished, LoadStarted, Preparing
 from vmtest.model.kernels import KernelImage
 from vmtest.model.loads import LoadResult, LoadSet, Verdict
 from vmtest.model.results import KernelResult, Status
+from vmtest.model.versions import unique
 from vmtest.verify.ahead import LoaderAhead, Ready, parted, put_objects
 from vmtest.verify.baseline import Rules, judge
 from vmtest.verify.features import Features
 from vmtest.verify.libraries import across, digests, side_by_side
 from vmtest.verify.objects import OBJECT_LIMIT, Given, Load, pack_objects
 from vmtest.verify.process import LOG, End, LoaderProcess, LoaderStuck, Order, Record, Wanted, Watch
-from vmtest.vm.console import Sign
+from vmtest.vm.console import Finding, Sign
 from vmtest.vm.deadlines import within
 from vmtest.vm.session import Stream
 
@@ -84,8 +86,9 @@ class VerifyTask:
         crashed = [load.label for load in record.loads if load.verdict is Verdict.KERNEL_CRASHED]
         if status is Status.PASSED and crashed:
             status, reason = Status.PANICKED, f"{', '.join(crashed)} crashed the kernel"
-        if status is Status.PASSED and boots.splats:
-            status, reason = Status.SPLAT, f'the kernel complained: "{boots.splats[0]}"'
+        complaints = boots.complaints
+        if status is Status.PASSED and complaints.counting:
+            status, reason = Status.SPLAT, complaints.reason
         result = replace(
             result,
             status=status,
@@ -95,8 +98,10 @@ class VerifyTask:
             against=others if self.load.against else None,
             libbpf=", ".join(versions) or loader.libbpf,
             programs=() if order.whole else order.programs,
-            splats=tuple(boots.splats),
-            note="; ".join(filter(None, (result.note, *dict.fromkeys(boots.notes), *loader.notes))),
+            splats=complaints.texts,
+            fingerprints=complaints.fingerprints,
+            known_splats=complaints.known,
+            note="; ".join(filter(None, (result.note, *boots.notes, *loader.notes))),
             console_tail=() if status is Status.PASSED else bench.console_tail,
             console_log=bench.console_log,
         )
@@ -110,13 +115,13 @@ class VerifyTask:
 class _Boots:
     """The boots of one kernel.
 
-    ``splats`` are the complaints in all of them, ``notes`` what is to be said of how they
-    were read, ``end`` status and reason of what happened behind the last load.
+    ``complaints`` are those in all of them, ``notes`` what is to be said of these and of how they
+    were read, each once, ``end`` status and reason of what happened behind the last load.
     """
 
     def __init__(self, bench: Bench, load: Load, loader: LoaderProcess, log: IO[bytes]) -> None:
-        self.splats: list[str] = []
-        self.notes: list[str] = []
+        self.complaints = Complaints()
+        self._notes: list[str] = []
         self.end = Status.PASSED, ""
         self._bench = bench
         self._load = load
@@ -125,6 +130,11 @@ class _Boots:
         self._installed = False
         self._ready: Stream | None = None
         self._ahead = self._prepares() if bench.keeps else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to say of the complaints that are known, and of the kernels' logs."""
+        return unique((note_of(self.complaints.known), *self._notes))
 
     def _prepares(self) -> LoaderAhead:
         """What a guest of the next run can have before its objects are there."""
@@ -183,10 +193,10 @@ class _Boots:
             self._blame(Verdict.KERNEL_CRASHED if dead else Verdict.LOADER_CRASHED, cause)
         finally:
             _, complaints = guest.complaints
-            self.splats += [finding.text for finding in complaints]
             if not complaints and guest.reader.unseen:
-                self.splats.append(unseen(guest))
-            self.notes += guest.reader.notes
+                complaints = (Finding(Sign.SPLAT, unseen(guest), 0.0),)
+            self.complaints += bench.job.known_splats.sort(complaints)
+            self._notes += guest.reader.notes
 
     def _end(self, guest: Guest) -> None:
         """After the last load: where programs and maps are freed."""
@@ -245,7 +255,8 @@ class _Boots:
         except DeadlineExceeded as error:
             self._blame(Verdict.TIMED_OUT, f"the guest does not answer after it: {error}")
             return False
-        splats = machine.findings(Sign.SPLAT)[complaints:]
+        known = self._bench.job.known_splats
+        splats = known.sort(machine.findings(Sign.SPLAT)[complaints:]).counting
         if end is End.KILLED:
             self._blame(Verdict.TIMED_OUT, self._loader.overtime)
         elif splats:

@@ -12,10 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
+
+from vmtest.model.splats import continues, fingerprint, has_place, place_in
 
 TAIL = 30
 """How many of the last lines are kept for reports."""
@@ -27,6 +29,8 @@ _LONGEST = 1 << 16
 """Bytes after which a line without an end is taken as one."""
 _OVERLAP = 1 << 10
 _LONGEST_SHOWN = 1000
+_LINES_BEHIND = 300
+"""Lines behind a complaint in which its function is looked for: lockdep is verbose."""
 
 _STAMP = r"\[\s*(\d+\.{decimals})\](?:\[\s*[TC]?\d+\])?\s?"
 _TIMESTAMP = re.compile(r"^(?:<\d+>)?" + _STAMP.format(decimals=r"\d+"))
@@ -71,13 +75,59 @@ class Finding:
     """A message that matters: what it means, its text, seconds since the machine started.
 
     ``stamp`` is the kernel's own time as it prints it (``10.876474``): the same on the
-    console and in the kernel's log.
+    console and in the kernel's log.  ``place`` is the function of a complaint, with its module,
+    where the lines behind it say so (``vmtest.model.splats``).
     """
 
     sign: Sign
     text: str
     seconds: float
     stamp: str = ""
+    place: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """What a complaint is on whatever kernel."""
+        return fingerprint(self.text, self.place)
+
+
+class Findings:
+    """What was found in a log, by its sign, oldest first; the first thousand of each."""
+
+    def __init__(self) -> None:
+        self._of: dict[Sign, list[Finding]] = {sign: [] for sign in Sign}
+        self._waiting: list[int] = []  # complaints whose place the next lines may tell
+        self._left = 0
+
+    def add(self, finding: Finding) -> None:
+        """Keep ``finding``."""
+        found = self._of[finding.sign]
+        if len(found) >= MOST_FINDINGS:
+            return
+        if finding.sign is Sign.SPLAT:
+            if not (found and continues(finding.text, found[-1].text)):
+                self._waiting.clear()
+            if not has_place(finding.text):
+                self._waiting.append(len(found))
+            self._left = _LINES_BEHIND
+        found.append(finding)
+
+    def behind(self, text: str) -> None:
+        """Take a line of the kernel's that is no finding: it may tell the last one's place."""
+        if not self._waiting:
+            return
+        self._left -= 1
+        place = place_in(text)
+        if place:
+            splats = self._of[Sign.SPLAT]
+            for number in self._waiting:
+                splats[number] = replace(splats[number], place=place)
+        if place or not self._left:
+            self._waiting.clear()
+
+    def of(self, sign: Sign) -> list[Finding]:
+        """All of ``sign`` so far."""
+        return list(self._of[sign])
 
 
 def clean(line: str) -> str:
@@ -171,7 +221,7 @@ class ConsoleLog:
         self._on_panic = on_panic
         self._lock = threading.Lock()
         self._tail: deque[str] = deque(maxlen=TAIL)
-        self._findings: dict[Sign, list[Finding]] = {sign: [] for sign in Sign}
+        self._findings = Findings()
         self._lines = Lines()
         self._started = self.last_activity = time.monotonic()
 
@@ -193,13 +243,13 @@ class ConsoleLog:
             if line:
                 self._tail.append(line[:_LONGEST_SHOWN])
             if found is None:
+                for _, text in _kernels(line):
+                    self._findings.behind(text)
                 return
             sign, stamp, text = found
-            known = len(self._findings[sign])
-            if known < MOST_FINDINGS:
-                seconds = time.monotonic() - self._started
-                self._findings[sign].append(Finding(sign, text, seconds, stamp))
-        if sign is Sign.PANIC and known == 0:
+            first = not self._findings.of(sign)
+            self._findings.add(Finding(sign, text, time.monotonic() - self._started, stamp))
+        if sign is Sign.PANIC and first:
             self._on_panic()
 
     @property
@@ -211,7 +261,7 @@ class ConsoleLog:
     def findings(self, sign: Sign) -> list[Finding]:
         """All findings of ``sign`` so far, oldest first."""
         with self._lock:
-            return list(self._findings[sign])
+            return self._findings.of(sign)
 
     @property
     def panic(self) -> Finding | None:

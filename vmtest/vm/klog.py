@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vmtest.errors import DeadlineExceeded, SessionLost, VmtestError
-from vmtest.vm.console import MOST_FINDINGS, Finding, Lines, Sign, clean, sign_of
+from vmtest.vm.console import Finding, Findings, Lines, Sign, clean, sign_of
 from vmtest.vm.session import Check, Session, Stream
 
 UP = "vmtest: the guest is up"
@@ -128,7 +128,7 @@ class KernelLog:
         self._lines = Lines()
         self._next: int | None = None
         self._marks: set[str] = set()
-        self._findings: dict[Sign, list[Finding]] = {sign: [] for sign in Sign}
+        self._findings = Findings()
         self._file: BinaryIO | None = None
         self._room = FILE_LIMIT
         with suppress(OSError):  # a full disk must not stop the reading
@@ -169,10 +169,11 @@ class KernelLog:
                 self.lost = 0  # what the boot overwrote is nobody's
             for line in record.text.split("\n"):
                 sign = sign_of(line)
-                if sign is not None and len(self._findings[sign]) < MOST_FINDINGS:
-                    seconds = time.monotonic() - self._started
-                    finding = Finding(sign, clean(line), seconds, record.stamp)
-                    self._findings[sign].append(finding)
+                if sign is None:
+                    self._findings.behind(clean(line))
+                    continue
+                seconds = time.monotonic() - self._started
+                self._findings.add(Finding(sign, clean(line), seconds, record.stamp))
         self._write(record, gap)
 
     def _write(self, record: Record, gap: int) -> None:
@@ -194,7 +195,7 @@ class KernelLog:
     def findings(self, sign: Sign) -> list[Finding]:
         """All findings of ``sign`` so far, oldest first."""
         with self.changed:
-            return list(self._findings[sign])
+            return self._findings.of(sign)
 
     def read_to(self, word: str) -> bool:
         """Whether the mark ``word`` has come, and so everything before it."""

@@ -220,7 +220,9 @@ def _card(cause: Cause, matrix: Matrix, memory: Memory, of: Outcomes) -> Card:
         log = cause.loads[0][1].log
     else:
         of_splat = (
-            text for text in kernel.splats if one_line(text).startswith(cause.message[:150])
+            f"{text}\n(fingerprint: {fingerprint})"
+            for text, fingerprint in kernel.complaints
+            if one_line(text).startswith(cause.message[:150])
         )
         tail = "\n".join(consoles.tail(kernel.console_tail, _CONSOLE).lines)
         details = _quoted(next(of_splat, tail), _CONSOLE)
