@@ -426,6 +426,24 @@ def test_the_same_known_failure_twice_is_refused() -> None:
     assert 'known_failure "test_net.py::test_v6_* (>=5.10,<5.15)" stands 2 times' in said
 
 
+def test_a_boot_that_failed_is_tried_again_once_unless_kernels_toml_says_otherwise() -> None:
+    def retries(text: str) -> int:
+        return config(text).kernels[0].retries
+
+    assert retries(MINIMAL) == 1
+    defaults = MINIMAL.replace("[apt.debian]", "[defaults]\nretries = 0\n[apt.debian]")
+    assert retries(defaults) == 0 and config(defaults).defaults.retries == 0
+    assert retries(defaults.replace("[[kernel]]", "[[kernel]]\nretries = 3", 1)) == 3
+
+
+@pytest.mark.parametrize("value", ["-1", "11", "true", '"1"', "1.5"])
+def test_a_wrong_number_of_retries_is_refused(value: str) -> None:
+    (said,) = problems(
+        MINIMAL.replace("[apt.debian]", f"[defaults]\nretries = {value}\n[apt.debian]")
+    )
+    assert said.startswith("kernels.toml: [defaults]: retries = ")
+
+
 SPLAT = """
 [[known_splat]]
 pattern = "WARNING in check_*"

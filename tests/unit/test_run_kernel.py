@@ -15,6 +15,7 @@ from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, Se
 from vmtest.matrix.bench import Cancellation, Job
 from vmtest.matrix.complaints import KnownSplats
 from vmtest.matrix.job import run_kernel
+from vmtest.model.events import Booting, Event, Note
 from vmtest.model.project import KnownSplat
 from vmtest.model.results import KernelResult, Outcome, Status
 from vmtest.runs.rows import RESULTS, read_results
@@ -179,6 +180,73 @@ def test_the_oops_of_a_known_complaint_is_known_with_it(world: World, tmp_path: 
     world.at["k", "run"] = act
     result = run_kernel(knows(tmp_path, "NULL pointer dereference in sock_it [a_module]"))
     assert (result.status, len(result.known_splats)) == (Status.PASSED, 2)
+
+
+class Boots:
+    """The first boots fail, as many as there are ``acts``."""
+
+    def __init__(self, *acts: Act) -> None:
+        self.acts = list(acts)
+
+    def __call__(self, machine: FakeMachine) -> None:
+        if self.acts:
+            self.acts.pop(0)(machine)
+
+
+def retried(folder: Path, retries: int) -> Job:
+    job = job_of(folder)
+    return replace(job, kernel=replace(job.kernel, retries=retries))
+
+
+@pytest.mark.parametrize("act", [panics, leaves, FakeMachine.dies, raises(LATE)])
+def test_a_boot_that_failed_is_tried_again_and_told(act: Act, world: World, tmp_path: Path) -> None:
+    world.at["k", "boot"] = Boots(act)
+    events: list[Event] = []
+    result = run_kernel(retried(tmp_path, 1), events.append)
+    assert result.status is Status.PASSED
+    assert result.note.startswith("a boot failed and the kernel was booted again: k: ")
+    assert f"see {tmp_path / 'run' / 'k' / 'console.log'}" in result.note
+    assert [event.attempt for event in events if isinstance(event, Booting)] == [1, 2]
+    assert any(
+        "is booted again (1 of 1)" in event.text for event in events if isinstance(event, Note)
+    )
+    assert world.started == world.ended == ["k", "k"] and world.most_alive == 1
+
+
+def test_each_retry_has_logs_of_its_own(world: World, tmp_path: Path) -> None:
+    logs: list[str] = []
+    world.at["k", "start"] = lambda machine: logs.append(machine.spec.log.name)
+    world.at["k", "boot"] = Boots(panics, panics)
+    assert run_kernel(retried(tmp_path, 2)).status is Status.PASSED
+    assert logs == ["console.log", "console-2.log", "console-3.log"]
+
+
+def test_a_kernel_whose_every_boot_fails_says_why_the_last_did(
+    world: World, tmp_path: Path
+) -> None:
+    world.at["k", "boot"] = Boots(panics, leaves)
+    result = run_kernel(retried(tmp_path, 1))
+    assert result.status is Status.BOOT_FAILED
+    assert "no SSH session" in result.reason and "kernel panicked" in result.note
+
+
+def test_without_retries_a_boot_that_failed_stands(world: World, tmp_path: Path) -> None:
+    world.at["k", "boot"] = Boots(panics)
+    result = run_kernel(retried(tmp_path, 0))
+    assert (result.status, result.note, world.started) == (Status.BOOT_FAILED, "", ["k"])
+
+
+def test_an_interrupt_while_it_boots_is_not_tried_again(world: World, tmp_path: Path) -> None:
+    cancellation = Cancellation()
+    world.at["k", "boot"] = lambda machine: cancellation.cancel()
+    result = run_kernel(retried(tmp_path, 3), cancellation=cancellation)
+    assert (result.status, world.started) == (Status.CANCELLED, ["k"])
+
+
+def test_what_happens_after_the_boot_is_not_tried_again(world: World, tmp_path: Path) -> None:
+    world.at["k", "run"] = panics
+    result = run_kernel(retried(tmp_path, 3))
+    assert (result.status, world.started) == (Status.PANICKED, ["k"])
 
 
 @pytest.mark.parametrize(("stage", "act"), [(stage, act) for stage, act, _, _ in ENDS])

@@ -308,7 +308,7 @@ def test_a_kernel_complaint_under_passing_tests_is_no_pass(project: Callable[...
 
 
 def test_a_kernel_that_panics_at_boot_is_no_test_failure(project: Callable[..., Path]) -> None:
-    folder = project("def test_a():\n    pass\n", 'cmdline = ["rdinit=/bin/busybox"]')
+    folder = project("def test_a():\n    pass\n", 'cmdline = ["rdinit=/bin/busybox"]\nretries = 0')
     said = vmtest("run", cwd=folder)
     ends(said, 3, "BOOT_FAILED", "Attempted to kill init", "console.log")
     section = said.out[said.out.index("BOOT_FAILED 6.12") :].split("\n\n")[0]
@@ -318,7 +318,7 @@ def test_a_kernel_that_panics_at_boot_is_no_test_failure(project: Callable[..., 
 def test_a_kernel_that_hangs_at_boot_is_no_test_failure(project: Callable[..., Path]) -> None:
     folder = project(
         "def test_a():\n    pass\n",
-        'cmdline = ["boot_delay=10000", "lpj=100000000"]\nboot_timeout = "5s"',
+        'cmdline = ["boot_delay=10000", "lpj=100000000"]\nboot_timeout = "5s"\nretries = 0',
     )
     ends(vmtest("run", cwd=folder), 3, "BOOT_FAILED", "no SSH session", "last console line")
 

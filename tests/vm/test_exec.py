@@ -169,7 +169,7 @@ def test_a_program_that_the_guest_has_not_is_explained(bare: Make) -> None:
 
 
 def test_a_kernel_that_does_not_boot_is_125(bare: Make) -> None:
-    folder = bare('cmdline = ["rdinit=/bin/busybox"]')
+    folder = bare('cmdline = ["rdinit=/bin/busybox"]\nretries = 0')
     ends(vmtest("exec", "true", cwd=folder), 125, "BOOT_FAILED", "Attempted to kill init")
 
 

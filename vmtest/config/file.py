@@ -193,6 +193,7 @@ def _convert(parsed: FileTables, file: Path) -> Config:
                 silence=parsed.defaults.silence_timeout,
                 total=parsed.defaults.suite_timeout,
             ),
+            retries=parsed.defaults.retries,
         ),
     )
 
@@ -279,6 +280,7 @@ def _kernel(kernel: KernelTable, defaults: DefaultsTable, base: Path) -> Kernel:
             total=chosen("suite_timeout"),
         ),
         cmdline=tuple(kernel.cmdline),
+        retries=chosen("retries"),
     )
 
 

@@ -282,6 +282,7 @@ Image = Annotated[str, AfterValidator(_image)]
 Regex = Annotated[str, AfterValidator(_regex)]
 Component = Annotated[str, AfterValidator(_component)]
 Architectures = Annotated[list[str], BeforeValidator(_architectures)]
+Retries = Annotated[StrictInt, Field(ge=0, le=10)]
 Day = Annotated[date, BeforeValidator(_date)]
 Libbpf = Annotated[
     list[str],
@@ -309,6 +310,7 @@ class DefaultsTable(Strict):
     boot_timeout: Duration = 30.0
     suite_timeout: Duration = 300.0
     silence_timeout: Duration = 60.0
+    retries: Retries = 1
 
 
 class GuestTable(Strict):
@@ -401,6 +403,7 @@ class KernelTable(Strict):
     boot_timeout: Duration | None = None
     suite_timeout: Duration | None = None
     silence_timeout: Duration | None = None
+    retries: Retries | None = None
 
 
 class SuiteTable(Strict):

@@ -11,11 +11,11 @@ from threading import Event as Flag
 from threading import Lock
 from typing import Protocol
 
-from vmtest.errors import Interrupted, SessionLost, VmtestError
+from vmtest.errors import BootError, Interrupted, SessionLost, VmtestError
 from vmtest.matrix.complaints import KnownSplats
 from vmtest.matrix.intact import Intact
 from vmtest.matrix.kept import Kept, Prepare, Wanted
-from vmtest.model.events import Booted, Booting, Event
+from vmtest.model.events import Booted, Booting, Event, Note
 from vmtest.model.kernels import Kernel, KernelImage, Limits, Network, RootImage
 from vmtest.model.results import KernelResult, Status
 from vmtest.vm.accel import Probe
@@ -142,7 +142,8 @@ class Bench:
 
     ``boot_seconds`` is what the first boot took to its session (0.0 before),
     ``console_tail`` the last machine's last lines and ``console_log`` the name of the file that
-    has all of them, ``intact`` watches over the files.
+    has all of them, ``intact`` watches over the files,
+    ``failed_boots`` says why boots failed that were tried again.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class Bench:
         self.console_log = "console.log"
         self.intact = Intact(job.image, job.root, None if kept is None else kept.whole)
         self.snapshots = Snapshots(job.snapshots)
+        self.failed_boots: list[str] = []
         self._starts: set[str] = set()
         self._boots = 0
         self._cancellation = cancellation
@@ -194,31 +196,19 @@ class Bench:
 
         ``prepare`` is what may be done in it before it is needed, where guests wait.
 
-        The first guest's logs are ``console.log`` and ``dmesg.log``, the second's
+        A boot that fails is tried again, as often as the kernel's ``retries`` say.
+
+        The first boot's logs are ``console.log`` and ``dmesg.log``, the second's
         ``console-2.log`` and ``dmesg-2.log``.
         """
         job = self.job
-        self._boots += 1
-        number = "" if self._boots == 1 else f"-{self._boots}"
-        spec = MachineSpec(
-            image=job.image,
-            root=job.root,
-            probe=job.probe,
-            log=job.directory / f"console{number}.log",
-            memory_mib=job.kernel.memory_mib,
-            cpus=job.kernel.cpus,
-            cmdline=job.kernel.cmdline,
-            network=network,
-        )
-        limits = job.scale.apply(job.kernel.limits)
         with ExitStack() as stack:
-            self.emit(Booting(job.kernel.name, self._boots))
-            wanted = Wanted(spec, limits.boot, job.scale.factor, limits.silence, prepare)
-            guest, prepared = self._started(wanted, stack)
+            guest, prepared = self._up(network, prepare, stack)
             machine, session = guest.machine, guest.session
             self._starts.add("warm" if guest.warm else "cold")
             self.intact.watch(self.snapshots.used)
-            log = KernelLog(job.directory / f"dmesg{number}.log")
+            limits = job.scale.apply(job.kernel.limits)
+            log = KernelLog(job.directory / f"dmesg{self._number}.log")
             machine.log = log
             reader = LogReader(session, log)
             stack.callback(reader.join)
@@ -232,6 +222,49 @@ class Bench:
             booting = machine.console.findings(Sign.SPLAT)
             booted = max((float(finding.stamp) for finding in booting), default=0.0)
             yield Guest(machine, session, limits, reader, booted, prepared)
+
+    @property
+    def _number(self) -> str:
+        """What the names of this boot's logs have more than those of the first."""
+        return "" if self._boots == 1 else f"-{self._boots}"
+
+    def _up(
+        self, network: Network, prepare: Prepare | None, stack: ExitStack
+    ) -> tuple[Started, object]:
+        """A guest, by the first boot that does not fail; raises what the last one raised."""
+        retries, failed = self.job.kernel.retries, 0
+        while True:
+            try:
+                with ExitStack() as attempt:
+                    found = self._one_boot(network, prepare, attempt)
+                    stack.enter_context(attempt.pop_all())
+                    return found
+            except BootError as error:
+                failed += 1
+                if failed > retries or self.cancelled:
+                    raise
+                self.failed_boots.append(str(error))
+                self.emit(Note(f"{error}; the kernel is booted again ({failed} of {retries})"))
+
+    def _one_boot(
+        self, network: Network, prepare: Prepare | None, stack: ExitStack
+    ) -> tuple[Started, object]:
+        job = self.job
+        self._boots += 1
+        spec = MachineSpec(
+            image=job.image,
+            root=job.root,
+            probe=job.probe,
+            log=job.directory / f"console{self._number}.log",
+            memory_mib=job.kernel.memory_mib,
+            cpus=job.kernel.cpus,
+            cmdline=job.kernel.cmdline,
+            network=network,
+        )
+        self.emit(Booting(job.kernel.name, self._boots))
+        limits = job.scale.apply(job.kernel.limits)
+        wanted = Wanted(spec, limits.boot, job.scale.factor, limits.silence, prepare)
+        return self._started(wanted, stack)
 
     def _started(self, wanted: Wanted, stack: ExitStack) -> tuple[Started, object]:
         """A guest that waited, if one is kept, else a new one; and what came of preparing it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from vmtest.matrix.bench import Bench, Cancellation, Emit, Hold, Job, unheard
 from vmtest.matrix.kept import Kept
 from vmtest.model.kernels import Kernel
 from vmtest.model.results import KernelResult, Status
+from vmtest.model.versions import unique
 from vmtest.runs.rows import forget, kept
 
 TRACEBACK = "traceback.txt"
@@ -74,6 +76,7 @@ def run_kernel(
             boot_seconds=bench.boot_seconds,
             duration=round(time.monotonic() - started, 2),
             start=bench.start,
+            note="; ".join(filter(None, (result.note, _of_failed_boots(bench.failed_boots)))),
         )
         if cancellation.requested:
             return result
@@ -104,6 +107,14 @@ def _worked(bench: Bench, result: KernelResult) -> KernelResult:
     except Exception as error:
         return broke(result, error, job.directory)
     return result
+
+
+def _of_failed_boots(reasons: Sequence[str]) -> str:
+    """What is to be said of boots that were tried again, "" for none."""
+    if not reasons:
+        return ""
+    times = "a boot failed" if len(reasons) == 1 else f"{len(reasons)} boots failed"
+    return f"{times} and the kernel was booted again: {'; '.join(unique(reasons))}"
 
 
 def refused(kernel: Kernel, error: Exception) -> KernelResult:

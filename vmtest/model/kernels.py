@@ -144,7 +144,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One ``[[kernel]]`` of kernels.toml: what was asked for."""
+    """One ``[[kernel]]`` of kernels.toml: what was asked for.
+
+    ``retries`` is how often a boot that failed is tried again.
+    """
 
     name: str
     spec: KernelSpec | LockedSpec
@@ -154,6 +157,7 @@ class Kernel:
     cpus: int = 1
     limits: Limits = Limits(boot=30.0, silence=60.0, total=300.0)
     cmdline: tuple[str, ...] = ()
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
