@@ -133,6 +133,11 @@ def test_tests_are_counted_as_they_end() -> None:
     assert (kernel.finished, kernel.count) == (2, 3)
 
 
+def test_a_test_that_runs_again_is_not_one_more_than_there_are() -> None:
+    kernel = only(after(Collected("k", 1), finished(Outcome.FAILED), finished(Outcome.PASSED)))
+    assert (kernel.finished, kernel.count) == (1, 1)
+
+
 @pytest.mark.parametrize("outcome", Outcome)
 def test_what_went_wrong_is_counted(outcome: Outcome) -> None:
     wrong = outcome.bad or outcome is Outcome.LOST

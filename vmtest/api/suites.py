@@ -36,7 +36,8 @@ class SuitesRequest:
     go to pytest; ``narrowed`` says that these leave tests out.  ``warm`` restores guests from
     snapshots, False boots them, None restores them where they are emulated.  ``keep_going`` takes
     a fresh guest for the tests behind one that ends its guest, ``isolate`` gives each suite, file
-    or test a guest of its own.  ``last_failed`` runs only what did not pass in the last runs,
+    or test a guest of its own.  ``retries`` is how often a test that failed runs again in a fresh
+    guest.  ``last_failed`` runs only what did not pass in the last runs,
     ``failed_first`` that first. ``tests`` has suite and node id of all that is to run, by
     kernel (None: everything). ``shard`` is the part of the kernels that runs here (None: all).
     ``locked`` takes the kernels of kernels.lock. ``jobs`` VMs run at once (None: as many as
@@ -57,6 +58,7 @@ class SuitesRequest:
     last_failed: bool = False
     failed_first: bool = False
     isolate: Isolation | None = None
+    retries: int = 0
     tests: Mapping[str, frozenset[tuple[str, str]]] | None = None
 
 
@@ -105,6 +107,7 @@ def plan_suites(
         keep_going=request.keep_going,
         failed=again,
         isolate=request.isolate,
+        retries=request.retries,
     )
     tasks.read()
     return _planned(settings, request, suites, tasks, needed)

@@ -83,6 +83,15 @@ IsolateOption = Annotated[
     Isolation | None,
     typer.Option("--isolate", help="Give each suite, file or test a guest of its own."),
 ]
+RetriesOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=10,
+        help="Run a test that failed again in a fresh guest, so often; one that passes only then "
+        "is called flaky.",
+    ),
+]
 LockedOption = Annotated[
     bool, typer.Option("--locked", help="Boot exactly the kernels that kernels.lock names.")
 ]

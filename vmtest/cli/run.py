@@ -45,6 +45,7 @@ def run(
     warm: options.WarmOption = None,
     keep_going: options.KeepGoingOption = False,
     isolate: options.IsolateOption = None,
+    retries: options.RetriesOption = 0,
     junit_file: options.JunitOption = None,
     markdown_file: options.MarkdownOption = None,
     json_file: options.JsonOption = None,
@@ -59,20 +60,18 @@ def run(
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
         common.check_accelerator(accel)
-        if last_failed and failed_first:
-            raise UsageError("--last-failed and --failed-first: give one of them")
-        if exitfirst or maxfail is not None:
-            _check_that_it_may_stop(keep_going, isolate)
+        _check_which_failed(last_failed, failed_first)
+        _check_that_it_may_stop(exitfirst or maxfail is not None, keep_going, isolate, retries)
         look = Look.asked(color, quiet, verbose, github)
         settings = project.load_config(config)
-        passed_on = _passed_on(pytest_options or [])
+        given = _passed_on(pytest_options or [])
         own = _pytest_options(expression, exitfirst, maxfail, durations, collect_only)
         request = SuitesRequest(
             kernels=tuple(kernel or ()),
             suites=tuple(suite or ()),
             objects=tuple(object_ or ()),
-            options=(*own, *passed_on),
-            narrowed=expression is not None or bool(passed_on),
+            options=(*own, *given),
+            narrowed=expression is not None or bool(given),
             locked=locked,
             jobs=1 if shell_on_failure else jobs,
             shard=shard_of(shard, balance),
@@ -82,6 +81,7 @@ def run(
             last_failed=last_failed,
             failed_first=failed_first,
             isolate=isolate,
+            retries=retries,
         )
         reports = Reports(junit_file, markdown_file, json_file, html_file)
         _carry_out(settings, request, look, reports, holds=shell_on_failure)
@@ -104,10 +104,23 @@ def _carry_out(
     reports.end(matrix)
 
 
-def _check_that_it_may_stop(keep_going: bool, isolate: Isolation | None) -> None:
-    """Raise UsageError for what is at odds with a run that stops at a failure."""
+def _check_which_failed(last_failed: bool, failed_first: bool) -> None:
+    if last_failed and failed_first:
+        raise UsageError("--last-failed and --failed-first: give one of them")
+
+
+def _check_that_it_may_stop(
+    stops: bool, keep_going: bool, isolate: Isolation | None, retries: int
+) -> None:
+    """Raise UsageError for what is at odds with a run that ``stops`` at a failure."""
+    if not stops:
+        return
     if keep_going:
         raise UsageError("--keep-going goes on after a failure: leave -x and --maxfail out")
+    if retries:
+        raise UsageError(
+            "--retries runs what failed again once all have run: leave -x and --maxfail out"
+        )
     if isolate is not None:
         raise UsageError(
             "--isolate has a pytest in each guest, which counts its own failures: leave -x and "

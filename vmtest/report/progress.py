@@ -162,7 +162,7 @@ def _next(state: KernelState, event: Event, now: float) -> KernelState:
         case TestFinished(result=result):
             return replace(
                 _entered(state, Phase.TESTING, now),
-                finished=state.finished + 1,
+                finished=_one_more(state),
                 wrong=state.wrong + (result.outcome in WRONG),
                 test="",
                 last=result.test,
@@ -186,6 +186,11 @@ def _next(state: KernelState, event: Event, now: float) -> KernelState:
             )
         case KernelFinished(result=result):
             return replace(_entered(state, Phase.DONE, now), result=result, test="", ended=now)
+
+
+def _one_more(state: KernelState) -> int:
+    """How many tests have finished; one that runs again (``--retries``) is not one more."""
+    return min(state.finished + 1, state.count) if state.count else state.finished + 1
 
 
 def _entered(state: KernelState, phase: Phase, now: float) -> KernelState:

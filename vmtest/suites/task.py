@@ -13,7 +13,7 @@ from vmtest.kernels import kconfig
 from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.follow import status_words
 from vmtest.matrix.judge import count_bad, count_unproven, out_of_memory, watch
-from vmtest.model.events import Collected, TestFinished, TestStarted
+from vmtest.model.events import Collected, Preparing, TestFinished, TestStarted
 from vmtest.model.kernels import KernelImage
 from vmtest.model.project import Config, ObjectFile, Suite, network_of
 from vmtest.model.results import KernelResult, Matrix, Status, TestResult
@@ -21,7 +21,7 @@ from vmtest.model.text import last_line
 from vmtest.objects.builds import choose, modules_for, read_object
 from vmtest.runs.folder import utc_today
 from vmtest.runs.rows import COLLECTED, RESULTS
-from vmtest.suites import again, isolate, known
+from vmtest.suites import again, isolate, known, retry
 from vmtest.suites.collect import collected, only_collects, to_run
 from vmtest.suites.failed import PLACE, Failed
 from vmtest.suites.isolate import Group, Isolation
@@ -37,12 +37,14 @@ _PYTEST_INTERNAL_ERROR, _PYTEST_USAGE_ERROR, _PYTEST_NO_TESTS = 3, 4, 5
 class Share:
     """Which of the tests run in a guest: neither those ``before`` nor those for ``later``.
 
-    ``files`` have all of them; none: those of the suites.
+    ``files`` have all of them; none: those of the suites.  ``retry`` is the number of a retry, 0
+    for tests that did not run before.
     """
 
     before: tuple[TestResult, ...] = ()
     later: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    retry: int = 0
 
     def after(self, before: tuple[TestResult, ...]) -> Share:
         """What is left of it after ``before``."""
@@ -55,7 +57,7 @@ class SuitesTask:
 
     With ``keep_going`` a test that ends its guest costs itself: the rest go on in a fresh one.
     ``failed`` says which tests run alone, or first; ``isolate`` what has a guest of its own, and
-    None runs all in one.
+    None runs all in one; ``retries`` is how often a test that failed runs again in a fresh guest.
     """
 
     payload: Payload
@@ -63,6 +65,7 @@ class SuitesTask:
     keep_going: bool = False
     failed: Failed | None = None
     isolate: Isolation | None = None
+    retries: int = 0
 
     @property
     def objects(self) -> tuple[tuple[str, str], ...]:
@@ -71,6 +74,21 @@ class SuitesTask:
 
     def run(self, bench: Bench, result: KernelResult) -> KernelResult:
         """Boot and run the suites; raises BootError, InfrastructureError, OSError."""
+
+        def run_again(group: Group, others: tuple[TestResult, ...], number: int) -> KernelResult:
+            count = "a test" if len(group.tests) == 1 else f"{len(group.tests)} tests"
+            what = f"running {count} that failed again ({number} of {self.retries})"
+            bench.emit(Preparing(bench.job.kernel.name, what))
+            files = group.files if self.isolate else ()
+            return self._share(bench, result, Share(others, files=files, retry=number))
+
+        first = self._first(bench, result)
+        if only_collects(self.options):
+            return first
+        return retry.run(first, self.retries, self.isolate, run_again, lambda: bench.cancelled)
+
+    def _first(self, bench: Bench, result: KernelResult) -> KernelResult:
+        """Run each test once."""
         everything = Share()
         if self.isolate is None or only_collects(self.options):
             return self._share(bench, result, everything)
@@ -245,7 +263,8 @@ class SuitesTaskFactory:
     """What makes each kernel's task: ``suites`` of ``config`` with that kernel's ``objects``.
 
     ``today`` (UTC) decides which known failures have expired; ``narrowed`` says that
-    ``options`` leave tests out; ``keep_going``, ``failed`` and ``isolate`` are the task's;
+    ``options`` leave tests out; ``keep_going``, ``failed``, ``isolate`` and ``retries`` are the
+    task's;
     ``files`` reads what goes along, once for all kernels.
     """
 
@@ -257,6 +276,7 @@ class SuitesTaskFactory:
     keep_going: bool = False
     failed: Failed | None = None
     isolate: Isolation | None = None
+    retries: int = 0
     today: date = field(default_factory=utc_today)
     files: Files = field(default_factory=Files)
 
@@ -280,7 +300,9 @@ class SuitesTaskFactory:
             self.config.suites, self.suites, chosen, expected, self.files, modules
         )
         payload = replace(payload, project=self.config.directory)
-        return SuitesTask(payload, self.options, self.keep_going, self.failed, self.isolate)
+        return SuitesTask(
+            payload, self.options, self.keep_going, self.failed, self.isolate, self.retries
+        )
 
     def read(self) -> None:
         """Read all that may go along: what changes from now on is not in this run.

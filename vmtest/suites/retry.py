@@ -1,0 +1,165 @@
+"""``--retries``: tests that failed run again in a fresh guest; what passes only there is flaky."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from vmtest.errors import VmtestError, os_words
+from vmtest.matrix.judge import count_bad, count_unproven
+from vmtest.model.results import KernelResult, Outcome, Status, TestResult, with_complaints
+from vmtest.model.versions import unique
+from vmtest.suites.isolate import Group, Isolation, groups
+
+_FAILED = (Outcome.FAILED, Outcome.ERROR)
+_ENDED = (Status.FAILED, Status.PANICKED, Status.TIMED_OUT, Status.LOST)
+"""What a kernel came to whose failed tests are worth another guest."""
+_NO_GUEST = (Status.INFRA_ERROR, Status.CANCELLED)
+_SHOWN = 5  # tests that a note names
+
+RunAgain = Callable[[Group, tuple[TestResult, ...], int], KernelResult]
+"""Runs the tests of a group in a fresh guest, all others having the given results; the last is
+the number of the retry, from 1.  Raises VmtestError or OSError where there is no guest."""
+
+
+@dataclass(slots=True)
+class _Retries:
+    """What came of the retries so far: the results as they stand, and the guests' ends."""
+
+    tests: tuple[TestResult, ...]
+    ends: list[KernelResult] = field(default_factory=list)
+    problem: str = ""
+    cancelled: bool = False
+
+
+def run(
+    first: KernelResult,
+    retries: int,
+    isolation: Isolation | None,
+    run_again: RunAgain,
+    cancelled: Callable[[], bool],
+) -> KernelResult:
+    """The kernel's result after its failed tests ran again, up to ``retries`` times each.
+
+    They share a fresh guest, or have one each suite, file or test by ``isolation``.  A module that
+    could not be read is no test, and an unexpected pass no failure: these are not run again.
+    """
+    state = _Retries(first.tests)
+    for number in range(1, retries + 1):
+        failed = tuple(test for test in state.tests if _is_retried(test))
+        if first.status not in _ENDED or not failed or state.problem or state.cancelled:
+            break
+        for group in _groups(failed, isolation):
+            _one_guest(state, group, number, run_again, cancelled)
+            if state.problem or state.cancelled:
+                break
+    if not (state.ends or state.problem or state.cancelled):
+        return first
+    return _judged(first, state)
+
+
+def _is_retried(test: TestResult) -> bool:
+    return test.outcome in _FAILED and "::" in test.test
+
+
+def _groups(failed: Sequence[TestResult], isolation: Isolation | None) -> tuple[Group, ...]:
+    if isolation is None:
+        return (Group("", tuple(test.test for test in failed)),)
+    return groups([replace(test, outcome=Outcome.NOT_RUN) for test in failed], isolation)
+
+
+def _one_guest(
+    state: _Retries,
+    group: Group,
+    number: int,
+    run_again: RunAgain,
+    cancelled: Callable[[], bool],
+) -> None:
+    """Run ``group`` again, and take what came of it into ``state``."""
+    left = Counter(group.tests)
+    others = []
+    for test in state.tests:
+        if _is_retried(test) and left[test.test] > 0:
+            left[test.test] -= 1
+        else:
+            others.append(test)
+    try:
+        one = run_again(group, tuple(others), number)
+    except (VmtestError, OSError) as error:
+        words = os_words(error) if isinstance(error, OSError) else str(error)
+        state.cancelled, state.problem = cancelled(), words
+        return
+    state.ends.append(one)
+    state.tests = _with(state.tests, one.tests)
+    state.cancelled = one.status is Status.CANCELLED
+    state.problem = one.reason if one.status is Status.INFRA_ERROR else ""
+
+
+def _with(tests: Sequence[TestResult], again: Sequence[TestResult]) -> tuple[TestResult, ...]:
+    """``tests``, where one of ``again`` has passed as flaky: it says how it had failed."""
+    passed = Counter(test.test for test in again if test.outcome is Outcome.PASSED)
+    found = []
+    for test in tests:
+        if _is_retried(test) and passed[test.test] > 0:
+            passed[test.test] -= 1
+            test = replace(test, outcome=Outcome.PASSED, flaky=True)
+        found.append(test)
+    return tuple(found)
+
+
+def _judged(first: KernelResult, state: _Retries) -> KernelResult:
+    """One result: what the first guest died of stands, and what a later one died of counts."""
+    status, reason = first.status, first.reason
+    if status is Status.FAILED:
+        status, reason = _of_failed(state)
+    if state.cancelled:
+        status, reason = Status.CANCELLED, "interrupted while failed tests ran again"
+    every = (note for one in (first, *state.ends) for note in one.note.split("; "))
+    notes = unique(filter(None, every))
+    result = replace(
+        first,
+        status=status,
+        reason=reason,
+        tests=state.tests,
+        note="; ".join((*notes, *_notes(state))),
+        console_tail=() if status is Status.PASSED else _tail(first, state),
+    )
+    return with_complaints(result, (first, *state.ends))
+
+
+def _of_failed(state: _Retries) -> tuple[Status, str]:
+    """Status and reason of a kernel whose tests had failed, and nothing else."""
+    bad = [test for test in state.tests if test.outcome.bad]
+    left = count_unproven(state.tests)
+    for one in state.ends:
+        failed = one.status is Status.FAILED and any(test.outcome.bad for test in one.tests)
+        nothing = one.status is Status.NO_TESTS and bad
+        if not (failed or nothing or one.status in (Status.PASSED, *_NO_GUEST)):
+            return one.status, f"when failed tests ran again: {one.reason}"
+    if bad or left:
+        return Status.FAILED, ", ".join([*([count_bad(bad)] if bad else []), *left])
+    return Status.PASSED, ""
+
+
+def _notes(state: _Retries) -> list[str]:
+    flaky = [test.test for test in state.tests if test.flaky]
+    failed = [test.test for test in state.tests if _is_retried(test)]
+    notes = []
+    if flaky:
+        notes.append(f"flaky, passed only when run again in a fresh guest: {_named(flaky)}")
+    if failed and state.ends and not (state.problem or state.cancelled):
+        notes.append(f"failed again in a fresh guest: {_named(failed)}")
+    if state.problem:
+        notes.append(f"no fresh guest for the tests that failed: {state.problem}")
+    return notes
+
+
+def _named(tests: Sequence[str]) -> str:
+    more = f" and {len(tests) - _SHOWN} more" if len(tests) > _SHOWN else ""
+    return ", ".join(tests[:_SHOWN]) + more
+
+
+def _tail(first: KernelResult, state: _Retries) -> tuple[str, ...]:
+    """The last lines of the console of the guest that died, the first one."""
+    return next((one.console_tail for one in (first, *state.ends) if one.console_tail), ())
