@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
+import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +20,22 @@ from vmtest.errors import UsageError
 from vmtest.model.results import Matrix, exit_status
 from vmtest.report.diff import compare
 from vmtest.runs import matrix_json
+from vmtest.runs.events import is_written
 from vmtest.runs.folder import STATE, RunFolder, before, create, kept
 from vmtest.runs.read import read_facts, read_matrix
 
 _EARLIER = 30  # runs that are looked at for one that passed
 _MAY_RUN = 3600.0
 _LARGEST = 4 << 30  # bytes of an archive, unpacked
+_DAMAGED = (
+    BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,  # encrypted
+    NotImplementedError,
+    ValueError,
+)
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 
 
@@ -68,19 +81,34 @@ def superfluous(
 ) -> list[RunFolder]:
     """The runs that may go: not among the last ``keep``, older than ``older_than`` seconds.
 
-    The latest stays, so does the last of every branch that passed, and what was written to in
-    the hour before ``now`` (time.time()): it may still run.
+    The latest stays, so does the last of every branch that passed, what still runs, and what was
+    written to in the hour before ``now`` (time.time()): it may run on another machine.
     """
     every = kept(project)
     protected = {(project / STATE / "latest").resolve()} | _passed_last(every)
     chosen = []
     for place, folder in enumerate(reversed(every)):
-        age = now - folder.path.stat().st_mtime
-        if folder.path.resolve() in protected or age < _MAY_RUN:
+        if folder.path.resolve() in protected or (keep is not None and place < keep):
             continue
-        if (keep is None or place >= keep) and (older_than is None or age > older_than):
+        age = now - _last_written(folder.path)
+        if age < _MAY_RUN or is_written(folder.path):
+            continue
+        if older_than is None or age > older_than:
             chosen.append(folder)
     return list(reversed(chosen))
+
+
+def _last_written(folder: Path) -> float:
+    """When anything in ``folder`` was last written to (time.time()).
+
+    What appends to a file leaves the times of the folders alone.
+    """
+    last = folder.stat().st_mtime
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            with suppress(OSError):
+                last = max(last, os.lstat(os.path.join(place, name)).st_mtime)
+    return last
 
 
 def _passed_last(every: list[RunFolder]) -> set[Path]:
@@ -111,12 +139,18 @@ def take_in(path: Path, project: Path) -> Iterator[tuple[str, bool]]:
         for file in found:
             matrix = matrix_json.read(file)
             name = matrix.run if _NAME.fullmatch(matrix.run) else ""
-            target = project / STATE / "runs" / name if name else create(project).path
-            is_new = not name or not target.exists()
+            runs = project / STATE / "runs"
+            is_new = not name or not (runs / name).exists()
             if is_new:
-                _copy(file.parent, target)
-                leave_page(matrix, target, lambda event: None)
-            yield target.name, is_new
+                runs.mkdir(parents=True, exist_ok=True)
+                with TemporaryDirectory(prefix="import-", dir=project / STATE) as beside:
+                    whole = Path(beside) / "run"
+                    _copy(file.parent, whole)
+                    leave_page(matrix, whole, lambda event: None)
+                    target = runs / name if name else create(project).path
+                    whole.rename(target)  # only what is whole is there
+                name = target.name
+            yield name, is_new
 
 
 def _unpack(archive: Path, into: Path) -> None:
@@ -125,8 +159,19 @@ def _unpack(archive: Path, into: Path) -> None:
             if sum(info.file_size for info in files.infolist()) > _LARGEST:
                 raise UsageError(f"{archive}: unpacks to more than {_LARGEST >> 30} GiB")
             files.extractall(into)  # which leaves no name outside of the folder, and no link
-    except BadZipFile as error:
-        raise UsageError(f"{archive}: is not a .zip file, or is damaged: {error}") from error
+    except _DAMAGED as error:
+        raise _cannot_unpack(archive, error) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _cannot_unpack(archive, error) from error  # as bz2 says it
+
+
+def _cannot_unpack(archive: Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"{archive}: is not a .zip file, is damaged, or is of a kind that cannot be read: "
+        f"{error}; fetch it again, or unpack it and name the folder"
+    )
 
 
 def _copy(source: Path, target: Path) -> None:

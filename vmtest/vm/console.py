@@ -150,14 +150,22 @@ def _stamps(line: str) -> Iterator[re.Match[str]]:
     yield from _LATER_TIMESTAMP.finditer(line, 0 if first is None else first.end())
 
 
-def _find(line: str) -> tuple[Sign, str, str] | None:
-    """What the first message that means something means, its stamp, and all from there on."""
-    # A message ends where the next begins: each character is looked at once.
+def _messages(line: str) -> Iterator[tuple[str, str, str]]:
+    """What the kernel says in ``line``: the stamp, its text, and all from there on.
+
+    A message ends where the next begins, so each character is looked at once.
+    """
     for stamp, after in pairwise([*_stamps(line), None]):
         assert stamp is not None
         text = line[stamp.end() : None if after is None else after.start()]
+        yield stamp[1], text, line[stamp.end() :]
+
+
+def _find(line: str) -> tuple[Sign, str, str] | None:
+    """What the first message that means something means, its stamp, and all from there on."""
+    for stamp, text, rest in _messages(line):
         if text and (sign := sign_of(text)) is not None:
-            return sign, stamp[1], line[stamp.end() :]
+            return sign, stamp, rest
     return None
 
 
@@ -243,7 +251,7 @@ class ConsoleLog:
             if line:
                 self._tail.append(line[:_LONGEST_SHOWN])
             if found is None:
-                for _, text in _kernels(line):
+                for _, text, _ in _messages(line):
                     self._findings.behind(text)
                 return
             sign, stamp, text = found
