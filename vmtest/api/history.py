@@ -107,7 +107,7 @@ def _last_written(folder: Path) -> float:
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             with suppress(OSError):
-                last = max(last, os.lstat(os.path.join(place, name)).st_mtime)
+                last = max(last, (Path(place) / name).lstat().st_mtime)
     return last
 
 

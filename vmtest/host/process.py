@@ -14,6 +14,7 @@ from vmtest.host import reaper
 from vmtest.host.sessions import SESSIONS
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_HEAD_START = 2.0  # seconds that a supervisor has before the reaper does its work
 _PATIENCE = 10.0  # seconds for a supervisor to end what it watches
 
 
@@ -48,8 +49,9 @@ class Supervised:
             )
         except OSError as error:
             raise InfrastructureError(f"cannot start {command[0]}: {error}") from error
-        # A supervisor ends its command itself, unless somebody has stopped or killed it.
-        SESSIONS.add(process.pid, 0, folder)
+        # A supervisor (SIGTERM does not end it) ends its command and removes the folder itself,
+        # unless somebody has stopped or killed it.
+        SESSIONS.add(process.pid, _HEAD_START, folder)
         return cls(process, folder)
 
     @property
