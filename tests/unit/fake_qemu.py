@@ -58,6 +58,7 @@ def serve(connection: socket.socket, key: bytes) -> None:
             return True
 
         def _end(self, channel: paramiko.Channel) -> None:
+            channel.recv(1)  # the end of its input: the answer to the command's start comes first
             channel.send_exit_status(3)
             channel.close()
 

@@ -57,7 +57,9 @@ def test_the_front_page_lists_the_runs_the_newest_first(site: Path) -> None:
 
 
 def test_every_link_of_a_site_leads_to_a_file_of_it(site: Path) -> None:
-    for page in site.rglob("*.html"):
+    every = list(site.rglob("*.html"))
+    assert len(every) == 4
+    for page in every:
         there = links(page)
         assert there
         assert [one for one in there if not (page.parent / unquote(one)).is_file()] == []
@@ -70,7 +72,9 @@ def test_a_page_has_the_history_before_it_and_none_of_later_runs(site: Path) -> 
 
 
 def test_every_page_allows_only_its_own_style_and_script(site: Path) -> None:
-    for page in site.rglob("*.html"):
+    every = list(site.rglob("*.html"))
+    assert len(every) == 4
+    for page in every:
         assert 'content="default-src &#39;none&#39;; script-src' in page.read_text()
 
 
@@ -145,7 +149,9 @@ def test_a_folder_of_any_name_is_a_page_below_the_site(name: str, tmp_path: Path
     folder.write("matrix.json", matrix_json.dumps(pages.hostile(name)))
     site = tmp_path / "public"
     write_site([folder], site, strict=True)
-    for page in site.rglob("*.html"):
+    every = list(site.rglob("*.html"))
+    assert len(every) == 2
+    for page in every:
         assert [one for one in links(page) if not (page.parent / unquote(one)).is_file()] == []
         assert "<b>" not in page.read_text()
 
