@@ -88,7 +88,7 @@ RetriesOption = Annotated[
     typer.Option(
         min=0,
         max=10,
-        help="Run a test that failed again in a fresh guest, so often; one that passes only then "
+        help="Run a failed test again in a fresh guest, up to N times; one that passes only then "
         "is called flaky.",
     ),
 ]
