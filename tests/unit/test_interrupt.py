@@ -209,6 +209,35 @@ def test_a_guest_image_ends_with_its_children(case: Case, number: int) -> None:
     case.nothing_is_left()
 
 
+def test_a_signal_that_another_thread_took_is_not_lost(case: Case) -> None:
+    # As the kernel may do while that thread starts a command.
+    case.tool("slow")
+    body = f"""
+        import signal, threading, time
+        from vmtest.host import interrupt
+
+        def take():
+            while not Path("{case.pids}").exists():
+                time.sleep(0.02)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            time.sleep(300)
+
+        threading.Thread(target=take, daemon=True).start()
+        interrupt.run(["slow"])
+    """
+    process = subprocess.run(
+        driver(body),
+        cwd=case.folder,
+        env=case.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (process.returncode, process.stderr) == (130, "vmtest: interrupted\n")
+    case.no_process_is_left()
+
+
 @SIGNALS
 def test_an_accelerators_probe_ends_and_is_not_remembered(case: Case, number: int) -> None:
     case.tool("qemu-system-x86_64", SLOW.replace("sleep", '[ "$1" = -L ] && exit\nsleep'))

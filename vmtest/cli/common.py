@@ -27,12 +27,14 @@ from vmtest.errors import (
     os_words,
 )
 from vmtest.host import interrupt
+from vmtest.host.signals import wake_main_thread
 from vmtest.model.text import printable
 
 USAGE, INFRASTRUCTURE, BUG, INTERRUPTED = 2, 3, 70, 130
 _MOST_LINES = 12
 _IMPATIENCE = 3.0
 _signalled: list[float] = []
+_awake: list[bool] = []
 
 
 def fail(error: BaseException, *, own: int | None = None) -> NoReturn:
@@ -116,9 +118,13 @@ def clean_up_on_signals() -> None:
 
     if threading.current_thread() is not threading.main_thread():
         return
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handle)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ours = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in ours:
+        signal.signal(number, handle)
+    if not _awake:
+        _awake.append(True)
+        wake_main_thread(ours, lambda: bool(_signalled))
 
 
 def check_accelerator(name: str) -> None:
