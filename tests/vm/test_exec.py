@@ -72,7 +72,8 @@ def test_output_is_shown_alone_and_the_status_passed_on(bare: Make, image: Kerne
     assert kernel_of(folder)["exit_status"] == 42
     again = vmtest("report", cwd=folder)
     assert again.status == 42
-    assert f"log of {KERNEL}: {KERNEL}/command.log" in again.out
+    (run,) = (folder / ".vmtest" / "runs").glob("2*")
+    assert f"log of {KERNEL}: .vmtest/runs/{run.name}/{KERNEL}/command.log" in again.out
 
 
 def test_copies_and_objects_are_there_and_reports_are_written(bare: Make) -> None:
