@@ -115,6 +115,7 @@ class FakeReader:
     """Follows no kernel's log: what a guest says is on its console."""
 
     unseen = ""
+    overwritten = 0
     notes = ()
 
     def __init__(self, session: FakeSession, log: KernelLog) -> None:

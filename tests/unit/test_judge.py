@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +15,7 @@ from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.complaints import KnownSplats
 from vmtest.matrix.judge import Running, watch
 from vmtest.model.kernels import Limits
+from vmtest.model.project import KnownSplat
 from vmtest.model.results import KernelResult, Status
 from vmtest.vm.console import ConsoleLog, Finding, Sign
 from vmtest.vm.deadlines import within
@@ -80,6 +82,7 @@ def judged(
     stuck: bool = False,
     end: Exception | None = None,
     complaints: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
+    known: KnownSplats = KnownSplats(),  # noqa: B008 (a frozen value)
     **reader: Any,
 ) -> KernelResult:
     """What a run comes to whose tests passed in a guest as described."""
@@ -96,13 +99,15 @@ def judged(
         machine=machine,
         session=session,
         limits=Limits(30, 0.2, 300),
-        reader=SimpleNamespace(**{"unseen": "", "notes": (), **reader}),
+        reader=SimpleNamespace(**{"unseen": "", "notes": (), "overwritten": 0, **reader}),
         complaints=tuple(
             tuple(Finding(Sign.SPLAT, text, 0.0) for text in texts) for texts in complaints
         ),
     )
     result = KernelResult("6.12", Status.INFRA_ERROR)
-    return watch(cast(Bench, FakeBench(end)), cast(Guest, guest), result, cast(Running, FakeWork()))
+    bench = FakeBench(end)
+    bench.job = SimpleNamespace(**{**vars(FakeBench.job), "known_splats": known})
+    return watch(cast(Bench, bench), cast(Guest, guest), result, cast(Running, FakeWork()))
 
 
 def test_copying_over_our_own_limit_is_the_infrastructures(tmp_path: Path) -> None:
@@ -135,6 +140,20 @@ def test_a_complaint_that_only_the_taint_tells_is_no_pass(tmp_path: Path) -> Non
     assert result.status is Status.SPLAT
     assert "warning (W) in /proc/sys/kernel/tainted" in result.reason
     assert result.note == "7 records were overwritten"
+
+
+KNOWN = KnownSplats((KnownSplat("WARNING: *", "issue 7"),), date(2026, 7, 1))
+
+
+@pytest.mark.parametrize(("overwritten", "status"), [(0, Status.PASSED), (7, Status.SPLAT)])
+def test_a_known_complaint_explains_a_taint_where_every_record_was_read(
+    tmp_path: Path, overwritten: int, status: Status
+) -> None:
+    late = ((), ("WARNING: late",))
+    result = judged(
+        tmp_path, complaints=late, known=KNOWN, unseen="warning (W)", overwritten=overwritten
+    )
+    assert (result.status, len(result.known_splats)) == (status, 1)
 
 
 def test_what_ends_by_itself_within_its_time_keeps_its_error() -> None:

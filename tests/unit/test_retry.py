@@ -125,6 +125,26 @@ def test_a_later_pytest_that_went_wrong_behind_its_tests_is_no_pass() -> None:
     assert result.status is Status.FAILED and "its process: killed" in result.reason
 
 
+def test_a_kernel_that_complained_is_no_pass_though_its_tests_pass_again() -> None:
+    first = replace(FIRST, splats=("WARNING: late",), fingerprints=("WARNING in f",))
+    result = Guests(ended(Status.PASSED, b=PASSED)).after(first)
+    assert (result.status, result.splats) == (Status.SPLAT, ("WARNING: late",))
+    assert "WARNING: late" in result.reason
+
+
+def test_a_first_pytest_that_went_wrong_behind_its_tests_is_no_pass() -> None:
+    first = replace(FIRST, reason="1 failed; pytest ended, and then its process: SIGSEGV")
+    result = Guests(ended(Status.PASSED, b=PASSED)).after(first)
+    assert result.status is Status.FAILED and "SIGSEGV" in result.reason
+
+
+def test_the_console_whose_end_is_shown_is_named() -> None:
+    end = ended(Status.PANICKED, "kernel panicked", b=LOST)
+    end = replace(end, console_tail=("Kernel panic",), console_log="console-2.log")
+    result = Guests(end).after(FIRST)
+    assert (result.console_tail, result.console_log) == (("Kernel panic",), "console-2.log")
+
+
 @pytest.mark.parametrize("end", [BootError("no QEMU"), ended(Status.INFRA_ERROR, "no QEMU")])
 def test_without_a_fresh_guest_the_failure_stands_and_says_why(
     end: KernelResult | Exception,

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from vmtest.errors import DeadlineExceeded, SessionLost, UnbootableKernel, os_words
 from vmtest.matrix.bench import Bench, Guest
-from vmtest.matrix.complaints import Complaints, note_of
+from vmtest.matrix.complaints import Complaints, KnownSplats, note_of
 from vmtest.matrix.payload import install
 from vmtest.model.events import Preparing
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
@@ -85,12 +85,10 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Running) -> Ke
         status, reason = _unwritten(work, status, reason, error)
     if machine.console.panic and status is not Status.PANICKED:
         status, reason = Status.PANICKED, machine.cause_of_death()
-    boot, since = guest.complaints
-    complaints = bench.job.known_splats.sort(since)
+    boot, _ = guest.complaints
+    complaints = complaints_since(guest, bench.job.known_splats)
     if status is Status.PASSED and complaints.counting:
         status, reason = Status.SPLAT, complaints.reason
-    elif status is Status.PASSED and guest.reader.unseen and not complaints.any:
-        status, reason = Status.SPLAT, unseen(guest)
     return replace(
         result,
         status=status,
@@ -181,12 +179,21 @@ def _of_the_boot(complaints: Sequence[Finding]) -> str:
     return f'{len(complaints)} complaint(s) of the kernel while booting, the first: "{first}"'
 
 
-def unseen(guest: Guest) -> str:
-    """The reason for a kernel that complained where nobody could read it."""
-    return (
-        f"the kernel complained ({guest.reader.unseen} in /proc/sys/kernel/tainted), but its "
-        "message was overwritten before it could be read; see dmesg.log"
+def complaints_since(guest: Guest, known: KnownSplats) -> Complaints:
+    """What the kernel complained of since it was up.
+
+    A mark that it left (/proc/sys/kernel/tainted) counts as a complaint whose message nobody read.
+    Known complaints explain it only where every record was read: another may be among the others.
+    """
+    found = known.sort(guest.complaints[1])
+    reader = guest.reader
+    if found.counting or not reader.unseen or (found.any and not reader.overwritten):
+        return found
+    text = (
+        f"{reader.unseen} in /proc/sys/kernel/tainted: its message was overwritten before it could "
+        "be read; see dmesg.log"
     )
+    return found + Complaints((Finding(Sign.SPLAT, text, 0.0),))
 
 
 def out_of_memory(machine: Machine) -> str:
@@ -207,6 +214,12 @@ def count_bad(bad: Sequence[TestResult]) -> str:
     parts = [f"{failed} failed"] if failed else []
     parts += [f"{errors} with errors"] if errors else []
     return ", ".join(parts)
+
+
+def of_tests(tests: Sequence[TestResult]) -> str:
+    """The reason of a kernel that failed by nothing but its ``tests``: ``2 failed, 1 lost``."""
+    bad = [test for test in tests if test.outcome.bad]
+    return ", ".join([*([count_bad(bad)] if bad else []), *count_unproven(tests)])
 
 
 def count_unproven(tests: Sequence[TestResult]) -> list[str]:

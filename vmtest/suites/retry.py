@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from vmtest.errors import VmtestError, os_words
-from vmtest.matrix.judge import count_bad, count_unproven
+from vmtest.matrix.judge import count_unproven, of_tests
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult, with_complaints
 from vmtest.model.versions import unique
 from vmtest.suites.isolate import Group, Isolation, groups
@@ -112,23 +112,26 @@ def _judged(first: KernelResult, state: _Retries) -> KernelResult:
     """One result: what the first guest died of stands, and what a later one died of counts."""
     status, reason = first.status, first.reason
     if status is Status.FAILED:
-        status, reason = _of_failed(state)
+        status, reason = _of_failed(first, state)
     if state.cancelled:
         status, reason = Status.CANCELLED, "interrupted while failed tests ran again"
     every = (note for one in (first, *state.ends) for note in one.note.split("; "))
     notes = unique(filter(None, every))
+    # The first guest of which it was kept is the one that died.
+    died = next((one for one in (first, *state.ends) if one.console_tail), first)
     result = replace(
         first,
         status=status,
         reason=reason,
         tests=state.tests,
         note="; ".join((*notes, *_notes(state))),
-        console_tail=() if status is Status.PASSED else _tail(first, state),
+        console_tail=() if status is Status.PASSED else died.console_tail,
+        console_log=died.console_log,
     )
     return with_complaints(result, (first, *state.ends))
 
 
-def _of_failed(state: _Retries) -> tuple[Status, str]:
+def _of_failed(first: KernelResult, state: _Retries) -> tuple[Status, str]:
     """Status and reason of a kernel whose tests had failed, and nothing else."""
     bad = [test for test in state.tests if test.outcome.bad]
     left = count_unproven(state.tests)
@@ -138,7 +141,12 @@ def _of_failed(state: _Retries) -> tuple[Status, str]:
         if not (failed or nothing or one.status in (Status.PASSED, *_NO_GUEST)):
             return one.status, f"when failed tests ran again: {one.reason}"
     if bad or left:
-        return Status.FAILED, ", ".join([*([count_bad(bad)] if bad else []), *left])
+        return Status.FAILED, of_tests(state.tests)
+    # What its failed tests had kept from view, or stood beside: no fresh guest takes it back.
+    if first.reason != of_tests(first.tests):
+        return Status.FAILED, f"when its tests first ran: {first.reason}"
+    if first.splats:
+        return Status.SPLAT, f'the kernel complained: "{first.splats[0]}"'
     return Status.PASSED, ""
 
 
@@ -158,8 +166,3 @@ def _notes(state: _Retries) -> list[str]:
 def _named(tests: Sequence[str]) -> str:
     more = f" and {len(tests) - _SHOWN} more" if len(tests) > _SHOWN else ""
     return ", ".join(tests[:_SHOWN]) + more
-
-
-def _tail(first: KernelResult, state: _Retries) -> tuple[str, ...]:
-    """The last lines of the console of the guest that died, the first one."""
-    return next((one.console_tail for one in (first, *state.ends) if one.console_tail), ())

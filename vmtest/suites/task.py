@@ -12,7 +12,7 @@ from vmtest.host.write import LimitedLog
 from vmtest.kernels import kconfig
 from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.follow import status_words
-from vmtest.matrix.judge import count_bad, count_unproven, out_of_memory, watch
+from vmtest.matrix.judge import count_unproven, of_tests, out_of_memory, watch
 from vmtest.model.events import Collected, Preparing, TestFinished, TestStarted
 from vmtest.model.kernels import KernelImage
 from vmtest.model.project import Config, ObjectFile, Suite, network_of
@@ -230,7 +230,7 @@ class SuitesWork:
         left = count_unproven(tests)
         early = f"pytest stopped early (status {run.exit_status}): {last}"
         if bad:
-            return Status.FAILED, ", ".join([count_bad(bad), *left])
+            return Status.FAILED, f"{of_tests(tests)}{self._bad_end(last)}"
         if self.collects_only and run.exit_status == 0:
             left = []
         if left:
@@ -240,13 +240,20 @@ class SuitesWork:
             return Status.NO_TESTS, self.absent or "pytest collected no tests"
         if run.exit_status != 0:
             return Status.FAILED, early
-        if run.process_status not in (0, None):
-            how = status_words(run.process_status)
-            return Status.FAILED, f"pytest ended well, and then its process: {how}: {last}"
+        if end := self._bad_end(last):
+            return Status.FAILED, end.removeprefix("; ")
         if run.empty_suites and not self.part:
             names = ", ".join(run.empty_suites)
             return Status.NO_TESTS, f"pytest collected no tests of the suite {names}"
         return Status.PASSED, ""
+
+    def _bad_end(self, last: str) -> str:
+        """How pytest's process ended behind pytest, "" where that is as pytest itself did."""
+        run = self.process
+        if run.process_status in (run.exit_status, None):
+            return ""
+        well = "pytest ended well" if run.exit_status == 0 else "pytest ended"
+        return f"; {well}, and then its process: {status_words(run.process_status)}: {last}"
 
     @property
     def collects_only(self) -> bool:

@@ -25,7 +25,7 @@ from vmtest.host.write import LimitedLog
 from vmtest.kernels.modules import module_with
 from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.complaints import Complaints, note_of
-from vmtest.matrix.judge import unseen
+from vmtest.matrix.judge import complaints_since
 from vmtest.matrix.payload import Installed, install
 from vmtest.model.events import LoadFinished, LoadStarted, Preparing
 from vmtest.model.kernels import KernelImage
@@ -38,7 +38,7 @@ from vmtest.verify.features import Features
 from vmtest.verify.libraries import across, digests, side_by_side
 from vmtest.verify.objects import OBJECT_LIMIT, Given, Load, pack_objects
 from vmtest.verify.process import LOG, End, LoaderProcess, LoaderStuck, Order, Record, Wanted, Watch
-from vmtest.vm.console import Finding, Sign
+from vmtest.vm.console import Sign
 from vmtest.vm.deadlines import within
 from vmtest.vm.session import Stream
 
@@ -192,10 +192,7 @@ class _Boots:
             dead = machine.console.panic is not None or not machine.running
             self._blame(Verdict.KERNEL_CRASHED if dead else Verdict.LOADER_CRASHED, cause)
         finally:
-            _, complaints = guest.complaints
-            if not complaints and guest.reader.unseen:
-                complaints = (Finding(Sign.SPLAT, unseen(guest), 0.0),)
-            self.complaints += bench.job.known_splats.sort(complaints)
+            self.complaints += complaints_since(guest, bench.job.known_splats)
             self._notes += guest.reader.notes
 
     def _end(self, guest: Guest) -> None:

@@ -299,6 +299,11 @@ class LogReader:
         self.log.close()
 
     @property
+    def overwritten(self) -> int:
+        """How many records the kernel had overwritten before they could be read."""
+        return self.log.lost
+
+    @property
     def unseen(self) -> str:
         """What the kernel has marked itself with since it was up, "" for nothing.
 
