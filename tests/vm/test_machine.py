@@ -17,7 +17,7 @@ from vmtest.errors import BootError, InfrastructureError, SessionLost
 from vmtest.model.kernels import Accelerator, KernelImage, RootImage
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale
-from vmtest.vm.machine import Machine, MachineSpec
+from vmtest.vm.machine import FILE_LIMIT, Machine, MachineSpec
 from vmtest.vm.session import Keys, SshSession
 
 
@@ -62,6 +62,17 @@ def test_the_kernel_that_was_asked_for_answers(asked: SshSession, image: KernelI
 def test_a_command_brings_status_and_both_streams(asked: SshSession) -> None:
     done = asked.run(["sh", "-c", "cat; echo err >&2; exit 7"], stdin=b"in")
     assert (done.status, done.stdout, done.stderr) == (7, b"in", b"err\n")
+
+
+def test_a_guest_that_writes_and_writes_to_a_file_of_the_hosts_fills_no_disk(
+    standing: Machine, asked: SshSession
+) -> None:
+    (file,) = folder_of(standing).glob("virtme_ret*")
+    find = 'cd /sys/class/virtio-ports && port=$(dirname "$(grep -lx virtme.ret */name)")'
+    write = f"head -c {FILE_LIMIT} /dev/zero >&3; timeout 3 head -c 9M /dev/zero >&3"
+    done = asked.run(["sh", "-c", f"{find} && exec 3>/dev/$port && {write}"])
+    assert file.stat().st_size == FILE_LIMIT, done
+    assert asked.run(["echo", "alive"]).stdout == b"alive\n"
 
 
 def test_what_is_sent_to_a_command_that_has_ended_is_dropped(asked: SshSession) -> None:

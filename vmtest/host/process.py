@@ -33,9 +33,19 @@ class Supervised:
         self._output = process.stdout
 
     @classmethod
-    def start(cls, argv: Sequence[str], environment: Mapping[str, str], folder: Path) -> Supervised:
-        """Start ``argv``; raises InfrastructureError when even the supervisor cannot start."""
-        command = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(folder), *argv]
+    def start(
+        cls,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        file_limit: int = 0,
+    ) -> Supervised:
+        """Start ``argv``, which writes no file beyond ``file_limit`` bytes (0: without a limit).
+
+        Raises InfrastructureError when even the supervisor cannot start.
+        """
+        python = [sys.executable, "-I", "-S"]
+        command = [*python, str(_SUPERVISOR), str(folder), str(file_limit), *argv]
         try:
             process = subprocess.Popen(
                 command,

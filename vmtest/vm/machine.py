@@ -73,6 +73,8 @@ SSHD_ENDED = "vmtest: the SSH server of the guest ended"
 """What the guest says on its console when that happens before the host hangs up."""
 SAVE_LIMIT = 20.0
 """Seconds, times the deadlines' factor, for QEMU to write a guest: a hundredth would do."""
+FILE_LIMIT = 64 << 20
+"""Bytes that a guest can have written to a file of the host, beside its console's log."""
 _SEED = 64  # bytes
 _ANSWER = 200
 
@@ -135,7 +137,8 @@ class Machine:
             environment = vng_environment(os.environ, vng, folder.path)
             python = os.environ.get("PYTHONPATH")
             environment["PYTHONPATH"] = f"{folder.packages}{f':{python}' if python else ''}"
-            self._process = Supervised.start(argv, environment, folder.path)
+            limit = self._file_limit()
+            self._process = Supervised.start(argv, environment, folder.path, limit)
             stack.callback(self._process.close)
             stack.callback(self._close_connection)
             drain = threading.Thread(target=self._drain, name="console", daemon=True)
@@ -146,6 +149,11 @@ class Machine:
             stack.callback(self.hang_up)
             self._stack = stack.pop_all()
         return self
+
+    def _file_limit(self) -> int:
+        """Bytes of a file that QEMU writes: one of virtme-ng's ports ends in a file of the host."""
+        shared_memory = share_of(self.spec.image, self.spec.root.kind) == "virtiofs"
+        return FILE_LIMIT + (self.spec.memory_mib << 20 if shared_memory else 0)
 
     def _command(self, vng: Path, folder: VmFolder) -> list[str]:
         if self._snapshot is not None:
