@@ -859,6 +859,20 @@ def test_a_map_with_two_wrong_values_is_told_by_both() -> None:
     assert "makes it with key_size 0 and max_entries 1" in reason.evidence
 
 
+@pytest.mark.parametrize(
+    ("kind", "cure"), [("hash", "only a bloom_filter and an arena"), ("bloom_filter", "at most 15")]
+)
+def test_a_map_extra_is_blamed_where_the_kernel_makes_the_map_without(kind: str, cure: str) -> None:
+    @dataclass(frozen=True)
+    class TakesNoExtra(Answers):
+        def refuses_map(self, shape: MapShape) -> str:
+            return "EINVAL" if shape.map_extra else ""
+
+    reason = explain(map_failure(MapShape("m", kind, 0, 4, 8, map_extra=16)), TakesNoExtra())
+    assert reason.text == f"this kernel makes no map of type {kind} with map_extra 0x10 (m)"
+    assert cure in reason.remedy and "makes it with map_extra 0" in reason.evidence
+
+
 def test_a_map_without_memory_is_told_by_its_entries() -> None:
     @dataclass(frozen=True)
     class Little(Answers):

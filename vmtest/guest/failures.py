@@ -55,6 +55,7 @@ class MapShape(NamedTuple):
     """What a map is made with: sizes in bytes, `kind` is libbpf's name of its type.
 
     `inner`: a map of maps that says what its inner maps look like; True for every other map.
+    `map_extra`: as in its definition; a bloom_filter and an arena have one.
     """
 
     name: str
@@ -64,6 +65,7 @@ class MapShape(NamedTuple):
     max_entries: int = 1
     flags: int = 0
     inner: bool = True
+    map_extra: int = 0
 
 
 class Kernel(Protocol):

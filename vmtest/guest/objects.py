@@ -322,6 +322,7 @@ class BpfObject(Closing):
                 flags=lib.bpf_map__map_flags(handle),
                 inner=lib.bpf_map__type(handle) not in _OUTER_MAPS
                 or bool(lib.bpf_map__inner_map(handle)),
+                map_extra=lib.bpf_map__map_extra(handle),
             )
             for handle in self._map_handles()
         ]

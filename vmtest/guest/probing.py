@@ -123,7 +123,8 @@ class _MapOptions(ctypes.Structure):
 
 def refused_map(shape: MapShape) -> str:
     """The name of the errno with which this kernel refuses such a map; "" if it makes it."""
-    options = _MapOptions(sz=ctypes.sizeof(_MapOptions), map_flags=shape.flags)
+    size = ctypes.sizeof(_MapOptions)
+    options = _MapOptions(sz=size, map_flags=shape.flags, map_extra=shape.map_extra)
     result = libbpf.library().bpf_map_create(
         kinds.map_types().get(shape.kind, -1),
         b"vmtest",

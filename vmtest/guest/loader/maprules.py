@@ -245,7 +245,20 @@ def _tried(shape: MapShape, errno: str, line: str, kernel: Kernel) -> Reason | N
 def _changes(shape: MapShape) -> list[tuple[MapShape, str, str]]:
     """Shapes that differ in one value, in all that nobody told, or in two values; what is wrong."""
     single = [*_other_sizes(shape), *_fewer(shape)]
-    return [*_sizes_not_told(shape), *single, *_pairs(shape, [one for one, _, _ in single])]
+    pairs = _pairs(shape, [one for one, _, _ in single])
+    return [*_without_extra(shape), *_sizes_not_told(shape), *single, *pairs]
+
+
+def _without_extra(shape: MapShape) -> list[tuple[MapShape, str, str]]:
+    """Without its map_extra, which two types have (kernel/bpf/syscall.c, map_create())."""
+    if not shape.map_extra:
+        return []
+    text = f"this kernel makes no map of type {shape.kind} with map_extra {shape.map_extra:#x}"
+    if shape.kind == "bloom_filter":
+        cure = "map_extra is the number of its hash functions: at most 15"
+    else:
+        cure = "leave __ulong(map_extra, ...) out: only a bloom_filter and an arena have one"
+    return [(shape._replace(map_extra=0), f"{text} ({shape.name})", cure)]
 
 
 def _pairs(shape: MapShape, changed: list[MapShape]) -> list[tuple[MapShape, str, str]]:
