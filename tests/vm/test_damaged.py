@@ -35,6 +35,7 @@ mirror = "http://127.0.0.1:9/debian"
 security_mirror = "http://127.0.0.1:9/security"
 [[kernel]]
 name = "mine"
+retries = 0
 path = "{image}"
 modules = "{modules}"
 config = "{config}"
