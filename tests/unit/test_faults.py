@@ -1,0 +1,68 @@
+"""The list of faults: its tests are there, and its page says what came of them."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+from junitparser import Failure, Skipped, TestCase
+
+from tests.faults.__main__ import LIST, ROOT, Fault, faults, ran, table, verdict
+
+PAGE = ROOT / "docs" / "explanation" / "reliability.md"
+FOUND = faults(LIST.read_text(encoding="utf-8"))
+
+
+@cache
+def names_in(file: Path) -> frozenset[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+
+
+@pytest.mark.parametrize("fault", FOUND, ids=lambda fault: fault.what)
+def test_each_fault_is_injected_by_tests_that_are_there(fault: Fault) -> None:
+    assert fault.tests
+    for test in fault.tests:
+        file, _, name = test.partition("::")
+        assert name in names_in(ROOT / file), test
+
+
+def test_the_page_has_each_fault_as_the_list_says_it() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert [
+        one.what for one in FOUND if f"| {one.what} | {one.sees} | {one.kept} |" not in page
+    ] == []
+
+
+FAULT = Fault(
+    "g", "it breaks", "what", "all", ("tests/unit/test_a.py::test_x", "tests/b.py::test_y")
+)
+
+
+def case(
+    name: str, place: str = "tests.unit.test_a", result: Failure | Skipped | None = None
+) -> TestCase:
+    made = TestCase(name, place, 1.5)
+    if result is not None:
+        made.result = [result]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("cases", "said"),
+    [
+        ([case("test_x[1]"), case("test_x[2]"), case("test_y", "tests.b")], "as designed (3)"),
+        ([case("test_x[1]"), case("test_x[2]", result=Failure())], "NOT as designed** (1 of 2"),
+        ([case("test_x")], "not tried here"),
+        ([case("test_x", result=Skipped()), case("test_y", "tests.b", Skipped())], "not tried"),
+        ([case("test_x"), case("test_y", "tests.b", Skipped())], "(1, 1 not tried here)"),
+    ],
+)
+def test_a_fault_is_as_designed_where_all_its_tests_passed(
+    cases: list[TestCase], said: str
+) -> None:
+    results = ran(cases)
+    assert said in verdict(FAULT, results)
+    assert "## g\n" in table([FAULT], results) and said in table([FAULT], results)
