@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
+_EXAMPLES = [str(page.relative_to(ROOT)) for page in sorted((ROOT / "examples").rglob("README.md"))]
 _PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
+    **{page: page for page in _EXAMPLES},
 }
 
 
@@ -37,12 +39,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fill in what is generated; raises KeyError for a name that no function has."""
-    return filled(markdown)
+    return filled(markdown).replace("](../../examples/", "](../examples/")
 
 
 def with_site_links(text: str) -> str:
-    """``text`` of a file in the repository's root, with links that hold in the site."""
-    text = re.sub(r"\]\(docs/", "](", text)
+    """``text`` of a file that is not below docs/, with links that hold in the site."""
+    text = re.sub(r"\]\(((\.\./)*)docs/", r"](\1", text).replace("](../README.md", "](../index.md")
     for name, page in _PAGES.items():
         text = text.replace(f"]({name})", f"]({page})")
     text = text.replace("](LICENSE)", "](https://spdx.org/licenses/GPL-2.0-only.html)")

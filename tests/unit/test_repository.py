@@ -87,7 +87,16 @@ def hooks() -> list[tuple[str, str]]:
 
 def project_files() -> list[str]:
     """The files that a lint command may name, relative to the project."""
-    folders = ("vmtest/vm", ".ci", "bpf", "tests/verify", "tests/bisect", "benchmarks", ".github")
+    folders = [
+        "vmtest/vm",
+        ".ci",
+        "bpf",
+        "examples",
+        "tests/verify",
+        "tests/bisect",
+        "benchmarks",
+        ".github",
+    ]
     found = (path for folder in folders for path in (ROOT / folder).rglob("*"))
     return ["action.yml", *(str(path.relative_to(ROOT)) for path in found if path.is_file())]
 

@@ -1,0 +1,3 @@
+module example.org/bpfmap
+
+go 1.19
