@@ -71,8 +71,52 @@ def test_a_makefile_is_what_builds(tmp_path: Path) -> None:
 def test_objects_that_are_not_built_yet_are_asked_for(tmp_path: Path) -> None:
     root = lay(tmp_path, {"src/count.bpf.c": PROGRAM, "Makefile": "all:\n"})
     said = vmtest("init", "--yes", cwd=root)
-    assert "build your BPF objects, and name each in kernels.toml" in said.out
+    assert "make; vmtest init        no BPF object is built yet" in said.out
     assert "# [[object]]" in (root / "kernels.toml").read_text()
+
+
+def with_a_makefile(root: Path) -> Path:
+    made = clang_argv(Path("src/count.bpf.c"), Path("count.bpf.o"), Path("src/include"))
+    makefile = f"all:\n\t{shlex.join(made)}\n"
+    return lay(root, {"src/count.bpf.c": PROGRAM, "Makefile": makefile})
+
+
+def test_after_the_build_it_names_what_is_built(tmp_path: Path) -> None:
+    root = with_a_makefile(tmp_path)
+    assert not drafted(root).objects
+    run_build(["make"], root, root / "log")
+    assert [build.name for build in drafted(root).objects] == ["count"]
+    vmtest("init", "--yes", cwd=root).refuses(2, "kernels.toml is there already")
+
+
+def test_after_the_build_a_file_that_was_changed_stays(tmp_path: Path) -> None:
+    root = with_a_makefile(tmp_path)
+    drafted(root)
+    mine = (root / "kernels.toml").read_text().replace('tags = ["default"]', "", 1)
+    (root / "kernels.toml").write_text(mine)
+    run_build(["make"], root, root / "log")
+    vmtest("init", "--yes", cwd=root).refuses(2, "kernels.toml is there already")
+    assert (root / "kernels.toml").read_text() == mine
+
+
+@pytest.mark.parametrize(
+    ("ci", "file"), [("github", ".github/workflows/kernels.yml"), ("gitlab", ".gitlab/kernels.yml")]
+)
+def test_a_go_project_without_objects_runs_its_tests(ci: str, file: str, tmp_path: Path) -> None:
+    root = lay(tmp_path, {"go.mod": "module x\n", "x_test.go": "package x\n"})
+    said = vmtest("init", "--yes", "--ci", ci, cwd=root)
+    assert "go test -exec 'vmtest go-exec" in said.out
+    assert "BPF" not in said.out + (root / "kernels.toml").read_text()
+    job = (root / file).read_text()
+    assert "for kernel in 5.10 6.1 6.12 newest; do\n" in job
+    assert 'go test -exec "$PWD/.venv/bin/vmtest go-exec --kernel $kernel" ./...\n' in job
+    assert "junit" not in job
+    assert {kernel.name for kernel in load(root / "kernels.toml").kernels} == {
+        "5.10",
+        "6.1",
+        "6.12",
+        "newest",
+    }
 
 
 def test_a_python_project_runs_its_tests_with_its_package(tmp_path: Path) -> None:
@@ -156,7 +200,18 @@ def test_the_line_for_git_is_added_once(tmp_path: Path) -> None:
     drafted(root)
     (root / "kernels.toml").unlink()
     drafted(root)
-    assert (root / ".gitignore").read_text() == "*.o\n.vmtest/\n"
+    assert (root / ".gitignore").read_text() == "*.o\n.vmtest/\nbuild/\n"
+
+
+def test_a_job_on_gitlab_has_the_make_that_builds(tmp_path: Path) -> None:
+    drafted(with_a_makefile(tmp_path), "--ci", "gitlab")
+    job = (tmp_path / ".gitlab/kernels.yml").read_text()
+    assert "--no-install-recommends python3-venv git make\n" in job
+
+
+def test_what_a_makefile_builds_is_its_own_matter(tmp_path: Path) -> None:
+    drafted(with_a_makefile(tmp_path))
+    assert (tmp_path / ".gitignore").read_text() == ".vmtest/\n"
 
 
 def test_a_kernels_toml_is_never_written_over(tmp_path: Path) -> None:

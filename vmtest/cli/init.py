@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,9 @@ EXAMPLE = """Write a kernels.toml for this repository, and a CI job.
 
 It looks for BPF sources and objects, pytest files, a Makefile, go.mod and
 Cargo.toml, and for the CI that is in use. It changes no file that is there,
-except that .gitignore gets the line for vmtest's folder.
+except that .gitignore gets lines for vmtest's folder and for what vmtest builds,
+and that a kernels.toml which names no object, because none was built yet, is
+written again.
 
 Example: [bold]vmtest init --ci github[/bold]
 """
@@ -46,6 +49,8 @@ def init(
         found = look(root)
         files = _drafts(found, found.ci if ci is None else ci)
         there = [path for path in files if (root / path).exists()]
+        if Path("kernels.toml") in there and _gains(root, found):
+            there.remove(Path("kernels.toml"))
         if Path("kernels.toml") in there:
             raise UsageError(
                 f"{root / 'kernels.toml'} is there already; move it away to have another drafted"
@@ -53,7 +58,7 @@ def init(
         for path in there:
             common.say(f"{path} is there already and stays as it is")
             del files[path]
-        ignored = _not_ignored(root)
+        ignored = _not_ignored(root, draft.ignored(found))
         for path in files:
             common.say(f"would write {path}" if not yes else f"writing {path}")
         if not (yes or _agreed()):
@@ -74,12 +79,19 @@ def _drafts(found: Found, ci: str) -> dict[Path, str]:
     return files
 
 
-def _not_ignored(root: Path) -> list[str]:
+def _gains(root: Path, found: Found) -> bool:
+    """Whether kernels.toml is as it was written before the objects were built."""
+    old = (root / "kernels.toml").read_text(encoding="utf-8", errors="replace")
+    return old == draft.before_the_build(found) != draft.kernels_toml(found)
+
+
+def _not_ignored(root: Path, wanted: Iterable[str]) -> list[str]:
     try:
         lines = (root / ".gitignore").read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         lines = []
-    return [name for name in draft.IGNORED if not {name, name.rstrip("/"), f"/{name}"} & set(lines)]
+    there = {line.strip().strip("/") for line in lines}
+    return [name for name in wanted if name.rstrip("/") not in there]
 
 
 def _ignore(root: Path, names: list[str]) -> None:
@@ -103,7 +115,9 @@ def _next(found: Found) -> str:
     lines = ["Next:", "  vmtest doctor            what this host lacks"]
     if draft.built(found):
         lines.append("  vmtest verify            load every program on every kernel")
-    else:
+    elif found.sources:
+        lines.append("  make; vmtest init        no BPF object is built yet: init names those")
+    elif not draft.only_go(found):
         lines.append("  build your BPF objects, and name each in kernels.toml as [[object]]")
     if found.tests:
         lines.append("  vmtest run               run the tests in every kernel")

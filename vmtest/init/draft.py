@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import PurePosixPath
 
 from vmtest.init.look import Found
 
-IGNORED = (".vmtest/",)
-"""What ``.gitignore`` needs."""
+_OWN = ".vmtest/"
+_MAKE = ("make",)
 _TARGET = PurePosixPath("build")
 _HEAD = """\
 # Which kernels vmtest boots, and what it runs in them. `vmtest kernels list` shows what these are
@@ -38,6 +40,11 @@ _KERNELS = (
 )
 
 
+def ignored(found: Found) -> tuple[str, ...]:
+    """What ``.gitignore`` needs: vmtest's folder, and that of the objects that it builds."""
+    return (_OWN, f"{_TARGET}/") if _vmtest_builds(found) else (_OWN,)
+
+
 def kernels_toml(found: Found) -> str:
     """The text of a kernels.toml for ``found``."""
     objects = named(built(found))
@@ -47,7 +54,7 @@ def kernels_toml(found: Found) -> str:
         parts.append(f"\n# Runs before anything is loaded.\n[build]\ncommand = {_list(command)}\n")
     for name, path in objects.items():
         parts.append(f'\n[[object]]\nname = "{name}"\npath = {_text(str(path))}\n')
-    if not objects:
+    if not objects and not only_go(found):
         parts.append(
             "\n# Add each BPF object as soon as it can be built:\n"
             '# [[object]]\n# name = "mine"\n# path = "build/mine.bpf.o"\n'
@@ -62,6 +69,20 @@ def kernels_toml(found: Found) -> str:
     return "".join([*parts, *suites])
 
 
+def before_the_build(found: Found) -> str:
+    """What kernels_toml wrote for ``found`` while no object was built."""
+    return kernels_toml(replace(found, objects=()))
+
+
+def only_go(found: Found) -> bool:
+    """Whether ``go test`` is all that there is to run."""
+    return found.go and not (found.tests or found.sources or found.objects)
+
+
+def _vmtest_builds(found: Found) -> bool:
+    return build_command(found)[:1] == ("vmtest",)
+
+
 def build_command(found: Found) -> tuple[str, ...]:
     """What makes the objects: the project's Makefile, else vmtest itself; () for nothing to make.
 
@@ -70,13 +91,13 @@ def build_command(found: Found) -> tuple[str, ...]:
     if not found.sources or (found.go and found.objects):
         return ()
     if found.make:
-        return ("make",)
+        return _MAKE
     return ("vmtest", "build", "--source", str(_folder(found.sources)), "--target", str(_TARGET))
 
 
 def built(found: Found) -> tuple[PurePosixPath, ...]:
     """The objects of the project: those that are there, else those that ``vmtest build`` makes."""
-    if build_command(found)[:1] != ("vmtest",):
+    if not _vmtest_builds(found):
         return found.objects
     folder = _folder(found.sources)
     return tuple(
@@ -138,17 +159,32 @@ def _text(text: str) -> str:
 
 def workflow(found: Found) -> str:
     """A workflow of GitHub Actions that runs what kernels.toml has."""
-    return _GITHUB.replace("COMMAND", command(found))
+    return _GITHUB.replace("COMMANDS\n", textwrap.indent(commands(found), " " * 10))
 
 
 def gitlab(found: Found) -> str:
     """A job of GitLab's CI that runs what kernels.toml has."""
-    return _GITLAB.replace("COMMAND", command(found))
+    lines = textwrap.indent(commands(found), " " * 6)
+    packages = ["python3-venv", "git"]
+    packages += ["make"] if build_command(found) == _MAKE else []
+    packages += ["golang-go"] if only_go(found) else []
+    text = _GITLAB.replace("COMMANDS\n", f"    - |\n{lines}")
+    text = text.replace("PACKAGES", " ".join(packages))
+    return text if only_go(found) else text + _GITLAB_REPORT
 
 
-def command(found: Found) -> str:
-    """``run`` where there are suites, else ``verify``."""
-    return "run" if found.tests else "verify"
+def commands(found: Found) -> str:
+    """The lines of a job: the suites where there are some, else what there is."""
+    if only_go(found):
+        return _GO.format(kernels=" ".join(name for name, *_ in _KERNELS))
+    return f".venv/bin/vmtest {'run' if found.tests else 'verify'} --junit junit.xml\n"
+
+
+_GO = """\
+for kernel in {kernels}; do
+  CGO_ENABLED=0 go test -exec "$PWD/.venv/bin/vmtest go-exec --kernel $kernel" ./...
+done
+"""
 
 
 _GITHUB = """\
@@ -184,7 +220,7 @@ jobs:
           python3 -m venv .venv
           .venv/bin/pip install "$VMTEST"
           .venv/bin/vmtest setup
-          .venv/bin/vmtest COMMAND --junit junit.xml
+COMMANDS
       - uses: actions/upload-artifact@v4
         if: always()
         with:
@@ -205,14 +241,16 @@ kernels:
       files: [kernels.toml]
     paths: [.cache/vmtest]
   script:
-    - apt-get update && apt-get install -y --no-install-recommends python3-venv git
+    - apt-get update && apt-get install -y --no-install-recommends PACKAGES
     - python3 -m venv .venv
     - .venv/bin/pip install "$VMTEST"
     - .venv/bin/vmtest setup
-    - .venv/bin/vmtest COMMAND --junit junit.xml
+COMMANDS
   artifacts:
     when: always
     paths: [.vmtest/runs]
+"""
+_GITLAB_REPORT = """\
     reports:
       junit: junit.xml
 """
