@@ -302,6 +302,25 @@ def test_all_problems_come_at_once() -> None:
     assert len(problems(text)) == 3
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('cpus = "2"', "cpus = '2' is not a number but text; write 2 without quotes"),
+        ("cpus = true", "cpus = True is not a whole number; write for example 2"),
+        ("cpus = 1.0", "cpus = 1.0 is not a whole number; write for example 2"),
+        ("cpus = 0", "cpus = 0: input should be greater than 0"),
+        ('gate = "false"', "gate = 'false' is neither true nor false; write one of them"),
+        ("gate = 0", "gate = 0 is neither true nor false; write one of them"),
+        ('suites = "sid"', "suites = 'sid' is not a list; write [\"sid\"]"),
+        ("suites = [13]", 'suites.0 = 13 is not text; write "13"'),
+        ("suites = [[]]", "suites.0 = [] is not text; write it in quotes"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_with_how_to_write_it(written: str, said: str) -> None:
+    (problem,) = problems(MINIMAL.replace('"6.1.*"', f'"6.1.*"\n{written}'))
+    assert said in problem and problem.startswith('kernels.toml: kernel "6.1": ')
+
+
 def test_malformed_toml_names_line_and_column() -> None:
     assert "line 2, column" in problems("schema = 1\n[[kernel\n")[0]
 

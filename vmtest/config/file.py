@@ -434,7 +434,27 @@ def _explain(error: Any, data: Mapping[str, Any], file: Path) -> str:
             return (
                 f"{prefix}: schema = {error['input']!r} is not known; this vmtest reads schema = 1"
             )
+        case "int_type" | "bool_type" | "string_type" | "list_type":
+            return f"{prefix}: {key} = {error['input']!r} {_kind(error['type'], error['input'])}"
     return f"{prefix}: {key} = {error['input']!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _kind(wanted: str, value: object) -> str:
+    """What kind of value is wanted, and how this one would be written."""
+    match wanted, value:
+        case "int_type", str() if value.strip().isdecimal():
+            return f"is not a number but text; write {value.strip()} without quotes"
+        case "int_type", _:
+            return "is not a whole number; write for example 2"
+        case "bool_type", _:
+            return "is neither true nor false; write one of them without quotes"
+        case "string_type", int() | float() if not isinstance(value, bool):
+            return f'is not text; write "{value}"'
+        case "string_type", _:
+            return "is not text; write it in quotes"
+        case "list_type", str():
+            return f'is not a list; write ["{value}"]'
+    return "is not a list; write it in brackets"
 
 
 def _keys(table: type[Strict]) -> list[str]:

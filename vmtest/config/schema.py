@@ -16,8 +16,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    NonNegativeInt,
-    PositiveInt,
     StrictBool,
     StrictInt,
     WithJsonSchema,
@@ -282,6 +280,8 @@ Image = Annotated[str, AfterValidator(_image)]
 Regex = Annotated[str, AfterValidator(_regex)]
 Component = Annotated[str, AfterValidator(_component)]
 Architectures = Annotated[list[str], BeforeValidator(_architectures)]
+Count = Annotated[StrictInt, Field(gt=0)]
+Size = Annotated[StrictInt, Field(ge=0)]
 Retries = Annotated[StrictInt, Field(ge=0, le=10)]
 Day = Annotated[date, BeforeValidator(_date)]
 Libbpf = Annotated[
@@ -306,7 +306,7 @@ class DefaultsTable(Strict):
     """``[defaults]``: each kernel's machine and limits, where it has none of its own."""
 
     memory: Memory = 1024
-    cpus: PositiveInt = 1
+    cpus: Count = 1
     boot_timeout: Duration = 30.0
     suite_timeout: Duration = 300.0
     silence_timeout: Duration = 60.0
@@ -330,7 +330,7 @@ class ArchiveTable(Strict):
     mirror: str | None = None
     security_mirror: str | None = None
     keyring: Path | None = None
-    check_valid_until: bool = True
+    check_valid_until: StrictBool = True
     max_index_age: Duration = 3600.0
     distribution: Distribution = "debian"
     components: Annotated[list[Component], Field(min_length=1)] = ["main"]
@@ -396,10 +396,10 @@ class KernelTable(Strict):
     modules: Path | None = None
     config: Path | None = None
     tags: list[Name] = []
-    gate: bool = True
+    gate: StrictBool = True
     cmdline: list[Option] = []
     memory: Memory | None = None
-    cpus: PositiveInt | None = None
+    cpus: Count | None = None
     boot_timeout: Duration | None = None
     suite_timeout: Duration | None = None
     silence_timeout: Duration | None = None
@@ -423,9 +423,9 @@ class InnerMapTable(Strict):
     """``inner_maps.NAME`` of an ``[[object]]``: the template of a map of maps."""
 
     type: str
-    key_size: NonNegativeInt
-    value_size: NonNegativeInt
-    max_entries: PositiveInt = 1
+    key_size: Size
+    value_size: Size
+    max_entries: Count = 1
 
 
 class ObjectTable(Strict):
@@ -434,9 +434,9 @@ class ObjectTable(Strict):
     name: Name
     path: Path
     kernels: Range | None = None
-    required: bool = True
+    required: StrictBool = True
     types: dict[str, ProgramType] = {}
-    max_entries: dict[str, PositiveInt | Literal["cpus"]] = {}
+    max_entries: dict[str, Count | Literal["cpus"]] = {}
     globals: dict[str, StrictBool | StrictInt] = {}
     inner_maps: dict[str, InnerMapTable] = {}
     skip: list[str] = []
