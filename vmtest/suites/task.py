@@ -21,7 +21,7 @@ from vmtest.model.text import last_line
 from vmtest.objects.builds import choose, modules_for, read_object
 from vmtest.runs.folder import utc_today
 from vmtest.runs.rows import COLLECTED, RESULTS
-from vmtest.suites import again, isolate, known, retry
+from vmtest.suites import again, isolate, known, lacking, retry
 from vmtest.suites.collect import collected, only_collects, to_run
 from vmtest.suites.failed import PLACE, Failed
 from vmtest.suites.isolate import Group, Isolation
@@ -325,14 +325,15 @@ class SuitesTaskFactory:
                 self.files.read(build.path, "objects")
 
     def notes(self, matrix: Matrix) -> tuple[str, ...]:
-        """What ``matrix`` shows of the known failures that the user should act on."""
-        return known.notes(
+        """What ``matrix`` shows of known failures and of modules that the user should act on."""
+        of_known = known.notes(
             self.config.known_failures,
             matrix,
             self._root,
             self.today,
             whole=self.suites == self.config.suites and not self.narrowed,
         )
+        return (*of_known, *lacking.notes(matrix))
 
     @property
     def _root(self) -> str:
