@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vmtest.api.inputs import build_first
+from vmtest.api.preflight import check_files, check_host
 from vmtest.command.files import check_program, parse_copy, read_copies, suite_of
 from vmtest.command.formats.format import parse_format
 from vmtest.command.task import command_tasks
@@ -68,12 +69,14 @@ def plan_command(
     given = [objects.parse_given(item) for item in request.objects]
     builds = objects.override(settings.objects, given)
     check_patterns(settings, request.kernels)
+    check_host(settings, default_cache())
     build_first(settings, say)
     copied = read_copies(copies)
     check_program(request.command, copied.places)
     files, cache = Files(), default_cache()
     kernels, resolved = choose_kernels(settings, request.kernels, cache, request.locked)
     kernels = kernels if request.shard is None else request.shard.part(kernels)
+    check_files(settings, kernels)
     # A part's output is not the whole command's, though it has one kernel only.
     single = len(kernels) == 1 and request.shard is None
     before_run(single)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vmtest.config.schema import is_path
-from vmtest.model.kernels import PackageSpec, PathSpec, TreeSpec
+from vmtest.model.kernels import Kernel, PackageSpec, PathSpec, TreeSpec
 from vmtest.model.project import Config
 from vmtest.objects.compile import run_build
 from vmtest.runs.folder import BUILD_LOG
@@ -37,15 +37,25 @@ def build_first(
 
 def parts(settings: Config) -> Iterator[Path]:
     """The files and folders that guest image and kernels are made of, where they are files."""
+    yield from parts_of_guest(settings)
+    for kernel in settings.kernels:
+        yield from parts_of_kernel(kernel)
+
+
+def parts_of_guest(settings: Config) -> Iterator[Path]:
+    """Those that every kernel's guest is made of."""
     yield from settings.guest.wheels
     yield from (Path(libbpf) for libbpf in settings.guest.libbpf if is_path(libbpf))
     if settings.guest.root not in ("debian", "host"):
         yield Path(settings.guest.root)
-    for kernel in settings.kernels:
-        match kernel.spec:
-            case PathSpec():
-                yield kernel.spec.image
-            case PackageSpec():
-                yield from (f.place for f in kernel.spec.files if isinstance(f.place, Path))
-            case TreeSpec():
-                yield kernel.spec.path
+
+
+def parts_of_kernel(kernel: Kernel) -> Iterator[Path]:
+    """Those that ``kernel`` is made of."""
+    match kernel.spec:
+        case PathSpec():
+            yield kernel.spec.image
+        case PackageSpec():
+            yield from (f.place for f in kernel.spec.files if isinstance(f.place, Path))
+        case TreeSpec():
+            yield kernel.spec.path

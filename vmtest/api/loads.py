@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from vmtest.api.inputs import build_first
+from vmtest.api.preflight import check_files, check_host
 from vmtest.config import file as configuration
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
@@ -69,6 +70,7 @@ def plan_verify(
     if settings.build is not None:
         check_patterns(settings, request.kernels)  # before it is built for nothing
     named = [loadables.named(one, settings.objects, here) for one in request.objects]
+    check_host(settings, default_cache())
     # Files that are named are those that lie there: nothing is built for them.
     build_first(settings, say, () if request.objects and not any(named) else None)
     given = types.told_to(_given(settings, request.objects), told, here)
@@ -77,6 +79,7 @@ def plan_verify(
     cache, files = default_cache(), Files()
     kernels, resolved = choose_kernels(settings, request.kernels, cache)
     kernels = kernels if request.shard is None else request.shard.part(kernels)
+    check_files(settings, kernels)
     rules, against = request.rules, request.against or ""
     return Plan(
         config=settings,

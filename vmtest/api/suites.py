@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vmtest.api.inputs import build_first
+from vmtest.api.preflight import check_files, check_host
 from vmtest.config import select
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache
@@ -93,6 +94,7 @@ def plan_suites(
     builds = objects.override(settings.objects, given)
     needed = {name for suite in suites for name in suite.objects}
     check_patterns(settings, request.kernels)
+    check_host(settings, default_cache())
     before_build()
     whole = bool(needed) and needed <= {build.name for build in given}
     build_first(settings, say, [build.path for build in given] if whole else None)
@@ -124,6 +126,7 @@ def _planned(
     kernels, resolved = choose_kernels(settings, request.kernels, cache, request.locked)
     kernels = kernels if request.shard is None else request.shard.part(kernels)
     kernels = _that_failed(kernels, tasks.failed)
+    check_files(settings, kernels)
     default = {kernel.name for kernel in select.select_kernels(settings.kernels, [], {})}
     if not default <= {kernel.name for kernel in kernels}:
         tasks = replace(tasks, narrowed=True)

@@ -223,6 +223,14 @@ def image_key(spec: GuestSpec, files: Files | None = None) -> str:
     return f"{spec.suite}-{sha256_json(made_of)[:16]}"
 
 
+def is_built(spec: GuestSpec, cache: Path) -> bool:
+    """Whether ``cache`` has the image of ``spec``; it has none of wheels that are not there."""
+    try:
+        return _cached(cache, image_key(spec)) is not None
+    except ImageError:
+        return False
+
+
 def images(cache: Path) -> list[tuple[str, Path, int]]:
     """The images in the cache: name, file, bytes on the disk."""
     return [
