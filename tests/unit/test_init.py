@@ -148,6 +148,25 @@ def test_a_go_project_keeps_its_objects_in_git(tmp_path: Path) -> None:
     ]
 
 
+def test_the_makefile_beside_the_sources_builds_them(tmp_path: Path) -> None:
+    made = clang_argv(Path("src/count.bpf.c"), Path("count.bpf.o"), Path("src/include"))
+    makefile = f"all:\n\t{shlex.join(made)}\n"
+    root = lay(tmp_path, {"a/src/count.bpf.c": PROGRAM, "a/Makefile": makefile, "b/Makefile": ""})
+    said = vmtest("init", "--yes", cwd=root)
+    assert "  make -C a; vmtest init" in said.out
+    run_build(["make", "-C", "a"], root, root / "log")
+    config = drafted(root)
+    assert config.build == ("make", "-C", "a")
+    builds(config, root)
+
+
+def test_objects_of_other_machines_and_half_built_ones_are_left_out(tmp_path: Path) -> None:
+    root = lay(tmp_path, {"go.mod": "module x\n", "x.bpf.c": PROGRAM})
+    for name in ("x_x86_bpfel.o", "x_arm64_bpfel.o", "y.bpf.o", "y.tmp.bpf.o", "my_bpfel.o"):
+        run_build(clang_argv(root / "x.bpf.c", root / name, root / "include"), root, root / "log")
+    assert [build.name for build in drafted(root).objects] == ["my", "x", "y"]
+
+
 def test_objects_of_one_name_are_told_apart(tmp_path: Path) -> None:
     root = lay(tmp_path, {"bpf/a/x.bpf.c": PROGRAM, "bpf/b/x.bpf.c": PROGRAM})
     assert [build.name for build in drafted(root).objects] == ["x", "b-x"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -116,7 +117,8 @@ def _next(found: Found) -> str:
     if draft.built(found):
         lines.append("  vmtest verify            load every program on every kernel")
     elif found.sources:
-        lines.append("  make; vmtest init        no BPF object is built yet: init names those")
+        first = f"{shlex.join(draft.build_command(found))}; vmtest init"
+        lines.append(f"  {first:24} no BPF object is built yet: init names those")
     elif not draft.only_go(found):
         lines.append("  build your BPF objects, and name each in kernels.toml as [[object]]")
     if found.tests:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from vmtest.init.look import Found
 
 _OWN = ".vmtest/"
-_MAKE = ("make",)
+_MAKE = "make"
 _TARGET = PurePosixPath("build")
 _HEAD = """\
 # Which kernels vmtest boots, and what it runs in them. `vmtest kernels list` shows what these are
@@ -90,9 +90,18 @@ def build_command(found: Found) -> tuple[str, ...]:
     """
     if not found.sources or (found.go and found.objects):
         return ()
-    if found.make:
-        return _MAKE
+    folder = _makefile_for(found)
+    if folder is not None:
+        return (_MAKE,) if folder == PurePosixPath() else (_MAKE, "-C", str(folder))
     return ("vmtest", "build", "--source", str(_folder(found.sources)), "--target", str(_TARGET))
+
+
+def _makefile_for(found: Found) -> PurePosixPath | None:
+    """The folder whose Makefile builds the sources: the project's, else the nearest above them."""
+    if PurePosixPath() in found.makefiles:
+        return PurePosixPath()
+    folder = _folder(found.sources)
+    return next((above for above in (folder, *folder.parents) if above in found.makefiles), None)
 
 
 def built(found: Found) -> tuple[PurePosixPath, ...]:
@@ -166,7 +175,7 @@ def gitlab(found: Found) -> str:
     """A job of GitLab's CI that runs what kernels.toml has."""
     lines = textwrap.indent(commands(found), " " * 6)
     packages = ["python3-venv", "git"]
-    packages += ["make"] if build_command(found) == _MAKE else []
+    packages += ["make"] if build_command(found)[:1] == (_MAKE,) else []
     packages += ["golang-go"] if only_go(found) else []
     text = _GITLAB.replace("COMMANDS\n", f"    - |\n{lines}")
     text = text.replace("PACKAGES", " ".join(packages))

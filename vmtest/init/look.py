@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,11 @@ from vmtest.host.project import every_file, project_files
 from vmtest.model.versions import unique
 from vmtest.objects.builds import check_object
 
+_MAKEFILES = {"Makefile", "GNUmakefile", "makefile"}
+_NOT_OURS = re.compile(
+    r"\.tmp\.bpf\.o$|_(arm|arm64|loongarch|mips|powerpc|riscv|s390|sparc)_bpfel\.o$"
+)
+"""Half of a build (``bpftool gen object`` links it), and what bpf2go makes for other machines."""
 _GITHUB, _GITLAB = ".github", ".gitlab-ci.yml"
 
 
@@ -21,15 +27,15 @@ class Found:
     ``sources`` are BPF programs in C, ``objects`` BPF objects of this byte order that are there
     now, ``tests`` the topmost folders with pytest files (only "." where files lie beside
     kernels.toml: that has all of them),
-    ``pythonpath`` the folder that the project's package is imported from.  ``ci`` is ``github``,
-    ``gitlab`` or "".
+    ``makefiles`` the folders that have a Makefile, ``pythonpath`` the one that the project's
+    package is imported from.  ``ci`` is ``github``, ``gitlab`` or "".
     """
 
     sources: tuple[PurePosixPath, ...] = ()
     objects: tuple[PurePosixPath, ...] = ()
     tests: tuple[PurePosixPath, ...] = ()
     pythonpath: str = "."
-    make: bool = False
+    makefiles: tuple[PurePosixPath, ...] = ()
     go: bool = False
     cargo: bool = False
     ci: str = ""
@@ -44,7 +50,7 @@ def look(root: Path) -> Found:
         objects=_objects(root),
         tests=_tests(files),
         pythonpath="src" if _has_package(names) else ".",
-        make=not {"Makefile", "GNUmakefile", "makefile"}.isdisjoint(names),
+        makefiles=tuple({path.parent: True for path in files if path.name in _MAKEFILES}),
         go="go.mod" in names,
         cargo="Cargo.toml" in names,
         ci=_ci(root),
@@ -55,7 +61,7 @@ def _objects(root: Path) -> tuple[PurePosixPath, ...]:
     """The BPF objects, those that git ignores too: most projects build theirs."""
     found = []
     for path in every_file(root):
-        if path.suffix == ".o" and _is_object(path):
+        if path.suffix == ".o" and not _NOT_OURS.search(path.name) and _is_object(path):
             found.append(PurePosixPath(path.relative_to(root)))
     return tuple(found)
 
