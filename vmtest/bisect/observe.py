@@ -6,9 +6,10 @@ did not run under the test is SKIP.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
+from vmtest.bisect import ways
 from vmtest.bisect.search import Verdict
 from vmtest.errors import KernelBuildFailed
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
@@ -34,7 +35,9 @@ class Observation:
     "" when it did not come up, ``folder`` is where its logs are, relative to the run's folder.
     ``faulty`` says that the machine (a network, a disk) kept it from telling: asked again it may.
     ``gone`` is what a refused load lacked, as the kernel's source writes it ("" where nothing that
-    has a name there), or a symbol of its config.
+    has a name there), or a symbol of its config.  ``way`` is how it failed
+    (``vmtest.bisect.ways``), none where that is not known, ``beside`` what the kernel complained
+    of besides.
     """
 
     verdict: Verdict
@@ -44,6 +47,8 @@ class Observation:
     folder: str = ""
     faulty: bool = False
     gone: str = ""
+    way: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 def unbuilt(error: KernelBuildFailed) -> Observation:
@@ -52,16 +57,31 @@ def unbuilt(error: KernelBuildFailed) -> Observation:
     return Observation(Verdict.SKIP, short(f"does not build: {why}"))
 
 
-def combined(seen: Sequence[Observation]) -> Verdict:
-    """The verdict of a point that was asked several times: FLAKY when it told both."""
-    told = {one.verdict for one in seen if one.verdict.tells}
+def verdict_of(one: Observation, way: Collection[str] = ()) -> Verdict:
+    """What ``one`` says where only a failure in this ``way`` is bad; none counts any failure."""
+    known = one.verdict is Verdict.BAD and one.way and way
+    return Verdict.OTHER if known and not {*one.way, *one.beside} & {*way} else one.verdict
+
+
+def combined(seen: Sequence[Observation], way: Collection[str] = ()) -> Verdict:
+    """The verdict of a point that was asked several times: FLAKY when it told both.
+
+    ``way`` as for :func:`verdict_of`; OTHER where it told nothing else.
+    """
+    verdicts = [verdict_of(one, way) for one in seen]
+    told = {verdict for verdict in verdicts if verdict.tells}
     if len(told) == 2:
         return Verdict.FLAKY
-    return told.pop() if told else Verdict.SKIP
+    if told:
+        return told.pop()
+    return Verdict.OTHER if Verdict.OTHER in verdicts else Verdict.SKIP
 
 
-def of_tests(result: KernelResult, folder: str) -> Observation:
-    """GOOD when the tests passed, BAD when one did not or the kernel did not survive them."""
+def of_tests(result: KernelResult, folder: str, ended: str = "") -> Observation:
+    """GOOD when the tests passed, BAD when one did not or the kernel did not survive them.
+
+    ``ended`` is how a command ended, as its row says it.
+    """
     facts = tuple((test.test, _test(test)) for test in result.tests)
     ran = [test for test in result.tests if test.outcome not in _NOTHING_RAN]
     passed = sum(test.outcome is Outcome.PASSED for test in ran)
@@ -81,7 +101,13 @@ def of_tests(result: KernelResult, folder: str) -> Observation:
         if result.status is Status.PASSED:
             why = "every test was skipped"
         why = f"{result.status}: {why}"
-    return observation(result, folder, verdict, why, facts)
+    one = observation(result, folder, verdict, why, facts)
+    return failing(one, ways.of_tests(result, ended)) if verdict is Verdict.BAD else one
+
+
+def failing(one: Observation, found: ways.Ways) -> Observation:
+    """``one`` with how it failed."""
+    return replace(one, way=found.way, beside=found.beside)
 
 
 def observation(

@@ -23,6 +23,8 @@ class Verdict(StrEnum):
     """It cannot tell: it does not build, does not boot, runs no tests."""
     FLAKY = "flaky"
     """It told both when asked several times."""
+    OTHER = "other"
+    """It failed, and in another way than the bad end: that counts for neither side."""
 
     @property
     def tells(self) -> bool:
@@ -71,7 +73,7 @@ def check_ends(known: Known, count: int, *, find_fixed: bool, names: Sequence[st
     seen = (known[0], known[count - 1])
     if seen == wanted:
         return
-    told = f"{names[0]} is {seen[0]} and {names[-1]} is {seen[1]}"
+    told = f"{names[0]} {_said(seen[0])} and {names[-1]} {_said(seen[1])}"
     if not all(verdict.tells for verdict in seen):
         raise UsageError(f"{told}: one end has no verdict; choose a neighbour as the end")
     if seen == wanted[::-1]:
@@ -79,6 +81,10 @@ def check_ends(known: Known, count: int, *, find_fixed: bool, names: Sequence[st
         other = "broken" if find_fixed else "fixed"
         raise UsageError(f"{told}: nothing was {looked} between them; did you mean `find` {other}?")
     raise UsageError(f"{told}: both ends have the same verdict; choose another `good` or `bad`")
+
+
+def _said(verdict: Verdict) -> str:
+    return "failed another way" if verdict is Verdict.OTHER else f"is {verdict}"
 
 
 def _bounds(known: Known, count: int) -> tuple[int, int]:

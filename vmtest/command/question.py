@@ -14,6 +14,7 @@ from vmtest.command.formats.format import parse_format
 from vmtest.command.task import command_tasks
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
+from vmtest.matrix.follow import status_words
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Status
 from vmtest.model.secrets import words_without_secrets
@@ -63,7 +64,8 @@ _CANNOT_TELL = 125  # git-bisect(1)
 
 def of_command(result: KernelResult, folder: str) -> Observation:
     """As ``of_tests``; a command that ends with 125 tells nothing, as under ``git bisect run``."""
-    one = of_tests(result, folder)
+    ended = "" if result.exit_status is None else status_words(result.exit_status)
+    one = of_tests(result, folder, ended)
     if result.status is Status.FAILED and result.exit_status == _CANNOT_TELL:
         return replace(one, verdict=Verdict.SKIP)
     if one.verdict is Verdict.GOOD and len(result.tests) == 1:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vmtest.bisect.observe import Observation, observation, short
+from vmtest.bisect import ways
+from vmtest.bisect.observe import Observation, failing, observation, short
 from vmtest.bisect.question import Work
 from vmtest.bisect.search import Verdict
 from vmtest.config.suggest import suggestion
@@ -82,9 +83,6 @@ def _given(settings: Config, wanted: str) -> tuple[tuple[Given, ...], str]:
     return found, program
 
 
-_UNKNOWN = "unknown"  # no evidence for any reason (docs/reference/reason-codes.md)
-
-
 def of_load(result: KernelResult, folder: str, object_: str, program: str) -> Observation:
     """GOOD when the load of ``program`` ("": of ``object_`` as a whole) was accepted."""
     facts = tuple((load.label, _words(load)) for load in result.loads)
@@ -102,7 +100,8 @@ def of_load(result: KernelResult, folder: str, object_: str, program: str) -> Ob
         why = f'{why}; the kernel complained: "{result.splats[0]}"'
         facts = (*facts, ("the kernel's complaint", result.splats[0]))
     one = observation(result, folder, verdict, why, facts)
-    return replace(one, gone=gone(found[0].reason))
+    one = replace(one, gone=gone(found[0].reason))
+    return failing(one, ways.of_load(result, found[0])) if verdict is Verdict.BAD else one
 
 
 # The codes whose reason names something that stands in the kernel's source.
@@ -137,8 +136,7 @@ def gone(reason: Reason | None) -> str:
     """
     if reason is None or reason.code not in _OF_THE_KERNEL:
         return ""
-    name = reason.name.partition("+")[0].partition(".")[0]
-    name = _FLAVOUR.sub("", _SYSCALL.sub("sys_", name))
+    name = _FLAVOUR.sub("", _SYSCALL.sub("sys_", ways.name_of(reason)))
     if not re.fullmatch(r"\w+", name):
         return ""  # a pattern, or a number
     if reason.code in ("helper", "sleepable") and name.startswith("bpf_"):
@@ -152,7 +150,7 @@ def _words(load: LoadResult) -> str:
         counts = ((cost.instructions, "instructions"), (cost.total_states, "states"))
         return ", ".join([load.verdict.value, *(f"{n} {word}" for n, word in counts if n)])
     words = load.verdict.value
-    if load.reason is not None and not (load.reason.code == _UNKNOWN and load.line):
+    if load.reason is not None and not (load.reason.code == ways.UNKNOWN and load.line):
         words += f" ({load.reason.code}): {load.reason.text}"
         if load.reason.evidence:
             words += f"; {load.reason.evidence}"
