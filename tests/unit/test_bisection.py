@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from vmtest.bisect.search import Verdict
 from vmtest.errors import InfrastructureError, UsageError
 
 GOOD, BAD, SKIP, FLAKY = Verdict.GOOD, Verdict.BAD, Verdict.SKIP, Verdict.FLAKY
+OTHER = Verdict.OTHER
+Said = Verdict | str
+"""What a kernel says: a verdict, or in words how it fails."""
 
 
 def question(count: int, **changes: Any) -> Question:
@@ -27,7 +31,7 @@ def question(count: int, **changes: Any) -> Question:
 class Kernels:
     """Answers with ``verdicts``, one a point or, where it differs, one an attempt."""
 
-    def __init__(self, *verdicts: Verdict | tuple[Verdict, ...], faulty: bool = False) -> None:
+    def __init__(self, *verdicts: Said | tuple[Said, ...], faulty: bool = False) -> None:
         self.verdicts = verdicts
         self.faulty = faulty
         self.asked: list[tuple[tuple[int, ...], int]] = []
@@ -42,8 +46,12 @@ class Kernels:
             if isinstance(verdict, tuple):
                 verdict = verdict[attempt - 1]
             why = f"it was {verdict}"
+            way: tuple[str, ...] = ()
+            if not isinstance(verdict, Verdict):
+                way, verdict = (verdict,), BAD
             faulty = self.faulty and verdict is SKIP
-            told(n, Observation(verdict, why, (("test", why),), "6-amd64", f"6.{n}", faulty))
+            facts = (("test", why),)
+            told(n, Observation(verdict, why, facts, "6-amd64", f"6.{n}", faulty, way=way))
 
     @property
     def order(self) -> list[int]:
@@ -275,3 +283,104 @@ def test_what_was_never_booted_is_known(run: Run) -> None:
         f"6.{n}" for n in asked
     }
     assert outcome.unasked
+
+
+def test_only_what_fails_as_the_bad_end_is_bad(run: Run) -> None:
+    kernels = Kernels(GOOD, GOOD, "WARNING in foo", GOOD, GOOD, "3 == 4", "3 == 4")
+    outcome = run(question(7), kernels)
+    assert (outcome.answer.last, outcome.answer.first) == (4, 5)
+    assert outcome.way == ("3 == 4",)
+
+
+def test_the_way_that_fixed_it_is_that_of_the_older_end(run: Run) -> None:
+    kernels = Kernels("3 == 4", "3 == 4", "panic", GOOD, GOOD)
+    outcome = run(question(5, find_fixed=True), kernels)
+    assert (outcome.answer.last, outcome.answer.between, outcome.answer.first) == (1, (2,), 3)
+
+
+def test_a_kernel_that_fails_another_way_is_asked_once_more(run: Run) -> None:
+    kernels = Kernels(GOOD, ("panic", "panic"), "3 == 4")
+    outcome = run(question(3), kernels)
+    assert kernels.order == [0, 2, 1, 1]
+    assert (outcome.verdicts[1], outcome.answer.between) == (OTHER, (1,))
+
+
+@pytest.mark.parametrize(
+    ("second", "answer", "verdict"), [("3 == 4", (0, 1), BAD), (GOOD, (1, 2), GOOD)]
+)
+def test_what_it_says_the_second_time_counts(
+    run: Run, second: Said, answer: tuple[int, int], verdict: Verdict
+) -> None:
+    outcome = run(question(3), Kernels(GOOD, ("panic", second), "3 == 4"))
+    assert (outcome.answer.last, outcome.answer.first) == answer
+    assert outcome.verdicts[1] is verdict
+
+
+def test_a_kernel_that_is_repeated_anyway_is_not_asked_more_often(run: Run) -> None:
+    kernels = Kernels(GOOD, ("panic",) * 4, "3 == 4")
+    run(question(3, repeat=3), kernels)
+    assert kernels.order.count(1) == 3
+
+
+def test_any_failure_counts_where_that_is_asked(run: Run) -> None:
+    kernels = Kernels(GOOD, "panic", "3 == 4")
+    outcome = run(question(3, any_failure=True), kernels)
+    assert (outcome.answer.last, outcome.answer.first, outcome.way) == (0, 1, ())
+    assert kernels.order == [0, 2, 1]
+
+
+def test_an_end_that_fails_another_way_is_refused_with_both_ways(run: Run) -> None:
+    kernels = Kernels(("panic", "panic"), "3 == 4")
+    with pytest.raises(UsageError, match=r"6\.0 failed another way and 6\.1 is bad") as caught:
+        run(question(2), kernels)
+    assert "bad is what fails as 6.1: 3 == 4\n`any_failure` counts" in str(caught.value)
+    assert kernels.asked == [((0, 1), 1), ((0,), 2)]
+
+
+@pytest.mark.parametrize("done", range(5))
+def test_a_resumed_bisect_keeps_its_way(run: Run, done: int) -> None:
+    asked = question(6)
+    kernels = Kernels(GOOD, GOOD, ("panic", "panic"), ("panic", "3 == 4"), "3 == 4", "3 == 4")
+    left = [done]
+
+    def interrupted(points: tuple[int, ...], attempt: int, told: Told) -> None:
+        for n in points:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            kernels((n,), attempt, told)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, interrupted)  # type: ignore[arg-type]  # a probe as good as Kernels
+    outcome = run(asked, kernels, recorded=read(run.folder))
+    assert outcome.way == ("3 == 4",)
+    assert (outcome.answer.last, outcome.answer.between, outcome.answer.first) == (1, (2,), 3)
+
+
+def test_a_journal_of_an_older_version_goes_on_by_its_own_rule(run: Run) -> None:
+    asked = question(4)
+    kernels = Kernels(GOOD, "panic", "panic", "3 == 4")
+    kernels.interrupt_before = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, kernels)
+    file = run.folder / JOURNAL
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        line.pop("any_failure", None)
+        for name in ("way", "beside"):
+            line.get("observation", {}).pop(name, None)
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    kernels.interrupt_before = None
+    outcome = run(asked, kernels, recorded=find_interrupted(run.folder.parent, asked.asked)[1])
+    assert (outcome.answer.first, outcome.verdicts[1], outcome.way) == (1, BAD, ())
+
+
+def test_a_question_that_counted_any_failure_is_another_one(run: Run) -> None:
+    asked = question(3)
+    asked = replace(asked, asked={**asked.asked, "any_failure": True}, any_failure=True)
+    kernels = Kernels(GOOD, GOOD, BAD)
+    kernels.interrupt_before = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, kernels)
+    with pytest.raises(UsageError, match="differs in any_failure"):
+        find_interrupted(run.folder.parent, question(3).asked)

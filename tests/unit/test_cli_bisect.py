@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import signed_archive
 from command import in_process, vmtest
 
-from vmtest.bisect.journal import JOURNAL
+from vmtest.bisect.journal import JOURNAL, Recorded
+from vmtest.bisect.observe import Observation
+from vmtest.bisect.question import Point, Question
+from vmtest.bisect.rounds import Told
+from vmtest.bisect.search import Verdict
+from vmtest.cli.bisect.shared import Display
 from vmtest.objects.compile import clang_argv
 
 pytestmark = signed_archive.needed
@@ -123,14 +129,19 @@ def test_with_several_archives_one_has_to_be_chosen(project: Path) -> None:
     in_process("bisect", *ENDS, cwd=project).refuses(2, "choose one with --archive NAME")
 
 
-def test_a_changed_test_is_another_question(project: Path) -> None:
+def interrupted(project: Path, more: dict[str, Any]) -> None:
+    """Leave the journal of a bisect between ENDS that was interrupted at once."""
     asked = {"good": "6.1.9", "bad": "7.2.6", "archive": "debian", "find": "broken", "repeat": 1}
-    asked |= {"cached": False, "suites": ["net"], "tests": None, "payload": "1", "objects": []}
+    asked |= {"cached": False, "objects": [], **more}
     folder = project / ".vmtest" / "runs" / "20260101T000000Z-abcdef"
     folder.mkdir(parents=True)
     question = {"event": "question", "asked": asked, "points": [], "gone": [], "left_out": []}
     line = json.dumps({**question, "find_fixed": False, "repeat": 1})
     (folder / JOURNAL).write_text(line + "\n")
+
+
+def test_a_changed_test_is_another_question(project: Path) -> None:
+    interrupted(project, {"suites": ["net"], "tests": None, "payload": "1"})
     vmtest("bisect", *ENDS, "--resume", cwd=project).refuses(
         2, "20260101T000000Z-abcdef differs in payload"
     )
@@ -147,14 +158,9 @@ def test_a_changed_copy_is_another_question(project: Path) -> None:
     script = project / "check.sh"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
-    asked = {"good": "6.1.9", "bad": "7.2.6", "archive": "debian", "find": "broken", "repeat": 1}
-    asked |= {"cached": False, "command": ["./check.sh"], "results": None, "objects": []}
-    asked |= {"copied": [["check.sh", script.stat().st_mode, "another digest"]], "wheels": []}
-    folder = project / ".vmtest" / "runs" / "20260101T000000Z-abcdef"
-    folder.mkdir(parents=True)
-    question = {"event": "question", "asked": asked, "points": [], "gone": [], "left_out": []}
-    line = json.dumps({**question, "find_fixed": False, "repeat": 1})
-    (folder / JOURNAL).write_text(line + "\n")
+    copied = [["check.sh", script.stat().st_mode, "another digest"]]
+    asked = {"command": ["./check.sh"], "results": None, "copied": copied, "wheels": []}
+    interrupted(project, asked)
     command = ("--exec", "./check.sh", "--copy", "check.sh")
     vmtest("bisect", *ENDS, *command, "--resume", cwd=project).refuses(
         2, "20260101T000000Z-abcdef differs in copied\n"
@@ -173,3 +179,35 @@ def test_a_kernel_of_an_archive_has_to_be_one_version(
     project: Path, kernel: str, said: str
 ) -> None:
     in_process("run", "--kernel", kernel, cwd=project).refuses(2, said)
+
+
+def test_a_round_says_who_failed_another_way_once_the_bad_end_has_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    points = (Point("6.1", "6.1-1", "s"), Point("6.12", "6.12-1", "s"))
+    recorded = Recorded(Question({}, points))
+    display = Display(recorded, 2, "2 kernels")
+
+    def ends(places: tuple[int, ...], attempt: int, told: Told) -> None:
+        for n, way in ((0, "WARNING in foo"), (1, "exit status 3")):
+            told(n, Observation(Verdict.BAD, f"why {n}", way=(way,)))
+
+    def told(place: int, one: Observation) -> None:
+        recorded.seen[place] = [one]
+        display.told(place, 1, one)
+
+    display.during(ends, (0, 1), 1, told)
+    assert capsys.readouterr().out.splitlines() == [
+        "  6.1: failed another way: why 0",
+        "  6.12: bad: why 1",
+        "bad is what fails as 6.12: exit status 3",
+    ]
+
+
+def test_counting_any_failure_is_another_question(project: Path) -> None:
+    asked = {"command": ["true"], "results": None, "copied": [], "wheels": []}
+    interrupted(project, asked)
+    command = ("--exec", "true", "--any-failure", "--resume")
+    vmtest("bisect", *ENDS, *command, cwd=project).refuses(
+        2, "20260101T000000Z-abcdef differs in any_failure\n"
+    )

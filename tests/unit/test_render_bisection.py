@@ -9,7 +9,7 @@ import pytest
 
 from vmtest.bisect.observe import Observation
 from vmtest.bisect.question import Conclusion, Point, Question, Seen, Standing
-from vmtest.bisect.render import changelog, observed, opening, render, standing
+from vmtest.bisect.render import changelog, meaning, observed, opening, render, standing
 from vmtest.bisect.search import Answer, Verdict
 
 GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.SKIP
@@ -21,10 +21,10 @@ def one(verdict: Verdict, n: int, *facts: tuple[str, str]) -> Observation:
     return Observation(verdict, f"why {n}", facts, f"{VERSIONS[n]}-amd64", VERSIONS[n])
 
 
-def words(answer: Answer, seen: Seen, **changes: Any) -> str:
+def words(answer: Answer, seen: Seen, *way: str, **changes: Any) -> str:
     question = Question({}, POINTS, **changes)
     commands = {answer.last: "vmtest run LAST", answer.first: "vmtest run FIRST"}
-    return render(Conclusion(question, answer, seen, 3), commands, "runs/x")
+    return render(Conclusion(question, answer, seen, 3, way, 4), commands, "runs/x")
 
 
 SEEN = {
@@ -55,7 +55,9 @@ def test_an_exact_answer_speaks_of_no_range() -> None:
 
 def test_flaky_is_named_as_such_with_every_verdict() -> None:
     flaky = [one(GOOD, 1), one(BAD, 1)]
-    assert "  6.12.94: flaky: good, bad" in words(Answer(0, 2, (1,)), {**SEEN, 1: flaky})
+    assert "  6.12.94: flaky: good 1 of 2, bad 1 of 2" in words(
+        Answer(0, 2, (1,)), {**SEEN, 1: flaky}
+    )
 
 
 def test_what_could_not_tell_outside_of_the_answer_is_named_too() -> None:
@@ -196,3 +198,63 @@ def test_the_round_of_the_ends_says_so() -> None:
 
 def test_an_observation_counts_its_repetitions() -> None:
     assert observed("6.1", 2, 3, one(BAD, 0)) == "6.1 (2 of 3): bad: why 0"
+
+
+LOOKED_FOR = "t.py::test_x at t.py:7: failed: assert … == …"
+PANIC = replace(one(BAD, 1), way=("WARNING in foo",))
+FAILED = replace(one(BAD, 2), way=(LOOKED_FOR,))
+
+
+def test_what_counts_as_bad_is_told_with_the_end_that_failed_so() -> None:
+    said = words(Answer(0, 2), {**SEEN, 2: [FAILED]}, LOOKED_FOR)
+    assert f"bad is what fails as 6.16.3: {LOOKED_FOR}" in said.splitlines()
+
+
+def test_a_kernel_that_failed_another_way_is_named_with_how_and_how_often() -> None:
+    said = words(Answer(0, 2, (1,)), {**SEEN, 1: [PANIC, PANIC]}, LOOKED_FOR)
+    failed = "failed another way 2 of 2: WARNING in foo; it counts for neither side"
+    assert f"  6.12.94: {failed}" in said.splitlines()
+    assert "to count any failure as bad: --any-failure" in said
+    elsewhere = words(Answer(1, 2), {1: SEEN[0], 2: [FAILED], 3: [PANIC, PANIC]}, LOOKED_FOR)
+    assert f"could not tell elsewhere: 6.12.96 ({failed})" in elsewhere
+
+
+def test_two_other_failures_are_named_one_after_the_other() -> None:
+    second = replace(PANIC, way=("exit status 3",))
+    said = words(Answer(0, 2, (1,)), {**SEEN, 1: [PANIC, second]}, LOOKED_FOR)
+    assert "failed another way 2 of 2: WARNING in foo; then exit status 3;" in said
+
+
+def test_the_answer_has_how_often_each_of_its_two_kernels_said_it() -> None:
+    good = one(GOOD, 0)
+    said = words(Answer(0, 2), {0: [good, good], 2: [PANIC, FAILED]}, LOOKED_FOR)
+    observations = "6.12.90 good 2 of 2; 6.12.95 failed another way 1 of 2, bad 1 of 2"
+    assert f"observed: {observations}" in said.splitlines()
+
+
+def test_what_differs_is_of_the_observation_that_counts() -> None:
+    failed = replace(FAILED, why="the assertion")
+    said = words(Answer(0, 2), {0: [one(GOOD, 0)], 2: [PANIC, failed]}, LOOKED_FOR)
+    assert "  6.12.95  the assertion" in said.splitlines()
+
+
+def test_where_any_failure_counts_no_way_is_told() -> None:
+    said = words(Answer(0, 2), {**SEEN, 2: [FAILED]}, any_failure=True)
+    assert "bad is" not in said
+
+
+def test_of_an_older_journal_it_is_told_that_any_failure_counted() -> None:
+    said = words(Answer(0, 2), SEEN)
+    assert "bad is any failure: how the bad end failed is not recorded" in said
+
+
+def test_an_observation_of_another_failure_says_so() -> None:
+    assert observed("6.1", 1, 1, PANIC, (LOOKED_FOR,)) == "6.1: failed another way: why 1"
+    assert observed("6.1", 2, 1, PANIC, (LOOKED_FOR,)) == "6.1 (again): failed another way: why 1"
+    assert observed("6.1", 1, 1, FAILED, (LOOKED_FOR,)) == "6.1: bad: why 2"
+
+
+def test_many_failures_of_the_bad_end_are_the_first_and_a_number() -> None:
+    assert (
+        meaning(["a", "b", "c", "d"], "6.1") == "bad is what fails as 6.1: a; or b; or c; or 1 more"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from vmtest.bisect.commits import Commit, CommitRange
@@ -87,3 +88,16 @@ def test_skipped_commits_beside_the_culprit_are_all_named() -> None:
 
 def test_notes_are_repeated_at_the_end() -> None:
     assert said(Answer(0, 2), CULPRIT, notes=("it is dirty",)).endswith("note: it is dirty")
+
+
+def test_a_commit_that_failed_another_way_is_named_with_how() -> None:
+    panicked = Observation(BAD, "PANICKED", way=("WARNING in foo",))
+    found = outcome(Answer(0, 2))
+    seen = {**found.seen, 3: [panicked, panicked]}
+    found = replace(found, seen=seen, way=("exit status 3",), bad=1)
+    text = render_commits(
+        found, CommitRange(OLD, NEW, 11), Path("linux"), [CULPRIT], {0: "", 2: ""}, {0: [], 2: []}
+    )
+    assert "bad is what fails as bbbbbbbbbbbb: exit status 3" in text.splitlines()
+    assert 'd "filter: count": failed another way 2 of 2: WARNING in foo;' in text
+    assert "observed: aaaaaaaaaaaa good 1 of 1; cccccccccccc bad 1 of 1" in text.splitlines()

@@ -80,6 +80,23 @@ def test_a_kernel_that_could_not_tell_has_a_sign_of_its_own() -> None:
     assert line(found).rows[1][1][1].title == "skip: no boot"
 
 
+def test_a_kernel_that_failed_another_way_is_told_from_a_bad_one(tmp_path: Path) -> None:
+    ways = [(), (), ("WARNING in foo",), ("3 == 4",)]
+    question = Question({}, tuple(Point(f"6.{n}", f"6.{n}-1") for n in range(4)))
+    with closing(Journal.open(tmp_path)) as journal:
+        begin(journal, question)
+
+        def ask(places: tuple[int, ...], attempt: int, told: Told) -> None:
+            for n in places:
+                told(n, Observation(BAD if ways[n] else GOOD, "why", way=ways[n]))
+
+        bisect(Recorded(question), 1, ask, journal, SILENT)
+    found = bisection_of(tmp_path)
+    assert found is not None
+    assert [stop.verdict for stop in found.stops] == ["good", "good", "other", "bad"]
+    assert line(found).rows[1][1][2].title == "failed another way: why"
+
+
 def test_a_run_without_a_journal_is_not_a_bisect(tmp_path: Path) -> None:
     assert bisection_of(tmp_path) is None
 

@@ -194,3 +194,35 @@ def test_interrupted_and_resumed_beside_another_one_each_kernel_is_asked_once(
     assert [resumed[-1][end] for end in ("last", "first")] == [
         fresh[-1][end] for end in ("last", "first")
     ]
+
+
+ANOTHER_ASSERTION = """import os
+
+VERSION = tuple(map(int, os.uname().release.split(".")[:2]))
+
+
+def test_the_rule() -> None:
+    assert VERSION < (6, 12), "the rule is not kept"
+    assert VERSION < (6, 1), "the rule cannot be read"
+"""
+RULE = '[[suite]]\nname = "rule"\ntests = "test_rule.py"\n'
+
+
+def test_a_kernel_that_fails_another_way_is_asked_again_and_counts_for_neither_side(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "kernels.toml").write_text((folder / "kernels.toml").read_text() + RULE)
+    (tmp_path / "test_rule.py").write_text(ANOTHER_ASSERTION)
+    ends = ("--good", "5.10", "--bad", "6.12", "--cached", "--jobs", "1")
+    ran = vmtest("bisect", WARM, *ends, "--suite", "rule", cwd=tmp_path, timeout=900)
+    assert ran.status == 0, ran
+    assert re.search(r"^first bad: one of 6\.1\.\d+ to 6\.12\.", ran.out, re.MULTILINE)
+    way = r"test_rule\.py::test_the_rule at test_rule\.py:{}: failed: AssertionError: {}"
+    other = "failed another way 2 of 2: " + way.format(8, "the rule cannot be read")
+    assert re.search(rf"^  6\.1\.\S+: {other}; it counts for neither side", ran.out, re.MULTILINE)
+    assert re.search(
+        rf"^bad is what fails as 6\.12\.\S+: {way.format(7, 'the rule is')}", ran.out, re.M
+    )
+    (lines,) = journals(tmp_path)
+    told = [line["kernel"].split("-")[0] for line in lines if line["event"] == "told"]
+    assert sorted(told.count(name) for name in set(told)) == [1, 1, 2]

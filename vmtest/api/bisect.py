@@ -48,7 +48,8 @@ class BisectRequest:
     kernels.toml; ``find`` says whether the change broke or fixed it.  Each kernel is asked
     ``repeat`` times, ``jobs`` of them at once (None: as many as there is room for).  ``cached``
     leaves out what would have to be downloaded, ``archive`` chooses one of several ``[apt.NAME]``,
-    ``resume`` goes on with the last interrupted bisect that asked the same.
+    ``resume`` goes on with the last interrupted bisect that asked the same.  Only what fails as
+    the bad end does is bad; ``any_failure`` counts whatever fails.
     """
 
     good: str
@@ -61,6 +62,7 @@ class BisectRequest:
     resume: bool = False
     accelerator: str = "auto"
     warm: bool | None = None
+    any_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ def plan_bisect(
         "find": request.find.value,
         "repeat": request.repeat,
         "cached": request.cached,
+        **counting(request.any_failure),
         **work.asked,
     }
     cache = default_cache()
@@ -120,6 +123,11 @@ def plan_bisect(
         warm=request.warm,
     )
     return PlannedBisect(plan, slots, work, apt, recorded, request.resume)
+
+
+def counting(any_failure: bool) -> dict[str, Any]:
+    """What a question says of the failures that count; journals of older versions say nothing."""
+    return {"any_failure": True} if any_failure else {}
 
 
 def found_or_new(

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vmtest.api.bisect import During, found_or_new, leaving_page, results_before, save
+from vmtest.api.bisect import During, counting, found_or_new, leaving_page, results_before, save
 from vmtest.api.record import facts_of
 from vmtest.api.run import Emit
 from vmtest.bisect import commits
@@ -43,6 +43,7 @@ class CommitsRequest:
     repeat: int = 1
     resume: bool = False
     accelerator: str = "auto"
+    any_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,14 @@ def plan_commits(
     work = asking()
     asked = _asked(tree, request, span, work)
     both = (span.old.point, span.new.point)
-    fixed = request.find is Find.FIXED
-    recorded, folder = found_or_new(
-        settings,
+    question = Question(
         asked,
-        request.resume,
-        lambda: Question(asked, both, find_fixed=fixed, repeat=request.repeat),
+        both,
+        find_fixed=request.find is Find.FIXED,
+        repeat=request.repeat,
+        any_failure=request.any_failure,
     )
+    recorded, folder = found_or_new(settings, asked, request.resume, lambda: question)
     plan = Plan(
         config=settings,
         kernels=_kernels(settings, tree, request, recorded),
@@ -176,5 +178,6 @@ def _asked(tree: GitTree, request: CommitsRequest, span: CommitRange, work: Work
         "kconfig": None if request.kconfig is None else sha256_file(request.kconfig),
         "find": request.find.value,
         "repeat": request.repeat,
+        **counting(request.any_failure),
         **work.asked,
     }

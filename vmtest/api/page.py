@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from vmtest.bisect.journal import read as read_journal
-from vmtest.bisect.observe import combined
 from vmtest.errors import bug_words, os_words
 from vmtest.host.write import write_file
 from vmtest.model.events import Event, Note
@@ -47,7 +46,7 @@ def bisection_of(folder: Path) -> Bisection | None:
     stops = []
     for n, point in enumerate(recorded.question.points):
         seen = recorded.seen.get(n, ())
-        verdict = combined(seen).value if seen else ""
+        verdict = recorded.verdict(n).value if seen else ""
         why = seen[-1].why if seen else ""
         stops.append(Stop(point.name, verdict, recorded.asked.get(n, 0), why, point.subject))
     return Bisection(tuple(stops), recorded.first, recorded.last, recorded.question.find_fixed)

@@ -223,7 +223,7 @@ def bisect(
     answer = _conclude(recorded, history, found, asking.settled())
     question = recorded.question  # with the commits that git asked for
     write_answer(journal, question, answer, commit=question.points[answer.first].version)
-    return Conclusion(question, answer, recorded.seen, recorded.rounds)
+    return recorded.concluded(answer)
 
 
 def _search(

@@ -12,9 +12,9 @@ from typing import IO, Any
 
 from pydantic import TypeAdapter
 
-from vmtest.bisect.observe import Observation
-from vmtest.bisect.question import Point, Question
-from vmtest.bisect.search import Answer
+from vmtest.bisect.observe import Observation, combined
+from vmtest.bisect.question import Conclusion, Point, Question
+from vmtest.bisect.search import Answer, Verdict
 from vmtest.errors import UsageError
 from vmtest.runs.folder import utc_now
 
@@ -68,7 +68,7 @@ class Recorded:
     """What a journal holds; ``ended`` is how it ended, "" when it was interrupted.
 
     ``asked`` has the first round of each point by its place; ``last`` and ``first`` are the names
-    in the answer.
+    in the answer.  ``bad`` is the place of the bad end.
     """
 
     question: Question
@@ -78,6 +78,30 @@ class Recorded:
     asked: dict[int, int] = field(default_factory=dict)
     last: str = ""
     first: str = ""
+    bad: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find the bad end: the commits that git asks for come behind both ends."""
+        self.bad = 0 if self.question.find_fixed else len(self.question.points) - 1
+
+    @property
+    def way(self) -> tuple[str, ...]:
+        """How the bad end failed when it first did: only that is bad.  None counts any failure.
+
+        None also for an end that an older vmtest asked: a bisect ends by the rule it began with.
+        """
+        if self.question.any_failure:
+            return ()
+        seen = self.seen.get(self.bad, ())
+        return next((one.way for one in seen if one.verdict is Verdict.BAD), ())
+
+    def verdict(self, place: int) -> Verdict:
+        """What the point at ``place`` said until now."""
+        return combined(self.seen.get(place, ()), self.way)
+
+    def concluded(self, answer: Answer) -> Conclusion:
+        """The end, with ``answer``."""
+        return Conclusion(self.question, answer, self.seen, self.rounds, self.way, self.bad)
 
     def add(self, point: Point) -> int:
         """Add a point that was not known when it began; returns its place."""
@@ -136,7 +160,8 @@ def find_interrupted(runs: Path, asked: Mapping[str, Any]) -> tuple[Path, Record
         if recorded.question.asked == asked:
             others.append(f"{file.parent.name} asked this and came to its end")
         elif not recorded.ended:
-            differs = [k for k, v in asked.items() if recorded.question.asked.get(k) != v]
+            before = recorded.question.asked
+            differs = [k for k in {**asked, **before} if asked.get(k) != before.get(k)]
             others.append(f"{file.parent.name} differs in {', '.join(differs)}")
     raise UsageError(
         "\n".join(["`resume`: there is no interrupted bisect of this question", *others[:3]])

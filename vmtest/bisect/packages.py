@@ -71,6 +71,7 @@ def question_of(
         tuple(map(_point, span.kernels)),
         find_fixed=fixed,
         repeat=asked["repeat"],
+        any_failure=asked.get("any_failure", False),
         gone=tuple(map(_point, span.gone)),
         left_out=tuple(map(_point, span.left_out)),
     )

@@ -39,7 +39,8 @@ class Question:
     it: the ends as written, the tests or the program, digests.  ``points`` are in version order;
     ``gone`` are the versions between them that are in the index and cannot boot, ``left_out`` those
     that would have to be downloaded (``--cached``).  Of a git tree ``points`` are the ends and
-    then the commits that git asked for, in that order.
+    then the commits that git asked for, in that order.  ``any_failure`` counts as bad whatever
+    fails, and not only what fails as the bad end does.
     """
 
     asked: Mapping[str, Any]
@@ -48,6 +49,7 @@ class Question:
     repeat: int = 1
     gone: tuple[Point, ...] = ()
     left_out: tuple[Point, ...] = ()
+    any_failure: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,17 +80,22 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """A bisect's end: the answer and all that was seen on the way, in ``rounds`` rounds."""
+    """A bisect's end: the answer and all that was seen on the way, in ``rounds`` rounds.
+
+    ``way`` is how the bad end failed, none where any failure counted; ``bad`` is that end's place.
+    """
 
     question: Question
     answer: Answer
     seen: Seen
     rounds: int
+    way: tuple[str, ...] = ()
+    bad: int = 0
 
     @property
     def verdicts(self) -> dict[int, Verdict]:
         """Verdicts of the points that were asked."""
-        return {n: combined(seen) for n, seen in sorted(self.seen.items())}
+        return {n: combined(seen, self.way) for n, seen in sorted(self.seen.items())}
 
     @property
     def unasked(self) -> tuple[Point, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from vmtest.bisect import ways
 from vmtest.bisect.commits import Commit, CommitRange
-from vmtest.bisect.observe import Observation, combined
+from vmtest.bisect.observe import Observation, combined, verdict_of
 from vmtest.bisect.question import Conclusion, Point, Standing
 from vmtest.bisect.search import Verdict
 from vmtest.host.debian import DebianVersion
@@ -44,10 +46,29 @@ def standing(
     return text + (f", about {clock(now.rounds * per_round)} min)" if per_round else ")")
 
 
-def observed(name: str, attempt: int, repeat: int, one: Observation) -> str:
-    """``6.12.117: bad: rejected ...``."""
+def observed(
+    name: str, attempt: int, repeat: int, one: Observation, way: Collection[str] = ()
+) -> str:
+    """``6.12.117: bad: rejected ...``; only a failure in this ``way`` is bad."""
     which = f" ({attempt} of {repeat})" if repeat > 1 else ""
-    return one_line(f"{name}{which}: {one.verdict}: {one.why}")
+    if attempt > repeat:
+        which = " (again)"
+    return one_line(f"{name}{which}: {_word(verdict_of(one, way))}: {one.why}")
+
+
+def meaning(way: Sequence[str], bad: str) -> str:
+    """What counts as bad: what fails in this ``way``, as the end ``bad`` did."""
+    return one_line(f"bad is what fails as {bad}: {ways.told(way)}", _LONGEST)
+
+
+def _word(verdict: Verdict) -> str:
+    return "failed another way" if verdict is Verdict.OTHER else verdict.value
+
+
+def tally(seen: Sequence[Observation], way: Collection[str] = ()) -> str:
+    """How many of the observations of a point said what: ``good 1 of 3, bad 2 of 3``."""
+    counts = Counter(verdict_of(one, way) for one in seen)
+    return ", ".join(f"{_word(said)} {count} of {len(seen)}" for said, count in counts.items())
 
 
 def render(outcome: Conclusion, commands: Mapping[int, str], folder: str) -> str:
@@ -67,7 +88,7 @@ def render(outcome: Conclusion, commands: Mapping[int, str], folder: str) -> str
         lines.append(f"first seen {new}: {_point(first)}")
     lines.append(f"last {old}: {_point(last)}")
     for n in answer.between:
-        lines.append(f"  {names[n]}: {cannot_tell(outcome.verdicts[n], seen[n])}")
+        lines.append(f"  {names[n]}: {cannot_tell(outcome.verdicts[n], seen[n], outcome.way)}")
     for points, what in (
         (question.gone, "released between them and no longer to be had"),
         (question.left_out, "between them and not in the cache (leave --cached out to ask them)"),
@@ -82,14 +103,15 @@ def render(outcome: Conclusion, commands: Mapping[int, str], folder: str) -> str
             f"this is the earliest change that was seen"
         )
     elsewhere = [
-        f"{names[n]} ({cannot_tell(verdict, seen[n])})"
+        f"{names[n]} ({cannot_tell(verdict, seen[n], outcome.way)})"
         for n, verdict in outcome.verdicts.items()
         if not verdict.tells and n not in answer.between
     ]
     if elsewhere:
         lines.append(f"could not tell elsewhere: {'; '.join(elsewhere)}")
+    lines += _confidence(outcome)
     ends = ((answer.last, old), (answer.first, new))
-    one, other = (telling(seen[n], outcome.verdicts[n]) for n, _ in ends)
+    one, other = (telling(seen[n], outcome.verdicts[n], outcome.way) for n, _ in ends)
     lines += ["", "what differs", *differences(one, other, last.name, first.name)]
     lines += ["", "where to read what changed"]
     lines += [f"  {text}" for text in changelog(last, first, other, other.gone or one.gone)]
@@ -165,16 +187,38 @@ def answered(seen: Sequence[Observation]) -> str:
     return one_line(f"{verdict}: {telling(seen, verdict).why}", _LONGEST)
 
 
-def cannot_tell(verdict: Verdict, seen: Sequence[Observation]) -> str:
-    """Why a point is gone past."""
+def cannot_tell(verdict: Verdict, seen: Sequence[Observation], way: Collection[str] = ()) -> str:
+    """Why a point is gone past; only a failure in this ``way`` is bad."""
     if verdict is Verdict.FLAKY:
-        return f"flaky: {', '.join(one.verdict.value for one in seen)}"
+        return f"flaky: {tally(seen, way)}"
+    if verdict is Verdict.OTHER:
+        each = dict.fromkeys(ways.told(one.way) for one in seen if one.way)
+        what = one_line("; then ".join(each), _LONGEST)
+        return f"{tally(seen, way)}: {what}; it counts for neither side"
     return one_line(f"{verdict}: {seen[-1].why}")
 
 
-def telling(seen: Sequence[Observation], verdict: Verdict) -> Observation:
-    """The observation that a verdict goes by."""
-    return next(one for one in seen if one.verdict is verdict)
+def telling(
+    seen: Sequence[Observation], verdict: Verdict, way: Collection[str] = ()
+) -> Observation:
+    """The observation that a verdict goes by; only a failure in this ``way`` is bad."""
+    return next(one for one in seen if verdict_of(one, way) is verdict)
+
+
+def _confidence(outcome: Conclusion) -> Iterable[str]:
+    """What counted as bad, and how often the two points that the answer goes by said it."""
+    points, answer = outcome.question.points, outcome.answer
+    if outcome.way:
+        yield meaning(outcome.way, points[outcome.bad].name)
+    elif not outcome.question.any_failure:
+        yield "bad is any failure: how the bad end failed is not recorded"
+    both = (
+        f"{points[n].name} {tally(outcome.seen[n], outcome.way)}"
+        for n in (answer.last, answer.first)
+    )
+    yield f"observed: {'; '.join(both)}"
+    if Verdict.OTHER in outcome.verdicts.values():
+        yield "to count any failure as bad: --any-failure"
 
 
 def differences(one: Observation, other: Observation, last: str, first: str) -> Iterable[str]:
@@ -224,14 +268,15 @@ def render_commits(
         for commit in culprits:
             lines += [f"  {commit.id}", *(f"  {line}" for line in _commit_facts(commit))]
     lines.append(f"last {old}: {last.label}")
+    lines += _confidence(outcome)
     skipped = [
-        f"  {points[n].label}: {cannot_tell(verdict, seen[n])}"
+        f"  {points[n].label}: {cannot_tell(verdict, seen[n], outcome.way)}"
         for n, verdict in outcome.verdicts.items()
         if not verdict.tells
     ]
     lines += ["", "could not tell", *skipped] if skipped else []
     ends = ((answer.last, old), (answer.first, new))
-    one, other = (telling(seen[n], outcome.verdicts[n]) for n, _ in ends)
+    one, other = (telling(seen[n], outcome.verdicts[n], outcome.way) for n, _ in ends)
     lines += ["", "what differs", *differences(one, other, last.name, first.name)]
     lines += ["", "where to read what changed"]
     lines += [f"  git -C {path} show {commit.id}" for commit in culprits]

@@ -6,13 +6,14 @@ next, and the journal ``bisect.jsonl`` that an interrupted bisect is continued f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 
+from vmtest.bisect import ways
 from vmtest.bisect.journal import Journal, Recorded, ending, write_answer
-from vmtest.bisect.observe import Observation, combined
-from vmtest.bisect.question import Conclusion, Question, Seen, Standing
+from vmtest.bisect.observe import Observation
+from vmtest.bisect.question import Conclusion, Standing
 from vmtest.bisect.search import Known, Verdict, check_ends, conclude, rounds_left, search
 from vmtest.errors import InfrastructureError, UsageError
 
@@ -32,6 +33,10 @@ class Watch:
     told: Callable[[int, int, Observation], None]
 
 
+_FAILED_ANOTHER_WAY = 2
+"""How often a point is asked at least before another failure is taken for what it says."""
+
+
 class Asking:
     """Asks the points of ``recorded``'s question; what they say is in ``journal`` at once.
 
@@ -46,8 +51,8 @@ class Asking:
 
     def settled(self) -> dict[int, Verdict]:
         """The verdicts of the points that were asked as often as they are to be, by place."""
-        seen, repeat = self._recorded.seen, self._recorded.question.repeat
-        return {n: combined(told) for n, told in seen.items() if not _due(told, repeat)}
+        recorded = self._recorded
+        return {n: recorded.verdict(n) for n in recorded.seen if not self._due(n, self._most)}
 
     def ask(self, standing: Standing) -> dict[int, Verdict]:
         """The verdicts of ``standing``'s points, asked in a round of their own."""
@@ -56,11 +61,25 @@ class Asking:
         names = [question.names[n] for n in points]
         self._journal.write("round", number=standing.number, points=names)
         self._watch.begins(standing)
-        for attempt in range(1, question.repeat + 1):
-            due = tuple(n for n in points if _due(recorded.seen.get(n, ()), attempt))
+        for attempt in range(1, self._most + 1):
+            due = tuple(n for n in points if self._due(n, attempt))
             if due:
                 self._probe(due, attempt, partial(self._tell, attempt))
-        return {n: combined(recorded.seen[n]) for n in points}
+        return {n: recorded.verdict(n) for n in points}
+
+    @property
+    def _most(self) -> int:
+        """How often a point is asked at most."""
+        return max(self._recorded.question.repeat, _FAILED_ANOTHER_WAY)
+
+    def _due(self, place: int, attempt: int) -> bool:
+        """Whether a point is still to be asked for the ``attempt``-th time."""
+        recorded = self._recorded
+        verdict = recorded.verdict(place)
+        often = self._most if verdict is Verdict.OTHER else recorded.question.repeat
+        return len(recorded.seen.get(place, ())) < min(attempt, often) and (
+            verdict is not Verdict.FLAKY
+        )
 
     def _tell(self, attempt: int, place: int, one: Observation) -> None:
         self._recorded.seen.setdefault(place, []).append(one)
@@ -74,7 +93,7 @@ class Asking:
         ends = tuple(n for n in (0, last) if n not in settled)
         if ends:
             self.ask(Standing(self._recorded.rounds + 1, ends))
-        _check_ends(self._recorded.question, self._recorded.seen, last)
+        _check_ends(self._recorded, last)
 
 
 def bisect(
@@ -110,15 +129,11 @@ def bisect(
     write_answer(
         journal, question, answer, unasked=[name for n, name in enumerate(names) if n not in seen]
     )
-    return Conclusion(question, answer, seen, recorded.rounds)
+    return recorded.concluded(answer)
 
 
-def _due(seen: Sequence[Observation], attempt: int) -> bool:
-    """Whether a point is still to be asked for the ``attempt``-th time."""
-    return len(seen) < attempt and combined(seen) is not Verdict.FLAKY
-
-
-def _check_ends(question: Question, seen: Seen, last: int) -> None:
+def _check_ends(recorded: Recorded, last: int) -> None:
+    question, seen = recorded.question, recorded.seen
     names = question.names
     lines = [f"{names[n]}: {seen[n][-1].why}" for n in (0, last)]
     for n in (0, last):
@@ -127,7 +142,10 @@ def _check_ends(question: Question, seen: Seen, last: int) -> None:
                 f"{names[n]}: {seen[n][-1].why}; a bisect needs a verdict from both ends: "
                 "correct that, or choose a neighbour as the end"
             )
-    known = {0: combined(seen[0]), 1: combined(seen[last])}
+    known = {0: recorded.verdict(0), 1: recorded.verdict(last)}
+    if Verdict.OTHER in known.values():
+        lines.append(f"bad is what fails as {names[recorded.bad]}: {ways.told(recorded.way)}")
+        lines.append("`any_failure` counts whatever fails as bad")
     try:
         check_ends(known, 2, find_fixed=question.find_fixed, names=(names[0], names[last]))
     except UsageError as error:

@@ -22,8 +22,8 @@ _SPELLED = {
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
-            "against", "archive", "bad", "balance", "config", "copy", "fail_on", "find", "good",
-            "kconfig", "libbpf", "results", "resume", "shard", "verify",
+            "against", "any_failure", "archive", "bad", "balance", "config", "copy", "fail_on",
+            "find", "good", "kconfig", "libbpf", "results", "resume", "shard", "verify",
         )
     },
 }  # fmt: skip

@@ -102,6 +102,7 @@ def bisect(
     tree: Annotated[Path | None, typer.Option(TREE, hidden=True)] = None,
     kconfig: shared.KconfigOption = None,
     find: shared.FindOption = Find.BROKEN,
+    any_failure: shared.AnyFailureOption = False,
     repeat: shared.RepeatOption = 1,
     jobs: options.JobsOption = None,
     cached: shared.CachedOption = False,
@@ -123,11 +124,15 @@ def bisect(
         if source is Source.TREE:
             _check_tree_options(jobs, cached, archive)
             path = tree or Path()
-            commits = CommitsRequest(path, good, bad, find, kconfig, repeat, resume, accel)
+            commits = CommitsRequest(
+                path, good, bad, find, kconfig, repeat, resume, accel, any_failure
+            )
             gitbisect.search(settings, commits, asking, config)
             return
         _check_apt_options(tree, kconfig)
-        request = BisectRequest(good, bad, find, repeat, jobs, cached, archive, resume, accel, warm)
+        request = BisectRequest(
+            good, bad, find, repeat, jobs, cached, archive, resume, accel, warm, any_failure
+        )
         _search(plan_bisect(settings, request, asking), config)
 
 

@@ -88,6 +88,13 @@ RepeatOption = Annotated[
         help="Test each kernel this many times; one with both results is called flaky.",
     ),
 ]
+AnyFailureOption = Annotated[
+    bool,
+    typer.Option(
+        "--any-failure",
+        help="Count every failure as bad, not only those that the bad end has.",
+    ),
+]
 KconfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -107,7 +114,8 @@ class Display:
         self._slots = slots
         self._among = among
         self._view: live.View | None = None
-        self._told: list[str] = []
+        self._told: list[tuple[int, int, Observation]] = []
+        self._meant = False
         self._took: list[float] = []
 
     def begins(self, standing: Standing) -> None:
@@ -120,10 +128,7 @@ class Display:
 
     def told(self, place: int, attempt: int, one: Observation) -> None:
         """Keep what a point said until the live view is gone."""
-        question = self._recorded.question
-        self._told.append(
-            words.observed(question.points[place].label, attempt, question.repeat, one)
-        )
+        self._told.append((place, attempt, one))
 
     def handle(self, event: Event) -> None:
         """Show an event of the round that runs."""
@@ -140,11 +145,21 @@ class Display:
             with self._view:
                 probe(points, attempt, told)
         finally:
-            for line in self._told:
-                say(f"  {line}")
-            self._told.clear()
+            self._say_told()
         # The ends may have had to wait for each other.
         self._took.append((time.monotonic() - began) / math.ceil(len(points) / self._slots))
+
+    def _say_told(self) -> None:
+        """Say what was told: only now it may be known how the bad end fails."""
+        recorded = self._recorded
+        question, way = recorded.question, recorded.way
+        for place, attempt, one in self._told:
+            label = question.points[place].label
+            say(f"  {words.observed(label, attempt, question.repeat, one, way)}")
+        self._told.clear()
+        if way and not self._meant:
+            self._meant = True
+            say(words.meaning(way, question.points[recorded.bad].name))
 
 
 @contextmanager

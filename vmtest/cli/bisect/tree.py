@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vmtest.api.commits import CommitsRequest, carry_out_commits, plan_commits
 from vmtest.bisect.question import Conclusion, Work
-from vmtest.bisect.render import opening, render_commits
+from vmtest.bisect.render import opening, render_commits, telling
 from vmtest.bisect.rounds import Watch
 from vmtest.cli.bisect.shared import Display, resumable
 from vmtest.cli.common import say
@@ -67,8 +67,7 @@ def _logs(outcome: Conclusion, folder: RunFolder) -> dict[int, Sequence[str]]:
     """The logs of the runs that told of the two commits, by place."""
     found: dict[int, Sequence[str]] = {}
     for place in (outcome.answer.last, outcome.answer.first):
-        verdict = outcome.verdicts[place]
-        one = next(one for one in outcome.seen[place] if one.verdict is verdict)
+        one = telling(outcome.seen[place], outcome.verdicts[place], outcome.way)
         logs = sorted((folder.path / one.folder).rglob("*.log"))
         found[place] = [os.path.relpath(log) for log in logs]
     return found

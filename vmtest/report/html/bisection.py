@@ -7,7 +7,14 @@ from itertools import groupby
 
 from vmtest.report.text import counted
 
-_LOOKS = {"good": ("✓", "good"), "bad": ("F", "bad"), "flaky": ("~", "warn"), "skip": ("?", "warn")}
+_LOOKS = {
+    "good": ("✓", "good"),
+    "bad": ("F", "bad"),
+    "flaky": ("~", "warn"),
+    "skip": ("?", "warn"),
+    "other": ("≠", "warn"),
+}
+_WORDS = {"other": "failed another way"}
 _MOST = 400
 
 
@@ -15,8 +22,9 @@ _MOST = 400
 class Stop:
     """A kernel or commit on the line.
 
-    ``verdict`` is good, bad, skip or flaky, and "" for one that was not asked; ``round`` is the
-    first in which it was, 0 for none; ``why`` is one line, ``about`` a commit's subject.
+    ``verdict`` is good, bad, skip, flaky or other (it failed another way), and "" for one that was
+    not asked; ``round`` is the first in which it was, 0 for none; ``why`` is one line, ``about`` a
+    commit's subject.
     """
 
     name: str
@@ -98,7 +106,8 @@ def _cell(stop: Stop | None, number: int) -> Cell:
     if stop is None or stop.round != number:
         return _EMPTY
     sign, tone = _LOOKS.get(stop.verdict, ("…", "quiet"))
-    return Cell(sign, tone, f"{stop.verdict}: {stop.why}" if stop.verdict else "no answer yet")
+    word = _WORDS.get(stop.verdict, stop.verdict)
+    return Cell(sign, tone, f"{word}: {stop.why}" if word else "no answer yet")
 
 
 def _answer(stop: Stop | None, found: Bisection) -> Cell:
