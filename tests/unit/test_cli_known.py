@@ -49,7 +49,11 @@ def know(project: Path, more: str) -> None:
 def remember(project: Path, **outcomes: Outcome) -> None:
     """Leave a last run on kernel ``newest``, which is 6.1, with tests of these names."""
     tests = tuple(TestResult(f"test_net.py::{n}", "net", o) for n, o in outcomes.items())
-    ran = KernelResult("newest", Status.PASSED, version="6.1.7", tests=tests)
+    leave(project, KernelResult("newest", Status.PASSED, version="6.1.7", tests=tests))
+
+
+def leave(project: Path, ran: KernelResult) -> None:
+    """Leave a last run that came to ``ran``."""
     folder = runs.create(project)
     folder.become_latest()
     matrix = Matrix(1, folder.name, "2026-07-01T00:00:00+00:00", 1.0, ("net",), (ran,))
@@ -134,14 +138,33 @@ def test_a_known_splat_is_listed_and_expires(
 def test_a_known_splat_shows_how_often_the_last_run_had_it(project: Path) -> None:
     (project / "kernels.toml").write_text(CONFIG + SPLAT)
     known = KnownComplaint("WARNING: CPU: 0", "WARNING in f", "issue 8")
-    ran = KernelResult("newest", Status.PASSED, version="6.1.7", known_splats=(known, known))
-    folder = runs.create(project)
-    folder.become_latest()
-    matrix = Matrix(1, folder.name, "2026-07-01T00:00:00+00:00", 1.0, ("net",), (ran,))
-    folder.write("matrix.json", matrix_json.render(matrix))
+    splats = (known, known)
+    leave(project, KernelResult("newest", Status.PASSED, version="6.1.7", known_splats=splats))
     said = vmtest("known", "--json", cwd=project)
     (entry,) = json.loads(said.out)["known_splats"]
     assert (entry["pattern"], entry["seen"]) == ("WARNING in f", {"newest": {"seen": 2}})
+
+
+FLAKY = '[[flaky]]\ntest = "test_net.py::test_a"\nreason = "issue 9"\n'
+
+
+@pytest.mark.parametrize(
+    ("until", "status", "word"), [("2020-02-02", 1, "EXPIRED"), ("2999-02-02", 0, "2999-02-02")]
+)
+def test_a_flaky_test_is_listed_and_expires(
+    until: str, status: int, word: str, project: Path
+) -> None:
+    (project / "kernels.toml").write_text(f"{CONFIG}{FLAKY}until = {until}\n")
+    said = vmtest("known", cwd=project)
+    assert (said.status, word in said.out, "flaky test" in said.out) == (status, True, True)
+
+
+def test_a_flaky_test_shows_what_the_last_run_made_of_it(project: Path) -> None:
+    (project / "kernels.toml").write_text(CONFIG + FLAKY)
+    test = TestResult("test_net.py::test_a", "net", Outcome.PASSED, flaky=True)
+    leave(project, KernelResult("newest", Status.PASSED, version="6.1.7", tests=(test,)))
+    (entry,) = json.loads(vmtest("known", "--json", cwd=project).out)["flaky"]
+    assert (entry["test"], entry["seen"]) == ("test_net.py::test_a", {"newest": {"flaky": 1}})
 
 
 def test_nothing_to_list_is_said(project: Path) -> None:

@@ -445,6 +445,24 @@ def test_the_same_known_failure_twice_is_refused() -> None:
     assert 'known_failure "test_net.py::test_v6_* (>=5.10,<5.15)" stands 2 times' in said
 
 
+def test_a_flaky_test_is_read() -> None:
+    text = KNOWN.replace("known_failure", "flaky").format(until="2026-12-31")
+    (entry,) = config(MINIMAL + text).flaky
+    assert (entry.test, entry.reason, entry.until) == (
+        "test_net.py::test_v6_*",
+        "issue 7",
+        date(2026, 12, 31),
+    )
+    assert entry.kernels is not None
+    assert KernelVersion.parse("5.15.1") not in entry.kernels
+
+
+def test_the_same_flaky_test_twice_is_refused() -> None:
+    text = KNOWN.replace("known_failure", "flaky").format(until="2026-12-31")
+    (said,) = problems(MINIMAL + 2 * text)
+    assert 'flaky "test_net.py::test_v6_* (>=5.10,<5.15)" stands 2 times' in said
+
+
 def test_a_boot_that_failed_is_tried_again_once_unless_kernels_toml_says_otherwise() -> None:
     def retries(text: str) -> int:
         return config(text).kernels[0].retries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,9 +50,13 @@ class Guests:
         return end
 
     def after(
-        self, first: KernelResult, retries: int = 1, isolation: Isolation | None = None
+        self,
+        first: KernelResult,
+        retries: int = 1,
+        isolation: Isolation | None = None,
+        flaky: Container[str] = (),
     ) -> KernelResult:
-        return retry.run(first, retries, isolation, self.run, lambda: self.cancelled)
+        return retry.run(first, retries, isolation, self.run, lambda: self.cancelled, flaky)
 
 
 FIRST = ended(reason="1 failed", a=PASSED, b=FAILED)
@@ -177,6 +182,32 @@ def test_without_a_test_that_failed_no_guest_is_started(first: KernelResult) -> 
 
 def test_without_retries_nothing_runs_again() -> None:
     assert Guests().after(FIRST, retries=0) is FIRST
+
+
+def test_a_listed_test_runs_again_without_retries_and_the_others_do_not() -> None:
+    first = ended(reason="2 failed", a=FAILED, b=FAILED)
+    guests = Guests(ended(Status.PASSED, b=PASSED))
+    result = guests.after(first, retries=0, flaky={"t.py::b"})
+    assert (guests.ran, guests.others) == ([("t.py::b",)], [("t.py::a",)])
+    assert [test.flaky for test in result.tests] == [False, True]
+    assert (result.status, result.reason) == (Status.FAILED, "1 failed")
+    assert result.note == "flaky, passed only when run again in a fresh guest: t.py::b"
+
+
+def test_a_listed_test_runs_again_once_or_as_often_as_all_do() -> None:
+    first = ended(reason="1 failed", b=FAILED)
+    again = [ended(reason="1 failed", b=FAILED)] * 3
+    for retries, guests in ((0, 1), (1, 1), (3, 3)):
+        fresh = Guests(*again)
+        fresh.after(first, retries=retries, flaky={"t.py::b"})
+        assert len(fresh.ran) == guests
+
+
+def test_only_what_ran_again_is_said_to_have_failed_again() -> None:
+    first = ended(reason="2 failed", a=FAILED, b=FAILED)
+    guests = Guests(ended(reason="1 failed", b=FAILED))
+    result = guests.after(first, retries=0, flaky={"t.py::b"})
+    assert result.note == "failed again in a fresh guest: t.py::b"
 
 
 def test_with_isolation_each_has_a_fresh_guest_of_its_own() -> None:

@@ -78,8 +78,8 @@ class PlannedBisect:
 
 
 def without_known(settings: Config) -> Config:
-    """``settings`` without known failures: what fails somewhere is what a bisect is about."""
-    return replace(settings, known_failures=())
+    """``settings`` without known failures and flaky tests: a bisect is about what fails."""
+    return replace(settings, known_failures=(), flaky=())
 
 
 def plan_bisect(

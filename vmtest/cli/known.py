@@ -1,4 +1,4 @@
-"""``vmtest known``: the known failures and complaints, and what the last run showed of them."""
+"""``vmtest known``: known failures and complaints, flaky tests, and what the last run showed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vmtest.cli import common, options
 from vmtest.cli.common import dump
 from vmtest.errors import UsageError
 from vmtest.model.kernels import ArchiveSpec, Kernel
-from vmtest.model.project import Config, KnownFailure, KnownSplat
+from vmtest.model.project import Config, FlakyTest, KnownFailure, KnownSplat
 from vmtest.model.results import Matrix
 from vmtest.model.text import printable
 from vmtest.model.versions import KernelVersion, VersionRange
@@ -27,7 +27,7 @@ from vmtest.runs.read import read_matrix
 from vmtest.suites import known as known_failures
 from vmtest.suites.payload import suites_root
 
-EXAMPLE = """List the known failures and complaints of kernels.toml, and what the last run showed.
+EXAMPLE = """List known failures, known complaints and flaky tests, and what the last run showed.
 
 The exit status is 1 if one of them has expired.
 
@@ -35,6 +35,7 @@ Example: [bold]vmtest known --json[/bold]
 """
 
 EXPIRED = 1
+Entry = KnownFailure | KnownSplat | FlakyTest
 
 
 def known(
@@ -48,16 +49,20 @@ def known(
         today = utc_today()
         rows = [_row(entry, settings, matrix, today) for entry in settings.known_failures]
         splats = [_splat_row(entry, settings, matrix, today) for entry in settings.known_splats]
+        flaky = [_row(entry, settings, matrix, today) for entry in settings.flaky]
+        tables = {"known_failures": rows, "known_splats": splats, "flaky": flaky}
         if as_json:
-            run = matrix.run if matrix else None
-            print(dump({"run": run, "known_failures": rows, "known_splats": splats}))
-        if rows and not as_json:
-            _print_table("test", rows, matrix)
-        if splats and not as_json:
-            _print_table("pattern", splats, matrix)
-        if not (rows or splats or as_json):
-            common.say(f"{settings.file}: there is no [[known_failure]] and no [[known_splat]]")
-        entries = (*settings.known_failures, *settings.known_splats)
+            print(dump({"run": matrix.run if matrix else None, **tables}))
+        else:
+            for name, table in tables.items():
+                if table:
+                    _print_table(name, table, matrix)
+            if not any(tables.values()):
+                common.say(
+                    f"{settings.file}: there is no [[known_failure]], no [[known_splat]] and no "
+                    "[[flaky]]"
+                )
+        entries = (*settings.known_failures, *settings.known_splats, *settings.flaky)
         expired = any(entry.expired(today) for entry in entries)
         raise typer.Exit(EXPIRED if expired else 0)
 
@@ -70,13 +75,14 @@ def _last_run(settings: Config) -> Matrix | None:
 
 
 def _row(
-    entry: KnownFailure, settings: Config, matrix: Matrix | None, today: date
+    entry: KnownFailure | FlakyTest, settings: Config, matrix: Matrix | None, today: date
 ) -> dict[str, object]:
     root = str(suites_root(settings.suites)) if settings.suites else ""
     seen = {}
     for kernel in known_failures.concerned(entry, matrix) if matrix else ():
         tests = known_failures.tests_of(entry, kernel, root)
-        seen[kernel.kernel] = dict(sorted(Counter(test.outcome.value for test in tests).items()))
+        outcomes = ("flaky" if test.flaky else test.outcome.value for test in tests)
+        seen[kernel.kernel] = dict(sorted(Counter(outcomes).items()))
     return {"test": entry.test, **_said(entry, settings, matrix, today), "seen": seen}
 
 
@@ -94,7 +100,10 @@ def _splat_row(
 
 
 def _said(
-    entry: KnownFailure | KnownSplat, settings: Config, matrix: Matrix | None, today: date
+    entry: Entry,
+    settings: Config,
+    matrix: Matrix | None,
+    today: date,
 ) -> dict[str, object]:
     """What kernels.toml says of ``entry``, and the kernels that it is about."""
     concerns, perhaps = _kernels(entry, settings.kernels, matrix)
@@ -109,7 +118,7 @@ def _said(
 
 
 def _kernels(
-    entry: KnownFailure | KnownSplat, kernels: tuple[Kernel, ...], matrix: Matrix | None
+    entry: Entry, kernels: tuple[Kernel, ...], matrix: Matrix | None
 ) -> tuple[list[str], list[str]]:
     """The names of the ``kernels`` that ``entry`` is about, and of those that only an index tells.
 
@@ -147,9 +156,11 @@ def _concerns(kernels: VersionRange, kernel: Kernel) -> bool | None:
         return None
 
 
-def _print_table(key: str, rows: list[dict[str, object]], matrix: Matrix | None) -> None:
+def _print_table(name: str, rows: list[dict[str, object]], matrix: Matrix | None) -> None:
     table = Table(box=None, pad_edge=False)
-    for heading in (key, "kernels", "until", "reason", matrix.run if matrix else "no run yet"):
+    key = "pattern" if name == "known_splats" else "test"
+    head, run = "flaky test" if name == "flaky" else key, matrix.run if matrix else "no run yet"
+    for heading in (head, "kernels", "until", "reason", run):
         table.add_column(heading, overflow="fold")
     for row in rows:
         cells = (row[key], _where(row), _until(row), row["reason"], _seen(row))

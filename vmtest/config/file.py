@@ -26,6 +26,7 @@ from vmtest.config.schema import (
     DefaultsTable,
     DnfTable,
     FileTables,
+    FlakyTable,
     GuestTable,
     KernelTable,
     KnownFailureTable,
@@ -63,7 +64,7 @@ from vmtest.model.kernels import (
     PathSpec,
     TreeSpec,
 )
-from vmtest.model.project import Config, KnownFailure, KnownSplat, ObjectFile
+from vmtest.model.project import Config, FlakyTest, KnownFailure, KnownSplat, ObjectFile
 from vmtest.model.versions import unique
 
 
@@ -182,6 +183,9 @@ def _convert(parsed: FileTables, file: Path) -> Config:
         known_splats=tuple(
             KnownSplat(known.pattern, known.reason, known.kernels, known.until)
             for known in parsed.known_splat
+        ),
+        flaky=tuple(
+            FlakyTest(one.test, one.reason, one.kernels, one.until) for one in parsed.flaky
         ),
         defaults=Kernel(
             name="",
@@ -351,8 +355,9 @@ def _cross_check(parsed: FileTables, file: Path) -> Iterator[str]:
     yield from _repeated("kernel", [kernel.name for kernel in parsed.kernel], file)
     yield from _repeated("suite", [suite.name for suite in parsed.suite], file)
     yield from _repeated("suite tests", [str(suite.tests) for suite in parsed.suite], file)
-    known = [f"{k.test} ({k.kernels.text if k.kernels else 'all'})" for k in parsed.known_failure]
-    yield from _repeated("known_failure", known, file)
+    for what, tests in (("known_failure", parsed.known_failure), ("flaky", parsed.flaky)):
+        known = [f"{k.test} ({k.kernels.text if k.kernels else 'all'})" for k in tests]
+        yield from _repeated(what, known, file)
     splats = [f"{k.pattern} ({k.kernels.text if k.kernels else 'all'})" for k in parsed.known_splat]
     yield from _repeated("known_splat", splats, file)
     yield from wrong_roots(parsed.suite, file)
@@ -405,6 +410,7 @@ _TABLES: Mapping[str, type[Strict]] = {
     "object": ObjectTable,
     "known_failure": KnownFailureTable,
     "known_splat": KnownSplatTable,
+    "flaky": FlakyTable,
 }
 
 _LISTS = {
@@ -413,6 +419,7 @@ _LISTS = {
     "object": "name",
     "known_failure": "test",
     "known_splat": "pattern",
+    "flaky": "test",
 }
 """The tables of which there are many, and the key that tells one from the others."""
 

@@ -465,6 +465,15 @@ class KnownFailureTable(Strict):
     strict: StrictBool = True
 
 
+class FlakyTable(Strict):
+    """``[[flaky]]``: tests that fail sometimes; they run again."""
+
+    test: TestPattern
+    kernels: Range | None = None
+    reason: Why
+    until: Day | None = None
+
+
 class KnownSplatTable(Strict):
     """``[[known_splat]]``: complaints of some kernels that do not count."""
 
@@ -490,3 +499,4 @@ class FileTables(Strict):
     object: list[ObjectTable] = []
     known_failure: list[KnownFailureTable] = []
     known_splat: list[KnownSplatTable] = []
+    flaky: list[FlakyTable] = []

@@ -99,6 +99,20 @@ class KnownFailure(_Known):
 
 
 @dataclass(frozen=True, slots=True)
+class FlakyTest(_Known):
+    """One ``[[flaky]]``: tests that fail sometimes on kernels within ``kernels``, and run again.
+
+    ``test`` is a pattern as of a KnownFailure, ``until`` the last day (UTC) on which they run
+    again.
+    """
+
+    test: str
+    reason: str
+    kernels: VersionRange | None = None
+    until: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class KnownSplat(_Known):
     """One ``[[known_splat]]``: a complaint of kernels within ``kernels`` that does not count.
 
@@ -138,6 +152,7 @@ class Config:
     build: tuple[str, ...] | None
     known_failures: tuple[KnownFailure, ...] = ()
     known_splats: tuple[KnownSplat, ...] = ()
+    flaky: tuple[FlakyTest, ...] = ()
     defaults: Kernel = field(default_factory=lambda: Kernel("", AptSpec("", "*")))
     """What ``[defaults]`` makes of a kernel that says nothing itself: no source, no name."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 
 from vmtest.guest.plugins.patterns import matches
-from vmtest.model.project import KnownFailure
+from vmtest.model.project import FlakyTest, KnownFailure
 from vmtest.model.results import KernelResult, Matrix, Outcome, TestResult
 from vmtest.model.versions import KernelVersion
 
@@ -36,7 +36,7 @@ def for_guest(known: Iterable[KnownFailure], version: KernelVersion, root: str, 
     return json.dumps({"root": root, "entries": entries})
 
 
-def concerned(entry: KnownFailure, matrix: Matrix) -> tuple[KernelResult, ...]:
+def concerned(entry: KnownFailure | FlakyTest, matrix: Matrix) -> tuple[KernelResult, ...]:
     """The kernels of ``matrix`` that ``entry`` is about and that came to collecting tests."""
     return tuple(
         kernel
@@ -45,7 +45,9 @@ def concerned(entry: KnownFailure, matrix: Matrix) -> tuple[KernelResult, ...]:
     )
 
 
-def tests_of(entry: KnownFailure, kernel: KernelResult, root: str) -> tuple[TestResult, ...]:
+def tests_of(
+    entry: KnownFailure | FlakyTest, kernel: KernelResult, root: str
+) -> tuple[TestResult, ...]:
     """The tests of ``kernel`` that ``entry`` means."""
     return tuple(test for test in kernel.tests if matches(entry.test, test.test, root))
 
@@ -67,7 +69,7 @@ def _notes(
     for entry in known:
         kernels = concerned(entry, matrix)
         found = {kernel.kernel: tests_of(entry, kernel, root) for kernel in kernels}
-        if kernels and whole and not any(found.values()) and not _unknown(entry, matrix):
+        if kernels and whole and not any(found.values()) and not unknown(entry, matrix):
             yield (
                 f'known failure "{entry.test}" matched no test on {", ".join(found)}: '
                 "correct the pattern, or remove it from kernels.toml"
@@ -81,7 +83,7 @@ def _notes(
                 )
 
 
-def _unknown(entry: KnownFailure, matrix: Matrix) -> bool:
+def unknown(entry: KnownFailure | FlakyTest, matrix: Matrix) -> bool:
     """Whether a kernel that ``entry`` may be about did not come to its tests."""
     return any(
         not kernel.tests

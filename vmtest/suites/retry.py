@@ -1,9 +1,12 @@
-"""``--retries``: tests that failed run again in a fresh guest; what passes only there is flaky."""
+"""Tests that failed run again in a fresh guest; what passes only there is flaky.
+
+All do with ``--retries``, those of ``[[flaky]]`` always.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 
 from vmtest.errors import VmtestError, os_words
@@ -31,6 +34,7 @@ class _Retries:
     ends: list[KernelResult] = field(default_factory=list)
     problem: str = ""
     cancelled: bool = False
+    ran: set[str] = field(default_factory=set)
 
 
 def run(
@@ -39,15 +43,21 @@ def run(
     isolation: Isolation | None,
     run_again: RunAgain,
     cancelled: Callable[[], bool],
+    flaky: Container[str] = (),
 ) -> KernelResult:
     """The kernel's result after its failed tests ran again, up to ``retries`` times each.
 
-    They share a fresh guest, or have one each suite, file or test by ``isolation``.  A module that
-    could not be read is no test, and an unexpected pass no failure: these are not run again.
+    Those whose ids are in ``flaky`` run again at least once.  They share a fresh guest, or have one
+    each suite, file or test by ``isolation``.  A module that could not be read is no test, and an
+    unexpected pass no failure: these are not run again.
     """
     state = _Retries(first.tests)
-    for number in range(1, retries + 1):
-        failed = tuple(test for test in state.tests if _is_retried(test))
+    for number in range(1, max(retries, 1) + 1):
+        failed = tuple(
+            test
+            for test in state.tests
+            if _is_retried(test) and (number <= retries or test.test in flaky)
+        )
         if first.status not in _ENDED or not failed or state.problem or state.cancelled:
             break
         for group in _groups(failed, isolation):
@@ -91,6 +101,7 @@ def _one_guest(
         state.cancelled, state.problem = cancelled(), words
         return
     state.ends.append(one)
+    state.ran.update(group.tests)
     state.tests = _with(state.tests, one.tests)
     state.cancelled = one.status is Status.CANCELLED
     state.problem = one.reason if one.status is Status.INFRA_ERROR else ""
@@ -152,7 +163,7 @@ def _of_failed(first: KernelResult, state: _Retries) -> tuple[Status, str]:
 
 def _notes(state: _Retries) -> list[str]:
     flaky = [test.test for test in state.tests if test.flaky]
-    failed = [test.test for test in state.tests if _is_retried(test)]
+    failed = [test.test for test in state.tests if _is_retried(test) and test.test in state.ran]
     notes = []
     if flaky:
         notes.append(f"flaky, passed only when run again in a fresh guest: {_named(flaky)}")

@@ -21,9 +21,10 @@ from vmtest.model.text import last_line
 from vmtest.objects.builds import choose, modules_for, read_object
 from vmtest.runs.folder import utc_today
 from vmtest.runs.rows import COLLECTED, RESULTS
-from vmtest.suites import again, isolate, known, lacking, retry
+from vmtest.suites import again, flaky, isolate, known, lacking, retry
 from vmtest.suites.collect import collected, only_collects, to_run
 from vmtest.suites.failed import PLACE, Failed
+from vmtest.suites.flaky import Listed, stops_early
 from vmtest.suites.isolate import Group, Isolation
 from vmtest.suites.payload import Payload, pack_suites, suites_root
 from vmtest.suites.process import DONE, Run, Sink, pytest_argv
@@ -57,7 +58,8 @@ class SuitesTask:
 
     With ``keep_going`` a test that ends its guest costs itself: the rest go on in a fresh one.
     ``failed`` says which tests run alone, or first; ``isolate`` what has a guest of its own, and
-    None runs all in one; ``retries`` is how often a test that failed runs again in a fresh guest.
+    None runs all in one; ``retries`` is how often a test that failed runs again in a fresh guest,
+    those of ``flaky`` at least once.
     """
 
     payload: Payload
@@ -66,6 +68,7 @@ class SuitesTask:
     failed: Failed | None = None
     isolate: Isolation | None = None
     retries: int = 0
+    flaky: Listed = field(default_factory=Listed)
 
     @property
     def objects(self) -> tuple[tuple[str, str], ...]:
@@ -77,7 +80,7 @@ class SuitesTask:
 
         def run_again(group: Group, others: tuple[TestResult, ...], number: int) -> KernelResult:
             count = "a test" if len(group.tests) == 1 else f"{len(group.tests)} tests"
-            what = f"running {count} that failed again ({number} of {self.retries})"
+            what = f"running {count} that failed again ({number} of {max(self.retries, 1)})"
             bench.emit(Preparing(bench.job.kernel.name, what))
             files = group.files if self.isolate else ()
             return self._share(bench, result, Share(others, files=files, retry=number))
@@ -85,7 +88,9 @@ class SuitesTask:
         first = self._first(bench, result)
         if only_collects(self.options):
             return first
-        return retry.run(first, self.retries, self.isolate, run_again, lambda: bench.cancelled)
+        return retry.run(
+            first, self.retries, self.isolate, run_again, lambda: bench.cancelled, self.flaky
+        )
 
     def _first(self, bench: Bench, result: KernelResult) -> KernelResult:
         """Run each test once."""
@@ -308,8 +313,20 @@ class SuitesTaskFactory:
         )
         payload = replace(payload, project=self.config.directory)
         return SuitesTask(
-            payload, self.options, self.keep_going, self.failed, self.isolate, self.retries
+            payload,
+            self.options,
+            self.keep_going,
+            self.failed,
+            self.isolate,
+            self.retries,
+            self._flaky(image),
         )
+
+    def _flaky(self, image: KernelImage) -> Listed:
+        """Which tests run again on one kernel; none where pytest stops at a failure."""
+        if stops_early(self.options):
+            return Listed()
+        return flaky.listed(self.config.flaky, image.version, self._root, self.today)
 
     def read(self) -> None:
         """Read all that may go along: what changes from now on is not in this run.
@@ -325,15 +342,14 @@ class SuitesTaskFactory:
                 self.files.read(build.path, "objects")
 
     def notes(self, matrix: Matrix) -> tuple[str, ...]:
-        """What ``matrix`` shows of known failures and of modules that the user should act on."""
-        of_known = known.notes(
-            self.config.known_failures,
-            matrix,
-            self._root,
-            self.today,
-            whole=self.suites == self.config.suites and not self.narrowed,
+        """What ``matrix`` shows of known failures, flaky tests and modules to act on."""
+        config, root, today = self.config, self._root, self.today
+        whole = self.suites == config.suites and not self.narrowed
+        return (
+            *known.notes(config.known_failures, matrix, root, today, whole=whole),
+            *flaky.notes(config.flaky, matrix, root, today, whole=whole),
+            *lacking.notes(matrix),
         )
-        return (*of_known, *lacking.notes(matrix))
 
     @property
     def _root(self) -> str:

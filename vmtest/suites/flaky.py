@@ -1,0 +1,70 @@
+"""``[[flaky]]``: tests that fail sometimes.  They run again, as ``--retries`` has all tests do.
+
+Pure functions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from vmtest.guest.plugins.patterns import matches
+from vmtest.model.project import FlakyTest
+from vmtest.model.results import Matrix
+from vmtest.model.versions import KernelVersion
+from vmtest.suites.known import concerned, tests_of, unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The tests of one kernel that run again: ``patterns`` for ids relative to ``root``."""
+
+    patterns: tuple[str, ...] = ()
+    root: str = ""
+
+    def __contains__(self, test: object) -> bool:
+        """Whether the test with this node id is one of them."""
+        return any(matches(pattern, str(test), self.root) for pattern in self.patterns)
+
+
+def listed(entries: Iterable[FlakyTest], version: KernelVersion, root: str, today: date) -> Listed:
+    """Those of ``entries`` for a kernel of ``version`` that have not expired."""
+    valid = (one for one in entries if one.concerns(version) and not one.expired(today))
+    return Listed(tuple(one.test for one in valid), root)
+
+
+def stops_early(options: Iterable[str]) -> bool:
+    """Whether pytest stops at a failure: then nothing runs again behind tests that did not run."""
+    return any(re.match(r"-x$|--exitfirst$|--maxfail\b", option) for option in options)
+
+
+def notes(
+    entries: Sequence[FlakyTest], matrix: Matrix, root: str, today: date, *, whole: bool
+) -> tuple[str, ...]:
+    """What the user should do about ``entries`` after the run ``matrix``.
+
+    ``whole`` says that no test and no kernel was left out: only then an entry that means no test is
+    one too many.
+    """
+    return tuple(_notes(entries, matrix, root, today, whole))
+
+
+def _notes(
+    entries: Sequence[FlakyTest], matrix: Matrix, root: str, today: date, whole: bool
+) -> Iterator[str]:
+    for entry in entries:
+        kernels = concerned(entry, matrix)
+        found = {kernel.kernel: tests_of(entry, kernel, root) for kernel in kernels}
+        there = [name for name, tests in found.items() if tests]
+        if kernels and whole and not there and not unknown(entry, matrix):
+            yield (
+                f'flaky "{entry.test}" matched no test on {", ".join(found)}: '
+                "correct the pattern, or remove it from kernels.toml"
+            )
+        if there and entry.expired(today):
+            yield (
+                f'flaky "{entry.test}" expired {entry.until} and was not run again '
+                f"({entry.reason}): mend the test, or give the entry in kernels.toml another day"
+            )
