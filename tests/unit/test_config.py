@@ -457,6 +457,19 @@ def test_a_flaky_test_is_read() -> None:
     assert KernelVersion.parse("5.15.1") not in entry.kernels
 
 
+@pytest.mark.parametrize("limit", ["0", "1", "10", '"0.1"', "true", "nan"])
+def test_a_limit_that_is_no_part_of_the_runs_is_refused(limit: str) -> None:
+    text = KNOWN.replace("known_failure", "flaky").format(until="2026-12-31")
+    (said,) = problems(MINIMAL + text + f"limit = {limit}\n")
+    assert "is no part of the runs; write for example 0.1 for one in ten" in said
+
+
+def test_a_flaky_test_has_the_limit_of_its_entry_or_none() -> None:
+    text = KNOWN.replace("known_failure", "flaky").format(until="2026-12-31")
+    assert config(MINIMAL + text).flaky[0].limit is None
+    assert config(MINIMAL + text + "limit = 0.1\n").flaky[0].limit == 0.1
+
+
 def test_the_same_flaky_test_twice_is_refused() -> None:
     text = KNOWN.replace("known_failure", "flaky").format(until="2026-12-31")
     (said,) = problems(MINIMAL + 2 * text)

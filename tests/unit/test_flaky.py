@@ -11,11 +11,14 @@ import pytest
 
 from vmtest.api.bisect import without_known
 from vmtest.api.project import load_config
+from vmtest.api.suites import SuitesRequest, plan_suites
 from vmtest.model.kernels import KernelImage
 from vmtest.model.project import Config, FlakyTest
+from vmtest.model.rates import Rate
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.model.versions import KernelVersion, VersionRange
-from vmtest.suites.flaky import listed, notes, stops_early
+from vmtest.runs.past import HISTORY, Past, past_of, render
+from vmtest.suites.flaky import listed, notes, rate, stops_early
 from vmtest.suites.task import SuitesTaskFactory
 
 TODAY = date(2026, 7, 1)
@@ -67,8 +70,8 @@ def test_where_pytest_stops_at_a_failure_nothing_runs_again(
 @pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.FAILED])
 def test_an_expired_entry_says_that_its_test_was_not_run_again(outcome: Outcome) -> None:
     assert notes([EXPIRED], matrix(outcome), "", TODAY, whole=False) == (
-        'flaky "test_a.py::test_x*" expired 2026-06-30 and was not run again (issue 7): mend the '
-        "test, or give the entry in kernels.toml another day",
+        'flaky "test_a.py::test_x*" expired 2026-06-30, its tests no longer run again (issue 7): '
+        "mend the test, or give the entry in kernels.toml another day",
     )
 
 
@@ -82,6 +85,38 @@ def test_an_entry_that_means_no_test_is_noted_after_a_whole_run() -> None:
 
 def test_a_valid_entry_says_nothing() -> None:
     assert notes([ENTRY], matrix(), "", TODAY, whole=True) == ()
+
+
+def past(letters: str) -> list[Past]:
+    """A run for each of ``letters``, which is what test_a.py::test_x came to on 6.1."""
+    head = past_of(matrix(), {})
+    rows = [(("a", "test_a.py::test_x", one), ("a", "test_a.py::test_y", "F")) for one in letters]
+    return [replace(head, tests=tests) for tests in rows]
+
+
+def test_the_rate_is_of_what_failed_when_it_first_ran() -> None:
+    assert rate(ENTRY, past("PfPFEPPP"), ["6.1"], "") == Rate(3, 8)
+    assert rate(ENTRY, past("Ps-nxX f"), ["6.1"], "") == Rate(1, 2)
+    assert rate(ENTRY, past("Pf"), ["5.10"], "") == Rate(0, 0)
+
+
+def test_a_rate_above_the_limit_is_told_with_its_interval() -> None:
+    entry = replace(ENTRY, limit=0.25)
+    (note,) = notes([entry], matrix(), "", TODAY, whole=True, earlier=past("ffPFPPP"))
+    assert note == (
+        'flaky "test_a.py::test_x*" failed at first in 3 of 8 (38%, with 95% confidence 14% to '
+        "69%) of the last 8 runs, above its limit of 25%: mend the test, or change the limit in "
+        "kernels.toml"
+    )
+
+
+def test_a_rate_at_the_limit_is_not_told() -> None:
+    entry = replace(ENTRY, limit=0.375)
+    assert notes([entry], matrix(), "", TODAY, whole=True, earlier=past("ffPFPPP")) == ()
+
+
+def test_without_a_limit_no_rate_is_told() -> None:
+    assert notes([ENTRY], matrix(), "", TODAY, whole=True, earlier=past("ffff")) == ()
 
 
 CONFIG = """
@@ -118,7 +153,22 @@ def test_a_run_says_what_is_to_be_done_about_its_entries(settings: Config) -> No
     entry = replace(settings.flaky[0], until=date(2020, 1, 1))
     settings = replace(settings, flaky=(entry,))
     (note,) = SuitesTaskFactory(settings, settings.suites, (), today=TODAY).notes(matrix())
-    assert "expired 2020-01-01 and was not run again" in note
+    assert "expired 2020-01-01, its tests no longer run again" in note
+
+
+def test_the_rate_is_of_the_recorded_runs(
+    settings: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMTEST_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "bzImage").write_bytes(b"kernel")
+    entry = replace(settings.flaky[0], limit=0.5)
+    for n, one in enumerate(past("fF")):
+        folder = tmp_path / ".vmtest" / "runs" / f"20260101T00000{n}Z-abcdef"
+        folder.mkdir(parents=True)
+        (folder / HISTORY).write_text(render(one))
+    planned = plan_suites(replace(settings, flaky=(entry,)), SuitesRequest(), print)
+    (note,) = planned.plan.notes(matrix())
+    assert 'flaky "tests/test_a.py::test_x" failed at first in 2 of 3 (67%' in note
 
 
 def test_a_bisect_runs_nothing_again(settings: Config) -> None:

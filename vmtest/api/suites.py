@@ -19,6 +19,7 @@ from vmtest.model.project import Config, ObjectFile, Suite
 from vmtest.model.results import Matrix
 from vmtest.objects import builds as objects
 from vmtest.runs import folder as runs
+from vmtest.runs import past
 from vmtest.runs.read import read_facts, read_matrix
 from vmtest.suites.collect import only_collects, stand_ins
 from vmtest.suites.failed import Earlier, Failed, failed
@@ -143,15 +144,19 @@ def _planned(
         kernels, others, told = _standing_in(kernels, tasks, needed, resolved)
         tasks = replace(tasks, narrowed=tasks.narrowed or others)
 
+    folder = runs.create(settings.directory)
+
     def notes(matrix: Matrix) -> tuple[str, ...]:
-        return (*told, *tasks.notes(matrix))
+        limited = any(entry.limit is not None for entry in settings.flaky)
+        before = past.earlier(folder, past.past_of(matrix, {})) if limited else ()
+        return (*told, *tasks.notes(matrix, before))
 
     plan = Plan(
         config=settings,
         kernels=kernels,
         task=tasks.task,
         cache=cache,
-        folder=runs.create(settings.directory),
+        folder=folder,
         suites=tuple(chosen.name for chosen in suites),
         narrowed=request.narrowed or request.last_failed or request.tests is not None,
         jobs=request.jobs,

@@ -185,7 +185,8 @@ def _convert(parsed: FileTables, file: Path) -> Config:
             for known in parsed.known_splat
         ),
         flaky=tuple(
-            FlakyTest(one.test, one.reason, one.kernels, one.until) for one in parsed.flaky
+            FlakyTest(one.test, one.reason, one.kernels, one.until, one.limit)
+            for one in parsed.flaky
         ),
         defaults=Kernel(
             name="",

@@ -98,6 +98,12 @@ def _reason(value: str) -> str:
     return value.strip()
 
 
+def _share(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise ValueError("is no part of the runs; write for example 0.1 for one in ten")
+    return value
+
+
 def _cause(value: str) -> str:
     if not value.strip():
         raise ValueError("says nothing; write why the kernel complains, best with a link")
@@ -284,6 +290,7 @@ Count = Annotated[StrictInt, Field(gt=0)]
 Size = Annotated[StrictInt, Field(ge=0)]
 Retries = Annotated[StrictInt, Field(ge=0, le=10)]
 Day = Annotated[date, BeforeValidator(_date)]
+Share = Annotated[float, BeforeValidator(_share), Field(gt=0, lt=1)]
 Libbpf = Annotated[
     list[str],
     BeforeValidator(libbpf_choice),
@@ -472,6 +479,7 @@ class FlakyTable(Strict):
     kernels: Range | None = None
     reason: Why
     until: Day | None = None
+    limit: Share | None = None
 
 
 class KnownSplatTable(Strict):

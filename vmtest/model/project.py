@@ -103,13 +103,14 @@ class FlakyTest(_Known):
     """One ``[[flaky]]``: tests that fail sometimes on kernels within ``kernels``, and run again.
 
     ``test`` is a pattern as of a KnownFailure, ``until`` the last day (UTC) on which they run
-    again.
+    again, ``limit`` the part of the runs (0 to 1) in which they may fail at first.
     """
 
     test: str
     reason: str
     kernels: VersionRange | None = None
     until: date | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,16 @@ Pure functions.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 from vmtest.guest.plugins.patterns import matches
 from vmtest.model.project import FlakyTest
+from vmtest.model.rates import Rate
 from vmtest.model.results import Matrix
 from vmtest.model.versions import KernelVersion
+from vmtest.runs.past import Past, past_of
 from vmtest.suites.known import concerned, tests_of, unknown
 
 
@@ -40,15 +42,54 @@ def stops_early(options: Iterable[str]) -> bool:
     return any(re.match(r"-x$|--exitfirst$|--maxfail\b", option) for option in options)
 
 
+_AT_FIRST = frozenset("fFE")  # vmtest.runs.past: flaky, failed, error
+_RAN = _AT_FIRST | {"P"}
+
+
+def rate(entry: FlakyTest, runs: Iterable[Past], kernels: Container[str], root: str) -> Rate:
+    """How often the tests of ``entry`` failed when they first ran in ``runs``, on ``kernels``."""
+    letters = [
+        letter
+        for run in runs
+        for _, test, row in run.tests
+        if matches(entry.test, test, root)
+        for (name, _), letter in zip(run.kernels, row, strict=True)
+        if name in kernels and letter in _RAN
+    ]
+    return Rate(sum(letter in _AT_FIRST for letter in letters), len(letters))
+
+
 def notes(
-    entries: Sequence[FlakyTest], matrix: Matrix, root: str, today: date, *, whole: bool
+    entries: Sequence[FlakyTest],
+    matrix: Matrix,
+    root: str,
+    today: date,
+    *,
+    whole: bool,
+    earlier: Sequence[Past] = (),
 ) -> tuple[str, ...]:
     """What the user should do about ``entries`` after the run ``matrix``.
 
     ``whole`` says that no test and no kernel was left out: only then an entry that means no test is
-    one too many.
+    one too many.  ``earlier`` are the runs before, for the rates.
     """
-    return tuple(_notes(entries, matrix, root, today, whole))
+    runs = (*earlier, past_of(matrix, {}))
+    limits = (_above_its_limit(entry, matrix, runs, root) for entry in entries)
+    return (*_notes(entries, matrix, root, today, whole), *filter(None, limits))
+
+
+def _above_its_limit(
+    entry: FlakyTest, matrix: Matrix, runs: Sequence[Past], root: str
+) -> str | None:
+    kernels = [kernel.kernel for kernel in concerned(entry, matrix)]
+    found = rate(entry, runs, kernels, root)
+    if entry.limit is None or found.share <= entry.limit:
+        return None
+    last = "the last run" if len(runs) == 1 else f"the last {len(runs)} runs"
+    return (
+        f'flaky "{entry.test}" failed at first in {found} of {last}, above its limit of '
+        f"{entry.limit:.0%}: mend the test, or change the limit in kernels.toml"
+    )
 
 
 def _notes(
@@ -65,6 +106,6 @@ def _notes(
             )
         if there and entry.expired(today):
             yield (
-                f'flaky "{entry.test}" expired {entry.until} and was not run again '
+                f'flaky "{entry.test}" expired {entry.until}, its tests no longer run again '
                 f"({entry.reason}): mend the test, or give the entry in kernels.toml another day"
             )

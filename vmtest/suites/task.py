@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
@@ -20,6 +21,7 @@ from vmtest.model.results import KernelResult, Matrix, Status, TestResult
 from vmtest.model.text import last_line
 from vmtest.objects.builds import choose, modules_for, read_object
 from vmtest.runs.folder import utc_today
+from vmtest.runs.past import Past
 from vmtest.runs.rows import COLLECTED, RESULTS
 from vmtest.suites import again, flaky, isolate, known, lacking, retry
 from vmtest.suites.collect import collected, only_collects, to_run
@@ -341,13 +343,16 @@ class SuitesTaskFactory:
             if build.name in needed and build.path.is_file():
                 self.files.read(build.path, "objects")
 
-    def notes(self, matrix: Matrix) -> tuple[str, ...]:
-        """What ``matrix`` shows of known failures, flaky tests and modules to act on."""
+    def notes(self, matrix: Matrix, earlier: Sequence[Past] = ()) -> tuple[str, ...]:
+        """What ``matrix`` shows of known failures, flaky tests and modules to act on.
+
+        ``earlier`` are the runs before it that did the same.
+        """
         config, root, today = self.config, self._root, self.today
         whole = self.suites == config.suites and not self.narrowed
         return (
             *known.notes(config.known_failures, matrix, root, today, whole=whole),
-            *flaky.notes(config.flaky, matrix, root, today, whole=whole),
+            *flaky.notes(config.flaky, matrix, root, today, whole=whole, earlier=earlier),
             *lacking.notes(matrix),
         )
 
