@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from vmtest.api.inputs import build_first
 from vmtest.api.preflight import check_files, check_host
@@ -24,6 +24,7 @@ from vmtest.runs.read import read_facts, read_matrix
 from vmtest.suites.collect import only_collects, stand_ins
 from vmtest.suites.failed import Earlier, Failed, failed
 from vmtest.suites.isolate import Isolation
+from vmtest.suites.repeat import Repeat
 from vmtest.suites.task import SuitesTaskFactory
 
 _LAST = 10  # runs that are asked for what did not pass
@@ -39,11 +40,11 @@ class SuitesRequest:
     snapshots, False boots them, None restores them where they are emulated.  ``keep_going`` takes
     a fresh guest for the tests behind one that ends its guest, ``isolate`` gives each suite, file
     or test a guest of its own.  ``retries`` is how often a test that failed runs again in a fresh
-    guest.  ``last_failed`` runs only what did not pass in the last runs,
-    ``failed_first`` that first. ``tests`` has suite and node id of all that is to run, by
-    kernel (None: everything). ``shard`` is the part of the kernels that runs here (None: all).
-    ``locked`` takes the kernels of kernels.lock. ``jobs`` VMs run at once (None: as many as
-    there is room for).
+    guest; ``repeat`` is how often all run, each time in a fresh guest.  ``last_failed`` runs only
+    what did not pass in the last runs, ``failed_first`` that first. ``tests`` has suite and node id
+    of all that is to run, by kernel (None: everything). ``shard`` is the part of the kernels that
+    runs here (None: all).  ``locked`` takes the kernels of kernels.lock. ``jobs`` VMs run at once
+    (None: as many as there is room for).
     """
 
     kernels: tuple[str, ...] = ()
@@ -61,6 +62,7 @@ class SuitesRequest:
     failed_first: bool = False
     isolate: Isolation | None = None
     retries: int = 0
+    repeat: Repeat = field(default_factory=Repeat)
     tests: Mapping[str, frozenset[tuple[str, str]]] | None = None
 
 
@@ -111,6 +113,7 @@ def plan_suites(
         failed=again,
         isolate=request.isolate,
         retries=request.retries,
+        repeat=request.repeat,
     )
     tasks.read()
     return _planned(settings, request, suites, tasks, needed)

@@ -127,10 +127,11 @@ def clean_up_on_signals() -> None:
         wake_main_thread(ours, lambda: bool(_signalled))
 
 
-def check_accelerator(name: str) -> None:
-    """Raise UsageError unless ``name`` is one that ``--accel`` takes."""
+def check_accelerator(name: str) -> str:
+    """``name`` if it is one that ``--accel`` takes; raises UsageError."""
     if name not in ("auto", "kvm", "tcg"):
         raise UsageError(f"--accel {name}: write auto, kvm or tcg")
+    return name
 
 
 def dump(value: object) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vmtest.suites.isolate import Isolation
+from vmtest.suites.repeat import UNTIL_FAIL
 from vmtest.verify import types
 
 _PARAMETER = re.compile(r"`([a-z_]+)`")
@@ -90,6 +91,22 @@ RetriesOption = Annotated[
         max=10,
         help="Run a failed test again in a fresh guest, up to N times; one that passes only then "
         "is called flaky.",
+    ),
+]
+RepeatOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1000,
+        metavar="N",
+        help="Run all tests N times, each time in a fresh guest, and say how often each fails.",
+    ),
+]
+UntilFailOption = Annotated[
+    bool,
+    typer.Option(
+        "--until-fail",
+        help=f"Stop repeating once a test fails; without --repeat after {UNTIL_FAIL} runs.",
     ),
 ]
 LockedOption = Annotated[

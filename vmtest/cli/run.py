@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from vmtest.api import project
@@ -18,6 +19,7 @@ from vmtest.errors import UsageError
 from vmtest.model.project import Config, ObjectFile
 from vmtest.model.results import Matrix
 from vmtest.suites.isolate import Isolation
+from vmtest.suites.repeat import UNTIL_FAIL, Repeat
 
 EXAMPLE = """Boot kernels and run the suites in each.
 
@@ -46,6 +48,8 @@ def run(
     keep_going: options.KeepGoingOption = False,
     isolate: options.IsolateOption = None,
     retries: options.RetriesOption = 0,
+    repeat: options.RepeatOption = None,
+    until_fail: options.UntilFailOption = False,
     junit_file: options.JunitOption = None,
     markdown_file: options.MarkdownOption = None,
     json_file: options.JsonOption = None,
@@ -59,32 +63,30 @@ def run(
 ) -> None:
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
-        common.check_accelerator(accel)
-        _check_which_failed(last_failed, failed_first)
+        _check_together(last_failed and failed_first, bool(retries) and bool(repeat or until_fail))
         _check_that_it_may_stop(exitfirst or maxfail is not None, keep_going, isolate, retries)
         look = Look.asked(color, quiet, verbose, github)
-        settings = project.load_config(config)
         given = _passed_on(pytest_options or [])
-        own = _pytest_options(expression, exitfirst, maxfail, durations, collect_only)
         request = SuitesRequest(
             kernels=tuple(kernel or ()),
             suites=tuple(suite or ()),
             objects=tuple(object_ or ()),
-            options=(*own, *given),
+            options=_pytest_options(expression, exitfirst, maxfail, durations, collect_only, given),
             narrowed=expression is not None or bool(given),
             locked=locked,
             jobs=1 if shell_on_failure else jobs,
             shard=shard_of(shard, balance),
-            accelerator=accel,
+            accelerator=common.check_accelerator(accel),
             warm=warm,
             keep_going=keep_going,
             last_failed=last_failed,
             failed_first=failed_first,
             isolate=isolate,
             retries=retries,
+            repeat=Repeat(repeat or (UNTIL_FAIL if until_fail else 1), until_fail),
         )
         reports = Reports(junit_file, markdown_file, json_file, html_file)
-        _carry_out(settings, request, look, reports, holds=shell_on_failure)
+        _carry_out(project.load_config(config), request, look, reports, holds=shell_on_failure)
 
 
 def _carry_out(
@@ -104,9 +106,14 @@ def _carry_out(
     reports.end(matrix)
 
 
-def _check_which_failed(last_failed: bool, failed_first: bool) -> None:
-    if last_failed and failed_first:
+def _check_together(both_of_the_last: bool, both_again: bool) -> None:
+    if both_of_the_last:
         raise UsageError("--last-failed and --failed-first: give one of them")
+    if both_again:
+        raise UsageError(
+            "--repeat and --until-fail count each failure, and --retries makes some good: leave "
+            "--retries out"
+        )
 
 
 def _check_that_it_may_stop(
@@ -144,6 +151,7 @@ def _pytest_options(
     maxfail: int | None,
     durations: int | None,
     collect_only: bool,
+    given: Sequence[str],
 ) -> tuple[str, ...]:
     options = []
     if expression is not None:
@@ -156,7 +164,7 @@ def _pytest_options(
         options.append(f"--durations={durations}")
     if collect_only:
         options.append("--collect-only")
-    return tuple(options)
+    return (*options, *given)
 
 
 def show_collected(matrix: Matrix, settings: Config, builds: tuple[ObjectFile, ...]) -> None:

@@ -33,6 +33,11 @@ class Rate:
 
     def __str__(self) -> str:
         """``3 of 20 (15%, with 95% confidence 5% to 36%)``."""
+        return self.words("")
+
+    def words(self, unit: str) -> str:
+        """The same with what was counted: ``3 of 20 runs (...)``."""
         low, high = self.interval
         sure = f"with 95% confidence {low:.0%} to {high:.0%}"
-        return f"{self.count} of {self.of} ({self.share:.0%}, {sure})"
+        counted = f"{self.count} of {self.of} {unit}".rstrip()
+        return f"{counted} ({self.share:.0%}, {sure})"

@@ -23,13 +23,14 @@ from vmtest.objects.builds import choose, modules_for, read_object
 from vmtest.runs.folder import utc_today
 from vmtest.runs.past import Past
 from vmtest.runs.rows import COLLECTED, RESULTS
-from vmtest.suites import again, flaky, isolate, known, lacking, retry
+from vmtest.suites import again, flaky, isolate, known, lacking, repeat, retry
 from vmtest.suites.collect import collected, only_collects, to_run
 from vmtest.suites.failed import PLACE, Failed
 from vmtest.suites.flaky import Listed, stops_early
 from vmtest.suites.isolate import Group, Isolation
 from vmtest.suites.payload import Payload, pack_suites, suites_root
 from vmtest.suites.process import DONE, Run, Sink, pytest_argv
+from vmtest.suites.repeat import Repeat
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
 
@@ -41,13 +42,14 @@ class Share:
     """Which of the tests run in a guest: neither those ``before`` nor those for ``later``.
 
     ``files`` have all of them; none: those of the suites.  ``retry`` is the number of a retry, 0
-    for tests that did not run before.
+    for tests that did not run before; ``number`` is that of a repeated run, from 0.
     """
 
     before: tuple[TestResult, ...] = ()
     later: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     retry: int = 0
+    number: int = 0
 
     def after(self, before: tuple[TestResult, ...]) -> Share:
         """What is left of it after ``before``."""
@@ -61,7 +63,7 @@ class SuitesTask:
     With ``keep_going`` a test that ends its guest costs itself: the rest go on in a fresh one.
     ``failed`` says which tests run alone, or first; ``isolate`` what has a guest of its own, and
     None runs all in one; ``retries`` is how often a test that failed runs again in a fresh guest,
-    those of ``flaky`` at least once.
+    those of ``flaky`` at least once; ``repeat`` is how often all run.
     """
 
     payload: Payload
@@ -71,6 +73,7 @@ class SuitesTask:
     isolate: Isolation | None = None
     retries: int = 0
     flaky: Listed = field(default_factory=Listed)
+    repeat: Repeat = field(default_factory=Repeat)
 
     @property
     def objects(self) -> tuple[tuple[str, str], ...]:
@@ -87,16 +90,24 @@ class SuitesTask:
             files = group.files if self.isolate else ()
             return self._share(bench, result, Share(others, files=files, retry=number))
 
-        first = self._first(bench, result)
+        def run_once(number: int) -> KernelResult:
+            if number:
+                what = f"run {number + 1} of {self.repeat.times} in a fresh guest"
+                bench.emit(Preparing(bench.job.kernel.name, what))
+            return self._first(bench, result, number)
+
+        if self.repeat != Repeat() and not only_collects(self.options):
+            return repeat.run(run_once, self.repeat, lambda: bench.cancelled)
+        first = run_once(0)
         if only_collects(self.options):
             return first
         return retry.run(
             first, self.retries, self.isolate, run_again, lambda: bench.cancelled, self.flaky
         )
 
-    def _first(self, bench: Bench, result: KernelResult) -> KernelResult:
-        """Run each test once."""
-        everything = Share()
+    def _first(self, bench: Bench, result: KernelResult, number: int) -> KernelResult:
+        """Run each test once, for the ``number``-th time from 0."""
+        everything = Share(number=number)
         if self.isolate is None or only_collects(self.options):
             return self._share(bench, result, everything)
         lists = replace(self, options=(*self.options, "--collect-only"))
@@ -109,7 +120,8 @@ class SuitesTask:
         def run_group(
             group: Group, before: tuple[TestResult, ...], later: tuple[str, ...]
         ) -> KernelResult:
-            return self._share(bench, result, Share(before, later, group.files))
+            share = Share(before, later, group.files, number=number)
+            return self._share(bench, result, share)
 
         listed = replace(first, tests=tuple(to_run(first.tests)))
         if not isolate.groups(listed.tests, self.isolate):
@@ -277,8 +289,8 @@ class SuitesTaskFactory:
     """What makes each kernel's task: ``suites`` of ``config`` with that kernel's ``objects``.
 
     ``today`` (UTC) decides which known failures have expired; ``narrowed`` says that
-    ``options`` leave tests out; ``keep_going``, ``failed``, ``isolate`` and ``retries`` are the
-    task's;
+    ``options`` leave tests out; ``keep_going``, ``failed``, ``isolate``, ``retries`` and
+    ``repeat`` are the task's;
     ``files`` reads what goes along, once for all kernels.
     """
 
@@ -291,6 +303,7 @@ class SuitesTaskFactory:
     failed: Failed | None = None
     isolate: Isolation | None = None
     retries: int = 0
+    repeat: Repeat = field(default_factory=Repeat)
     today: date = field(default_factory=utc_today)
     files: Files = field(default_factory=Files)
 
@@ -322,6 +335,7 @@ class SuitesTaskFactory:
             self.isolate,
             self.retries,
             self._flaky(image),
+            self.repeat,
         )
 
     def _flaky(self, image: KernelImage) -> Listed:
