@@ -6,7 +6,7 @@ import errno
 import pickle
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +16,10 @@ from fake_machine import PROBE, FakeMachine, Tests, image_of, kernel_of, world_o
 
 from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError
 from vmtest.kernels import kconfig
+from vmtest.matrix import engine as engine_module
 from vmtest.matrix import runner
+from vmtest.matrix.bench import Cancellation, Hold
+from vmtest.matrix.engine import Assignment, Crew, Engine, Here, Start, job_here
 from vmtest.matrix.job import run_kernel
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.runner import Stop, run_matrix
@@ -24,7 +27,7 @@ from vmtest.matrix.slots import slots
 from vmtest.model.events import Event, KernelFinished, KernelQueued, Note, Preparing
 from vmtest.model.kernels import Kernel, KernelImage, Resolved, RootImage
 from vmtest.model.project import Config, KnownSplat
-from vmtest.model.results import Matrix, Status
+from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.runs.folder import RunFolder
 
@@ -52,7 +55,9 @@ class Stage:
         (folder / "run").mkdir()
         monkeypatch.setattr(runner, "source_for", lambda kernel, archives: Source(self))
         monkeypatch.setattr(runner, "prepare_root", self._root)
-        monkeypatch.setattr(runner, "accel", SimpleNamespace(choose=self._probe, Probe=object))
+        monkeypatch.setattr(
+            engine_module, "accel", SimpleNamespace(choose=self._probe, Probe=object)
+        )
         monkeypatch.setattr(kconfig, "check", lambda image, kind: "")
 
     def _root(self, *ignored: object) -> RootImage:
@@ -70,7 +75,7 @@ class Stage:
         self,
         names: tuple[str, ...] = NAMES,
         jobs: int = 2,
-        executor: Executor | None = None,
+        engine: Engine | None = None,
         emit: Callable[[Event], None] = lambda event: None,
         save: Callable[[Matrix], None] = lambda matrix: None,
         stop: Stop | None = None,
@@ -94,7 +99,7 @@ class Stage:
             self.saved.append(matrix)
             save(matrix)
 
-        return run_matrix(plan, heard, kept, executor=executor, stop=stop)
+        return run_matrix(plan, heard, kept, engine=engine, stop=stop)
 
 
 class Source:
@@ -199,7 +204,7 @@ def test_a_worker_that_raises_costs_its_own_kernel(
             raise RuntimeError("the worker")
         return run_kernel(job, *more)
 
-    monkeypatch.setattr(runner, "run_kernel", broken)
+    monkeypatch.setattr(engine_module, "run_kernel", broken)
     matrix = stage.run()
     assert statuses(matrix) == [PASSED, Status.INFRA_ERROR, PASSED]
     assert "a bug in vmtest: RuntimeError: the worker" in matrix.kernels[1].reason
@@ -306,25 +311,38 @@ def test_each_kernel_is_queued_first_and_finished_once(stage: Stage) -> None:
     assert sorted(ends) == list(NAMES)
 
 
-class Elsewhere(Executor):
-    """An executor that is not ours: a job and its result go through pickle."""
+class Elsewhere:
+    """An engine that is not ours: what is assigned and what comes of it go through pickle."""
 
     def __init__(self) -> None:
-        self.jobs: list[str] = []
-        self.down = False
+        self.ran: list[str] = []
+        self.ends: list[str] = []
 
-    def submit(self, work: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
-        (job,) = pickle.loads(pickle.dumps(arguments))
-        self.jobs.append(job.kernel.name)
-        future: Future[Any] = Future()
-        try:
-            future.set_result(pickle.loads(pickle.dumps(work(job))))
-        except Exception as error:
-            future.set_exception(error)
+    def begin(
+        self,
+        plan: Plan,
+        post: Callable[[Event], None],
+        cancellation: Cancellation,
+        hold: Hold | None,
+    ) -> Crew:
+        self._here = Here(plan.cache, plan.accelerator, plan.warm, 1)
+        return self
+
+    def ready(self, given: Assignment) -> Start:
+        job, _ = job_here(pickle.loads(pickle.dumps(given)), self._here)
+        return lambda: self.start(job.kernel.name, lambda: run_kernel(job))
+
+    def start(self, name: str, work: Callable[[], KernelResult]) -> Future[KernelResult]:
+        self.ran.append(name)
+        future: Future[KernelResult] = Future()
+        future.set_result(pickle.loads(pickle.dumps(work())))
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self.down = True
+    def cancel(self) -> None:
+        self.ends.append("cancelled")
+
+    def close(self) -> None:
+        self.ends.append("closed")
 
 
 def test_guests_that_boot_because_none_can_be_saved_are_told_of_once(stage: Stage) -> None:
@@ -336,38 +354,36 @@ def test_guests_that_boot_because_none_can_be_saved_are_told_of_once(stage: Stag
     assert "boots, because its guest cannot be saved: its root is a folder" in notes[0]
 
 
-def test_another_executor_gets_values_and_its_results_are_the_matrix(stage: Stage) -> None:
-    executor = Elsewhere()
-    assert statuses(stage.run(executor=executor)) == [PASSED] * 3
-    assert sorted(executor.jobs) == list(NAMES)
+def test_another_engine_gets_values_and_its_results_are_the_matrix(stage: Stage) -> None:
+    engine = Elsewhere()
+    assert statuses(stage.run(engine=engine)) == [PASSED] * 3
+    assert sorted(engine.ran) == list(NAMES)
+    assert engine.ends == ["closed"]
 
 
-def test_a_job_that_another_executor_lost_costs_its_own_kernel(stage: Stage) -> None:
-    class Losing(Elsewhere):
-        def submit(self, work: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
-            if arguments[0].kernel.name != "b":
-                return super().submit(work, *arguments)
-            lost: Future[Any] = Future()
-            lost.cancel()
-            return lost
+def test_an_engine_whose_run_is_stopped_is_cancelled(stage: Stage) -> None:
+    engine, stop = Elsewhere(), Stop()
+    stop.request()
+    assert stage.run(engine=engine, stop=stop).interrupted
+    assert engine.ends == ["cancelled"]
 
-    matrix = stage.run(executor=Losing())
+
+class Losing(Elsewhere):
+    """Loses the kernel b, after it ran."""
+
+    def start(self, name: str, work: Callable[[], KernelResult]) -> Future[KernelResult]:
+        done = super().start(name, work)
+        if name != "b":
+            return done
+        lost: Future[KernelResult] = Future()
+        lost.cancel()
+        return lost
+
+
+def test_what_an_engine_lost_costs_its_own_kernel_and_no_row(stage: Stage) -> None:
+    matrix = stage.run(engine=Losing())
     assert statuses(matrix) == [PASSED, Status.INFRA_ERROR, PASSED]
     assert "was cancelled where it ran" in matrix.kernels[1].reason
-
-
-def test_rows_that_a_lost_job_wrote_before_are_kept(stage: Stage) -> None:
-    class LosingLate(Elsewhere):
-        def submit(self, work: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
-            done = super().submit(work, *arguments)
-            if arguments[0].kernel.name != "b":
-                return done
-            lost: Future[Any] = Future()
-            lost.cancel()
-            return lost
-
-    matrix = stage.run(executor=LosingLate())
-    assert statuses(matrix) == [PASSED, Status.INFRA_ERROR, PASSED]
     assert [test.test for test in matrix.kernels[1].tests] == ["t.py::a"]
 
 

@@ -1,8 +1,9 @@
-"""The matrix by its own interface: another executor, and the guest's other roots."""
+"""The matrix by its own interface: another engine, and the guest's other roots."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from vmtest.config.file import parse
-from vmtest.matrix.bench import Bench, Task
+from vmtest.matrix.bench import Bench, Cancellation, Hold, Task
+from vmtest.matrix.engine import Assignment, Crew, Here, Start, job_here
+from vmtest.matrix.job import run_kernel
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.runner import run_matrix
 from vmtest.model.events import Event, KernelFinished
@@ -57,19 +60,41 @@ def plan(settings: Config, cache: Path, folder: Path) -> Plan:
     return Plan(settings, settings.kernels, tasks.task, cache, runs.create(folder))
 
 
-def test_jobs_run_on_a_process_pool_as_well(
+class Processes:
+    """An engine of another process: what is assigned and what comes back can be pickled."""
+
+    def begin(
+        self,
+        plan: Plan,
+        post: Callable[[Event], None],
+        cancellation: Cancellation,
+        hold: Hold | None,
+    ) -> Crew:
+        self._here = Here(plan.cache, plan.accelerator, plan.warm, 1)
+        self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        return self
+
+    def ready(self, given: Assignment) -> Start:
+        job, _ = job_here(given, self._here)
+        return lambda: self._pool.submit(run_kernel, job)
+
+    def cancel(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def test_an_engine_of_another_process_comes_to_the_same_matrix(
     tmp_path: Path, image: KernelImage, root: RootImage, cache: Path
 ) -> None:
-    """Any executor: what is submitted and what comes back can be pickled."""
     settings = configured(tmp_path, image, str(root.path))
     two = tuple(replace(settings.kernels[0], name=name) for name in ("a", "b"))
     settings = replace(settings, kernels=two)
     events: list[Event] = []
     saved: list[Matrix] = []
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        matrix = run_matrix(
-            plan(settings, cache, tmp_path), events.append, saved.append, executor=pool
-        )
+    asked = plan(settings, cache, tmp_path)
+    matrix = run_matrix(asked, events.append, saved.append, engine=Processes())
     assert [kernel.status for kernel in matrix.kernels] == [Status.PASSED] * 2
     ended = {event.kernel for event in events if isinstance(event, KernelFinished)}
     assert ended == {"a", "b"}

@@ -1,4 +1,4 @@
-"""Kernels x work on an executor: fetches, boots, gathers, and decides nothing about display.
+"""Kernels x work on an engine: fetches, has them run, gathers, and decides nothing about display.
 
 Everything that changes runs on the main thread: workers put events into a queue
 and return values.  Preparation (index, download, guest image) runs
@@ -8,26 +8,24 @@ build has ended before: whatever is read here is what it left.
 
 from __future__ import annotations
 
-import os
 import queue
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from threading import Lock
 
-from vmtest.errors import InfrastructureError, KernelUnavailable, SessionLost, VmtestError
-from vmtest.host import interrupt, seal
+from vmtest.errors import InfrastructureError, SessionLost, VmtestError
+from vmtest.host import interrupt
 from vmtest.kernels import Store, kconfig, source_for
-from vmtest.matrix.bench import Cancellation, Hold, Job
+from vmtest.matrix.bench import Cancellation, Hold
 from vmtest.matrix.complaints import KnownSplats
+from vmtest.matrix.engine import Assignment, Crew, Engine, Start, Threads
 from vmtest.matrix.intact import CacheDamaged
-from vmtest.matrix.job import base_result, broke, refused, run_kernel
+from vmtest.matrix.job import base_result, broke, refused
 from vmtest.matrix.plan import Plan
-from vmtest.matrix.slots import Slots, memory_available_mib, slots
 from vmtest.model.events import (
     GUEST_IMAGE,
     WAITING,
@@ -37,7 +35,6 @@ from vmtest.model.events import (
     KernelQueued,
     Note,
     Preparing,
-    SlotTaken,
     coming,
 )
 from vmtest.model.kernels import Kernel, KernelImage, RootImage
@@ -45,8 +42,6 @@ from vmtest.model.results import SCHEMA, KernelResult, Matrix, Status
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import utc_now, utc_today
 from vmtest.runs.rows import kept
-from vmtest.vm import accel
-from vmtest.vm.restore import where_saved
 
 _SPOILT = "damaged-cache"
 """In a kernel's folder: what it wrote while it ran on damaged files."""
@@ -57,7 +52,7 @@ class _Prepared:
     """A kernel is ready to boot, or never will be."""
 
     kernel: Kernel
-    future: Future[Job]
+    future: Future[Start]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +103,6 @@ class _Runner:
         plan: Plan,
         emit: Callable[[Event], None],
         save: Callable[[Matrix], None],
-        hold: Hold | None,
         stop: Stop | None,
     ) -> None:
         self.plan = plan
@@ -119,68 +113,40 @@ class _Runner:
         self.started = time.monotonic()
         self.stamp = utc_now()
         self.interrupted = False
-        self._here = True
         # Kernels that are here and wait for the guest image: they tell how far it is.
         self._waiting: set[str] = set()
         self._told = False
-        self._told_boots = False
         # Kernels that ran on damaged files of the cache, and how those were.
         self._spoilt: dict[str, CacheDamaged] = {}
         self._emit = emit
-        self._hold = hold
         self._queue: queue.SimpleQueue[Event | _Prepared | _Ran | _Stopped] = queue.SimpleQueue()
         if stop is not None:
             stop.wakes(lambda: self._queue.put(_Stopped()))
-        cpus = len(os.sched_getaffinity(0))
-        self.jobs = plan.jobs or slots(plan.kernels, cpus, memory_available_mib())
-        self._slots = Slots()
 
     def _post(self, event: Event) -> None:
         self._queue.put(event)
 
-    def _prepare(self, kernel: Kernel, root: Future[RootImage]) -> Job:
-        """On a worker: everything that has to be there before ``kernel`` can boot."""
+    def _prepare(self, kernel: Kernel, root: Future[RootImage], crew: Crew) -> Start:
+        """On a helper: everything that has to be there before ``kernel`` can boot."""
         image, note = self._image(kernel)
         self._waiting.add(kernel.name)
         guest = root.result()
         self._waiting.discard(kernel.name)
         config_note = kconfig.check(image, guest.kind)
-        self._post(Preparing(kernel.name, "choosing the accelerator"))
-        probe = self._probe(image)
-        return Job(
-            kernel=kernel,
-            image=image,
-            root=guest,
-            task=self.plan.task(image),
-            probe=probe,
-            directory=self.plan.folder.kernel(kernel.name),
-            vcpus=self.jobs * kernel.cpus,
-            note="; ".join(
-                part for part in (note, config_note, guest.note, self._mended(kernel)) if part
-            ),
-            snapshots=self._snapshots(kernel, image, guest, probe),
-            known_splats=KnownSplats.of(self.plan.config.known_splats, image.version, utc_today()),
+        notes = (note, config_note, guest.note, self._mended(kernel))
+        return crew.ready(
+            Assignment(
+                kernel=kernel,
+                image=image,
+                root=guest,
+                task=self.plan.task(image),
+                directory=self.plan.folder.kernel(kernel.name),
+                note="; ".join(filter(None, notes)),
+                known_splats=KnownSplats.of(
+                    self.plan.config.known_splats, image.version, utc_today()
+                ),
+            )
         )
-
-    def _snapshots(
-        self, kernel: Kernel, image: KernelImage, root: RootImage, probe: accel.Probe
-    ) -> Path | None:
-        plan = self.plan
-        found, why = where_saved(plan.cache, plan.warm, probe.accelerator, image, root)
-        if why and not self._told_boots:
-            self._told_boots = True
-            self._post(Note(f"{kernel.name} boots, because its guest cannot be saved: {why}"))
-        return found
-
-    def _probe(self, image: KernelImage) -> accel.Probe:
-        try:
-            return accel.choose(image.image, self.plan.cache, self.plan.accelerator)
-        except InfrastructureError as error:
-            entry = seal.Entry.of(image.image.parent.parent)
-            damage = None if entry is None else entry.take_away()
-            if damage is None:
-                raise
-            raise KernelUnavailable(f"{damage}: it was removed; run again ({error})") from error
 
     def _mended(self, kernel: Kernel) -> str:
         spoilt = self._spoilt.get(kernel.name)
@@ -218,68 +184,55 @@ class _Runner:
 
         return prepare_root(self.plan.config, self.plan.cache, log, self.plan.files)
 
-    def run(self, executor: Executor | None) -> Matrix:
+    def run(self, engine: Engine, hold: Hold | None) -> Matrix:
         """Run everything; an interrupt ends the VMs and keeps what had finished."""
         plan = self.plan
-        self.save(self.matrix())
-        for kernel in plan.kernels:
-            self._emit(KernelQueued(kernel.name))
-        self._here = executor is None
-        vms = executor or ThreadPoolExecutor(self.jobs, thread_name_prefix="vm")
+        crew = engine.begin(plan, self._post, self.cancellation, hold)
         # One more than kernels: the guest image, on which the others wait.
         helpers = ThreadPoolExecutor(len(plan.kernels) + 1, thread_name_prefix="prepare")
 
         def prepare(kernel: Kernel, root: Future[RootImage]) -> None:
-            future = helpers.submit(self._prepare, kernel, root)
+            future = helpers.submit(self._prepare, kernel, root, crew)
             future.add_done_callback(partial(self._prepared, kernel))
 
         try:
+            self.save(self.matrix())
+            for kernel in plan.kernels:
+                self._emit(KernelQueued(kernel.name))
             root = helpers.submit(self._root)
             for kernel in plan.kernels:
                 prepare(kernel, root)
-            self._loop(vms, lambda kernel: prepare(kernel, helpers.submit(self._root)))
+            self._loop(lambda kernel: prepare(kernel, helpers.submit(self._root)))
         except BaseException as error:
             self.interrupted = isinstance(error, KeyboardInterrupt | _Stopped)
             self.cancellation.cancel()
             interrupt.current().end()
-            vms.shutdown(wait=True, cancel_futures=True)
+            crew.cancel()
             helpers.shutdown(wait=True, cancel_futures=True)
             self._drain()
             if not self.interrupted:
                 raise
         else:
-            vms.shutdown(wait=True)
+            crew.close()
             helpers.shutdown(wait=True)
         matrix = self.plan.finish(self.matrix())
         matrix = replace(matrix, notes=self.plan.notes(matrix))
         self.save(matrix)
         return matrix
 
-    def _prepared(self, kernel: Kernel, future: Future[Job]) -> None:
+    def _prepared(self, kernel: Kernel, future: Future[Start]) -> None:
         self._queue.put(_Prepared(kernel, future))
 
     def _ran(self, kernel: Kernel, future: Future[KernelResult]) -> None:
         self._queue.put(_Ran(kernel, future))
 
-    def _submit(self, vms: Executor, job: Job) -> Future[KernelResult]:
-        if self._here:
-            return vms.submit(self._in_slot, job)
-        # A worker elsewhere: the job is pickled, its files and its result are the record.
-        return vms.submit(run_kernel, job)
-
-    def _in_slot(self, job: Job) -> KernelResult:
-        """On a worker: run the kernel in the lowest VM slot that is free."""
-        with self._slots.taken() as slot:
-            self._post(SlotTaken(job.kernel.name, slot))
-            return run_kernel(job, self._post, self.cancellation, self._hold, self.plan.kept)
-
-    def _loop(self, vms: Executor, again: Callable[[Kernel], None]) -> None:
+    def _loop(self, again: Callable[[Kernel], None]) -> None:
         while len(self.results) < len(self.plan.kernels):
             item = self._queue.get()
             if isinstance(item, _Ran):
                 self._ended(item, again)
             elif isinstance(item, _Prepared):
-                self._boot(vms, item)
+                self._boot(item)
             elif isinstance(item, _Stopped):
                 raise item
             else:
@@ -289,7 +242,7 @@ class _Runner:
         """Take a kernel's result; one that ran on damaged files is run again, once."""
         name = ran.kernel.name
         if ran.future.cancelled():  # not by us: an interrupt does not come here
-            why = "its job was cancelled where it ran; is a worker of the executor gone?"
+            why = "it was cancelled where it ran"
             empty = base_result(ran.kernel, Status.INFRA_ERROR, why)
             self._finish(kept(self.plan.folder.path / name, empty))
             return
@@ -304,10 +257,10 @@ class _Runner:
         self._emit(KernelQueued(name))
         again(ran.kernel)
 
-    def _boot(self, vms: Executor, prepared: _Prepared) -> None:
+    def _boot(self, prepared: _Prepared) -> None:
         kernel = prepared.kernel
         try:
-            job = prepared.future.result()
+            start = prepared.future.result()
         except (VmtestError, OSError) as error:
             if (spoilt := self._spoilt.get(kernel.name)) is not None:
                 reason = f"{spoilt}: it was removed, and making it again failed: {error}"
@@ -320,9 +273,8 @@ class _Runner:
         except Exception as error:
             self._finish(self._broke(kernel, error))
             return
-        if self._here:
-            self._emit(Preparing(kernel.name, f"{WAITING}a VM"))
-        running = self._submit(vms, job)
+        self._emit(Preparing(kernel.name, f"{WAITING}a VM"))
+        running = start()
         running.add_done_callback(partial(self._ran, kernel))
 
     def _outcome(self, ran: _Ran) -> KernelResult:
@@ -377,19 +329,18 @@ def run_matrix(
     save: Callable[[Matrix], None],
     *,
     hold: Hold | None = None,
-    executor: Executor | None = None,
+    engine: Engine | None = None,
     stop: Stop | None = None,
 ) -> Matrix:
     """Run ``plan`` and return its matrix.
 
     ``emit`` and ``save`` are called on this thread, ``save`` with the matrix as
-    it stands: at the start, after every kernel, at the end.  ``executor`` defaults
-    to threads, one a VM slot; to any other the jobs are given as values that can
-    be pickled, and a kernel's events between start and end are not heard of.
+    it stands: at the start, after every kernel, at the end.  ``engine`` defaults
+    to threads, one a VM slot.
 
     Raises UsageError (nothing was booted that the user did not describe rightly);
     an infrastructure fault of one kernel is that kernel's result;
     KeyboardInterrupt becomes an interrupted matrix, as does a request of ``stop``.
     """
     with interrupt.interruptible():
-        return _Runner(plan, emit, save, hold, stop).run(executor)
+        return _Runner(plan, emit, save, stop).run(engine or Threads(), hold)
