@@ -21,6 +21,7 @@ FLOORS = [
     {"rootfs", "report", "schemas"},
     {"vm", "storage"},
     {"matrix"},
+    {"cluster"},
     {"bisect"},
     {"suites", "command", "verify", "init"},
     {"api"},

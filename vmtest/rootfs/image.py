@@ -133,7 +133,7 @@ def prepare(
     build's log, and UsageError when no mirror is known.
     """
     if spec.root == "host":
-        return RootImage("host", None, _host_digest(), sys.executable)
+        return host_root()
     if spec.root != "debian":
         return _given(Path(spec.root))
     files = files or Files()
@@ -295,6 +295,11 @@ def digest_wheel(wheel: Path, files: Files) -> str:
 def wheel_digests(spec: GuestSpec, files: Files) -> list[str]:
     """Digests of the wheels that the image gets, sorted; raises ImageError."""
     return sorted(digest_wheel(wheel, files) for wheel in spec.wheels)
+
+
+def host_root() -> RootImage:
+    """The root of this machine."""
+    return RootImage("host", None, _host_digest(), sys.executable)
 
 
 def _host_digest() -> str:
