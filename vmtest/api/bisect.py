@@ -23,6 +23,7 @@ from vmtest.bisect.rounds import Ask, Told, Watch
 from vmtest.bisect.search import Verdict
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache
+from vmtest.matrix.engine import Engine
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.slots import memory_available_mib
 from vmtest.matrix.slots import slots as slots_of
@@ -146,11 +147,13 @@ def carry_out_bisect(
     watch: Watch,
     during: During,
     arguments: Sequence[str] = (),
+    engine: Engine | None = None,
 ) -> Conclusion:
     """Ask rounds of kernels until the answer is known.
 
     Every step is in the folder's ``bisect.jsonl`` before the next begins.  ``emit`` hears the
-    events of each round, ``watch`` what is asked and told, ``during`` asks a round.  Raises
+    events of each round, ``watch`` what is asked and told, ``during`` asks a round, ``engine`` says
+    where (None: on this machine).  Raises
     UsageError when the ends do not differ, InfrastructureError when one could not be asked, and
     KeyboardInterrupt when it can be gone on with.
     """
@@ -160,7 +163,7 @@ def carry_out_bisect(
             plan.folder.describe(facts_of(plan, arguments))
             begin(journal, recorded.question)
         before = results_before(plan.folder, planned.resume)
-        probe = Twice(Matrices(plan, planned.work.judge, emit, save, before))
+        probe = Twice(Matrices(plan, planned.work.judge, emit, save, before, engine=engine))
         asks = partial(during, probe)
         return rounds.bisect(recorded, planned.jobs, asks, journal, watch)
 

@@ -14,6 +14,7 @@ from vmtest.api.page import leave_page
 from vmtest.host.git import checkout_of
 from vmtest.host.write import write_file
 from vmtest.matrix.bench import Hold
+from vmtest.matrix.engine import Engine
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.runner import Stop, run_matrix
 from vmtest.model.events import Event, Note
@@ -55,10 +56,12 @@ def carry_out(
     recording: Recording,
     hold: Hold | None = None,
     stop: Stop | None = None,
+    engine: Engine | None = None,
 ) -> Matrix:
     """Run ``plan``; ``emit`` hears its events, ``hold`` gets the session of a kernel that failed.
 
-    ``stop`` ends it from another thread: then the matrix is interrupted.
+    ``stop`` ends it from another thread: then the matrix is interrupted.  ``engine`` says where
+    the kernels run; None: on this machine.
     Raises UsageError and InfrastructureError for what concerns every kernel.
     """
     folder, settings, write = plan.folder, plan.config, recording.write
@@ -78,7 +81,7 @@ def carry_out(
             latest.hear(event)
             emit(event)
 
-        matrix = run_matrix(plan, heard, save, hold=hold, stop=stop)
+        matrix = run_matrix(plan, heard, save, hold=hold, stop=stop, engine=engine)
     if log.problem:
         emit(Note(log.problem))
     inputs = {"inputs": {**plan.files.digests(settings.directory), **(recording.also or {})}}

@@ -11,6 +11,7 @@ from vmtest.api.command import CommandRequest, plan_command
 from vmtest.api.loads import VerifyRequest, plan_verify
 from vmtest.api.record import Recording, carry_out
 from vmtest.api.suites import SuitesRequest, plan_suites
+from vmtest.matrix.engine import Engine
 from vmtest.matrix.runner import Stop
 from vmtest.model.events import Event, Note
 from vmtest.model.project import Config
@@ -48,32 +49,42 @@ def run_suites(
     request: SuitesRequest | None = None,
     emit: Emit = unheard,
     stop: Stop | None = None,
+    engine: Engine | None = None,
 ) -> Run:
     """Run suites of kernels.toml in each kernel, as ``vmtest run`` does.
 
     ``emit`` hears every event while it runs, on this thread.  Test failures are in the matrix.
-    ``stop`` ends it before its time.
+    ``stop`` ends it before its time.  ``engine`` says where the kernels run (``engine_on``).
     Raises UsageError and InfrastructureError for what concerns every kernel.
     """
     planned = plan_suites(settings, request or SuitesRequest(), noted(emit))
-    matrix = carry_out(planned.plan, emit, Recording(planned.builds), stop=stop)
+    matrix = carry_out(planned.plan, emit, Recording(planned.builds), stop=stop, engine=engine)
     return Run(matrix, planned.plan.folder.path)
 
 
-def run_command(settings: Config, request: CommandRequest, emit: Emit = unheard) -> Run:
+def run_command(
+    settings: Config,
+    request: CommandRequest,
+    emit: Emit = unheard,
+    engine: Engine | None = None,
+) -> Run:
     """Run a command in each kernel, as ``vmtest exec`` does; raises as ``run_suites``."""
     planned = plan_command(settings, request, noted(emit))
-    matrix = carry_out(planned.plan, emit, Recording(planned.builds, {"copied": planned.copied}))
+    recording = Recording(planned.builds, {"copied": planned.copied})
+    matrix = carry_out(planned.plan, emit, recording, engine=engine)
     return Run(matrix, planned.plan.folder.path)
 
 
 def verify_objects(
-    settings: Config, request: VerifyRequest | None = None, emit: Emit = unheard
+    settings: Config,
+    request: VerifyRequest | None = None,
+    emit: Emit = unheard,
+    engine: Engine | None = None,
 ) -> Run:
     """Load BPF objects in each kernel, as ``vmtest verify`` does; raises as ``run_suites``."""
     with ExitStack() as stack:
         plan = plan_verify(settings, request or VerifyRequest(), noted(emit), stack)
-        return Run(carry_out(plan, emit, Recording()), plan.folder.path)
+        return Run(carry_out(plan, emit, Recording(), engine=engine), plan.folder.path)
 
 
 def read_run(folder: Path) -> Run:

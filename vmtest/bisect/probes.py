@@ -11,6 +11,7 @@ from vmtest.bisect.question import Judge
 from vmtest.bisect.rounds import Ask, Told
 from vmtest.errors import InfrastructureError, KernelBuildFailed
 from vmtest.kernels import Store, source_for
+from vmtest.matrix.engine import Engine
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.runner import run_matrix
 from vmtest.model.events import Event, KernelFinished, KernelQueued, coming
@@ -28,7 +29,8 @@ class Matrices:
     ``kernels`` gives them where they become more on the way.  A first attempt keeps its logs in
     the plan's folder, a repetition in ``repeat-N`` below it.  ``emit`` hears the events of every
     round; ``save`` is given a folder and the matrix of all that was asked there, in their order.
-    ``before`` are results of first attempts that an interrupted bisect left.
+    ``before`` are results of first attempts that an interrupted bisect left.  ``engine`` says where
+    the kernels run; None: on this machine.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class Matrices:
         save: Callable[[RunFolder, Matrix], None],
         before: Iterable[KernelResult] = (),
         kernels: Callable[[], tuple[Kernel, ...]] | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self._plan = plan
         self._judge = judge
         self._emit = emit
         self._save = save
+        self._engine = engine
         self._kernels = kernels or (lambda: plan.kernels)
         self._results = {result.kernel: result for result in before}
 
@@ -70,7 +74,8 @@ class Matrices:
         def save(matrix: Matrix) -> None:
             self._save(folder, self._merged(matrix) if attempt == 1 else matrix)
 
-        matrix = run_matrix(replace(plan, kernels=kernels, folder=folder), emit, save)
+        asked = replace(plan, kernels=kernels, folder=folder)
+        matrix = run_matrix(asked, emit, save, engine=self._engine)
         if matrix.interrupted:
             raise KeyboardInterrupt
 

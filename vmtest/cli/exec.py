@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from vmtest.api import project
+from vmtest.api.cluster import engine_on
 from vmtest.api.command import CommandRequest, PlannedCommand, plan_command
 from vmtest.api.record import Recording, carry_out
 from vmtest.api.run import noted
@@ -17,6 +18,7 @@ from vmtest.api.shards import shard_of
 from vmtest.cli import common, options
 from vmtest.cli.look import Look, show
 from vmtest.cli.reports import Reports
+from vmtest.matrix.engine import Engine
 from vmtest.model.events import Event, Output
 from vmtest.model.results import OWN_FAULT
 from vmtest.model.versions import VersionRange
@@ -41,6 +43,7 @@ def exec_(
     copy: options.CopyOption = None,
     results: options.ResultsOption = None,
     jobs: options.JobsOption = None,
+    on: options.OnOption = None,
     shard: options.ShardOption = None,
     balance: options.BalanceOption = None,
     object_: options.ObjectOption = None,
@@ -82,12 +85,15 @@ def exec_(
 
         # Not on standard output: in a single kernel that is the command's alone.
         say = noted(look.view(sys.stderr).handle)
-        planned = plan_command(settings, request, say, make_room)
-        with common.reported(own=OWN_FAULT if planned.single else None):
-            _carry_out(planned, reports, look)
+        with engine_on(on, say) as engine:
+            planned = plan_command(settings, request, say, make_room)
+            with common.reported(own=OWN_FAULT if planned.single else None):
+                _carry_out(planned, reports, look, engine)
 
 
-def _carry_out(planned: PlannedCommand, reports: Reports, look: Look) -> None:
+def _carry_out(
+    planned: PlannedCommand, reports: Reports, look: Look, engine: Engine | None
+) -> None:
     told = sys.stderr if planned.single else sys.stdout
     view = look.view(told, plain=planned.single)
 
@@ -100,7 +106,7 @@ def _carry_out(planned: PlannedCommand, reports: Reports, look: Look) -> None:
         planned.builds, {"copied": planned.copied}, arguments=sys.argv[1:], write=reports.write
     )
     with view:
-        matrix = carry_out(planned.plan, handle, recording)
+        matrix = carry_out(planned.plan, handle, recording, engine=engine)
     show(matrix, planned.plan.folder, told, look)
     reports.render(matrix, planned.plan.folder)
     reports.end(matrix)

@@ -24,7 +24,7 @@ _SPELLED = {
         name: f"--{name.replace('_', '-')}"
         for name in (
             "against", "any_failure", "archive", "bad", "balance", "config", "copy", "fail_on",
-            "find", "good", "kconfig", "libbpf", "results", "resume", "shard", "verify",
+            "find", "good", "kconfig", "libbpf", "on", "results", "resume", "shard", "verify",
         )
     },
 }  # fmt: skip
@@ -62,6 +62,15 @@ ObjectOption = Annotated[
 JobsOption = Annotated[
     int | None,
     typer.Option(min=1, help="How many VMs run at once; default: what CPUs and memory allow."),
+]
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="local:N|tcp://HOST:PORT|tls://HOST:PORT",
+        help="Run the kernels on a Dask cluster: N workers on this machine, or those of a "
+        "scheduler. --jobs limits how many VMs run at once on all of them.",
+    ),
 ]
 AccelOption = Annotated[str, typer.Option("--accel", help="QEMU's accelerator: auto, kvm or tcg.")]
 WarmOption = Annotated[

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vmtest.api import project
+from vmtest.api.cluster import engine_on
 from vmtest.api.record import Recording, builds_of, carry_out
 from vmtest.api.run import noted
 from vmtest.api.shards import shard_of
@@ -39,6 +40,7 @@ def run(
     last_failed: options.LastFailedOption = False,
     failed_first: options.FailedFirstOption = False,
     jobs: options.JobsOption = None,
+    on: options.OnOption = None,
     shard: options.ShardOption = None,
     balance: options.BalanceOption = None,
     object_: options.ObjectOption = None,
@@ -63,7 +65,8 @@ def run(
 ) -> None:
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
-        _check_together(last_failed and failed_first, bool(retries) and bool(repeat or until_fail))
+        again = bool(retries) and bool(repeat or until_fail)
+        _check_together(last_failed and failed_first, again, bool(on) and shell_on_failure)
         _check_that_it_may_stop(exitfirst or maxfail is not None, keep_going, isolate, retries)
         look = Look.asked(color, quiet, verbose, github)
         given = _passed_on(pytest_options or [])
@@ -86,19 +89,28 @@ def run(
             repeat=Repeat(repeat or (UNTIL_FAIL if until_fail else 1), until_fail),
         )
         reports = Reports(junit_file, markdown_file, json_file, html_file)
-        _carry_out(project.load_config(config), request, look, reports, holds=shell_on_failure)
+        settings = project.load_config(config)
+        _carry_out(settings, request, look, reports, on, holds=shell_on_failure)
 
 
 def _carry_out(
-    settings: Config, request: SuitesRequest, look: Look, reports: Reports, *, holds: bool
+    settings: Config,
+    request: SuitesRequest,
+    look: Look,
+    reports: Reports,
+    on: str | None,
+    *,
+    holds: bool,
 ) -> NoReturn:
     """Run what was asked for, and show it; ``holds`` opens a shell where tests failed."""
     view = look.view(sys.stdout)
-    planned = plan_suites(settings, request, noted(view.handle), reports.make_room)
-    hold = InteractiveHold(view) if holds else None
-    recording = Recording(planned.builds, arguments=sys.argv[1:], write=reports.write)
-    with view:
-        matrix = carry_out(planned.plan, view.handle, recording, hold)
+    say = noted(view.handle)
+    with engine_on(on, say) as engine:
+        planned = plan_suites(settings, request, say, reports.make_room)
+        hold = InteractiveHold(view) if holds else None
+        recording = Recording(planned.builds, arguments=sys.argv[1:], write=reports.write)
+        with view:
+            matrix = carry_out(planned.plan, view.handle, recording, hold, engine=engine)
     if planned.collects:
         show_collected(matrix, settings, planned.builds)
     show(matrix, planned.plan.folder, sys.stdout, look)
@@ -106,13 +118,17 @@ def _carry_out(
     reports.end(matrix)
 
 
-def _check_together(both_of_the_last: bool, both_again: bool) -> None:
+def _check_together(both_of_the_last: bool, both_again: bool, shell_elsewhere: bool) -> None:
     if both_of_the_last:
         raise UsageError("--last-failed and --failed-first: give one of them")
     if both_again:
         raise UsageError(
             "--repeat and --until-fail count each failure, and --retries makes some good: leave "
             "--retries out"
+        )
+    if shell_elsewhere:
+        raise UsageError(
+            "--shell-on-failure opens a shell in a guest of this machine: leave --on out"
         )
 
 

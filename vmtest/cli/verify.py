@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vmtest.api import project
+from vmtest.api.cluster import engine_on
 from vmtest.api.loads import VerifyRequest, plan_verify
 from vmtest.api.record import Recording, carry_out
 from vmtest.api.run import noted
@@ -64,6 +65,7 @@ def verify(
     log_limit: options.LogLimitOption = "16M",
     timeout: options.LoadTimeoutOption = 60.0,
     jobs: options.JobsOption = None,
+    on: options.OnOption = None,
     shard: options.ShardOption = None,
     balance: options.BalanceOption = None,
     accel: options.AccelOption = "auto",
@@ -97,7 +99,7 @@ def verify(
         request = VerifyRequest(
             objects, kernels, order, rules, types, libbpfs, against, jobs, accel, warm, part
         )
-        _boot(request, config, output)
+        _boot(request, config, output, on)
 
 
 def _check_level(level: int) -> None:
@@ -134,14 +136,16 @@ def _rules(fail_on: str | None, baseline: Path | None, against: str | None) -> R
     )
 
 
-def _boot(request: VerifyRequest, config: Path | None, output: Output) -> NoReturn:
+def _boot(request: VerifyRequest, config: Path | None, output: Output, on: str | None) -> NoReturn:
     view = output.look.view(sys.stdout)
     settings = project.load_config_or_builtin(config)
     recording = Recording(arguments=sys.argv[1:], write=output.reports.write)
     with ExitStack() as stack:
-        plan = plan_verify(settings, request, noted(view.handle), stack)
+        say = noted(view.handle)
+        engine = stack.enter_context(engine_on(on, say))
+        plan = plan_verify(settings, request, say, stack)
         with view:
-            matrix = carry_out(plan, view.handle, recording)
+            matrix = carry_out(plan, view.handle, recording, engine=engine)
         output.end(matrix, plan.folder)
 
 

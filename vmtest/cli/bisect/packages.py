@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from vmtest.api.bisect import BisectRequest, PlannedBisect, carry_out_bisect, plan_bisect
+from vmtest.api.cluster import engine_on
 from vmtest.api.commits import CommitsRequest
 from vmtest.api.work import work_of
 from vmtest.bisect import render as words
@@ -27,6 +28,7 @@ from vmtest.cli.bisect.question import request_of, settings_for
 from vmtest.cli.bisect.shared import Display, resumable
 from vmtest.cli.common import say
 from vmtest.errors import UsageError
+from vmtest.matrix.engine import Engine
 from vmtest.model.kernels import Archive
 from vmtest.report.text import counted
 
@@ -105,6 +107,7 @@ def bisect(
     any_failure: shared.AnyFailureOption = False,
     repeat: shared.RepeatOption = 1,
     jobs: options.JobsOption = None,
+    on: options.OnOption = None,
     cached: shared.CachedOption = False,
     archive: shared.ArchiveOption = None,
     resume: shared.ResumeOption = False,
@@ -122,7 +125,7 @@ def bisect(
         settings = settings_for(work, config)
         asking = partial(work_of, settings, work, say)
         if source is Source.TREE:
-            _check_tree_options(jobs, cached, archive)
+            _check_tree_options(jobs, cached, archive, on)
             path = tree or Path()
             commits = CommitsRequest(
                 path, good, bad, find, kconfig, repeat, resume, accel, any_failure
@@ -130,10 +133,11 @@ def bisect(
             gitbisect.search(settings, commits, asking, config)
             return
         _check_apt_options(tree, kconfig)
-        request = BisectRequest(
-            good, bad, find, repeat, jobs, cached, archive, resume, accel, warm, any_failure
-        )
-        _search(plan_bisect(settings, request, asking), config)
+        with engine_on(on, say) as engine:
+            slots = jobs or (None if engine is None else engine.slots)
+            given = (find, repeat, slots, cached, archive, resume, accel, warm, any_failure)
+            request = BisectRequest(good, bad, *given)
+            _search(plan_bisect(settings, request, asking), config, engine)
 
 
 def _check_ends(good: str, bad: str) -> None:
@@ -142,7 +146,7 @@ def _check_ends(good: str, bad: str) -> None:
             raise UsageError(f"Missing option '{name}': give both ends")
 
 
-def _search(planned: PlannedBisect, config: Path | None) -> None:
+def _search(planned: PlannedBisect, config: Path | None, engine: Engine | None) -> None:
     recorded, slots = planned.recorded, planned.jobs
     names, place = recorded.question.names, os.path.relpath(planned.plan.folder.path)
     many = counted(len(names), "kernel")
@@ -155,14 +159,17 @@ def _search(planned: PlannedBisect, config: Path | None) -> None:
             Watch(display.begins, display.told),
             display.during,
             sys.argv[1:],
+            engine,
         )
     say("")
     say(words.render(outcome, _commands(outcome, planned.archive, planned.work, config), place))
 
 
-def _check_tree_options(jobs: int | None, cached: bool, archive: str | None) -> None:
-    given = [("--jobs", jobs is not None), ("--cached", cached), ("--archive", archive is not None)]
-    for name, there in given:
+def _check_tree_options(
+    jobs: int | None, cached: bool, archive: str | None, on: str | None
+) -> None:
+    given = {"--jobs": jobs, "--cached": cached or None, "--archive": archive, "--on": on}
+    for name, there in ((name, value is not None) for name, value in given.items()):
         if there:
             raise UsageError(
                 f"{name}: is for packages; git chooses one commit after the other, leave it out"
