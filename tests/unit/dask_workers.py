@@ -95,14 +95,14 @@ class Farm:
 
 
 @contextmanager
-def farm(folder: Path) -> Iterator[Farm]:
-    """A scheduler without workers, which ends with this."""
+def farm(folder: Path, **settings: str) -> Iterator[Farm]:
+    """A scheduler without workers, which ends with this; ``settings`` are of its environment."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "scheduler.json"
     argv = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0"]
     argv += ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
     with (folder / "scheduler.log").open("wb") as log:
-        process = subprocess.Popen(argv, stdout=log, stderr=log)
+        process = subprocess.Popen(argv, env=os.environ | settings, stdout=log, stderr=log)
     found = Farm("", folder, process)
     try:
         found.address = _address(file, process)

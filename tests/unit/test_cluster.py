@@ -26,6 +26,7 @@ from vmtest.cluster import crew
 from vmtest.cluster import engine as engine_module
 from vmtest.cluster.engine import DaskEngine, on
 from vmtest.cluster.place import parse_place
+from vmtest.cluster.record import Rows as Arriving
 from vmtest.cluster.record import unpack_folder
 from vmtest.errors import InfrastructureError, UsageError
 from vmtest.host.cache import remove_tree, sha256_file, write_json
@@ -35,14 +36,15 @@ from vmtest.matrix import runner
 from vmtest.matrix.bench import Cancellation
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.runner import Stop, run_matrix
-from vmtest.model.events import Event, Note, Preparing, SlotTaken, TestFinished
+from vmtest.model.events import Event, LoadFinished, Note, Preparing, SlotTaken, TestFinished
 from vmtest.model.kernels import Kernel, KernelImage, Resolved, RootImage
+from vmtest.model.loads import LoadResult, Verdict
 from vmtest.model.project import Config
-from vmtest.model.results import KernelResult, Matrix, Status
+from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.model.versions import KernelVersion
 from vmtest.rootfs.image import host_root
 from vmtest.runs.folder import RunFolder
-from vmtest.runs.rows import RESULTS, read_results
+from vmtest.runs.rows import LOADS, OTHER_LOADS, RESULTS, read_loads, read_results
 
 NAMES = ("a", "b", "c")
 PASSED = Status.PASSED
@@ -258,6 +260,24 @@ def test_a_kernel_that_costs_every_worker_is_an_infrastructure_error_with_its_ro
     assert [test.test for test in result.tests] == ["t.py::0", "t.py::1"]
 
 
+def test_a_kernel_that_kills_worker_after_worker_is_given_up_with_their_names(
+    here: Coordinator, tmp_path: Path
+) -> None:
+    here.tasks["a"] = Rows(then="die", signs=here.folder)
+
+    def emit(event: Event) -> None:
+        if isinstance(event, TestFinished) and event.result.test == "t.py::1":
+            (here.folder / "a.heard").touch()
+
+    with farm(tmp_path / "farm", DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as workers:
+        workers.start("one", here.cache)
+        with on(parse_place(workers.address)) as engine:
+            (result,) = here.run(engine, ("a",), emit).kernels
+    assert result.status is Status.INFRA_ERROR
+    assert re.fullmatch(r"the workers that ran it were lost: tcp://127.0.0.1:\d+", result.reason)
+    assert [test.test for test in result.tests] == ["t.py::0", "t.py::1"]
+
+
 def test_a_worker_without_room_leaves_the_kernel_to_another_and_says_so(
     here: Coordinator, workers: Farm
 ) -> None:
@@ -439,6 +459,12 @@ def test_a_scheduler_that_is_not_there_is_named_with_the_cure(
             pytest.fail("it was reached")
 
 
+def test_tls_without_a_certificate_names_what_to_set() -> None:
+    said = r"`on` tls://127.0.0.1:1: .* set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
+    with pytest.raises(UsageError, match=said), on(parse_place("tls://127.0.0.1:1")):
+        pytest.fail("it was reached")
+
+
 def test_without_dask_the_cure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     said = r"pip install 'vmtest\[dask\]'"
@@ -465,6 +491,23 @@ def test_a_place_that_means_nothing_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["tcp://10.0.0.1:8786", "tls://build.example:1", "tcp://[::1]:9"])
 def test_an_address_is_a_place(text: str) -> None:
     assert parse_place(text).address == text
+
+
+def test_loads_to_compare_with_are_not_taken_for_those_of_the_objects(tmp_path: Path) -> None:
+    rows = Arriving(tmp_path)
+    for verdict in (Verdict.ACCEPTED, Verdict.REJECTED):
+        assert rows.add(LoadFinished("a", LoadResult("x.o", "one", verdict))) == ""
+    rows.close()
+    for name, verdict in ((LOADS, Verdict.ACCEPTED), (OTHER_LOADS, Verdict.REJECTED)):
+        with (tmp_path / name).open() as lines:
+            assert [load.verdict for load in read_loads(lines)] == [verdict]
+
+
+def test_a_row_that_the_disk_does_not_take_is_told_once(tmp_path: Path) -> None:
+    rows = Arriving(tmp_path / "gone")
+    event = TestFinished("a", TestResult("t.py::0", "s", Outcome.PASSED))
+    told = [rows.add(event), rows.add(event)]
+    assert told[0].startswith(f"{tmp_path / 'gone' / RESULTS}: No such file") and told[1] == ""
 
 
 @pytest.mark.parametrize("name", ["../out", "/out"])

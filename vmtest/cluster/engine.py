@@ -29,6 +29,7 @@ CONNECT = 15.0
 JOIN = 60.0
 """Seconds for a first worker to be there."""
 _DISTRIBUTION = "vmtest"
+_CERTIFICATE = ("CA_FILE", "CLIENT__CERT", "CLIENT__KEY")
 
 
 def _distributed() -> ModuleType:
@@ -172,6 +173,7 @@ def on(place: Place, say: Callable[[str], None] = lambda line: None) -> Iterator
 def _client(distributed: ModuleType, place: Place, stack: ExitStack) -> Any:
     """A client of the cluster, which ends with ``stack``."""
     address: Any = place.address
+    _check_certificate(distributed, place)
     if place.workers:
         address = distributed.LocalCluster(
             n_workers=place.workers,
@@ -190,6 +192,20 @@ def _client(distributed: ModuleType, place: Place, stack: ExitStack) -> Any:
         ) from error
     stack.callback(_quietly, client.close)
     return client
+
+
+def _check_certificate(distributed: ModuleType, place: Place) -> None:
+    """Raise UsageError for TLS without a certificate: Dask would wait for it, and not say so."""
+    if not place.address.startswith("tls://"):
+        return
+    why = "Dask's configuration names no certificate"
+    try:
+        if distributed.Security().get_connection_args("client").get("ssl_context") is not None:
+            return
+    except (OSError, ValueError) as error:
+        why = f"the certificate that Dask's configuration names cannot be read: {error}"
+    names = ", ".join(f"DASK_DISTRIBUTED__COMM__TLS__{name}" for name in _CERTIFICATE)
+    raise UsageError(f"`on` {place.text}: {why}; set {names} to files")
 
 
 def _quietly(close: Callable[[], object]) -> None:

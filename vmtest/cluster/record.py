@@ -14,7 +14,7 @@ from vmtest.errors import InfrastructureError, os_words
 from vmtest.host.tarstream import open_stream, regular
 from vmtest.host.write import append
 from vmtest.model.events import Event, LoadFinished, TestFinished
-from vmtest.runs.rows import LOADS, RESULTS, forget, write_result
+from vmtest.runs.rows import LOADS, OTHER_LOADS, RESULTS, forget, write_result
 
 
 class Rows:
@@ -24,6 +24,7 @@ class Rows:
         self._folder = folder
         self._files: dict[str, IO[bytes]] = {}
         self._problem = False
+        self._loads: set[tuple[str, str, str]] = set()
         with suppress(OSError):
             forget(folder)
 
@@ -37,7 +38,11 @@ class Rows:
                 write_result(self._file(RESULTS), event.result)
             elif isinstance(event, LoadFinished):
                 row = json.dumps(asdict(event.result), ensure_ascii=False)
-                append(self._file(LOADS), row.encode("utf-8", "replace") + b"\n")
+                # What objects are compared with is loaded behind them, as the same rows.
+                load = (event.result.object, event.result.program, event.result.libbpf)
+                name = OTHER_LOADS if load in self._loads else LOADS
+                self._loads.add(load)
+                append(self._file(name), row.encode("utf-8", "replace") + b"\n")
         except OSError as error:
             if not self._problem:
                 self._problem = True
