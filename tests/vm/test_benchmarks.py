@@ -15,6 +15,7 @@ from vmtest.model.project import Config
 BENCHMARKS = PROJECT / "benchmarks"
 RUNS = {
     "bisected_kernels.py": [["--smoke"]],
+    "cluster.py": [["--smoke"]],
     "datapath.py": [["--smoke"]],
     "matrix.py": [["--smoke"]],
     "reasons.py": [["smoke"]],

@@ -44,6 +44,7 @@ from vmtest.cluster.order import (
 from vmtest.cluster.record import Rows, unpack_folder
 from vmtest.errors import InfrastructureError, VmtestError
 from vmtest.host.cache import ensure, tree_size
+from vmtest.kernels.store.record import read_entry
 from vmtest.matrix.bench import Emit
 from vmtest.matrix.engine import Assignment, Start
 from vmtest.matrix.job import base_result
@@ -151,7 +152,11 @@ class Crew:
         """Pack the order: its files are named, and go along when a worker lacks them."""
         plan, name = self._plan, given.kernel.name
         place = entry_place(given.image.image, plan.cache, "kernels", name)
-        image = Part(place.name, given.image.digest, tree_size(place))
+        try:
+            size = read_entry(place).tree_size  # a kernel has thousands of files
+        except ValueError as error:
+            raise InfrastructureError(f"{place}: {error}") from error
+        image = Part(place.name, given.image.digest, size)
         guest = None
         if given.root.kind != "host":
             path = given.root.path or Path("/")
