@@ -65,11 +65,9 @@ def run(
 ) -> None:
     """Run the matrix; the module's EXAMPLE is its help."""
     with common.reported():
-        again = bool(retries) and bool(repeat or until_fail)
-        _check_together(last_failed and failed_first, again, bool(on) and shell_on_failure)
+        _check_together(last_failed and failed_first, bool(on) and shell_on_failure)
         _check_that_it_may_stop(exitfirst or maxfail is not None, keep_going, isolate, retries)
-        look = Look.asked(color, quiet, verbose, github)
-        given = _passed_on(pytest_options or [])
+        look, given = Look.asked(color, quiet, verbose, github), _passed_on(pytest_options or [])
         request = SuitesRequest(
             kernels=tuple(kernel or ()),
             suites=tuple(suite or ()),
@@ -86,11 +84,10 @@ def run(
             failed_first=failed_first,
             isolate=isolate,
             retries=retries,
-            repeat=Repeat(repeat or (UNTIL_FAIL if until_fail else 1), until_fail),
+            repeat=_repeated(repeat, until_fail, retries),
         )
         reports = Reports(junit_file, markdown_file, json_file, html_file)
-        settings = project.load_config(config)
-        _carry_out(settings, request, look, reports, on, holds=shell_on_failure)
+        _carry_out(project.load_config(config), request, look, reports, on, holds=shell_on_failure)
 
 
 def _carry_out(
@@ -118,14 +115,18 @@ def _carry_out(
     reports.end(matrix)
 
 
-def _check_together(both_of_the_last: bool, both_again: bool, shell_elsewhere: bool) -> None:
-    if both_of_the_last:
-        raise UsageError("--last-failed and --failed-first: give one of them")
-    if both_again:
+def _repeated(repeat: int | None, until_fail: bool, retries: int) -> Repeat:
+    if retries and (repeat or until_fail):
         raise UsageError(
             "--repeat and --until-fail count each failure, and --retries makes some good: leave "
             "--retries out"
         )
+    return Repeat(repeat or (UNTIL_FAIL if until_fail else 1), until_fail)
+
+
+def _check_together(both_of_the_last: bool, shell_elsewhere: bool) -> None:
+    if both_of_the_last:
+        raise UsageError("--last-failed and --failed-first: give one of them")
     if shell_elsewhere:
         raise UsageError(
             "--shell-on-failure opens a shell in a guest of this machine: leave --on out"
