@@ -15,6 +15,7 @@ from watched import LIMITS, Watch
 
 from vmtest.errors import BootError
 from vmtest.matrix.bench import Bench
+from vmtest.matrix.judge import of_tests
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.suites import isolate
 from vmtest.suites.isolate import Group, Isolation
@@ -45,8 +46,10 @@ class Guests:
         ends: dict[str, Status] | None = None,
         none_for: str = "",
         uncollected: Sequence[str] = (),
+        beside: str = "",
     ) -> None:
         self.ends = ends or {}
+        self.beside = beside
         self.uncollected = uncollected
         self.none_for = none_for
         self.groups: list[str] = []
@@ -69,6 +72,8 @@ class Guests:
         own = [name for name in group.tests if name not in self.uncollected]
         tests = tuple(one_test(name, outcome, 1.0) for name in own)
         reason = "" if status is Status.PASSED else f"why {status}"
+        if status is Status.FAILED and tests:
+            reason = f"{of_tests(tests)}{self.beside}"
         log = f"console-{len(self.groups) + 1}.log"
         tail = (log,) if reason else ()
         return KernelResult(
@@ -168,6 +173,17 @@ def test_failures_do_not_hide_a_pytest_that_ended_badly() -> None:
     guests = Guests({"a.py": Status.FAILED, "c.py": Status.FAILED}, uncollected=["c.py::one"])
     result = guests.all(Isolation.FILE)
     assert result.reason == "2 failed, 1 not run; c.py: why FAILED"
+
+
+def test_a_pytest_that_ended_badly_beside_its_failures_is_told() -> None:
+    killed = "; pytest ended, and then its process: SIGKILL"
+    result = Guests({"b.py": Status.FAILED}, beside=killed).all(Isolation.FILE)
+    assert result.reason == f"1 failed; b.py: 1 failed{killed}"
+
+
+def test_what_a_failing_guest_did_not_collect_is_no_bad_end() -> None:
+    guests = Guests({"a.py": Status.FAILED}, uncollected=["a.py::one"])
+    assert guests.all(Isolation.FILE).reason == "1 failed, 1 not run"
 
 
 def test_a_test_that_is_listed_twice_runs_twice_in_its_guest() -> None:

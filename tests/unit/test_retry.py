@@ -13,6 +13,7 @@ from command import in_process
 
 from vmtest.errors import BootError
 from vmtest.matrix.bench import Bench
+from vmtest.matrix.judge import of_tests
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.suites import retry
 from vmtest.suites.isolate import Group, Isolation
@@ -29,6 +30,8 @@ def one_test(name: str, outcome: Outcome) -> TestResult:
 
 def ended(status: Status = Status.FAILED, reason: str = "", **outcomes: Outcome) -> KernelResult:
     tests = tuple(one_test(name, outcome) for name, outcome in outcomes.items())
+    if status is Status.FAILED:
+        reason = reason or of_tests(tests)
     return KernelResult("6.12", status, tests=tests, reason=reason)
 
 
@@ -141,6 +144,24 @@ def test_a_first_pytest_that_went_wrong_behind_its_tests_is_no_pass() -> None:
     first = replace(FIRST, reason="1 failed; pytest ended, and then its process: SIGSEGV")
     result = Guests(ended(Status.PASSED, b=PASSED)).after(first)
     assert result.status is Status.FAILED and "SIGSEGV" in result.reason
+
+
+def test_what_a_retry_in_between_was_beside_its_tests_counts() -> None:
+    complained = replace(ended(b=FAILED), splats=("BUG: KASAN",), fingerprints=("KASAN in f",))
+    result = Guests(complained, ended(Status.PASSED, b=PASSED)).after(FIRST, retries=2)
+    assert (result.status, result.splats) == (Status.SPLAT, ("BUG: KASAN",))
+    killed = ended(reason="1 failed; pytest ended, and then its process: SIGKILL", b=FAILED)
+    result = Guests(killed, ended(Status.PASSED, b=PASSED)).after(FIRST, retries=2)
+    assert (result.status, "ran again: 1 failed; pytest" in result.reason) == (Status.FAILED, True)
+
+
+def test_what_fails_only_in_a_later_guest_has_failed() -> None:
+    other = ended(b=PASSED, c=Outcome.ERROR)
+    result = Guests(other).after(FIRST)
+    assert (result.status, result.reason) == (
+        Status.FAILED,
+        "when failed tests ran again: 1 with errors: t.py::c",
+    )
 
 
 def test_the_console_whose_end_is_shown_is_named() -> None:

@@ -49,6 +49,8 @@ def machine(tmp_path: Path, console: bytes = b"") -> Machine:
         (run(0, Outcome.PASSED), Status.PASSED, ""),
         (run(1, Outcome.PASSED, Outcome.FAILED), Status.FAILED, "1 failed"),
         (run(1, Outcome.ERROR), Status.FAILED, "1 with errors"),
+        (run(3, Outcome.FAILED), Status.FAILED, "1 failed; pytest stopped early (status 3): last"),
+        (run(2, Outcome.FAILED), Status.FAILED, "1 failed; pytest stopped early (status 2): last"),
         (run(5), Status.NO_TESTS, "no tests"),
         (run(2, Outcome.PASSED), Status.FAILED, "stopped early (status 2): last words"),
         (run(0), Status.NO_TESTS, "no tests"),
@@ -91,6 +93,13 @@ def test_a_process_that_a_child_keeps_from_ending_counts_by_what_pytest_said(
     ended = run(0, Outcome.PASSED)
     ended.process_status = None
     assert SuitesWork(ended, []).verdict(machine(tmp_path))[0] is Status.PASSED
+
+
+def test_a_module_that_cannot_be_read_is_all_that_interrupted_pytest(tmp_path: Path) -> None:
+    ended = run(2)
+    ended.done = [TestResult("t.py", "s", Outcome.ERROR)]
+    ended.tests = ("t.py",)
+    assert SuitesWork(ended, []).verdict(machine(tmp_path)) == (Status.FAILED, "1 with errors")
 
 
 @pytest.mark.parametrize("status", [0, 5])

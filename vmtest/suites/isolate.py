@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from vmtest.errors import VmtestError, os_words
-from vmtest.matrix.judge import count_bad, count_unproven
+from vmtest.matrix.judge import of_tests
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult, with_complaints
 from vmtest.runs.rows import unfinished
 
@@ -111,6 +111,8 @@ def _with_all(one: KernelResult, listed: Sequence[tuple[str, str]]) -> KernelRes
         more = f", nor {len(missing) - 1} more" if len(missing) > 1 else ""
         name = missing[0].test
         status, reason = Status.LOST, f"{name} was listed, and its guest did not collect it{more}"
+    elif missing and status is Status.FAILED and reason == of_tests(one.tests):
+        reason = of_tests((*one.tests, *missing))
     return replace(one, status=status, reason=reason, tests=(*one.tests, *missing))
 
 
@@ -155,9 +157,9 @@ def _reason(
     no_guest = [end for end in others if end[1].status is Status.INFRA_ERROR]
     more = 0
     if status in (*_FINE, Status.FAILED):
-        said = [", ".join([count_bad(bad), *count_unproven(tests)])] if bad else []
+        said = [of_tests(tests)] if bad else []
         # pytest or its process ended badly, which no test tells.
-        told = [o for o in others if o[1].status is Status.FAILED and not _has_bad(o[1])]
+        told = [end for end in others if _is_more_than_its_tests(end[1])]
         more = max(len(told) - 1, 0)
         told = [*told[:1], *no_guest]
     else:
@@ -169,8 +171,8 @@ def _reason(
     return "; ".join([*said, *([f"{more} more did not pass"] if more else [])])
 
 
-def _has_bad(one: KernelResult) -> bool:
-    return any(test.outcome.bad for test in one.tests)
+def _is_more_than_its_tests(one: KernelResult) -> bool:
+    return one.status is Status.FAILED and one.reason != of_tests(one.tests)
 
 
 def _rank(end: tuple[str, KernelResult]) -> int:

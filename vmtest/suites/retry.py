@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 
 from vmtest.errors import VmtestError, os_words
-from vmtest.matrix.judge import count_unproven, of_tests
+from vmtest.matrix.judge import count_bad, count_unproven, of_tests
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult, with_complaints
 from vmtest.model.versions import unique
 from vmtest.suites.isolate import Group, Isolation, groups
@@ -20,6 +20,7 @@ _ENDED = (Status.FAILED, Status.PANICKED, Status.TIMED_OUT, Status.LOST)
 """What a kernel came to whose failed tests are worth another guest."""
 _NO_GUEST = (Status.INFRA_ERROR, Status.CANCELLED)
 _SHOWN = 5  # tests that a note names
+_AGAIN = "when failed tests ran again"
 
 RunAgain = Callable[[Group, tuple[TestResult, ...], int], KernelResult]
 """Runs the tests of a group in a fresh guest, all others having the given results; the last is
@@ -150,14 +151,19 @@ def _of_failed(first: KernelResult, state: _Retries) -> tuple[Status, str]:
         failed = one.status is Status.FAILED and any(test.outcome.bad for test in one.tests)
         nothing = one.status is Status.NO_TESTS and bad
         if not (failed or nothing or one.status in (Status.PASSED, *_NO_GUEST)):
-            return one.status, f"when failed tests ran again: {one.reason}"
+            return one.status, f"{_AGAIN}: {one.reason}"
     if bad or left:
         return Status.FAILED, of_tests(state.tests)
-    # What its failed tests had kept from view, or stood beside: no fresh guest takes it back.
-    if first.reason != of_tests(first.tests):
-        return Status.FAILED, f"when its tests first ran: {first.reason}"
-    if first.splats:
-        return Status.SPLAT, f'the kernel complained: "{first.splats[0]}"'
+    # What failed tests had kept from view, or stood beside: no later guest takes it back.
+    for when, one in (("when its tests first ran", first), *((_AGAIN, end) for end in state.ends)):
+        if one.status is Status.FAILED and one.reason != of_tests(one.tests):
+            return Status.FAILED, f"{when}: {one.reason}"
+        others = [test for test in one.tests if test.outcome.bad and test.test not in state.ran]
+        if others:
+            return Status.FAILED, f"{when}: {count_bad(others)}: {others[0].test}"
+    splats = [splat for one in (first, *state.ends) for splat in one.splats]
+    if splats:
+        return Status.SPLAT, f'the kernel complained: "{splats[0]}"'
     return Status.PASSED, ""
 
 

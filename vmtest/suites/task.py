@@ -34,6 +34,7 @@ from vmtest.suites.repeat import Repeat
 from vmtest.vm.machine import Machine
 from vmtest.vm.session import Check
 
+_PYTEST_FAILED, _PYTEST_INTERRUPTED = 1, 2
 _PYTEST_INTERNAL_ERROR, _PYTEST_USAGE_ERROR, _PYTEST_NO_TESTS = 3, 4, 5
 
 
@@ -249,7 +250,8 @@ class SuitesWork:
         left = count_unproven(tests)
         early = f"pytest stopped early (status {run.exit_status}): {last}"
         if bad:
-            return Status.FAILED, f"{of_tests(tests)}{self._bad_end(last)}"
+            told = "" if _ends_with_failures(run.exit_status, bad) else f"; {early}"
+            return Status.FAILED, f"{of_tests(tests)}{told}{self._bad_end(last)}"
         if self.collects_only and run.exit_status == 0:
             left = []
         if left:
@@ -282,6 +284,15 @@ class SuitesWork:
     def results(self, reason: str) -> tuple[TestResult, ...]:
         """All tests, the lost one with ``reason``."""
         return self.process.results(reason)
+
+
+def _ends_with_failures(status: int, bad: Sequence[TestResult]) -> bool:
+    """Whether pytest ends with ``status`` where nothing went wrong but the ``bad`` tests.
+
+    It is interrupted by a module that cannot be read, whose row has no ``::``.
+    """
+    unread = any("::" not in test.test for test in bad)
+    return status in (0, _PYTEST_FAILED) or (status == _PYTEST_INTERRUPTED and unread)
 
 
 @dataclass(frozen=True, slots=True)
