@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from command import vmtest
 
+from vmtest.api.preflight import check_host
+from vmtest.config import file as configuration
+from vmtest.errors import InfrastructureError
+
 KERNELS = """
 schema = 1
 [apt.debian]
@@ -44,14 +48,68 @@ def write(project: Path, wheels: str = "") -> None:
     (project / "kernels.toml").write_text(KERNELS.format(wheels=wheels))
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command[0]))
-def test_every_tool_that_the_host_lacks_is_named(command: list[str], project: Path) -> None:
+def only_apt(project: Path) -> None:
+    """Leave the kernel out that is a file."""
+    file = project / "kernels.toml"
+    file.write_text(file.read_text().replace('[[kernel]]\nname = "mine"\npath = "vmlinuz"\n', ""))
+
+
+def bare(project: Path, *more: str) -> dict[str, str]:
+    """The environment of a host with few tools: ``more`` of them are there, and do nothing."""
     tools = project / "bin"
     tools.mkdir()
     for name in ("git", "dpkg", "python3"):
         (tools / name).symlink_to(shutil.which(name) or "/nowhere")
-    environment = {"PATH": str(tools), "VMTEST_CACHE": str(project / "cache")}
-    said = vmtest(*command, cwd=project, environment=environment)
+    for name in more:
+        (tools / name).write_text("#!/bin/sh\n")
+        (tools / name).chmod(0o755)
+    return {"PATH": str(tools), "VMTEST_CACHE": str(project / "cache")}
+
+
+def lacking(project: Path, monkeypatch: pytest.MonkeyPatch, *more: str, here: bool = True) -> str:
+    """What is said of such a host."""
+    monkeypatch.setenv("PATH", bare(project, *more)["PATH"])
+    settings = configuration.load(project / "kernels.toml")
+    with pytest.raises(InfrastructureError) as told:
+        check_host(settings, project / "cache", here=here)
+    return str(told.value)
+
+
+def test_any_of_virtme_ngs_tools_does(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = lacking(project, monkeypatch, "busybox-static", "strings")
+    assert "qemu-system-x86_64: " in said
+    assert "busybox: " not in said and "file: " not in said
+
+
+def test_a_host_that_runs_no_vm_needs_no_emulator(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = lacking(project, monkeypatch, here=False)
+    assert "mmdebstrap: " in said
+    assert "qemu-system-x86_64" not in said and "busybox" not in said
+
+
+def test_what_only_some_kernels_need_is_not_asked_for(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "dpkg-deb: " not in lacking(project, monkeypatch)
+    only_apt(project)
+    shutil.rmtree(project / "bin")
+    assert "dpkg-deb: " in lacking(project, monkeypatch)
+
+
+def test_an_image_with_wheels_that_the_build_makes_is_not_asked_for(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(project, '"built.whl"')
+    said = lacking(project, monkeypatch)
+    assert "qemu-system-x86_64: " in said and "mmdebstrap" not in said
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command[0]))
+def test_every_tool_that_the_host_lacks_is_named(command: list[str], project: Path) -> None:
+    only_apt(project)
+    said = vmtest(*command, cwd=project, environment=bare(project))
     said.refuses(
         3,
         "this host lacks what the run needs:",

@@ -27,3 +27,8 @@ def engine_on(text: str | None, say: Callable[[str], None]) -> Iterator[DaskEngi
 
     with on(parse_place(text), say) as engine:
         yield engine
+
+
+def vms_here(text: str | None) -> bool:
+    """Whether kernels run on this machine where ``text`` says where they run."""
+    return text is None or text.startswith("local:")

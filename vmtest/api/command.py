@@ -58,18 +58,21 @@ def plan_command(
     request: CommandRequest,
     say: Callable[[str], None],
     before_run: Callable[[bool], None] = lambda single: None,
+    *,
+    here: bool = True,
 ) -> PlannedCommand:
     """Build, read what is copied, choose the kernels, and make the run's folder.
 
     ``say`` is told what is built; ``before_run`` is called before there is a folder, and told
-    whether it is a single kernel.  Raises UsageError and InfrastructureError.
+    whether it is a single kernel; ``here`` says whether this machine runs VMs.  Raises UsageError
+    and InfrastructureError.
     """
     copies = [parse_copy(text) for text in request.copy]
     format = parse_format(request.results)
     given = [objects.parse_given(item) for item in request.objects]
     builds = objects.override(settings.objects, given)
     check_patterns(settings, request.kernels)
-    check_host(settings, default_cache())
+    check_host(settings, default_cache(), here=here)
     build_first(settings, say)
     copied = read_copies(copies)
     check_program(request.command, copied.places)

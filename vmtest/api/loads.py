@@ -57,23 +57,29 @@ class VerifyRequest:
 
 
 def plan_verify(
-    settings: Config, request: VerifyRequest, say: Callable[[str], None], stack: ExitStack
+    settings: Config,
+    request: VerifyRequest,
+    say: Callable[[str], None],
+    stack: ExitStack,
+    *,
+    here: bool = True,
 ) -> Plan:
     """Build, read the objects, choose the kernels, and make the run's folder.
 
     ``say`` is told what is built; ``stack`` keeps another revision's builds for as long as the
-    plan runs.  Raises UsageError and InfrastructureError.
+    plan runs; ``here`` says whether this machine runs VMs.  Raises UsageError and
+    InfrastructureError.
     """
-    told, here = types.parse(request.types), Path.cwd()
+    told, folder = types.parse(request.types), Path.cwd()
     if request.libbpf:
-        settings = configuration.with_libbpf(settings, request.libbpf, here)
+        settings = configuration.with_libbpf(settings, request.libbpf, folder)
     if settings.build is not None:
         check_patterns(settings, request.kernels)  # before it is built for nothing
-    named = [loadables.named(one, settings.objects, here) for one in request.objects]
-    check_host(settings, default_cache())
+    named = [loadables.named(one, settings.objects, folder) for one in request.objects]
+    check_host(settings, default_cache(), here=here)
     # Files that are named are those that lie there: nothing is built for them.
     build_first(settings, say, () if request.objects and not any(named) else None)
-    given = types.told_to(_given(settings, request.objects), told, here)
+    given = types.told_to(_given(settings, request.objects), told, folder)
     given = _having(given, request.order)
     others = _others(settings, given, request, stack)
     cache, files = default_cache(), Files()

@@ -17,24 +17,24 @@ from vmtest.model.project import Config
 from vmtest.rootfs.image import is_built
 from vmtest.vm.accel import QEMU
 
-_VM = ("busybox", "file", "strings")
+# virtme-ng takes any of them.
+_VM = (("busybox", "busybox-static", "busybox.static"), ("file", "strings"))
 _IMAGE = ("mmdebstrap", "sqfstar", "apt-get")
 _KERNELS = ("apt-get", "dpkg-deb", "depmod")
-_COMPILER = "clang"
-_OWN_BUILD = ("vmtest", "build")
 
 
-def check_host(settings: Config, cache: Path) -> None:
+def check_host(settings: Config, cache: Path, *, here: bool = True) -> None:
     """Raise InfrastructureError that names every tool which this host lacks for a run.
 
-    What is in ``cache`` already needs no tool to make it.
+    What is in ``cache`` already needs no tool to make it; ``here`` says whether this host runs
+    VMs.  Whatever only some kernels or objects need is told where these are made.
     """
-    lacking = [tool for tool in _tools(settings, cache) if find_tool(tool.command) is None]
+    lacking = list(_lacking(settings, cache, here))
     lines = [f"  {tool.command}: {tool.purpose} (package {tool.package})" for tool in lacking]
     if lacking:
-        here, names = packages.host(), [tool.package for tool in lacking]
-        debian = here.family is packages.DEBIAN
-        cure = "vmtest setup" if debian else packages.cure(names, here)
+        machine, names = packages.host(), [tool.package for tool in lacking]
+        debian = machine.family is packages.DEBIAN
+        cure = "vmtest setup" if debian else packages.cure(names, machine)
         lines.append(f"to install all of it: {cure}")
     refused = host.namespaces_refused() if _builds_image(settings, cache) else ""
     if refused:
@@ -64,18 +64,31 @@ def _lost(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if not path.exists()]
 
 
-def _tools(settings: Config, cache: Path) -> Iterator[host.Tool]:
-    yield host.Tool(QEMU, "qemu-system-x86", "runs the virtual machines")
-    names = [*_VM]
+def _lacking(settings: Config, cache: Path, here: bool) -> Iterator[host.Tool]:
+    emulator = host.Tool(QEMU, "qemu-system-x86", "runs the virtual machines")
+    if here and not _is_there(emulator.command):
+        yield emulator
+    names = set()
+    if here:
+        names |= {any_of[0] for any_of in _VM if not any(map(_is_there, any_of))}
+    others: list[str] = []
     if _builds_image(settings, cache):
-        names += [*_IMAGE, *(["newuidmap"] if os.geteuid() else [])]
-    apt = any(isinstance(kernel.spec, AptSpec) for kernel in settings.kernels)
+        others += [*_IMAGE, *(["newuidmap"] if os.geteuid() else [])]
+    apt = all(isinstance(kernel.spec, AptSpec) for kernel in settings.kernels)
     if apt and not Store(cache).entries():
-        names += _KERNELS
-    if settings.build is not None and settings.build[:2] == _OWN_BUILD:
-        names.append(_COMPILER)
+        others += _KERNELS
+    names |= {name for name in others if not _is_there(name)}
     yield from (tool for tool in host.TOOLS if tool.command in names)
 
 
+def _is_there(tool: str) -> bool:
+    return find_tool(tool) is not None
+
+
 def _builds_image(settings: Config, cache: Path) -> bool:
-    return settings.guest.root == "debian" and not is_built(settings.guest, cache)
+    guest = settings.guest
+    if guest.root != "debian":
+        return False
+    # Which image it is depends on the wheels, and a build may make them.
+    unknown = settings.build is not None and any(_lost(guest.wheels))
+    return not unknown and not is_built(guest, cache)

@@ -80,10 +80,13 @@ def plan_suites(
     request: SuitesRequest,
     say: Callable[[str], None],
     before_build: Callable[[], None] = lambda: None,
+    *,
+    here: bool = True,
 ) -> PlannedSuites:
     """Build, read what goes along, choose the kernels, and make the run's folder.
 
-    ``say`` is told what is built; ``before_build`` runs when the words have been checked.
+    ``say`` is told what is built; ``before_build`` runs when the words have been checked;
+    ``here`` says whether this machine runs VMs.
     Raises UsageError and InfrastructureError.
     """
     given = [objects.parse_given(item) for item in request.objects]
@@ -97,7 +100,7 @@ def plan_suites(
     builds = objects.override(settings.objects, given)
     needed = {name for suite in suites for name in suite.objects}
     check_patterns(settings, request.kernels)
-    check_host(settings, default_cache())
+    check_host(settings, default_cache(), here=here)
     before_build()
     whole = bool(needed) and needed <= {build.name for build in given}
     build_first(settings, say, [build.path for build in given] if whole else None)

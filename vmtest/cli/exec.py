@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vmtest.api import project
-from vmtest.api.cluster import engine_on
+from vmtest.api.cluster import engine_on, vms_here
 from vmtest.api.command import CommandRequest, PlannedCommand, plan_command
 from vmtest.api.record import Recording, carry_out
 from vmtest.api.run import noted
@@ -86,7 +86,7 @@ def exec_(
         # Not on standard output: in a single kernel that is the command's alone.
         say = noted(look.view(sys.stderr).handle)
         with engine_on(on, say) as engine:
-            planned = plan_command(settings, request, say, make_room)
+            planned = plan_command(settings, request, say, make_room, here=vms_here(on))
             with common.reported(own=OWN_FAULT if planned.single else None):
                 _carry_out(planned, reports, look, engine)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vmtest.api import project
-from vmtest.api.cluster import engine_on
+from vmtest.api.cluster import engine_on, vms_here
 from vmtest.api.record import Recording, builds_of, carry_out
 from vmtest.api.run import noted
 from vmtest.api.shards import shard_of
@@ -103,7 +103,8 @@ def _carry_out(
     view = look.view(sys.stdout)
     say = noted(view.handle)
     with engine_on(on, say) as engine:
-        planned = plan_suites(settings, request, say, reports.make_room)
+        room = reports.make_room
+        planned = plan_suites(settings, request, say, room, here=vms_here(on))
         hold = InteractiveHold(view) if holds else None
         recording = Recording(planned.builds, arguments=sys.argv[1:], write=reports.write)
         with view:

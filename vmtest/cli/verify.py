@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vmtest.api import project
-from vmtest.api.cluster import engine_on
+from vmtest.api.cluster import engine_on, vms_here
 from vmtest.api.loads import VerifyRequest, plan_verify
 from vmtest.api.record import Recording, carry_out
 from vmtest.api.run import noted
@@ -143,7 +143,7 @@ def _boot(request: VerifyRequest, config: Path | None, output: Output, on: str |
     with ExitStack() as stack:
         say = noted(view.handle)
         engine = stack.enter_context(engine_on(on, say))
-        plan = plan_verify(settings, request, say, stack)
+        plan = plan_verify(settings, request, say, stack, here=vms_here(on))
         with view:
             matrix = carry_out(plan, view.handle, recording, engine=engine)
         output.end(matrix, plan.folder)
