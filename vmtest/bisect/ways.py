@@ -26,9 +26,12 @@ _MASKS = tuple(
     for pattern in (
         r"(?<![\w.])~?/(?:[\w.+@-]+/)*[\w.+@-]+",
         r"\b0[xXob][0-9a-fA-F]+|\b(?=[a-f]*\d)[0-9a-f]{8,}\b",
-        r"(?<![\w.])[-+]?\d+(?:[.:_]\d+)*",
+        r"(?:\\x[0-9a-fA-F]{2})+",
+        r"(?<![\w.])v\d+(?:\.\d+)+\b",
     )
 )
+_NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:[.:_]\d+)*(?:e[-+]?\d+)?")
+_ERRNO = re.compile(r"-(?:[1-9]\d?|1[0-2]\d|13[0-3])")
 _PANIC = re.compile(r'Kernel panic - not syncing: ([^"]*)')
 # What ends a kernel after a complaint of its own, whose fingerprint says more.
 _AFTER_A_COMPLAINT = re.compile(r"Fatal exception|panic_on_|(?:soft|hard) ?lockup|hung_task", re.I)
@@ -42,12 +45,19 @@ class Ways:
     beside: tuple[str, ...] = ()
 
 
-def kind(text: str, *words: str) -> str:
-    """``text`` on one line without numbers, addresses, paths, and the ``words`` of this kernel."""
+def kind(text: str, *words: str, errnos: bool = True) -> str:
+    """``text`` on one line without numbers, addresses, paths, and the ``words`` of this kernel.
+
+    With ``errnos`` a number that may be one (-22; Linux has 133) stays: it says which error it was.
+    """
     text = mask(text, words).replace("0x…", "…")
     for pattern in _MASKS:
         text = pattern.sub("…", text)
-    return one_line(text, _LONGEST)
+
+    def number(found: re.Match[str]) -> str:
+        return found[0] if errnos and _ERRNO.fullmatch(found[0]) else "…"
+
+    return one_line(_NUMBER.sub(number, text), _LONGEST)
 
 
 def of_tests(result: KernelResult, ended: str = "") -> Ways:
@@ -80,7 +90,7 @@ def of_load(result: KernelResult, load: LoadResult) -> Ways:
         about = name_of(load.reason)
         way = f"{load.label}: {load.reason.code}{f' {about}' if about else ''}"
     else:
-        way = f"{load.label}: {load.verdict}: {kind(load.line or load.errno, *own)}"
+        way = f"{load.label}: {load.verdict}: {kind(load.line or load.errno, *own, errnos=False)}"
     return Ways((way,), beside)
 
 
