@@ -114,6 +114,10 @@ class _Kernel:
     lost: list[str] = field(default_factory=list)
     unfit: dict[str, str] = field(default_factory=dict)
     rows: Rows | None = None
+    offered: frozenset[str] = frozenset()
+    """The workers that Dask may give it to; empty where it may take any."""
+    seen: float = 0.0
+    """When one of these was there last."""
 
     @property
     def name(self) -> str:
@@ -223,9 +227,21 @@ class Crew:
                 why = f"{name} had no worker for {seconds}; start one with: dask worker {name}"
                 self._give_all_up(why)
         for kernel in tuple(self._running):
-            if kernel.unfit and standing is not None and standing.slots:
-                self._check_room(kernel)
+            if standing is not None and standing.slots:
+                if kernel.unfit and not self._check_room(kernel):
+                    continue
+                self._check_offer(kernel, now)
         self._fill()
+
+    def _check_offer(self, kernel: _Kernel, now: float) -> None:
+        """Offer it anew where its workers are gone: Dask waits for them, for ever."""
+        if not kernel.offered or kernel.offered & set(self._standing.slots):
+            kernel.seen = now
+        elif now - kernel.seen > PATIENCE:
+            self._helpers.submit(self._cluster.cancel, [kernel.dask])
+            kernel.dask = None
+            self._running.discard(kernel)
+            self._waiting.appendleft(kernel)
 
     def _queue(self, kernel: _Kernel) -> None:
         self._kernels[kernel.name] = kernel
@@ -240,21 +256,27 @@ class Crew:
         limit = self._standing.total
         if self._plan.jobs is not None:
             limit = min(limit, self._plan.jobs)
-        while self._waiting and len(self._running) < limit:
-            kernel = self._waiting.popleft()
-            used = {one.slot for one in self._running}
-            kernel.slot = next(number for number in count(1) if number not in used)
-            self._running.add(kernel)
-            try:
-                self._submit(kernel)
-            except Exception as error:  # whatever Dask raises when its scheduler is gone
-                self._give_up(kernel, f"{self._cluster.name} does not take it: {error}")
-        self._filling = False
+        try:
+            while self._waiting and len(self._running) < limit:
+                kernel = self._waiting.popleft()
+                used = {one.slot for one in self._running}
+                kernel.slot = next(number for number in count(1) if number not in used)
+                self._running.add(kernel)
+                try:
+                    self._submit(kernel)
+                except Exception as error:  # whatever Dask raises when its scheduler is gone
+                    self._give_up(kernel, f"{self._cluster.name} does not take it: {error}")
+        finally:
+            self._filling = False
 
     def _submit(self, kernel: _Kernel) -> None:
         digest = hashlib.sha256(kernel.order).hexdigest()
         call = Call(self.run, kernel.name, digest, code_digest(), self._standing.beside)
-        kernel.dask = self._cluster.submit(call, self._standing, frozenset(kernel.unfit))
+        unfit = frozenset(kernel.unfit)
+        chosen = bool(unfit) or self._standing.declared
+        kernel.offered = frozenset(self._standing.slots) - unfit if chosen else frozenset()
+        kernel.seen = time.monotonic()
+        kernel.dask = self._cluster.submit(call, self._standing, unfit)
         kernel.dask.add_done_callback(
             lambda done: self._inbox.put(lambda: self._done(kernel, done))
         )

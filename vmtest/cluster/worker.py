@@ -365,7 +365,9 @@ def _get(desk: Desk, what: str, part: Part, cache: Path, kind: str, place: Path)
 def _ended(desk: Desk, call: Call, outcome: KernelResult | Exception | Unfit) -> Ended:
     """``outcome``, with the kernel's folder packed where there is one."""
     directory = desk.folder / call.kernel
-    if isinstance(outcome, Unfit) or not directory.is_dir():
+    # Nobody fetches the folder of a cancelled call.
+    unwanted = desk.cancellation.requested
+    if unwanted or isinstance(outcome, Unfit) or not directory.is_dir():
         desk.discard()
         return Ended(desk.token, desk.address, outcome)
     file = desk.folder / _TAR
