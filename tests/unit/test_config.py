@@ -321,6 +321,11 @@ def test_a_value_of_another_kind_is_refused_with_how_to_write_it(written: str, s
     assert said in problem and problem.startswith('kernels.toml: kernel "6.1": ')
 
 
+def test_one_table_where_there_are_many_is_told_by_its_brackets() -> None:
+    (problem,) = problems('schema = 1\n[kernel]\nname = "x"\n')
+    assert "is one table, and there may be many; write its name in double brackets" in problem
+
+
 def test_malformed_toml_names_line_and_column() -> None:
     assert "line 2, column" in problems("schema = 1\n[[kernel\n")[0]
 

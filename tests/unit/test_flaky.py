@@ -56,6 +56,9 @@ def test_what_runs_again_can_go_to_a_worker_elsewhere() -> None:
     ("options", "stops"),
     [
         (("-x",), True),
+        (("-xvs",), True),
+        (("-qx",), True),
+        (("-kx", "-mx", "-rxX"), False),
         (("--maxfail", "2"), True),
         (("--maxfail=2",), True),
         (("-rx", "-k", "x"), False),

@@ -462,6 +462,8 @@ def _kind(wanted: str, value: object) -> str:
             return "is not text; write it in quotes"
         case "list_type", str():
             return f'is not a list; write ["{value}"]'
+        case "list_type", dict():
+            return "is one table, and there may be many; write its name in double brackets"
     return "is not a list; write it in brackets"
 
 

@@ -37,9 +37,13 @@ def listed(entries: Iterable[FlakyTest], version: KernelVersion, root: str, toda
     return Listed(tuple(one.test for one in valid), root)
 
 
+# -x may stand among other letters that take no value.
+_STOPS = r"-[hlqsv]*x[hlqsvx]*$|--exitfirst$|--maxfail\b"
+
+
 def stops_early(options: Iterable[str]) -> bool:
     """Whether pytest stops at a failure: then nothing runs again behind tests that did not run."""
-    return any(re.match(r"-x$|--exitfirst$|--maxfail\b", option) for option in options)
+    return any(re.match(_STOPS, option) for option in options)
 
 
 _AT_FIRST = frozenset("fFE")  # vmtest.runs.past: flaky, failed, error
