@@ -9,9 +9,12 @@ import (
 )
 
 func TestAValueComesBack(t *testing.T) {
-	for name, kind := range map[string]Type{"hash": Hash, "array": Array} {
-		t.Run(name, func(t *testing.T) {
-			made, err := New(kind, 4, 4, 8)
+	for _, one := range []struct {
+		name string
+		kind Type
+	}{{"hash", Hash}, {"array", Array}} {
+		t.Run(one.name, func(t *testing.T) {
+			made, err := New(one.kind, 4, 4, 8)
 			if err != nil {
 				t.Fatal(err)
 			}
