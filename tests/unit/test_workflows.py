@@ -10,6 +10,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from vmtest.config import file as configuration
 from vmtest.config import presets
 
@@ -49,3 +51,15 @@ def test_a_preset_gets_the_suites_of_this_repository_and_only_its_own_kernels(
 
 def test_a_preset_without_a_mirror_boots_nothing_and_is_no_fault(tmp_path: Path) -> None:
     assert prepared(tmp_path, "el9") == "ready=false"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*(ROOT / ".github/workflows").glob("*.yml"), ROOT / "action.yml"],
+    ids=lambda file: file.name,
+)
+def test_actions_are_pinned_by_commit(file: Path) -> None:
+    """A tag can be moved to other code."""
+    used = re.findall(r"^\s*(?:- )?uses: (.*)$", file.read_text(), re.MULTILINE)
+    assert used
+    assert [one for one in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}  # v[\d.]+", one)] == []
