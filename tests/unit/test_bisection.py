@@ -375,6 +375,22 @@ def test_a_journal_of_an_older_version_goes_on_by_its_own_rule(run: Run) -> None
     assert (outcome.answer.first, outcome.verdicts[1], outcome.way) == (1, BAD, ())
 
 
+def test_one_that_runs_meanwhile_is_not_the_one_to_resume(run: Run) -> None:
+    asked = question(3)
+    interrupted = Kernels(GOOD, GOOD, BAD)
+    interrupted.interrupt_before = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, interrupted)
+    runs = run.folder.parent
+    later = runs / "20260102T000000Z-abcdef"
+    later.mkdir()
+    with closing(Journal.open(later)) as journal:
+        begin(journal, asked)
+        assert find_interrupted(runs, asked.asked)[0] == run.folder
+        (run.folder / JOURNAL).unlink()
+        assert find_interrupted(runs, asked.asked)[0] == later  # whose journal nobody else opens
+
+
 def test_a_question_that_counted_any_failure_is_another_one(run: Run) -> None:
     asked = question(3)
     asked = replace(asked, asked={**asked.asked, "any_failure": True}, any_failure=True)

@@ -149,23 +149,40 @@ def read(folder: Path) -> Recorded | None:
 
 
 def find_interrupted(runs: Path, asked: Mapping[str, Any]) -> tuple[Path, Recorded]:
-    """The last interrupted bisect below ``runs`` that asked the same; raises UsageError."""
-    others = []
+    """The last interrupted bisect below ``runs`` that asked the same; raises UsageError.
+
+    One that is still running comes only where there is no other: ``Journal.open`` refuses it.
+    """
+    others, running = [], None
     for file in sorted(runs.glob(f"*/{JOURNAL}"), reverse=True):
         recorded = read(file.parent)
         if recorded is None:
             continue
         if recorded.question.asked == asked and not recorded.ended:
-            return file.parent, recorded
+            if not _is_running(file):
+                return file.parent, recorded
+            running = running or (file.parent, recorded)
+            continue
         if recorded.question.asked == asked:
             others.append(f"{file.parent.name} asked this and came to its end")
         elif not recorded.ended:
             before = recorded.question.asked
             differs = [k for k in {**asked, **before} if asked.get(k) != before.get(k)]
             others.append(f"{file.parent.name} differs in {', '.join(differs)}")
+    if running is not None:
+        return running
     raise UsageError(
         "\n".join(["`resume`: there is no interrupted bisect of this question", *others[:3]])
     )
+
+
+def _is_running(journal: Path) -> bool:
+    with journal.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @contextmanager
