@@ -442,7 +442,7 @@ def test_a_root_that_is_a_folder_of_the_coordinators_is_refused(
 
 def test_what_needs_the_guest_here_is_refused(here: Coordinator, workers: Farm) -> None:
     workers.start("one", here.cache)
-    said = r"--shell-on-failure .* leave --on out"
+    said = r"a shell takes .* leave `on` out"
     with on(parse_place(workers.address)) as engine, pytest.raises(UsageError, match=said):
         engine.begin(cast(Any, None), lambda event: None, Cancellation(), lambda *given: None)
 
@@ -516,7 +516,7 @@ def test_a_folder_of_a_worker_stays_in_its_place(name: str, tmp_path: Path) -> N
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.addfile(tarfile.TarInfo(name), io.BytesIO())
     buffer.seek(0)
-    with pytest.raises(InfrastructureError, match="is no file of a kernel's folder"):
+    with pytest.raises(InfrastructureError, match="does not belong into a kernel's folder"):
         unpack_folder(buffer, tmp_path / "in")
     assert not (tmp_path / "out").exists()
 
@@ -528,5 +528,5 @@ def test_a_folder_of_a_worker_has_no_links(tmp_path: Path) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     buffer.seek(0)
-    with pytest.raises(InfrastructureError, match="'a' is no file"):
+    with pytest.raises(InfrastructureError, match="'a' does not belong"):
         unpack_folder(buffer, tmp_path)

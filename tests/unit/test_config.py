@@ -466,7 +466,7 @@ def test_a_flaky_test_is_read() -> None:
 def test_a_limit_that_is_no_part_of_the_runs_is_refused(limit: str) -> None:
     text = KNOWN.replace("known_failure", "flaky").format(until="2026-12-31")
     (said,) = problems(MINIMAL + text + f"limit = {limit}\n")
-    assert "is no part of the runs; write for example 0.1 for one in ten" in said
+    assert "must lie between 0 and 1; write for example 0.1 for one in ten" in said
 
 
 def test_a_flaky_test_has_the_limit_of_its_entry_or_none() -> None:

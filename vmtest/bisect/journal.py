@@ -151,7 +151,7 @@ def read(folder: Path) -> Recorded | None:
 def find_interrupted(runs: Path, asked: Mapping[str, Any]) -> tuple[Path, Recorded]:
     """The last interrupted bisect below ``runs`` that asked the same; raises UsageError.
 
-    One that is still running comes only where there is no other: ``Journal.open`` refuses it.
+    It is one that still runs only if there is no other; ``Journal.open`` refuses that one.
     """
     others, running = [], None
     for file in sorted(runs.glob(f"*/{JOURNAL}"), reverse=True):

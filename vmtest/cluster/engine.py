@@ -38,7 +38,7 @@ def _distributed() -> ModuleType:
         return import_module("distributed")
     except ImportError as error:
         raise UsageError(
-            f"--on takes Dask, which is not installed here ({error}); "
+            f"`on` takes Dask, which is not installed here ({error}); "
             "install it with: pip install 'vmtest[dask]'"
         ) from error
 
@@ -55,9 +55,9 @@ class DaskEngine:
     def begin(self, plan: Plan, post: Emit, cancellation: Cancellation, hold: Hold | None) -> Crew:
         """A crew; raises UsageError for what needs the guest to be on this machine."""
         if hold is not None:
-            raise UsageError("--shell-on-failure takes a guest of this machine; leave --on out")
+            raise UsageError("a shell takes a guest of this machine; leave `on` out")
         if plan.kept is not None:
-            raise UsageError("watch keeps guests of this machine; leave --on out")
+            raise UsageError("watch keeps guests of this machine; leave `on` out")
         crew = Crew(self, plan, post, self._crews.remove)
         self._crews.append(crew)
         return crew

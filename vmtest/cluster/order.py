@@ -156,7 +156,7 @@ def entry_place(path: Path, cache: Path, kind: str, what: str) -> Path:
     folder = cache / kind
     if not path.is_relative_to(folder):
         raise InfrastructureError(
-            f"{what}: {path} is not in the cache, and workers get what is there; with --on, "
+            f"{what}: {path} is not in the cache, and workers get only what is there; "
             'write root = "debian" or root = "host"'
         )
     return folder / path.relative_to(folder).parts[0]

@@ -70,7 +70,9 @@ def unpack_folder(stream: IO[bytes], folder: Path) -> None:
         for member in tar:
             name = PurePosixPath(member.name)
             if name.is_absolute() or ".." in name.parts or not (regular(member) or member.isdir()):
-                raise InfrastructureError(f"{member.name[:120]!r} is no file of a kernel's folder")
+                raise InfrastructureError(
+                    f"{member.name[:120]!r} does not belong into a kernel's folder"
+                )
             target = folder / name
             if member.isdir():
                 target.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,7 @@ def _reason(value: str) -> str:
 
 def _share(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise ValueError("is no part of the runs; write for example 0.1 for one in ten")
+        raise ValueError("must lie between 0 and 1; write for example 0.1 for one in ten")
     return value
 
 

@@ -49,8 +49,8 @@ def run(
     """The kernel's result after its failed tests ran again, up to ``retries`` times each.
 
     Those whose ids are in ``flaky`` run again at least once.  They share a fresh guest, or have one
-    each suite, file or test by ``isolation``.  A module that could not be read is no test, and an
-    unexpected pass no failure: these are not run again.
+    each suite, file or test by ``isolation``.  Modules that could not be read and unexpected
+    passes are not run again.
     """
     state = _Retries(first.tests)
     for number in range(1, max(retries, 1) + 1):
