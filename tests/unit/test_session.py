@@ -102,8 +102,9 @@ def test_input_that_a_guest_does_not_take_is_not_waited_for(guest: Guest, keys: 
 def answer(guest: Guest, channel: paramiko.Channel, command: bytes) -> None:
     """What a guest makes of a command: its words in their order, once it has had input or its end.
 
-    So the answer to the start of the command comes first, as an sshd has it. A host that has what it waited for
-    may hang up before the last message leaves (EOFError): that ends an sshd's command without a complaint too.
+    So the answer to the start of the command comes first, as an sshd has it.  A host that has what
+    it waited for may hang up before the last message leaves (EOFError).  An sshd does not complain
+    of that either.
     """
     with contextlib.suppress(EOFError):
         say(guest, channel, command)
