@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,13 @@ def test_imports_go_down_only(path: Path) -> None:
     assert own in FLOOR_OF, f"{own} stands on no floor"
     others = {name.split(".")[0] for name in imported(path)} - {own}
     assert {name for name in others if FLOOR_OF.get(name, -1) >= FLOOR_OF[own]} == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Also where a function imports: who changes one of them has to read them all."""
+    names = {dotted(path): path for path in sorted(ROOT.rglob("*.py"))}
+    arrows = {name: imported(path) & set(names) for name, path in names.items()}
+    assert set(TopologicalSorter(arrows).static_order()) == set(names)
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES}), ids=str)

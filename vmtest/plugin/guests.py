@@ -22,7 +22,6 @@ from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.model.versions import unique
 from vmtest.plugin import reports
 from vmtest.plugin.items import MARK, KernelItem, files_of
-from vmtest.plugin.options import KERNELS
 
 _INFRASTRUCTURE = 3
 _NOTHING_TO_SAY = (Status.PASSED, Status.CANCELLED)
@@ -30,9 +29,9 @@ _OPTIONS = {"kernels": "--vmtest-kernel", "objects": "--vmtest-object", "jobs": 
 
 
 class Guests:
-    """The plugin of one pytest session."""
+    """The plugin of one pytest session, for the kernels that ``--vmtest-kernel`` named."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, patterns: Sequence[str]) -> None:
         if config.getoption("numprocesses", None):
             raise pytest.UsageError(
                 "-n runs tests in processes of this host; with --vmtest-kernel leave it out: the "
@@ -49,6 +48,7 @@ class Guests:
                 "vmtest run --shell-on-failure"
             )
         self._config = config
+        self._patterns = patterns
         self._left: dict[tuple[str, str], KernelItem] = {}
         self._failed: set[str] = set()
         self._really_failed = False
@@ -63,7 +63,7 @@ class Guests:
         """Each test once a kernel, before -k, -m and --lf choose."""
         marked = any(item.get_closest_marker(MARK) for item in items)
         with _told():
-            kernels = name_kernels(self._settings, self._config.getoption(KERNELS), marked)
+            kernels = name_kernels(self._settings, self._patterns, marked)
             items[:] = [
                 KernelItem.of(item, kernel, version)
                 for item in items

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-KERNELS = "vmtest_kernels"
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options; pytest's own stay what they are."""
@@ -14,7 +12,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--vmtest-kernel",
         action="append",
         default=[],
-        dest=KERNELS,
+        dest="vmtest_kernels",
         metavar="NAME|RANGE|tag:TAG|ARCHIVE/VERSION",
         help="Run each test in this kernel and not here; may be repeated.",
     )
@@ -48,7 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         'kernel(range): with --vmtest-kernel, only in kernels of the range, as in kernel(">=6.1")',
     )
-    if config.getoption(KERNELS):
+    patterns = config.getoption("vmtest_kernels")
+    if patterns:
         from vmtest.plugin.guests import Guests
 
-        config.pluginmanager.register(Guests(config), "vmtest-guests")
+        config.pluginmanager.register(Guests(config, patterns), "vmtest-guests")
