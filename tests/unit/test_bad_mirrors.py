@@ -169,10 +169,18 @@ def test_a_program_that_downloads_nothing_is_ended_with_its_children(
 def test_a_program_whose_folder_grows_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(growing, "_PATIENCE", 0.1)
+    monkeypatch.setattr(growing, "_POLL", 0.01)
+    monkeypatch.setattr(growing, "_PATIENCE", 0.02)
     monkeypatch.setattr(growing, "_LEAST", 1)
-    write = "import sys\nwhile sys.stdout.tell() < 9 << 20: sys.stdout.write('x' * 99999)"
-    status = growing.run([sys.executable, "-c", write], tmp_path, tmp_path / "log")
+    file = tmp_path / "arriving"
+
+    def arrive() -> None:  # something did whenever it looks, however slow the host is
+        with file.open("a") as arriving:
+            arriving.write("x")
+
+    wait = f"import os, time\nwhile os.stat({str(file)!r}).st_size < 50: time.sleep(0.01)"
+    arrive()
+    status = growing.run([sys.executable, "-c", wait], tmp_path, tmp_path / "log", seen=arrive)
     assert status == 0
 
 

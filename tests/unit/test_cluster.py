@@ -245,12 +245,12 @@ def test_a_kernel_of_a_worker_that_was_killed_runs_elsewhere_and_says_so(
 def test_a_kernel_that_costs_every_worker_is_an_infrastructure_error_with_its_rows(
     here: Coordinator, workers: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "PATIENCE", 1.0)
     workers.start("one", here.cache)
     here.tasks["a"] = Rows(then="die", signs=here.folder)
 
     def emit(event: Event) -> None:
         if isinstance(event, TestFinished) and event.result.test == "t.py::1":
+            monkeypatch.setattr(crew, "PATIENCE", 1.0)  # not while its first worker comes
             (here.folder / "a.heard").touch()
 
     with on(parse_place(workers.address)) as engine:
