@@ -17,6 +17,7 @@ RUNS = {
     "bisected_kernels.py": [["--smoke"]],
     "cluster.py": [["--smoke"]],
     "datapath.py": [["--smoke"]],
+    "limit.py": [["--smoke"]],
     "matrix.py": [["--smoke"]],
     "reasons.py": [["smoke"]],
     "reports.py": [["--smoke"]],
