@@ -63,7 +63,8 @@ class WatchedSuite:
         """Run what is in the guest already."""
         argv = pytest_argv(self.payload, sys.executable, options)
         # A guest has none of the plugins that are installed here, which take 3 s to import.
-        alone = [*argv[:2], "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *argv[2:]]
+        variables = argv.index("-i") + 1
+        alone = [*argv[:variables], "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *argv[variables:]]
         self.run.execute(self.session, alone, limits, lambda: None, lambda: 0.0)
 
     def result(self, name: str) -> TestResult:

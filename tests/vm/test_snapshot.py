@@ -28,6 +28,7 @@ from vmtest.matrix.job import run_kernel
 from vmtest.model.kernels import Kernel, KernelImage, Network, RootImage
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Status
+from vmtest.vm import standby
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.klog import KernelLog, LogReader
@@ -75,6 +76,7 @@ def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
 
 def asked(started: Started, commands: Mapping[str, str]) -> dict[str, str]:
     said = {}
+    started.session.run(["sh", "-c", standby.END])  # as exec and shell do
     for name, command in commands.items():
         done = started.session.run(["sh", "-c", command])
         said[name] = (done.stdout + done.stderr).decode()

@@ -30,7 +30,7 @@ from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import STATE, utc_today
 from vmtest.suites import known
 from vmtest.suites.payload import Payload, pack_suites, suites_root
-from vmtest.vm import accel
+from vmtest.vm import accel, standby
 from vmtest.vm.restore import where_saved
 
 EXAMPLE = """Open a shell in a freshly booted kernel, or run one command in it.
@@ -100,6 +100,7 @@ class Interaction:
         with bench.guest(network_of(self.payload.suites)) as guest:
             session, config = guest.session, job.image.config
             install(session, self.payload.archive, bench.check, config, job.root.libraries)
+            session.run(["sh", "-c", standby.END])
             if not self.command:
                 where = f"{job.image.release} on {job.probe.accelerator}"
                 _told(f"{where}; the payload is in {GUEST_ROOT}")

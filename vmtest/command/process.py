@@ -25,6 +25,7 @@ from vmtest.model.kernels import Limits
 from vmtest.model.results import Outcome, TestResult
 from vmtest.model.text import last_line
 from vmtest.runs.rows import write_result
+from vmtest.vm import standby
 from vmtest.vm.session import Check, Session
 
 JUNIT_LIMIT = 32 << 20
@@ -36,7 +37,7 @@ _LONGEST_LINE = 1 << 20
 def guest_argv(command: Sequence[str]) -> list[str]:
     """What runs ``command`` in its working folder; its status is a shell's (128 + signal)."""
     # Not exec: sshd would tell a signal in a message of its own, and no number.
-    script = 'cd "$1" && shift && "$@"; exit $?'
+    script = f'{standby.END}; cd "$1" && shift && "$@"; exit $?'
     return in_guest_environment(["sh", "-c", script, "sh", WORK, *command])
 
 

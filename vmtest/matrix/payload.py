@@ -12,6 +12,7 @@ from pathlib import Path
 from vmtest.errors import InfrastructureError
 from vmtest.host.files import FileContent, Files
 from vmtest.model.kernels import Library
+from vmtest.vm import standby
 from vmtest.vm.session import Check, Session
 
 GUEST_ROOT = "/tmp/vmtest"
@@ -175,6 +176,11 @@ def guest_environment(pythonpath: Sequence[str] = ()) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "VMTEST_OBJECTS": f"{GUEST_ROOT}/objects",
     }
+
+
+def by_standby(argv: Sequence[str]) -> list[str]:
+    """``argv``, a Python's of ``in_guest_environment``, by the one that waits in a saved guest."""
+    return ["sh", "-c", standby.WORDS, "sh", *argv]
 
 
 def in_guest_environment(

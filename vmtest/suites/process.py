@@ -21,6 +21,7 @@ from vmtest.matrix.follow import follow
 from vmtest.matrix.payload import (
     GUEST_ROOT,
     PYTEST_SIDE,
+    by_standby,
     guest_environment,
     in_guest_environment,
 )
@@ -59,21 +60,20 @@ def pytest_argv(
     """
     rootdir = f"{GUEST_ROOT}/suites"
     read = [f"{rootdir}/{file}" for file in files]
-    return in_guest_environment(
-        [
-            python,
-            f"{GUEST_ROOT}/vmtest/guest/plugins/run.py",
-            rootdir if payload.whole else ".",
-            *([f"--done={DONE}"] if goes_on else []),
-            f"--rootdir={rootdir}",
-            "-p",
-            "no:cacheprovider",
-            "--continue-on-collection-errors",
-            *options,
-            *(read or (payload.guest_path(suite) for suite in payload.suites)),
-        ],
-        guest_environment(payload.pythonpath) | PYTEST_SIDE,
-    )
+    argv = [
+        python,
+        f"{GUEST_ROOT}/vmtest/guest/plugins/run.py",
+        rootdir if payload.whole else ".",
+        *([f"--done={DONE}"] if goes_on else []),
+        f"--rootdir={rootdir}",
+        "-p",
+        "no:cacheprovider",
+        "--continue-on-collection-errors",
+        *options,
+        *(read or (payload.guest_path(suite) for suite in payload.suites)),
+    ]
+    environment = guest_environment(payload.pythonpath) | PYTEST_SIDE
+    return by_standby(in_guest_environment(argv, environment))
 
 
 @dataclass(frozen=True, slots=True)

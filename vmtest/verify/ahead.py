@@ -11,6 +11,7 @@ from pathlib import Path
 from vmtest.matrix.payload import (
     GUEST_ROOT,
     Installed,
+    by_standby,
     in_guest_environment,
     install,
     library_path,
@@ -33,7 +34,8 @@ def loader_argv(python: str, libbpf: str, *, waits: bool = False) -> list[str]:
     """
     chosen = ["env", f"LD_LIBRARY_PATH={library_path(libbpf)}"] if libbpf else []
     main = f"{GUEST_ROOT}/vmtest/guest/loader/main.py"
-    return in_guest_environment([*chosen, python, "-S", main, PLAN, *(["wait"] if waits else [])])
+    argv = [*chosen, python, "-S", main, PLAN, *(["wait"] if waits else [])]
+    return by_standby(in_guest_environment(argv))
 
 
 def parted(archive: bytes) -> tuple[bytes, dict[str, bytes]]:

@@ -248,6 +248,7 @@ class Machine:
         if self._keep is not None:
             prepared["PYTHON"] = self.spec.root.python
             prepared["RENEW"] = _script("renew.py")
+            prepared["STANDBY"] = _script("standby.py")
             prepared["WARM_KEY"] = Keys.make().host_private.decode()
         connection.sendall(agent_line(_script("agent.sh"), prepared))
 

@@ -44,7 +44,7 @@ RESTORE_LIMIT = 20.0
 """Seconds, times the deadlines' factor, for a restored guest's session: a tenth would do."""
 ROOM = 4 << 30
 """Bytes that all snapshots together may take; the least recently used make room for a new one."""
-_SCRIPTS = ("init.sh", "init-second.sh", "agent.sh", "renew.py")
+_SCRIPTS = ("init.sh", "init-second.sh", "agent.sh", "renew.py", "standby.py")
 _CPU = ("model name", "flags", "microcode")
 
 Begun = Callable[[Machine, ExitStack], None]

@@ -1,0 +1,154 @@
+"""Runs in a guest that is saved: a Python that has loaded pytest and waits to become a script.
+
+A restored guest would spend seconds of an emulated processor on those imports.  A shell (WORDS)
+writes its process id into the FIFO at PLACE.  A child of this process takes the shell's streams,
+working folder, umask and arguments, and runs the script that they name.  That happens once.
+What would not be the same as in a new Python is refused, and the shell starts one.
+"""
+
+import importlib.machinery
+import os
+import random
+import signal
+import sys
+import types
+from pathlib import Path
+
+PLACE = "/run/vmtest/standby"
+"""The FIFO in the guest; the agent makes it, and PLACE.pid and PLACE.status beside it."""
+
+WORDS = f"""
+exec 3<&0 4>&1 5>&2
+if [ -p {PLACE} ] && read -r pid <{PLACE}.pid && kill -0 "$pid" 2>/dev/null &&
+    (set -C && : >{PLACE}.taken) 2>/dev/null; then
+    echo $$ 1<>{PLACE}
+    read -r status <{PLACE}.status || status=137
+    [ "$status" = no ] || exit "$status"
+fi
+exec "$@" 3<&- 4>&- 5>&-
+"""
+"""A shell's script that runs its arguments: by the standby if it can, else by itself."""
+
+END = (
+    f'[ ! -e {PLACE}.pid ] || {{ read -r pid <{PLACE}.pid; kill "$pid"; rm {PLACE}*; }} 2>/dev/null'
+)
+"""A shell's words that end the standby, where nothing of ours may run beside a user's command."""
+
+_ITSELF = 4  # sh -c SCRIPT sh: what stands before the arguments on the shell's command line
+_STREAMS = ((3, os.O_RDONLY), (4, os.O_WRONLY), (5, os.O_WRONLY))
+_OFF = ("stepwise",)  # with -p no:cacheprovider
+_HARMLESS = (b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE")
+
+
+class Refused(Exception):
+    """The script would not run as in a new Python."""
+
+
+def load() -> None:
+    """Import what every pytest imports before it looks at a project, and nothing else.
+
+    A project may have modules of any name: one that it would find first must not be here already.
+    """
+    config = importlib.import_module("_pytest.config")
+    for name in config.default_plugins:
+        if name not in _OFF:
+            importlib.import_module(f"_pytest.{name}")
+
+
+def parsed(words: list[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
+    """The environment and the script with its arguments of ``env -i A=B ... PYTHON [-S] ...``."""
+    if words[:2] != [b"env", b"-i"]:
+        raise Refused
+    rest = words[2:]
+    environment = {}
+    while rest and b"=" in rest[0]:
+        name, _, value = rest.pop(0).partition(b"=")
+        environment[name] = value
+    if not rest or rest.pop(0) != os.fsencode(sys.executable):
+        raise Refused
+    if rest[:1] == [b"-S"]:
+        rest.pop(0)
+    if not rest or rest[0].startswith(b"-"):
+        raise Refused
+    return environment, rest
+
+
+def check(environment: dict[bytes, bytes]) -> None:
+    """Raise Refused where a new Python would read what this one has not, or other modules."""
+    special = {name for name in environment if name.startswith((b"PYTHON", b"LD_"))}
+    if special.difference(_HARMLESS):
+        raise Refused
+    loaded = {name.partition(".")[0] for name in sys.modules}
+    for folder in folders(os.fsdecode(environment.get(b"PYTHONPATH", b""))):
+        if loaded.intersection(path.name.partition(".")[0] for path in Path(folder).glob("*")):
+            raise Refused
+
+
+def folders(pythonpath: str) -> list[str]:
+    """The folders that a PYTHONPATH names."""
+    return [folder for folder in pythonpath.split(":") if folder]
+
+
+def become(client: int, streams: list[int], environment: dict[bytes, bytes]) -> None:
+    """Take over from the process ``client`` all that a new process would have had of it."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    lines = Path(f"/proc/{client}/status").read_text().splitlines()
+    status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    os.umask(int(status["Umask"][0], 8))
+    groups = list(map(int, status["Groups"]))
+    if groups != os.getgroups():  # which only root may change
+        os.setgroups(groups)
+    os.chdir(f"/proc/{client}/cwd")
+    os.environb.clear()
+    os.environb.update(environment)
+
+
+def run(argv: list[bytes]) -> None:
+    """Run the script ``argv[0]`` as Python runs one that it is started with."""
+    sys.argv = list(map(os.fsdecode, argv))
+    sys.orig_argv = [sys.executable, *sys.argv]
+    script = Path(sys.argv[0])
+    sys.path[:1] = [str(script.parent), *folders(os.environ.get("PYTHONPATH", ""))]
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    random.seed()  # every guest of the snapshot has the same state
+    importlib.invalidate_caches()
+    code = compile(script.read_bytes(), script, "exec", dont_inherit=True)
+    main = types.ModuleType("__main__")
+    main.__loader__ = importlib.machinery.SourceFileLoader("__main__", str(script))
+    vars(main).update(__file__=str(script), __cached__=None, __annotations__={})
+    sys.modules["__main__"] = main
+    exec(code, vars(main))
+
+
+def serve(client: int) -> None:
+    """Run what ``client`` is to run, in a child, and tell it how that ended."""
+    answers = os.open(f"{PLACE}.status", os.O_WRONLY)  # once it listens
+    try:
+        words = Path(f"/proc/{client}/cmdline").read_bytes().split(b"\0")[:-1]
+        environment, argv = parsed(words[_ITSELF:])
+        check(environment)
+        streams = [os.open(f"/proc/{client}/fd/{number}", how) for number, how in _STREAMS]
+    except (Refused, OSError):
+        os.write(answers, b"no\n")
+        return
+    os.setsid()  # as sshd does for a shell: the script's process leads neither session nor group
+    child = os.fork()
+    if child == 0:
+        become(client, streams, environment)
+        run(argv)
+        return
+    for stream in streams:
+        os.close(stream)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.write(answers, b"%d\n" % (code if code >= 0 else 128 - code))
+
+
+if __name__ == "__main__":
+    # A shell that starts it in the background has these ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    load()
+    os.write(1, b"ready\n")
+    serve(int(Path(PLACE).read_text()))
