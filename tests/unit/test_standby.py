@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import venv
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -35,7 +36,7 @@ print("to stderr", file=sys.stderr)
 class Waiting:
     """A standby process, with its FIFO below ``folder`` and not in /run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self.place = folder / "standby"
         status = Path(f"{self.place}.status")
         os.mkfifo(self.place)
@@ -45,7 +46,7 @@ class Waiting:
         pid = f"{self.place}.pid"
         # As agent.sh starts it: a shell's background job, its streams nobody's.
         self._shell = subprocess.Popen(
-            ["sh", "-c", start, sys.executable, self._here(text), str(status), pid],
+            ["sh", "-c", start, python, self._here(text), str(status), pid],
             env={**os.environ, "LANG": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
         )
@@ -169,6 +170,25 @@ def test_a_project_finds_its_own_modules_first(name: str, waiting: Waiting, tmp_
     place = script(tmp_path, f"import {first}; print({first}.mine)")
     done = waiting.run(*env(sys.executable, place, PYTHONPATH=str(tmp_path / "src")))
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_packages_that_came_since_are_for_a_new_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wheels are laid over the image's site folders after the guest was saved."""
+    venv.create(tmp_path / "venv", symlinks=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    (packages,) = (tmp_path / "venv").glob("lib/*/site-packages")
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    waiting = Waiting(tmp_path / "run", python)
+    assert waiting.answer == "ready\n"
+    (packages / "more").mkdir()
+    (packages / "more" / "came.py").write_text("since = 'since'")
+    (packages / "more.pth").write_text(str(packages / "more"))
+    done = waiting.run(*env(python, script(tmp_path, "import came; print(came.since)")))
+    assert (done.stdout, done.stderr, waiting.taken) == ("since\n", "", True)
+    waiting.close()
 
 
 def test_every_guest_draws_its_own_random_numbers(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import importlib.machinery
 import os
 import random
 import signal
+import site
 import sys
 import types
 from pathlib import Path
@@ -78,10 +79,23 @@ def check(environment: dict[bytes, bytes]) -> None:
     special = {name for name in environment if name.startswith((b"PYTHON", b"LD_"))}
     if special.difference(_HARMLESS):
         raise Refused
-    loaded = {name.partition(".")[0] for name in sys.modules}
-    for folder in folders(os.fsdecode(environment.get(b"PYTHONPATH", b""))):
-        if loaded.intersection(path.name.partition(".")[0] for path in Path(folder).glob("*")):
+    if site_files() != SITE_FILES:
+        raise Refused  # wheels were laid over the image
+    specs = {name: module.__spec__ for name, module in sys.modules.items() if "." not in name}
+    left = {name: str(spec.origin) for name, spec in specs.items() if spec and spec.has_location}
+    for folder in (*folders(os.fsdecode(environment.get(b"PYTHONPATH", b""))), *sys.path[1:]):
+        here = left.keys() & {path.name.partition(".")[0] for path in Path(folder).glob("*")}
+        if not all(left.pop(name).startswith(f"{folder}/") for name in here):
             raise Refused
+
+
+def site_files() -> set[str]:
+    """What Python looks for when it starts, and never again: site folders and their .pth files."""
+    there = {folder for folder in site.getsitepackages() if Path(folder).is_dir()}
+    return there.union(*({str(file) for file in Path(folder).glob("*.pth")} for folder in there))
+
+
+SITE_FILES = site_files()
 
 
 def folders(pythonpath: str) -> list[str]:
@@ -150,5 +164,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     load()
+    # Before it is ready: what is written while nobody has the FIFO open is lost.
+    asked = os.open(PLACE, os.O_RDWR)
     os.write(1, b"ready\n")
-    serve(int(Path(PLACE).read_text()))
+    serve(int(os.read(asked, 64)))
