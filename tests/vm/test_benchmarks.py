@@ -22,6 +22,7 @@ RUNS = {
     "reasons.py": [["smoke"]],
     "reports.py": [["--smoke"]],
     "snapshots.py": [["--smoke"]],
+    "soak.py": [["--smoke"], ["--cold", "--smoke"]],
     "transport.py": [["--smoke"]],
     "watch.py": [["--smoke"]],
     "verify.py": [["--smoke"], ["--matrix", "--smoke"]],
