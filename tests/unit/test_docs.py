@@ -209,6 +209,35 @@ def test_generated_text_has_no_words_of_python(name: str) -> None:
     assert not re.search(r"Annotated|Optional|NoneType|<class", text)
 
 
+@pytest.mark.parametrize("name", ["cli", "kernels-toml", "reasons"])
+def test_generated_text_needs_no_html(name: str) -> None:
+    text = generate.GENERATORS[name]()
+    assert not re.search(r"&(amp|lt|gt|quot);", text)
+    outside_of_code = re.sub(r"`[^`\n]*`", "", _FENCED.sub("", text))
+    assert not re.search(r"<[a-z/]", outside_of_code)
+
+
+def test_generated_tables_name_the_type_and_default_of_a_key() -> None:
+    lines = generate.kernels_toml().splitlines()
+    tables = [
+        line.split("`")[1] for line in lines if re.search(r"\| (list, each: )?table \|", line)
+    ]
+    assert tables == ["tree"]
+    assert '| `distribution` | text | `"debian"` |' in lines
+    assert "| `limit` | number between 0 and 1 | none |" in lines
+    assert '| `memory` | size | `"1024M"` |' in lines
+    assert "| `memory` | size | as in `[defaults]` |" in lines
+
+
+def test_generated_reasons_name_values_and_show_no_expressions() -> None:
+    text = generate.reasons()
+    assert "the helper {name} does not take maps" in text
+    assert [
+        value for value in re.findall(r"\{([^{}]*)\}", text) if re.search(r"['(\[.]\w", value)
+    ] == []
+    assert not re.search(r"^\| \{\w+\} \| (\{\w+\}|-) \|$", text, re.MULTILINE)
+
+
 def test_generated_commands_have_their_examples() -> None:
     text = generate.cli()
     assert text.startswith("## `vmtest run`\n")

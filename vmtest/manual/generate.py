@@ -20,6 +20,7 @@ import vmtest
 from vmtest.config import schema
 from vmtest.schemas.generate import text_of
 
+_ONE_VALUE = re.compile(r"\{[^{}]*\}")
 _PLACE = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
 
 
@@ -34,7 +35,7 @@ def cli() -> str:
     made = subprocess.run(argv, capture_output=True, text=True, check=True)
     text = made.stdout.partition("\n## ")[2]  # the page has its own introduction
     bold = re.compile(r'Example: <span style="font-weight: bold">(.*?)</span>', re.DOTALL)
-    text = bold.sub(lambda m: f"```sh\n{html.unescape(m[1])}\n```", text)
+    text = html.unescape(bold.sub(lambda m: f"```sh\n{m[1]}\n```", text))
     return f"## {text}".replace("$ vmtest", "vmtest").replace("```console", "```text")
 
 
@@ -52,6 +53,8 @@ def _table_of(model: type[Any]) -> str:
     for name, field in model.model_fields.items():
         kind = _kind_of(str(model.__annotations__[name]))
         default = "**required**" if field.is_required() else _shown(field.get_default(), kind)
+        if model is schema.KernelTable and name in schema.DefaultsTable.model_fields:
+            default = "as in `[defaults]`"
         lines.append(f"| `{field.alias or name}` | {kind} | {default} |")
     return "\n".join([*lines, ""])
 
@@ -71,27 +74,40 @@ def _shown(value: object, kind: str) -> str:
 
 
 _KINDS = {
+    "Architectures": "list, each: text",
     "bool": "true or false",
     "Card": 'true, false or `"outbound"`',
+    "Cause": "text",
+    "Component": "text",
+    "Count": "positive integer",
     "Day": "date",
+    "Distribution": "text",
     "Duration": "duration",
+    "Flavour": "text",
+    "GitPattern": "pattern of files",
+    "Image": "image without a tag",
     "InnerMapTable": "template",
     "Libbpf": "libbpf, or a list",
     "Memory": "size",
     "Name": "name",
-    "NonNegativeInt": "integer",
     "Option": "option of the kernel",
     "PackageTable": "file",
     "Path": "path",
-    "PositiveInt": "positive integer",
     "ProgramType": "program type",
     "Range": "range of versions",
+    "Regex": "regular expression",
+    "Retries": "integer, 0 to 10",
     "Sha256": "sha256",
+    "Share": "number between 0 and 1",
+    "Signed": '`"metadata"`, `"packages"` or `"both"`',
+    "Size": "integer, 0 or more",
+    "SplatPattern": "pattern of complaints",
     "str": "text",
     "StrictBool": "true or false",
     "StrictInt": "integer",
     "Tag": "tag",
     "TestPattern": "pattern of tests",
+    "TreeTable": "table",
     "Url": "URL",
     "Version": "pattern of versions",
     "Why": "text",
@@ -108,10 +124,9 @@ def _kind_of(annotation: str) -> str:
     if match := re.fullmatch(r"dict\[str, (.*)\]", text):
         return f"table, each: {_kind_of(match[1])}"
     if match := re.fullmatch(r"Literal\[(.*)\]", text):
-        return f"`{match[1]}`"
+        return f"`{match[1]}`".replace("'", '"')
     return " or ".join(
-        _kind_of(part) if part.startswith("Literal") else _KINDS.get(part, "table")
-        for part in text.split(" | ")
+        _kind_of(part) if part.startswith("Literal") else _KINDS[part] for part in text.split(" | ")
     )
 
 
@@ -119,7 +134,8 @@ def reasons() -> str:
     """Every text and remedy that a code can have, from the calls in the guest's rules."""
     told: dict[str, list[tuple[str, str]]] = {}
     for code, text, remedy in sorted(rule_texts()):
-        told.setdefault(code, []).append((text, remedy))
+        if not (_ONE_VALUE.fullmatch(text) and _ONE_VALUE.fullmatch(remedy or "{}")):
+            told.setdefault(code, []).append((text, remedy))
     lines: list[str] = []
     for code, texts in told.items():
         lines += [f"### `{code}`", "", "| what the report says | remedy |", "|---|---|"]
@@ -128,7 +144,7 @@ def reasons() -> str:
 
 
 def _cell(text: str) -> str:
-    return html.escape(text, quote=False).replace("|", "\\|").replace("*", "\\*") or "-"
+    return text.replace("|", "\\|").replace("*", "\\*") or "-"
 
 
 def rule_texts() -> set[tuple[str, str, str]]:
@@ -157,8 +173,21 @@ def _words(node: ast.expr) -> str:
         return "".join(map(_words, node.values))
     if isinstance(node, ast.BinOp):
         return _words(node.left) + _words(node.right)
-    value = node.value if isinstance(node, ast.FormattedValue) else node
-    return "{" + ast.unparse(value) + "}"
+    return "{" + _value_name(node) + "}"
+
+
+def _value_name(node: ast.expr) -> str:
+    """What a value is called: ``name`` of ``name``, ``found.name``, ``found["name"]``."""
+    match node:
+        case ast.FormattedValue(value=value) | ast.BoolOp(values=[value, *_]):
+            return _value_name(value)
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name.strip("_").lower()
+        case ast.Subscript(slice=ast.Constant(value=str() as key)):
+            return key
+        case ast.Subscript(value=value):
+            return _value_name(value)
+    return "..."
 
 
 def matrix_schema() -> str:

@@ -242,7 +242,7 @@ ATTACHING = rules(
         said(
             "user-target",
             "the object lacks the maps with which libbpf attaches USDT programs",
-            "include <bpf/usdt.bpf.h> in its source",
+            "include `<bpf/usdt.bpf.h>` in its source",
         ),
     ),
     (
