@@ -27,8 +27,8 @@ EXAMPLE = """Run any command in each kernel: a test binary, a loader, a script.
 
 The command runs in a new folder of the guest that holds what --copy names.
 $VMTEST_OBJECTS is the folder with the BPF objects for that kernel.
-With a single kernel its output is shown as it comes, and its exit status is
-passed on (125: vmtest itself failed).
+With a single kernel vmtest shows the command's output as it comes and exits with
+the command's status (125: vmtest itself failed).
 
 Example: [bold]vmtest exec --copy x.test --results gotest -- ./x.test -test.v[/bold]
 """

@@ -19,10 +19,9 @@ from vmtest.init.look import Found, look
 EXAMPLE = """Write a kernels.toml for this repository, and a CI job.
 
 It looks for BPF sources and objects, pytest files, a Makefile, go.mod and
-Cargo.toml, and for the CI that is in use. It changes no file that is there,
-except that .gitignore gets lines for vmtest's folder and for what vmtest builds,
-and that a kernels.toml which names no object, because none was built yet, is
-written again.
+Cargo.toml, and for the CI that is in use. It changes no existing file, with two
+exceptions: it adds lines to .gitignore, and it writes kernels.toml again if that
+file names no object yet.
 
 Example: [bold]vmtest init --ci github[/bold]
 """
@@ -106,7 +105,8 @@ def _ignore(root: Path, names: list[str]) -> None:
 def _agreed() -> bool:
     if not sys.stdin.isatty():
         raise UsageError(
-            "standard input is not a terminal, so nobody can answer; add --yes to write these files"
+            "standard input is not a terminal, so vmtest cannot ask you; "
+            "add --yes to write these files"
         )
     return typer.confirm("Write these files?", default=True)
 

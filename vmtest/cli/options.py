@@ -55,8 +55,8 @@ ObjectOption = Annotated[
     typer.Option(
         "--object",
         metavar="NAME=PATH[@RANGE]",
-        help="Use this build of an object (only on the kernels in RANGE). Repeatable: the first "
-        "whose RANGE has the kernel is used.",
+        help="Use this build of an object (only on the kernels in RANGE). Repeatable: vmtest uses "
+        "the first one whose RANGE contains the kernel.",
     ),
 ]
 JobsOption = Annotated[
@@ -77,8 +77,8 @@ WarmOption = Annotated[
     bool | None,
     typer.Option(
         "--warm/--cold",
-        help="Restore guests from snapshots and save those that boot, or boot them all. "
-        "Default: warm where kernels are emulated, cold with KVM.",
+        help="--warm: restore guests from snapshots, and save those that boot. --cold: boot every "
+        "guest. Default: --cold with KVM, --warm without.",
         show_default=False,
     ),
 ]
@@ -119,14 +119,14 @@ UntilFailOption = Annotated[
     ),
 ]
 LockedOption = Annotated[
-    bool, typer.Option("--locked", help="Boot exactly the kernels that kernels.lock names.")
+    bool, typer.Option("--locked", help="Use exactly the kernels that kernels.lock names.")
 ]
 ShardOption = Annotated[
     str | None,
     typer.Option(
         "--shard",
         metavar="PART/PARTS",
-        help="Run a part of the kernels, as in 2/4: one of several machines.",
+        help="Run one part of the kernels: 2/4 is the second of four parts. For several machines.",
     ),
 ]
 BalanceOption = Annotated[
@@ -198,11 +198,15 @@ DurationsOption = Annotated[
 ]
 LastFailedOption = Annotated[
     bool,
-    typer.Option("--last-failed", "--lf", help="Only what did not pass in the last runs."),
+    typer.Option(
+        "--last-failed", "--lf", help="Run only the tests that did not pass in the last runs."
+    ),
 ]
 FailedFirstOption = Annotated[
     bool,
-    typer.Option("--failed-first", "--ff", help="What did not pass in the last runs comes first."),
+    typer.Option(
+        "--failed-first", "--ff", help="Run first the tests that did not pass in the last runs."
+    ),
 ]
 CollectOption = Annotated[
     bool, typer.Option("--collect-only", help="List the tests of each kernel; run none.")
@@ -306,6 +310,6 @@ LoadTimeoutOption = Annotated[
     typer.Option(
         min=0.1,
         metavar="SECONDS",
-        help="The time limit of one load under KVM; without KVM the limit is longer.",
+        help="The time limit of one load. Without KVM, vmtest stretches it.",
     ),
 ]

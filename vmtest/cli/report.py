@@ -26,8 +26,8 @@ EXAMPLE = """Show a run again: the latest, or one by its name or folder.
 
 The beginning of a name is enough.
 
-With --site the pages of several runs are written into a folder to be published: the last 20
-without a name.
+With --site it writes the pages of several runs into a folder that you can publish.
+Without RUN it takes the last 20 runs.
 
 Example: [bold]vmtest report 20260101T --markdown summary.md[/bold]
 """

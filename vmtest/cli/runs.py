@@ -39,20 +39,21 @@ LIST = """List the runs that are kept, the latest last.
 
 Example: [bold]vmtest runs list --last 20[/bold]
 """
-SHOW = """Say what a run was: command, commit, kernels, results, and where its files are.
+SHOW = """Show a run: command, commit, kernels, results, and where its files are.
 
 Example: [bold]vmtest runs show 20260101T[/bold]
 """
 PRUNE = """Delete old runs.
 
-The latest run stays, and the last one of every branch that passed, and what still runs or was
-written to in the last hour.  Without an option the last 50 stay.
+It always keeps the latest run, the last passed run of every branch, and runs that are active
+or changed in the last hour.  Without an option it keeps the last 50.
 
 Example: [bold]vmtest runs prune --keep 20 --older-than 30d --dry-run[/bold]
 """
 IMPORT = """Take in runs from another machine: folders, or the .zip files of CI artifacts.
 
-Every run that is found below PATH gets its folder in .vmtest/runs. `vmtest merge` joins them.
+It copies every run that it finds below PATH into .vmtest/runs.  `vmtest merge` joins runs into
+one table.
 
 Example: [bold]vmtest runs import vmtest-logs.zip[/bold]
 """

@@ -12,7 +12,8 @@ from vmtest.schemas.generate import MAKERS, place_of
 
 EXAMPLE = """Print the JSON Schema of a file: kernels.toml, matrix.json, run.json, events.jsonl.
 
-Without NAME it lists where the schemas lie.  That of kernels.toml makes editors complete it.
+Without NAME it lists the schema files.  With the schema of kernels.toml, an editor can
+complete and check that file.
 
 Example: [bold]vmtest schema kernels.toml > kernels.schema.json[/bold]
 """

@@ -59,7 +59,7 @@ def watch(
     jobs: options.JobsOption = None,
     accel: options.AccelOption = "auto",
     cold: Annotated[
-        bool, typer.Option("--cold", help="Boot every kernel anew instead of restoring guests.")
+        bool, typer.Option("--cold", help="Boot every kernel at each save; restore no snapshot.")
     ] = False,
     bell: Annotated[
         bool, typer.Option("--bell", help="Ring the terminal's bell when all is done.")

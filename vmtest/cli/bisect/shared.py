@@ -32,7 +32,10 @@ BadOption = Annotated[
     str, typer.Option(metavar="B", help="The bad end: a kernel, or a revision of a tree.")
 ]
 FindOption = Annotated[
-    Find, typer.Option(help="Search for the kernel that broke it, or that fixed it.")
+    Find,
+    typer.Option(
+        help="Find the first kernel that fails (broken), or the first that works again (fixed)."
+    ),
 ]
 CachedOption = Annotated[
     bool, typer.Option("--cached", help="Use only kernels in the cache; download nothing.")
@@ -40,7 +43,9 @@ CachedOption = Annotated[
 ArchiveOption = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help=r"The \[apt.NAME] or \[dnf.NAME] to search, if there are several."
+        metavar="NAME",
+        help=r"The archive to search, if there are several: NAME of \[apt.NAME], \[dnf.NAME] or "
+        r"\[oci.NAME], or mainline.",
     ),
 ]
 ResumeOption = Annotated[
@@ -85,7 +90,7 @@ RepeatOption = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Test each kernel this many times; one with both results is called flaky.",
+        help="Test each kernel this many times. A kernel that is both good and bad is flaky.",
     ),
 ]
 AnyFailureOption = Annotated[
@@ -97,9 +102,7 @@ AnyFailureOption = Annotated[
 ]
 KconfigOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE", help="With a tree: add this config fragment to vmtest's own config."
-    ),
+    typer.Option(metavar="FILE", help="Add this config fragment to vmtest's own config."),
 ]
 
 

@@ -25,7 +25,7 @@ from vmtest.model.text import printable
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 
-AVAILABLE = """List every kernel in the configured suites, oldest first.
+AVAILABLE = """List every kernel in the configured archives, oldest first.
 
 PATTERN is a series (6.12), a range, a version, or * (the default).
 

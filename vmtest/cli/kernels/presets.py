@@ -23,12 +23,12 @@ from vmtest.host.debian import (
 )
 from vmtest.host.write import write_file
 
-PRESETS = """List ready entries for kernels.toml.
+PRESETS = """List the presets: ready entries for kernels.toml.
 
 Example: [bold]vmtest kernels presets[/bold]
 """
 
-ADD = """Write a ready entry into kernels.toml; its comments stay.
+ADD = """Add a preset to kernels.toml; comments in the file stay.
 
 The mirror comes from this host's configuration, from a variable, or from --mirror.
 

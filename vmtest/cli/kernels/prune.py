@@ -15,8 +15,9 @@ from vmtest.model.text import size_of
 from vmtest.storage import prune as pruning
 from vmtest.storage.prune import Item
 
-EXAMPLE = """Delete kernels, guest images, snapshots and libbpf that were not used for a long time.
+EXAMPLE = """Delete entries of the cache that were not used for a long time.
 
+Entries are kernels, guest images, snapshots, libbpf versions and module indexes.
 Nothing that a running vmtest uses is deleted.
 Without an option it deletes what was not used for 30 days.
 

@@ -429,7 +429,8 @@ LIBBPF = rules(
         _PROGRAM + r"attach program FD is not set$",
         said(
             "freplace-target",
-            "{program} replaces a function of another program, which nobody named",
+            "{program} replaces a function of another program, and the object does not name that "
+            "program",
             "load it with its own loader: bpf_program__set_attach_target()",
         ),
     ),

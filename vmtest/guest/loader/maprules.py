@@ -173,7 +173,7 @@ def _own_mistake(shape: MapShape, line: str) -> Reason | None:
     if shape.kind in _OUTER and not shape.inner:
         return Reason(
             "inner-map",
-            f"nobody said what the maps inside {name} look like",
+            f"the object has no template for the maps inside {name}",
             f'in its [[object]]: inner_maps = {{ {name} = {{ type = "hash", key_size = 4, '
             "value_size = 4, max_entries = 1 } }, with the inner maps' own values; or "
             "`__array(values, struct {...})` in the map's definition",
@@ -295,14 +295,20 @@ def _sizes_not_told(shape: MapShape) -> list[tuple[MapShape, str, str]]:
         return []
     name = shape.name
     cure = f"in its [[object]]: max_entries = {{ {name} = 1024 }}; {_TOLD}"
-    text = f"the map {name} has max_entries 0: its loader sets the size, or nobody did"
+    text = (
+        f"the map {name} has max_entries 0: either its own loader sets the size, or the size is "
+        "missing"
+    )
     found = [(_with(shape, "max_entries", size), text, cure) for size in (1, 4096)]
     if shape.value_size == 0 or shape.key_size == 0:
         full = shape._replace(
             max_entries=1, value_size=shape.value_size or 8, key_size=shape.key_size or 4
         )
         zero = [f for f in ("key_size", "value_size", "max_entries") if not getattr(shape, f)]
-        text = f"the map {name} has {listed(zero)} 0: its loader sets them, or nobody did"
+        text = (
+            f"the map {name} has {listed(zero)} 0: either its own loader sets them, or they are "
+            "missing"
+        )
         cure = f"say all of them in its definition, {_TOLD} (bpf_map__set_value_size() and others)"
         found.append((full, text, cure))
     return found
