@@ -35,6 +35,8 @@ def hostile(text: str) -> Matrix:
         message=text,
         details=f"E {text}",
         output=text,
+        stderr=text,
+        kernel_log=text,
         file=text,
         line=1,
     )

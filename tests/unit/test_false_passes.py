@@ -83,14 +83,14 @@ ONE_LOST = {"test_first": "passed", "test_second": "lost", "test_last": "not run
         (
             """
             key = "0" * 16
-            said = {"duration": 0.0, "file": "", "line": 0}
-            said |= dict.fromkeys(("message", "details", "output"), "")
+            said = {"duration": 0.0, "file": "", "line": 0, "seen": 0}
+            said |= dict.fromkeys(("message", "details", "output", "stderr", "kernel", "phase"), "")
             lines = [{"event": "finish", "status": 0, "key": key}]
             for test in ("test_last", "test_second"):
                 name = {"test": f"test_it.py::{test}", "key": key}
                 lines[:0] = [{"event": "result", "outcome": "passed", **name, **said}]
                 if test == "test_last":
-                    lines[:0] = [{"event": "start", **name}]
+                    lines[:0] = [{"event": "start", **name, "uptime": 1.0, "seen": 0}]
             everywhere(*lines)
             os._exit(0)
             """,

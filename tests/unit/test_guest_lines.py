@@ -33,7 +33,7 @@ SCHEMAS: list[TypeAdapter[Any]] = [suite_events.EVENTS, loader_events.EVENTS]
 
 VALID: list[dict[str, Any]] = [
     {"event": "collected", "tests": ["t.py::a", "t.py::b"], "deselected": []},
-    {"event": "start", "test": "t.py::a"},
+    {"event": "start", "test": "t.py::a", "uptime": 9.5, "seen": 0},
     {
         "event": "result",
         "test": "t.py::a",
@@ -42,6 +42,10 @@ VALID: list[dict[str, Any]] = [
         "message": "",
         "details": "",
         "output": "",
+        "stderr": "",
+        "kernel": "",
+        "seen": 1,
+        "phase": "",
         "file": "t.py",
         "line": 1,
     },
@@ -104,7 +108,9 @@ def refusal(data: bytes, limit: int = 1000) -> str:
         (line({"key": KEY}), "unable to extract tag using discriminator 'event'"),
         (line({"event": "start", "key": KEY}), "start.test: field required"),
         (line({"event": "start", "key": KEY, "test": 5}), "start.test: input should be a valid"),
-        (line({"event": "start", "key": KEY, "test": "a", "x": 1}), "start.x: extra inputs"),
+        (line({**VALID[1], "key": KEY, "x": 1}), "start.x: extra inputs"),
+        (line({**VALID[1], "key": KEY, "seen": -1}), "start.seen: input should be greater"),
+        (line({**VALID[2], "key": KEY, "phase": "boot"}), "result.phase: input should be"),
         (line({"event": "finish", "key": KEY, "status": True}), "finish.status: input should be"),
         (line({"event": "finish", "key": KEY, "status": 1 << 99}), "finish.status: "),
         (line({"event": "finish", "key": KEY, "status": 0.0}), "finish.status: "),
@@ -190,7 +196,7 @@ told = st.one_of(
         lambda tests: {"event": "collected", "tests": tests, "deselected": []},
         st.lists(names, max_size=3) | st.just(list(TESTS)),
     ),
-    st.builds(lambda test: {"event": "start", "test": test}, names),
+    st.builds(lambda test: {**VALID[1], "test": test}, names),
     st.builds(
         lambda test, outcome: {**VALID[2], "test": test, "outcome": outcome},
         names,
@@ -199,7 +205,7 @@ told = st.one_of(
     st.builds(lambda status: {"event": "finish", "status": status}, st.sampled_from((0, 1, 5))),
     *(
         # In the order of a real run, so that not every sequence ends at once.
-        st.just([{"event": "start", "test": test}, {**VALID[2], "test": test}])
+        st.just([{**VALID[1], "test": test}, {**VALID[2], "test": test}])
         for test in TESTS
     ),
 )

@@ -52,6 +52,9 @@ class FakeWork:
     def results(self, reason: str) -> tuple[()]:
         return ()
 
+    def ran_at(self, stamp: str) -> str:
+        return ""
+
 
 class FakeBench:
     cancelled = False

@@ -139,6 +139,14 @@ def test_complaints_with_one_fingerprint_are_one_cause() -> None:
     assert names(of) == [("a", "b")]
 
 
+def test_a_complaint_has_the_test_that_ran_as_its_label_and_in_its_command() -> None:
+    given = {"splats": ("BUG: a",), "fingerprints": ("BUG: a",), "splat_tests": (passed().test,)}
+    of = matrix(kernel("a", passed(), passed("test_y"), status=Status.SPLAT, **given))
+    (cause,) = causes(of)
+    assert cause.labels == ("test_x",)
+    assert command_of(cause, of) == "vmtest run --kernel a --suite s -k test_x"
+
+
 def test_complaints_of_two_functions_are_two_causes() -> None:
     splats, fingerprints = ("BUG: a", "BUG: a"), ("oops in f", "oops in g")
     of = matrix(kernel("a", splats=splats, fingerprints=fingerprints, status=Status.SPLAT))

@@ -45,7 +45,8 @@ def invented(seed: int) -> Matrix:
 
     def test() -> TestResult:
         outcome = dice.choice(list(Outcome))
-        return TestResult(text(), text(), outcome, number(), text(), text(), text(), truth())
+        told = (text(), text(), outcome, number(), text(), text(), text(), truth())
+        return TestResult(*told, text(), 7, text(), text(), text(), text(), number())
 
     def kernel() -> KernelResult:
         return KernelResult(
@@ -69,7 +70,8 @@ def invented(seed: int) -> Matrix:
             exit_status=dice.choice([None, 0, 42]),
             counts=tuple((text(), dice.randrange(9)) for _ in range(dice.randrange(3))),
             fingerprints=texts(),
-            known_splats=(KnownComplaint(text(), text(), text()),) * dice.randrange(3),
+            splat_tests=texts(),
+            known_splats=(KnownComplaint(text(), text(), text(), text()),) * dice.randrange(3),
         )
 
     kernels = tuple(kernel() for _ in range(dice.randrange(4)))

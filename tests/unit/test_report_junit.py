@@ -178,7 +178,7 @@ def test_class_and_name_are_unique_over_all_kernels() -> None:
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("field", ["test", "message", "details", "output"])
+@pytest.mark.parametrize("field", ["test", "message", "details", "output", "stderr", "kernel_log"])
 def test_no_character_that_xml_forbids_is_written(field: str) -> None:
     every = "".join(map(chr, [*range(0x20), 0x7F, 0x9B, 0xD800, 0xDFFF, 0xFFFE, 0xFFFF]))
     result = kernel(of(Outcome.FAILED, **{field: f"test_a.py::test_x[{every}]"}))
@@ -191,6 +191,12 @@ def test_no_character_that_xml_forbids_is_written(field: str) -> None:
 @pytest.mark.parametrize("field", ["kernel", "version", "release", "reason", "note", "directory"])
 def test_what_is_said_of_a_kernel_is_well_formed(field: str) -> None:
     assert parsed(kernel(status=Status.LOST, **{field: "<&\"'\x00\x1b\n]]>"})) is not None
+
+
+def test_standard_error_and_the_kernels_messages_are_apart_from_the_output() -> None:
+    case = only_case(kernel(of(Outcome.PASSED, output="o", stderr="e", kernel_log="[ 1.5] k\n")))
+    texts = {element.tag: element.text for element in case}
+    assert texts == {"system-out": "o", "system-err": "e\nthe kernel's messages:\n[ 1.5] k"}
 
 
 def test_a_very_long_output_keeps_its_end_and_says_so() -> None:

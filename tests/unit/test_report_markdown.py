@@ -170,6 +170,18 @@ def test_a_long_name_loses_its_middle_in_the_table_and_not_below() -> None:
     assert "<code>test_stale_connection_gives_exactly_one_event[ipv6]</code>" in text
 
 
+def test_a_complaint_of_the_kernel_names_the_test_that_ran() -> None:
+    told = replace(
+        recorded().kernels[0],
+        status=Status.SPLAT,
+        splats=("BUG: a",),
+        fingerprints=("a",),
+        splat_tests=("t.py::test_it",),
+    )
+    text = markdown.render(replace(recorded(), kernels=(told,)))
+    assert "The kernel complained while `t.py::test_it` ran:" in text
+
+
 def test_a_complaint_of_the_kernel_has_its_fingerprint() -> None:
     splats = ("WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2",)
     told = replace(recorded().kernels[0], status=Status.SPLAT, splats=splats)

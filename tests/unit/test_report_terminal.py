@@ -104,13 +104,15 @@ def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert terminal.render(recorded(), width=120, color=True) == before
 
 
-@pytest.mark.parametrize("field", ["message", "details", "output"])
+@pytest.mark.parametrize("field", ["message", "details", "output", "stderr", "kernel_log"])
 def test_markup_in_what_a_test_wrote_is_not_interpreted(field: str) -> None:
     drawn = terminal.render(failing(**{field: "[red]x[/red] [link=y]z :bee:"}), color=True)
     assert "[red]x[/red] [link=y]z :bee:" in drawn
 
 
-@pytest.mark.parametrize("field", ["message", "details", "output", "test", "suite"])
+@pytest.mark.parametrize(
+    "field", ["message", "details", "output", "stderr", "kernel_log", "test", "suite"]
+)
 def test_escapes_of_a_guest_never_reach_the_terminal(field: str) -> None:
     drawn = terminal.render(failing(**{field: "a\x1b[2Jb\x1b]0;t\x07c\x07\x9b1m"}))
     assert not set(drawn) & {"\x1b", "\x07", "\x9b"}
@@ -143,6 +145,24 @@ def test_a_failure_names_kernel_test_and_log() -> None:
 def test_a_failure_of_a_command_names_its_log() -> None:
     drawn = terminal.render(replace(failing(), command=("./x",)))
     assert "log of 6.12: runs/1/6.12/command.log" in drawn
+
+
+def test_a_failure_shows_standard_error_and_the_kernels_messages_apart() -> None:
+    drawn = terminal.render(failing(stderr="to stderr", kernel_log="[    1.5] said"))
+    errors, messages = drawn.index("standard error on"), drawn.index("the kernel's messages on")
+    assert errors < drawn.index("to stderr") < messages < drawn.index("[    1.5] said")
+
+
+def test_a_complaint_names_the_test_during_which_it_came() -> None:
+    of = replace(
+        recorded().kernels[0],
+        status=Status.SPLAT,
+        splats=("BUG: a",),
+        fingerprints=("a",),
+        splat_tests=("t.py::test_it",),
+    )
+    drawn = terminal.render(replace(recorded(), kernels=(of,)))
+    assert "the kernel complained while t.py::test_it ran:" in drawn
 
 
 def test_a_failure_shows_assertion_and_output() -> None:

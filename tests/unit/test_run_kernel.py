@@ -136,6 +136,13 @@ def test_each_fault_at_each_stage_is_blamed_on_who_did_it(
     assert reason in result.reason
 
 
+def test_a_complaint_names_the_test_during_which_it_came(world: World, tmp_path: Path) -> None:
+    world.at["k", "run"] = complains
+    result = run_kernel(job_of(tmp_path))
+    assert result.splat_tests == ("t.py::b",)
+    assert result.reason.endswith('"; while t.py::b ran')
+
+
 def knows(folder: Path, pattern: str, until: date | None = None) -> Job:
     entry = KnownSplat(pattern, "issue 8", until=until)
     return replace(job_of(folder), known_splats=KnownSplats((entry,), date(2026, 11, 29)))
@@ -150,7 +157,8 @@ def test_a_known_complaint_is_noted_and_does_not_count(
     assert (result.status, result.splats) == (Status.PASSED, ())
     assert '1 known complaint(s) of the kernel (issue 8), the first: "WARNING' in result.note
     (known,) = result.known_splats
-    assert (known.fingerprint, known.reason) == ("WARNING in sock_it", "issue 8")
+    told = (known.fingerprint, known.reason, known.test)
+    assert told == ("WARNING in sock_it", "issue 8", "t.py::b")
 
 
 def test_another_complaint_beside_a_known_one_counts(world: World, tmp_path: Path) -> None:

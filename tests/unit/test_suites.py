@@ -8,7 +8,7 @@ import sys
 import tarfile
 import time
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,9 @@ from vmtest.suites.payload import Payload, pack_suites, suites_root
 from vmtest.suites.process import pytest_argv
 
 MIXED = """
+    import logging
+    import sys
+
     import pytest
 
     def test_passes():
@@ -34,6 +37,8 @@ MIXED = """
 
     def test_fails():
         print("said before")
+        print("complained", file=sys.stderr)
+        logging.warning("logged")
         assert 1 + 1 == 3, "arithmetic"
 
     @pytest.fixture
@@ -93,6 +98,35 @@ def test_a_failure_brings_its_assertion_and_its_output(mixed: Watched) -> None:
     assert "arithmetic" in failed.message
     assert "assert 1 + 1 == 3" in failed.details
     assert "said before" in failed.output
+
+
+def test_standard_output_is_told_apart_from_standard_error_and_the_log(mixed: Watched) -> None:
+    (failed,) = (result for result in mixed.run.done if result.outcome is Outcome.FAILED)
+    assert failed.output == "said before\n"
+    assert "complained" in failed.stderr
+    assert "logged" in failed.stderr
+
+
+def test_a_result_says_in_which_phase_it_came_about(mixed: Watched) -> None:
+    phases = {result.test.split("::")[1]: result.phase for result in mixed.run.done}
+    assert phases == {
+        "test_passes": "",
+        "test_fails": "call",
+        "test_errs": "setup",
+        "test_skips": "call",
+        "test_not_applicable": "call",
+        "test_xfails": "call",
+        "test_xpasses": "call",
+        "test_teardown": "teardown",
+    }
+
+
+def test_a_result_says_when_its_test_started(mixed: Watched) -> None:
+    started = [datetime.fromisoformat(result.started) for result in mixed.run.done]
+    uptimes = [result.uptime for result in mixed.run.done]
+    assert started == sorted(started)
+    assert uptimes == sorted(uptimes)
+    assert uptimes[0] > 0
 
 
 def test_a_skip_brings_its_reason(mixed: Watched) -> None:

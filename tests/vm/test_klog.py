@@ -99,6 +99,19 @@ def test_a_test_that_quiets_the_console_and_clears_the_log_hides_nothing(
     assert "proc_register+0x" in log
 
 
+def test_a_complaint_names_the_test_during_which_it_came(project: Callable[..., Path]) -> None:
+    others = "\ndef test_{0}():\n    pass\n"
+    suite = f"{SUITE}{others.format('a')}\ndef test_b():\n    complain()\n{others.format('c')}"
+    folder = project(suite)
+    said = in_guest("run", cwd=folder)
+    assert '"; while test_own.py::test_b ran' in said.out
+    kernel = kernel_of(folder)
+    assert kernel["splat_tests"] == ["test_own.py::test_b"]
+    logs = {test["test"].split("::")[1]: test["kernel_log"] for test in kernel["tests"]}
+    assert "proc_register+0x" in logs.pop("test_b")
+    assert logs == {"test_a": "", "test_c": ""}
+
+
 def test_a_complaint_on_console_and_in_the_log_counts_once(project: Callable[..., Path]) -> None:
     folder = project(f"{SUITE}\ndef test_a():\n    complain()\n")
     assert in_guest("run", cwd=folder).status == 1

@@ -66,7 +66,7 @@ def of_tests(result: KernelResult, ended: str = "") -> Ways:
     ``ended`` is how a command ended (``exit status 3``), which is all that counts of its last line.
     """
     own = (result.release, result.version)
-    beside = tuple(fingerprint for _, fingerprint in result.complaints)
+    beside = tuple(complaint.fingerprint for complaint in result.complaints)
     way = [_of_test(test, own, ended) for test in result.tests if test.outcome in _FAILED]
     if result.status is Status.PANICKED:
         way.append(_of_panic(result.reason, beside, own))
@@ -83,7 +83,7 @@ def of_tests(result: KernelResult, ended: str = "") -> Ways:
 def of_load(result: KernelResult, load: LoadResult) -> Ways:
     """How ``load`` failed: by which reason code, and what was refused."""
     own = (result.release, result.version)
-    beside = tuple(fingerprint for _, fingerprint in result.complaints)
+    beside = tuple(complaint.fingerprint for complaint in result.complaints)
     if load.verdict is Load.KERNEL_CRASHED:
         way = _of_panic(f"{load.line} {result.reason}", beside, own)
     elif load.reason is not None and load.reason.code != UNKNOWN:

@@ -93,9 +93,9 @@ def _splat_row(
     seen = {}
     for kernel in matrix.kernels if matrix else ():
         if kernel.version and entry.concerns(KernelVersion.parse(kernel.version)):
-            known = [(one.text, one.fingerprint) for one in kernel.known_splats]
-            matched = [entry.matches(*one) for one in (*known, *kernel.complaints)]
-            seen[kernel.kernel] = {"seen": sum(matched)}
+            known = [entry.matches(one.text, one.fingerprint) for one in kernel.known_splats]
+            counting = [entry.matches(one.text, one.fingerprint) for one in kernel.complaints]
+            seen[kernel.kernel] = {"seen": sum(known) + sum(counting)}
     return {"pattern": entry.pattern, **_said(entry, settings, matrix, today), "seen": seen}
 
 

@@ -123,6 +123,11 @@ class CommandWork:
         """All tests; what ran when the VM or the command died is lost with ``reason``."""
         return self.process.end(reason, lost=True)
 
+    def ran_at(self, stamp: str) -> str:
+        """Nothing: a command's tests do not tell the kernel's time."""
+        del stamp
+        return ""
+
 
 def _why(run: CommandRun) -> str:
     return f"{run.ending}; {run.help}" if run.help else run.ending

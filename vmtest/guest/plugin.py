@@ -12,13 +12,15 @@ is ended before it reports anything, and before it cleans up what is its parent'
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import pytest
 
+from vmtest.guest.kernel_messages import KernelMessages
 from vmtest.guest.wire import Wire
 
 OUTPUT_LIMIT = 64 * 1024
@@ -48,18 +50,35 @@ Place = tuple[str, int]
 _IN_TEXT = re.compile(r'^(?:E?\s*File "(.+?)", line |(\S[^:\n]*):)(\d+)\b', re.MULTILINE)
 
 
+class _End(NamedTuple):
+    """What became of a test, in which phase, and what it and the kernel wrote meanwhile."""
+
+    outcome: str
+    message: str
+    details: str = ""
+    place: Place = ("", 0)
+    phase: str = ""
+    duration: float = 0.0
+    output: str = ""
+    stderr: str = ""
+    kernel: str = ""
+
+
 class HostReporter:
     """Pytest hooks that turn reports into events.
 
     ``collected`` has the ids in running order and the files of those that an option
     or a plugin left out, ``start`` is answered by the host, ``result`` has test,
-    outcome, duration (s), message, details, output, file and line (where it failed, in a file of
-    the suites, else where it is defined).  The tests in
-    ``done`` ran in an earlier guest, each as often as it is listed, and are left out.
+    outcome, duration (s), message, details, what it wrote, file and line (where it failed, in a
+    file of the suites, else where it is defined), the phase in which it failed or skipped, and
+    the kernel's messages meanwhile.  Both say the kernel's time of the last message before them
+    (``seen``).  The tests in ``done`` ran in an earlier guest, each as often as it is listed, and
+    are left out.
     """
 
     def __init__(self, wire: Wire, done: Sequence[str] = ()) -> None:
         self.wire = wire
+        self._kernel = KernelMessages()
         self._done = Counter(done)
         self._reports: list[pytest.TestReport] = []
         self._deselected: dict[str, None] = {}
@@ -79,12 +98,13 @@ class HostReporter:
             found = _IN_TEXT.findall(details)
             entries = [(Path(file or other), int(line)) for file, other, line in found]
             place = _last_below(self._root, entries) or (report.nodeid.split("::", 1)[0], 0)
-            self._result(report.nodeid, "error", 0.0, _last_line(details), details, "", place)
+            end = _End("error", _last_line(details), details, place=place, phase="collect")
+            self._result(report.nodeid, end)
         elif report.skipped:
             message = _message(report)
             outcome = "not applicable" if NOT_APPLICABLE in message else "skipped"
             place = (report.nodeid.split("::", 1)[0], 0)
-            self._result(report.nodeid, outcome, 0.0, message, "", "", place)
+            self._result(report.nodeid, _End(outcome, message, place=place, phase="collect"))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(
@@ -114,7 +134,9 @@ class HostReporter:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
         """Nothing of a test runs before the host knows that it starts."""
-        self.wire.send("start", test=item.nodeid)
+        self._kernel.new()
+        uptime = round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)
+        self.wire.send("start", test=item.nodeid, uptime=uptime, seen=self._kernel.seen)
         self.wire.wait()
         self._reports = []
         self._raised = ("", 0)
@@ -137,36 +159,35 @@ class HostReporter:
         if report.when != "teardown":
             return
         outcome, telling = _judge(self._reports)
-        self._result(
-            report.nodeid,
+        quiet = outcome == "passed"
+        end = _End(
             outcome,
-            sum(part.duration for part in self._reports),
             _told(outcome, telling),
             telling.longreprtext if outcome in ("failed", "error", "xpassed") else "",
-            "\n".join(text for _, text in telling.sections) if outcome != "passed" else "",
             self._raised if self._raised[1] else _defined(report),
+            "" if quiet else telling.when or "",
+            sum(part.duration for part in self._reports),
+            "" if quiet else _written(telling, "Captured stdout"),
+            "" if quiet else _written(telling, "Captured stderr", "Captured log"),
+            self._kernel.new(),
         )
+        self._result(report.nodeid, end)
 
-    def _result(
-        self,
-        test: str,
-        outcome: str,
-        duration: float,
-        message: str,
-        details: str,
-        output: str,
-        place: Place,
-    ) -> None:
+    def _result(self, test: str, end: _End) -> None:
         self.wire.send(
             "result",
             test=test,
-            outcome=outcome,
-            duration=max(0.0, round(duration, 4)),
-            message=message[:1000],
-            details=_end(details),
-            output=_end(output),
-            file=place[0],
-            line=place[1],
+            outcome=end.outcome,
+            duration=max(0.0, round(end.duration, 4)),
+            message=end.message[:1000],
+            details=_end(end.details),
+            output=_end(end.output),
+            stderr=_end(end.stderr),
+            kernel=end.kernel,
+            seen=self._kernel.seen,
+            phase=end.phase,
+            file=end.place[0],
+            line=end.place[1],
         )
 
     @pytest.hookimpl(tryfirst=True)
@@ -181,6 +202,11 @@ class HostReporter:
             self.wire.leave(0, "pytest went on")
         failure = f": {_message(report)}" if report.failed else ""
         self.wire.leave(int(report.failed), f"{report.nodeid} came to its end{failure}")
+
+
+def _written(report: pytest.TestReport, *titles: str) -> str:
+    """What is in the sections of ``report`` whose titles begin so."""
+    return "\n".join(text for title, text in report.sections if title.startswith(titles))
 
 
 def _last_below(root: Path, entries: Iterable[tuple[Path, int]]) -> Place | None:

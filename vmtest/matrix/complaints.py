@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from vmtest.model.project import KnownSplat
-from vmtest.model.results import KnownComplaint
+from vmtest.model.results import Complaint, KnownComplaint
 from vmtest.model.splats import continues
 from vmtest.model.text import one_line
 from vmtest.model.versions import KernelVersion
@@ -49,9 +49,21 @@ class Complaints:
         return tuple(finding.fingerprint for finding in self.counting)
 
     @property
+    def tests(self) -> tuple[str, ...]:
+        """The test during which each that counts came, in the same order."""
+        return tuple(finding.test for finding in self.counting)
+
+    @property
     def reason(self) -> str:
         """Why the kernel is SPLAT; there is one that counts."""
-        return f'the kernel complained: "{self.counting[0].text}"{self.expired}'
+        first = self.counting[0]
+        return complained(Complaint(first.text, first.fingerprint, first.test), self.expired)
+
+
+def complained(first: Complaint, expired: str = "") -> str:
+    """Why a kernel is SPLAT whose first complaint is this."""
+    meanwhile = f";{first.meanwhile}" if first.test else ""
+    return f'the kernel complained: "{first.text}"{meanwhile}{expired}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,7 @@ class KnownSplats:
             reason = valid[0].reason if valid else reason if goes_on else ""
             before = text
             if reason:
-                known.append(KnownComplaint(text, fingerprint, reason))
+                known.append(KnownComplaint(text, fingerprint, reason, finding.test))
                 continue
             if entries and not counting:
                 expired = f" (known splat, expired {entries[0].until}: {entries[0].reason})"

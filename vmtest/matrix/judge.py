@@ -6,7 +6,7 @@ Shared by the tasks that have one process run in one guest.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -50,6 +50,9 @@ class Running(Protocol):
     def results(self, reason: str) -> tuple[TestResult, ...]:
         """All tests; ``reason`` is why one that still ran was lost."""
 
+    def ran_at(self, stamp: str) -> str:
+        """The test that ran at this time of the kernel's, "" where none did or it is not known."""
+
 
 def watch(bench: Bench, guest: Guest, result: KernelResult, work: Running) -> KernelResult:
     """Have ``work`` done in ``guest``, and judge; returns ``result`` completed.
@@ -86,7 +89,7 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Running) -> Ke
     if machine.console.panic and status is not Status.PANICKED:
         status, reason = Status.PANICKED, machine.cause_of_death()
     boot, _ = guest.complaints
-    complaints = complaints_since(guest, bench.job.known_splats)
+    complaints = complaints_since(guest, bench.job.known_splats, work.ran_at)
     if status is Status.PASSED and complaints.counting:
         status, reason = Status.SPLAT, complaints.reason
     return replace(
@@ -96,6 +99,7 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Running) -> Ke
         tests=_reached(work.results(reason), status),
         splats=complaints.texts,
         fingerprints=complaints.fingerprints,
+        splat_tests=complaints.tests,
         known_splats=complaints.known,
         note="; ".join(filter(None, (result.note, *_notes(guest, boot, complaints)))),
         console_tail=() if status in (Status.PASSED, Status.FAILED) else machine.console.tail,
@@ -179,13 +183,16 @@ def _of_the_boot(complaints: Sequence[Finding]) -> str:
     return f'{len(complaints)} complaint(s) of the kernel while booting, the first: "{first}"'
 
 
-def complaints_since(guest: Guest, known: KnownSplats) -> Complaints:
-    """What the kernel complained of since it was up.
+def complaints_since(
+    guest: Guest, known: KnownSplats, ran_at: Callable[[str], str] = lambda stamp: ""
+) -> Complaints:
+    """What the kernel complained of since it was up, with the test that ``ran_at`` its time.
 
     A mark that it left (/proc/sys/kernel/tainted) counts as a complaint whose message nobody read.
     Known complaints explain it only where every record was read: another may be among the others.
     """
-    found = known.sort(guest.complaints[1])
+    since = guest.complaints[1]
+    found = known.sort([replace(finding, test=ran_at(finding.stamp)) for finding in since])
     reader = guest.reader
     if found.counting or not reader.unseen or (found.any and not reader.overwritten):
         return found

@@ -67,9 +67,13 @@ class TestResult:
     """One test on one kernel.
 
     ``test`` is pytest's node id, ``duration`` seconds in the guest, ``message``
-    one line, ``details`` the assertion with its context, ``output`` what the
-    test wrote.  ``file``, relative to the folder of kernels.toml, and ``line``, from 1, are where
-    it went wrong, else where it is defined ("" and 0 where that is not known).
+    one line, ``details`` the assertion with its context, ``output`` and ``stderr`` what the
+    test wrote (``stderr`` also what it logged), ``kernel_log`` what the kernel said meanwhile.
+    ``file``, relative to the folder of kernels.toml, and ``line``, from 1, are where
+    it went wrong, else where it is defined ("" and 0 where that is not known).  ``phase`` is that
+    in which it failed or skipped: collect, setup, call, teardown ("" for one that passed).
+    ``started`` is UTC, ISO 8601, and ``uptime`` the seconds since the guest's kernel began, both
+    when the test started.
     """
 
     __test__: ClassVar[bool] = False  # pytest would collect it by its name
@@ -84,15 +88,38 @@ class TestResult:
     flaky: bool = False
     file: str = ""
     line: int = 0
+    stderr: str = ""
+    kernel_log: str = ""
+    phase: str = ""
+    started: str = ""
+    uptime: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """A complaint of the kernel that counts; ``test`` ran when it came ("" where none did)."""
+
+    text: str
+    fingerprint: str
+    test: str = ""
+
+    @property
+    def meanwhile(self) -> str:
+        """`` while TEST ran``, "" where that is not known."""
+        return f" while {self.test} ran" if self.test else ""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownComplaint:
-    """A complaint of the kernel that does not count; ``reason`` is its entry's in kernels.toml."""
+    """A complaint of the kernel that does not count; ``reason`` is its entry's in kernels.toml.
+
+    ``test`` ran when it came ("" where none did).
+    """
 
     text: str
     fingerprint: str
     reason: str
+    test: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +137,8 @@ class KernelResult:
     that was not seen; ``start`` is warm when its guests were restored from a snapshot, cold when
     they booted, cold+warm when some did, "" where none came up; ``counts`` are the things for which
     ``vmtest verify`` failed it, each with its number: ``reason`` begins with them;
-    ``fingerprints`` has that of each of ``splats``, in their order; ``known_splats`` are the
-    complaints that do not count;
+    ``fingerprints`` has that of each of ``splats``, in their order, and ``splat_tests`` the test
+    that ran when it came ("" where none did); ``known_splats`` are those that do not count;
     ``console_log`` is the file in ``directory`` that ``console_tail`` is the end of.
     """
 
@@ -143,14 +170,16 @@ class KernelResult:
     libbpf: str = ""
     counts: tuple[tuple[str, int], ...] = ()
     fingerprints: tuple[str, ...] = ()
+    splat_tests: tuple[str, ...] = ()
     known_splats: tuple[KnownComplaint, ...] = ()
 
     @property
-    def complaints(self) -> tuple[tuple[str, str], ...]:
-        """Text and fingerprint of each complaint that counts, also in a file of an older vmtest."""
-        if len(self.fingerprints) == len(self.splats):
-            return tuple(zip(self.splats, self.fingerprints, strict=True))
-        return tuple((text, fingerprint(text)) for text in self.splats)
+    def complaints(self) -> tuple[Complaint, ...]:
+        """Each complaint that counts, also in a file of an older vmtest."""
+        known = len(self.fingerprints) == len(self.splats)
+        prints = self.fingerprints if known else tuple(map(fingerprint, self.splats))
+        of = self.splat_tests if len(self.splat_tests) == len(self.splats) else ("",) * len(prints)
+        return tuple(map(Complaint, self.splats, prints, of))
 
     @property
     def came_to_something(self) -> bool:
@@ -179,8 +208,9 @@ def with_complaints(result: KernelResult, of: Iterable[KernelResult]) -> KernelR
     complaints = [complaint for one in each for complaint in one.complaints]
     return replace(
         result,
-        splats=tuple(text for text, _ in complaints),
-        fingerprints=tuple(found for _, found in complaints),
+        splats=tuple(one.text for one in complaints),
+        fingerprints=tuple(one.fingerprint for one in complaints),
+        splat_tests=tuple(one.test for one in complaints),
         known_splats=tuple(known for one in each for known in one.known_splats),
     )
 

@@ -10,6 +10,7 @@ import pytest
 
 from vmtest.model.results import Outcome, TestResult
 from vmtest.plugin.items import KernelItem
+from vmtest.report.written import written
 
 _When = Literal["setup", "call", "teardown"]
 _Outcome = Literal["passed", "failed", "skipped"]
@@ -121,7 +122,7 @@ def _report(
     result: TestResult | None = None,
     **more: Any,
 ) -> pytest.TestReport:
-    output = result.output if result is not None else ""
+    parts = written(result) if result is not None else ()
     return pytest.TestReport(
         item.nodeid,
         item.location,
@@ -129,7 +130,7 @@ def _report(
         outcome,
         said,  # type: ignore[arg-type]  # it asks for no more than Failure has
         when,
-        sections=[(f"Captured output in {item.kernel}", output)] if output else [],
+        sections=[(f"Captured {title} in {item.kernel}", text) for title, text in parts],
         duration=result.duration if result is not None else 0.0,
         **more,
     )

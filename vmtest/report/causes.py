@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -94,9 +94,9 @@ def causes(matrix: Matrix) -> tuple[Cause, ...]:
     then tests, then loads, as they ran.
     """
     groups: dict[_Key, _Group] = {}
-    for kernel in matrix.kernels:
-        _of_the_kernel(groups, kernel)
     labels = labels_of(matrix)
+    for kernel in matrix.kernels:
+        _of_the_kernel(groups, kernel, labels)
     for kernel in matrix.kernels:
         own = _own_words(kernel)
         for test in kernel.tests:
@@ -165,7 +165,7 @@ def command_of(cause: Cause, matrix: Matrix) -> str:
     if cause.loads or (not cause.tests and any(k.loads for k in matrix.kernels)):
         return _verify_again(cause, matrix)
     words = ["vmtest", "run", *_option("--kernel", kernel.kernel)]
-    tests = [test for _, test in cause.tests] or _lost(kernel)
+    tests = [test for _, test in cause.tests] or _during(cause, kernel) or _lost(kernel)
     suites = unique(test.suite for test in tests)
     for suite in suites:
         words += _option("--suite", suite)
@@ -205,6 +205,16 @@ def _names(tests: Sequence[TestResult]) -> list[str]:
     return []
 
 
+def _during(cause: Cause, kernel: KernelResult) -> list[TestResult]:
+    """The tests that ran while ``kernel`` complained so."""
+    of = {c.test for c in kernel.complaints if _first_line(c.text) == cause.message}
+    return [test for test in kernel.tests if test.test in of]
+
+
+def _first_line(text: str) -> str:
+    return one_line(text.partition("\n")[0], 1000)
+
+
 def _lost(kernel: KernelResult) -> list[TestResult]:
     return [test for test in kernel.tests if test.outcome is Outcome.LOST]
 
@@ -218,12 +228,17 @@ def _plain(word: str) -> bool:
     return bool(word) and printable(word) == word and "\n" not in word and word[0] != "-"
 
 
-def _of_the_kernel(groups: dict[_Key, _Group], kernel: KernelResult) -> None:
+def _of_the_kernel(
+    groups: dict[_Key, _Group], kernel: KernelResult, labels: Mapping[tuple[str, str], str]
+) -> None:
     """What a kernel as a whole has to say: its complaints, and its reason."""
     mark = Line("SPLAT", tone_of(Status.SPLAT))
-    for text, fingerprint in kernel.complaints:
-        group = _Group(mark, one_line(text.partition("\n")[0], 1000), "")
-        _into(groups, ("kernel", mark.text, fingerprint), group, kernel)
+    names = {test.test: labels[test.suite, test.test] for test in kernel.tests}
+    for complaint in kernel.complaints:
+        group = _Group(mark, _first_line(complaint.text), "")
+        group = _into(groups, ("kernel", mark.text, complaint.fingerprint), group, kernel)
+        if complaint.test:
+            group.labels[names.get(complaint.test) or printable(complaint.test)] = None
     told = kernel.status is Status.SPLAT and kernel.splats
     if kernel.status not in (*WELL, Status.FAILED) and not told:
         _add_kernel(groups, kernel, kernel.reason or kernel.status.value)

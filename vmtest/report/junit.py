@@ -14,6 +14,7 @@ from vmtest.model.loads import LoadResult, Verdict
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.model.text import one_line, printable
 from vmtest.report.table import WELL, split_node_id
+from vmtest.report.written import KERNEL
 
 _LONGEST = 100_000  # characters of one text; readers refuse files of some tens of megabytes
 _SKIPPED = {
@@ -118,7 +119,9 @@ def _kernel_case(kernel: KernelResult) -> ET.Element | None:
     problem = ET.SubElement(case, "failure" if blamed else "error")
     problem.set("type", kernel.status.value)
     problem.set("message", one_line(kernel.reason or kernel.status.value, 500))
-    splats = (f"{text}\n(fingerprint: {of})" for text, of in kernel.complaints)
+    splats = (
+        f"{one.text}\n(fingerprint: {one.fingerprint}){one.meanwhile}" for one in kernel.complaints
+    )
     problem.text = _bounded("\n".join((kernel.reason, *splats)))
     if kernel.console_tail:
         ET.SubElement(case, "system-out").text = _bounded("\n".join(kernel.console_tail))
@@ -152,6 +155,11 @@ def _case(kernel: KernelResult, test: TestResult) -> ET.Element:
         problem.text = _bounded(test.details or test.message or _why(kernel, test))
     if test.output:
         ET.SubElement(case, "system-out").text = _bounded(test.output)
+    beside = [test.stderr] if test.stderr else []
+    if test.kernel_log:
+        beside += [f"{KERNEL}:", test.kernel_log]
+    if beside:
+        ET.SubElement(case, "system-err").text = _bounded("\n".join(beside))
     return case
 
 

@@ -19,6 +19,7 @@ from vmtest.report import table as tables
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Failure, Table, Tone
 from vmtest.report.text import counted, last_lines, shortened
+from vmtest.report.written import written
 
 LIMIT = 1_000_000
 """Bytes of UTF-8 at most; GitHub takes 1 MiB (1,048,576)."""
@@ -179,13 +180,14 @@ def _kernel(kernel: KernelResult) -> str:
         parts.append(f"\n{code(kernel.reason, 2000)}\n")
     if kernel.note:
         parts.append(f"\nNote: {code(kernel.note, 2000)}\n")
-    for splat, fingerprint in kernel.complaints[:_SPLATS]:
-        lines = printable(splat).strip("\n").split("\n")
+    for complaint in kernel.complaints[:_SPLATS]:
+        lines = printable(complaint.text).strip("\n").split("\n")
         left_out = max(0, len(lines) - _SPLAT_LINES)
         more = [f"... {counted(left_out, 'more line')}"] if left_out else []
         shown = [line[:500] for line in lines[:_SPLAT_LINES]]
-        parts.append(f"\nThe kernel complained:\n{_fence([*shown, *more])}")
-        parts.append(f"\nIts fingerprint: {code(fingerprint, 300)}\n")
+        while_it_ran = f" while {code(complaint.test, 1000)} ran" if complaint.test else ""
+        parts.append(f"\nThe kernel complained{while_it_ran}:\n{_fence([*shown, *more])}")
+        parts.append(f"\nIts fingerprint: {code(complaint.fingerprint, 300)}\n")
     if len(kernel.splats) > _SPLATS:
         parts.append(f"\n... and {counted(len(kernel.splats) - _SPLATS, 'more complaint')}\n")
     if kernel.console_tail and kernel.status not in tables.WELL:
@@ -207,10 +209,11 @@ def _failure(failure: Failure, log: str, open_it: bool) -> str:
     lines, left_out = last_lines(result.details or result.message, _DETAILS)
     if lines:
         parts.append(_fence(_after(left_out, lines)))
-    lines, left_out = last_lines(result.output, _OUTPUT)
-    if lines:
-        where = escaped(printable(failure.kernels[0].kernel))
-        parts.append(f"\nOutput on {where}:\n{_fence(_after(left_out, lines))}")
+    where = escaped(printable(failure.kernels[0].kernel))
+    for title, text in written(result):
+        lines, left_out = last_lines(text, _OUTPUT)
+        head = f"{title[0].upper()}{title[1:]} on {where}"
+        parts.append(f"\n{head}:\n{_fence(_after(left_out, lines))}")
     parts += [_log(kernel, log) for kernel in failure.kernels]
     return "".join([*parts, "\n</details>\n"])
 

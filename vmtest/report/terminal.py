@@ -28,6 +28,7 @@ from vmtest.report.causes import Cause, causes, command_of
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Line, Table, Tone
 from vmtest.report.text import counted, last_lines, shortened, wrapped
+from vmtest.report.written import written
 
 STYLE = {
     Tone.GOOD: "green",
@@ -345,9 +346,9 @@ def _failure(cause: Cause, log: str, room: _Room, where: Where) -> Iterable[Rend
     yield from _quoted(lines, left_out)
     if result.details and result.message and one_line(result.message) not in _joined(lines):
         yield from _quoted(last_lines(result.message, 3)[0], 0)
-    if result.output.strip():
-        yield Text(f"  output on {printable(kernel.kernel)}:", STYLE[Tone.QUIET])
-        yield from _quoted(*last_lines(result.output, room.output))
+    for title, text in written(result):
+        yield Text(f"  {title} on {printable(kernel.kernel)}:", STYLE[Tone.QUIET])
+        yield from _quoted(*last_lines(text, room.output))
     yield from _log(kernel, log, where)
     yield Text()
 
@@ -434,14 +435,16 @@ def _kernel(kernel: KernelResult, where: Where) -> Iterable[RenderableType]:
             yield Text(f"  lost: {one_line(test.test, 1000)}", STYLE[Tone.BAD])
     if kernel.note:
         yield Text(f"  note: {one_line(kernel.note, 1000)}")
-    for splat, fingerprint in kernel.complaints[:_SPLATS]:
-        yield Text("  the kernel complained:", STYLE[Tone.WARN])
-        lines = printable(splat).strip("\n").split("\n")
+    for complaint in kernel.complaints[:_SPLATS]:
+        meanwhile = one_line(complaint.meanwhile, 1000)
+        yield Text(f"  the kernel complained{meanwhile and ' '}{meanwhile}:", STYLE[Tone.WARN])
+        lines = printable(complaint.text).strip("\n").split("\n")
         yield from _quoted([line[:500] for line in lines[:_SPLAT_LINES]], 0)
         if len(lines) > _SPLAT_LINES:
             more = counted(len(lines) - _SPLAT_LINES, "more line")
             yield Text(f"      ... {more}", STYLE[Tone.QUIET])
-        yield Text(f"  its fingerprint: {one_line(fingerprint, 300)}", STYLE[Tone.QUIET])
+        print_of = one_line(complaint.fingerprint, 300)
+        yield Text(f"  its fingerprint: {print_of}", STYLE[Tone.QUIET])
     if len(kernel.splats) > _SPLATS:
         more = counted(len(kernel.splats) - _SPLATS, "more complaint")
         yield Text(f"  {more} of the kernel", STYLE[Tone.WARN])

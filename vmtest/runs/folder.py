@@ -80,9 +80,9 @@ def utc_today() -> date:
     return datetime.now(UTC).date()
 
 
-def utc_now() -> str:
-    """The time, UTC, ISO 8601 to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def utc_now(precision: str = "seconds") -> str:
+    """The time, UTC, ISO 8601, to the second or to ``milliseconds``."""
+    return datetime.now(UTC).isoformat(timespec=precision)
 
 
 def create(project: Path) -> RunFolder:

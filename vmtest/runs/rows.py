@@ -36,8 +36,13 @@ def write_result(file: IO[bytes], result: TestResult) -> None:
         "message": result.message,
         "details": result.details,
         "output": result.output,
+        "stderr": result.stderr,
+        "kernel_log": result.kernel_log,
         "file": result.file,
         "line": result.line,
+        "phase": result.phase,
+        "started": result.started,
+        "uptime": result.uptime,
     }
     # A lone surrogate is not a character, and not every reader of JSON takes it.
     append(file, json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, TypeAdapter
 from vmtest.matrix.wire import Event, Hello, Text
 from vmtest.model.results import Outcome, TestResult
 from vmtest.suites.payload import Payload
+from vmtest.vm.klog import as_dmesg
 
 LONGEST_LINE = 64 << 20
 """Bytes: the list of a hundred thousand tests has some 10 MB."""
@@ -17,6 +18,8 @@ OF_MODULES = (Outcome.ERROR, Outcome.SKIPPED, Outcome.NOT_APPLICABLE)
 """What can become of a module while it is read: then it has a result, and no test of it has."""
 
 _LONGEST_TEST = 1e9  # seconds
+
+Microseconds = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 def _told_by_pytest(outcome: Outcome) -> Outcome:
@@ -39,6 +42,8 @@ class Start(Event):
 
     event: Literal["start"]
     test: str
+    uptime: float = Field(ge=0.0, le=_LONGEST_TEST)
+    seen: Microseconds
 
 
 class Result(Event):
@@ -51,10 +56,14 @@ class Result(Event):
     message: Text
     details: Text
     output: Text
+    stderr: Text
+    kernel: Text
+    seen: Microseconds
+    phase: Literal["", "collect", "setup", "call", "teardown"]
     file: Text
     line: int = Field(ge=0, lt=1 << 31)
 
-    def result(self, payload: Payload) -> TestResult:
+    def result(self, payload: Payload, started: str = "", uptime: float = 0.0) -> TestResult:
         """The value for the reports, with places in the project of ``payload``."""
         file = payload.place_of(self.file)
         return TestResult(
@@ -65,6 +74,11 @@ class Result(Event):
             message=self.message,
             details=payload.in_project(self.details),
             output=self.output,
+            stderr=self.stderr,
+            kernel_log=as_dmesg(self.kernel),
+            phase=self.phase,
+            started=started,
+            uptime=uptime,
             file=file,
             line=self.line if file else 0,
         )

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +27,8 @@ from vmtest.matrix.payload import (
 )
 from vmtest.matrix.wire import Hello, Lines
 from vmtest.model.kernels import Limits
-from vmtest.model.results import TestResult
+from vmtest.model.results import Outcome, TestResult
+from vmtest.runs.folder import utc_now
 from vmtest.runs.rows import unfinished, write_result
 from vmtest.suites.events import (
     EVENTS,
@@ -39,6 +40,7 @@ from vmtest.suites.events import (
     Start,
 )
 from vmtest.suites.payload import Payload
+from vmtest.suites.spans import Spans
 from vmtest.vm.session import Check, Session, Stream
 
 DONE = f"{GUEST_ROOT}/done.json"
@@ -100,7 +102,8 @@ class Run:
     ``exit_status`` pytest's own (None while it has not ended by itself),
     ``process_status`` its process's (-1 when a signal ended it, None while it has not ended),
     ``deselected`` the files of tests that an option or a plugin left out, ``begun`` whether it
-    had come so far as to read a suite, ``bad_line`` why what it said was believed no longer ("").
+    had come so far as to read a suite, ``bad_line`` why what it said was believed no longer (""),
+    ``spans`` which test ran when.
     What is in ``before`` came of an earlier guest: it is none of the results here.  The tests
     ``later`` are for later guests.
     """
@@ -125,8 +128,10 @@ class Run:
         self.payload = payload
         self._sink = sink
         self._lines = Lines(LONGEST_LINE)
+        self.spans = Spans()
         self._pid = 0
         self._collected = False
+        self._begun = ("", 0.0)  # when the running test began: UTC, and the guest's uptime
         # How often each collected test is still to come: a plugin may have one run twice.
         self._left: Counter[str] = Counter()
 
@@ -181,7 +186,7 @@ class Run:
                 case Collected():
                     self._list(event)
                 case Start():
-                    self._start(event.test)
+                    self._start(event)
                     stream.send(b"+")
                 case Result():
                     self._record(event)
@@ -199,13 +204,16 @@ class Run:
         write_file(self._sink.listing, json.dumps(listed))
         self._sink.collected(tests)
 
-    def _start(self, test: str) -> None:
+    def _start(self, event: Start) -> None:
+        test = event.test
         if self.running is not None:
             raise self._lines.bad(test, f"starts a test while {self.running} runs")
         if self._left[test] <= 0:
             raise self._lines.bad(test, "starts a test that was not collected, or once more")
         self._left[test] -= 1
         self.running = test
+        self.spans.begin(test, event.seen)
+        self._begun = utc_now("milliseconds"), event.uptime
         self._sink.started(test)
 
     def _record(self, event: Result) -> None:
@@ -215,8 +223,11 @@ class Run:
             raise self._lines.bad(event.test, "is the result of a test that does not run")
         if module and any(result.test == event.test for result in self.before):
             return  # it is read again, and came to this before
+        begun = ("", 0.0) if module else self._begun
+        if not module:
+            self.spans.end(event.seen)
         self.running = None
-        result = event.result(self.payload)
+        result = event.result(self.payload, *begun)
         self.done.append(result)
         write_result(self._sink.results, result)
         self._sink.finished(result)
@@ -243,7 +254,13 @@ class Run:
     def results(self, reason: str = "") -> tuple[TestResult, ...]:
         """All tests: what had finished, then what was lost (with ``reason``) and not run."""
         listed = tuple((test, self.payload.suite_of(test)) for test in self.tests)
-        return (*self.done, *unfinished(listed, self.done, self.running, reason))
+        left = unfinished(listed, self.done, self.running, reason)
+        started, uptime = self._begun
+        lost = (
+            replace(test, started=started, uptime=uptime) if test.outcome is Outcome.LOST else test
+            for test in left
+        )
+        return (*self.done, *lost)
 
     @property
     def empty_suites(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 
 from vmtest.errors import VmtestError, os_words
+from vmtest.matrix.complaints import complained
 from vmtest.matrix.judge import count_bad, count_unproven, of_tests
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult, with_complaints
 from vmtest.model.versions import unique
@@ -161,9 +162,9 @@ def _of_failed(first: KernelResult, state: _Retries) -> tuple[Status, str]:
         others = [test for test in one.tests if test.outcome.bad and test.test not in state.ran]
         if others:
             return Status.FAILED, f"{when}: {count_bad(others)}: {others[0].test}"
-    splats = [splat for one in (first, *state.ends) for splat in one.splats]
-    if splats:
-        return Status.SPLAT, f'the kernel complained: "{splats[0]}"'
+    complaints = [each for one in (first, *state.ends) for each in one.complaints]
+    if complaints:
+        return Status.SPLAT, complained(complaints[0])
     return Status.PASSED, ""
 
 

@@ -285,6 +285,10 @@ class SuitesWork:
         """All tests, the lost one with ``reason``."""
         return self.process.results(reason)
 
+    def ran_at(self, stamp: str) -> str:
+        """The test that ran at this time of the kernel's."""
+        return self.process.spans.ran_at(stamp)
+
 
 def _ends_with_failures(status: int, bad: Sequence[TestResult]) -> bool:
     """Whether pytest ends with ``status`` where nothing went wrong but the ``bad`` tests.

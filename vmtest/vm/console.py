@@ -76,7 +76,8 @@ class Finding:
 
     ``stamp`` is the kernel's own time as it prints it (``10.876474``): the same on the
     console and in the kernel's log.  ``place`` is the function of a complaint, with its module,
-    where the lines behind it say so (``vmtest.model.splats``).
+    where the lines behind it say so (``vmtest.model.splats``).  ``test`` ran when it came, ""
+    where that is not known.
     """
 
     sign: Sign
@@ -84,6 +85,7 @@ class Finding:
     seconds: float
     stamp: str = ""
     place: str = ""
+    test: str = ""
 
     @property
     def fingerprint(self) -> str:

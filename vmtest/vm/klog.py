@@ -76,6 +76,13 @@ class Record:
         """Its time as the kernel prints it, without padding."""
         return f"{self.microseconds // 1_000_000}.{self.microseconds % 1_000_000:06d}"
 
+    @property
+    def text_lines(self) -> str:
+        """Its lines as dmesg prints them, with a line break behind each."""
+        seconds, _, fraction = self.stamp.partition(".")
+        head = f"[{seconds:>5}.{fraction}]"
+        return "".join(f"{head} {clean(line)}\n" for line in self.text.split("\n"))
+
 
 def parse_record(line: bytes) -> Record | None:
     """Read a line of /dev/kmsg; None for a line that belongs to the one before (``SUBSYSTEM=...``).
@@ -87,6 +94,12 @@ def parse_record(line: bytes) -> Record | None:
         return None
     text = _ESCAPED.sub(lambda escaped: bytes([int(escaped.group(1), 16)]), found.group(4))
     return Record(int(found.group(2)), int(found.group(3)), text.decode(errors="replace"))
+
+
+def as_dmesg(lines: str) -> str:
+    """``lines`` of /dev/kmsg as dmesg prints them."""
+    records = (parse_record(line.encode()) for line in lines.split("\n"))
+    return "".join(record.text_lines for record in records if record is not None)
 
 
 def merged(console: Iterable[Finding], log: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -177,10 +190,7 @@ class KernelLog:
         self._write(record, gap)
 
     def _write(self, record: Record, gap: int) -> None:
-        seconds, _, fraction = record.stamp.partition(".")
-        text = "".join(
-            f"[{seconds:>5}.{fraction}] {clean(line)}\n" for line in record.text.split("\n")
-        )
+        text = record.text_lines
         if gap:
             text = f"(vmtest: {gap} records were overwritten before they could be read)\n{text}"
         if self._file is None or self._room <= 0:

@@ -28,17 +28,19 @@ class Texts:
     room: int = _ROOM
     left_out: int = 0
 
-    def number(self, message: str, details: str = "", output: str = "", place: str = "") -> int:
+    def number(
+        self, message: str, details: str = "", place: str = "", written: tuple[str, ...] = ()
+    ) -> int:
         """The number of this text; -1 for none."""
-        if not (message or details or output):
+        if not (message or details or any(written)):
             return -1
-        text = (one_line(message, 500), _end(details), _end(output), place)
+        text = (one_line(message, 500), _end(details), place, *map(_end, written))
         if text in self.found:
             return self.found[text]
         size = sum(map(len, text))
         if size > self.room:
             self.left_out += 1
-            text = (text[0][:200], "", "", place)
+            text = (text[0][:200], "", place)
             if text in self.found:
                 return self.found[text]
         else:
@@ -93,6 +95,7 @@ def _tests(matrix: Matrix, texts: Texts) -> Iterable[list[Any]]:
     place = {suite: n for n, suite in enumerate(suites_of(matrix))}
     labels = labels_of(matrix)
     of = [{(test.suite, test.test): test for test in kernel.tests} for kernel in matrix.kernels]
+    loud = [{complaint.test for complaint in kernel.complaints} for kernel in matrix.kernels]
     rows = []
     for key in each_test(matrix):
         results = [found.get(key) for found in of]
@@ -102,15 +105,18 @@ def _tests(matrix: Matrix, texts: Texts) -> Iterable[list[Any]]:
         said = {
             n: number
             for n, test in enumerate(results)
-            if test is not None and (number := _text(test, texts)) >= 0
+            if test is not None and (number := _text(test, texts, test.test in loud[n])) >= 0
         }
         took = [0 if test is None else round(1000 * test.duration) for test in results]
         yield [place[key[0]], labels[key], key[1], letters, said, took if any(took) else []]
 
 
-def _text(test: TestResult, texts: Texts) -> int:
-    where = place_of(test) if test.outcome is not Outcome.PASSED else ""
-    return texts.number(test.message, test.details, test.output, where)
+def _text(test: TestResult, texts: Texts, loud: bool) -> int:
+    """The number of what there is to say; ``loud``: the kernel complained while it ran."""
+    passed = test.outcome is Outcome.PASSED
+    kernel = test.kernel_log if loud or not passed else ""
+    where = "" if passed else place_of(test)
+    return texts.number(test.message, test.details, where, (test.output, test.stderr, kernel))
 
 
 def _loads(matrix: Matrix, texts: Texts) -> Iterable[list[Any]]:

@@ -120,10 +120,11 @@
       return pair;
     }));
     const parts = [];
-    const [message, details, output, place] = text || ["", "", "", ""];
+    const [message, details, place, output, stderr, kernel] = text || [];
     if (place) parts.push(element("p", place, "place"));
     if (message) parts.push(element("p", message));
-    for (const [name, part] of [["", details], ["output", output]]) {
+    const written = [["output", output], ["standard error", stderr], ["the kernel's messages", kernel]];
+    for (const [name, part] of [["", details], ...written]) {
       if (!part) continue;
       if (name) parts.push(element("p", name, "hint"));
       const pre = element("pre", part);

@@ -23,6 +23,7 @@ from vmtest.report.html.chart import Chart, by_kernel, by_slot
 from vmtest.report.html.history import History, history
 from vmtest.report.table import WELL
 from vmtest.report.text import counted, last_lines, seconds
+from vmtest.report.written import written
 from vmtest.runs.events import Stamped
 from vmtest.runs.past import Past
 
@@ -76,7 +77,7 @@ class Card:
     labels: tuple[str, ...]
     more: int
     details: str
-    output: str
+    written: tuple[tuple[str, str], ...]
     command: str
     logs: tuple[tuple[str, str], ...]
 
@@ -208,21 +209,22 @@ def _link(memory: Memory, kernel: KernelResult) -> str:
 
 def _card(cause: Cause, matrix: Matrix, memory: Memory, of: Outcomes) -> Card:
     kernel = cause.kernels[0]
-    details = output = log = ""
+    details = log = ""
+    parts: tuple[tuple[str, str], ...] = ()
     of_console = False
     if cause.tests:
         result = cause.tests[0][1]
         details = _quoted(result.details or result.message, _DETAILS)
-        output = _quoted(result.output, _OUTPUT)
+        parts = tuple((title, _quoted(text, _OUTPUT)) for title, text in written(result))
         log = tables.log_of_tests(matrix)
     elif cause.loads:
         details = "\n".join(loads.why(cause.loads[0][1]))
         log = cause.loads[0][1].log
     else:
         of_splat = (
-            f"{text}\n(fingerprint: {fingerprint})"
-            for text, fingerprint in kernel.complaints
-            if one_line(text).startswith(cause.message[:150])
+            f"{one.text}\n(fingerprint: {one.fingerprint}){one.meanwhile}"
+            for one in kernel.complaints
+            if one_line(one.text).startswith(cause.message[:150])
         )
         tail = "\n".join(consoles.tail(kernel.console_tail, _CONSOLE).lines)
         details = _quoted(next(of_splat, tail), _CONSOLE)
@@ -237,7 +239,7 @@ def _card(cause: Cause, matrix: Matrix, memory: Memory, of: Outcomes) -> Card:
         labels=cause.labels[:_LABELS],
         more=max(0, len(cause.labels) - _LABELS),
         details=details,
-        output=output,
+        written=parts,
         command=command_of(cause, matrix),
         logs=tuple(logs) if memory.beside else (),
     )
