@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vmtest.model.loads import Change, ChangeKind, Cost, LoadResult, Reason, Verdict
+from vmtest.model.loads import (
+    Change,
+    ChangeKind,
+    Cost,
+    LoadResult,
+    Reason,
+    SourceLine,
+    Verdict,
+    Visits,
+)
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 
 HOSTILE = (
@@ -43,6 +52,7 @@ def hostile(text: str) -> Matrix:
     skipped = replace(test, test=f"t.py::skip_{text}", outcome=Outcome.SKIPPED)
     reason = Reason("helper", text, text, text, text)
     load = LoadResult(text, text, Verdict.REJECTED, errno=text, line=text, log=text, reason=reason)
+    load = replace(load, visits=Visits(2, (SourceLine(text, text, 2, 1),)))
     change = Change(
         text, text, ChangeKind.REGRESSED, Verdict.ACCEPTED, Verdict.REJECTED, since=text
     )

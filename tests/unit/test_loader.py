@@ -17,7 +17,7 @@ import pytest
 from fake_session import HostSession
 
 from vmtest.errors import BadLine, InfrastructureError
-from vmtest.model.loads import Cost, LoadResult, Verdict
+from vmtest.model.loads import Cost, LoadResult, SourceLine, Verdict, Visits
 from vmtest.model.project import Loading
 from vmtest.runs.rows import read_loads
 from vmtest.verify.ahead import loader_argv
@@ -79,7 +79,8 @@ def trace(key, program):
         os.kill(os.getpid(), signal.SIGKILL)
     if fate == "hang":
         time.sleep(600)
-    say("traced", object=key, program=program, log="the whole way", log_cut=fate == "cut")
+    log = "; int a; @ a.c:1\\n0: (95) exit\\n" if fate == "visits" else "the whole way"
+    say("traced", object=key, program=program, log=log, log_cut=fate == "cut")
 
 if fates.get("start") == "no":
     sys.exit("no module named vmtest")
@@ -332,6 +333,18 @@ def test_a_longer_log_stands_in_the_place_of_the_verdicts(
     assert (tmp_path / "verifier/x.o/a.log").read_text() == "the whole way"
     assert (tmp_path / "verifier/x.o/object.log").read_text() == "accepted" * 3
     assert here.loader.notes == []
+
+
+@pytest.mark.parametrize(("level", "known"), [(1, False), (2, True)])
+def test_what_the_verifier_read_is_known_from_a_log_of_level_2(
+    level: int, known: bool, made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path, "x.o", log_level=level)
+    here.fates = {"0/a/log": "visits"}
+    assert here.execute() is End.FINISHED
+    read = Visits(1, (SourceLine("a.c:1", "int a;", 1, 1),)) if known else None
+    with (tmp_path / "loads.jsonl").open() as lines:
+        assert [load.visits for load in read_loads(lines)] == [None, read, None]
 
 
 def test_a_longer_log_that_was_cut_keeps_that_of_the_verdict(

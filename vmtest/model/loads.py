@@ -66,6 +66,33 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceLine:
+    """How often the verifier read a line of the source.
+
+    ``visits`` counts the instructions that it read there, each as often as it came by;
+    ``instructions`` the different ones.  ``place`` is ``FILE:LINE``, "" from kernels before 6.8.
+    """
+
+    place: str
+    text: str
+    visits: int
+    instructions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Visits:
+    """What the verifier read of a program (``--log-level 2``).
+
+    ``total`` is all of it, ``lines`` are those that it read most often, the worst first, and
+    ``left_out`` is how many others there were.
+    """
+
+    total: int = 0
+    lines: tuple[SourceLine, ...] = ()
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
     """Whether an accepted program could be attached (``--attach``), and where or why not.
 
@@ -92,7 +119,7 @@ class LoadResult:
     the verifier's log, ``log`` the path of the whole log relative to the kernel's
     folder, ``log_cut`` whether the buffer was too small for it.  What is not
     ``required`` is shown and does not decide.  ``libbpf`` is the version that loaded it, "" where
-    that is not known.
+    that is not known.  ``visits`` is None where no log of level 2 was had.
     """
 
     object: str
@@ -110,6 +137,7 @@ class LoadResult:
     attachment: Attachment | None = None
     required: bool = True
     libbpf: str = ""
+    visits: Visits | None = None
 
     @property
     def label(self) -> str:

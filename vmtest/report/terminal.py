@@ -22,7 +22,7 @@ from rich.text import Text
 from vmtest.model.results import KernelResult, Matrix, Outcome, exit_status
 from vmtest.model.text import one_line, printable
 from vmtest.report import console as consoles
-from vmtest.report import loads
+from vmtest.report import loads, visited
 from vmtest.report import table as tables
 from vmtest.report.causes import Cause, causes, command_of
 from vmtest.report.loads import Rejection
@@ -69,6 +69,7 @@ class _Room:
 _ROOMY = _Room(details=40, output=40, tests=12, sections=_UNLIMITED, rows=60, excuses=30)
 _TIGHT = _Room(details=8, output=4, tests=3, sections=36, rows=12, excuses=6)
 _WHOLE = _Room(*[_UNLIMITED] * 6)
+_LINES = 5  # of the source, those that the verifier read most often
 _MANY = 6  # causes from which on there is less room for each
 
 
@@ -152,6 +153,8 @@ def _body(
     yield from _rejections(loads.unattached(matrix), where)
     yield from _changes(loads.changed(matrix))
     yield from _near(loads.near(matrix))
+    if room is _WHOLE:
+        yield from _visited(visited.worst(visited.programs(matrix), _LINES))
     troubled = tables.troubled(matrix)
     for kernel in troubled:
         if not tables.only_noted(kernel):
@@ -414,6 +417,15 @@ def _near(lines: Sequence[str]) -> Iterable[RenderableType]:
     if not lines:
         return
     yield _rule("warning", "close to the instruction limit", Tone.WARN)
+    for line in lines:
+        yield Text(f"  {line}")
+    yield Text()
+
+
+def _visited(lines: Sequence[str]) -> Iterable[RenderableType]:
+    if not lines:
+        return
+    yield _rule("lines", "that the verifier read most often", Tone.QUIET)
     for line in lines:
         yield Text(f"  {line}")
     yield Text()

@@ -22,7 +22,7 @@ from typing import IO, Any
 from vmtest.errors import DeadlineExceeded, InfrastructureError
 from vmtest.host.write import append
 from vmtest.matrix.wire import Hello, Lines
-from vmtest.model.loads import LoadResult, Verdict, row_of
+from vmtest.model.loads import LoadResult, Verdict, Visits, row_of
 from vmtest.model.project import Loading
 from vmtest.model.text import last_line
 from vmtest.runs.folder import PROBE
@@ -43,6 +43,7 @@ from vmtest.verify.events import (
 from vmtest.verify.features import NO_FEATURES, Features
 from vmtest.verify.missing import Modules, no_modules, with_module
 from vmtest.verify.untold import with_type
+from vmtest.verify.visits import LEVEL, visits
 from vmtest.vm.session import Check, Session, Stream
 
 LOG = "verify.log"
@@ -165,9 +166,12 @@ class Record:
         loads = self.others if wanted.other else self.loads
         (self._folder / loads[-1].log).write_text(log, encoding="utf-8", errors="replace")
         assert loads[-1].program == program
-        if cut and not loads[-1].log_cut:
-            loads[-1] = replace(loads[-1], log_cut=True)
-            self._write_row(wanted, loads[-1])
+        read = visits(log) if self._order.log_level == LEVEL else Visits()
+        cut = cut or loads[-1].log_cut
+        found = replace(loads[-1], log_cut=cut, visits=read if read.total else None)
+        if found != loads[-1]:
+            loads[-1] = found
+            self._write_row(wanted, found)
 
     def _write_row(self, wanted: Wanted, result: LoadResult) -> None:
         row = json.dumps(asdict(result), ensure_ascii=False)

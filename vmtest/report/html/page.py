@@ -13,7 +13,7 @@ from vmtest.model.results import KernelResult, Matrix, Outcome, exit_status
 from vmtest.model.text import one_line
 from vmtest.model.versions import unique
 from vmtest.report import console as consoles
-from vmtest.report import loads
+from vmtest.report import loads, visited
 from vmtest.report import table as tables
 from vmtest.report.causes import Cause, causes, command_of
 from vmtest.report.html import features, grid, safe, timeline
@@ -33,6 +33,7 @@ _LABELS = 12
 _DETAILS, _OUTPUT, _CONSOLE, _TAIL = 60, 30, 14, 40
 _FEATURES = 1500
 _EXCUSES = 1000
+_STEPS = (2, 5, 10, 20, 40)  # percent from which on a line is drawn stronger
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ def render(matrix: Matrix, memory: Memory | None = None) -> str:
     outcomes = _outcomes(matrix)
     told = features.rows(memory.probes, names)
     past = history(memory.runs, memory.pages)
+    lines = visited.programs(matrix)
     return template.render(
         matrix=matrix,
         policy=safe.policy(style, script),
@@ -109,6 +111,9 @@ def render(matrix: Matrix, memory: Memory | None = None) -> str:
         has_loads=any(kernel.loads for kernel in matrix.kernels),
         changes=loads.changed(matrix),
         near=loads.near(matrix),
+        visited=visited.shown(lines),
+        not_visited=len(lines) - len(visited.shown(lines)),
+        heat=_heat,
         charts=_charts(memory.events, matrix),
         phases=timeline.PHASES,
         features=told[:_FEATURES],
@@ -292,6 +297,11 @@ def _charts(events: Sequence[Stamped], matrix: Matrix) -> list[tuple[str, Chart]
         ("What each VM slot did", by_slot(bars, wrong)),
         ("Where each kernel's time went", by_kernel(bars, wrong, names)),
     ]
+
+
+def _heat(share: float) -> str:
+    """The class of a cell with this share, in percent."""
+    return f"h{sum(share >= step for step in _STEPS)}"
 
 
 def _known(facts: Mapping[str, Any]) -> list[dict[str, str]]:
