@@ -13,6 +13,7 @@ from vmtest.config.file import load
 from vmtest.model.project import Config
 from vmtest.objects.builds import check_object
 from vmtest.objects.compile import clang_argv, run_build
+from vmtest.schemas.generate import text_of
 
 PROGRAM = """
 #include <linux/bpf.h>
@@ -211,7 +212,8 @@ def test_a_job_is_written_for_the_ci_in_use(ci: str, there: str, file: str, tmp_
 
 def test_without_a_ci_there_is_no_job(tmp_path: Path) -> None:
     drafted(lay(tmp_path, {"bpf/count.bpf.c": PROGRAM}))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".gitignore", "bpf", "kernels.toml"]
+    made = {".gitignore", ".vmtest", "bpf", "kernels.toml"}
+    assert {path.name for path in tmp_path.iterdir()} == made
 
 
 def test_the_line_for_git_is_added_once(tmp_path: Path) -> None:
@@ -231,6 +233,16 @@ def test_a_job_on_gitlab_has_the_make_that_builds(tmp_path: Path) -> None:
 def test_what_a_makefile_builds_is_its_own_matter(tmp_path: Path) -> None:
     drafted(with_a_makefile(tmp_path))
     assert (tmp_path / ".gitignore").read_text() == ".vmtest/\n"
+
+
+def test_the_schema_that_the_first_line_names_lies_there_and_is_of_this_version(
+    tmp_path: Path,
+) -> None:
+    lay(tmp_path, {"bpf/count.bpf.c": PROGRAM})
+    vmtest("init", "--yes", cwd=tmp_path)
+    first = (tmp_path / "kernels.toml").read_text().partition("\n")[0]
+    named = tmp_path / first.removeprefix("#:schema ")
+    assert named.read_text() == text_of("kernels.toml")
 
 
 def test_a_kernels_toml_is_never_written_over(tmp_path: Path) -> None:

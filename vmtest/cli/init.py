@@ -15,6 +15,7 @@ from vmtest.errors import UsageError
 from vmtest.host.write import write_file
 from vmtest.init import draft
 from vmtest.init.look import Found, look
+from vmtest.schemas.generate import text_of
 
 EXAMPLE = """Write a kernels.toml for this repository, and a CI job.
 
@@ -63,6 +64,7 @@ def init(
             common.say(f"would write {path}" if not yes else f"writing {path}")
         if not (yes or _agreed()):
             raise typer.Exit(common.USAGE)
+        files[Path(draft.SCHEMA)] = text_of("kernels.toml")
         for path, text in files.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             write_file(root / path, text)

@@ -15,7 +15,13 @@ from vmtest.init.look import Found
 _OWN = ".vmtest/"
 _MAKE = "make"
 _TARGET = PurePosixPath("build")
-_HEAD = """\
+SCHEMA = f"{_OWN}kernels.schema.json"
+"""Where the schema lies that an editor reads, beside kernels.toml."""
+_HEAD = f"""\
+#:schema ./{SCHEMA}
+# An editor with Taplo completes this file. `vmtest schema kernels.toml > {SCHEMA}`
+# writes what it reads, in another clone or for another vmtest.
+
 # Which kernels vmtest boots, and what it runs in them. `vmtest kernels list` shows what these are
 # today, `vmtest verify` loads the objects, `vmtest run` runs the suites.
 schema = 1
