@@ -5,17 +5,28 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import histories
 import pages
 import pytest
 
+from vmtest.api.expect import expected
+from vmtest.matrix.bench import Task
+from vmtest.matrix.plan import Plan
+from vmtest.model.events import Expected
+from vmtest.model.kernels import Kernel, KernelImage, PathSpec
+from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.runs import past
 from vmtest.runs.folder import RunFolder
 from vmtest.runs.past import HISTORY, Past
 
 GOOD = histories.run_of({"a": "PP"})
+
+
+def refuse(image: KernelImage) -> Task:
+    raise AssertionError(image)
 
 
 def before(folder: RunFolder, matrix: Matrix = GOOD) -> list[str]:
@@ -28,6 +39,32 @@ def test_a_run_in_short_has_a_letter_a_kernel_and_the_cost() -> None:
     assert short.tests == (("s", "t.py::a", "PF"), ("s", "t.py::b", "s "), ("s", "t.py::c", "fX"))
     assert short.loads == (("x.o", "prog", "PP", (40, 80)),)
     assert (short.status, short.branch, short.kernels[1]) == (1, "main", ("6.12", "FAILED"))
+
+
+def test_a_kernel_usually_takes_the_median_of_the_last_five_runs() -> None:
+    times = (900.0, 10.0, 50.0, 20.0, 40.0, 30.0)
+    runs = [replace(histories.day(n, GOOD), took=(took, 0.0)) for n, took in enumerate(times, 1)]
+    assert past.usual(runs) == {"5.10": 30.0}
+
+
+def test_only_a_whole_run_tells_what_a_kernel_takes() -> None:
+    lost = replace(GOOD.kernels[1], status=Status.LOST, duration=9.0)
+    matrix = replace(GOOD, kernels=(replace(GOOD.kernels[0], duration=7.0), lost))
+    assert past.past_of(matrix, {}).took == (7.0, 0.0)
+    assert past.past_of(matrix, {"narrowed": True}).took == ()
+
+
+def test_a_plan_expects_what_the_runs_before_it_took(tmp_path: Path) -> None:
+    matrix = replace(GOOD, kernels=(replace(GOOD.kernels[0], duration=7.0), GOOD.kernels[1]))
+    histories.leave(tmp_path, 1, matrix)
+    kernels = tuple(Kernel(name, PathSpec(tmp_path / name)) for name in ("5.10", "7.0"))
+    folder = RunFolder(tmp_path / ".vmtest" / "runs" / "20261130T000000Z-abcdef")
+    folder.path.mkdir()
+    config = cast(Config, None)  # which says nothing of what a run takes
+    plan = Plan(config, kernels, refuse, tmp_path, folder, ("s",))
+    assert list(expected(plan)) == [Expected("5.10", 7.0)]
+    assert list(expected(replace(plan, narrowed=True))) == []
+    assert list(expected(replace(plan, suites=("s", "t")))) == []
 
 
 @pytest.mark.parametrize("text", pages.HOSTILE, ids=range(len(pages.HOSTILE)))
@@ -90,6 +127,8 @@ def test_matrices_above_a_size_are_not_read_for_a_page(
         {"loads": [["x", "p", "PP", [1]]]},
         {"loads": [["x", "p", "PP", [1, "2"]]]},
         {"kernels": 3},
+        {"took": [1.0]},
+        {"took": [1.0, -1.0]},
     ],
 )
 def test_a_damaged_file_is_as_if_it_were_not_there(

@@ -19,6 +19,7 @@ from vmtest.model.events import (
     Building,
     Collected,
     Event,
+    Expected,
     Fetching,
     KernelFinished,
     KernelQueued,
@@ -26,6 +27,7 @@ from vmtest.model.events import (
     LoadStarted,
     Note,
     Preparing,
+    SlotTaken,
 )
 from vmtest.model.loads import LoadResult, Verdict
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
@@ -315,6 +317,26 @@ def test_the_last_line_counts_kernels_and_tests() -> None:
     assert drawn(*happened, later=42)[-1] == (
         "0:42  2 kernels: 1 running, 1 waiting; 2 tests, 1 failed"
     )
+
+
+@pytest.mark.parametrize(
+    ("usual", "words"),
+    [
+        (42.0, "; about 40 s left"),
+        (89.0, "; about 90 s left"),
+        (150.0, "; about 2 min left"),
+        (1.0, ""),
+        (0.0, ""),
+    ],
+)
+def test_the_rest_is_estimated_by_what_earlier_runs_took(usual: float, words: str) -> None:
+    happened = (Expected("6.12", usual), SlotTaken("6.12", 1), Collected("6.12", 53))
+    assert drawn(*happened)[-1].endswith(f"1 running; 0 tests{words}")
+    state = State(0.0)
+    for event in happened:
+        state = state.apply(event, 0.0)
+    (line,) = live.still(state, 0.0)
+    assert line == f"still running: 6.12 0 of 53 tests{words}"
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 200])

@@ -9,11 +9,13 @@ from vmtest.model.events import (
     Building,
     Collected,
     Event,
+    Expected,
     Fetching,
     KernelFinished,
     KernelQueued,
     Note,
     Preparing,
+    SlotTaken,
 )
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.report.progress import KernelState, Phase, State
@@ -158,3 +160,40 @@ def test_a_kernel_that_is_run_again_counts_from_the_beginning() -> None:
     again = after(Collected("k", 2), finished(Outcome.FAILED), KernelQueued("k"))
     assert (only(again).finished, only(again).wrong, only(again).count) == (0, 0, None)
     assert only(again).began == 1.0
+
+
+def three(*more: Event) -> State:
+    """Three kernels on two slots, the first two of which began at second 0."""
+    usual = (Expected("a", 30.0), Expected("b", 10.0), Expected("c", 25.0))
+    return after(*usual, SlotTaken("a", 1), SlotTaken("b", 2), *more, step=0.0)
+
+
+def test_what_is_left_is_the_time_of_the_slot_that_is_done_last() -> None:
+    assert three().left(0.0) == 35.0
+    assert three().left(5.0) == 30.0
+
+
+def test_a_kernel_that_is_over_its_time_may_end_at_any_moment() -> None:
+    assert three().left(12.0) == 25.0
+
+
+def test_a_kernel_that_has_ended_leaves_its_slot_to_the_next() -> None:
+    ended = KernelFinished("b", KernelResult("b", Status.PASSED))
+    assert three(ended, SlotTaken("c", 2)).left(0.0) == 30.0
+
+
+@pytest.mark.parametrize(
+    "happened",
+    [
+        (Expected("a", 30.0),),
+        (Expected("a", 30.0), SlotTaken("a", 1), KernelQueued("b")),
+        (Expected("k", 30.0), SlotTaken("k", 1), done()),
+    ],
+    ids=["before a slot is taken", "a kernel that never ran", "nothing is left"],
+)
+def test_where_nobody_knows_what_is_left_nothing_is_said(happened: tuple[Event, ...]) -> None:
+    assert after(*happened).left(0.0) is None
+
+
+def test_a_kernel_that_is_queued_again_is_expected_to_take_as_long() -> None:
+    assert only(after(Expected("k", 30.0), KernelQueued("k"))).expected == 30.0

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from vmtest.api.expect import expected
 from vmtest.api.page import leave_page
 from vmtest.host.git import checkout_of
 from vmtest.host.write import write_file
@@ -81,6 +82,8 @@ def carry_out(
             latest.hear(event)
             emit(event)
 
+        for usual in expected(plan):
+            heard(usual)
         matrix = run_matrix(plan, heard, save, hold=hold, stop=stop, engine=engine)
     if log.problem:
         emit(Note(log.problem))

@@ -51,6 +51,14 @@ class Preparing:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """In earlier runs of the same the kernel took about these ``seconds`` in its VM slot."""
+
+    kernel: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SlotTaken:
     """A VM slot has become the kernel's, until it has finished; ``slot`` counts from 1."""
 
@@ -151,6 +159,7 @@ Event = (
     | Fetching
     | Building
     | Preparing
+    | Expected
     | SlotTaken
     | Booting
     | Booted

@@ -48,6 +48,7 @@ Clock = Callable[[], float]
 _BAR = 12
 _WIDE = 100  # columns from which on there is room for bars
 _LONGEST = 300
+_MOMENT = 3.0  # seconds: no estimate is that good
 _NOT_BUILT = (Phase.BUILDING, Phase.DONE)
 
 
@@ -256,6 +257,8 @@ def told(before: State, event: Event, after: State, now: float) -> tuple[str, ..
     if old is not None and old.phase is Phase.BUILDING and new.phase not in _NOT_BUILT:
         lines.append(f"built {_files(old)} in {seconds(now - old.since)}")
     lines += _news(old, event, new)
+    if isinstance(event, KernelFinished):
+        lines[-1] += _left(after, now)
     return tuple(f"{one_line(event.kernel)}: {line}" for line in lines)
 
 
@@ -304,7 +307,16 @@ def still(state: State, now: float) -> tuple[str, ...]:
     waiting = len(state.within(Phase.QUEUED))
     if waiting:
         doing.append(f"{waiting} waiting")
-    return (f"still running: {'; '.join(doing) or 'nothing yet'}",)
+    return (f"still running: {'; '.join(doing) or 'nothing yet'}{_left(state, now)}",)
+
+
+def _left(state: State, now: float) -> str:
+    """``; about 40 s left``, "" where nobody knows or it is a moment."""
+    left = state.left(now)
+    if left is None or left < _MOMENT:
+        return ""
+    minutes = round(left / 60)
+    return f"; about {minutes} min left" if left >= 90 else f"; about {round(left / 5) * 5} s left"
 
 
 def _doing(kernel: KernelState, now: float) -> str:
@@ -435,4 +447,5 @@ def _all(state: State, now: float) -> str:
     noun = next((kernel.noun for kernel in state.kernels if kernel.finished), "test")
     tests = f"; {counted(finished, noun)}" + (f", {wrong} failed" if wrong else "")
     head = counted(len(state.kernels), "kernel")
-    return f"{clock_text(now - state.started)}  {head}{': ' + parts if parts else ''}{tests}"
+    told = f"{head}{': ' + parts if parts else ''}{tests}{_left(state, now)}"
+    return f"{clock_text(now - state.started)}  {told}"

@@ -16,6 +16,7 @@ from vmtest.model.events import (
     Building,
     Collected,
     Event,
+    Expected,
     Fetching,
     KernelFinished,
     KernelQueued,
@@ -79,6 +80,11 @@ class KernelState:
     """Which object of how many is being loaded."""
     result: KernelResult | None = None
     ended: float = 0.0
+    expected: float = 0.0
+    """Seconds that it usually takes in its slot; 0.0 where that is not known."""
+    slot: int = 0
+    """Its VM slot, from 1; 0 before it has one."""
+    slot_since: float = 0.0
 
     def rate(self, now: float) -> float:
         """Bytes a second over the last seconds; it falls while nothing comes."""
@@ -121,6 +127,23 @@ class State:
         """The kernels in one of ``phases``."""
         return tuple(state for state in self.kernels if state.phase in phases)
 
+    def left(self, now: float) -> float | None:
+        """Seconds that the rest may take, by what earlier runs took; None where nobody knows.
+
+        That needs a slot that was taken, and a usual time of every kernel that has not ended.  A
+        kernel that is over its time may end at any moment.
+        """
+        ahead = [state for state in self.kernels if state.phase is not Phase.DONE]
+        slots = max((state.slot for state in self.kernels), default=0)
+        if not (slots and ahead and all(state.expected for state in ahead)):
+            return None
+        running = [max(0.0, k.expected - (now - k.slot_since)) for k in ahead if k.slot]
+        busy = sorted(running + [0.0] * (slots - len(running)))
+        for state in ahead:
+            if not state.slot:
+                busy = sorted((busy[0] + state.expected, *busy[1:]))
+        return busy[-1]
+
     @property
     def active(self) -> tuple[KernelState, ...]:
         """The kernels that something is being done for."""
@@ -129,10 +152,9 @@ class State:
 
 def _next(state: KernelState, event: Event, now: float) -> KernelState:
     match event:
-        case KernelQueued():
-            # Again when it is run again: what its guest had said does not count.
-            return KernelState(state.kernel, began=state.began)
-        case Note() | Output() | SlotTaken():
+        case KernelQueued() | Expected() | SlotTaken():
+            return _planned(state, event, now)
+        case Note() | Output():
             return state
         case Fetching(done=done, total=total):
             state = _entered(state, Phase.FETCHING, now)
@@ -186,6 +208,19 @@ def _next(state: KernelState, event: Event, now: float) -> KernelState:
             )
         case KernelFinished(result=result):
             return replace(_entered(state, Phase.DONE, now), result=result, test="", ended=now)
+
+
+def _planned(
+    state: KernelState, event: KernelQueued | Expected | SlotTaken, now: float
+) -> KernelState:
+    match event:
+        case KernelQueued():
+            # Again when it is run again: what its guest had said does not count.
+            return KernelState(state.kernel, began=state.began, expected=state.expected)
+        case Expected(seconds=seconds):
+            return replace(state, expected=seconds)
+        case SlotTaken(slot=slot):
+            return replace(state, slot=slot, slot_since=now)
 
 
 def _one_more(state: KernelState) -> int:

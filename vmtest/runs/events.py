@@ -21,6 +21,7 @@ from vmtest.model.events import (
     Building,
     Collected,
     Event,
+    Expected,
     Fetching,
     KernelFinished,
     KernelQueued,
@@ -45,7 +46,7 @@ class Stamped:
 
     ``at`` is seconds since the run's start, ``kernel`` is "" for a note; ``what`` is a step of
     preparation, a status, an outcome or a verdict; ``slot`` counts from 1, ``seconds`` is what a
-    boot or a test took.
+    boot or a test took, or what a kernel is expected to take.
     """
 
     at: float
@@ -139,6 +140,8 @@ def _row(event: Event) -> dict[str, Any] | None:
             return _named("building", event.kernel, done=done)
         case Preparing(what=what):
             return _named("preparing", event.kernel, what=what)
+        case Expected(seconds=seconds):
+            return _named("expected", event.kernel, seconds=seconds)
         case SlotTaken(slot=slot):
             return _named("slot", event.kernel, slot=slot)
         case Booting(attempt=attempt):

@@ -6,16 +6,18 @@ A matrix of 50 kernels with 2,000 tests has 40 MB, and the page of a run shows t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from vmtest.errors import UsageError
 from vmtest.model.loads import LoadResult, Verdict
-from vmtest.model.results import Matrix, Outcome, Status, TestResult, exit_status
+from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult, exit_status
 from vmtest.runs.folder import RunFolder, before
 from vmtest.runs.read import read_facts, read_matrix
 
@@ -27,6 +29,8 @@ SHOWN = 20
 _LOOKED_AT = 60
 _WITHOUT = 8 << 20  # bytes of matrix.json of runs that left no history.json
 _LARGEST = 32 << 20
+_USUAL = 5  # runs of which the time that a kernel takes is the median
+_WHOLE = (Status.PASSED, Status.FAILED, Status.SPLAT)
 
 LETTERS = {
     Outcome.PASSED: "P",
@@ -53,7 +57,8 @@ class Past:
     ``status`` is its exit status, ``kernels`` are pairs of a name and a status.  ``tests`` are
     suite, node id, and a letter a kernel; ``loads`` are object, program, a letter a kernel (``P``
     accepted, ``F`` not accepted, ``-`` not loaded) and the instructions a kernel, 0 where they
-    are not known.
+    are not known.  ``took`` are the seconds that each kernel took, 0.0 where it did not come to its
+    end; none in a run that was narrowed to some tests.
     """
 
     schema: int
@@ -68,6 +73,7 @@ class Past:
     kernels: tuple[tuple[str, str], ...]
     tests: tuple[tuple[str, str, str], ...] = ()
     loads: tuple[tuple[str, str, str, tuple[int, ...]], ...] = ()
+    took: tuple[float, ...] = ()
 
     @property
     def ran(self) -> bool:
@@ -117,7 +123,22 @@ def past_of(matrix: Matrix, facts: Mapping[str, Any]) -> Past:
             )
             for key in dict.fromkeys(key for of in loads for key in of)
         ),
+        took=() if facts.get("narrowed") else tuple(map(_took, matrix.kernels)),
     )
+
+
+def _took(kernel: KernelResult) -> float:
+    return kernel.duration if kernel.status in _WHOLE else 0.0
+
+
+def usual(earlier: Iterable[Past]) -> dict[str, float]:
+    """The seconds that each kernel usually took: the median of the last runs that tell."""
+    found: dict[str, list[float]] = {}
+    for past in earlier:
+        for (name, _), took in zip(past.kernels, past.took, strict=False):
+            if took > 0:
+                found.setdefault(name, []).append(took)
+    return {name: median(took[-_USUAL:]) for name, took in found.items()}
 
 
 def _of_load(load: LoadResult | None) -> str:
@@ -184,7 +205,9 @@ def _fits(past: Past) -> bool:
     """Whether every row has a known letter, or a number, for each kernel."""
     rows = [test[2] for test in past.tests] + [load[2] for load in past.loads]
     widths = {len(row) for row in rows} | {len(load[3]) for load in past.loads}
-    return widths <= {len(past.kernels)} and SIGNS.issuperset("".join(rows))
+    widths |= {len(past.took)} if past.took else set()
+    told = all(0.0 <= took < math.inf for took in past.took)
+    return told and widths <= {len(past.kernels)} and SIGNS.issuperset("".join(rows))
 
 
 def _made(folder: RunFolder, room: int) -> tuple[Past | None, int]:

@@ -1,0 +1,22 @@
+"""What a run will take, by the runs before it that did the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vmtest.matrix.plan import Plan
+from vmtest.model.events import Expected
+from vmtest.runs.past import SCHEMA, Past, earlier, usual
+
+
+def expected(plan: Plan) -> Iterator[Expected]:
+    """The usual time of each kernel of ``plan`` that is known; none where it leaves tests out."""
+    if plan.narrowed:
+        return
+    kernels = tuple((kernel.name, "") for kernel in plan.kernels)
+    now = Past(SCHEMA, "", "", "", "", False, 0, plan.command, plan.suites, kernels)
+    alike = (past for past in earlier(plan.folder, now) if past.suites == plan.suites)
+    took = usual(alike)
+    for name, _ in kernels:
+        if name in took:
+            yield Expected(name, took[name])
