@@ -100,6 +100,25 @@ def test_only_a_kernel_that_was_started_has_a_console(status: Status, there: int
     assert render(matrix, Memory(beside=True)).count("console.log") == there
 
 
+def test_a_complaint_names_its_test_and_has_the_kernels_messages_of_it() -> None:
+    kernel = KernelResult(
+        "6.12",
+        Status.SPLAT,
+        tests=(
+            TestResult("t.py::test_a", "s", Outcome.PASSED, kernel_log="[    1.0] of another"),
+            TestResult("t.py::test_b", "s", Outcome.PASSED, kernel_log="[    2.0] Call <Trace>:"),
+        ),
+        splats=("BUG: a",),
+        fingerprints=("a",),
+        splat_tests=("t.py::test_b",),
+    )
+    page = render(pages.of(kernel))
+    card = page[page.index('class="card"') : page.index("</article>")]
+    assert "(fingerprint: a; while t.py::test_b ran)" in card
+    assert "[    2.0] Call &lt;Trace&gt;:" in card
+    assert "of another" not in card
+
+
 def test_without_a_folder_the_page_links_to_no_log() -> None:
     assert 'href="./' not in render(pages.three())
 

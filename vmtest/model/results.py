@@ -108,6 +108,12 @@ class Complaint:
         """`` while TEST ran``, "" where that is not known."""
         return f" while {self.test} ran" if self.test else ""
 
+    @property
+    def told(self) -> str:
+        """Its text, and a line with its fingerprint and its test."""
+        meanwhile = f";{self.meanwhile}" if self.test else ""
+        return f"{self.text}\n(fingerprint: {self.fingerprint}{meanwhile})"
+
 
 @dataclass(frozen=True, slots=True)
 class KnownComplaint:

@@ -119,9 +119,7 @@ def _kernel_case(kernel: KernelResult) -> ET.Element | None:
     problem = ET.SubElement(case, "failure" if blamed else "error")
     problem.set("type", kernel.status.value)
     problem.set("message", one_line(kernel.reason or kernel.status.value, 500))
-    splats = (
-        f"{one.text}\n(fingerprint: {one.fingerprint}){one.meanwhile}" for one in kernel.complaints
-    )
+    splats = (one.told for one in kernel.complaints)
     problem.text = _bounded("\n".join((kernel.reason, *splats)))
     if kernel.console_tail:
         ET.SubElement(case, "system-out").text = _bounded("\n".join(kernel.console_tail))

@@ -23,14 +23,14 @@ from vmtest.report.html.chart import Chart, by_kernel, by_slot
 from vmtest.report.html.history import History, history
 from vmtest.report.table import WELL
 from vmtest.report.text import counted, last_lines, seconds
-from vmtest.report.written import written
+from vmtest.report.written import KERNEL, written
 from vmtest.runs.events import Stamped
 from vmtest.runs.past import Past
 
 _CARDS = 200
 _CHIPS = 12  # kernels of a card one by one
 _LABELS = 12
-_DETAILS, _OUTPUT, _CONSOLE, _TAIL = 60, 30, 14, 40
+_DETAILS, _OUTPUT, _CONSOLE, _TAIL, _SPLAT = 60, 30, 14, 40, 80
 _FEATURES = 1500
 _EXCUSES = 1000
 _STEPS = (2, 5, 10, 20, 40)  # percent from which on a line is drawn stronger
@@ -226,13 +226,7 @@ def _card(cause: Cause, matrix: Matrix, memory: Memory, of: Outcomes) -> Card:
         details = "\n".join(loads.why(cause.loads[0][1]))
         log = cause.loads[0][1].log
     else:
-        of_splat = (
-            f"{one.text}\n(fingerprint: {one.fingerprint}){one.meanwhile}"
-            for one in kernel.complaints
-            if one_line(one.text).startswith(cause.message[:150])
-        )
-        tail = "\n".join(consoles.tail(kernel.console_tail, _CONSOLE).lines)
-        details = _quoted(next(of_splat, tail), _CONSOLE)
+        details, parts = _of_the_kernel(cause, kernel)
         of_console = kernel.has_console
     named = [(k, k.console_log if of_console else log) for k in cause.kernels[:4]]
     logs = [(f"{k.directory}/{name}", _href(k, name)) for k, name in named if name]
@@ -248,6 +242,18 @@ def _card(cause: Cause, matrix: Matrix, memory: Memory, of: Outcomes) -> Card:
         command=command_of(cause, matrix),
         logs=tuple(logs) if memory.beside else (),
     )
+
+
+def _of_the_kernel(cause: Cause, kernel: KernelResult) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """A complaint, and what else the kernel said while that test ran; else the console's end."""
+    for one in kernel.complaints:
+        if one_line(one.text).startswith(cause.message[:150]):
+            logs = (test.kernel_log for test in kernel.tests if test.test == one.test)
+            log = next(filter(None, logs), "")
+            parts = ((KERNEL, _quoted(log, _SPLAT)),) if log else ()
+            return _quoted(one.told, _CONSOLE), parts
+    tail = "\n".join(consoles.tail(kernel.console_tail, _CONSOLE).lines)
+    return _quoted(tail, _CONSOLE), ()
 
 
 def _quoted(text: str, most: int) -> str:
