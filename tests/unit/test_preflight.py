@@ -98,14 +98,6 @@ def test_what_only_some_kernels_need_is_not_asked_for(
     assert "dpkg-deb: " in lacking(project, monkeypatch)
 
 
-def test_an_image_with_wheels_that_the_build_makes_is_not_asked_for(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(project, '"built.whl"')
-    said = lacking(project, monkeypatch)
-    assert "qemu-system-x86_64: " in said and "mmdebstrap" not in said
-
-
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command[0]))
 def test_every_tool_that_the_host_lacks_is_named(command: list[str], project: Path) -> None:
     only_apt(project)

@@ -105,18 +105,10 @@ def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_image_is_named_by_what_it_is_made_of(tmp_path: Path) -> None:
-    one = tmp_path / "a-1-py3-none-any.whl"
-    one.write_bytes(b"1")
-    specs = [
-        GuestSpec(),
-        GuestSpec(suite="bookworm"),
-        GuestSpec(packages=("tcpdump",)),
-        GuestSpec(wheels=(one,)),
-    ]
-    keys = [image_key(spec) for spec in specs]
-    one.write_bytes(b"2")
-    keys.append(image_key(specs[-1]))
-    assert len(set(keys)) == 5
+    specs = [GuestSpec(), GuestSpec(suite="bookworm"), GuestSpec(packages=("tcpdump",))]
+    assert len({image_key(spec) for spec in specs}) == 3
+    wheels = GuestSpec(wheels=(tmp_path / "a-1-py3-none-any.whl",))
+    assert image_key(wheels) == image_key(GuestSpec())
 
 
 def test_the_order_of_packages_and_the_mirror_do_not_name_an_image(tmp_path: Path) -> None:
@@ -129,11 +121,6 @@ def test_the_order_of_packages_and_the_mirror_do_not_name_an_image(tmp_path: Pat
 def test_what_is_no_packages_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ImageError, match="not the name of a Debian package"):
         prepare(GuestSpec(packages=(name,)), tmp_path, MIRRORS)
-
-
-def test_a_missing_wheel_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"wheels: .*absent\.whl: No such file"):
-        prepare(GuestSpec(wheels=(tmp_path / "absent.whl",)), tmp_path, MIRRORS)
 
 
 def test_without_a_mirror_an_image_can_still_be_imported(tmp_path: Path) -> None:

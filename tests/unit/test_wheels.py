@@ -1,8 +1,7 @@
-"""Wheels unpacked for the guest."""
+"""Wheels unpacked for the guest, as pip would."""
 
 from __future__ import annotations
 
-import tarfile
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -10,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import ImageError
-from vmtest.rootfs.wheels import stage_wheels
+from vmtest.rootfs.wheels import unpack_wheel
 
-SITE = "usr/lib/python3/dist-packages"
+PYTHON = "3.13"
+SITE = "lib/python3.13/dist-packages"
 
 
 def wheel(folder: Path, files: dict[str, str], name: str = "demo-1.0-py3-none-any.whl") -> Path:
@@ -23,19 +23,18 @@ def wheel(folder: Path, files: dict[str, str], name: str = "demo-1.0-py3-none-an
     return path
 
 
-def staged(folder: Path, *wheels: Path) -> dict[str, tuple[str, int]]:
-    stage_wheels(wheels, folder / "out.tar")
-    with tarfile.open(folder / "out.tar") as tar:
-        found = {}
-        for member in tar:
-            stream = tar.extractfile(member)
-            assert stream is not None and (member.uid, member.gid) == (0, 0)
-            found[member.name] = (stream.read().decode(), member.mode)
-    return found
+def installed(folder: Path, path: Path) -> dict[str, tuple[str, int]]:
+    prefix = folder / "local"
+    unpack_wheel(path, prefix, PYTHON)
+    return {
+        place.relative_to(prefix).as_posix(): (place.read_text(), place.stat().st_mode & 0o777)
+        for place in prefix.rglob("*")
+        if place.is_file()
+    }
 
 
-def test_a_wheels_tree_goes_to_the_guests_packages(tmp_path: Path) -> None:
-    found = staged(tmp_path, wheel(tmp_path, {"demo/__init__.py": "x = 1\n"}))
+def test_a_wheels_tree_goes_to_the_packages_below_usr_local(tmp_path: Path) -> None:
+    found = installed(tmp_path, wheel(tmp_path, {"demo/__init__.py": "x = 1\n"}))
     assert found == {f"{SITE}/demo/__init__.py": ("x = 1\n", 0o644)}
 
 
@@ -46,17 +45,17 @@ def test_data_folders_go_where_they_belong(tmp_path: Path) -> None:
         "demo-1.0.data/data/share/x": "d",
         "demo-1.0.data/headers/x.h": "h",
     }
-    assert staged(tmp_path, wheel(tmp_path, files)) == {
+    assert installed(tmp_path, wheel(tmp_path, files)) == {
         f"{SITE}/pure.py": ("p", 0o644),
-        "usr/local/bin/tool": ("#!/usr/bin/python3\nrun\n", 0o755),
-        "usr/local/share/x": ("d", 0o644),
+        "bin/tool": ("#!/usr/bin/python3\nrun\n", 0o755),
+        "share/x": ("d", 0o644),
     }
 
 
 def test_console_scripts_are_made(tmp_path: Path) -> None:
     points = "[console_scripts]\nDemo-Run = demo.cli:main\n"
-    found = staged(tmp_path, wheel(tmp_path, {"demo-1.0.dist-info/entry_points.txt": points}))
-    text, mode = found["usr/local/bin/Demo-Run"]
+    found = installed(tmp_path, wheel(tmp_path, {"demo-1.0.dist-info/entry_points.txt": points}))
+    text, mode = found["bin/Demo-Run"]
     assert mode == 0o755
     assert text.startswith("#!/usr/bin/python3\n") and "demo.cli.main()" in text
 
@@ -64,22 +63,48 @@ def test_console_scripts_are_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("member", ["../../etc/passwd", "/etc/passwd", "a/../../b"])
 def test_a_path_that_leaves_the_tree_is_refused(tmp_path: Path, member: str) -> None:
     with pytest.raises(ImageError, match="unsafe path"):
-        staged(tmp_path, wheel(tmp_path, {member: "x"}))
+        installed(tmp_path, wheel(tmp_path, {member: "x"}))
 
 
 def test_a_wheel_for_another_platform_is_refused(tmp_path: Path) -> None:
     name = "demo-1.0-cp311-cp311-macosx_11_0_arm64.whl"
     with pytest.raises(ImageError, match="is for macosx_11_0_arm64"):
-        staged(tmp_path, wheel(tmp_path, {"x.py": ""}, name))
+        installed(tmp_path, wheel(tmp_path, {"x.py": ""}, name))
+
+
+@pytest.mark.parametrize(
+    ("tags", "fits"),
+    [
+        ("py3-none", True),
+        ("py2.py3-none", True),
+        ("py313-none", True),
+        ("cp38-abi3", True),
+        ("cp313-cp313", True),
+        ("cp311.cp313-none", True),
+        ("py2-none", False),
+        ("py314-none", False),
+        ("cp311-cp311", False),
+        ("cp314-abi3", False),
+        ("pp310-pypy310_pp73", False),
+        ("pyx-none", False),
+    ],
+)
+def test_a_wheel_for_another_python_is_refused(tmp_path: Path, tags: str, fits: bool) -> None:
+    path = wheel(tmp_path, {"x.py": ""}, f"demo-1.0-{tags}-manylinux_2_17_x86_64.whl")
+    if fits:
+        assert list(installed(tmp_path, path)) == [f"{SITE}/x.py"]
+        return
+    with pytest.raises(ImageError, match=r"the guest has Python 3\.13; give the wheel for cp313"):
+        installed(tmp_path, path)
 
 
 def test_what_is_no_wheel_is_named(tmp_path: Path) -> None:
     bad = tmp_path / "demo-1.0-py3-none-any.whl"
     bad.write_text("no zip")
     with pytest.raises(ImageError, match=f"{bad} cannot be read as a wheel"):
-        staged(tmp_path, bad)
+        installed(tmp_path, bad)
     with pytest.raises(ImageError, match="is not named as a wheel"):
-        staged(tmp_path, tmp_path / "demo.whl")
+        installed(tmp_path, tmp_path / "demo.whl")
 
 
 def packed(folder: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -92,7 +117,7 @@ def packed(folder: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFL
 
 def refusal(folder: Path, path: Path) -> str:
     with pytest.raises(ImageError) as caught:
-        stage_wheels([path], folder / "out.tar")
+        unpack_wheel(path, folder / "local", PYTHON)
     return str(caught.value)
 
 
@@ -104,13 +129,13 @@ def test_a_wheel_that_unpacks_to_more_than_it_should_is_refused_before_it_is_unp
         tmp_path, packed(tmp_path, {"demo/a": bytes(16 << 20), "demo/b": bytes(1 << 20)})
     )
     assert "is refused: it unpacks to 17 MiB, more than 2 MiB" in said
-    assert (tmp_path / "out.tar").stat().st_size < 1 << 20
+    assert not (tmp_path / "local").exists()
 
 
 def test_a_wheel_is_not_unpacked_in_memory(tmp_path: Path) -> None:
     path = packed(tmp_path, {"demo/large": bytes(48 << 20)})
     tracemalloc.start()
-    stage_wheels([path], tmp_path / "out.tar")
+    unpack_wheel(path, tmp_path / "local", PYTHON)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 << 20

@@ -86,9 +86,4 @@ def _is_there(tool: str) -> bool:
 
 
 def _builds_image(settings: Config, cache: Path) -> bool:
-    guest = settings.guest
-    if guest.root != "debian":
-        return False
-    # Which image it is depends on the wheels, and a build may make them.
-    unknown = settings.build is not None and any(_lost(guest.wheels))
-    return not unknown and not is_built(guest, cache)
+    return settings.guest.root == "debian" and not is_built(settings.guest, cache)

@@ -98,8 +98,8 @@ class Interaction:
         """Boot, install, hand over the terminal; raises BootError, VmtestError, OSError."""
         job = bench.job
         with bench.guest(network_of(self.payload.suites)) as guest:
-            session, config = guest.session, job.image.config
-            install(session, self.payload.archive, bench.check, config, job.root.libraries)
+            session, archive, root = guest.session, self.payload.archive, job.root
+            install(session, archive, bench.check, job.image.config, root.libraries, root.wheels)
             session.run(["sh", "-c", standby.END])
             if not self.command:
                 where = f"{job.image.release} on {job.probe.accelerator}"

@@ -19,7 +19,7 @@ from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Status
 from vmtest.model.secrets import words_without_secrets
 from vmtest.objects import builds as objects
-from vmtest.rootfs.image import wheel_digests
+from vmtest.rootfs.overlay import wheel_digests
 
 
 def work_of_command(settings: Config, line: str, copy: Sequence[str], results: str | None) -> Work:

@@ -444,6 +444,24 @@ def read_record(path: Path, *, older: bool = False) -> dict[str, Any] | None:
     return value if digest == sha256_json(value) else None
 
 
+def read_recorded(place: Path, record: str, file: str, member: str) -> tuple[dict[str, Any], bytes]:
+    """The record of that name in ``place``, and the ``file`` whose digest is its ``member``.
+
+    Raises ValueError with the file and what is wrong with it.
+    """
+    known = read_record(place / record)
+    if known is None:
+        raise ValueError(f"{record} is missing or damaged")
+    try:
+        data = (place / file).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
+    digest, noted = hashlib.sha256(data).hexdigest(), str(known.get(member))
+    if digest != noted:
+        raise ValueError(f"{file} has sha256 {digest[:12]}, expected {noted[:12]}")
+    return known, data
+
+
 def age_of(record: Mapping[str, Any]) -> float | None:
     """How many seconds ago ``when`` of ``record`` was, below 0 in the future; None without one."""
     try:

@@ -65,8 +65,8 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Running) -> Ke
     try:
         bench.emit(Preparing(name, "copying the payload"))
         with within(guest.limits.silence, "copying the payload", machine.hang_up):
-            config, libraries = bench.job.image.config, bench.job.root.libraries
-            found = install(guest.session, work.archive, bench.check, config, libraries)
+            session, config, root = guest.session, bench.job.image.config, bench.job.root
+            found = install(session, work.archive, bench.check, config, root.libraries, root.wheels)
         bench.emit(Preparing(name, f"starting {work.name}"))
         result = replace(result, libbpf=found.libbpf)
         if found.release != bench.job.image.release:

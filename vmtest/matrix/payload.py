@@ -11,7 +11,8 @@ from pathlib import Path
 
 from vmtest.errors import InfrastructureError
 from vmtest.host.files import FileContent, Files
-from vmtest.model.kernels import Library
+from vmtest.model.kernels import InstalledWheel, Library
+from vmtest.rootfs.overlay import archive_of
 from vmtest.vm import standby
 from vmtest.vm.session import Check, Session
 
@@ -91,6 +92,13 @@ _LIBBPF = (
     f'mount --bind {GUEST_ROOT}/libbpf/"$1"/libbpf.so.1 $own; exit; done; '
     f"test $# = 0 || exit {_NO_LIBBPF}"
 )
+# Before anything runs: the image has nothing in /usr/local, where Debian's Python looks between the
+# standard library and the image's packages, and PATH before all other folders.
+_WHEELS = (
+    f"{{ [ ! -f {GUEST_ROOT}-wheels.tar ] || {{ mkdir {GUEST_ROOT}-wheels && "
+    f"tar -xf {GUEST_ROOT}-wheels.tar -C {GUEST_ROOT}-wheels && rm {GUEST_ROOT}-wheels.tar && "
+    f"mount --bind {GUEST_ROOT}-wheels /usr/local; }}; }}"
+)
 _LIBBPF_FILE = re.compile(r"libbpf\.so\.(\d+\.\d+)")
 
 
@@ -111,11 +119,14 @@ def install(
     check: Check,
     config: Path | None = None,
     libraries: Sequence[Library] = (),
+    wheels: tuple[InstalledWheel, ...] = (),
 ) -> Installed:
     """Copy the payload ``archive`` into the guest by SFTP and unpack it.
 
     ``config`` is the kernel's, which is laid where libbpf and others look for it.  The first of
     ``libraries`` is laid over the guest's own libbpf; all are put where :func:`library_path` says.
+    ``wheels`` are laid over /usr/local.
+
     Raises SessionLost, InfrastructureError when the guest has no room, or OSError when ``config``
     cannot be read.
     """
@@ -124,8 +135,10 @@ def install(
         session.put(config.read_bytes(), f"{GUEST_ROOT}.config")
     for library in libraries:
         session.put(library.data, f"{GUEST_ROOT}-libbpf-{library.version}")
+    if wheels:
+        session.put(archive_of(wheels), f"{GUEST_ROOT}-wheels.tar")
     versions = [library.version for library in libraries]
-    script = f"{_UNPACK} && {{ {_LIBBPF}; }}"
+    script = f"{_WHEELS} && {_UNPACK} && {{ {_LIBBPF}; }}"
     done = session.run(["sh", "-c", script, "sh", *versions], check=check)
     if done.status == _NO_LIBBPF:
         raise InfrastructureError(

@@ -252,8 +252,8 @@ class MainlineArchive(Archive):
 class GuestSpec:
     """``[guest]``: the user space to boot on.
 
-    ``root`` is ``debian`` (built here from ``suite`` with ``packages`` and
-    ``wheels``), ``host``, or the path of a directory or a squashfs image.
+    ``root`` is ``debian`` (built here from ``suite`` with ``packages``), ``host``, or the path of a
+    directory or a squashfs image.  ``wheels`` are laid over one that is built here.
     ``libbpf`` are versions (``1.5``, ``newest``) or paths that are laid over the root's own; the
     first is what suites and commands get.
     """
@@ -328,13 +328,26 @@ class Library:
 
 
 @dataclass(frozen=True, slots=True)
+class InstalledWheel:
+    """The wheel ``name``, ready for the guest: ``tree`` is what it has below /usr/local.
+
+    That is a tar without its end; ``sha256`` is its digest.
+    """
+
+    name: str
+    sha256: str
+    tree: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RootImage:
     """The guest's user space.
 
     ``kind`` is ``disk`` (a squashfs image at ``path``), ``directory`` (a tree at
     ``path``) or ``host`` (the host's own root, no path); ``digest`` names what
     it was made of, ``python`` is the interpreter inside the guest; ``note`` is what the
-    user should know of how it came here; ``libraries`` are laid over its own libbpf.
+    user should know of how it came here; ``libraries`` are laid over its own libbpf,
+    ``wheels`` over its /usr/local.
     """
 
     kind: RootKind
@@ -343,6 +356,7 @@ class RootImage:
     python: str
     note: str = ""
     libraries: tuple[Library, ...] = ()
+    wheels: tuple[InstalledWheel, ...] = ()
 
 
 Progress = Callable[[int, int], None]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -38,13 +37,11 @@ from vmtest.host.cache import (
     write_json,
 )
 from vmtest.host.debian import Mirror, Mirrors, clean_environment, host_options
-from vmtest.host.files import Files
 from vmtest.host.plain import plain_folder
 from vmtest.host.requirements import NAMESPACES_CURE, namespaces_refused
 from vmtest.host.seal import Entry, seal
 from vmtest.model.kernels import GuestSpec, RootImage
 from vmtest.model.text import last_line
-from vmtest.rootfs.wheels import stage_wheels
 
 RECIPE = 1
 """Raised when the recipe changes in a way that its texts below do not show."""
@@ -81,10 +78,6 @@ _DPKG_OPTIONS = (
     "path-exclude=/usr/share/zoneinfo/*",
 )
 # mmdebstrap gives these to sh with the image's root as $1.
-_COMPILE = (
-    'chroot "$1" python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash '
-    "/usr/lib/python3 /usr/local/lib >/dev/null"
-)
 _CLEAN = (
     'rm -rf "$1"/etc/ssh/ssh_host_* "$1"/etc/apt/apt.conf.d/99mmdebstrap '
     '"$1"/etc/apt/sources.list.d/* "$1"/var/cache/debconf/* "$1"/var/log/*.log '
@@ -124,31 +117,29 @@ def prepare(
     *,
     check_valid_until: bool = True,
     log: Log = _quiet,
-    files: Files | None = None,
 ) -> RootImage:
     """The root that ``spec`` asks for, built when the cache lacks it.
 
     ``mirrors`` say where Debian comes from (a function is asked only when something
-    has to be built).  ``files`` reads the wheels.  Raises ImageError with the end of the
-    build's log, and UsageError when no mirror is known.
+    has to be built).  Raises ImageError with the end of the build's log, and UsageError when no
+    mirror is known.
     """
     if spec.root == "host":
         return host_root()
     if spec.root != "debian":
         return _given(Path(spec.root))
-    files = files or Files()
-    key = image_key(spec, files)
+    key = image_key(spec)
     hold(cache, f"image-{key}")
     entry = Entry(cache, "image", _place(cache, key))
     damage = None
     if os.path.lexists(entry.place):
         damage = entry.glance(recheck_image) and entry.take_away(recheck_image)
     if damage is None:
-        return _built(spec, cache, key, mirrors, check_valid_until, log, files)
+        return _built(spec, cache, key, mirrors, check_valid_until, log)
     log(f"{damage}: it was removed and is built again")
     hold(cache, entry.lock)
     try:
-        made = _built(spec, cache, key, mirrors, check_valid_until, log, files)
+        made = _built(spec, cache, key, mirrors, check_valid_until, log)
     except (InfrastructureError, UsageError) as error:
         raise ImageError(
             f"{damage}: it was removed, and building it again failed: {error}"
@@ -163,7 +154,6 @@ def _built(
     mirrors: Mirrors | Callable[[], Mirrors] | None,
     check_valid_until: bool,
     log: Log,
-    files: Files,
 ) -> RootImage:
     """The image ``key`` from the cache, built when it is not there."""
     found = _cached(cache, key)
@@ -185,7 +175,7 @@ def _built(
             made = folder / "image"
             made.mkdir()
             image = made / "root.sqfs"
-            _build(spec, mirror, image, folder, check_valid_until, cache, log, files)
+            _build(spec, mirror, image, folder, check_valid_until, cache, log)
             _check_image(image)
             write_json(
                 made / "image.json",
@@ -206,29 +196,21 @@ def _built(
     return found
 
 
-def image_key(spec: GuestSpec, files: Files | None = None) -> str:
-    """What names the image of ``spec`` in the cache: a digest of what it is made of.
-
-    ``files`` reads the wheels.
-    """
-    files = files or Files()
+def image_key(spec: GuestSpec) -> str:
+    """What names the image of ``spec`` in the cache: a digest of what it is made of."""
     made_of = {
         "recipe": RECIPE,
         "suite": spec.suite,
         "packages": list(_packages(spec)),
-        "wheels": sorted([wheel.name, digest_wheel(wheel, files)] for wheel in spec.wheels),
         "dpkg": list(_DPKG_OPTIONS),
-        "hooks": [_COMPILE, *_HOOKS],
+        "hooks": list(_HOOKS),
     }
     return f"{spec.suite}-{sha256_json(made_of)[:16]}"
 
 
 def is_built(spec: GuestSpec, cache: Path) -> bool:
-    """Whether ``cache`` has the image of ``spec``; it has none of wheels that are not there."""
-    try:
-        return _cached(cache, image_key(spec)) is not None
-    except ImageError:
-        return False
+    """Whether ``cache`` has the image of ``spec``."""
+    return _cached(cache, image_key(spec)) is not None
 
 
 def images(cache: Path) -> list[tuple[str, Path, int]]:
@@ -279,22 +261,7 @@ def _packages(spec: GuestSpec) -> tuple[str, ...]:
     return tuple(sorted({*PACKAGES, *users, *spec.packages}))
 
 
-def digest_wheel(wheel: Path, files: Files) -> str:
-    """The sha256 of ``wheel`` as ``files`` reads it; raises ImageError."""
-    try:
-        return files.read(wheel, "wheels").sha256
-    except OSError as error:
-        raise ImageError(
-            f"guest image: wheels: {wheel}: {error.strerror}; correct it in kernels.toml"
-        ) from error
-
-
 # --- roots that are not built -----------------------------------------------------------
-
-
-def wheel_digests(spec: GuestSpec, files: Files) -> list[str]:
-    """Digests of the wheels that the image gets, sorted; raises ImageError."""
-    return sorted(digest_wheel(wheel, files) for wheel in spec.wheels)
 
 
 def host_root() -> RootImage:
@@ -394,7 +361,6 @@ def _build(
     check_valid_until: bool,
     cache: Path,
     log: Log,
-    files: Files,
 ) -> None:
     """Run mmdebstrap into sqfstar; as an ordinary user both in a user namespace."""
     bootstrap = _require("mmdebstrap", "mmdebstrap", "to build the guest image")
@@ -420,7 +386,6 @@ def _build(
             *([] if check_valid_until else ['--aptopt=Acquire::Check-Valid-Until "false"']),
             *(f"--aptopt={line}" for line in host_options()),
             *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
-            *_wheel_hooks(spec, sources.parent, files),
             *(f"--customize-hook={hook}" for hook in _HOOKS),
             spec.suite,
             "-",
@@ -466,14 +431,6 @@ def _sources(spec: GuestSpec, mirror: Mirror) -> Iterator[Path]:
         # Not what mmdebstrap left when it was killed: the host's /dev may be mounted there.
         with suppress(OSError):
             above.rmdir()
-
-
-def _wheel_hooks(spec: GuestSpec, folder: Path, files: Files) -> list[str]:
-    if not spec.wheels:
-        return []
-    staged = folder / "wheels.tar"
-    stage_wheels(spec.wheels, staged, files)
-    return [f"--customize-hook=tar-in {shlex.quote(str(staged))} /", f"--customize-hook={_COMPILE}"]
 
 
 def _check_user_namespaces() -> None:

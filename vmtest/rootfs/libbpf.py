@@ -29,6 +29,7 @@ from vmtest.host.cache import (
     locked,
     publish,
     read_record,
+    read_recorded,
     safe_name,
     scratch,
     write_record,
@@ -215,16 +216,8 @@ def read_entry(place: Path) -> Library:
 
     Raises ValueError with the file and what is wrong with it.
     """
-    record = read_record(place / _RECORD)
-    if record is None:
-        raise ValueError(f"{_RECORD} is missing or damaged")
-    try:
-        data = (place / _FILE).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{_FILE} cannot be read: {error.strerror}") from error
-    digest, noted = hashlib.sha256(data).hexdigest(), str(record.get("library"))
-    if digest != noted:
-        raise ValueError(f"{_FILE} has sha256 {digest[:12]}, expected {noted[:12]}")
+    record, data = read_recorded(place, _RECORD, _FILE, "library")
+    digest = str(record["library"])
     return Library(str(record.get("version")), str(record.get("origin")), digest, data)
 
 

@@ -1,4 +1,4 @@
-"""The guest image and the libbpf that a configuration asks for, from the mirrors that it means."""
+"""The guest image, libbpf and wheels that a configuration asks for, from the mirrors it means."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 from vmtest.errors import UsageError
 from vmtest.host.debian import Mirrors, find_mirrors, mirrors_of
 from vmtest.host.files import Files
-from vmtest.model.kernels import AptArchive, Library, RootImage
+from vmtest.model.kernels import AptArchive, GuestSpec, InstalledWheel, Library, RootImage
 from vmtest.model.project import Config
+from vmtest.rootfs.guestpython import python_of
 from vmtest.rootfs.image import prepare
 from vmtest.rootfs.libbpf import Shelf
+from vmtest.rootfs.overlay import install_wheel, wheel_digests
 
 
 def prepare_root(
@@ -37,21 +39,38 @@ def prepare_root(
 
     files = files or Files()
     shelf = Shelf(cache, mirrors, archive, (config.guest.suite,), files)
-    taken = [shelf.take(wanted, log) for wanted in config.guest.libbpf]  # before a long build
+    # Before a long build:
+    taken = [shelf.take(wanted, log) for wanted in config.guest.libbpf]
+    wheel_digests(config.guest, files)
     root = prepare(
         config.guest,
         cache,
         mirrors,
         check_valid_until=archive is None or archive.check_valid_until,
         log=log,
-        files=files,
     )
     notes = (root.note, *(note for _, note in taken))
     return replace(
         root,
         note="; ".join(filter(None, notes)),
         libraries=distinct([library for library, _ in taken]),
+        wheels=_wheels(config.guest, root, cache, files),
     )
+
+
+def _wheels(
+    guest: GuestSpec, root: RootImage, cache: Path, files: Files
+) -> tuple[InstalledWheel, ...]:
+    """The wheels of ``guest``, ready to be laid over ``root``."""
+    if not guest.wheels:
+        return ()
+    if guest.root != "debian" or root.path is None:
+        raise UsageError(
+            f'[guest] wheels are laid over an image that vmtest builds (root = "debian"), and root '
+            f'is "{guest.root}"; install them there, and take them out of kernels.toml'
+        )
+    python = python_of(root.path)
+    return tuple(install_wheel(wheel, python, cache, files) for wheel in guest.wheels)
 
 
 def distinct(libraries: Sequence[Library]) -> tuple[Library, ...]:

@@ -10,7 +10,7 @@ from vmtest.host.cache import tree_size
 from vmtest.host.seal import Damage, Entry
 from vmtest.kernels import modules
 from vmtest.kernels.store.store import recheck_kernel
-from vmtest.rootfs import libbpf
+from vmtest.rootfs import libbpf, overlay
 from vmtest.rootfs.image import recheck_image
 
 
@@ -21,7 +21,11 @@ def _unsealed(place: Path) -> str:
 
 
 _RECHECKS = {"kernel": recheck_kernel, "image": recheck_image, "snapshot": _unsealed}
-_WORDS = {libbpf.KIND: "libbpf", modules.KIND: "index of modules"}
+_WORDS = {
+    libbpf.KIND: "libbpf",
+    overlay.KIND: "wheel",
+    modules.KIND: "index of modules",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ def verify(cache: Path) -> Iterator[Verified]:
             yield Verified(kind, place.name, tree_size(place), entry.inspect(recheck))
     for place in libbpf.places(cache):
         yield _read(libbpf.KIND, place, libbpf.read_entry)
+    for place in overlay.places(cache):
+        yield _read(overlay.KIND, place, overlay.read_entry)
     for place in modules.indexes(cache):
         yield _read(modules.KIND, place, modules.read_index)
 

@@ -12,7 +12,7 @@ from vmtest.config import select
 from vmtest.errors import UsageError
 from vmtest.model.project import Config
 from vmtest.objects import builds as objects
-from vmtest.rootfs.image import wheel_digests
+from vmtest.rootfs.overlay import wheel_digests
 from vmtest.suites.payload import pack_suites
 from vmtest.suites.task import SuitesTaskFactory
 

@@ -20,7 +20,6 @@ from vmtest.model.loads import Verdict as LoadVerdict
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult
 from vmtest.objects import inspect as objectfile
-from vmtest.rootfs.image import wheel_digests
 from vmtest.verify import objects as loadables
 from vmtest.verify import types
 from vmtest.verify.baseline import FailOn, Rules
@@ -44,7 +43,6 @@ def work_of_load(settings: Config, wanted: str, told: Sequence[str]) -> Work:
         "program": program,
         "types": list(told),
         "sha256": sorted(files.read(one.build.path, "objects").sha256 for one in given),
-        "wheels": wheel_digests(settings.guest, files),
     }
     words_of = [word for text in told for word in ("--type", text)]
     return Work(
