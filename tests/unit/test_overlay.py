@@ -117,7 +117,7 @@ def test_wheels_take_an_image_that_vmtest_builds(tmp_path: Path) -> None:
     file = tmp_path / "kernels.toml"
     kernel = '[[kernel]]\nname = "k"\npath = "vmlinuz"\n'
     file.write_text(f'schema = 1\n[guest]\nroot = "host"\nwheels = ["{wheel(tmp_path)}"]\n{kernel}')
-    with pytest.raises(UsageError, match=r'wheels are laid over an image .*root is "host"'):
+    with pytest.raises(UsageError, match=r'are laid over an image .*root is "host"'):
         prepare_root(load(file), tmp_path / "cache")
 
 

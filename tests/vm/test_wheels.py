@@ -16,7 +16,6 @@ CONFIG = """
 schema = 1
 [guest]
 wheels = ["laid-1.0-py3-none-any.whl"]
-{guest}
 [[kernel]]
 name = "{name}"
 path = "{image}"
@@ -67,9 +66,36 @@ def wheel(folder: Path, value: int) -> None:
 def project(tmp_path: Path, image: KernelImage, root: RootImage) -> Path:
     assert root.path is not None  # it is in the cache by now
     names = {"name": KERNEL, "image": image.image, "modules": image.modules}
-    (tmp_path / "kernels.toml").write_text(CONFIG.format(guest="", **names))
+    (tmp_path / "kernels.toml").write_text(CONFIG.format(**names))
     (tmp_path / "test_own.py").write_text(TEST)
     return tmp_path
+
+
+NATIVE = """
+import pytest, yaml
+
+
+def test_the_pytest_that_was_chosen():
+    assert pytest.__version__.startswith("8.4.")
+
+
+def test_a_native_wheel():
+    assert yaml.load("a: [1, 2]", Loader=yaml.CSafeLoader) == {"a": [1, 2]}
+    assert yaml.__file__.startswith("/usr/local/")
+"""
+
+
+def test_another_pytest_and_what_pip_resolves_lie_over_the_image(
+    project: Path,
+) -> None:
+    own = 'wheels = ["laid-1.0-py3-none-any.whl"]'
+    file = project / "kernels.toml"
+    chosen = 'pytest = "8.4.*"\nrequirements = ["pyyaml>=6"]'
+    file.write_text(file.read_text().replace(own, chosen))
+    (project / "test_own.py").write_text(NATIVE)
+    said = in_guest("run", cwd=project)
+    assert said.status == 0, said.out
+    assert "2 passed" in said.out
 
 
 def test_a_wheel_lies_over_the_image_and_a_changed_one_takes_no_image(

@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
 )
 
+from vmtest.config.extras import of_extras
 from vmtest.config.schema import (
     SOURCES,
     ArchiveTable,
@@ -174,6 +175,8 @@ def _convert(parsed: FileTables, file: Path) -> Config:
             tuple(guest.packages),
             tuple(base / w for w in guest.wheels),
             tuple(str(base / Path(v).expanduser()) if is_path(v) else v for v in guest.libbpf),
+            unique((*guest.requirements, *of_extras(guest.extras, base / "pyproject.toml"))),
+            guest.pytest or "",
         ),
         build=None if parsed.build is None else tuple(parsed.build.command),
         known_failures=tuple(

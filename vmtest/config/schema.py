@@ -9,6 +9,8 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+import packaging.requirements
+import packaging.specifiers
 from pathspec import GitIgnoreSpec
 from pydantic import (
     AfterValidator,
@@ -204,6 +206,25 @@ def _is_libbpf(text: str) -> bool:
     return text == "newest" or bool(re.fullmatch(r"1\.\d+", text)) or is_path(text)
 
 
+def _requirement(value: str) -> str:
+    try:
+        packaging.requirements.Requirement(value)
+    except packaging.requirements.InvalidRequirement as error:
+        raise ValueError(
+            'is not a requirement; write one as pip takes it: "hypothesis>=6", "attrs==25.1"'
+        ) from error
+    return value
+
+
+def _pytest(value: str) -> str:
+    """The requirement that ``value``, a version, a pattern or a specifier, means."""
+    compared = value if re.match(r"\s*[<>=!~]", value) else f"=={value}"
+    try:
+        return f"pytest{packaging.specifiers.SpecifierSet(compared)}"
+    except packaging.specifiers.InvalidSpecifier as error:
+        raise ValueError('is not a version; write "8.*", "8.4.2" or ">=8.3,<9"') from error
+
+
 def is_path(libbpf: str) -> bool:
     """Whether a ``[guest] libbpf`` is the path of a file, and no version."""
     return "/" in libbpf or ".so" in libbpf
@@ -291,6 +312,8 @@ Size = Annotated[StrictInt, Field(ge=0)]
 Retries = Annotated[StrictInt, Field(ge=0, le=10)]
 Day = Annotated[date, BeforeValidator(_date)]
 Share = Annotated[float, BeforeValidator(_share), Field(gt=0, lt=1)]
+Requirement = Annotated[str, AfterValidator(_requirement)]
+Pytest = Annotated[str, AfterValidator(_pytest)]
 Libbpf = Annotated[
     list[str],
     BeforeValidator(libbpf_choice),
@@ -327,6 +350,9 @@ class GuestTable(Strict):
     suite: str = "trixie"
     packages: list[str] = []
     wheels: list[Path] = []
+    requirements: list[Requirement] = []
+    extras: list[str] = []
+    pytest: Pytest | None = None
     libbpf: Libbpf = []
 
 

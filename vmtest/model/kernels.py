@@ -255,7 +255,8 @@ class GuestSpec:
     ``root`` is ``debian`` (built here from ``suite`` with ``packages``), ``host``, or the path of a
     directory or a squashfs image.  ``wheels`` are laid over one that is built here.
     ``libbpf`` are versions (``1.5``, ``newest``) or paths that are laid over the root's own; the
-    first is what suites and commands get.
+    first is what suites and commands get.  ``requirements`` are pip's, and so is ``pytest``, in
+    place of the root's ("" keeps that): they come to more wheels.
     """
 
     root: str = "debian"
@@ -263,6 +264,8 @@ class GuestSpec:
     packages: tuple[str, ...] = ()
     wheels: tuple[Path, ...] = ()
     libbpf: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
+    pytest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

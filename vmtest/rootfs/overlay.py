@@ -12,20 +12,11 @@ import tarfile
 from pathlib import Path
 
 from vmtest.errors import ImageError
-from vmtest.host.cache import (
-    disk_errors,
-    hold,
-    locked,
-    publish,
-    read_recorded,
-    safe_name,
-    scratch,
-    sha256_json,
-    write_record,
-)
+from vmtest.host.cache import read_recorded, safe_name, sha256_json, write_record
 from vmtest.host.files import Files
 from vmtest.model.kernels import GuestSpec, InstalledWheel
 from vmtest.rootfs.guestpython import GuestPython, compile_tree
+from vmtest.rootfs.kept import kept
 from vmtest.rootfs.wheels import unpack_wheel
 
 KIND = "wheels"
@@ -48,29 +39,15 @@ def install_wheel(
     files = files or Files()
     made_of = [_RECIPE, wheel.name, digest_wheel(wheel, files), python.version]
     entry = f"{safe_name(wheel.stem)[:100]}-{sha256_json(made_of)[:16]}"
-    place = cache / KIND / entry
-    hold(cache, f"{KIND}-{entry}")
-    try:
-        return read_entry(place)
-    except ValueError:
-        with (
-            locked(cache, f"{KIND}-{entry}"),
-            scratch(cache, f"{KIND}-{entry}") as folder,
-            disk_errors(cache, f"[guest] wheels: {wheel}"),
-        ):
-            _install(wheel, python, folder, files)
-            publish(folder / "entry", place)
-    try:
-        return read_entry(place)
-    except ValueError as error:
-        raise ImageError(f"{place}: what was just made cannot be read back: {error}") from error
+    return kept(
+        cache, KIND, entry, read_entry, lambda folder: _install(wheel, python, folder, files)
+    )
 
 
 def _install(wheel: Path, python: GuestPython, folder: Path, files: Files) -> None:
-    """Make the entry of ``wheel`` in the empty ``folder``."""
+    """Make the entry of ``wheel`` in ``folder``."""
     tree, made = folder / "tree", folder / "entry"
     (tree / "lib").mkdir(parents=True)
-    made.mkdir()
     unpack_wheel(wheel, tree, python.version, files)
     compile_tree(python, tree, folder)
     with tarfile.open(made / _TREE, "w", format=tarfile.PAX_FORMAT) as out:
@@ -117,5 +94,6 @@ def digest_wheel(wheel: Path, files: Files) -> str:
 
 
 def wheel_digests(spec: GuestSpec, files: Files) -> list[str]:
-    """Digests of the wheels that the guest gets, sorted; raises ImageError."""
-    return sorted(digest_wheel(wheel, files) for wheel in spec.wheels)
+    """What tells the guest's wheels from others: digests and requirements; raises ImageError."""
+    asked = (*spec.requirements, *([spec.pytest] if spec.pytest else []))
+    return sorted((*(digest_wheel(wheel, files) for wheel in spec.wheels), *asked))

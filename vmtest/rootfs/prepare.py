@@ -15,6 +15,8 @@ from vmtest.rootfs.guestpython import python_of
 from vmtest.rootfs.image import prepare
 from vmtest.rootfs.libbpf import Shelf
 from vmtest.rootfs.overlay import install_wheel, wheel_digests
+from vmtest.rootfs.pytests import check_pytest
+from vmtest.rootfs.requirements import resolve
 
 
 def prepare_root(
@@ -54,23 +56,29 @@ def prepare_root(
         root,
         note="; ".join(filter(None, notes)),
         libraries=distinct([library for library, _ in taken]),
-        wheels=_wheels(config.guest, root, cache, files),
+        wheels=_wheels(config.guest, root, cache, log, files),
     )
 
 
 def _wheels(
-    guest: GuestSpec, root: RootImage, cache: Path, files: Files
+    guest: GuestSpec, root: RootImage, cache: Path, log: Callable[[str], None], files: Files
 ) -> tuple[InstalledWheel, ...]:
-    """The wheels of ``guest``, ready to be laid over ``root``."""
-    if not guest.wheels:
+    """What ``guest`` lays over ``root``: what requirements come to, then the wheels it names."""
+    if not (guest.wheels or guest.requirements or guest.pytest):
         return ()
     if guest.root != "debian" or root.path is None:
         raise UsageError(
-            f'[guest] wheels are laid over an image that vmtest builds (root = "debian"), and root '
-            f'is "{guest.root}"; install them there, and take them out of kernels.toml'
+            "[guest] wheels, requirements and pytest are laid over an image that vmtest builds "
+            f'(root = "debian"), and root is "{guest.root}"; install them there, and take them '
+            "out of kernels.toml"
         )
     python = python_of(root.path)
-    return tuple(install_wheel(wheel, python, cache, files) for wheel in guest.wheels)
+    found: tuple[Path, ...] = ()
+    if guest.requirements or guest.pytest:
+        found = resolve(guest.requirements, guest.pytest, python, cache, log)
+    wheels = (*found, *guest.wheels)
+    check_pytest(wheels, python, files)
+    return tuple(install_wheel(wheel, python, cache, files) for wheel in wheels)
 
 
 def distinct(libraries: Sequence[Library]) -> tuple[Library, ...]:

@@ -26,7 +26,7 @@ _SCRIPTS = PurePosixPath("bin")
 _LARGEST_TEXT = 16 << 20
 """What a script or the list of entry points may have, in bytes."""
 # RuntimeError for an encrypted file, NotImplementedError for a way of packing that Python lacks.
-_DAMAGED = (
+DAMAGED = (
     zipfile.BadZipFile,
     OSError,
     EOFError,
@@ -37,6 +37,7 @@ _DAMAGED = (
     lzma.LZMAError,
     configparser.Error,
 )
+"""What reading a damaged wheel raises."""
 _NAME = re.compile(
     r"^(?P<name>[^-]+)-(?P<version>[^-]+)(-(?P<build>\d[^-]*))?"
     r"-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl$"
@@ -58,7 +59,7 @@ def unpack_wheel(wheel: Path, prefix: Path, python: str, files: Files | None = N
             with place.open("wb") as out:
                 shutil.copyfileobj(content, out)
             place.chmod(mode)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise
         raise ImageError(f"[guest] wheels: {wheel} cannot be read as a wheel: {error}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from vmtest.host.cache import clear_damaged, in_use, last_used, remove_unused, sweep, tree_size
 from vmtest.host.seal import SEAL, Entry
 from vmtest.kernels import Store, modules
-from vmtest.rootfs import libbpf, overlay
+from vmtest.rootfs import libbpf, overlay, requirements
 from vmtest.rootfs.image import images
 
 
@@ -49,6 +49,7 @@ def items(cache: Path) -> list[Item]:
     for kind, paths, read in (
         (libbpf.KIND, libbpf.places(cache), libbpf.read_entry),
         (overlay.KIND, overlay.places(cache), overlay.read_entry),
+        (requirements.KIND, requirements.places(cache), requirements.read_entry),
         (modules.KIND, modules.indexes(cache), modules.read_index),
     ):
         found += [_item(cache, kind, path, not _readable(read, path)) for path in paths]

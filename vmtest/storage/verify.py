@@ -10,7 +10,7 @@ from vmtest.host.cache import tree_size
 from vmtest.host.seal import Damage, Entry
 from vmtest.kernels import modules
 from vmtest.kernels.store.store import recheck_kernel
-from vmtest.rootfs import libbpf, overlay
+from vmtest.rootfs import libbpf, overlay, requirements
 from vmtest.rootfs.image import recheck_image
 
 
@@ -24,6 +24,7 @@ _RECHECKS = {"kernel": recheck_kernel, "image": recheck_image, "snapshot": _unse
 _WORDS = {
     libbpf.KIND: "libbpf",
     overlay.KIND: "wheel",
+    requirements.KIND: "requirements",
     modules.KIND: "index of modules",
 }
 
@@ -51,6 +52,8 @@ def verify(cache: Path) -> Iterator[Verified]:
         yield _read(libbpf.KIND, place, libbpf.read_entry)
     for place in overlay.places(cache):
         yield _read(overlay.KIND, place, overlay.read_entry)
+    for place in requirements.places(cache):
+        yield _read(requirements.KIND, place, requirements.read_entry)
     for place in modules.indexes(cache):
         yield _read(modules.KIND, place, modules.read_index)
 

@@ -18,8 +18,9 @@ def notes(matrix: Matrix) -> tuple[str, ...]:
     packages = ", ".join(f'"python3-{name.lower().replace("_", "-")}"' for name in names)
     return (
         f"the guest has no Python module {', '.join(names)}: add the Debian package to "
-        f"kernels.toml, mostly [guest] packages = [{packages}], or a wheel to [guest] wheels; "
-        "what is the project's own comes with root and pythonpath of the [[suite]]",
+        f"kernels.toml, mostly [guest] packages = [{packages}], or what pip calls it to "
+        "[guest] requirements; what is the project's own comes with root and pythonpath of the "
+        "[[suite]]",
     )
 
 

@@ -1,0 +1,192 @@
+"""Requirements that pip resolves for the guest's Python, from a folder of wheels."""
+
+from __future__ import annotations
+
+import shutil
+import venv
+from pathlib import Path
+
+import pytest
+from small_wheels import small_wheel
+
+from vmtest.config.file import load
+from vmtest.errors import ConfigError, ImageError, UsageError
+from vmtest.host.files import Files
+from vmtest.model.kernels import GuestSpec
+from vmtest.rootfs.guestpython import GuestPython
+from vmtest.rootfs.overlay import wheel_digests
+from vmtest.rootfs.pytests import check_pytest
+from vmtest.rootfs.requirements import places, resolve
+from vmtest.storage.prune import items
+from vmtest.storage.verify import verify
+
+PYTHON = GuestPython(Path("root.sqfs"), "3.13", "8.3.5")
+
+
+@pytest.fixture(autouse=True)
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """All that pip finds: two versions of pytest, one of a plugin for each, and a helper."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for version in ("8.3.5", "8.4.2"):
+        small_wheel(folder, "pytest", version)
+    small_wheel(folder, "plugin", "1.0", "pytest>=8", "helper")
+    small_wheel(folder, "plugin", "2.0", "pytest>=8.4")
+    small_wheel(folder, "helper", "0.1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def names(folder: Path, *wanted: str, choice: str = "") -> list[str]:
+    found = resolve(wanted, choice, PYTHON, folder / "cache", lambda line: None)
+    return [path.name.removesuffix("-py3-none-any.whl") for path in found]
+
+
+def test_what_is_required_comes_along_and_the_images_pytest_stays(tmp_path: Path) -> None:
+    assert names(tmp_path, "plugin") == ["helper-0.1", "plugin-1.0"]
+
+
+def test_another_pytest_is_chosen(tmp_path: Path) -> None:
+    assert names(tmp_path, choice="pytest==8.4.*") == ["pytest-8.4.2"]
+    assert names(tmp_path, "plugin", choice="pytest>=8.4") == ["plugin-2.0", "pytest-8.4.2"]
+
+
+def test_the_same_requirements_are_the_same_wheels_later(tmp_path: Path, index: Path) -> None:
+    first = names(tmp_path, "helper", "plugin")
+    shutil.rmtree(index)
+    assert names(tmp_path, "plugin", "helper") == first
+    with pytest.raises(ImageError, match="pip has no wheels of plugin for Python 3"):
+        names(tmp_path, "plugin")
+
+
+def test_a_plugin_for_a_newer_pytest_is_told_with_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        names(tmp_path, "plugin>=2")
+    said = str(caught.value)
+    assert "they need another pytest than the guest's 8.3.5; choose one with pytest = " in said
+    assert "plugin 2.0 depends on pytest>=8.4" in said
+    assert list((tmp_path / "cache/tmp").iterdir()) == []
+
+
+def test_what_there_is_not_is_told_in_pips_words(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"pip has no wheels of absent (.|\n)*No matching dist"):
+        names(tmp_path, "absent")
+
+
+def test_an_environment_without_pip_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "venv/bin/python"))
+    with pytest.raises(ImageError, match="has no pip to resolve them; install pip there"):
+        names(tmp_path, "plugin")
+
+
+@pytest.mark.parametrize("damage", ["plugin-1.0-py3-none-any.whl", "requirements.json"])
+def test_damaged_wheels_are_told_and_fetched_again(tmp_path: Path, damage: str) -> None:
+    cache = tmp_path / "cache"
+    whole = names(tmp_path, "plugin")
+    (entry,) = places(cache)
+    (entry / damage).write_bytes(b"rot")
+    assert [item.broken for item in items(cache)] == [True]
+    assert [damage in str(one.damage) for one in verify(cache)] == [True]
+    assert names(tmp_path, "plugin") == whole
+    assert [one.damage for one in verify(cache)] == [None]
+
+
+def test_a_wheel_for_a_newer_pytest_is_told_with_the_cure(tmp_path: Path) -> None:
+    plugin = small_wheel(tmp_path, "other", "1.0", "pytest<9,>=8.4")
+    with pytest.raises(UsageError) as caught:
+        check_pytest([plugin], PYTHON, Files())
+    assert str(caught.value) == (
+        "[guest] wheels: other-1.0-py3-none-any.whl requires pytest<9,>=8.4, and the guest has "
+        'pytest 8.3.5; choose another in kernels.toml: [guest] pytest = "<9,>=8.4"'
+    )
+    check_pytest([small_wheel(tmp_path, "pytest", "8.4.2"), plugin], PYTHON, Files())
+
+
+@pytest.mark.parametrize(
+    "requires",
+    ["pytest", "pytest>=8", 'pytest>=9; extra == "new"', 'pytest>=9; python_version < "3.13"'],
+)
+def test_a_wheel_that_the_guests_pytest_suits_is_taken(tmp_path: Path, requires: str) -> None:
+    files = Files()
+    check_pytest([small_wheel(tmp_path, "other", "1.0", requires)], PYTHON, files)
+    assert files.digests(tmp_path) == {}  # those that are reported are the user's own
+
+
+CONFIG = """
+schema = 1
+[guest]
+{guest}
+[[kernel]]
+name = "k"
+path = "vmlinuz"
+"""
+PROJECT = """
+[project]
+name = "Own.Project"
+optional-dependencies.test = ["attrs", "own_project[more]"]
+optional-dependencies.more = ["pyyaml>=6", "own-project[test]"]
+"""
+
+
+def guest(folder: Path, text: str, project: str = PROJECT) -> GuestSpec:
+    (folder / "pyproject.toml").write_text(project)
+    (folder / "kernels.toml").write_text(CONFIG.format(guest=text))
+    return load(folder / "kernels.toml").guest
+
+
+@pytest.mark.parametrize(
+    ("value", "means"),
+    [("8.*", "pytest==8.*"), ("8.4.2", "pytest==8.4.2"), (">=8.3", "pytest>=8.3")],
+)
+def test_pytest_is_a_version_a_pattern_or_a_specifier(
+    tmp_path: Path, value: str, means: str
+) -> None:
+    assert guest(tmp_path, f'pytest = "{value}"').pytest == means
+
+
+def test_extras_are_those_of_the_project(tmp_path: Path) -> None:
+    text = 'requirements = ["hypothesis>=6", "attrs"]\nextras = ["test"]'
+    assert guest(tmp_path, text).requirements == ("hypothesis>=6", "attrs", "pyyaml>=6")
+
+
+@pytest.mark.parametrize(
+    ("text", "project", "said"),
+    [
+        ('extras = ["tset"]', PROJECT, r"has no extra 'tset' \(did you mean \"test\"\?\)"),
+        ('extras = ["test"]', "", r"has no \[project.optional-dependencies\] to read"),
+        ('extras = ["test"]', "][", r"has no \[project.optional-dependencies\] to read"),
+        (
+            'extras = ["test"]',
+            "[project.optional-dependencies]\ntest = ['a b']",
+            r"test.*'a b'.*is not a requirement",
+        ),
+    ],
+)
+def test_extras_that_cannot_be_read_are_told(
+    tmp_path: Path, text: str, project: str, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        guest(tmp_path, text, project)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('pytest = "new"', 'is not a version; write "8.*", "8.4.2" or'),
+        ('requirements = ["a b"]', "is not a requirement; write one as pip takes it"),
+        ('requirements = ["-r file"]', "is not a requirement; write one as pip takes it"),
+    ],
+)
+def test_what_pip_would_not_take_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        guest(tmp_path, text)
+    assert said in str(caught.value)
+
+
+def test_other_requirements_are_another_question_of_a_bisect() -> None:
+    asked = GuestSpec(requirements=("attrs",), pytest="pytest==8.*")
+    assert wheel_digests(asked, Files()) == ["attrs", "pytest==8.*"]

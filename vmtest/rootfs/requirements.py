@@ -1,0 +1,122 @@
+"""The wheels that ``[guest] requirements`` and ``pytest`` come to for the guest's Python.
+
+pip resolves them once; what it found is kept, so the same requirements are the same wheels from
+then on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vmtest.errors import ImageError, UsageError
+from vmtest.host import interrupt
+from vmtest.host.cache import read_record, sha256_file, sha256_json, write_record
+from vmtest.rootfs.guestpython import GuestPython
+from vmtest.rootfs.kept import kept
+
+KIND = "requirements"
+"""The folder of the cache for resolved requirements, and the kind of its entries."""
+
+_RECIPE = 1
+"""Raised when the same requirements should be resolved again."""
+_RECORD = "requirements.json"
+# What runs on Debian 11 and later; pip takes each by its name only.
+_PLATFORMS = (
+    *(f"manylinux_2_{minor}_x86_64" for minor in range(31, 4, -1)),
+    *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"),
+)
+_MOST = 12  # lines of what pip says
+_CONSTRAINT = "(constraint) pytest=="
+
+
+def resolve(
+    wanted: Sequence[str], pytest: str, python: GuestPython, cache: Path, log: Callable[[str], None]
+) -> tuple[Path, ...]:
+    """The wheels for ``wanted`` and all that they need, by pip the first time.
+
+    ``pytest`` is a requirement too, "" for the pytest of the image, which then stays.  Raises
+    UsageError where ``wanted`` needs another, ImageError when pip fails.
+    """
+    constraint = pytest or f"pytest=={python.pytest}"
+    asked = [_RECIPE, sorted(wanted), constraint, python.version]
+
+    def make(folder: Path) -> None:
+        named = [*wanted, *([pytest] if pytest else [])]
+        log(f"resolving {', '.join(named)}")
+        (folder / "constraints.txt").write_text(f"{constraint}\n", encoding="utf-8")
+        made = folder / "entry"
+        _download(named, python, folder, made)
+        for of_image in made.glob(f"pytest-{python.pytest}-*.whl"):
+            of_image.unlink()  # the guest has it
+        found = {wheel.name: sha256_file(wheel) for wheel in sorted(made.glob("*.whl"))}
+        write_record(made / _RECORD, {"asked": asked, "wheels": found})
+
+    entry = f"python{python.version}-{sha256_json(asked)[:16]}"
+    return kept(cache, KIND, entry, read_entry, make)
+
+
+def _download(wanted: Sequence[str], python: GuestPython, folder: Path, into: Path) -> None:
+    abi = f"cp{python.version.replace('.', '')}"
+    done = interrupt.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--no-input"),
+            *(
+                "--progress-bar=off",
+                "--disable-pip-version-check",
+                "--only-binary=:all:",
+                "--implementation",
+                "cp",
+            ),
+            *("--python-version", python.version),
+            *(word for one in (abi, "abi3", "none") for word in ("--abi", one)),
+            *(word for one in _PLATFORMS for word in ("--platform", one)),
+            *("--dest", str(into), "--constraint", str(folder / "constraints.txt")),
+            *wanted,
+        ],
+        merged=True,
+    )
+    if done.returncode == 0:
+        return
+    if "No module named pip" in done.stdout:
+        raise ImageError(
+            "[guest] requirements, or pytest: vmtest's environment has no pip to resolve them; "
+            "install pip there, or name all wheels in [guest] wheels"
+        )
+    _, error, rest = done.stdout.partition("ERROR: ")
+    said = [line for line in f"{error}{rest}".splitlines() if line.strip()]
+    told = "".join(f"\n  {line}" for line in said[:_MOST])
+    if _CONSTRAINT in done.stdout:
+        raise UsageError(
+            f"[guest] requirements: they need another pytest than the guest's {python.pytest}; "
+            f'choose one with pytest = "..." there. pip says:{told}'
+        )
+    raise ImageError(
+        f"[guest] requirements, or pytest: pip has no wheels of {', '.join(wanted)} for Python "
+        f"{python.version} on Linux x86_64:{told}"
+    )
+
+
+def places(cache: Path) -> list[Path]:
+    """The folders of all resolved requirements in ``cache``, damaged ones too."""
+    return sorted(path for path in (cache / KIND).glob("*") if path.is_dir())
+
+
+def read_entry(place: Path) -> tuple[Path, ...]:
+    """The wheels in the folder ``place`` of the cache.
+
+    Raises ValueError with the file and what is wrong with it.
+    """
+    record = read_record(place / _RECORD)
+    if record is None:
+        raise ValueError(f"{_RECORD} is missing or damaged")
+    wheels = record["wheels"]
+    for name, noted in wheels.items():
+        try:
+            digest = sha256_file(place / name)
+        except OSError as error:
+            raise ValueError(f"{name} cannot be read: {error.strerror}") from error
+        if digest != noted:
+            raise ValueError(f"{name} has sha256 {digest[:12]}, expected {noted[:12]}")
+    return tuple(place / name for name in wheels)
