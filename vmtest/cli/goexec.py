@@ -12,7 +12,7 @@ import typer
 from vmtest.api import project
 from vmtest.api.command import CommandRequest, plan_command
 from vmtest.api.record import Recording, carry_out
-from vmtest.cli import common, options
+from vmtest.cli import common, complete, options
 from vmtest.cli.exec import one_name, pass_on
 from vmtest.errors import UsageError
 from vmtest.model.events import Event, Output
@@ -36,7 +36,12 @@ def go_exec(
         list[str],
         typer.Argument(metavar="PROGRAM", help="The program on the host, and its arguments."),
     ],
-    kernel: Annotated[str, typer.Option(metavar="NAME", help="The kernel to boot.")],
+    kernel: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="The kernel to boot.", autocompletion=complete.kernel_names
+        ),
+    ],
     copy: options.CopyOption = None,
     object_: options.ObjectOption = None,
     config: options.ConfigOption = None,

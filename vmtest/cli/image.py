@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vmtest.api import project
-from vmtest.cli import common, options
+from vmtest.cli import common, complete, options
 from vmtest.cli.kernels.list import cached_images
 from vmtest.host.cache import megabytes
 from vmtest.kernels import default_cache
@@ -35,6 +35,7 @@ def export(
         typer.Option(
             metavar=options.KERNELS,
             help="Which kernels to write; default tag:default. Repeatable.",
+            autocompletion=complete.kernels,
         ),
     ] = None,
     config: options.ConfigOption = None,

@@ -10,7 +10,7 @@ import typer
 
 from vmtest.api.page import leave_page
 from vmtest.api.project import load_config
-from vmtest.cli import common, options
+from vmtest.cli import common, complete, options
 from vmtest.cli.look import Look, show
 from vmtest.cli.report import read_any
 from vmtest.cli.reports import Reports
@@ -29,7 +29,11 @@ Example: [bold]vmtest merge shard-1/matrix.json shard-2/matrix.json --junit all.
 def merge(
     run: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Names of runs, folders, or matrix.json files."),
+        typer.Argument(
+            metavar="RUN...",
+            help="Names of runs, folders, or matrix.json files.",
+            autocompletion=complete.run_names,
+        ),
     ],
     junit: options.JunitOption = None,
     markdown: options.MarkdownOption = None,

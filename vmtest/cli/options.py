@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vmtest.cli import complete
 from vmtest.suites.isolate import Isolation
 from vmtest.suites.repeat import UNTIL_FAIL
 from vmtest.verify import types
@@ -48,6 +49,7 @@ KernelOption = Annotated[
     typer.Option(
         metavar=KERNELS,
         help="Which kernels to boot; default tag:default. Repeatable.",
+        autocompletion=complete.kernels,
     ),
 ]
 ObjectOption = Annotated[
@@ -179,7 +181,10 @@ PytestOptions = Annotated[
     typer.Argument(metavar="[-- OPTIONS OF PYTEST]", help="Passed on to pytest in each kernel."),
 ]
 SuiteOption = Annotated[
-    list[str] | None, typer.Option(help="Which suites to run; default all. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        help="Which suites to run; default all. Repeatable.", autocompletion=complete.suites
+    ),
 ]
 TestsOption = Annotated[
     str | None,
@@ -289,7 +294,11 @@ FailOnOption = Annotated[
 ]
 FromRunOption = Annotated[
     str | None,
-    typer.Option(metavar="RUN", help="Judge the results of an old run; boot nothing."),
+    typer.Option(
+        metavar="RUN",
+        help="Judge the results of an old run; boot nothing.",
+        autocompletion=complete.run_names,
+    ),
 ]
 CsvOption = Annotated[
     Path | None,

@@ -10,7 +10,7 @@ import typer
 
 from vmtest.api.project import load_config
 from vmtest.api.site import INDEX, write_site
-from vmtest.cli import common, options
+from vmtest.cli import common, complete, options
 from vmtest.cli.look import Look, show
 from vmtest.cli.reports import Reports
 from vmtest.errors import UsageError
@@ -36,7 +36,11 @@ Example: [bold]vmtest report 20260101T --markdown summary.md[/bold]
 def report(
     run: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN...", help="The run to show; default: the latest."),
+        typer.Argument(
+            metavar="RUN...",
+            help="The run to show; default: the latest.",
+            autocompletion=complete.run_names,
+        ),
     ] = None,
     site: Annotated[
         Path | None,

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vmtest.api.history import since, superfluous, take_in
-from vmtest.cli import common, options
+from vmtest.cli import common, complete, options
 from vmtest.cli.common import dump
 from vmtest.cli.kernels.prune import parse_age
 from vmtest.cli.report import find_project, find_run, read_any
@@ -88,7 +88,10 @@ def list_runs(
 
 @app.command("show", help=SHOW)
 def show(
-    run: Annotated[str | None, typer.Argument(help="The run; default: the latest.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Argument(help="The run; default: the latest.", autocompletion=complete.run_names),
+    ] = None,
     config: options.ConfigOption = None,
 ) -> None:
     """Print what the run's folder says, a fact a line."""
@@ -158,9 +161,17 @@ def import_(
 
 @app.command("diff", help=DIFF)
 def diff(
-    before: Annotated[str, typer.Argument(metavar="A", help="The earlier run.")],
+    before: Annotated[
+        str,
+        typer.Argument(metavar="A", help="The earlier run.", autocompletion=complete.run_names),
+    ],
     after: Annotated[
-        str | None, typer.Argument(metavar="B", help="The later run; default: the latest.")
+        str | None,
+        typer.Argument(
+            metavar="B",
+            help="The later run; default: the latest.",
+            autocompletion=complete.run_names,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     config: options.ConfigOption = None,

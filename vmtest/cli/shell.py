@@ -11,7 +11,7 @@ import typer
 
 from vmtest.api import project
 from vmtest.api.inputs import build_first
-from vmtest.cli import common, options
+from vmtest.cli import common, complete, options
 from vmtest.cli.terminal import interact
 from vmtest.config import select
 from vmtest.errors import InfrastructureError, SessionLost, UsageError, VmtestError
@@ -43,7 +43,12 @@ Example: [bold]vmtest shell 6.12 -- bpftool feature probe[/bold]
 
 
 def shell(
-    kernel: Annotated[str, typer.Argument(help="The kernel to boot, a name of kernels.toml.")],
+    kernel: Annotated[
+        str,
+        typer.Argument(
+            help="The kernel to boot, a name of kernels.toml.", autocompletion=complete.kernel_names
+        ),
+    ],
     command: Annotated[
         list[str] | None, typer.Argument(help="A command to run; default: an interactive shell.")
     ] = None,

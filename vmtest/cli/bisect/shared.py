@@ -19,6 +19,7 @@ from vmtest.bisect import rounds as bisection
 from vmtest.bisect.journal import Recorded
 from vmtest.bisect.observe import Observation
 from vmtest.bisect.question import Find, Standing
+from vmtest.cli import complete
 from vmtest.cli.common import say
 from vmtest.cli.look import PLAIN
 from vmtest.model.events import Event
@@ -26,10 +27,20 @@ from vmtest.report import live
 from vmtest.verify import types
 
 GoodOption = Annotated[
-    str, typer.Option(metavar="A", help="The good end: a kernel, or a revision of a tree.")
+    str,
+    typer.Option(
+        metavar="A",
+        help="The good end: a kernel, or a revision of a tree.",
+        autocompletion=complete.kernel_names,
+    ),
 ]
 BadOption = Annotated[
-    str, typer.Option(metavar="B", help="The bad end: a kernel, or a revision of a tree.")
+    str,
+    typer.Option(
+        metavar="B",
+        help="The bad end: a kernel, or a revision of a tree.",
+        autocompletion=complete.kernel_names,
+    ),
 ]
 FindOption = Annotated[
     Find,

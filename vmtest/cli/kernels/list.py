@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vmtest.api import project
-from vmtest.cli import common, options
+from vmtest.cli import common, complete, options
 from vmtest.cli.common import dump
 from vmtest.cli.look import PLAIN
 from vmtest.errors import InfrastructureError, VmtestError
@@ -143,6 +143,7 @@ def fetch(
         typer.Option(
             metavar=options.KERNELS,
             help="Which kernels to download or build; default tag:default. Repeatable.",
+            autocompletion=complete.kernels,
         ),
     ] = None,
     locked: options.LockedOption = False,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vmtest.api import project
-from vmtest.cli import common, options
+from vmtest.cli import common, complete, options
 from vmtest.config import select
 from vmtest.errors import InfrastructureError
 from vmtest.kernels import Store, default_cache, source_for
@@ -27,7 +27,11 @@ Example: [bold]vmtest kernels lock && vmtest run --locked[/bold]
 def lock(
     kernel: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|tag:TAG", help="Which kernels to lock; default all."),
+        typer.Option(
+            metavar="NAME|tag:TAG",
+            help="Which kernels to lock; default all.",
+            autocompletion=complete.kernels,
+        ),
     ] = None,
     config: options.ConfigOption = None,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vmtest.cli import common, options
+from vmtest.cli import common, complete, options
 from vmtest.config import file as configuration
 from vmtest.config import presets as ready
 from vmtest.errors import UsageError
@@ -51,7 +51,10 @@ def presets() -> None:
 
 
 def add(
-    preset: Annotated[str, typer.Argument(help="A name from vmtest kernels presets.")],
+    preset: Annotated[
+        str,
+        typer.Argument(help="A name from vmtest kernels presets.", autocompletion=complete.presets),
+    ],
     mirror: Annotated[
         str | None, typer.Option(metavar="URL", help="The URL of the archive.")
     ] = None,
