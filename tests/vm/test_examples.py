@@ -15,10 +15,13 @@ from _pytest.mark import ParameterSet
 from real_kernels import PROJECT
 
 EXAMPLES = PROJECT / "examples"
-NAMES = ("c", "go", "python")
-TAKES = {"c": "make", "go": "go", "python": "clang"}
+NAMES = ("c", "go", "python", "rust")
+TAKES = {"c": "make", "go": "go", "python": "clang", "rust": "cargo"}
 """The tool beside vmtest's own that each needs."""
-MADE = ("build", ".vmtest", "kernels.toml", "__pycache__", ".pytest_cache", "*.test")
+MADE = (
+    *("build", "target", "Cargo.lock", ".vmtest", "kernels.toml"),
+    *("__pycache__", ".pytest_cache", "*.test"),
+)
 """What somebody who tried an example left in its folder."""
 TOLD = "..."
 """Stands in a page for lines that it leaves out."""

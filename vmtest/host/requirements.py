@@ -106,6 +106,7 @@ TEST_REQUIREMENTS = (
     # Debian's has a browser with it; Ubuntu has none but as a snap, and its CI runners have Chrome.
     Requirement(("chromium-driver", "google-chrome-stable"), "opens a run's page in a browser"),
     Requirement(("golang-go",), "examples/go"),
+    Requirement(("cargo",), "examples/rust"),
     # A bisect over commits is refused before it begins where kernels cannot be built.
     *(Requirement((tool.package,), f"builds of kernels: {tool.purpose}") for tool in BUILD_TOOLS),
     *(Requirement((package,), f"builds of kernels: {header}") for header, package in BUILD_HEADERS),
