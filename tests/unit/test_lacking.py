@@ -20,7 +20,8 @@ def test_modules_that_are_not_there_are_told_once_with_the_cure() -> None:
             ("ModuleNotFoundError: No module named 'yaml'", Outcome.ERROR),
             ("ModuleNotFoundError: No module named 'google.protobuf'", Outcome.FAILED),
             ("ModuleNotFoundError: No module named 'pytest_asyncio'", Outcome.ERROR),
-        )
+        ),
+        "debian",
     )
     assert "the guest has no Python module google, pytest_asyncio, yaml: " in note
     assert '[guest] packages = ["python3-google", "python3-pytest-asyncio", "python3-yaml"]' in note
@@ -36,4 +37,20 @@ def test_modules_that_are_not_there_are_told_once_with_the_cure() -> None:
     ],
 )
 def test_what_is_no_missing_module_is_not_told(said: str, outcome: Outcome) -> None:
-    assert notes(run((said, outcome))) == ()
+    assert notes(run((said, outcome)), "debian") == ()
+
+
+YAML = ("ModuleNotFoundError: No module named 'yaml'", Outcome.ERROR)
+
+
+def test_on_the_hosts_own_root_the_cure_is_a_package_of_the_host() -> None:
+    (note,) = notes(run(YAML), "host")
+    assert "tests run in the Python that runs vmtest: install it there on the host" in note
+    assert "with pip in a virtual environment, else as Debian's python3-yaml; " in note
+    assert "[guest]" not in note
+
+
+def test_on_a_root_of_your_own_the_cure_is_in_that_root() -> None:
+    (note,) = notes(run(YAML), "/srv/guest.squashfs")
+    assert "install it in /srv/guest.squashfs, which the guest boots on; " in note
+    assert "python3-yaml" not in note

@@ -382,7 +382,7 @@ class SuitesTaskFactory:
         return (
             *known.notes(config.known_failures, matrix, root, today, whole=whole),
             *flaky.notes(config.flaky, matrix, root, today, whole=whole, earlier=earlier),
-            *lacking.notes(matrix),
+            *lacking.notes(matrix, config.guest.root),
         )
 
     @property
