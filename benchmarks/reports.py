@@ -17,9 +17,16 @@ from collections.abc import Callable
 import smoke
 
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
-from vmtest.report import junit, markdown, terminal
+from vmtest.report import github, junit, markdown, terminal
 from vmtest.report.html import page
 from vmtest.runs import matrix_json
+
+
+def github_only(matrix: Matrix) -> str:
+    """What a run leaves on GitHub beside its Markdown: annotations, and a comment."""
+    found = github.deciding(matrix)
+    return "\n".join((*github.annotated(found), github.comment(matrix, found)))
+
 
 REPORTS: dict[str, Callable[[Matrix], str | bytes]] = {
     "terminal": terminal.render,
@@ -27,6 +34,7 @@ REPORTS: dict[str, Callable[[Matrix], str | bytes]] = {
     "JUnit": junit.render,
     "JSON": matrix_json.render,
     "HTML": page.render,
+    "GitHub": github_only,
 }
 _SUITES = 5
 

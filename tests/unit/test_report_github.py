@@ -23,6 +23,10 @@ from vmtest.runs import matrix_json
 EVIL = "::error file=x::owned"
 
 
+def comment(matrix: Matrix) -> str:
+    return github.comment(matrix, github.deciding(matrix))
+
+
 def failing(**more: Any) -> Matrix:
     test = TestResult("t.py::test_a", "s", Outcome.FAILED, 0.1, "no, 100%: it\nfailed")
     test = replace(test, line=7, **{"file": "tests/t.py", **more})
@@ -30,23 +34,23 @@ def failing(**more: Any) -> Matrix:
 
 
 def test_a_cause_is_an_annotation_at_its_place() -> None:
-    assert github.annotated(failing()) == (
+    assert github.annotated(github.deciding(failing())) == (
         "::error file=tests/t.py,line=7,title=test_a on 6.12::no, 100%25: it failed",
     )
 
 
 def test_a_project_below_the_repository_has_its_folder_in_front() -> None:
-    (line,) = github.annotated(failing(), "bpf")
+    (line,) = github.annotated(github.deciding(failing()), "bpf")
     assert line.startswith("::error file=bpf/tests/t.py,line=7,")
 
 
 def test_a_value_cannot_end_early() -> None:
-    (line,) = github.annotated(failing(file="a,line=1::x%.py"))
+    (line,) = github.annotated(github.deciding(failing(file="a,line=1::x%.py")))
     assert line.startswith("::error file=a%2Cline=1%3A%3Ax%25.py,line=7,title=")
 
 
 def test_no_more_annotations_than_github_shows() -> None:
-    lines = github.annotated(many())
+    lines = github.annotated(github.deciding(many()))
     assert len(lines) == 11
     assert lines[-1] == f"::notice::and {CAUSES - 10} more causes; the summary has all"
 
@@ -55,7 +59,7 @@ def test_a_run_that_passed_has_nothing_to_say() -> None:
     good = pages.of(
         KernelResult("6.12", Status.PASSED, tests=(TestResult("t", "s", Outcome.PASSED),))
     )
-    assert (github.annotated(good), github.comment(good)) == ((), "")
+    assert (github.annotated(github.deciding(good)), comment(good)) == ((), "")
 
 
 def test_a_comment_has_causes_commands_and_changed_costs() -> None:
@@ -64,7 +68,7 @@ def test_a_comment_has_causes_commands_and_changed_costs() -> None:
         cost="instructions", old=100, new=150, since="6.12.1",
     )  # fmt: skip
     kernel = replace(failing().kernels[0], changes=(change,))
-    text = github.comment(replace(failing(), kernels=(kernel,)))
+    text = comment(replace(failing(), kernels=(kernel,)))
     assert "- **FAIL** on all kernels: `tests/t.py:7`: `no, 100%: it failed`" in text
     assert "`vmtest run --kernel 6.12 --suite s -k test_a`" in text
     assert re.search(r"\| cost `o.*p: instructions 100 -> 150 \(\+50\.0%\).*` \| 6\.12 \|", text)
@@ -77,7 +81,7 @@ def test_a_cost_that_changed_is_worth_a_comment_where_everything_passed() -> Non
     )  # fmt: skip
     loads = (LoadResult("o", "p", Verdict.ACCEPTED),)
     kernel = KernelResult("6.12", Status.PASSED, loads=loads, changes=(change,))
-    assert "instructions 100 -> 150" in github.comment(pages.of(kernel))
+    assert "instructions 100 -> 150" in comment(pages.of(kernel))
 
 
 @pytest.fixture

@@ -86,13 +86,14 @@ def tell(matrix: Matrix, folder: RunFolder, stream: TextIO) -> None:
     top = os.environ.get("GITHUB_WORKSPACE", "")
     below = os.path.relpath(project, top) if top else "."
     inside = "" if below == "." or below.startswith("..") else below
-    for line in github.annotated(matrix, inside):
+    found = github.deciding(matrix)
+    for line in github.annotated(found, inside):
         print(line, file=stream)
     stream.flush()
     _append("GITHUB_STEP_SUMMARY", markdown.render(matrix))
     comment = folder.path / COMMENT
     try:
-        write_file(comment, github.comment(matrix))
+        write_file(comment, github.comment(matrix, found))
     except OSError as error:
         common.say(f"vmtest: cannot write {os_words(error)}", sys.stderr)
     else:

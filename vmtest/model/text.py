@@ -22,7 +22,8 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 def printable(text: str) -> str:
     """``text`` without terminal sequences, other control characters spelled out (``\\x07``)."""
-    if text.isprintable():  # most are, and there are hundreds of thousands in a large run
+    # Most are, and there are hundreds of thousands in a large run.
+    if text.isprintable() or text.replace("\n", " ").isprintable():
         return text
     text = text.replace("\r\n", "\n")
     if "\x1b" in text:

@@ -6,7 +6,7 @@ may hold a guest's words is printed between ``stop`` and ``resume``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from vmtest.model.results import Matrix, exit_status
 from vmtest.model.text import one_line, printable
@@ -32,12 +32,16 @@ def group(title: str) -> str:
     return f"::group::{_data(one_line(title))}"
 
 
-def annotated(matrix: Matrix, folder: str = "") -> tuple[str, ...]:
-    """A line for each cause that decides, at its place in the project.
+def deciding(matrix: Matrix) -> tuple[Cause, ...]:
+    """The causes of ``matrix`` that decide: what a run leaves on GitHub is about these."""
+    return tuple(cause for cause in causes(matrix) if cause.decides)
+
+
+def annotated(found: Sequence[Cause], folder: str = "") -> tuple[str, ...]:
+    """A line for each cause, at its place in the project.
 
     ``folder`` is that of kernels.toml in the repository, "" for its top.
     """
-    found = [cause for cause in causes(matrix) if cause.decides]
     lines = [_annotation(cause, folder) for cause in found[:_SHOWN]]
     if len(found) > _SHOWN:
         lines.append(f"::notice::and {len(found) - _SHOWN} more causes; the summary has all")
@@ -68,10 +72,12 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def comment(matrix: Matrix) -> str:
-    """A comment for a pull request; "" where everything passed and no cost changed."""
+def comment(matrix: Matrix, found: Sequence[Cause]) -> str:
+    """A comment on ``matrix`` for a pull request; "" where everything passed, at the old cost.
+
+    ``found`` are the causes that decide.
+    """
     changes = loads.changed(matrix)
-    found = [cause for cause in causes(matrix) if cause.decides]
     if not changes and exit_status(matrix) == 0:
         return ""
     lines = [f"### {markdown.headline(matrix)}", ""]

@@ -8,6 +8,7 @@ kernel did not get to is an ``<error>`` case.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from xml.etree import ElementTree as ET
 
 from vmtest.model.loads import LoadResult, Verdict
@@ -30,6 +31,7 @@ _ERRORS = {
 }
 _FAILURES = {Outcome.FAILED: "failed", Outcome.XPASSED: "xpassed"}
 _SAID_BY_TESTS = (*_ERRORS, *_FAILURES)
+_KINDS = _ERRORS | _FAILURES
 
 
 def render(matrix: Matrix) -> bytes:
@@ -45,9 +47,19 @@ def render_kernel(result: KernelResult) -> bytes:
 def class_name(kernel: str, test: str = "") -> str:
     """``vmtest.k6_12.test_sendmsg`` of kernel ``6.12`` and pytest's node id."""
     file, classes, _ = split_node_id(test)
-    modules = [part for part in file.removesuffix(".py").split("/") if part not in ("", ".", "..")]
+    return ".".join([_package(kernel), *_modules(file), *map(_text, classes)])
+
+
+@lru_cache
+def _package(kernel: str) -> str:
     name = re.sub(r"[^0-9A-Za-z]", "_", kernel)
-    return ".".join(["vmtest", f"k{name}", *(_text(m) for m in modules), *map(_text, classes)])
+    return f"vmtest.k{name}"
+
+
+@lru_cache(maxsize=1024)
+def _modules(file: str) -> tuple[str, ...]:
+    parts = file.removesuffix(".py").split("/")
+    return tuple(_text(part) for part in parts if part not in ("", ".", ".."))
 
 
 def _document(suites: list[ET.Element], duration: float) -> bytes:
@@ -57,8 +69,9 @@ def _document(suites: list[ET.Element], duration: float) -> bytes:
     root.set("time", f"{duration:.3f}")
     root.extend(suites)
     ET.indent(root)
-    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    return document + b"\n"
+    # As text: to bytes, it would encode each of millions of pieces for itself.
+    document: str = ET.tostring(root, encoding="unicode")
+    return f"<?xml version='1.0' encoding='utf-8'?>\n{document}\n".encode()
 
 
 def _suite(kernel: KernelResult, started: str) -> ET.Element:
@@ -148,8 +161,8 @@ def _case(kernel: KernelResult, test: TestResult) -> ET.Element:
         ET.SubElement(case, "skipped", attributes).text = _bounded(test.details) or None
     elif test.outcome is not Outcome.PASSED:
         tag = "failure" if test.outcome in _FAILURES else "error"
-        kind = {**_ERRORS, **_FAILURES}[test.outcome]
-        problem = ET.SubElement(case, tag, {"type": kind, "message": message or _why(kernel, test)})
+        said = {"type": _KINDS[test.outcome], "message": message or _why(kernel, test)}
+        problem = ET.SubElement(case, tag, said)
         problem.text = _bounded(test.details or test.message or _why(kernel, test))
     if test.output:
         ET.SubElement(case, "system-out").text = _bounded(test.output)

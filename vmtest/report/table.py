@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from vmtest.model.results import (
     KernelResult,
@@ -222,6 +223,7 @@ def each_test(matrix: Matrix) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found, key=lambda key: place[key[0]]))
 
 
+@lru_cache(maxsize=1 << 14)
 def split_node_id(test: str) -> tuple[str, tuple[str, ...], str]:
     """File, classes, and name with parameters (which may hold ``::`` and ``/`` of their own)."""
     head, bracket, parameters = test.partition("[")

@@ -25,6 +25,7 @@ class Texts:
     """Messages, assertions and outputs, each once, until there is no room left."""
 
     found: dict[tuple[str, ...], int] = field(default_factory=dict)
+    whole: dict[tuple[str, ...], int] = field(default_factory=dict)  # by what was asked for
     room: int = _ROOM
     left_out: int = 0
 
@@ -34,9 +35,12 @@ class Texts:
         """The number of this text; -1 for none."""
         if not (message or details or any(written)):
             return -1
+        asked = (message, details, place, *written)
+        if asked in self.whole:
+            return self.whole[asked]
         text = (one_line(message, 500), _end(details), place, *map(_end, written))
         if text in self.found:
-            return self.found[text]
+            return self.whole.setdefault(asked, self.found[text])
         size = sum(map(len, text))
         if size > self.room:
             self.left_out += 1
@@ -45,6 +49,7 @@ class Texts:
                 return self.found[text]
         else:
             self.room -= size
+            self.whole[asked] = len(self.found)
         return self.found.setdefault(text, len(self.found))
 
 
