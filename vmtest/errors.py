@@ -83,7 +83,7 @@ class Interrupted(VmtestError):
 
 
 class DeadlineExceeded(VmtestError):
-    """A deadline passed; ``kind`` is boot, silence, total, or answer.
+    """A deadline passed; ``kind`` is boot, silence, total, stall, or answer.
 
     The last is our own patience with something simple: copying, starting, killing.
     """

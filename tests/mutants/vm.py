@@ -20,6 +20,7 @@ from tests.mutants.operators import Mutant
 from tests.mutants.verdicts import Judged, Killers, Verdict, judge
 from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, UsageError
 from vmtest.matrix.bench import Cancellation
+from vmtest.matrix.follow import Kernelside
 from vmtest.matrix.payload import GUEST_ROOT, install
 from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage
 from vmtest.model.project import Suite, network_of
@@ -273,7 +274,7 @@ class Judge:
             [self._ground.payload.guest_path(suite) for suite in suites],
             limits,
             self._check,
-            lambda: self.machine.console.last_activity,
+            Kernelside(lambda: self.machine.console.last_activity),
         )
         # Run does not wait long for the end of a pytest that has said its last word. We do: the
         # next order would take this one's "done" for its own.

@@ -11,6 +11,7 @@ from command import in_process
 from watched import LIMITS, Watch, Watched
 
 from vmtest.errors import BootError
+from vmtest.matrix.follow import Kernelside
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.suites import again
 from vmtest.suites.process import Run, pytest_argv
@@ -133,7 +134,7 @@ def goes_on(watched: Watched, *before: TestResult) -> Run:
     (watched.guest / "done.json").write_text(json.dumps([test.test for test in before]))
     run = Run(watched.payload, watched.run._sink, before)
     argv = pytest_argv(watched.payload, sys.executable, ("-p", "no:randomly"), goes_on=True)
-    run.execute(watched.session, argv, LIMITS, lambda: None, lambda: 0.0)
+    run.execute(watched.session, argv, LIMITS, lambda: None, Kernelside())
     return run
 
 

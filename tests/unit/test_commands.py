@@ -30,7 +30,7 @@ from vmtest.command.hints import hint
 from vmtest.command.process import CommandRun, CommandSink
 from vmtest.command.task import CommandWork
 from vmtest.errors import DeadlineExceeded, UsageError
-from vmtest.matrix.follow import status_words
+from vmtest.matrix.follow import Kernelside, status_words
 from vmtest.model.kernels import Limits
 from vmtest.model.results import Outcome, Status, TestResult
 from vmtest.runs.rows import read_results
@@ -237,7 +237,7 @@ class Watched:
         self.run = CommandRun(command, sink)
 
     def execute(self, limits: Limits = LIMITS) -> None:
-        self.run.execute(self.session, limits, lambda: None, lambda: 0.0)
+        self.run.execute(self.session, limits, lambda: None, Kernelside())
 
     def verdict(self, machine: object) -> tuple[Status, str]:
         return CommandWork(self.run).verdict(machine)  # type: ignore[arg-type]  # its console only

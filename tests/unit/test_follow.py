@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from vmtest.errors import DeadlineExceeded
 from vmtest.matrix import follow as module
-from vmtest.matrix.follow import follow
+from vmtest.matrix.follow import Kernelside, follow
 from vmtest.model.kernels import Limits
+from vmtest.vm.console import Finding, Sign
 
 
 class Clock:
@@ -51,7 +54,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def followed(clock: Clock, *, life: float, silence: float, ended: bool = True) -> int:
     limits = Limits(boot=1, silence=silence, total=10_000)
     stream = QuietStream(clock, life)
-    return follow(stream, lambda out, err: None, limits, lambda: None, lambda: 0.0, lambda: ended)
+    return follow(stream, lambda out, err: None, limits, lambda: None, Kernelside(), lambda: ended)
 
 
 def test_a_command_that_ends_soon_after_its_last_words_has_its_status(clock: Clock) -> None:
@@ -74,3 +77,49 @@ def test_a_short_limit_shortens_no_end(clock: Clock) -> None:
 def test_a_command_that_has_not_ended_has_the_limit_of_silence(clock: Clock) -> None:
     with pytest.raises(DeadlineExceeded, match="silence deadline of 60 s passed"):
         followed(clock, life=100.0, silence=60, ended=False)
+
+
+class TalkingStream(QuietStream):
+    """Prints a line every ``pause`` seconds."""
+
+    def __init__(self, clock: Clock, life: float, pause: float) -> None:
+        super().__init__(clock, life)
+        self.pause = pause
+        self.spoke = 0.0
+
+    def receive(self, timeout: float) -> tuple[bytes, bytes] | None:
+        got = super().receive(timeout)
+        if got is None or self.clock.now - self.spoke < self.pause:
+            return got
+        self.spoke = self.clock.now
+        return b"a line\n", b""
+
+
+def under_a_stall(clock: Clock, stream: QuietStream, at: Sequence[float]) -> int:
+    """Follow ``stream`` while the kernel says ``at`` these seconds that it stalls."""
+
+    def stalls() -> list[Finding]:
+        text = "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [x:1]"
+        return [Finding(Sign.SPLAT, text, 0.0, heard=when) for when in at if when <= clock.now]
+
+    def spoke() -> float:
+        return max((when for when in at if when <= clock.now), default=0.0)
+
+    limits = Limits(boot=1, silence=60, total=10_000)
+    kernel = Kernelside(spoke, stalls)
+    return follow(stream, lambda out, err: None, limits, lambda: None, kernel, stream.exited)
+
+
+def test_a_kernel_that_stalls_is_given_up_20_seconds_after_it_first_said_so(clock: Clock) -> None:
+    with pytest.raises(DeadlineExceeded, match='after the kernel stalled: "watchdog: ') as raised:
+        under_a_stall(clock, QuietStream(clock, 10_000), range(30, 10_000, 25))
+    assert raised.value.kind == "stall"
+    assert clock.now == pytest.approx(50.0, abs=0.5)
+
+
+def test_a_stall_that_the_command_survives_ends_nothing(clock: Clock) -> None:
+    assert under_a_stall(clock, TalkingStream(clock, 500, pause=15), range(30, 500, 25)) == 7
+
+
+def test_silence_after_a_line_behind_the_stall_is_no_stall(clock: Clock) -> None:
+    assert under_a_stall(clock, TalkingStream(clock, 89, pause=45), [40]) == 7

@@ -15,6 +15,7 @@ from watched import LIMITS, Watch
 
 from vmtest.errors import BootError
 from vmtest.matrix.bench import Bench
+from vmtest.matrix.follow import Kernelside
 from vmtest.matrix.judge import of_tests
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.suites import isolate
@@ -202,7 +203,7 @@ def test_a_guest_runs_the_tests_of_its_share_and_reads_no_other_file(watch: Watc
     (watched.guest / "done.json").write_text('["test_it.py::test_a", "test_it.py::test_c"]')
     options = ("-p", "no:randomly")
     argv = pytest_argv(watched.payload, sys.executable, options, goes_on=True, files=share.files)
-    run.execute(watched.session, argv, LIMITS, lambda: None, lambda: 0.0)
+    run.execute(watched.session, argv, LIMITS, lambda: None, Kernelside())
     assert run.tests == ("test_it.py::test_b",)
     assert [result.outcome for result in run.done] == [Outcome.PASSED]
     assert (run.exit_status, run.empty_suites) == (0, ())

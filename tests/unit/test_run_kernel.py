@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import cast
 
 import pytest
-from fake_machine import DONE, STAGES, FakeMachine, World, job_of, world_of
+from fake_machine import DONE, STAGES, FakeMachine, Tests, World, job_of, world_of
 
 from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, SessionRefused
-from vmtest.matrix.bench import Cancellation, Job
+from vmtest.matrix.bench import Bench, Cancellation, Job
 from vmtest.matrix.complaints import KnownSplats
 from vmtest.matrix.job import run_kernel
 from vmtest.model.events import Booting, Event, Note
@@ -188,6 +189,28 @@ def test_the_oops_of_a_known_complaint_is_known_with_it(world: World, tmp_path: 
     world.at["k", "run"] = act
     result = run_kernel(knows(tmp_path, "NULL pointer dereference in sock_it [a_module]"))
     assert (result.status, len(result.known_splats)) == (Status.PASSED, 2)
+
+
+@dataclass(frozen=True)
+class Stalls(Tests):
+    """The kernel says that it stalls; the note is what may end the work for it."""
+
+    def run(self, bench: Bench, result: KernelResult) -> KernelResult:
+        with bench.guest() as guest:
+            machine = cast(FakeMachine, guest.machine)
+            machine.says("rcu: INFO: rcu_preempt self-detected stall on CPU")
+            complains(machine)
+            return replace(result, note=" ".join(stall.text for stall in guest.kernel.stalls()))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "note"),
+    [("sock_it", "rcu: INFO: rcu_preempt self-detected stall on CPU"), ("RCU stall", "")],
+)
+def test_a_stall_ends_the_work_unless_it_is_known(
+    pattern: str, note: str, world: World, tmp_path: Path
+) -> None:
+    assert run_kernel(replace(knows(tmp_path, pattern), task=Stalls())).note == note
 
 
 class Boots:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.model.results import KernelResult, KnownComplaint, Status, with_complaints
-from vmtest.model.splats import fingerprint
+from vmtest.model.splats import fingerprint, stalls
 from vmtest.vm.console import ConsoleLog, Sign
 
 SAME = [
@@ -142,3 +142,20 @@ def test_results_put_together_keep_every_complaint_with_its_fingerprint() -> Non
     result = with_complaints(two, (one, two, old))
     assert result.fingerprints == ("oops in a", "scheduling while atomic")
     assert result.known_splats == (known,)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [x:1]", True),
+        ("watchdog: Watchdog detected hard LOCKUP on cpu 0", True),
+        ("rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 0-.... }", True),
+        ("INFO: task python3:12 blocked for more than 120 seconds.", True),
+        ("WARNING: CPU: 0 PID: 12 at kernel/bpf/a.c:12 check_it+0x1/0x2", False),
+        ("BUG: kernel NULL pointer dereference, address: 0000000000000008", False),
+    ],
+)
+def test_a_lockup_a_stall_and_a_hung_task_say_that_the_kernel_does_not_go_on(
+    text: str, expected: bool
+) -> None:
+    assert stalls(text) == expected

@@ -17,6 +17,7 @@ from watched import LIMITS, Watch, Watched
 
 from vmtest.errors import DeadlineExceeded, SessionLost, UsageError
 from vmtest.guest.features import probe
+from vmtest.matrix.follow import Kernelside
 from vmtest.matrix.payload import install
 from vmtest.model.kernels import Limits
 from vmtest.model.project import KnownFailure, Suite
@@ -301,7 +302,7 @@ def test_a_check_that_raises_ends_the_run(watch: Watch) -> None:
 
     argv = pytest_argv(watched.payload, sys.executable, ("-p", "no:randomly"))
     with pytest.raises(SessionLost, match="cancelled"):
-        watched.run.execute(watched.session, argv, LIMITS, check, lambda: 0.0)
+        watched.run.execute(watched.session, argv, LIMITS, check, Kernelside())
 
 
 def names(payload: Payload) -> set[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fake_session import HostSession
 
+from vmtest.matrix.follow import Kernelside
 from vmtest.model.kernels import Limits
 from vmtest.model.project import KnownFailure, Suite
 from vmtest.model.results import TestResult
@@ -65,7 +66,7 @@ class WatchedSuite:
         # A guest has none of the plugins that are installed here, which take 3 s to import.
         variables = argv.index("-i") + 1
         alone = [*argv[:variables], "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *argv[variables:]]
-        self.run.execute(self.session, alone, limits, lambda: None, lambda: 0.0)
+        self.run.execute(self.session, alone, limits, lambda: None, Kernelside())
 
     def result(self, name: str) -> TestResult:
         (found,) = (r for r in self.run.results() if r.test.endswith(f"::{name}"))

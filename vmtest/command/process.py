@@ -19,7 +19,7 @@ from vmtest.command.formats.rows import bounded
 from vmtest.command.formats.tap import Tap
 from vmtest.command.hints import hint
 from vmtest.host.write import append
-from vmtest.matrix.follow import follow, status_words
+from vmtest.matrix.follow import Kernelside, follow, status_words
 from vmtest.matrix.payload import in_guest_environment
 from vmtest.model.kernels import Limits
 from vmtest.model.results import Outcome, TestResult
@@ -97,13 +97,10 @@ class CommandRun:
         read = tuple(self._reader.done) if self._reader is not None else self._from_file
         return read if self.own is None else (*read, self.own)
 
-    def execute(
-        self, session: Session, limits: Limits, check: Check, last_console: Callable[[], float]
-    ) -> None:
+    def execute(self, session: Session, limits: Limits, check: Check, kernel: Kernelside) -> None:
         """Run the command to its end, then fetch the file that has its tests.
 
-        ``limits`` are real seconds; ``last_console`` says when the console last
-        spoke (time.monotonic()).  Raises DeadlineExceeded, SessionLost and
+        ``limits`` are real seconds.  Raises DeadlineExceeded, SessionLost and
         whatever ``check`` raises.
         """
         self._started = time.monotonic()
@@ -111,9 +108,9 @@ class CommandRun:
         stream.end_input()
         self.begun = True
         self._tell()
-        self.status = follow(stream, self._take, limits, check, last_console, stream.exited)
+        self.status = follow(stream, self._take, limits, check, kernel, stream.exited)
         if self.command.format is not None and self.command.format.kind == "junit":
-            self._fetch(session, self.command.format.path, limits, check, last_console)
+            self._fetch(session, self.command.format.path, limits, check, kernel)
 
     def _take(self, out: bytes, err: bytes) -> None:
         append(self._sink.log, out + err)
@@ -159,7 +156,7 @@ class CommandRun:
         path: str,
         limits: Limits,
         check: Check,
-        last_console: Callable[[], float],
+        kernel: Kernelside,
     ) -> None:
         got, said = bytearray(), bytearray()
 
@@ -170,7 +167,7 @@ class CommandRun:
         script = 'cd "$0" && head -c "$1" "$2"'
         stream = session.stream(["sh", "-c", script, WORK, str(JUNIT_LIMIT + 1), path])
         stream.end_input()
-        status = follow(stream, take, limits, check, last_console, stream.exited)
+        status = follow(stream, take, limits, check, kernel, stream.exited)
         if status != 0:
             why = last_line(said.decode(errors="replace"))
             self.problem = f"{path}: cannot be read in the guest: {why}"

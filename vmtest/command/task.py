@@ -93,8 +93,7 @@ class CommandWork:
 
     def run(self, guest: Guest, check: Check) -> None:
         """Run it to its end; raises DeadlineExceeded, SessionLost."""
-        console = guest.machine.console
-        self.process.execute(guest.session, guest.limits, check, lambda: console.last_activity)
+        self.process.execute(guest.session, guest.limits, check, guest.kernel)
 
     def verdict(self, machine: Machine) -> tuple[Status, str]:
         """Status and reason of a command that has ended."""

@@ -340,6 +340,7 @@ class DefaultsTable(Strict):
     boot_timeout: Duration = 30.0
     suite_timeout: Duration = 300.0
     silence_timeout: Duration = 60.0
+    stall_timeout: Duration = 20.0
     retries: Retries = 1
 
 
@@ -436,6 +437,7 @@ class KernelTable(Strict):
     boot_timeout: Duration | None = None
     suite_timeout: Duration | None = None
     silence_timeout: Duration | None = None
+    stall_timeout: Duration | None = None
     retries: Retries | None = None
 
 

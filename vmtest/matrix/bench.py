@@ -13,11 +13,13 @@ from typing import Protocol
 
 from vmtest.errors import BootError, Interrupted, SessionLost, VmtestError
 from vmtest.matrix.complaints import KnownSplats
+from vmtest.matrix.follow import Kernelside
 from vmtest.matrix.intact import Intact
 from vmtest.matrix.kept import Kept, Prepare, Wanted
 from vmtest.model.events import Booted, Booting, Event, Note
 from vmtest.model.kernels import Kernel, KernelImage, Limits, Network, RootImage
 from vmtest.model.results import KernelResult, Status
+from vmtest.model.splats import stalls
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import Finding, Sign
 from vmtest.vm.deadlines import Scale
@@ -117,7 +119,8 @@ class Guest:
 
     ``limits`` are real seconds; ``reader`` follows the kernel's log; ``booted`` is the
     kernel's time of the last complaint on the console when the session was there; ``prepared``
-    is what came of preparing it, None where it is as it was booted or restored.
+    is what came of preparing it, None where it is as it was booted or restored; ``known_splats``
+    are the complaints of its kernel that do not count.
     """
 
     machine: Machine
@@ -126,6 +129,16 @@ class Guest:
     reader: LogReader
     booted: float
     prepared: object = None
+    known_splats: KnownSplats = field(default_factory=KnownSplats)
+
+    @property
+    def kernel(self) -> Kernelside:
+        """What its kernel says beside a command; a stall that is known ends nothing."""
+        return Kernelside(lambda: self.machine.console.last_activity, self._stalls)
+
+    def _stalls(self) -> tuple[Finding, ...]:
+        counting = self.known_splats.sort(self.complaints[1]).counting
+        return tuple(finding for finding in counting if stalls(finding.text))
 
     @property
     def complaints(self) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
@@ -221,7 +234,7 @@ class Bench:
             self.intact.begin()
             booting = machine.console.findings(Sign.SPLAT)
             booted = max((float(finding.stamp) for finding in booting), default=0.0)
-            yield Guest(machine, session, limits, reader, booted, prepared)
+            yield Guest(machine, session, limits, reader, booted, prepared, job.known_splats)
 
     @property
     def _number(self) -> str:

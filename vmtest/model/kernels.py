@@ -135,11 +135,15 @@ class LockedSpec:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Deadlines in seconds, as configured for KVM; scaled when emulated."""
+    """Deadlines in seconds, as configured for KVM; scaled when emulated.
+
+    ``stall`` is how long a guest may be silent after its kernel said that it stalls.
+    """
 
     boot: float
     silence: float
     total: float
+    stall: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ _KINDS = tuple(
         (r"^WARNING: (?:CPU: \d+|[\w./+-]+:\d+ at |at )", "WARNING"),
     )
 )
+_STALLS = frozenset({"soft lockup", "hard lockup", "RCU stall", "hung task"})
 _MASKS = (
     (re.compile(r"\b0x[0-9a-fA-F]+\b|\b[0-9a-f]{8,}\b"), "…"),
     (re.compile(r"(?<=[/:])\d+\b|#\d+|\b\d+(?:\.\d+)*s?\b"), "…"),
@@ -94,6 +95,11 @@ def fingerprint(text: str, place: str = "") -> str:
     file = _FILE.search(first)
     where = _symbol(inside) if inside else place or (file[1] if file else "")
     return f"{kind} in {where}" if where else kind
+
+
+def stalls(text: str) -> bool:
+    """Whether the complaint ``text`` says that the kernel, or a task in it, does not go on."""
+    return _kind(text) in _STALLS
 
 
 def continues(text: str, before: str) -> bool:

@@ -17,7 +17,7 @@ from typing import IO
 
 from vmtest.errors import BadLine, DeadlineExceeded, SessionLost
 from vmtest.host.write import append, write_file
-from vmtest.matrix.follow import follow
+from vmtest.matrix.follow import Kernelside, follow
 from vmtest.matrix.payload import (
     GUEST_ROOT,
     PYTEST_SIDE,
@@ -146,12 +146,11 @@ class Run:
         argv: Sequence[str],
         limits: Limits,
         check: Check,
-        last_console: Callable[[], float],
+        kernel: Kernelside,
     ) -> None:
         """Run ``argv`` to its end, or to the first line that cannot be believed.
 
-        ``limits`` are real seconds; ``last_console`` says when the console last
-        spoke (time.monotonic()).  Raises DeadlineExceeded, SessionLost and
+        ``limits`` are real seconds.  Raises DeadlineExceeded, SessionLost and
         whatever ``check`` raises; what had finished is in ``done`` all the same.
         """
         stream = session.stream(argv)
@@ -161,7 +160,7 @@ class Run:
                 lambda out, err: self._take((out, err), stream),
                 limits,
                 check,
-                last_console,
+                kernel,
                 lambda: self.exit_status is not None,
             )
         except BadLine as error:

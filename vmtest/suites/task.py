@@ -220,10 +220,7 @@ class SuitesWork:
             guest.session.put(json.dumps(done).encode(), DONE)
         if self.failed:
             guest.session.put(self.failed, PLACE)
-        console = guest.machine.console
-        self.process.execute(
-            guest.session, self.argv, guest.limits, check, lambda: console.last_activity
-        )
+        self.process.execute(guest.session, self.argv, guest.limits, check, guest.kernel)
 
     def verdict(self, machine: Machine) -> tuple[Status, str]:
         """Status and reason of a pytest process that has ended.

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -77,7 +77,7 @@ class Finding:
     ``stamp`` is the kernel's own time as it prints it (``10.876474``): the same on the
     console and in the kernel's log.  ``place`` is the function of a complaint, with its module,
     where the lines behind it say so (``vmtest.model.splats``).  ``test`` ran when it came, ""
-    where that is not known.
+    where that is not known.  ``heard`` is when it came (time.monotonic()).
     """
 
     sign: Sign
@@ -86,6 +86,7 @@ class Finding:
     stamp: str = ""
     place: str = ""
     test: str = ""
+    heard: float = field(default=0.0, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -258,7 +259,8 @@ class ConsoleLog:
                 return
             sign, stamp, text = found
             first = not self._findings.of(sign)
-            self._findings.add(Finding(sign, text, time.monotonic() - self._started, stamp))
+            now = time.monotonic()
+            self._findings.add(Finding(sign, text, now - self._started, stamp, heard=now))
         if sign is Sign.PANIC and first:
             self._on_panic()
 

@@ -46,7 +46,7 @@ class Scale:
     def apply(self, limits: Limits) -> Limits:
         """``limits`` in real seconds on this machine."""
         f = self.factor
-        return Limits(limits.boot * f, limits.silence * f, limits.total * f)
+        return Limits(limits.boot * f, limits.silence * f, limits.total * f, limits.stall * f)
 
 
 @contextmanager

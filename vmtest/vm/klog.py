@@ -185,8 +185,9 @@ class KernelLog:
                 if sign is None:
                     self._findings.behind(clean(line))
                     continue
-                seconds = time.monotonic() - self._started
-                self._findings.add(Finding(sign, clean(line), seconds, record.stamp))
+                now = time.monotonic()
+                found = Finding(sign, clean(line), now - self._started, record.stamp, heard=now)
+                self._findings.add(found)
         self._write(record, gap)
 
     def _write(self, record: Record, gap: int) -> None:
