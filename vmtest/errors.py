@@ -109,6 +109,8 @@ _CURES = {
     errno.ENOENT: "is its folder still there?",
     errno.ENOTDIR: "is its folder still there?",
     errno.EISDIR: "name a file and not a folder",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "the host has no more descriptors (fs.file-max)",
 }
 
 

@@ -664,6 +664,18 @@ def test_a_damaged_note_of_the_last_refresh_is_written_again(
     assert source.resolve(kernel("6.1.*"), store) == before
 
 
+def test_an_index_that_was_read_by_a_clock_ten_years_ahead_is_read_again(
+    mirror: Path, store: Store
+) -> None:
+    source = AptSource(archive(mirror))
+    source.resolve(kernel("6.1.*"), store)
+    (stamp,) = store.root.glob("apt/*/refreshed.json")
+    stamp.write_text(json.dumps({"when": time.time() + 10 * 365 * 86400}))
+    shutil.rmtree(mirror / "dists")
+    with pytest.raises(KernelUnavailable, match="no longer has a Release"):
+        source.resolve(kernel("6.1.*"), store)
+
+
 def test_a_damaged_kernel_without_a_mirror_says_both(mirror: Path, store: Store) -> None:
     source = AptSource(archive(mirror, max_index_age=0.0))
     resolved = source.resolve(kernel("6.1.10"), store)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from vmtest.errors import InfrastructureError
+from vmtest.errors import InfrastructureError, os_words
 from vmtest.host import reaper
 from vmtest.host.sessions import SESSIONS
 
@@ -58,7 +58,7 @@ class Supervised:
                 start_new_session=True,
             )
         except OSError as error:
-            raise InfrastructureError(f"cannot start {command[0]}: {error}") from error
+            raise InfrastructureError(f"cannot start {command[0]}: {os_words(error)}") from error
         # A supervisor (SIGTERM does not end it) ends its command and removes the folder itself,
         # unless somebody has stopped or killed it.
         SESSIONS.add(process.pid, _HEAD_START, folder)

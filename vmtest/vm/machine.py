@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import selectors
 import shutil
@@ -22,7 +23,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from vmtest.errors import BootError, DeadlineExceeded, SessionLost, SessionRefused
+from vmtest.errors import (
+    BootError,
+    DeadlineExceeded,
+    InfrastructureError,
+    SessionLost,
+    SessionRefused,
+)
 from vmtest.host.process import Supervised
 from vmtest.host.virtme import find_vng, vng_environment
 from vmtest.host.write import LimitedLog
@@ -75,12 +82,24 @@ SAVE_LIMIT = 20.0
 """Seconds, times the deadlines' factor, for QEMU to write a guest: a hundredth would do."""
 FILE_LIMIT = 64 << 20
 """Bytes that a guest can have written to a file of the host, beside its console's log."""
+FEWEST_FILES = 256
+"""What the limit of open files has to be: a QEMU that runs out of them breaks the kernel in it."""
 _SEED = 64  # bytes
 _ANSWER = 200
 
 
 def _script(name: str) -> str:
     return (files("vmtest.vm") / name).read_text()
+
+
+def _check_descriptors() -> None:
+    """Raise InfrastructureError where QEMU may open too few files."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= most < FEWEST_FILES:
+        raise InfrastructureError(
+            f"a process may open {most} files here, and a VM can need {FEWEST_FILES}; raise the "
+            "limit of open files (ulimit -n)"
+        )
 
 
 def _listen(path: Path) -> socket.socket:
@@ -122,6 +141,7 @@ class Machine:
         self._connection: socket.socket | None = None
 
     def __enter__(self) -> Self:
+        _check_descriptors()
         with ExitStack() as stack:
             vng = find_vng()
             folder = make_folder(vng, self.spec.image, self.spec.root)

@@ -22,7 +22,7 @@ import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from vmtest.errors import DeadlineExceeded, SessionLost, SessionRefused
+from vmtest.errors import DeadlineExceeded, SessionLost, SessionRefused, os_words
 from vmtest.vm.deadlines import within
 
 # paramiko logs every broken connection with a traceback; we raise SessionLost.
@@ -142,9 +142,8 @@ def _lost(what: str) -> Iterator[None]:
     except TimeoutError as error:  # a channel's own, which is our patience
         raise DeadlineExceeded(f"the guest does not answer while {what}", "answer") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
-        raise SessionLost(
-            f"the SSH session ended while {what}: {str(error) or 'end of file'}"
-        ) from error
+        why = os_words(error) if isinstance(error, OSError) else str(error)
+        raise SessionLost(f"the SSH session ended while {what}: {why or 'end of file'}") from error
 
 
 class SshSession:

@@ -153,7 +153,8 @@ class KeptIndex(ABC):
         except OSError:
             return None
         age = age_of(refreshed)
-        return None if age is None else max(0.0, age)
+        # In the future: the clock was put back since, and nobody knows how old it is.
+        return None if age is None else abs(age)
 
     def _drop_lists(self) -> bool:
         """Remove lists that are not as they were fetched, which would be taken as they are."""
