@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import io
 import json
 import re
@@ -11,7 +12,9 @@ import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -51,6 +54,47 @@ def serving(folder: Path) -> Iterator[str]:
         finally:
             process.terminate()
             process.stderr.read()
+
+
+@contextmanager
+def stumbling(host: str) -> Iterator[str]:
+    """A registry in front of that at ``host``: whoever begins to talk to it gets 503 at first."""
+    greeted: list[str] = []
+
+    class Stumbling(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path in ("/v2/", "/v1/_ping"):
+                greeted.append(self.path)
+                if greeted.count("/v2/") % 2:
+                    self.send_error(503)
+                    return
+            asked = http.client.HTTPConnection(host)
+            asked.request("GET", self.path, headers=dict(self.headers))
+            answer = asked.getresponse()
+            body = answer.read()
+            self.send_response(answer.status)
+            for name in (
+                "Content-Type",
+                "Docker-Content-Digest",
+                "Docker-Distribution-API-Version",
+            ):
+                if value := answer.getheader(name):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            del format, arguments
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stumbling) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def push(folder: Path, image: str, files: Mapping[str, bytes]) -> None:

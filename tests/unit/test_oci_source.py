@@ -92,6 +92,26 @@ def test_both_layouts_that_are_published_become_a_kernel(world: World, store: St
     assert len(found.kernels) == 2
 
 
+def test_a_registry_that_fails_at_first_is_asked_again(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.oci.source._PAUSE", 0.0)
+    world.push("6.6.9", ci_kernel("6.6.9"))
+    with oci_registry.stumbling(world.host) as host:
+        source = OciSource(OciArchive("ci", (f"{host}/team/kernels",)))
+        image = source.fetch(source.resolve(kernel("6.6.*"), store), store)
+    assert image.release == "6.6.9"
+
+
+def test_a_registry_that_goes_on_failing_says_how_often_it_was_asked(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.oci.source._PAUSE", 0.0)
+    source = OciSource(OciArchive("ci", ("127.0.0.1:1/team/kernels",)))
+    with pytest.raises(KernelUnavailable, match=r"connection refused.* \(3 attempts\)"):
+        source.resolve(kernel("6.6.*"), store)
+
+
 def test_a_tag_that_was_moved_is_seen_and_the_lock_has_the_old_one(
     world: World, store: Store
 ) -> None:

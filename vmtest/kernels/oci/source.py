@@ -6,10 +6,10 @@ import hashlib
 import json
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from vmtest.errors import KernelUnavailable
 from vmtest.host import interrupt
@@ -17,6 +17,7 @@ from vmtest.host.cache import (
     disk_full,
     ensure,
     read_json,
+    remove_tree,
     require_tool,
     sha256_json,
     write_text,
@@ -45,8 +46,17 @@ from vmtest.model.versions import KernelVersion, PackageVersion
 
 _SPACE = 2 << 30
 _ASK_LIMIT = 60.0
+_T = TypeVar("_T")
+
 _EXAMPLES = 6
-_REFUSES = re.compile(r"manifest unknown|name unknown|not found|unauthorized|denied|invalid", re.I)
+_ATTEMPTS = 3
+_PAUSE = 1.0
+_REFUSES = re.compile(
+    r"manifest unknown|name unknown|not found|unauthorized|denied|"
+    r"invalid(?! status code from registry (?:429|5))|"
+    r"does not match|no space left",
+    re.I,
+)
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/")
 
 
@@ -76,11 +86,15 @@ class ImageTag(PackageVersion):
 
 
 class Refused(Exception):
-    """skopeo failed; ``final`` when the registry said no, and would again."""
+    """skopeo failed.
 
-    def __init__(self, why: str, *, final: bool) -> None:
+    ``final`` when the registry said no, and would again; ``late`` when a time limit passed.
+    """
+
+    def __init__(self, why: str, *, final: bool, late: bool = False) -> None:
         super().__init__(why)
         self.final = final
+        self.late = late
 
 
 def _skopeo(image: str, command: str, *arguments: str) -> list[str]:
@@ -93,13 +107,36 @@ def _skopeo(image: str, command: str, *arguments: str) -> list[str]:
     return [tool, *amd64, command, *options, *arguments]
 
 
+def _retried(ask: Callable[[], _T]) -> _T:
+    """What ``ask`` gives, asked again a little later where the registry failed and did not refuse.
+
+    Raises Refused, with the number of attempts.
+    """
+    for attempt in range(1, _ATTEMPTS):
+        try:
+            return ask()
+        except Refused as refused:
+            if refused.final or refused.late:
+                raise
+        interrupt.current().pause(_PAUSE * attempt)
+    try:
+        return ask()
+    except Refused as refused:
+        raise Refused(f"{refused} ({_ATTEMPTS} attempts)", final=refused.final) from refused
+
+
 def _ask(image: str, command: str, *arguments: str) -> str:
     """What skopeo prints; raises Refused."""
+    return _retried(lambda: _ask_once(image, command, *arguments))
+
+
+def _ask_once(image: str, command: str, *arguments: str) -> str:
     argv = _skopeo(image, command, *arguments)
     try:
         done = interrupt.run(argv, env=clean_environment(), timeout=_ASK_LIMIT)
     except subprocess.TimeoutExpired:
-        raise Refused(f"the registry took over {_ASK_LIMIT:.0f} s", final=False) from None
+        why = f"the registry took over {_ASK_LIMIT:.0f} s"
+        raise Refused(why, final=False, late=True) from None
     if done.returncode != 0:
         raise _refused(done.stderr)
     return done.stdout
@@ -107,12 +144,21 @@ def _ask(image: str, command: str, *arguments: str) -> str:
 
 def _copy(image: str, source: str, place: Path) -> None:
     """Have skopeo download ``source`` into ``place``; raises Refused."""
+
+    def copy() -> None:
+        remove_tree(place)  # what another attempt left
+        _copy_once(image, source, place)
+
+    _retried(copy)
+
+
+def _copy_once(image: str, source: str, place: Path) -> None:
     log = place.with_suffix(".log")
     argv = _skopeo(image, "copy", source, f"oci:{place}")
     try:
         status = growing.run(argv, place, log, env=clean_environment(), limit=DOWNLOAD_LIMIT)
     except growing.Stalled as stalled:
-        raise Refused(str(stalled), final=False) from None
+        raise Refused(str(stalled), final=False, late=True) from None
     except TooLarge as error:
         raise Refused(str(error), final=True) from None
     if status != 0:
