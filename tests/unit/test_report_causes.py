@@ -8,7 +8,8 @@ import pytest
 from vmtest.model.loads import LoadResult, Reason, Verdict
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.report import terminal
-from vmtest.report.causes import causes, command_of, mask
+from vmtest.report.again import command_of
+from vmtest.report.causes import causes, mask
 
 PLACE: dict[str, Any] = {"file": "tests/test_s.py", "line": 7}
 

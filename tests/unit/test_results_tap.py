@@ -74,7 +74,7 @@ def test_a_yaml_block_that_never_ends_hides_no_test() -> None:
         ("ok 1 - x", "x", "passed", ""),
         ("ok 1 x", "x", "passed", ""),
         ("ok", "test 1", "passed", ""),
-        ("not ok", "test 1", "failed", ""),
+        ("not ok", "test 1", "failed", "not ok"),
         ("ok 1 - x # SKIP no bpffs", "x", "skipped", "no bpffs"),
         ("ok 1 - x # Skipped: no bpffs", "x", "skipped", "no bpffs"),
         ("not ok 1 - x # skip", "x", "skipped", ""),
@@ -483,7 +483,7 @@ def test_ktap_of_2_names_its_levels_by_metadata() -> None:
         "files/test 2": "lost",
         "files": "lost",
     }
-    assert rows["files/opens"].message == ""
+    assert rows["files/opens"].message == "not ok"
 
 
 def test_ktap_owes_no_plan() -> None:
@@ -528,7 +528,7 @@ def test_diagnostics_of_a_kselftest_program_belong_to_the_test_behind_them() -> 
 
 def test_a_diagnostic_that_names_the_next_test_belongs_to_it() -> None:
     rows = read("TAP version 13\n1..2\nnot ok 1 a\n# b: cannot attach\nnot ok 2 b\n")
-    assert [row.message for row in rows.values()] == ["", "cannot attach"]
+    assert [row.message for row in rows.values()] == ["not ok", "cannot attach"]
 
 
 KSELFTEST = (
@@ -570,7 +570,7 @@ def test_a_stream_that_is_followed_by_another_misses_its_tests() -> None:
         ("not ok 1 a # error could not set up", "a", "error", "could not set up"),
         ("ok 1 a # ERROR could not set up", "a", "error", "could not set up"),
         ("ok 1 a # TIMEOUT 30 seconds", "a", "failed", "TIMEOUT 30 seconds"),
-        ("not ok 1 a   # time=5693ms", "a", "failed", ""),
+        ("not ok 1 a   # time=5693ms", "a", "failed", "not ok"),
         ("ok 1 a # time=5ms # SKIP no bpffs", "a", "skipped", "no bpffs"),
         ("ok 1 a # SKIP no bpffs # time=5ms", "a", "skipped", "no bpffs"),
         ("ok 1 - a # error handling works", "a # error handling works", "passed", ""),
@@ -667,7 +667,7 @@ def test_a_yaml_block_without_an_end_hides_no_subtest() -> None:
 def test_a_diagnostic_behind_a_yaml_block_is_the_next_tests_title() -> None:
     """As tape prints it."""
     row = read("1..2\nnot ok 1 - a\n  ---\n  operator: fail\n  ...\n# next\nok 2 - b\n")["a"]
-    assert row.message == ""
+    assert row.message == "not ok"
 
 
 def test_the_running_subtest_has_the_names_of_all_its_levels() -> None:

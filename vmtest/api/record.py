@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -41,14 +41,15 @@ class Recording:
 
     ``builds`` are those that the kernels' objects are chosen of; None for a plan without
     tests, else each kernel gets its junit.xml.  ``also`` has the sha256 of files that the plan's
-    ``files`` did not read, by kind and place.  ``arguments`` are those of the command, ``write``
-    writes the files.
+    ``files`` did not read, by kind and place.  ``arguments`` are those of the command, ``again``
+    what of them runs it again (``Matrix.again``); ``write`` writes the files.
     """
 
     builds: tuple[ObjectFile, ...] | None = None
     also: Mapping[str, Mapping[str, str]] | None = None
     arguments: Sequence[str] = ()
     write: Write = write_file
+    again: tuple[tuple[str, ...], ...] = ()
 
 
 def carry_out(
@@ -65,6 +66,7 @@ def carry_out(
     the kernels run; None: on this machine.
     Raises UsageError and InfrastructureError for what concerns every kernel.
     """
+    plan = replace(plan, again=recording.again)
     folder, settings, write = plan.folder, plan.config, recording.write
     facts = facts_of(plan, recording.arguments)
     if recording.builds is not None:

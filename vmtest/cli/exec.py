@@ -16,6 +16,7 @@ from vmtest.api.record import Recording, carry_out
 from vmtest.api.run import noted
 from vmtest.api.shards import shard_of
 from vmtest.cli import common, options
+from vmtest.cli.again import again
 from vmtest.cli.look import Look, show
 from vmtest.cli.reports import Reports
 from vmtest.matrix.engine import Engine
@@ -35,6 +36,7 @@ Example: [bold]vmtest exec --copy x.test --results gotest -- ./x.test -test.v[/b
 
 
 def exec_(
+    context: typer.Context,
     command: Annotated[
         list[str],
         typer.Argument(metavar="COMMAND", help="The command to run in the guest, without a shell."),
@@ -88,11 +90,15 @@ def exec_(
         with engine_on(on, say) as engine:
             planned = plan_command(settings, request, say, make_room, here=vms_here(on))
             with common.reported(own=OWN_FAULT if planned.single else None):
-                _carry_out(planned, reports, look, engine)
+                _carry_out(planned, reports, look, engine, again(context))
 
 
 def _carry_out(
-    planned: PlannedCommand, reports: Reports, look: Look, engine: Engine | None
+    planned: PlannedCommand,
+    reports: Reports,
+    look: Look,
+    engine: Engine | None,
+    words: tuple[tuple[str, ...], ...],
 ) -> None:
     told = sys.stderr if planned.single else sys.stdout
     view = look.view(told, plain=planned.single)
@@ -103,7 +109,11 @@ def _carry_out(
         view.handle(event)
 
     recording = Recording(
-        planned.builds, {"copied": planned.copied}, arguments=sys.argv[1:], write=reports.write
+        planned.builds,
+        {"copied": planned.copied},
+        arguments=sys.argv[1:],
+        write=reports.write,
+        again=words,
     )
     with view:
         matrix = carry_out(planned.plan, handle, recording, engine=engine)

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import typer
+
 from vmtest.api import project
 from vmtest.api.cluster import engine_on, vms_here
 from vmtest.api.record import Recording, builds_of, carry_out
@@ -13,6 +15,7 @@ from vmtest.api.run import noted
 from vmtest.api.shards import shard_of
 from vmtest.api.suites import SuitesRequest, plan_suites
 from vmtest.cli import common, options
+from vmtest.cli.again import again
 from vmtest.cli.look import Look, show
 from vmtest.cli.reports import Reports
 from vmtest.cli.terminal import InteractiveHold
@@ -29,6 +32,7 @@ Example: [bold]vmtest run --kernel '>=6.1,<6.13' --suite sendmsg -k ipv4 -x[/bol
 
 
 def run(
+    context: typer.Context,
     pytest_options: options.PytestOptions = None,
     kernel: options.KernelOption = None,
     suite: options.SuiteOption = None,
@@ -68,10 +72,9 @@ def run(
         _check_together(last_failed and failed_first, bool(on) and shell_on_failure)
         _check_that_it_may_stop(exitfirst or maxfail is not None, keep_going, isolate, retries)
         look, given = Look.asked(color, quiet, verbose, github), _passed_on(pytest_options or [])
+        chosen = (tuple(kernel or ()), tuple(suite or ()), tuple(object_ or ()))
         request = SuitesRequest(
-            kernels=tuple(kernel or ()),
-            suites=tuple(suite or ()),
-            objects=tuple(object_ or ()),
+            *chosen,
             options=_pytest_options(expression, exitfirst, maxfail, durations, collect_only, given),
             narrowed=expression is not None or bool(given),
             locked=locked,
@@ -87,7 +90,7 @@ def run(
             repeat=_repeated(repeat, until_fail, retries),
         )
         reports = Reports(junit_file, markdown_file, json_file, html_file)
-        _carry_out(project.load_config(config), request, look, reports, on, holds=shell_on_failure)
+        _carry_out(project.load_config(config), request, look, reports, context)
 
 
 def _carry_out(
@@ -95,18 +98,19 @@ def _carry_out(
     request: SuitesRequest,
     look: Look,
     reports: Reports,
-    on: str | None,
-    *,
-    holds: bool,
+    context: typer.Context,
 ) -> NoReturn:
-    """Run what was asked for, and show it; ``holds`` opens a shell where tests failed."""
+    """Run what was asked for, and show it; ``context`` has all the options."""
+    on = context.params["on"]
     view = look.view(sys.stdout)
     say = noted(view.handle)
     with engine_on(on, say) as engine:
         room = reports.make_room
         planned = plan_suites(settings, request, say, room, here=vms_here(on))
-        hold = InteractiveHold(view) if holds else None
-        recording = Recording(planned.builds, arguments=sys.argv[1:], write=reports.write)
+        hold = InteractiveHold(view) if context.params["shell_on_failure"] else None
+        recording = Recording(
+            planned.builds, arguments=sys.argv[1:], write=reports.write, again=again(context)
+        )
         with view:
             matrix = carry_out(planned.plan, view.handle, recording, hold, engine=engine)
     if planned.collects:

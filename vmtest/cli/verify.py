@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+import typer
+
 from vmtest.api import project
 from vmtest.api.cluster import engine_on, vms_here
 from vmtest.api.loads import VerifyRequest, plan_verify
@@ -17,6 +19,7 @@ from vmtest.api.record import Recording, carry_out
 from vmtest.api.run import noted
 from vmtest.api.shards import shard_of
 from vmtest.cli import common, options
+from vmtest.cli.again import again
 from vmtest.cli.look import Look, show
 from vmtest.cli.report import find_run
 from vmtest.cli.reports import Reports
@@ -44,6 +47,7 @@ _MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def verify(
+    context: typer.Context,
     object_: options.ObjectArgument = None,
     kernel: options.KernelOption = None,
     program: options.ProgramOption = None,
@@ -99,7 +103,7 @@ def verify(
         request = VerifyRequest(
             objects, kernels, order, rules, types, libbpfs, against, jobs, accel, warm, part
         )
-        _boot(request, config, output, on)
+        _boot(request, config, output, on, again(context))
 
 
 def _check_level(level: int) -> None:
@@ -136,10 +140,16 @@ def _rules(fail_on: str | None, baseline: Path | None, against: str | None) -> R
     )
 
 
-def _boot(request: VerifyRequest, config: Path | None, output: Output, on: str | None) -> NoReturn:
+def _boot(
+    request: VerifyRequest,
+    config: Path | None,
+    output: Output,
+    on: str | None,
+    words: tuple[tuple[str, ...], ...],
+) -> NoReturn:
     view = output.look.view(sys.stdout)
     settings = project.load_config_or_builtin(config)
-    recording = Recording(arguments=sys.argv[1:], write=output.reports.write)
+    recording = Recording(arguments=sys.argv[1:], write=output.reports.write, again=words)
     with ExitStack() as stack:
         say = noted(view.handle)
         engine = stack.enter_context(engine_on(on, say))

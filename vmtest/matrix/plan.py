@@ -31,7 +31,7 @@ class Plan:
     ``task`` makes the task of a kernel once it is in the store (UsageError ends the
     run); ``files`` reads what is the user's; ``suites`` is the order of the table's rows,
     ``narrowed`` says that not all of their tests are meant to run;
-    ``command`` is what ``vmtest exec`` runs;
+    ``command`` is what ``vmtest exec`` runs, ``again`` the command line (``Matrix.again``);
     ``resolved`` has kernels whose index was already read; ``jobs`` of None means
     as many VMs as the machine has room for; ``warm`` restores guests from
     snapshots and saves them, None where that pays and can be; ``notes`` says what the user should
@@ -47,6 +47,7 @@ class Plan:
     suites: tuple[str, ...] = ()
     narrowed: bool = False
     command: tuple[str, ...] = ()
+    again: tuple[tuple[str, ...], ...] = ()
     jobs: int | None = None
     accelerator: str = "auto"
     warm: bool | None = False

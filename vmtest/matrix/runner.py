@@ -320,6 +320,7 @@ class _Runner:
             ),
             interrupted=self.interrupted,
             command=self.plan.command,
+            again=self.plan.again,
         )
 
 

@@ -232,7 +232,9 @@ class Matrix:
 
     ``suites`` keeps the order of the rows; ``started`` is UTC, ISO 8601; ``notes``
     say what the user should know of no kernel in particular, a line each; ``command``
-    is what ``vmtest exec`` ran, empty for a run of suites.
+    is what ``vmtest exec`` ran, empty for a run of suites.  ``again`` is the command line that ran
+    it, in groups: the command, each option with its value, what follows ``--``; without kernels,
+    reports and secrets, and empty where there was none.
     """
 
     schema: int
@@ -244,6 +246,7 @@ class Matrix:
     interrupted: bool = False
     notes: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    again: tuple[tuple[str, ...], ...] = ()
 
 
 OWN_FAULT = 125

@@ -8,12 +8,11 @@ of kernels have the same cause when they have the same fingerprint.
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from vmtest.model.loads import LoadResult, row_of
+from vmtest.model.loads import LoadResult
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.model.text import one_line, printable
 from vmtest.model.versions import unique
@@ -42,9 +41,6 @@ _MASKS = (
     (("PID: ", "CPU: ", "pid "), re.compile(r"(?<=PID: )\d+|(?<=CPU: )\d+|(?<=pid )\d+"), "…"),
 )
 _LAST_PLACE = re.compile(r"^(\S[^:\n]*):(\d+): \w*\s*\Z", re.MULTILINE)
-_WORD_OF_K = re.compile(r"[\w:+\-./\[\]]+")  # what pytest takes as a word of -k
-_MOST_NAMES = 3  # of tests in a command
-_LONG_NAMES = 60  # columns, from which on a function stands for its parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,78 +158,9 @@ def place_of(test: TestResult) -> str:
     return f"{found[1]}:{found[2]}" if found else ""
 
 
-def command_of(cause: Cause, matrix: Matrix) -> str:
-    """The command that runs it again, on the first of its kernels; "" for that of ``exec``.
-
-    It can be pasted into a shell, whatever a guest calls its tests.
-    """
-    if matrix.command:
-        return ""
-    kernel = cause.kernels[0]
-    if cause.loads or (not cause.tests and any(k.loads for k in matrix.kernels)):
-        return _verify_again(cause, matrix)
-    words = ["vmtest", "run", *_option("--kernel", kernel.kernel)]
-    tests = [test for _, test in cause.tests] or _during(cause, kernel) or _lost(kernel)
-    suites = unique(test.suite for test in tests)
-    for suite in suites:
-        words += _option("--suite", suite)
-    if names := _names(tests):
-        words += ["-k", " or ".join(names)]
-    return shlex.join(words)
-
-
-def _verify_again(cause: Cause, matrix: Matrix) -> str:
-    words = ["vmtest", "verify"]
-    # Without any object, a verify loads those of kernels.toml: only files have to be named.
-    files = [load for k in matrix.kernels for load in k.loads if _is_file(load.object)]
-    of = [load for _, load in cause.loads] or files
-    owners = unique(load.object.removesuffix(row_of("", load.libbpf)) for load in of)
-    words += [name for name in owners if _plain(name)]
-    words += _option("--kernel", cause.kernels[0].kernel)
-    programs = unique(load.program for _, load in cause.loads)
-    if "" not in programs and len(programs) <= _MOST_NAMES:
-        for program in programs:
-            words += _option("--program", program)
-    return shlex.join(words)
-
-
-def _is_file(name: str) -> bool:
-    """Whether an object was given as a file, and is not an ``[[object]]``."""
-    return "/" in name or name.endswith(".o")
-
-
-def _names(tests: Sequence[TestResult]) -> list[str]:
-    """The words of ``-k`` that choose ``tests``; none where they cannot be told in a few."""
-    whole = unique(split_node_id(test.test)[2] for test in tests)
-    functions = unique(name.partition("[")[0] for name in whole)
-    long = len(functions) < len(whole) and len(" or ".join(whole)) > _LONG_NAMES
-    for names in (functions, whole) if long else (whole, functions):
-        if len(names) <= _MOST_NAMES and all(map(_WORD_OF_K.fullmatch, names)):
-            return list(names)
-    return []
-
-
-def _during(cause: Cause, kernel: KernelResult) -> list[TestResult]:
-    """The tests that ran while ``kernel`` complained so."""
-    of = {c.test for c in kernel.complaints if _first_line(c.text) == cause.message}
-    return [test for test in kernel.tests if test.test in of]
-
-
-def _first_line(text: str) -> str:
-    return one_line(text.partition("\n")[0], 1000)
-
-
-def _lost(kernel: KernelResult) -> list[TestResult]:
-    return [test for test in kernel.tests if test.outcome is Outcome.LOST]
-
-
-def _option(name: str, value: str) -> list[str]:
-    return [name, value] if _plain(value) else []
-
-
-def _plain(word: str) -> bool:
-    """Whether ``word`` is what it looks like, and no option."""
-    return bool(word) and printable(word) == word and "\n" not in word and word[0] != "-"
+def first_line(complaint: str) -> str:
+    """What a complaint of the kernel is called."""
+    return one_line(complaint.partition("\n")[0], 1000)
 
 
 def _of_the_kernel(
@@ -243,7 +170,7 @@ def _of_the_kernel(
     mark = Line("SPLAT", tone_of(Status.SPLAT))
     names = {test.test: labels[test.suite, test.test] for test in kernel.tests}
     for complaint in kernel.complaints:
-        group = _Group(mark, _first_line(complaint.text), "")
+        group = _Group(mark, first_line(complaint.text), "")
         group = _into(groups, ("kernel", mark.text, complaint.fingerprint), group, kernel)
         if complaint.test:
             group.labels[names.get(complaint.test) or printable(complaint.test)] = None

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from vmtest.model.results import Matrix, exit_status
 from vmtest.model.text import one_line, printable
 from vmtest.report import loads, markdown
-from vmtest.report.causes import Cause, causes, command_of
+from vmtest.report.again import command_of
+from vmtest.report.causes import Cause, causes
 
 _SHOWN = 10  # annotations of a step that GitHub shows
 _LINES = 40

@@ -80,6 +80,7 @@ def merge(
         interrupted=any(shard.interrupted for shard in shards),
         notes=unique(note for shard in shards for note in shard.notes),
         command=shards[0].command if len({shard.command for shard in shards}) == 1 else (),
+        again=shards[0].again if len({shard.again for shard in shards}) == 1 else (),
     )
 
 

@@ -24,7 +24,8 @@ from vmtest.model.text import one_line, printable
 from vmtest.report import console as consoles
 from vmtest.report import loads, visited
 from vmtest.report import table as tables
-from vmtest.report.causes import Cause, causes, command_of
+from vmtest.report.again import command_of
+from vmtest.report.causes import Cause, causes
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Line, Table, Tone
 from vmtest.report.text import counted, last_lines, shortened, wrapped
@@ -369,7 +370,8 @@ def _causes(found: Sequence[Cause], matrix: Matrix) -> Iterable[RenderableType]:
             where = _names(cause.kernels)
         text = Text("  ").append(cause.mark.text, STYLE[cause.mark.tone])
         text.append(f" {where}")
-        for part in (cause.place, one_line(cause.message, _MESSAGE)):
+        at = cause.place or (cause.labels[0] if len(cause.labels) == 1 else "")
+        for part in (at, one_line(cause.message, _MESSAGE)):
             text.append(f": {part}" if part else "")
         if len(cause.labels) > 1:
             text.append(f" ({len(cause.labels)} {'programs' if cause.loads else 'tests'})")

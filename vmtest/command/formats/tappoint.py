@@ -192,7 +192,7 @@ class Point:
             return Row(self.name, Outcome.PASSED, message, "", self.duration)
         if self.directive == "TODO":
             return Row(self.name, Outcome.XFAILED, self.reason or self._why(), text, self.duration)
-        return Row(self.name, Outcome.FAILED, self._because(), text, self.duration)
+        return Row(self.name, Outcome.FAILED, self._because() or "not ok", text, self.duration)
 
     def _because(self) -> str:
         """The reason that its line gives, with the failures that kselftest's runner quotes."""

@@ -15,7 +15,8 @@ from vmtest.model.versions import unique
 from vmtest.report import console as consoles
 from vmtest.report import loads, visited
 from vmtest.report import table as tables
-from vmtest.report.causes import Cause, causes, command_of
+from vmtest.report.again import command_of
+from vmtest.report.causes import Cause, causes
 from vmtest.report.html import features, grid, safe, timeline
 from vmtest.report.html.badge import words
 from vmtest.report.html.bisection import Bisection, line

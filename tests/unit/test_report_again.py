@@ -1,0 +1,111 @@
+"""The command that runs a cause again is the same run: the options that decide stay."""
+
+import shlex
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import typer
+
+from vmtest.cli.again import again
+from vmtest.cli.main import app
+from vmtest.model.loads import LoadResult, Verdict
+from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.report import terminal
+from vmtest.report.again import command_of
+from vmtest.report.causes import causes
+from vmtest.runs import matrix_json
+
+FAILED = TestResult("test_s.py::test_x", "s", Outcome.FAILED, message="assert 1 == 2")
+REFUSED = LoadResult("x", "p", Verdict.REJECTED, line="R0 !read_ok")
+
+
+def kernel(**more: Any) -> KernelResult:
+    return KernelResult("6.12", **{"status": Status.FAILED, **more})
+
+
+def matrix(command_line: str, of: KernelResult) -> Matrix:
+    """The matrix of a run of ``vmtest COMMAND_LINE`` on the kernel ``of``."""
+    name, *arguments = shlex.split(command_line)
+    group: Any = typer.main.get_command(app)
+    context = group.commands[name].make_context(name, arguments)
+    command = tuple(context.params["command"]) if name == "exec" else ()
+    ran = Matrix(SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (of,), command=command)
+    return replace(ran, again=again(context))
+
+
+def told(command_line: str, of: KernelResult) -> str:
+    ran = matrix(command_line, of)
+    return command_of(causes(ran)[0], ran)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--attach --fail-on regressed,+20% --baseline base.json",
+        "--config 'other dir/k.toml'",
+        "--module nf_conntrack --libbpf 1.4 --libbpf newest",
+        "--against HEAD~1 --log-level 2 --log-limit 1M --timeout 5.0",
+        "--accel tcg --cold",
+    ],
+)
+def test_a_verify_keeps_what_decides_its_verdicts(options: str) -> None:
+    words = told(f"verify --kernel 6.12 {options}", kernel(loads=(REFUSED,)))
+    ends = ["--program", "p"]
+    assert words.startswith("vmtest verify x --kernel 6.12 ")
+    assert sorted(shlex.split(words)[5:]) == sorted([*shlex.split(options), *ends])
+
+
+def test_reports_and_the_choice_of_kernels_are_not_repeated() -> None:
+    options = "--kernel '>=6' --shard 1/2 --json j --html h --csv c --save s -q --jobs 2"
+    words = told(f"verify {options}", kernel(loads=(REFUSED,)))
+    assert words == "vmtest verify x --kernel 6.12 --program p"
+
+
+def test_a_verify_whose_kernel_did_not_boot_is_no_run() -> None:
+    of = kernel(status=Status.BOOT_FAILED, reason="no boot")
+    words = told("verify a.o --program 'x*'", of)
+    assert words == "vmtest verify --kernel 6.12 a.o --program 'x*'"
+
+
+def test_a_run_keeps_objects_the_configuration_and_what_goes_to_pytest() -> None:
+    line = "run --config k.toml --object bad=other.o --isolate test -- -v --maxfail=5"
+    assert told(line, kernel(tests=(FAILED,))) == (
+        "vmtest run --kernel 6.12 --object bad=other.o --config k.toml --isolate test "
+        "--suite s -k test_x -- -v --maxfail=5"
+    )
+
+
+def test_tests_that_failed_stand_for_the_expression_that_chose_them() -> None:
+    words = told("run -k 'x and not y' --suite s --lf", kernel(tests=(FAILED,)))
+    assert words == "vmtest run --kernel 6.12 --suite s -k test_x"
+
+
+def test_an_expression_that_chose_nothing_is_repeated() -> None:
+    of = kernel(status=Status.NO_TESTS, reason="no tests")
+    assert told("run -k nomatch", of) == "vmtest run --kernel 6.12 -k nomatch"
+
+
+def test_an_exec_is_told_with_its_command() -> None:
+    line = "exec --kernel 6.12 --copy t.sh --results tap -- ./t.sh --fast 'a b'"
+    assert told(line, kernel(tests=(FAILED,))) == (
+        "vmtest exec --kernel 6.12 --copy t.sh --results tap -- ./t.sh --fast 'a b'"
+    )
+
+
+def test_secrets_are_not_repeated() -> None:
+    line = "exec --copy t.sh -- ./t.sh --token s3cret PASSWORD=s3cret"
+    assert "s3cret" not in told(line, kernel(tests=(FAILED,)))
+    line = "run --on tcp://me:s3cret@host:1 -- --api-key s3cret"
+    assert "s3cret" not in matrix_json.dumps(matrix(line, kernel(tests=(FAILED,))))
+
+
+def test_a_result_without_a_place_is_named_in_the_summary() -> None:
+    point = TestResult("b", "t.sh", Outcome.FAILED, message="not ok")
+    of = matrix("exec --copy t.sh --results tap -- ./t.sh", kernel(tests=(point,)))
+    assert "  FAIL 6.12: b: not ok\n" in terminal.render(of)
+
+
+def test_the_command_line_comes_back_from_a_file() -> None:
+    of = matrix("run --config k.toml -- -v", kernel(tests=(FAILED,)))
+    assert matrix_json.loads(matrix_json.dumps(of)).again == of.again != ()

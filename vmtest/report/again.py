@@ -1,0 +1,125 @@
+"""The command that runs a cause again, with all that decided what ran and how it was judged.  Pure.
+
+It can be pasted into a shell, whatever a guest calls its tests.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+from vmtest.model.loads import row_of
+from vmtest.model.results import KernelResult, Matrix, Outcome, TestResult
+from vmtest.model.secrets import words_without_secrets
+from vmtest.model.text import printable
+from vmtest.model.versions import unique
+from vmtest.report.causes import Cause, first_line
+from vmtest.report.table import split_node_id
+
+_WORD_OF_K = re.compile(r"[\w:+\-./\[\]]+")  # what pytest takes as a word of -k
+_MOST_NAMES = 3  # of tests in a command
+_LONG_NAMES = 60  # columns, from which on a function stands for its parameters
+_OF_TESTS = ("-k", "--suite", "--last-failed", "--failed-first")
+
+
+def command_of(cause: Cause, matrix: Matrix) -> str:
+    """The command that runs it again, on the first of its kernels; "" where none is known.
+
+    A command of ``exec`` cannot be told without its command line (``Matrix.again``).
+    """
+    if not matrix.command:
+        words = _verify(cause, matrix) if _is_verify(cause, matrix) else _run(cause, matrix)
+    elif matrix.again:
+        words = [*_begun(cause, matrix, "exec"), *_kept(matrix), "--"]
+        words += words_without_secrets(matrix.command)
+    else:
+        return ""
+    return shlex.join(words)
+
+
+def _is_verify(cause: Cause, matrix: Matrix) -> bool:
+    if matrix.again:
+        return matrix.again[0] == ("verify",)
+    return bool(cause.loads or (not cause.tests and any(k.loads for k in matrix.kernels)))
+
+
+def _begun(cause: Cause, matrix: Matrix, command: str) -> list[str]:
+    named = matrix.again[0] if matrix.again else (command,)
+    return ["vmtest", *named, *_option("--kernel", cause.kernels[0].kernel)]
+
+
+def _kept(matrix: Matrix, instead: Sequence[str] = ()) -> list[str]:
+    """The words that were given, but for those of ``instead``, which is told in another way.
+
+    An argument, which has no name, is an ``OBJECT`` there.
+    """
+    return [
+        word
+        for group in matrix.again[1:]
+        if (group[0] if group[0].startswith("-") else "OBJECT") not in instead
+        for word in group
+    ]
+
+
+def _run(cause: Cause, matrix: Matrix) -> list[str]:
+    kernel = cause.kernels[0]
+    tests = [test for _, test in cause.tests] or _during(cause, kernel) or _lost(kernel)
+    names = _names(tests)
+    told = [word for suite in unique(t.suite for t in tests) for word in _option("--suite", suite)]
+    told += ["-k", " or ".join(names)] if names else []
+    instead = _OF_TESTS if names else ("--suite",) if told else ()
+    kept = _kept(matrix, (*instead, "--"))
+    words = [*_begun(cause, matrix, "run"), *kept, *told]
+    passed_on = [group for group in matrix.again[1:] if group[0] == "--"]
+    return words + [word for group in passed_on for word in group]
+
+
+def _verify(cause: Cause, matrix: Matrix) -> list[str]:
+    # Without any object, a verify loads those of kernels.toml: only files have to be named.
+    files = [load for k in matrix.kernels for load in k.loads if _is_file(load.object)]
+    of = [load for _, load in cause.loads] or files
+    owners = unique(load.object.removesuffix(row_of("", load.libbpf)) for load in of)
+    objects = [name for name in owners if _plain(name)]
+    begun = _begun(cause, matrix, "verify")
+    programs = unique(load.program for _, load in cause.loads)
+    told = []
+    if "" not in programs and len(programs) <= _MOST_NAMES:
+        told = [word for program in programs for word in _option("--program", program)]
+    instead = [*(["OBJECT"] if objects else []), *(["--program"] if told else [])]
+    return [*begun[:2], *objects, *begun[2:], *_kept(matrix, instead), *told]
+
+
+def _is_file(name: str) -> bool:
+    """Whether an object was given as a file, and is not an ``[[object]]``."""
+    return "/" in name or name.endswith(".o")
+
+
+def _names(tests: Sequence[TestResult]) -> list[str]:
+    """The words of ``-k`` that choose ``tests``; none where they cannot be told in a few."""
+    whole = unique(split_node_id(test.test)[2] for test in tests)
+    functions = unique(name.partition("[")[0] for name in whole)
+    long = len(functions) < len(whole) and len(" or ".join(whole)) > _LONG_NAMES
+    for names in (functions, whole) if long else (whole, functions):
+        if len(names) <= _MOST_NAMES and all(map(_WORD_OF_K.fullmatch, names)):
+            return list(names)
+    return []
+
+
+def _during(cause: Cause, kernel: KernelResult) -> list[TestResult]:
+    """The tests that ran while ``kernel`` complained so."""
+    of = {c.test for c in kernel.complaints if first_line(c.text) == cause.message}
+    return [test for test in kernel.tests if test.test in of]
+
+
+def _lost(kernel: KernelResult) -> list[TestResult]:
+    return [test for test in kernel.tests if test.outcome is Outcome.LOST]
+
+
+def _option(name: str, value: str) -> list[str]:
+    return [name, value] if _plain(value) else []
+
+
+def _plain(word: str) -> bool:
+    """Whether ``word`` is what it looks like, and no option."""
+    return bool(word) and printable(word) == word and "\n" not in word and word[0] != "-"
