@@ -66,6 +66,20 @@ def test_what_fails_since_the_last_run_that_passed_is_counted(keep: Keep) -> Non
     )
 
 
+def test_failures_of_what_the_earlier_run_does_not_have_are_counted(keep: Keep) -> None:
+    keep(1, matrix(a=GOOD))
+    last = "20261101T000000Z-000001, the last run on main that passed"
+    new = matrix(a=GOOD, b=BAD)
+    assert str(since(keep(2, new), new)) == f"1 failing result is not in {last}"
+    new = matrix(a=BAD, b=BAD, c=BAD, d=GOOD)
+    assert str(since(keep(3, new), new)) == (
+        f"1 new since {last}; 2 failing results are not in that run"
+    )
+    other = replace(new.kernels[0], kernel="6.1")
+    new = replace(new, kernels=(matrix(a=GOOD).kernels[0], other))
+    assert str(since(keep(4, new), new)) == f"3 failing results are not in {last}"
+
+
 def test_a_run_on_another_branch_is_not_compared(keep: Keep) -> None:
     keep(1, matrix(a=GOOD))
     keep(2, matrix(a=GOOD), branch="other")

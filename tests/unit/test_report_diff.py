@@ -9,7 +9,7 @@ from command import vmtest
 
 from vmtest.model.loads import LoadResult, Verdict
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
-from vmtest.report.diff import FIXED, KERNEL, NEW, SKIPPED, SLOWER, STILL, compare
+from vmtest.report.diff import FIXED, KERNEL, NEW, SKIPPED, SLOWER, STILL, UNSEEN, compare
 from vmtest.runs import matrix_json
 
 
@@ -41,11 +41,11 @@ def test_what_became_of_a_test(before: Outcome, after: Outcome, kind: str) -> No
     [
         (run(Outcome.PASSED), run(Outcome.PASSED)),
         (run(Outcome.PASSED), run(Outcome.NOT_RUN)),
-        (run(Outcome.NOT_RUN), run(Outcome.FAILED)),
+        (run(Outcome.NOT_RUN), run(Outcome.PASSED)),
         (run(Outcome.PASSED), run(Outcome.FAILED, kernel="b")),
         (run(Outcome.PASSED, 0.1), run(Outcome.PASSED, 0.9)),
         (run(Outcome.PASSED, 10.0), run(Outcome.PASSED, 20.0)),
-        (pages.of(KernelResult("a", Status.FAILED)), run(Outcome.FAILED)),
+        (pages.of(KernelResult("a", Status.FAILED)), run(Outcome.PASSED)),
     ],
     ids=["same", "not reached", "was not reached", "kernel", "short", "not so slow", "new test"],
 )
@@ -85,7 +85,7 @@ def test_the_command_says_what_fails_anew_and_ends_with_one(tmp_path: Path) -> N
     two = written(tmp_path, "2", run(Outcome.FAILED))
     said = vmtest("runs", "diff", str(one), str(two), cwd=tmp_path)
     assert said.status == 1
-    assert "  new failure   test_x on a: why\n1 new failure\n" in said.out
+    assert "  new failure      test_x on a: why\n1 new failure\n" in said.out
     assert vmtest("runs", "diff", str(two), str(one), cwd=tmp_path).status == 0
 
 
@@ -103,3 +103,13 @@ def test_the_list_has_a_run_that_cannot_be_read_as_well(tmp_path: Path) -> None:
     first, second = json.loads(said.out)["runs"]
     assert (first["run"], first["exit status"]) == ("1", 1)
     assert "not JSON" in second["problem"]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [pages.of(KernelResult("a", Status.PASSED)), run(Outcome.NOT_RUN), run(Outcome.COLLECTED)],
+    ids=["no such test", "not run", "listed"],
+)
+def test_a_failure_of_a_test_that_has_no_earlier_result_is_told(before: Matrix) -> None:
+    (found,) = compare(before, run(Outcome.FAILED))
+    assert (found.kind, found.label, found.words, found.worse) == (UNSEEN, "test_x", "why", False)

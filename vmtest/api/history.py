@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from zipfile import BadZipFile, ZipFile
 from vmtest.api.page import leave_page
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix, exit_status
-from vmtest.report.diff import compare
+from vmtest.report.diff import UNSEEN, Difference, compare, failures
 from vmtest.runs import matrix_json
 from vmtest.runs.events import is_written
 from vmtest.runs.folder import STATE, RunFolder, before, create, kept
@@ -43,17 +43,25 @@ _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 class Since:
     """What fails in a run that did not in an earlier one which passed, on the same branch.
 
-    ``new`` counts results: a test or program that fails on two kernels counts twice.
+    ``new`` counts results: a test or program that fails on two kernels counts twice.  ``unseen``
+    are the failures of what that run has no result of.
     """
 
     run: str
     branch: str
     new: int
+    unseen: int
 
     def __str__(self) -> str:
         """``3 new since 20261129T073449Z-3cf43a, the last run on main that passed``."""
         where = f" on {self.branch}" if self.branch else ""
-        return f"{self.new or 'nothing'} new since {self.run}, the last run{where} that passed"
+        last = f"{self.run}, the last run{where} that passed"
+        if not self.unseen:
+            return f"{self.new or 'nothing'} new since {last}"
+        words = "failing result is" if self.unseen == 1 else "failing results are"
+        if not self.new:
+            return f"{self.unseen} {words} not in {last}"
+        return f"{self.new} new since {last}; {self.unseen} {words} not in that run"
 
 
 def since(folder: RunFolder, matrix: Matrix) -> Since | None:
@@ -71,9 +79,17 @@ def since(folder: RunFolder, matrix: Matrix) -> Since | None:
         except (UsageError, OSError):
             continue  # another vmtest's, or damaged
         if exit_status(old) == 0 and _comparable(old, matrix):
-            new = sum(len(d.kernels) for d in compare(old, matrix) if d.worse)
-            return Since(earlier.name, branch, new)
+            found = compare(old, matrix)
+            new = sum(len(d.kernels) for d in found if d.worse)
+            return Since(earlier.name, branch, new, _unseen(found, old, matrix))
     return None
+
+
+def _unseen(found: Iterable[Difference], old: Matrix, new: Matrix) -> int:
+    """How many failures are of what ``old`` has no result of: tests, loads, kernels."""
+    of_both = sum(len(d.kernels) for d in found if d.kind == UNSEEN)
+    there = {kernel.kernel for kernel in old.kernels}
+    return of_both + sum(failures(k) for k in new.kernels if k.kernel not in there)
 
 
 def superfluous(

@@ -192,7 +192,7 @@ def diff(
             common.say(_told(old, new))
             for d in found:
                 why = f": {d.words}" if d.words else ""
-                common.say(f"  {d.kind:13} {d.label} on {', '.join(d.kernels)}{why}")
+                common.say(f"  {d.kind:16} {d.label} on {', '.join(d.kernels)}{why}")
             kinds = list(dict.fromkeys(d.kind for d in found))
             counts = (f"{sum(d.kind == kind for d in found)} {kind}" for kind in kinds)
             common.say(", ".join(counts) or "nothing differs")

@@ -10,18 +10,22 @@ from vmtest.model.results import KernelResult, Matrix, Outcome, TestResult
 from vmtest.model.text import one_line, printable
 from vmtest.report.table import WELL, WRONG, labels_of
 
-NEW, FIXED, STILL, SKIPPED, SLOWER, KERNEL = (
+NEW, FIXED, STILL, SKIPPED, SLOWER, KERNEL, UNSEEN = (
     "new failure",
     "fixed",
     "still failing",
     "newly skipped",
     "slower",
     "kernel",
+    "not there before",
 )
-"""What a change is; ``kernel`` is one of a kernel that ran no test or load of its own."""
+"""What a change is; ``kernel`` is one of a kernel that ran no test or load of its own.
+
+``not there before`` is a failure of what the earlier run has no result of.
+"""
 
 _SLOWER, _LEAST = 3.0, 1.0  # times, and seconds more
-_TOLD = (NEW, KERNEL, SLOWER, SKIPPED, STILL, FIXED)
+_TOLD = (NEW, KERNEL, UNSEEN, SLOWER, SKIPPED, STILL, FIXED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,8 @@ class Difference:
 def compare(before: Matrix, after: Matrix) -> tuple[Difference, ...]:
     """What ``after`` has that ``before`` had otherwise, worst first.
 
-    Kernels and tests of one run alone are no difference, and neither is what a run did not reach.
+    Kernels of one run alone are no difference, and neither is what ``after`` did not reach.  A test
+    of ``after`` alone is one if it fails.
     """
     old = {kernel.kernel: kernel for kernel in before.kernels}
     found: dict[tuple[str, str, str], list[str]] = {}
@@ -64,30 +69,37 @@ _Key = tuple[str, str, str]
 def _of_kernel(
     old: KernelResult, new: KernelResult, labels: dict[tuple[str, str], str]
 ) -> Iterable[_Key]:
-    if new.status not in WELL and old.status in WELL and not _has_failures(new):
+    if new.status not in WELL and old.status in WELL and not _results(new):
         yield KERNEL, "kernel", f"{new.status.value}: {one_line(new.reason)}"
     tests = {(test.suite, test.test): test for test in old.tests}
     for test in new.tests:
         key = (test.suite, test.test)
-        if key in tests and (kind := _of_test(tests[key], test)):
-            yield kind, labels[key], _words(kind, tests[key], test)
+        if kind := _of_test(tests.get(key), test):
+            yield kind, labels[key], _words(kind, tests.get(key), test)
     loads = {(load.object, load.program): load for load in old.loads}
     for load in new.loads:
         before = loads.get((load.object, load.program))
-        if before is not None and (kind := _of_load(before, load)):
+        if kind := _of_load(before, load):
             why = one_line(load.reason.text if load.reason else load.line)
             yield kind, printable(load.label), f"{load.verdict}{f': {why}' if why else ''}"
 
 
-def _has_failures(kernel: KernelResult) -> bool:
-    tests = any(test.outcome in WRONG for test in kernel.tests)
-    return tests or any(load.verdict.bad for load in kernel.loads)
+def failures(kernel: KernelResult) -> int:
+    """How many tests and loads of it went wrong; 1 for a kernel that did so as a whole."""
+    return _results(kernel) or int(kernel.status not in WELL)
 
 
-def _of_test(old: TestResult, new: TestResult) -> str:
+def _results(kernel: KernelResult) -> int:
+    tests = sum(test.outcome in WRONG for test in kernel.tests)
+    return tests + sum(load.verdict.bad for load in kernel.loads)
+
+
+def _of_test(old: TestResult | None, new: TestResult) -> str:
     unreached = (Outcome.NOT_RUN, Outcome.COLLECTED)
-    if old.outcome in unreached or new.outcome in unreached:
+    if new.outcome in unreached:
         return ""
+    if old is None or old.outcome in unreached:
+        return UNSEEN if new.outcome in WRONG else ""
     if new.outcome in WRONG:
         return STILL if old.outcome in WRONG else NEW
     if old.outcome in WRONG:
@@ -99,15 +111,17 @@ def _of_test(old: TestResult, new: TestResult) -> str:
     return SLOWER if slower and old.outcome.ran else ""
 
 
-def _words(kind: str, old: TestResult, new: TestResult) -> str:
-    if kind == SLOWER:
+def _words(kind: str, old: TestResult | None, new: TestResult) -> str:
+    if old is not None and kind == SLOWER:
         return f"{old.duration:.1f} s -> {new.duration:.1f} s"
-    if kind == FIXED:
+    if old is not None and kind == FIXED:
         return f"{old.outcome} -> {new.outcome}"
     return one_line(new.message)
 
 
-def _of_load(old: LoadResult, new: LoadResult) -> str:
+def _of_load(old: LoadResult | None, new: LoadResult) -> str:
+    if old is None:
+        return UNSEEN if new.verdict.bad else ""
     if new.verdict.bad:
         return STILL if old.verdict.bad else NEW
     return FIXED if old.verdict.bad else ""
