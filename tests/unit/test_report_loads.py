@@ -22,6 +22,7 @@ from vmtest.model.loads import (
 )
 from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.report import loads, markdown, terminal
+from vmtest.report.html import page
 from vmtest.runs import matrix_json
 from vmtest.verify import veristat
 
@@ -77,6 +78,16 @@ def test_a_kernel_and_an_object_count_their_programs() -> None:
     text = terminal.render(TWO, width=120, color=False)
     assert row(text, "loads")[:6] == ["loads", "1", "ok", "2", "ok"]
     assert text.count("1 REJECTED") == 2  # of the kernel and of the object
+
+
+def test_an_object_that_is_refused_as_a_whole_is_not_counted_as_a_program() -> None:
+    other = [replace(load(p), object="build/y.o") for p in ("", "c")]
+    of = matrix(kernel("6.12", load("", R), load("good"), load("bad", R), *other))
+    words = "3 programs: 2 accepted, 1 rejected; 1 of 2 objects does not load as a whole"
+    for text in (terminal.render(of), markdown.render(of), page.render(of)):
+        assert words in text
+    assert row(terminal.render(of), "loads")[1:] == ["2", "ok"]
+    assert "1 REJECTED as a whole" in terminal.render(of)
 
 
 def test_a_rejection_has_reason_evidence_remedy_line_and_log() -> None:

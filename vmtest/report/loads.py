@@ -161,14 +161,14 @@ def _cell(load: LoadResult | None) -> Cell:
 
 
 def _counts(loads: Sequence[LoadResult]) -> Cell:
-    """``3 ok`` and ``1 REJECTED``: the programs, and of the wholes what went wrong."""
+    """``3 ok`` and ``1 REJECTED``: the programs; ``1 REJECTED as a whole``: the objects."""
     lines = []
     for verdict, mark in _MARKS.items():
-        of = [load for load in loads if load.verdict is verdict]
-        if verdict in (Verdict.ACCEPTED, Verdict.NOT_LOADED):
-            of = [load for load in of if load.program]
-        if of:
-            lines.append(Line(f"{len(of)} {mark.text}", mark.tone))
+        of = [bool(load.program) for load in loads if load.verdict is verdict]
+        if any(of):
+            lines.append(Line(f"{sum(of)} {mark.text}", mark.tone))
+        if verdict.bad and not all(of):
+            lines.append(Line(f"{len(of) - sum(of)} {mark.text} as a whole", mark.tone))
     return (*lines, *_failed_attachments(loads)) or (Line("-", Tone.QUIET),)
 
 
@@ -326,16 +326,23 @@ def near(matrix: Matrix) -> tuple[str, ...]:
 
 
 def summary(matrix: Matrix) -> str:
-    """``3 objects, 12 programs: 46 accepted, 2 rejected``; "" without any load."""
+    """``3 objects, 12 programs: 46 accepted, 2 rejected``; "" without any load.
+
+    Objects that do not load as a whole are counted for themselves: they are no programs.
+    """
     loads = [load for kernel in matrix.kernels for load in kernel.loads]
     if not loads:
         return ""
     programs = {(load.object, load.program) for load in loads if load.program}
     counts = []
     for verdict in Verdict:
-        of = [load for load in loads if load.verdict is verdict and (load.program or verdict.bad)]
+        of = [load for load in loads if load.verdict is verdict and load.program]
         if of:
             counts.append(f"{len(of)} {verdict}")
     counts += [line.text for line in _failed_attachments(loads)]
-    head = f"{counted(len(objects_of(matrix)), 'object')}, {counted(len(programs), 'program')}"
-    return f"{head}: {', '.join(counts)}"
+    objects = counted(len(objects_of(matrix)), "object")
+    head = f"{objects}, {counted(len(programs), 'program')}"
+    told = f"{head}: {', '.join(counts)}" if counts else head
+    refused = {load.object for load in loads if not load.program and load.verdict.bad}
+    verb = "does" if len(refused) == 1 else "do"
+    return told + (f"; {len(refused)} of {objects} {verb} not load as a whole" if refused else "")
