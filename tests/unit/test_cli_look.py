@@ -18,7 +18,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tmp_path_factory.mktemp("project")
     run = project / ".vmtest" / "runs" / many().run
     (run / "5.10").mkdir(parents=True)
-    (run / "5.10" / "results.jsonl").touch()
+    (run / "5.10" / "pytest.log").touch()
     (run / "matrix.json").write_text(matrix_json.dumps(many()), encoding="utf-8")
     (project / "below").mkdir()
     return project

@@ -114,7 +114,7 @@ def test_every_fold_is_closed() -> None:
 
 
 def test_a_failure_names_its_log() -> None:
-    assert "`runs/1/6.12/results.jsonl`" in markdown.render(failing())
+    assert "`runs/1/6.12/pytest.log`" in markdown.render(failing())
 
 
 def test_a_test_that_ran_nowhere_is_reported() -> None:

@@ -139,7 +139,7 @@ def test_long_details_keep_their_end_and_say_what_is_missing() -> None:
 def test_a_failure_names_kernel_test_and_log() -> None:
     drawn = terminal.render(failing())
     assert "test_s.py::test_x on 6.12" in drawn
-    assert "log of 6.12: runs/1/6.12/results.jsonl" in drawn
+    assert "log of 6.12: runs/1/6.12/pytest.log" in drawn
 
 
 def test_a_failure_of_a_command_names_its_log() -> None:
@@ -232,12 +232,12 @@ def test_rows_that_tell_kernels_apart_stay_before_the_others() -> None:
 
 def test_a_failure_names_one_log_though_several_kernels_have_it() -> None:
     drawn = terminal.render(recorded())
-    assert drawn.count("results.jsonl") == 1
+    assert drawn.count("pytest.log") == 1
 
 
 def test_a_log_is_called_what_it_is_from_where_the_user_stands() -> None:
     drawn = terminal.render(failing(), where=lambda name: f"../{name}")
-    assert "  log of 6.12: ../runs/1/6.12/results.jsonl\n" in drawn
+    assert "  log of 6.12: ../runs/1/6.12/pytest.log\n" in drawn
 
 
 def test_a_log_that_is_not_there_is_not_named() -> None:

@@ -19,6 +19,7 @@ from vmtest.report import table as tables
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Failure, Table, Tone
 from vmtest.report.text import counted, last_lines, shortened
+from vmtest.report.tracebacks import last_of_traceback
 from vmtest.report.written import written
 
 LIMIT = 1_000_000
@@ -206,7 +207,7 @@ def _failure(failure: Failure, log: str, open_it: bool) -> str:
     if message:
         title += f": {_tag(message)}"
     parts = [f"\n{_summary_line(title, raw=True, open_it=open_it)}\n\n{code(result.test, 1000)}\n"]
-    lines, left_out = last_lines(result.details or result.message, _DETAILS)
+    lines, left_out = last_of_traceback(result.details or result.message, _DETAILS)
     if lines:
         parts.append(_fence(_after(left_out, lines)))
     where = escaped(printable(failure.kernels[0].kernel))

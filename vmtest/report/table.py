@@ -213,7 +213,7 @@ def suites_of(matrix: Matrix) -> tuple[str, ...]:
 
 def log_of_tests(matrix: Matrix) -> str:
     """The file in a kernel's folder that holds what its tests said in full."""
-    return COMMAND_LOG if matrix.command else "results.jsonl"
+    return COMMAND_LOG if matrix.command else "pytest.log"
 
 
 def each_test(matrix: Matrix) -> tuple[tuple[str, str], ...]:

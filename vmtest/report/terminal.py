@@ -29,6 +29,7 @@ from vmtest.report.causes import Cause, causes
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Line, Table, Tone
 from vmtest.report.text import counted, last_lines, shortened, wrapped
+from vmtest.report.tracebacks import last_of_traceback
 from vmtest.report.written import written
 
 STYLE = {
@@ -346,7 +347,7 @@ def _failure(cause: Cause, log: str, room: _Room, where: Where) -> Iterable[Rend
         more = counted(len(tests) - room.tests, "more test")
         yield Text(f"  ... and {more}", STYLE[Tone.QUIET])
     yield Text()
-    lines, left_out = last_lines(result.details or result.message, room.details)
+    lines, left_out = last_of_traceback(result.details or result.message, room.details)
     yield from _quoted(lines, left_out)
     if result.details and result.message and one_line(result.message) not in _joined(lines):
         yield from _quoted(last_lines(result.message, 3)[0], 0)

@@ -12,7 +12,7 @@ from vmtest.model.text import one_line
 from vmtest.report import loads
 from vmtest.report.causes import place_of
 from vmtest.report.table import each_test, labels_of, suites_of, tone_of
-from vmtest.report.text import last_lines
+from vmtest.report.tracebacks import last_of_traceback
 from vmtest.runs.past import letter
 
 _WRONG = frozenset("FEXL")
@@ -54,7 +54,7 @@ class Texts:
 
 
 def _end(text: str) -> str:
-    lines, left_out = last_lines(text, _LINES, _COLUMNS)
+    lines, left_out = last_of_traceback(text, _LINES, _COLUMNS)
     head = [f"... {left_out} lines before these left out"] if left_out else []
     return "\n".join([*head, *lines])
 

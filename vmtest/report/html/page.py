@@ -23,7 +23,8 @@ from vmtest.report.html.bisection import Bisection, line
 from vmtest.report.html.chart import Chart, by_kernel, by_slot
 from vmtest.report.html.history import History, history
 from vmtest.report.table import WELL
-from vmtest.report.text import counted, last_lines, seconds
+from vmtest.report.text import counted, seconds
+from vmtest.report.tracebacks import last_of_traceback
 from vmtest.report.written import KERNEL, written
 from vmtest.runs.events import Stamped
 from vmtest.runs.past import Past
@@ -258,7 +259,7 @@ def _of_the_kernel(cause: Cause, kernel: KernelResult) -> tuple[str, tuple[tuple
 
 
 def _quoted(text: str, most: int) -> str:
-    lines, left_out = last_lines(text, most, 400)
+    lines, left_out = last_of_traceback(text, most, 400)
     head = [f"... {counted(left_out, 'line')} before these left out"] if left_out else []
     return "\n".join([*head, *lines])
 
