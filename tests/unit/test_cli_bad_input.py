@@ -79,7 +79,7 @@ def test_a_hundred_problems_are_counted_not_poured_out(project: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["run", "--kernel", "6.13"], ['there is no kernel "6.13"', 'did you mean "6.12"']),
+        (["run", "--kernel", "6.13"], ['there is no kernel "6.13"', "(there are: 6.12)"]),
         (["run", "--suite", "nett"], ['there is no suite "nett"', 'did you mean "net"']),
         (["run", "--kernel", "tag:defualt"], ['no kernel has the tag "defualt"', '"default"']),
         (["run", "--kernel", ">=x"], ["'>=x' is not a version constraint", "'>=6.1,<6.13'"]),
@@ -93,7 +93,8 @@ def test_a_hundred_problems_are_counted_not_poured_out(project: Path) -> None:
         (["report"], ["there is no run", "vmtest run"]),
         (["report", "2099"], ['there is no run "2099"', "the latest: none"]),
         (["merge", "nothing"], ['there is no run "nothing"']),
-        (["shell", "tag:default2"], ["no kernel has the tag"]),
+        (["shell", "tag:default2"], ["error: tag:default2: no kernel has the tag"]),
+        (["shell", "9.9"], ['error: 9.9: there is no kernel "9.9"', "ARCHIVE/VERSION"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -13,10 +13,10 @@ from vmtest.api import project
 from vmtest.api.inputs import build_first
 from vmtest.cli import common, complete, options
 from vmtest.cli.terminal import interact
-from vmtest.config import select
 from vmtest.errors import InfrastructureError, SessionLost, UsageError, VmtestError
 from vmtest.host.files import Files
 from vmtest.kernels import Store, default_cache, kconfig, source_for
+from vmtest.kernels.resolve import choose_kernels
 from vmtest.matrix.bench import Bench, Job
 from vmtest.matrix.intact import CacheDamaged
 from vmtest.matrix.job import run_kernel
@@ -60,7 +60,7 @@ def shell(
     """Boot, install, hand over the terminal, pass the status on."""
     with common.reported(own=OWN_FAULT):
         settings = project.load_config_or_builtin(config)
-        (wanted,) = _one(select.select_kernels(settings.kernels, [kernel], {}), kernel)
+        wanted = _one(settings, kernel)
         given = [objects.parse_given(item) for item in object_ or []]
         builds = objects.override(settings.objects, given)
         build_first(settings, _told)
@@ -152,8 +152,13 @@ def _payload(
     return pack_suites(suites, suites, chosen, expected, files, modules)
 
 
-def _one(kernels: tuple[Kernel, ...], pattern: str) -> tuple[Kernel]:
+def _one(settings: Config, pattern: str) -> Kernel:
+    """The kernel that ``pattern`` means; raises UsageError, which speaks of no option."""
+    try:
+        kernels, _ = choose_kernels(settings, [pattern], default_cache())
+    except UsageError as error:
+        raise UsageError(str(error).removeprefix("`kernels` ")) from error
     if len(kernels) != 1:
         names = ", ".join(kernel.name for kernel in kernels)
         raise UsageError(f"vmtest shell {pattern}: means {names}; name one kernel")
-    return (kernels[0],)
+    return kernels[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -10,6 +11,9 @@ from vmtest.errors import UsageError
 from vmtest.model.kernels import Kernel
 from vmtest.model.project import Config, Suite
 from vmtest.model.versions import KernelVersion, VersionRange
+
+_VERSION = re.compile(r"v?\d+(\.\d+)+[\w.+~-]*")
+_NAMES = 20  # of kernels in a message
 
 
 def select_kernels(
@@ -59,10 +63,23 @@ def _matching(
             raise UsageError(f"`kernels` {pattern}: {error}") from error
         return {name for name in names if name not in versions or versions[name] in wanted}
     if pattern not in names:
-        raise UsageError(
-            f'`kernels` {pattern}: there is no kernel "{pattern}"{suggestion(pattern, names)}'
-        )
+        cure = _cure(kernels, pattern)
+        raise UsageError(f'`kernels` {pattern}: there is no kernel "{pattern}"{cure}')
     return {pattern}
+
+
+def _cure(kernels: Sequence[Kernel], pattern: str) -> str:
+    """The kernels that there are; a version may be had without being one of them."""
+    names = [kernel.name for kernel in kernels]
+    there = f" (there are: {', '.join(names)})" if names else ""
+    if len(names) > _NAMES:
+        there = suggestion(pattern, names)
+    if not _VERSION.fullmatch(pattern):
+        return there
+    return (
+        f"{there}; any version of an archive is ARCHIVE/VERSION: "
+        f"vmtest kernels available {pattern} lists them"
+    )
 
 
 def packaged(config: Config, pattern: str) -> Kernel | None:
