@@ -88,6 +88,8 @@ def test_a_hundred_problems_are_counted_not_poured_out(project: Path) -> None:
         (["run", "6.12"], ["6.12: vmtest run takes no such argument", "--kernel", "-- --upstream"]),
         (["run", "6.12", "--", "-v"], ["6.12: vmtest run takes no such argument"]),
         (["run", "--object", "nte=x.o"], ['there is no [[object]] "nte"', "there are: net"]),
+        (["run", "-k", "a b c"], ["Wrong expression passed to '-k': a b c: at column 3: "]),
+        (["run", "--", "-k", "a b c"], ["Wrong expression passed to '-k': a b c: at column 3: "]),
         (["run", "--accel", "xen"], ["--accel xen", "auto, kvm or tcg"]),
         (["run", "--jobs", "0"], ["--jobs", "1"]),
         (["report"], ["there is no run", "vmtest run"]),

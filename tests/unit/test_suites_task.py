@@ -10,8 +10,10 @@ from typing import cast
 
 import pytest
 
+from vmtest.errors import UsageError
 from vmtest.model.project import Suite
 from vmtest.model.results import Outcome, Status, TestResult
+from vmtest.suites.expression import check_expressions
 from vmtest.suites.failed import Failed
 from vmtest.suites.payload import Payload
 from vmtest.suites.process import Run, Sink
@@ -65,6 +67,26 @@ def test_each_end_has_its_status(ended: Run, status: Status, reason: str, tmp_pa
     judged, why = SuitesWork(ended, []).verdict(machine(tmp_path))
     assert judged is status
     assert reason in why
+
+
+def test_an_expression_that_chose_nothing_is_named(tmp_path: Path) -> None:
+    ended = run(5)
+    ended.log_tail = b"=== 7 deselected in 0.12s ===\n"
+    judged, why = SuitesWork(ended, ["-q", "-k", "no match"]).verdict(machine(tmp_path))
+    assert (judged, why) == (Status.NO_TESTS, "-k 'no match' matches none of 7 tests")
+
+
+@pytest.mark.parametrize("options", [("-k", "a b c"), ("-ka b c",), ("-m", "not")])
+def test_an_expression_that_pytest_refuses_is_refused_with_its_words(
+    options: tuple[str, ...],
+) -> None:
+    with pytest.raises(UsageError, match=r"^Wrong expression passed to '-[km]': .*: at column \d"):
+        check_expressions(options)
+
+
+@pytest.mark.parametrize("options", [(), ("-k", "a and not (b or c)"), ("-m", "x"), ("-k",)])
+def test_an_expression_that_pytest_takes_is_taken(options: tuple[str, ...]) -> None:
+    assert check_expressions(options) is None
 
 
 @pytest.mark.parametrize(("begun", "status"), [(True, Status.LOST), (False, Status.INFRA_ERROR)])

@@ -22,6 +22,7 @@ from vmtest.runs import folder as runs
 from vmtest.runs import past
 from vmtest.runs.read import read_facts, read_matrix
 from vmtest.suites.collect import only_collects, stand_ins
+from vmtest.suites.expression import check_expressions
 from vmtest.suites.failed import Earlier, Failed, failed
 from vmtest.suites.isolate import Isolation
 from vmtest.suites.repeat import Repeat
@@ -90,6 +91,7 @@ def plan_suites(
     Raises UsageError and InfrastructureError.
     """
     given = [objects.parse_given(item) for item in request.objects]
+    check_expressions(request.options)
     suites = select.select_suites(settings.suites, request.suites)
     if not suites:
         raise UsageError(f"{settings.file}: there is no [[suite]]; add one")

@@ -25,6 +25,7 @@ from vmtest.runs.past import Past
 from vmtest.runs.rows import COLLECTED, RESULTS
 from vmtest.suites import again, flaky, isolate, known, lacking, repeat, retry
 from vmtest.suites.collect import collected, only_collects, to_run
+from vmtest.suites.expression import none_chosen
 from vmtest.suites.failed import PLACE, Failed
 from vmtest.suites.flaky import Listed, stops_early
 from vmtest.suites.isolate import Group, Isolation
@@ -255,7 +256,8 @@ class SuitesWork:
             lost = run.running is not None
             return Status.LOST if lost else Status.FAILED, f"{', '.join(left)}: {early}"
         if not run.tests and run.exit_status in (0, _PYTEST_NO_TESTS):
-            return Status.NO_TESTS, self.absent or "pytest collected no tests"
+            none = none_chosen(self.argv, last) or "pytest collected no tests"
+            return Status.NO_TESTS, self.absent or none
         if run.exit_status != 0:
             return Status.FAILED, early
         if end := self._bad_end(last):
