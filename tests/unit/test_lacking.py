@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import html
+from dataclasses import replace
+
 import pytest
 
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.report.html import page
 from vmtest.suites.lacking import notes
 
 
@@ -54,3 +58,11 @@ def test_on_a_root_of_your_own_the_cure_is_in_that_root() -> None:
     (note,) = notes(run(YAML), "/srv/guest.squashfs")
     assert "install it in /srv/guest.squashfs, which the guest boots on; " in note
     assert "python3-yaml" not in note
+
+
+def test_the_page_has_the_cure_in_the_card_of_its_cause() -> None:
+    of = run(YAML)
+    (note,) = notes(of, "host")
+    drawn = page.render(replace(of, notes=("another", note)))
+    card = drawn.partition('<article class="card">')[2].partition("</article>")[0]
+    assert html.escape(note).replace("&quot;", "&#34;").replace("&#x27;", "&#39;") in card

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from vmtest.model.results import Matrix
-
-_LACKS = re.compile(r"\bModuleNotFoundError: No module named '([A-Za-z_]\w*)")
+from vmtest.report.cures import LACKS, lacking
 
 
 def notes(matrix: Matrix, root: str) -> tuple[str, ...]:
@@ -19,7 +17,7 @@ def notes(matrix: Matrix, root: str) -> tuple[str, ...]:
     if not names:
         return ()
     return (
-        f"the guest has no Python module {', '.join(names)}: {_cure(names, root)}; "
+        f"{LACKS} {', '.join(names)}: {_cure(names, root)}; "
         "what is the project's own comes with root and pythonpath of the [[suite]]",
     )
 
@@ -44,4 +42,4 @@ def _lacking(matrix: Matrix) -> Iterator[str]:
     for kernel in matrix.kernels:
         for test in kernel.tests:
             if test.outcome.bad:
-                yield from _LACKS.findall(test.message)
+                yield from lacking(test.message)

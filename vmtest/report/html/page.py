@@ -17,6 +17,7 @@ from vmtest.report import loads, visited
 from vmtest.report import table as tables
 from vmtest.report.again import command_of
 from vmtest.report.causes import Cause, causes
+from vmtest.report.cures import cure_of
 from vmtest.report.html import features, grid, safe, timeline
 from vmtest.report.html.badge import words
 from vmtest.report.html.bisection import Bisection, line
@@ -82,6 +83,7 @@ class Card:
     details: str
     written: tuple[tuple[str, str], ...]
     command: str
+    cure: str
     logs: tuple[tuple[str, str], ...]
 
 
@@ -242,6 +244,7 @@ def _card(cause: Cause, matrix: Matrix, memory: Memory, of: Outcomes) -> Card:
         details=details,
         written=parts,
         command=command_of(cause, matrix),
+        cure=cure_of(cause.message, matrix.notes) if cause.tests else "",
         logs=tuple(logs) if memory.beside else (),
     )
 
