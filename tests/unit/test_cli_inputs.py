@@ -203,5 +203,8 @@ def test_a_report_without_a_place_ends_exec_before_it_is_a_run(clone: Path) -> N
 def test_a_program_behind_a_test_tool_runs_in_one_kernel_only(tmp_path: Path) -> None:
     (tmp_path / "prog").write_text("#!/bin/sh\n")
     (tmp_path / "prog").chmod(0o755)
+    said = vmtest("go-exec", "--kernel", "6.12", "./nope", cwd=tmp_path)
+    said.refuses(125, "error: ./nope: No such file or directory; name the program on the host")
+    assert "--copy" not in said.err
     said = vmtest("go-exec", "--kernel", "tag:default", "./prog", cwd=tmp_path)
     said.refuses(125, "--kernel tag:default: may mean several kernels", "name one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,35 @@ def test_what_cannot_be_meant_is_refused(
     (tmp_path / "text.o").write_text(TEXT)
     (tmp_path / "empty.o").write_bytes(b"")
     in_process("verify", *arguments, cwd=tmp_path).refuses(2, said)
+
+
+SOURCE = (
+    '__attribute__((section("xdp"))) int pass(void *c) { return 2; }\n'
+    'char words[] __attribute__((section("license"))) = "GPL";\n'
+)
+
+
+def test_a_pattern_without_a_program_is_refused_before_anything_boots(tmp_path: Path) -> None:
+    (tmp_path / "x.c").write_text(SOURCE)
+    made = [tmp_path / "x.c", "-o", tmp_path / "x.o"]
+    subprocess.run(["clang", "-O2", "--target=bpf", "-c", *made], check=True)
+    said = in_process("verify", "x.o", "--program", "zz*", cwd=tmp_path)
+    said.refuses(2, "--program zz*: matches no program of x.o (there are: pass)")
+
+
+def test_an_object_without_programs_is_refused_before_anything_boots(tmp_path: Path) -> None:
+    (tmp_path / "x.o").write_bytes(b"\x7fELF\2\1\1" + bytes(9) + b"\1\0\xf7\0" + bytes(44))
+    said = in_process("verify", "x.o", cwd=tmp_path)
+    said.refuses(2, "x.o: has no BPF program, so there is nothing to load")
+
+
+def test_a_libbpf_that_is_not_there_is_named_as_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "x.c").write_text(SOURCE)
+    made = [tmp_path / "x.c", "-o", tmp_path / "x.o"]
+    subprocess.run(["clang", "-O2", "--target=bpf", "-c", *made], check=True)
+    said = in_process("verify", "x.o", "--libbpf", "./nope.so", cwd=tmp_path)
+    said.refuses(2, "error: --libbpf ./nope.so: does not exist")
+    assert "kernels.toml" not in said.err
 
 
 def test_a_baseline_of_another_schema_version_is_refused_before_anything(tmp_path: Path) -> None:

@@ -167,6 +167,20 @@ def test_a_missing_keyring_is_named(tmp_path: Path) -> None:
         find_mirrors("debian", "http://m.example/debian", keyring=tmp_path / "absent.gpg")
 
 
+@pytest.mark.parametrize(
+    ("environment", "mirror", "source"),
+    [
+        ({"VMTEST_DEBIAN_MIRROR": "notaurl"}, None, r"\$VMTEST_DEBIAN_MIRROR"),
+        ({}, "notaurl", r"kernels\.toml: \[apt\.debian\] mirror"),
+    ],
+)
+def test_a_mirror_that_is_no_url_is_named_with_its_place(
+    environment: dict[str, str], mirror: str | None, source: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=rf"^{source}: 'notaurl' is not a URL; write"):
+        find_mirrors("debian", mirror, environment=environment, etc=tmp_path)
+
+
 def test_security_suites_come_from_the_security_mirror(tmp_path: Path) -> None:
     write(tmp_path / "apt/sources.list.d/debian.sources", DEB822)
     found = host_mirrors(tmp_path / "apt")

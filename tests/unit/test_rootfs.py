@@ -288,3 +288,10 @@ def test_an_ordinary_user_without_ids_to_map_is_told_how_to_get_some(
     monkeypatch.setattr("os.geteuid", lambda: 65534)
     with pytest.raises(ImageError, match=r"has no range of ids in /etc/subuid.*--add-subuids"):
         prepare(GuestSpec(), tmp_path, MIRRORS)
+
+
+def test_a_package_that_debian_does_not_have_is_named() -> None:
+    log = "I: running apt-get...\nE: Unable to locate package python3-nonsuch\nE: apt-get failed\n"
+    said = rootfs._no_such_package(log, "trixie")
+    assert said.startswith('[guest] packages: Debian trixie has no package "python3-nonsuch"; ')
+    assert rootfs._no_such_package("E: Unable to fetch\n", "trixie") == ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from vmtest.api.inputs import build_first
 from vmtest.api.preflight import check_files, check_host
 from vmtest.config import file as configuration
+from vmtest.config.schema import is_path
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
 from vmtest.kernels import default_cache
@@ -18,6 +19,7 @@ from vmtest.kernels.resolve import check_patterns, choose_kernels
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.shard import Shard
 from vmtest.model.project import Config
+from vmtest.model.versions import unique
 from vmtest.objects import compile
 from vmtest.objects import inspect as objectfile
 from vmtest.runs import folder as runs
@@ -30,6 +32,7 @@ from vmtest.verify.process import Order
 from vmtest.verify.revision import checked_out
 from vmtest.verify.task import verify_tasks
 
+_NAMES = 10  # of programs in a message
 EVERY_PROGRAM = Order(objects=(), programs=("*",), every_libbpf=True)
 NOTHING_REJECTED = Rules(FailOn(rejected=True))
 
@@ -80,17 +83,20 @@ def plan_verify(
     # Files that are named are those that lie there: nothing is built for them.
     build_first(settings, say, () if request.objects and not any(named) else None)
     given = types.told_to(_given(settings, request.objects), told, folder)
-    given = _having(given, request.order)
-    others = _others(settings, given, request, stack)
+    having = _having(given, request.order)
+    others = _others(settings, having or given, request, stack)
+    if not having:  # nothing has to boot for that
+        raise _nothing_to_load(given, request.order)
     cache, files = default_cache(), Files()
     kernels, resolved = choose_kernels(settings, request.kernels, cache)
     kernels = kernels if request.shard is None else request.shard.part(kernels)
+    _check_libbpf(request, folder)
     check_files(settings, kernels)
     rules, against = request.rules, request.against or ""
     return Plan(
         config=settings,
         kernels=kernels,
-        task=verify_tasks(given, others, request.order, rules, against, files),
+        task=verify_tasks(having, others, request.order, rules, against, files),
         cache=cache,
         folder=runs.create(settings.directory),
         jobs=request.jobs,
@@ -102,20 +108,39 @@ def plan_verify(
     )
 
 
+def _check_libbpf(request: VerifyRequest, folder: Path) -> None:
+    """Raise UsageError for a file of ``--libbpf`` that is not there, once all is built."""
+    for one in request.libbpf:
+        if is_path(one) and not (folder / one).exists():
+            raise UsageError(f"`libbpf` {one}: does not exist; name a version, or another file")
+
+
 def _having(given: Sequence[Given], order: Order) -> tuple[Given, ...]:
-    """Those of ``given`` that have a program which ``order`` asks for, all when none has."""
-    if order.whole:
-        return tuple(given)
+    """Those of ``given`` to load for ``order``; none when no program in them is asked for."""
     having = []
     for one in given:
-        try:
-            programs = objectfile.inspect(one.build.path).programs
-        except UsageError:
-            having.append(one)  # nobody can say: a guest will
-            continue
-        if any(order.asks(info.name) for info in programs):
+        names = _programs(one)
+        if names is None or any(map(order.asks, names)):
             having.append(one)
-    return tuple(having or given)
+    return tuple(given if having and order.whole else having)
+
+
+def _programs(one: Given) -> tuple[str, ...] | None:
+    """The programs of an object; None where nobody can say: a guest will."""
+    try:
+        return tuple(info.name for info in objectfile.inspect(one.build.path).programs)
+    except UsageError:
+        return None
+
+
+def _nothing_to_load(given: Sequence[Given], order: Order) -> UsageError:
+    names = ", ".join(unique(one.build.name for one in given))
+    known = unique(program for one in given for program in _programs(one) or ())
+    if not known:
+        return UsageError(f"{names}: has no BPF program, so there is nothing to load; name another")
+    there = ", ".join([*known[:_NAMES], *(["..."] if len(known) > _NAMES else [])])
+    asked = ", ".join(order.programs)
+    return UsageError(f"`program` {asked}: matches no program of {names} (there are: {there})")
 
 
 def _given(settings: Config, arguments: Sequence[str]) -> tuple[Given, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -67,11 +69,25 @@ def go_exec(
             warm=warm,
         )
         settings = project.load_config_or_builtin(config)
-        planned = plan_command(settings, request, _unsaid)
+        with _about(program):
+            planned = plan_command(settings, request, _unsaid)
         recording = Recording(planned.builds, {"copied": planned.copied}, arguments=sys.argv[1:])
         matrix = carry_out(planned.plan, _passed_on, recording)
         _explain(matrix, planned.plan.folder.path)
         raise typer.Exit(exit_status(matrix))
+
+
+@contextmanager
+def _about(program: str) -> Iterator[None]:
+    """Have errors about the program's file speak of it, and of no ``--copy``."""
+    try:
+        yield
+    except UsageError as error:
+        own = f"`copy` {Path(program).absolute()}: "
+        if not str(error).startswith(own):
+            raise
+        why = str(error).removeprefix(own).partition("; ")[0]
+        raise UsageError(f"{program}: {why}; name the program on the host") from error
 
 
 def _unsaid(line: str) -> None:

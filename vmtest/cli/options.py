@@ -25,7 +25,8 @@ _SPELLED = {
         name: f"--{name.replace('_', '-')}"
         for name in (
             "against", "any_failure", "archive", "bad", "balance", "config", "copy", "fail_on",
-            "find", "good", "kconfig", "libbpf", "on", "results", "resume", "shard", "verify",
+            "find", "good", "kconfig", "libbpf", "on", "program", "results", "resume", "shard",
+            "verify",
         )
     },
 }  # fmt: skip

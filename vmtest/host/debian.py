@@ -170,6 +170,7 @@ def _deb822_sources(text: str, origin: str) -> Iterator[_Source]:
             )
 
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _ONE_LINE = re.compile(r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<rest>\S.*)$")
 
 
@@ -384,6 +385,12 @@ def _check_mirrors(archive: str, distribution: str, found: Mirrors) -> None:
         if not one.uri.strip() or any(c.isspace() for c in one.uri):
             raise UsageError(
                 f"{one.source}: {without_secrets(one.uri)!r} is not the address of a mirror"
+            )
+        named = one.source.startswith(("$", "kernels.toml"))  # apt knows what its own sources mean
+        if named and not _SCHEME.match(one.uri):
+            raise UsageError(
+                f"{one.source}: {without_secrets(one.uri)!r} is not a URL; write the address of a "
+                "folder with dists/ and pool/, such as https://HOST/debian"
             )
 
 

@@ -42,6 +42,7 @@ from vmtest.host.requirements import NAMESPACES_CURE, namespaces_refused
 from vmtest.host.seal import Entry, seal
 from vmtest.model.kernels import GuestSpec, RootImage
 from vmtest.model.text import last_line
+from vmtest.model.versions import unique
 
 RECIPE = 1
 """Raised when the recipe changes in a way that its texts below do not show."""
@@ -101,6 +102,7 @@ _NEEDED_FOLDERS = ("dev", "proc", "sys", "run", "tmp")
 _BUILD_SPACE = 1 << 30
 _CLEAN_UP = 3.0  # seconds
 _TAIL = 6
+_MISSING = re.compile(r"^E: Unable to locate package (\S+)", re.MULTILINE)
 
 Log = Callable[[str], None]
 """Called with a line now and then while an image is built."""
@@ -393,7 +395,7 @@ def _build(
         ]
         kept = cache / "logs" / f"{folder.name.partition('@')[0]}.log"
         log(f"building the guest image ({spec.suite}, {len(_packages(spec))} packages)")
-        _run(command, packer, kept, sources.parent, log)
+        _run(command, packer, kept, sources.parent, log, spec.suite)
     kept.unlink(missing_ok=True)
 
 
@@ -455,7 +457,9 @@ def _check_user_namespaces() -> None:
             )
 
 
-def _run(command: list[str], packer: list[str], kept: Path, folder: Path, log: Log) -> None:
+def _run(
+    command: list[str], packer: list[str], kept: Path, folder: Path, log: Log, suite: str
+) -> None:
     """Run ``command | packer`` with both logs in ``kept``; raises ImageError with its end."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     environment = clean_environment({"TMPDIR": str(folder.parent)})
@@ -482,9 +486,9 @@ def _run(command: list[str], packer: list[str], kept: Path, folder: Path, log: L
         if maker.returncode != 0
         else ("sqfstar", packing.returncode)
     )
-    raise ImageError(
-        f"guest image: {program} ended with status {status}{_cause(text)}; the whole log is {kept}"
-    )
+    absent = _no_such_package(text, suite)
+    why = absent or f"guest image: {program} ended with status {status}{_cause(text)}"
+    raise ImageError(f"{why}; the whole log is {kept}")
 
 
 @contextmanager
@@ -505,6 +509,15 @@ def _packing(
 def _is_full(folder: Path) -> bool:
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize < 16 << 20
+
+
+def _no_such_package(text: str, suite: str) -> str:
+    """What a build's log says of packages that the archive does not have; "" for nothing."""
+    absent = unique(_MISSING.findall(text))
+    if not absent:
+        return ""
+    names = ", ".join(f'"{name}"' for name in absent)
+    return f"[guest] packages: Debian {suite} has no package {names}; correct it in kernels.toml"
 
 
 def _cause(text: str) -> str:
