@@ -90,6 +90,24 @@ def test_after_the_build_it_names_what_is_built(tmp_path: Path) -> None:
     vmtest("init", "--yes", cwd=root).refuses(2, "kernels.toml is there already")
 
 
+def test_a_job_is_written_beside_a_kernels_toml_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "kernels.toml").write_text("# mine\n")
+    said = vmtest("init", "--yes", "--ci", "github", cwd=tmp_path)
+    assert said.status == 0, said
+    assert "kernels.toml is there already and stays as it is\n" in said.out
+    assert (tmp_path / "kernels.toml").read_text() == "# mine\n"
+    assert (tmp_path / ".github/workflows/kernels.yml").is_file()
+    again = vmtest("init", "--yes", "--ci", "github", cwd=tmp_path)
+    again.refuses(2, "kernels.toml is there already")
+
+
+def test_what_is_changed_besides_and_what_is_not_written_is_said(tmp_path: Path) -> None:
+    said = vmtest("init", "--yes", cwd=tmp_path)
+    assert "adding .vmtest/ to .gitignore\n" in said.out
+    assert "no CI found: vmtest init --ci github writes a job\n" in said.out
+    assert "no CI found" not in vmtest("init", "--yes", "--ci", "none", cwd=tmp_path).out
+
+
 def test_after_the_build_a_file_that_was_changed_stays(tmp_path: Path) -> None:
     root = with_a_makefile(tmp_path)
     drafted(root)

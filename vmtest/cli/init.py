@@ -52,7 +52,7 @@ def init(
         there = [path for path in files if (root / path).exists()]
         if Path("kernels.toml") in there and _gains(root, found):
             there.remove(Path("kernels.toml"))
-        if Path("kernels.toml") in there:
+        if Path("kernels.toml") in there and (ci not in _CI or len(files) == len(there)):
             raise UsageError(
                 f"{root / 'kernels.toml'} is there already; move it away to have another drafted"
             )
@@ -62,6 +62,9 @@ def init(
         ignored = _not_ignored(root, draft.ignored(found))
         for path in files:
             common.say(f"would write {path}" if not yes else f"writing {path}")
+        if ignored:
+            verb = "adding" if yes else "would add"
+            common.say(f"{verb} {', '.join(ignored)} to .gitignore")
         if not (yes or _agreed()):
             raise typer.Exit(common.USAGE)
         files[Path(draft.SCHEMA)] = text_of("kernels.toml")
@@ -70,6 +73,8 @@ def init(
             write_file(root / path, text)
         if ignored:
             _ignore(root, ignored)
+        if ci is None and not found.ci:
+            common.say("no CI found: vmtest init --ci github writes a job")
         common.say(_next(found))
 
 
