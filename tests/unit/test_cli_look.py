@@ -37,6 +37,16 @@ def test_every_log_that_is_named_is_there(project: Path, below: str) -> None:
     assert all((project / below / name).is_file() for name in named)
 
 
+def test_a_run_with_a_page_ends_with_its_path(tmp_path: Path) -> None:
+    run = tmp_path / ".vmtest" / "runs" / many().run
+    run.mkdir(parents=True)
+    (run / "matrix.json").write_text(matrix_json.dumps(many()), encoding="utf-8")
+    assert "\npage: " not in vmtest("report", str(run), cwd=tmp_path).out
+    (run / "report.html").touch()
+    end = f"logs: .vmtest/runs/{run.name}\npage: .vmtest/runs/{run.name}/report.html\n"
+    assert vmtest("report", str(run), cwd=tmp_path).out.endswith(end)
+
+
 def test_the_whole_is_less_than_120_lines(project: Path) -> None:
     assert len(report(project).out.splitlines()) < 120
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from vmtest.api.history import since
+from vmtest.api.page import PAGE
 from vmtest.cli import actions, common
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix
@@ -84,6 +85,8 @@ def show(matrix: Matrix, folder: RunFolder, stream: TextIO, look: Look = PLAIN) 
         if found := since(folder, matrix):
             common.say(str(found), stream)
         common.say(f"logs: {os.path.relpath(folder.path)}", stream)
+        if page := from_here(folder.path)(PAGE):
+            common.say(f"page: {page}", stream)
     if look.github:
         actions.tell(matrix, folder, stream)
 
