@@ -106,7 +106,7 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
             "schema = 2",
             "kernels.toml: schema = 2 is not known; this vmtest reads schema = 1",
         ),
-        ("schema = 1", "", 'kernels.toml: the key "schema" is missing'),
+        ("schema = 1", "", 'kernels.toml: the key "schema" is missing: add schema = 1'),
         (
             'version = "6.1.*"',
             'version = "6.1.*"\nboot_timeout = "30"',
@@ -217,7 +217,7 @@ def test_an_apt_kernel_carries_archive_and_pattern() -> None:
         (
             'kernels = ">=5.10"',
             'kernels = "5.10"',
-            "kernels.toml: object \"net\": kernels = '5.10' '5.10' is not a version constraint; "
+            "kernels.toml: object \"net\": kernels = '5.10' is not a version constraint; "
             "write for example '>=6.1,<6.13'",
         ),
         (
@@ -308,7 +308,7 @@ def test_all_problems_come_at_once() -> None:
         ('cpus = "2"', "cpus = '2' is not a number but text; write 2 without quotes"),
         ("cpus = true", "cpus = True is not a whole number; write for example 2"),
         ("cpus = 1.0", "cpus = 1.0 is not a whole number; write for example 2"),
-        ("cpus = 0", "cpus = 0: input should be greater than 0"),
+        ("cpus = 0", "cpus = 0 must be greater than 0"),
         ('gate = "false"', "gate = 'false' is neither true nor false; write one of them"),
         ("gate = 0", "gate = 0 is neither true nor false; write one of them"),
         ('suites = "sid"', "suites = 'sid' is not a list; write [\"sid\"]"),
@@ -324,6 +324,29 @@ def test_a_value_of_another_kind_is_refused_with_how_to_write_it(written: str, s
 def test_one_table_where_there_are_many_is_told_by_its_brackets() -> None:
     (problem,) = problems('schema = 1\n[kernel]\nname = "x"\n')
     assert "is one table, and there may be many; write its name in double brackets" in problem
+
+
+def test_a_file_without_kernels_is_told_what_to_add() -> None:
+    assert problems("schema = 1\n") == [
+        'kernels.toml: the key "kernel" is missing: add a [[kernel]]'
+    ]
+
+
+def test_a_range_that_is_none_is_told_once() -> None:
+    text = MINIMAL + "[[known_failure]]\ntest = 'a.py::t'\nreason = 'r'\nkernels = '6.x'\n"
+    (problem,) = problems(text)
+    assert problem.count("'6.x'") == 1 and "kernels = '6.x' is not" in problem
+
+
+@pytest.mark.parametrize("version", ["6.12.x", "6.X"])
+def test_a_series_in_another_spelling_is_told_as_it_is_written(version: str) -> None:
+    (problem,) = problems(MINIMAL.replace('"6.1.*"', f'"{version}"'))
+    assert problem.endswith(f'is not a version; write "{version[:-1]}*"')
+
+
+@pytest.mark.parametrize("text", ['schema = 1\nname = "x\n', "schema = 1\nbuild = "])
+def test_malformed_toml_at_the_end_names_the_line(text: str) -> None:
+    assert "line 2" in problems(text)[0]
 
 
 def test_malformed_toml_names_line_and_column() -> None:

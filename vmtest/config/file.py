@@ -118,7 +118,9 @@ def parse(text: str, file: Path) -> Config:
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also numbers that Python does not read
-        raise ConfigError([f"{file.name}: is not valid TOML: {error}"]) from error
+        last = len(text.rstrip().splitlines())
+        why = str(error).replace("(at end of document)", f"(at line {last}, the last)")
+        raise ConfigError([f"{file.name}: is not valid TOML: {why}"]) from error
     problems: list[str] = []
     try:
         parsed = FileTables.model_validate(data)
@@ -430,6 +432,10 @@ _LISTS = {
 """The tables of which there are many, and the key that tells one from the others."""
 
 
+_TO_ADD = {"schema": ": add schema = 1", "kernel": ": add a [[kernel]]"}
+"""The cure for what every file has to have."""
+
+
 def _explain(error: Any, data: Mapping[str, Any], file: Path) -> str:
     """One pydantic error in the terms of the file."""
     location: tuple[int | str, ...] = error["loc"]
@@ -440,7 +446,11 @@ def _explain(error: Any, data: Mapping[str, Any], file: Path) -> str:
         case "extra_forbidden":
             return f'{prefix}: unknown key "{key}"{suggestion(str(keys[-1]), _keys(table))}'
         case "missing":
-            return f'{prefix}: the key "{key}" is missing'
+            return (
+                f'{prefix}: the key "{key}" is missing{_TO_ADD.get(key, "") if not place else ""}'
+            )
+        case "value_error" if str(error["ctx"]["error"]).startswith(repr(error["input"])):
+            return f"{prefix}: {key} = {error['ctx']['error']}"
         case "value_error":
             return f"{prefix}: {key} = {error['input']!r} {error['ctx']['error']}"
         case "literal_error" if key == "schema":
@@ -449,7 +459,12 @@ def _explain(error: Any, data: Mapping[str, Any], file: Path) -> str:
             )
         case "int_type" | "bool_type" | "string_type" | "list_type":
             return f"{prefix}: {key} = {error['input']!r} {_kind(error['type'], error['input'])}"
-    return f"{prefix}: {key} = {error['input']!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+    why = error["msg"][:1].lower() + error["msg"][1:]
+    if why.startswith("input should be "):
+        return (
+            f"{prefix}: {key} = {error['input']!r} must be {why.removeprefix('input should be ')}"
+        )
+    return f"{prefix}: {key} = {error['input']!r}: {why}"
 
 
 def _kind(wanted: str, value: object) -> str:

@@ -62,6 +62,8 @@ def _name(value: str) -> str:
 
 
 def _version(value: str) -> str:
+    if series := re.fullmatch(r"(\d+(?:\.\d+)*)\.[xX]", value):
+        raise ValueError(f'is not a version; write "{series[1]}.*"')
     if not _PATTERN.match(value):
         raise ValueError('is not a version; write "6.12.*" for the newest 6.12, "6.12.117" or "*"')
     return value
