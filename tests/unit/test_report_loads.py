@@ -215,6 +215,13 @@ def test_markdown_has_table_rejection_changes_and_warning() -> None:
         assert part in text
 
 
+@pytest.mark.parametrize(("since", "verb"), [("6.12.1-amd64", "compared with"), ("v1", "since")])
+def test_a_change_on_the_same_release_is_not_since_it(since: str, verb: str) -> None:
+    change = Change("o", "p", ChangeKind.FIXED, R, A, since=since)
+    of = matrix(kernel("6.12", load("p"), release="6.12.1-amd64", changes=(change,)))
+    assert f"rejected -> accepted ({verb} {since})" in terminal.render(of, width=120)
+
+
 def test_what_a_guest_wrote_is_no_markup() -> None:
     evil = replace(REJECTED, program="<b>`x`|y\x1b[31m", line="</details>")
     text = markdown.render(matrix(kernel("6.12", evil)))

@@ -64,10 +64,15 @@ def test_every_kernel_is_in_exactly_one_part(durations: list[float], count: int)
     assert all(parts)
 
 
-@pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "1/0", "a/b", "1/2/3", "-1/2", "1 / 2"])
+@pytest.mark.parametrize("text", ["", "2", "0/2", "1/0", "a/b", "1/2/3", "-1/2", "1 / 2"])
 def test_what_is_no_part_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="write PART/PARTS, as in 2/4"):
         Shard.parse(text)
+
+
+def test_a_part_beyond_the_last_does_not_exist() -> None:
+    with pytest.raises(UsageError, match="`shard` 3/2: part 3 of 2 does not exist"):
+        Shard.parse("3/2")
 
 
 def test_more_parts_than_kernels_are_refused_on_every_machine() -> None:
@@ -80,7 +85,22 @@ def test_more_parts_than_kernels_are_refused_on_every_machine() -> None:
 def test_the_commands_name_the_option(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "kernels.toml").write_text(f"schema = 1\n{PACKAGED}")
     asked = [*command, "--", "true"] if command[0] == "exec" else [*command, "--shard", "5/4"]
-    vmtest(*asked, cwd=tmp_path).refuses(2, "--shard 5/4: write PART/PARTS")
+    vmtest(*asked, cwd=tmp_path).refuses(2, "--shard 5/4: part 5 of 4 does not exist")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--shard", "1/9"], "--shard 1/9: there "), (["--locked"], "kernels.lock does not exist")],
+)
+def test_what_needs_no_build_is_refused_before_it(
+    options: list[str], said: str, tmp_path: Path
+) -> None:
+    build = '[build]\ncommand = ["touch", "built"]\n'
+    suite = '[[suite]]\nname = "s"\ntests = "test_s.py"\n'
+    (tmp_path / "kernels.toml").write_text(f"schema = 1\n{PACKAGED}{build}{suite}")
+    (tmp_path / "test_s.py").write_text("def test_it(): pass\n")
+    vmtest("run", *options, cwd=tmp_path).refuses(2, said)
+    assert not (tmp_path / "built").exists()
 
 
 def test_a_balance_without_a_part_is_refused(tmp_path: Path) -> None:

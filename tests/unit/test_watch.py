@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -419,3 +421,14 @@ def test_what_cannot_be_watched_is_refused_before_anything_is_built(
     project: Path, arguments: list[str], words: str
 ) -> None:
     in_process("watch", *arguments, cwd=project).refuses(2, words)
+
+
+def test_what_a_watch_prints_into_a_file_is_no_save(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from vmtest.watch.feed import Feed; "
+        "feed = Feed([Path.cwd()], None); "
+        "print(feed._is_save(Path('w.log').resolve()), feed._is_save(Path('x.c').resolve()))"
+    )
+    with (tmp_path / "w.log").open("w") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, cwd=tmp_path, check=True)
+    assert (tmp_path / "w.log").read_text() == "False True\n"

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from vmtest.api.inputs import build_first
 from vmtest.api.preflight import check_files, check_host
+from vmtest.api.shards import check_choice
 from vmtest.command.files import check_program, parse_copy, read_copies, suite_of
 from vmtest.command.formats.format import parse_format
 from vmtest.command.task import command_tasks
 from vmtest.host.files import Files
 from vmtest.kernels import default_cache
-from vmtest.kernels.resolve import check_patterns, choose_kernels
+from vmtest.kernels.resolve import choose_kernels
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.shard import Shard
 from vmtest.model.project import Config, ObjectFile
@@ -71,7 +72,7 @@ def plan_command(
     format = parse_format(request.results)
     given = [objects.parse_given(item) for item in request.objects]
     builds = objects.override(settings.objects, given)
-    check_patterns(settings, request.kernels)
+    check_choice(settings, request.kernels, request.shard, request.locked)
     check_host(settings, default_cache(), here=here)
     build_first(settings, say)
     copied = read_copies(copies)

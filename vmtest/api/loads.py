@@ -10,12 +10,13 @@ from pathlib import Path
 
 from vmtest.api.inputs import build_first
 from vmtest.api.preflight import check_files, check_host
+from vmtest.api.shards import check_choice
 from vmtest.config import file as configuration
 from vmtest.config.schema import is_path
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
 from vmtest.kernels import default_cache
-from vmtest.kernels.resolve import check_patterns, choose_kernels
+from vmtest.kernels.resolve import choose_kernels
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.shard import Shard
 from vmtest.model.project import Config
@@ -77,7 +78,7 @@ def plan_verify(
     if request.libbpf:
         settings = configuration.with_libbpf(settings, request.libbpf, folder)
     if settings.build is not None:
-        check_patterns(settings, request.kernels)  # before it is built for nothing
+        check_choice(settings, request.kernels, request.shard)  # before it is built for nothing
     named = [loadables.named(one, settings.objects, folder) for one in request.objects]
     check_host(settings, default_cache(), here=here)
     # Files that are named are those that lie there: nothing is built for them.

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from vmtest.errors import UsageError
+from vmtest.kernels.resolve import check_patterns
 from vmtest.matrix.shard import Shard
+from vmtest.model.project import Config
 from vmtest.runs.folder import RunFolder
 from vmtest.runs.read import read_matrix
+
+
+def check_choice(
+    settings: Config, patterns: Sequence[str], shard: Shard | None, locked: bool = False
+) -> None:
+    """Raise UsageError for what is wrong with the choice of kernels, before anything is built."""
+    most = check_patterns(settings, patterns, locked)
+    if shard is not None:
+        shard.check(most)
 
 
 def shard_of(text: str | None, run: Path | None) -> Shard | None:

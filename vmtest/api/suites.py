@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from vmtest.api.inputs import build_first
 from vmtest.api.preflight import check_files, check_host
+from vmtest.api.shards import check_choice
 from vmtest.config import select
 from vmtest.errors import UsageError
 from vmtest.kernels import Store, default_cache
-from vmtest.kernels.resolve import check_patterns, choose_kernels, resolve_all
+from vmtest.kernels.resolve import choose_kernels, resolve_all
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.shard import Shard
 from vmtest.model.kernels import Kernel, Resolved
@@ -101,7 +102,7 @@ def plan_suites(
         suites = again.suites(suites)
     builds = objects.override(settings.objects, given)
     needed = {name for suite in suites for name in suite.objects}
-    check_patterns(settings, request.kernels)
+    check_choice(settings, request.kernels, request.shard, request.locked)
     check_host(settings, default_cache(), here=here)
     before_build()
     whole = bool(needed) and needed <= {build.name for build in given}

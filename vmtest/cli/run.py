@@ -123,8 +123,8 @@ def _carry_out(
 def _repeated(repeat: int | None, until_fail: bool, retries: int) -> Repeat:
     if retries and (repeat or until_fail):
         raise UsageError(
-            "--repeat and --until-fail count each failure, and --retries makes some good: leave "
-            "--retries out"
+            f"{'--repeat' if repeat else '--until-fail'} and --retries do not go together: "
+            "leave one out"
         )
     return Repeat(repeat or (UNTIL_FAIL if until_fail else 1), until_fail)
 

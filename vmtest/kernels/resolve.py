@@ -15,10 +15,18 @@ from vmtest.model.project import Config
 from vmtest.model.versions import check_version, is_pattern
 
 
-def check_patterns(settings: Config, patterns: Sequence[str]) -> None:
-    """Raise UsageError for a pattern that cannot mean anything, before anything is built."""
+def check_patterns(settings: Config, patterns: Sequence[str], locked: bool = False) -> int:
+    """How many kernels ``patterns`` mean at most, before anything is built.
+
+    Raises UsageError for a pattern that cannot mean anything, and with ``locked`` when
+    kernels.lock does not fit.
+    """
+    if locked:
+        return len(choose_kernels(settings, patterns, Path(), locked)[0])
     own = [pattern for pattern in patterns if select.packaged(settings, pattern) is None]
-    select.select_kernels(settings.kernels, own, {})
+    chosen = select.select_kernels(settings.kernels, own, {})
+    others = len(set(patterns)) - len(set(own))
+    return others + (len(chosen) if own or not others else 0)
 
 
 def choose_kernels(

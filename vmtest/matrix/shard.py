@@ -29,10 +29,21 @@ class Shard:
         """``2/4``, balanced by the durations of ``before``; raises UsageError."""
         match = _WORDS.fullmatch(text)
         number, count = (int(match[1]), int(match[2])) if match else (0, 0)
-        if not 1 <= number <= count:
+        if not match:
             raise UsageError(f"`shard` {text}: write PART/PARTS, as in 2/4")
+        if number > count:
+            raise UsageError(f"`shard` {text}: part {number} of {count} does not exist")
         kernels = before.kernels if before is not None else ()
         return cls(number, count, {one.kernel: one.duration for one in kernels if one.duration})
+
+    def check(self, kernels: int) -> None:
+        """Raise UsageError where there are more parts than ``kernels``."""
+        if self.count > kernels:
+            there = f"is {kernels} kernel" if kernels == 1 else f"are {kernels} kernels"
+            parts = f"{kernels} part{'' if kernels == 1 else 's'}"
+            raise UsageError(
+                f"`shard` {self.number}/{self.count}: there {there}, so at most {parts}"
+            )
 
     def part(self, kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
         """Its part of ``kernels``, in their order: the longest first go to who has least to do.
@@ -40,11 +51,7 @@ class Shard:
         A kernel without a duration counts as the average of the others.  Raises UsageError where
         there are more parts than kernels: a part without a kernel would prove nothing.
         """
-        if self.count > len(kernels):
-            raise UsageError(
-                f"`shard` {self.number}/{self.count}: there are {len(kernels)} kernels, so at most "
-                f"{len(kernels)} parts"
-            )
+        self.check(len(kernels))
         known = [self.seconds[one.name] for one in kernels if one.name in self.seconds]
         usual = sum(known) / len(known) if known else 1.0
         took = {one.name: self.seconds.get(one.name, usual) for one in kernels}

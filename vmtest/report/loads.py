@@ -280,7 +280,11 @@ def changed(matrix: Matrix) -> tuple[Changed, ...]:
     rank: dict[tuple[str, str, Tone], tuple[bool, int]] = {}
     for kernel in matrix.kernels:
         for n, change in enumerate(kernel.changes):
-            key = (_mark(change), _words(change), _TONES.get(change.kind, Tone.QUIET))
+            key = (
+                _mark(change),
+                _words(change, kernel.release),
+                _TONES.get(change.kind, Tone.QUIET),
+            )
             found.setdefault(key, []).append(printable(kernel.kernel))
             rank.setdefault(key, (change.cost != "", n))
     return tuple(
@@ -295,7 +299,7 @@ def _mark(change: Change) -> str:
     return change.kind.value.upper() if change.kind is ChangeKind.REGRESSED else change.kind.value
 
 
-def _words(change: Change) -> str:
+def _words(change: Change, release: str) -> str:
     label = printable(change.label)
     if change.cost:
         what = f"{change.cost.replace('_', ' ')} {change.old} -> {change.new}"
@@ -307,7 +311,9 @@ def _words(change: Change) -> str:
     else:
         words = f"{label}: {change.before} -> {change.after}"
     aside = "" if change.required else ", not required"
-    return f"{words} (since {printable(change.since)}{aside})"
+    # Of one kernel's release another build, or another libbpf, is what changed.
+    verb = "compared with" if change.since == release else "since"
+    return f"{words} ({verb} {printable(change.since)}{aside})"
 
 
 def near(matrix: Matrix) -> tuple[str, ...]:

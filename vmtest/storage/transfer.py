@@ -19,7 +19,7 @@ from typing import IO, Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from vmtest.errors import ImageError, InfrastructureError
+from vmtest.errors import ImageError, InfrastructureError, UsageError
 from vmtest.host.cache import (
     disk_errors,
     ensure,
@@ -125,7 +125,8 @@ def pack(
 def unpack(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
     """Bring the entries of ``file`` into ``cache``; those that are there already stay.
 
-    Raises InfrastructureError for a file that is not a bundle, or is unsafe or incomplete;
+    Raises UsageError for a file that is not a bundle, InfrastructureError for one that is unsafe
+    or incomplete;
     then nothing of it was published.
     """
     with ExitStack() as stack:
@@ -135,6 +136,8 @@ def unpack(file: Path, cache: Path, progress: Progress | None = None) -> Bundle:
             manifest = _manifest(file, tar, next(members, None))
         except (tarfile.TarError, TooLarge) as error:
             raise _no_bundle(file, str(error)) from error
+        except FileNotFoundError as error:
+            raise UsageError(f"{file}: {error.strerror}; name another file") from error
         except OSError as error:
             raise InfrastructureError(f"{file}: {error.strerror or error}") from error
         entries = [PurePosixPath(entry) for entry in manifest["entries"]]
@@ -186,8 +189,8 @@ def _summary(entries: list[str], size: int) -> Bundle:
     return Bundle(of("kernels"), of("images"), of(libbpf.KIND), size)
 
 
-def _no_bundle(file: Path, why: str) -> InfrastructureError:
-    return InfrastructureError(
+def _no_bundle(file: Path, why: str) -> UsageError:
+    return UsageError(
         f"{file}: is not a bundle of vmtest ({why}); make one with: vmtest image export FILE"
     )
 
@@ -384,6 +387,6 @@ def import_bundle(file: Path, cache: Path, progress: Progress | None = None) -> 
     """Bring what :func:`export_bundle` wrote into ``cache``.
 
     Every file is checked against its digest before anything is published.  Raises
-    InfrastructureError for a bundle that is damaged, unsafe or no bundle at all.
+    UsageError for what is no bundle at all, InfrastructureError for one that is damaged or unsafe.
     """
     return unpack(file, cache, progress)

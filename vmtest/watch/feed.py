@@ -21,7 +21,7 @@ from vmtest.errors import InfrastructureError, Interrupted, VmtestError, os_word
 from vmtest.host import interrupt
 from vmtest.matrix.runner import Stop
 from vmtest.watch.due import Inputs, Stage, gives_way
-from vmtest.watch.inputs import Contents, is_noise
+from vmtest.watch.inputs import Contents, is_noise, own_outputs
 
 QUIET = 50
 """Milliseconds without a change after which those before are one save."""
@@ -69,13 +69,15 @@ def touched(batch: Iterable[tuple[Change, str]]) -> set[Path]:
 class Feed:
     """Watches ``roots`` and has ``build`` called for every save: a context manager.
 
-    What hides in folders, caches and editors' files are no saves, but what ``kept`` names.
+    What hides in folders, caches and editors' files are no saves, but what ``kept`` names; and
+    neither is this process's own output.
     """
 
     def __init__(self, roots: Sequence[Path], build: Build, kept: Iterable[Path] = ()) -> None:
         self._roots = tuple(roots)
         self._build = build
         self._kept = frozenset(path.resolve() for path in kept)
+        self._own = own_outputs()
         self._over = threading.Event()
         self._news: list[News] = []
         self._broke: BaseException | None = None
@@ -186,6 +188,8 @@ class Feed:
     def _is_save(self, path: Path) -> bool:
         if path in self._kept:
             return True
+        if path in self._own:
+            return False
         root = max((r for r in self._roots if path.is_relative_to(r)), default=path)
         return not is_noise(path, root)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from vmtest.api.inputs import parts
@@ -105,6 +106,15 @@ def is_noise(path: Path, root: Path) -> bool:
     below = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
     hidden = any(part.startswith(".") or part == "__pycache__" for part in below.parts)
     return hidden or _OF_AN_EDITOR.fullmatch(path.name) is not None
+
+
+def own_outputs() -> frozenset[Path]:
+    """The files that this process writes its output to: what it prints there is no save."""
+    found = set()
+    for stream in (1, 2):
+        with suppress(OSError):
+            found.add(Path(f"/proc/self/fd/{stream}").resolve())
+    return frozenset(path for path in found if path.is_file())
 
 
 class Contents:

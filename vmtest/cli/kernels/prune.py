@@ -60,13 +60,14 @@ def prune(
         left = [item for item in found if item not in gone]
         busy = sum(item.busy for item in left)
         common.say(
-            f"{'to gain' if dry_run else 'gained'}: {_sum(gone)}; "
-            f"left: {_sum(left)}, {busy} of them in use"
+            f"{'would free' if dry_run else 'freed'} {_sum(gone)}; {len(left)} "
+            f"{'entry' if len(left) == 1 else 'entries'} ({_sum(left)}) "
+            f"{'stays' if len(left) == 1 else 'stay'}, {busy} in use"
         )
 
 
 def _sum(found: list[Item]) -> str:
-    return f"{megabytes(sum(item.size for item in found))} in {len(found)}"
+    return megabytes(sum(item.size for item in found))
 
 
 def _words(item: Item, now: float) -> str:
