@@ -61,7 +61,7 @@ class FakeBench:
     job = SimpleNamespace(
         kernel=SimpleNamespace(name="6.12"),
         image=SimpleNamespace(release=RELEASE, config=None),
-        root=SimpleNamespace(libraries=()),
+        root=SimpleNamespace(libraries=(), wheels=()),
         known_splats=KnownSplats(),
     )
 

@@ -61,9 +61,10 @@ class Waiting:
         self, *argv: str, cwd: Path | None = None, umask: int = -1
     ) -> subprocess.CompletedProcess[str]:
         """``argv`` by the shell's words."""
-        command = ["sh", "-c", self._here(standby.WORDS), "sh", *argv]
+        # An sshd ignores none of these, whatever this test was started by.
+        command = ["env", "--default-signal=INT,QUIT", "sh", "-c", self._here(standby.WORDS), "sh"]
         return subprocess.run(
-            command,
+            [*command, *argv],
             input="given",
             capture_output=True,
             text=True,
