@@ -378,6 +378,23 @@ def test_install_unpacks_what_was_put(tmp_path: Path) -> None:
     assert not guest.with_suffix(".tar").exists()
 
 
+def test_a_module_that_the_kernel_does_not_have_is_noted(tmp_path: Path) -> None:
+    mounts, modprobe, log = tmp_path / "mounts", tmp_path / "modprobe", tmp_path / "kmsg"
+    mounts.write_text("bpf /sys/fs/bpf bpf rw 0 0\n")
+    modprobe.write_text('#!/bin/sh\n[ "$2" = there ]\n')
+    modprobe.chmod(0o755)
+    moved = {
+        "/tmp/vmtest": tmp_path / "guest",
+        "/proc/mounts": mounts,
+        "modprobe": modprobe,
+        "/dev/kmsg": log,
+    }
+    archive = pack_suites([], [], {}, modules=("there", "nosuch", "never")).archive
+    found = install(HostSession(moved), archive, lambda: None)
+    assert (found.absent, found.note) == (("nosuch", "never"), "it has no module nosuch, never")
+    assert log.read_text() == "vmtest: this kernel has no module never\n"  # a file keeps the last
+
+
 @pytest.mark.parametrize("there", [None, "the guest's own"])
 def test_the_kernels_config_is_laid_where_libbpf_looks(tmp_path: Path, there: str | None) -> None:
     boot, mounts = tmp_path / "boot", tmp_path / "mounts"

@@ -68,7 +68,8 @@ def watch(bench: Bench, guest: Guest, result: KernelResult, work: Running) -> Ke
             session, config, root = guest.session, bench.job.image.config, bench.job.root
             found = install(session, work.archive, bench.check, config, root.libraries, root.wheels)
         bench.emit(Preparing(name, f"starting {work.name}"))
-        result = replace(result, libbpf=found.libbpf)
+        note = "; ".join(filter(None, (result.note, found.note)))
+        result = replace(result, libbpf=found.libbpf, note=note)
         if found.release != bench.job.image.release:
             raise UnbootableKernel(
                 f"{name}: the guest runs {found.release} and not {bench.job.image.release}"

@@ -74,9 +74,9 @@ _UNPACK = (
     f"{{ [ ! -f {GUEST_ROOT}.config ] || mv {GUEST_ROOT}.config {GUEST_ROOT}/config; }} && "
     f"{{ {LAY_CONFIG}; }} && "
     "{ grep -q ' /sys/fs/bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf; } && "
-    # What [[object]] modules and --module name; a kernel without one says so in its own log.
+    # What [[object]] modules and --module name; a kernel without one says so, in its log too.
     f"for module in $(cat {GUEST_ROOT}/{MODULES} 2>/dev/null); do modprobe -q $module || "
-    'echo "vmtest: this kernel has no module $module" >/dev/kmsg; done && '
+    'echo "vmtest: this kernel has no module $module" | tee /dev/kmsg >&2; done && '
     "cat /proc/sys/kernel/osrelease"
 )
 LIBRARY_FOLDERS = "/usr/lib/*-linux-gnu /lib/*-linux-gnu /usr/lib64 /lib64 /usr/lib /lib"
@@ -99,6 +99,7 @@ _WHEELS = (
     f"tar -xf {GUEST_ROOT}-wheels.tar -C {GUEST_ROOT}-wheels && rm {GUEST_ROOT}-wheels.tar && "
     f"mount --bind {GUEST_ROOT}-wheels /usr/local; }}; }}"
 )
+_ABSENT = re.compile(r"^vmtest: this kernel has no module (.*)$", re.M)
 _LIBBPF_FILE = re.compile(r"libbpf\.so\.(\d+\.\d+)")
 
 
@@ -106,11 +107,18 @@ _LIBBPF_FILE = re.compile(r"libbpf\.so\.(\d+\.\d+)")
 class Installed:
     """What a guest says: the ``release`` that it runs, and the version of its libbpf ("1.5").
 
-    ``libbpf`` is "" where there is none, or its file's name does not say.
+    ``libbpf`` is "" where there is none, or its file's name does not say.  ``absent`` are the
+    modules that were asked for and that its kernel does not have.
     """
 
     release: str
     libbpf: str
+    absent: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What somebody who reads the kernel's result should know, "" for nothing."""
+        return f"it has no module {', '.join(self.absent)}" if self.absent else ""
 
 
 def install(
@@ -151,7 +159,8 @@ def install(
         raise InfrastructureError(f"cannot unpack the payload in the guest: {said}{cure}")
     release, _, own = done.stdout.decode().strip().partition("\n")
     named = _LIBBPF_FILE.search(own)
-    return Installed(release, (*versions, named[1] if named else "")[0])
+    absent = tuple(_ABSENT.findall(done.stderr.decode(errors="replace")))
+    return Installed(release, (*versions, named[1] if named else "")[0], absent)
 
 
 def library_path(version: str) -> str:

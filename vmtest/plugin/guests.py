@@ -178,8 +178,10 @@ class Guests:
             session.exitstatus = _INFRASTRUCTURE
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say where the logs are."""
+        """Say where the logs are, and what there is to act on."""
         if self._run is not None:
+            for note in self._run.matrix.notes:
+                terminalreporter.write_line(f"vmtest: note: {note}")
             terminalreporter.write_line(f"vmtest: logs of the kernels: {self._run.folder}")
 
 

@@ -214,6 +214,7 @@ class _Boots:
         with within(guest.limits.silence, "copying the objects", guest.machine.hang_up):
             found = self._installed_in(guest)
         self._loader.libbpf = found.libbpf
+        self._notes += filter(None, (found.note,))
         if found.release != job.image.release:
             raise UnbootableKernel(
                 f"{job.kernel.name}: the guest runs {found.release} and not {job.image.release}"
