@@ -33,4 +33,4 @@ def test_the_load_of_now_is_the_hosts_of_the_last_minute(monkeypatch: pytest.Mon
 
 
 def test_every_limit_is_scaled() -> None:
-    assert Scale(6.0, 1).apply(Limits(30, 60, 300)) == Limits(60, 120, 600)
+    assert Scale(6.0, 1).apply(Limits(30, 60, 300, 20)) == Limits(60, 120, 600, 40)

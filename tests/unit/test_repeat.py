@@ -155,4 +155,4 @@ def test_repeating_is_at_odds_with_making_failures_good(
     option: tuple[str, ...], tmp_path: Path
 ) -> None:
     said = in_process("run", "--retries", "1", *option, cwd=tmp_path)
-    assert said.status == 2 and "leave --retries out" in said.err
+    assert said.status == 2 and "leave one out" in said.err
