@@ -66,10 +66,15 @@ SOURCE = (
 )
 
 
+def compiled(folder: Path) -> None:
+    """x.o in ``folder``, with one program."""
+    (folder / "x.c").write_text(SOURCE)
+    command = ["clang", "-O2", "--target=bpf", "-c", "x.c", "-o", "x.o"]
+    subprocess.run(command, cwd=folder, check=True)
+
+
 def test_a_pattern_without_a_program_is_refused_before_anything_boots(tmp_path: Path) -> None:
-    (tmp_path / "x.c").write_text(SOURCE)
-    made = [tmp_path / "x.c", "-o", tmp_path / "x.o"]
-    subprocess.run(["clang", "-O2", "--target=bpf", "-c", *made], check=True)
+    compiled(tmp_path)
     said = in_process("verify", "x.o", "--program", "zz*", cwd=tmp_path)
     said.refuses(2, "--program zz*: matches no program of x.o (there are: pass)")
 
@@ -81,9 +86,7 @@ def test_an_object_without_programs_is_refused_before_anything_boots(tmp_path: P
 
 
 def test_a_libbpf_that_is_not_there_is_named_as_it_was_given(tmp_path: Path) -> None:
-    (tmp_path / "x.c").write_text(SOURCE)
-    made = [tmp_path / "x.c", "-o", tmp_path / "x.o"]
-    subprocess.run(["clang", "-O2", "--target=bpf", "-c", *made], check=True)
+    compiled(tmp_path)
     said = in_process("verify", "x.o", "--libbpf", "./nope.so", cwd=tmp_path)
     said.refuses(2, "error: --libbpf ./nope.so: does not exist")
     assert "kernels.toml" not in said.err

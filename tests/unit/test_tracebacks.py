@@ -25,8 +25,8 @@ def helped() -> None:
 
 def chained() -> None:
     try:
-        {}["a"]
-    except KeyError:
+        int("a")
+    except ValueError:
         direct()
 
 
