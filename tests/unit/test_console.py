@@ -30,6 +30,8 @@ DATA = Path(__file__).parent / "data" / "console"
         ("[   10.1] stack segment: 0000 [#1] PREEMPT SMP NOPTI", Sign.SPLAT),
         ("[   10.1] rcu: INFO: rcu_preempt self-detected stall on CPU", Sign.SPLAT),
         ("[   10.1] INFO: task sh:12 blocked for more than 120 seconds.", Sign.SPLAT),
+        ("[   10.1] INFO: task sh:12 blocked in I/O wait for more than 1 seconds.", Sign.SPLAT),
+        ("[   10.1] watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 1", Sign.SPLAT),
         ("[   10.1] Out of memory: Killed process 99 (python3)", Sign.OUT_OF_MEMORY),
         ("no line break here[   10.100000] WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1", Sign.SPLAT),
         (

@@ -123,6 +123,14 @@ def test_two_complaints_of_one_moment_stay_two() -> None:
     assert len(merged(both, both[:1])) == 2
 
 
+def test_a_complaint_came_when_the_first_of_console_and_log_had_it() -> None:
+    """A guest that stood still reads its log late: what it survived would end the next test."""
+    console = Finding(Sign.SPLAT, "as it came", 1.0, "10.000000", heard=1022.0)
+    log = Finding(Sign.SPLAT, "watchdog: BUG: soft lockup", 4.0, "10.000000", heard=1025.05)
+    (found,) = merged([console], [log])
+    assert (found.text, found.heard) == ("watchdog: BUG: soft lockup", 1022.0)
+
+
 def test_a_message_of_several_lines_is_read_line_by_line(log: KernelLog) -> None:
     log.feed(b"4,1,5,-;\\x0a=====\\x0aWARNING: possible recursive locking detected\n")
     assert texts(log.findings(Sign.SPLAT)) == ["WARNING: possible recursive locking detected"]

@@ -53,6 +53,7 @@ SAME = [
         "hung task",
         "INFO: task sh:12 blocked for more than 120 seconds.",
         "INFO: task kworker/0:1:99 blocked for more than 241 seconds.",
+        "INFO: task jbd2/vda-8:99 blocked in I/O wait for more than 122 seconds.",
     ),
     ("divide error", "divide error: 0000 [#1] SMP", "Oops: divide error: 0000 [#1] PREEMPT SMP"),
     ("kernel BUG in mm/slub.c", "kernel BUG at mm/slub.c:305!", "kernel BUG at ./mm/slub.c:12!"),

@@ -43,7 +43,7 @@ _KINDS = tuple(
         (r"soft lockup", "soft lockup"),
         (r"hard lockup|hard LOCKUP", "hard lockup"),
         (r"rcu.*detected (?:expedited )?stall", "RCU stall"),
-        (r"^INFO: task .* blocked for more than", "hung task"),
+        (r"^INFO: task .* blocked\b.* for more than", "hung task"),
         (r"possible (recursive|circular|irq lock inversion|deadlock)", r"possible \1 locking"),
         (r"suspicious RCU usage", "suspicious RCU usage"),
         (r"sleeping function called from invalid context", "sleeping function called"),

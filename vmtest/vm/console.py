@@ -59,9 +59,13 @@ _SIGNS: tuple[tuple[Sign, re.Pattern[str]], ...] = tuple(
         (Sign.SPLAT, r"^WARNING: (?!.*(is deprecated|unsafe option))"),
         (Sign.SPLAT, r"^(Oops|general protection fault|kernel BUG at|divide error|invalid opcode)"),
         (Sign.SPLAT, r"^[\w ,-]{1,60}: [0-9a-f]{4} \[#\d+\]"),  # die(), whatever the trap
-        (Sign.SPLAT, r"^(NMI )?watchdog: (BUG: (soft|hard) lockup|Watchdog detected hard LOCKUP)"),
+        # Linux 6.17 says which CPU first, and 7.2 what a task is blocked in.
+        (
+            Sign.SPLAT,
+            r"^(NMI )?watchdog: (CPU\d+: )?(BUG: (soft|hard) lockup|Watchdog detected hard LOCKUP)",
+        ),
         (Sign.SPLAT, r"^(rcu: )?INFO: rcu\S* (self-)?detected (expedited )?stall"),
-        (Sign.SPLAT, r"^INFO: task .* blocked for more than"),
+        (Sign.SPLAT, r"^INFO: task .* blocked\b.* for more than"),
         (Sign.SPLAT, r"^(UBSAN|KASAN|KCSAN|KMSAN): "),
         (Sign.SPLAT, r"^=+ .*(possible (recursive|circular) locking|suspicious RCU usage)"),
     )

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -106,15 +106,20 @@ def merged(console: Iterable[Finding], log: Iterable[Finding]) -> tuple[Finding,
     """What console and log say together, oldest first: what both have is there once.
 
     Both print the kernel's time of a message, which makes it one.  The log's text is
-    taken: a process may have written into the console's.
+    taken: a process may have written into the console's.  It came when the first of the two
+    did: the log is read by the guest, which may have stood still meanwhile.
     """
     both = list(log)
-    left = [(finding.sign, finding.stamp) for finding in both]
+    left = list(range(len(both)))
     for finding in console:
-        if (finding.sign, finding.stamp) in left:
-            left.remove((finding.sign, finding.stamp))
-        else:
+        same = (n for n in left if both[n].sign is finding.sign and both[n].stamp == finding.stamp)
+        place = next(same, None)
+        if place is None:
             both.append(finding)
+            continue
+        left.remove(place)
+        heard = min(both[place].heard, finding.heard)
+        both[place] = replace(both[place], heard=heard)
     return tuple(sorted(both, key=lambda finding: float(finding.stamp or "inf")))
 
 
