@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
@@ -36,7 +38,7 @@ print("to stderr", file=sys.stderr)
 class Waiting:
     """A standby process, with its FIFO below ``folder`` and not in /run."""
 
-    def __init__(self, folder: Path, python: str = sys.executable) -> None:
+    def __init__(self, folder: Path, python: str = sys.executable, pythonpath: str = "") -> None:
         self.place = folder / "standby"
         status = Path(f"{self.place}.status")
         os.mkfifo(self.place)
@@ -47,7 +49,7 @@ class Waiting:
         # As agent.sh starts it: a shell's background job, its streams nobody's.
         self._shell = subprocess.Popen(
             ["sh", "-c", start, python, self._here(text), str(status), pid],
-            env={**os.environ, "LANG": "C.UTF-8"},
+            env={**os.environ, "LANG": "C.UTF-8", "PYTHONPATH": pythonpath},
             stdin=subprocess.DEVNULL,
         )
         with status.open() as said:
@@ -173,16 +175,13 @@ def test_a_project_finds_its_own_modules_first(name: str, waiting: Waiting, tmp_
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
-def test_packages_that_came_since_are_for_a_new_python(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packages_that_came_since_are_for_a_new_python(tmp_path: Path) -> None:
     """Wheels are laid over the image's site folders after the guest was saved."""
     venv.create(tmp_path / "venv", symlinks=True)
     python = str(tmp_path / "venv" / "bin" / "python")
     (packages,) = (tmp_path / "venv").glob("lib/*/site-packages")
     (tmp_path / "run").mkdir()
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    waiting = Waiting(tmp_path / "run", python)
+    waiting = Waiting(tmp_path / "run", python, os.pathsep.join(sys.path))
     assert waiting.answer == "ready\n"
     (packages / "more").mkdir()
     (packages / "more" / "came.py").write_text("since = 'since'")
@@ -217,17 +216,50 @@ def test_one_that_dies_under_a_script_is_its_end(waiting: Waiting, tmp_path: Pat
     assert done.returncode == 128 + signal.SIGKILL
 
 
+def test_one_that_dies_before_it_answers_is_done_without(waiting: Waiting, tmp_path: Path) -> None:
+    os.kill(waiting.pid, signal.SIGSTOP)
+    words = env(sys.executable, script(tmp_path, "print('a new one')"))
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(waiting.run, *words)
+        while not waiting.taken:
+            time.sleep(0.01)
+        os.kill(waiting.pid, signal.SIGKILL)
+        done = running.result()
+    assert (done.returncode, done.stdout) == (0, "a new one\n")
+
+
+@pytest.mark.parametrize("name", ["sitecustomize", "usercustomize"])
+def test_what_python_imports_when_it_starts_is_imported(
+    name: str, waiting: Waiting, tmp_path: Path
+) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / f"{name}.py").write_text("print('first')")
+    words = env(sys.executable, script(tmp_path, "print('then')"), PYTHONPATH=str(tmp_path / "src"))
+    again = [waiting.run(*words).stdout for _ in range(2)]
+    assert again[0] == again[1]  # the second is a new Python: in a venv there are no user's
+    assert waiting.taken
+
+
+def test_a_module_that_was_blocked_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "sitecustomize.py").write_text("import sys\nsys.modules['blocked'] = None")
+    (tmp_path / "run").mkdir()
+    made = Waiting(tmp_path / "run", pythonpath=str(tmp_path / "src"))
+    done = made.run(*env(sys.executable, script(tmp_path, "print('it runs')")))
+    made.close()
+    assert (done.returncode, done.stdout, made.answer) == (0, "it runs\n", "ready\n")
+
+
 def test_ending_it_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     made = Waiting(tmp_path)
     made.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_pytest_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_pytest_there_is_none(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "_pytest.py").write_text("raise ImportError")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "none"))
     (tmp_path / "run").mkdir()
-    made = Waiting(tmp_path / "run")
+    made = Waiting(tmp_path / "run", pythonpath=str(tmp_path / "none"))
     assert made.answer == ""
     made.close()

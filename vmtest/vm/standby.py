@@ -23,10 +23,13 @@ exec 3<&0 4>&1 5>&2
 if [ -p {PLACE} ] && read -r pid <{PLACE}.pid && kill -0 "$pid" 2>/dev/null &&
     (set -C && : >{PLACE}.taken) 2>/dev/null; then
     echo $$ 1<>{PLACE}
-    read -r status <{PLACE}.status || status=137
-    [ "$status" = no ] || exit "$status"
+    exec 6<{PLACE}.status
+    if read -r answer <&6 && [ "$answer" = go ]; then
+        read -r status <&6 || status=137
+        exit "$status"
+    fi
 fi
-exec "$@" 3<&- 4>&- 5>&-
+exec "$@" 3<&- 4>&- 5>&- 6<&-
 """
 """A shell's script that runs its arguments: by the standby if it can, else by itself."""
 
@@ -38,6 +41,7 @@ END = (
 _ITSELF = 4  # sh -c SCRIPT sh: what stands before the arguments on the shell's command line
 _STREAMS = ((3, os.O_RDONLY), (4, os.O_WRONLY), (5, os.O_WRONLY))
 _OFF = ("stepwise",)  # with -p no:cacheprovider
+_CUSTOMIZERS = {"sitecustomize", "usercustomize"}  # imported when Python starts, and only then
 _HARMLESS = (b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE")
 
 
@@ -81,11 +85,17 @@ def check(environment: dict[bytes, bytes]) -> None:
         raise Refused
     if site_files() != SITE_FILES:
         raise Refused  # wheels were laid over the image
-    specs = {name: module.__spec__ for name, module in sys.modules.items() if "." not in name}
-    left = {name: str(spec.origin) for name, spec in specs.items() if spec and spec.has_location}
+    unseen = _CUSTOMIZERS - sys.modules.keys()
+    specs = {name: getattr(module, "__spec__", None) for name, module in sys.modules.items()}
+    left = {
+        name: str(spec.origin)
+        for name, spec in specs.items()
+        if "." not in name and spec and spec.has_location
+    }
     for folder in (*folders(os.fsdecode(environment.get(b"PYTHONPATH", b""))), *sys.path[1:]):
-        here = left.keys() & {path.name.partition(".")[0] for path in Path(folder).glob("*")}
-        if not all(left.pop(name).startswith(f"{folder}/") for name in here):
+        names = {path.name.partition(".")[0] for path in Path(folder).glob("*")}
+        here = left.keys() & names
+        if unseen & names or not all(left.pop(name).startswith(f"{folder}/") for name in here):
             raise Refused
 
 
@@ -144,9 +154,10 @@ def serve(client: int) -> None:
         environment, argv = parsed(words[_ITSELF:])
         check(environment)
         streams = [os.open(f"/proc/{client}/fd/{number}", how) for number, how in _STREAMS]
-    except (Refused, OSError):
+    except Exception:  # a new Python says what is wrong, if anything is
         os.write(answers, b"no\n")
         return
+    os.write(answers, b"go\n")
     os.setsid()  # as sshd does for a shell: the script's process leads neither session nor group
     child = os.fork()
     if child == 0:
