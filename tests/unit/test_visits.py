@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pages
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,3 +147,16 @@ def test_the_terminal_has_the_worst_lines_where_everything_is_asked_for() -> Non
     assert worst(programs(of), 5) == [words]
     assert words in terminal.render(of, amount=terminal.Amount.WHOLE)
     assert words not in terminal.render(of)
+
+
+def test_what_a_hostile_log_makes_up_takes_no_memory_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vmtest.verify.visits.DIFFERENT", 3)
+    lines = [f"; line {number}\n{number}: (b7) r0 = 0\n" for number in range(9)]
+    found = visits("".join(lines) + "; line 0\n" + "".join(f"{n}: (b7) r0\n" for n in range(9)))
+    assert [(line.text, line.visits, line.instructions) for line in found.lines] == [
+        ("line 0", 10, 1),
+        ("line 1", 1, 1),
+        ("line 2", 1, 1),
+    ]

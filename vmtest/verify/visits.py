@@ -16,6 +16,9 @@ LINES = 200
 """The lines of a program that are kept, those that were read most often."""
 LOG_LIMIT = 256 << 20
 """Characters of a log that are looked at."""
+DIFFERENT = 200_000
+"""Pairs of a line and an instruction that are told apart: a program's are at most a million, and
+hardly ever a twentieth.  What a hostile guest writes beyond takes no memory."""
 _TEXT, _PLACE = 300, 200  # characters
 
 # A line of the source, whose place is told since 6.8, or an instruction.  Where the verifier stays
@@ -30,14 +33,18 @@ def visits(log: str) -> Visits:
     """What ``log`` says of each line; the worst lines first, and no more than LINES of them."""
     count: Counter[str] = Counter()
     different: defaultdict[str, set[str]] = defaultdict(set)
-    source = ""
+    source, pairs = "", 0
     for found in _LINE.finditer(log, 0, LOG_LIMIT):
         instruction = found["instruction"]
         if instruction is None:
-            source = found["source"]
+            source = found["source"][: _TEXT + _PLACE]
+            continue
+        if source not in count and len(count) >= DIFFERENT:
             continue
         count[source] += 1
-        different[source].add(instruction)
+        if pairs < DIFFERENT and instruction not in different[source]:
+            different[source].add(instruction)
+            pairs += 1
     lines = [_line(text, count[text], len(different[text])) for text in count]
     lines.sort(key=lambda line: (-line.visits, line.place, line.text))
     return Visits(count.total(), tuple(lines[:LINES]), max(0, len(lines) - LINES))
