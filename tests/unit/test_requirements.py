@@ -60,6 +60,27 @@ def test_the_same_requirements_are_the_same_wheels_later(tmp_path: Path, index: 
         names(tmp_path, "plugin")
 
 
+@pytest.mark.parametrize(
+    ("marker", "holds"), [('python_version >= "3.13"', True), ('python_version < "3.13"', False)]
+)
+def test_markers_are_those_of_the_guests_python(tmp_path: Path, marker: str, holds: bool) -> None:
+    assert names(tmp_path, f"helper; {marker}") == ["helper-0.1"] * holds
+
+
+def test_what_only_the_guests_python_needs_comes_along(tmp_path: Path, index: Path) -> None:
+    small_wheel(index, "upper", "1.0", f'middle; python_version == "{PYTHON.version}"')
+    small_wheel(index, "middle", "1.0", f'helper[more]; python_version == "{PYTHON.version}"')
+    small_wheel(index, "helper", "0.2", 'plugin; extra == "more"', 'absent; extra == "other"')
+    small_wheel(index, "older", "1.0", f'helper<0.2; python_version == "{PYTHON.version}"')
+    assert names(tmp_path, "upper") == ["helper-0.2", "middle-1.0", "plugin-1.0", "upper-1.0"]
+    assert names(tmp_path, "helper", "older") == ["helper-0.1", "older-1.0"]
+
+
+def test_what_only_the_hosts_python_needs_stays_away(tmp_path: Path, index: Path) -> None:
+    small_wheel(index, "upper", "1.0", f'helper; python_version != "{PYTHON.version}"')
+    assert names(tmp_path, "upper") == ["upper-1.0"]
+
+
 def test_a_plugin_for_a_newer_pytest_is_told_with_the_cure(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         names(tmp_path, "plugin>=2")

@@ -10,16 +10,20 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from vmtest.errors import ImageError, UsageError
 from vmtest.host import interrupt
 from vmtest.host.cache import read_record, sha256_file, sha256_json, write_record
+from vmtest.model.versions import unique
 from vmtest.rootfs.guestpython import GuestPython
 from vmtest.rootfs.kept import kept
+from vmtest.rootfs.needed import closure, in_guest, without_marker
 
 KIND = "requirements"
 """The folder of the cache for resolved requirements, and the kind of its entries."""
 
-_RECIPE = 1
+_RECIPE = 2
 """Raised when the same requirements should be resolved again."""
 _RECORD = "requirements.json"
 # What runs on Debian 11 and later; pip takes each by its name only.
@@ -28,6 +32,7 @@ _PLATFORMS = (
     *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"),
 )
 _MOST = 12  # lines of what pip says
+_PYTEST = "pytest"
 _CONSTRAINT = "(constraint) pytest=="
 
 
@@ -47,14 +52,40 @@ def resolve(
         log(f"resolving {', '.join(named)}")
         (folder / "constraints.txt").write_text(f"{constraint}\n", encoding="utf-8")
         made = folder / "entry"
-        _download(named, python, folder, made)
-        for of_image in made.glob(f"pytest-{python.pytest}-*.whl"):
-            of_image.unlink()  # the guest has it
-        found = {wheel.name: sha256_file(wheel) for wheel in sorted(made.glob("*.whl"))}
+        found = {}
+        for wheel in _all(named, python, folder):
+            found[wheel.name] = sha256_file(wheel.rename(made / wheel.name))
         write_record(made / _RECORD, {"asked": asked, "wheels": found})
 
     entry = f"python{python.version}-{sha256_json(asked)[:16]}"
     return kept(cache, KIND, entry, read_entry, make)
+
+
+def _all(named: Sequence[str], python: GuestPython, folder: Path) -> list[Path]:
+    """The wheels for ``named`` in ``folder``, those that only the guest's Python needs too.
+
+    pip goes by the Python that it runs on wherever a requirement has a marker.  So it is asked
+    again, for everything together, until its wheels have all that they require in the guest.
+    """
+    given = (Requirement(one) for one in named)
+    wanted = [one for one in given if in_guest(one, python.version)]
+    asked = [without_marker(one) for one in wanted]
+    there = {_PYTEST: python.pytest}
+    found: list[Path] = []
+    missing = asked
+    while missing:
+        into = folder / f"asked-{len(asked)}"
+        _download(asked, python, folder, into)
+        found, missing = closure(wanted, into.glob("*.whl"), python.version, there)
+        if set(missing) <= set(asked):
+            break
+        asked = list(unique((*asked, *missing)))
+    if missing:
+        raise ImageError(
+            f"[guest] requirements, or pytest: pip brought no wheel of {', '.join(missing)}; "
+            "name one in [guest] wheels"
+        )
+    return found
 
 
 def _download(wanted: Sequence[str], python: GuestPython, folder: Path, into: Path) -> None:
