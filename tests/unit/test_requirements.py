@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import venv
 from pathlib import Path
 
@@ -79,6 +80,39 @@ def test_what_only_the_guests_python_needs_comes_along(tmp_path: Path, index: Pa
 def test_what_only_the_hosts_python_needs_stays_away(tmp_path: Path, index: Path) -> None:
     small_wheel(index, "upper", "1.0", f'helper; python_version != "{PYTHON.version}"')
     assert names(tmp_path, "upper") == ["upper-1.0"]
+
+
+def test_a_wheel_may_be_named_by_its_address(tmp_path: Path) -> None:
+    address = small_wheel(tmp_path, "own", "1.0", "helper").as_uri()
+    text = f'requirements = ["own @ {address}#egg=own"]'
+    assert names(tmp_path, *guest(tmp_path, text).requirements) == ["helper-0.1", "own-1.0"]
+
+
+def test_what_pip_brings_beside_wheels_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def brings(argv: list[str], **options: bool) -> subprocess.CompletedProcess[str]:
+        (into := Path(argv[argv.index("--dest") + 1])).mkdir()
+        small_wheel(into, "helper", "0.1")
+        (into / "evil-1.tar.gz").touch()
+        return subprocess.CompletedProcess(argv, 0, "")
+
+    monkeypatch.setattr("vmtest.host.interrupt.run", brings)
+    with pytest.raises(UsageError, match=r"evil-1\.tar\.gz is no wheel"):
+        names(tmp_path, "helper")
+    assert places(tmp_path / "cache") == []
+
+
+def test_a_requirement_without_a_wheel_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def brings(argv: list[str], **options: bool) -> subprocess.CompletedProcess[str]:
+        Path(argv[argv.index("--dest") + 1]).mkdir()
+        return subprocess.CompletedProcess(argv, 0, "")
+
+    monkeypatch.setattr("vmtest.host.interrupt.run", brings)
+    with pytest.raises(ImageError, match="pip brought no wheel of helper; name one in"):
+        names(tmp_path, "helper")
 
 
 def test_a_plugin_for_a_newer_pytest_is_told_with_the_cure(tmp_path: Path) -> None:
@@ -185,6 +219,11 @@ def test_extras_are_those_of_the_project(tmp_path: Path) -> None:
             "[project.optional-dependencies]\ntest = ['a b']",
             r"test.*'a b'.*is not a requirement",
         ),
+        (
+            'extras = ["test"]',
+            "[project.optional-dependencies]\ntest = ['evil @ file:///x.tar.gz']",
+            r"test.*is not the address of a wheel",
+        ),
     ],
 )
 def test_extras_that_cannot_be_read_are_told(
@@ -199,6 +238,8 @@ def test_extras_that_cannot_be_read_are_told(
     [
         ('pytest = "new"', 'is not a version; write "8.*", "8.4.2" or'),
         ('requirements = ["a b"]', "is not a requirement; write one as pip takes it"),
+        ('requirements = ["evil @ file:///x.tar.gz"]', "is not the address of a wheel"),
+        ('requirements = ["evil @ git+https://x/y"]', "is not the address of a wheel"),
         ('requirements = ["-r file"]', "is not a requirement; write one as pip takes it"),
     ],
 )

@@ -6,9 +6,9 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-import packaging.requirements
 from packaging.utils import canonicalize_name
 
+from vmtest.config.requirement import parse_requirement
 from vmtest.config.suggest import suggestion
 from vmtest.errors import UsageError
 
@@ -44,11 +44,9 @@ def of_extras(extras: Sequence[str], file: Path) -> tuple[str, ...]:
             raise UsageError(f"[guest] extras: {file} has no extra {name!r}{hint}; {_CURE}")
         for text in tables[name]:
             try:
-                needed = packaging.requirements.Requirement(text)
-            except packaging.requirements.InvalidRequirement as error:
-                raise UsageError(
-                    f"[guest] extras: {file}: {name}: {text!r} is not a requirement; correct it"
-                ) from error
+                needed = parse_requirement(text)
+            except ValueError as error:
+                raise UsageError(f"[guest] extras: {file}: {name}: {text!r} {error}") from error
             if canonicalize_name(needed.name) == own:
                 left += sorted(needed.extras)
             else:

@@ -9,7 +9,6 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-import packaging.requirements
 import packaging.specifiers
 from pathspec import GitIgnoreSpec
 from pydantic import (
@@ -23,6 +22,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from vmtest.config.requirement import parse_requirement
 from vmtest.config.suggest import suggestion
 from vmtest.model.kernels import Network, Signed
 from vmtest.model.project import Loading
@@ -209,12 +209,7 @@ def _is_libbpf(text: str) -> bool:
 
 
 def _requirement(value: str) -> str:
-    try:
-        packaging.requirements.Requirement(value)
-    except packaging.requirements.InvalidRequirement as error:
-        raise ValueError(
-            'is not a requirement; write one as pip takes it: "hypothesis>=6", "attrs==25.1"'
-        ) from error
+    parse_requirement(value)
     return value
 
 

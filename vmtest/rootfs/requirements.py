@@ -76,6 +76,7 @@ def _all(named: Sequence[str], python: GuestPython, folder: Path) -> list[Path]:
     while missing:
         into = folder / f"asked-{len(asked)}"
         _download(asked, python, folder, into)
+        _check_wheels(into)
         found, missing = closure(wanted, into.glob("*.whl"), python.version, there)
         if set(missing) <= set(asked):
             break
@@ -86,6 +87,16 @@ def _all(named: Sequence[str], python: GuestPython, folder: Path) -> list[Path]:
             "name one in [guest] wheels"
         )
     return found
+
+
+def _check_wheels(folder: Path) -> None:
+    """Raise UsageError for what is no wheel: pip takes it from an address that a wheel requires."""
+    others = sorted(path.name for path in folder.iterdir() if path.suffix != ".whl")
+    if others:
+        raise UsageError(
+            f"[guest] requirements, or pytest: {', '.join(others)} is no wheel, and vmtest "
+            "installs wheels only; build one and name it in [guest] wheels"
+        )
 
 
 def _download(wanted: Sequence[str], python: GuestPython, folder: Path, into: Path) -> None:
