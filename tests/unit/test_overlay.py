@@ -28,7 +28,7 @@ SITE = "lib/python3.13/dist-packages"
 
 @pytest.fixture
 def python(tmp_path: Path) -> GuestPython:
-    """That of an image which has no interpreter to compile with."""
+    """That of an image which nobody reads."""
     return GuestPython(tmp_path / "root.sqfs", "3.13", "8.3.5")
 
 
@@ -135,6 +135,22 @@ def test_an_image_tells_its_python_and_pytest(tmp_path: Path) -> None:
     command = ["mksquashfs", str(folder), str(image), "-quiet", "-no-progress", "-noappend"]
     subprocess.run(command, check=True)
     assert python_of(image) == GuestPython(image, "3.13", "8.3.5")
+
+
+@pytest.mark.skipif(find_tool("mksquashfs") is None, reason="squashfs-tools is not installed")
+def test_nothing_of_the_image_runs_on_the_host(tmp_path: Path) -> None:
+    folder = tmp_path / "root"
+    for name in ("usr/bin/python3.13", "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"):
+        (file := folder / name).parent.mkdir(parents=True)
+        file.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+        file.chmod(0o755)
+    (folder / "usr/lib/python3.13").mkdir()
+    image = tmp_path / "root.sqfs"
+    command = ["mksquashfs", str(folder), str(image), "-quiet", "-no-progress", "-noappend"]
+    subprocess.run(command, check=True)
+    found = install_wheel(wheel(tmp_path), GuestPython(image, "3.13", "8.3.5"), tmp_path / "cache")
+    assert f"{SITE}/demo/__init__.py" in content(found)
+    assert not (tmp_path / "ran").exists()
 
 
 def guest(folder: Path) -> HostSession:

@@ -1,4 +1,4 @@
-"""Wheels in a real guest: laid over its image, found by Python and the shell, compiled."""
+"""Wheels in a real guest: laid over its image, found by Python and the shell."""
 
 from __future__ import annotations
 
@@ -32,8 +32,6 @@ import laid, packaging, typing
 def test_the_wheel():
     place = f"/usr/local/lib/python3.{sys.version_info.minor}/dist-packages/laid/__init__.py"
     assert laid.__file__ == place
-    assert laid.__cached__ and open(laid.__cached__, "rb").read(8)[4] == 1  # no time is compared
-    assert laid.main.__code__.co_filename == place
 
 
 def test_its_command():

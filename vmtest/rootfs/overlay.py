@@ -1,4 +1,4 @@
-"""Wheels as they are laid over the guest's /usr/local: installed once, compiled, and kept.
+"""Wheels as they are laid over the guest's /usr/local: installed once, and kept.
 
 The guest image stays as it is, and so does a snapshot of a guest: a wheel goes along with the
 payload.  Debian's Python finds it before the image's own packages, and after the standard
@@ -15,14 +15,14 @@ from vmtest.errors import ImageError
 from vmtest.host.cache import read_recorded, safe_name, sha256_json, write_record
 from vmtest.host.files import Files
 from vmtest.model.kernels import GuestSpec, InstalledWheel
-from vmtest.rootfs.guestpython import GuestPython, compile_tree
+from vmtest.rootfs.guestpython import GuestPython
 from vmtest.rootfs.kept import kept
 from vmtest.rootfs.wheels import unpack_wheel
 
 KIND = "wheels"
 """The folder of the cache for installed wheels, and the kind of its entries."""
 
-_RECIPE = 1
+_RECIPE = 2
 """Raised when what is made of a wheel changes."""
 _TREE = "tree.tar"
 _RECORD = "wheel.json"
@@ -49,7 +49,6 @@ def _install(wheel: Path, python: GuestPython, folder: Path, files: Files) -> No
     tree, made = folder / "tree", folder / "entry"
     (tree / "lib").mkdir(parents=True)
     unpack_wheel(wheel, tree, python.version, files)
-    compile_tree(python, tree, folder)
     with tarfile.open(made / _TREE, "w", format=tarfile.PAX_FORMAT) as out:
         for path in sorted(tree.rglob("*")):
             if path.is_file():
