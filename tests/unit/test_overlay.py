@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import tarfile
 import zipfile
@@ -167,8 +168,14 @@ def guest(folder: Path) -> HostSession:
 
 def test_wheels_lie_over_usr_local_in_the_guest(tmp_path: Path, python: GuestPython) -> None:
     found = install_wheel(wheel(tmp_path), python, tmp_path / "cache")
-    install(guest(tmp_path), tar({}), lambda: None, wheels=(found,))
+    umask = os.umask(0o077)  # as in a guest
+    try:
+        install(guest(tmp_path), tar({}), lambda: None, wheels=(found,))
+    finally:
+        os.umask(umask)
     there = tmp_path / "guest/vmtest-wheels"
+    folders = [path for path in (there, *there.rglob("*")) if path.is_dir()]
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o755}
     assert (there / SITE / "demo/__init__.py").read_text() == "x = 1\n"
     assert (tmp_path / "mounted").read_text().splitlines()[0] == f"{there} /usr/local"
 

@@ -93,10 +93,11 @@ _LIBBPF = (
     f"test $# = 0 || exit {_NO_LIBBPF}"
 )
 # Before anything runs: the image has nothing in /usr/local, where Debian's Python looks between the
-# standard library and the image's packages, and PATH before all other folders.
+# standard library and the image's packages, and PATH before all other folders.  Whoever dropped
+# privileges in the guest reads it too.
 _WHEELS = (
-    f"{{ [ ! -f {GUEST_ROOT}-wheels.tar ] || {{ mkdir {GUEST_ROOT}-wheels && "
-    f"tar -xf {GUEST_ROOT}-wheels.tar -C {GUEST_ROOT}-wheels && rm {GUEST_ROOT}-wheels.tar && "
+    f"{{ [ ! -f {GUEST_ROOT}-wheels.tar ] || {{ (umask 022 && mkdir {GUEST_ROOT}-wheels && "
+    f"tar -xf {GUEST_ROOT}-wheels.tar -C {GUEST_ROOT}-wheels) && rm {GUEST_ROOT}-wheels.tar && "
     f"mount --bind {GUEST_ROOT}-wheels /usr/local; }}; }}"
 )
 _ABSENT = re.compile(r"^vmtest: this kernel has no module (.*)$", re.M)
