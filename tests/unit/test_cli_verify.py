@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from command import in_process, vmtest
 
+from vmtest.api.loads import VerifyRequest, plan_verify
+from vmtest.config.file import load
 from vmtest.model.loads import Cost, LoadResult, Verdict
 from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.runs import matrix_json
+from vmtest.verify.question import work_of_load
 
 TEXT = "no object at all, and long enough to have a header"
 
@@ -71,6 +75,21 @@ def compiled(folder: Path) -> None:
     (folder / "x.c").write_text(SOURCE)
     command = ["clang", "-O2", "--target=bpf", "-c", "x.c", "-o", "x.o"]
     subprocess.run(command, cwd=folder, check=True)
+
+
+def test_guests_of_verify_get_no_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled(tmp_path)
+    monkeypatch.setattr("vmtest.api.loads.check_host", lambda *given, **options: None)
+    (tmp_path / "kernels.toml").write_text(
+        'schema = 1\n[[kernel]]\nname = "k"\npath = "vmlinuz"\n[[object]]\n'
+        'name = "x"\npath = "x.o"\n'
+    )
+    (tmp_path / "vmlinuz").touch()
+    settings = load(tmp_path / "kernels.toml")
+    with ExitStack() as stack:
+        plan = plan_verify(settings, VerifyRequest(kernels=("k",)), print, stack)
+    assert not plan.wheels
+    assert not work_of_load(settings, "x:pass", ()).wheels
 
 
 def test_a_pattern_without_a_program_is_refused_before_anything_boots(tmp_path: Path) -> None:

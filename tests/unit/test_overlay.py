@@ -17,7 +17,7 @@ from vmtest.errors import ImageError, InfrastructureError, UsageError
 from vmtest.host.cache import find_tool, hold, in_use
 from vmtest.host.files import Files
 from vmtest.matrix.payload import install, tar
-from vmtest.model.kernels import GuestSpec, InstalledWheel
+from vmtest.model.kernels import GuestSpec, InstalledWheel, RootImage
 from vmtest.rootfs.guestpython import GuestPython, python_of
 from vmtest.rootfs.overlay import KIND, archive_of, install_wheel, places, wheel_digests
 from vmtest.rootfs.prepare import prepare_root
@@ -120,6 +120,19 @@ def test_wheels_take_an_image_that_vmtest_builds(tmp_path: Path) -> None:
     file.write_text(f'schema = 1\n[guest]\nroot = "host"\nwheels = ["{wheel(tmp_path)}"]\n{kernel}')
     with pytest.raises(UsageError, match=r'are laid over an image .*root is "host"'):
         prepare_root(load(file), tmp_path / "cache")
+
+
+def test_who_needs_no_wheels_asks_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = '[guest]\nwheels = ["absent.whl"]\nrequirements = ["absent"]\n'
+    (tmp_path / "kernels.toml").write_text(
+        f'schema = 1\n{guest}[[kernel]]\nname = "k"\npath = "vmlinuz"\n'
+    )
+    built = RootImage("disk", tmp_path / "root.sqfs", "0" * 64, "python3")
+    monkeypatch.setattr("vmtest.rootfs.prepare.prepare", lambda *given, **options: built)
+    config = load(tmp_path / "kernels.toml")
+    assert prepare_root(config, tmp_path / "cache", wheels=False) == built
+    with pytest.raises(ImageError, match=r"absent\.whl: No such file"):
+        prepare_root(config, tmp_path / "cache")
 
 
 @pytest.mark.skipif(find_tool("mksquashfs") is None, reason="squashfs-tools is not installed")

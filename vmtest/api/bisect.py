@@ -119,6 +119,7 @@ def plan_bisect(
         folder=folder,
         suites=work.suites,
         command=work.ran,
+        wheels=work.wheels,
         jobs=slots,
         accelerator=request.accelerator,
         warm=request.warm,

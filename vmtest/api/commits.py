@@ -96,6 +96,7 @@ def plan_commits(
         folder=folder,
         suites=work.suites,
         command=work.ran,
+        wheels=work.wheels,
         jobs=1,
         accelerator=request.accelerator,
     )

@@ -103,6 +103,7 @@ def plan_verify(
         jobs=request.jobs,
         accelerator=request.accelerator,
         warm=request.warm,
+        wheels=False,
         resolved=resolved,
         files=files,
         finish=partial(compared, rules=rules),

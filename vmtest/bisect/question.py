@@ -114,7 +114,8 @@ class Find(StrEnum):
 class Work:
     """What each kernel is asked: ``asked`` is it as JSON, ``command`` reproduces it.
 
-    ``options`` are those of a bisect that ask it, ``files`` has read what is asked.
+    ``options`` are those of a bisect that ask it, ``files`` has read what is asked, ``wheels``
+    says whether the guests need those of ``[guest]``.
     """
 
     asked: dict[str, Any]
@@ -125,6 +126,7 @@ class Work:
     files: Files
     suites: tuple[str, ...] = ()
     ran: tuple[str, ...] = ()
+    wheels: bool = True
 
 
 Judge = Callable[[KernelResult, str], Observation]

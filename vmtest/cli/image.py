@@ -46,7 +46,7 @@ def export(
         cache = default_cache()
         kernels, _ = choose_kernels(settings, kernel or [], cache)
         images = cached_images(kernels, settings, cache)
-        bundle = export_bundle(file, cache, images, prepare_root(settings, cache))
+        bundle = export_bundle(file, cache, images, prepare_root(settings, cache, wheels=False))
         common.say(
             f"{file}: {len(bundle.kernels)} kernels, {len(bundle.images)} guest image, "
             f"{len(bundle.libraries)} libbpf, {megabytes(bundle.size)}"

@@ -34,7 +34,8 @@ class Plan:
     ``command`` is what ``vmtest exec`` runs, ``again`` the command line (``Matrix.again``);
     ``resolved`` has kernels whose index was already read; ``jobs`` of None means
     as many VMs as the machine has room for; ``warm`` restores guests from
-    snapshots and saves them, None where that pays and can be; ``notes`` says what the user should
+    snapshots and saves them, None where that pays and can be; ``wheels`` says whether the guests
+    get those of ``[guest]``; ``notes`` says what the user should
     know of a whole matrix, after ``finish`` has made of it what only all kernels together tell;
     ``kept`` is what a process that runs the same kernels again keeps.
     """
@@ -51,6 +52,7 @@ class Plan:
     jobs: int | None = None
     accelerator: str = "auto"
     warm: bool | None = False
+    wheels: bool = True
     resolved: Mapping[str, Resolved] = field(default_factory=dict)
     notes: Callable[[Matrix], tuple[str, ...]] = _no_notes
     finish: Callable[[Matrix], Matrix] = _as_it_is

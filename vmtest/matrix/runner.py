@@ -182,7 +182,8 @@ class _Runner:
             for name in sorted(self._waiting):
                 self._post(Preparing(name, f"{GUEST_IMAGE}{line}"))
 
-        return prepare_root(self.plan.config, self.plan.cache, log, self.plan.files)
+        plan = self.plan
+        return prepare_root(plan.config, plan.cache, log, plan.files, plan.wheels)
 
     def run(self, engine: Engine, hold: Hold | None) -> Matrix:
         """Run everything; an interrupt ends the VMs and keeps what had finished."""

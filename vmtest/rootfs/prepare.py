@@ -24,9 +24,10 @@ def prepare_root(
     cache: Path,
     log: Callable[[str], None] = lambda line: None,
     files: Files | None = None,
+    wheels: bool = True,
 ) -> RootImage:
     """The root of ``[guest]``, built when ``cache`` lacks it; ``log`` gets a line a step,
-    ``files`` reads the wheels and the user's own libbpf.
+    ``files`` reads the wheels and the user's own libbpf.  Without ``wheels`` it has none.
 
     The mirrors are those of the first ``[apt.NAME]`` of Debian's, else the host's.  Raises
     ImageError, and UsageError when no mirror is known or the user's libbpf is not a libbpf.
@@ -43,7 +44,8 @@ def prepare_root(
     shelf = Shelf(cache, mirrors, archive, (config.guest.suite,), files)
     # Before a long build:
     taken = [shelf.take(wanted, log) for wanted in config.guest.libbpf]
-    wheel_digests(config.guest, files)
+    if wheels:
+        wheel_digests(config.guest, files)
     root = prepare(
         config.guest,
         cache,
@@ -56,7 +58,7 @@ def prepare_root(
         root,
         note="; ".join(filter(None, notes)),
         libraries=distinct([library for library, _ in taken]),
-        wheels=_wheels(config.guest, root, cache, log, files),
+        wheels=_wheels(config.guest, root, cache, log, files) if wheels else (),
     )
 
 

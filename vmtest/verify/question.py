@@ -52,6 +52,7 @@ def work_of_load(settings: Config, wanted: str, told: Sequence[str]) -> Work:
         ("verify", name, *(("--program", program) if program else ()), *words_of),
         ("--verify", wanted, *words_of),
         files,
+        wheels=False,
     )
 
 

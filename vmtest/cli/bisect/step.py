@@ -99,6 +99,7 @@ def _asked(
         folder=folder,
         suites=work.suites,
         command=work.ran,
+        wheels=work.wheels,
         jobs=1,
         accelerator=accelerator,
     )
