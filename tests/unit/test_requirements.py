@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from small_wheels import small_wheel
 
+from vmtest.api.inputs import parts_of_guest
 from vmtest.config.file import load
 from vmtest.errors import ConfigError, ImageError, UsageError
 from vmtest.host.files import Files
@@ -179,6 +180,7 @@ schema = 1
 name = "k"
 path = "vmlinuz"
 """
+WRONG = r"pyproject\.toml: test is not a list of strings; write for example test = "
 PROJECT = """
 [project]
 name = "Own.Project"
@@ -208,6 +210,28 @@ def test_extras_are_those_of_the_project(tmp_path: Path) -> None:
     assert guest(tmp_path, text).requirements == ("hypothesis>=6", "attrs", "pyyaml>=6")
 
 
+def test_what_extras_name_is_an_input_of_the_guest(tmp_path: Path) -> None:
+    for extras, found in (('["test"]', [tmp_path / "pyproject.toml"]), ("[]", [])):
+        guest(tmp_path, f"extras = {extras}")
+        assert list(parts_of_guest(load(tmp_path / "kernels.toml"))) == found
+
+
+def test_the_marker_of_an_extra_that_is_followed_is_kept(tmp_path: Path) -> None:
+    project = """
+    [project]
+    name = "own"
+    [project.optional-dependencies]
+    test = ["own[old]; python_version < '3.11'", "own[old]; os_name == 'posix'"]
+    old = ["tomli", "six; os_name == 'nt' or os_name == 'posix'", "own[test]; os_name == 'nt'"]
+    """
+    assert guest(tmp_path, 'extras = ["test"]', project).requirements == (
+        'tomli; python_version < "3.11"',
+        'six; (os_name == "nt" or os_name == "posix") and (python_version < "3.11")',
+        'tomli; os_name == "posix"',
+        'six; (os_name == "nt" or os_name == "posix") and (os_name == "posix")',
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "project", "said"),
     [
@@ -224,6 +248,12 @@ def test_extras_are_those_of_the_project(tmp_path: Path) -> None:
             "[project.optional-dependencies]\ntest = ['evil @ file:///x.tar.gz']",
             r"test.*is not the address of a wheel",
         ),
+        *(
+            ('extras = ["test"]', f"[project.optional-dependencies]\ntest = {value}", WRONG)
+            for value in ('"abc"', "3", "[3]", "{ a = 1 }")
+        ),
+        ('extras = ["test"]', "project = 3", r"has no \[project.optional-dependencies\] to read"),
+        ('extras = ["test"]', "project = [1]", r"has no \[project.optional-dependencies\] to read"),
     ],
 )
 def test_extras_that_cannot_be_read_are_told(

@@ -45,6 +45,8 @@ def parts(settings: Config) -> Iterator[Path]:
 def parts_of_guest(settings: Config) -> Iterator[Path]:
     """Those that every kernel's guest is made of."""
     yield from settings.guest.wheels
+    if settings.guest.project is not None:
+        yield settings.guest.project
     yield from (Path(libbpf) for libbpf in settings.guest.libbpf if is_path(libbpf))
     if settings.guest.root not in ("debian", "host"):
         yield Path(settings.guest.root)

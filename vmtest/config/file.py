@@ -179,6 +179,7 @@ def _convert(parsed: FileTables, file: Path) -> Config:
             tuple(str(base / Path(v).expanduser()) if is_path(v) else v for v in guest.libbpf),
             unique((*guest.requirements, *of_extras(guest.extras, base / "pyproject.toml"))),
             guest.pytest or "",
+            base / "pyproject.toml" if guest.extras else None,
         ),
         build=None if parsed.build is None else tuple(parsed.build.command),
         known_failures=tuple(

@@ -260,7 +260,8 @@ class GuestSpec:
     directory or a squashfs image.  ``wheels`` are laid over one that is built here.
     ``libbpf`` are versions (``1.5``, ``newest``) or paths that are laid over the root's own; the
     first is what suites and commands get.  ``requirements`` are pip's, and so is ``pytest``, in
-    place of the root's ("" keeps that): they come to more wheels.
+    place of the root's ("" keeps that): they come to more wheels.  ``project`` is the
+    pyproject.toml that some of them are from.
     """
 
     root: str = "debian"
@@ -270,6 +271,7 @@ class GuestSpec:
     libbpf: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     pytest: str = ""
+    project: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
