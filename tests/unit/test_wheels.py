@@ -52,6 +52,19 @@ def test_data_folders_go_where_they_belong(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("place", ["demo/tool", "demo-1.0.data/data/libexec/tool"])
+@pytest.mark.parametrize(("packed", "mode"), [(0o744, 0o755), (0o640, 0o644), (0, 0o644)])
+def test_a_program_of_a_package_stays_one(
+    tmp_path: Path, place: str, packed: int, mode: int
+) -> None:
+    path = wheel(tmp_path, {})
+    with zipfile.ZipFile(path, "a") as archive:
+        item = zipfile.ZipInfo(place)
+        item.external_attr = packed << 16
+        archive.writestr(item, "run")
+    assert [found for _, found in installed(tmp_path, path).values()] == [mode]
+
+
 def test_console_scripts_are_made(tmp_path: Path) -> None:
     points = "[console_scripts]\nDemo-Run = demo.cli:main\n"
     found = installed(tmp_path, wheel(tmp_path, {"demo-1.0.dist-info/entry_points.txt": points}))

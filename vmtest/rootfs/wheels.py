@@ -76,7 +76,7 @@ def _files(wheel: Path, site: PurePosixPath, files: Files) -> Iterator[_File]:
             if item.is_dir():
                 continue
             path = _checked(wheel, item.filename)
-            target, mode = _target(path, site)
+            target, mode = _target(path, site, item.external_attr >> 16)
             if target is not None and target.parent == _SCRIPTS:
                 data = re.sub(rb"\A#!python[^\n]*", b"#!/usr/bin/python3", _text(archive, item))
                 yield target, io.BytesIO(data), mode
@@ -142,17 +142,21 @@ def _checked(wheel: Path, name: str) -> PurePosixPath:
     return path
 
 
-def _target(path: PurePosixPath, site: PurePosixPath) -> tuple[PurePosixPath | None, int]:
+def _target(
+    path: PurePosixPath, site: PurePosixPath, packed: int
+) -> tuple[PurePosixPath | None, int]:
+    """Where a file of a wheel goes, and its mode there; ``packed`` is that in the wheel."""
+    mode = 0o755 if packed & 0o111 else 0o644
     if path.parts[0].endswith(".data") and len(path.parts) > 2:
         kind, rest = path.parts[1], PurePosixPath(*path.parts[2:])
         if kind in ("purelib", "platlib"):
-            return site / rest, 0o644
+            return site / rest, mode
         if kind == "scripts":
             return _SCRIPTS / rest, 0o755
         if kind == "data":
-            return rest, 0o644
+            return rest, mode
         return None, 0
-    return site / path, 0o644
+    return site / path, mode
 
 
 def _entry_points(wheel: Path, text: str) -> Iterator[tuple[PurePosixPath, bytes]]:
