@@ -125,6 +125,15 @@ def test_a_plugin_for_a_newer_pytest_is_told_with_the_cure(tmp_path: Path) -> No
     assert list((tmp_path / "cache/tmp").iterdir()) == []
 
 
+@pytest.mark.parametrize("choice", ["==8.3.*", "<8.4,>=8", "==8.3.5"])
+def test_a_pytest_that_was_chosen_and_does_not_fit_is_named(tmp_path: Path, choice: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        names(tmp_path, "plugin>=2", choice=f"pytest{choice}")
+    said = str(caught.value)
+    assert f'than pytest = "{choice}", which is chosen there; choose another. pip says:' in said
+    assert "8.3.5;" not in said
+
+
 def test_what_there_is_not_is_told_in_pips_words(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"pip has no wheels of absent (.|\n)*No matching dist"):
         names(tmp_path, "absent")

@@ -33,7 +33,7 @@ _PLATFORMS = (
 )
 _MOST = 12  # lines of what pip says
 _PYTEST = "pytest"
-_CONSTRAINT = "(constraint) pytest=="
+_CONSTRAINT = "(constraint) pytest"
 
 
 def resolve(
@@ -48,12 +48,11 @@ def resolve(
     asked = [_RECIPE, sorted(wanted), constraint, python.version]
 
     def make(folder: Path) -> None:
-        named = [*wanted, *([pytest] if pytest else [])]
-        log(f"resolving {', '.join(named)}")
+        log(f"resolving {', '.join(filter(None, (*wanted, pytest)))}")
         (folder / "constraints.txt").write_text(f"{constraint}\n", encoding="utf-8")
         made = folder / "entry"
         found = {}
-        for wheel in _all(named, python, folder):
+        for wheel in _all(wanted, pytest, python, folder):
             found[wheel.name] = sha256_file(wheel.rename(made / wheel.name))
         write_record(made / _RECORD, {"asked": asked, "wheels": found})
 
@@ -61,13 +60,13 @@ def resolve(
     return kept(cache, KIND, entry, read_entry, make)
 
 
-def _all(named: Sequence[str], python: GuestPython, folder: Path) -> list[Path]:
-    """The wheels for ``named`` in ``folder``, those that only the guest's Python needs too.
+def _all(named: Sequence[str], pytest: str, python: GuestPython, folder: Path) -> list[Path]:
+    """The wheels for ``named`` and ``pytest`` in ``folder``, also what only the guest needs.
 
     pip goes by the Python that it runs on wherever a requirement has a marker.  So it is asked
     again, for everything together, until its wheels have all that they require in the guest.
     """
-    given = (Requirement(one) for one in named)
+    given = (Requirement(one) for one in filter(None, (*named, pytest)))
     wanted = [one for one in given if in_guest(one, python.version)]
     asked = [without_marker(one) for one in wanted]
     there = {_PYTEST: python.pytest}
@@ -75,7 +74,9 @@ def _all(named: Sequence[str], python: GuestPython, folder: Path) -> list[Path]:
     missing = asked
     while missing:
         into = folder / f"asked-{len(asked)}"
-        _download(asked, python, folder, into)
+        said = _download(asked, python, folder, into)
+        if said is not None:
+            raise _refusal(said, asked, pytest, python)
         _check_wheels(into)
         found, missing = closure(wanted, into.glob("*.whl"), python.version, there)
         if set(missing) <= set(asked):
@@ -99,7 +100,8 @@ def _check_wheels(folder: Path) -> None:
         )
 
 
-def _download(wanted: Sequence[str], python: GuestPython, folder: Path, into: Path) -> None:
+def _download(wanted: Sequence[str], python: GuestPython, folder: Path, into: Path) -> str | None:
+    """Have pip put the wheels for ``wanted`` in the folder ``into``; what it says when it fails."""
     abi = f"cp{python.version.replace('.', '')}"
     done = interrupt.run(
         [
@@ -119,22 +121,30 @@ def _download(wanted: Sequence[str], python: GuestPython, folder: Path, into: Pa
         ],
         merged=True,
     )
-    if done.returncode == 0:
-        return
-    if "No module named pip" in done.stdout:
-        raise ImageError(
+    return done.stdout if done.returncode else None
+
+
+def _refusal(
+    output: str, wanted: Sequence[str], pytest: str, python: GuestPython
+) -> ImageError | UsageError:
+    """Why there are no wheels for ``wanted``, by the ``output`` of pip."""
+    if "No module named pip" in output:
+        return ImageError(
             "[guest] requirements, or pytest: vmtest's environment has no pip to resolve them; "
             "install pip there, or name all wheels in [guest] wheels"
         )
-    _, error, rest = done.stdout.partition("ERROR: ")
+    _, error, rest = output.partition("ERROR: ")
     said = [line for line in f"{error}{rest}".splitlines() if line.strip()]
     told = "".join(f"\n  {line}" for line in said[:_MOST])
-    if _CONSTRAINT in done.stdout:
-        raise UsageError(
-            f"[guest] requirements: they need another pytest than the guest's {python.pytest}; "
-            f'choose one with pytest = "..." there. pip says:{told}'
+    if _CONSTRAINT in output:
+        words = f'the guest\'s {python.pytest}; choose one with pytest = "..." there'
+        if pytest:
+            chosen = pytest.removeprefix(_PYTEST)
+            words = f'pytest = "{chosen}", which is chosen there; choose another'
+        return UsageError(
+            f"[guest] requirements: they need another pytest than {words}. pip says:{told}"
         )
-    raise ImageError(
+    return ImageError(
         f"[guest] requirements, or pytest: pip has no wheels of {', '.join(wanted)} for Python "
         f"{python.version} on Linux x86_64:{told}"
     )
