@@ -19,7 +19,14 @@ from vmtest.host.files import Files
 from vmtest.matrix.payload import install, tar
 from vmtest.model.kernels import GuestSpec, InstalledWheel, RootImage
 from vmtest.rootfs.guestpython import GuestPython, python_of
-from vmtest.rootfs.overlay import KIND, archive_of, install_wheel, places, wheel_digests
+from vmtest.rootfs.overlay import (
+    KIND,
+    archive_of,
+    check_together,
+    install_wheel,
+    places,
+    wheel_digests,
+)
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.storage.prune import items
 from vmtest.storage.verify import verify
@@ -63,6 +70,55 @@ def test_several_wheels_are_one_archive(tmp_path: Path, python: GuestPython) -> 
     paths = [wheel(tmp_path, name=name) for name in ("one", "two")]
     found = [install_wheel(path, python, tmp_path / "cache") for path in paths]
     assert {name.partition("/")[2] for name in content(*found) if "bin" in name} == {"one", "two"}
+
+
+def made_of(folder: Path, name: str, place: str, text: str = "x = 1\n") -> Path:
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(place, text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("place", "text"), [("shared/x.py", "x = 2\n"), ("shared", "x"), ("shared/x.py/y.py", "")]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_wheels_with_something_else_in_one_place_are_told(
+    tmp_path: Path, python: GuestPython, place: str, text: str, turned: bool
+) -> None:
+    paths = [made_of(tmp_path, "one", "shared/x.py"), made_of(tmp_path, "two", place, text)]
+    paths = paths[::-1] if turned else paths
+    found = [install_wheel(path, python, tmp_path / "cache") for path in paths]
+    with pytest.raises(UsageError) as caught:
+        check_together(found)
+    assert all(path.name in str(caught.value) for path in paths)
+    assert "/dist-packages/shared" in str(caught.value)
+
+
+def test_wheels_may_share_a_folder_and_the_same_file(tmp_path: Path, python: GuestPython) -> None:
+    places = {"one": "shared/__init__.py", "two": "shared/__init__.py", "three": "shared/y.py"}
+    paths = [made_of(tmp_path, name, place) for name, place in places.items()]
+    found = [install_wheel(path, python, tmp_path / "cache") for path in paths]
+    check_together(found)
+    assert len(content(*found)) == 2
+
+
+def test_a_wheel_that_is_named_takes_the_place_of_what_pip_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: GuestPython
+) -> None:
+    (tmp_path / "pip").mkdir()
+    found = wheel(tmp_path / "pip", "x = 2\n")
+    monkeypatch.setattr("vmtest.rootfs.prepare.python_of", lambda image: python)
+    monkeypatch.setattr("vmtest.rootfs.prepare.resolve", lambda *given: (found,))
+    built = RootImage("disk", python.image, "0" * 64, "python3")
+    monkeypatch.setattr("vmtest.rootfs.prepare.prepare", lambda *given, **options: built)
+    wheel(tmp_path)
+    (tmp_path / "kernels.toml").write_text(
+        'schema = 1\n[guest]\nwheels = ["demo-1.0-py3-none-any.whl"]\nrequirements = ["demo"]\n'
+        '[[kernel]]\nname = "k"\npath = "vmlinuz"\n'
+    )
+    root = prepare_root(load(tmp_path / "kernels.toml"), tmp_path / "cache")
+    assert content(*root.wheels)[f"{SITE}/demo/__init__.py"] == (b"x = 1\n", 0o644)
 
 
 def test_a_wheel_is_installed_once(tmp_path: Path, python: GuestPython) -> None:

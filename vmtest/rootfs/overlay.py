@@ -8,10 +8,12 @@ library.
 from __future__ import annotations
 
 import hashlib
+import io
 import tarfile
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
-from vmtest.errors import ImageError
+from vmtest.errors import ImageError, UsageError
 from vmtest.host.cache import read_recorded, safe_name, sha256_json, write_record
 from vmtest.host.files import Files
 from vmtest.model.kernels import GuestSpec, InstalledWheel
@@ -77,8 +79,42 @@ def read_entry(place: Path) -> InstalledWheel:
     return InstalledWheel(str(record.get("name")), str(record["tree"]), data)
 
 
+def check_together(wheels: Sequence[InstalledWheel]) -> None:
+    """Raise UsageError when two of ``wheels`` have something else in one place."""
+    if len(wheels) < 2:
+        return
+    files: dict[str, tuple[str, str]] = {}
+    folders: dict[str, str] = {}
+    for wheel in wheels:
+        for place, content in _contents(wheel):
+            known, other = files.setdefault(place, (content, wheel.name))
+            if known != content:
+                raise _apart(other, wheel.name, place)
+            for folder in PurePosixPath(place).parents:
+                folders.setdefault(str(folder), wheel.name)
+    for place, (_, name) in files.items():
+        if place in folders:
+            raise _apart(name, folders[place], place)
+
+
+def _contents(wheel: InstalledWheel) -> Iterator[tuple[str, str]]:
+    """Each file of ``wheel`` below /usr/local, and a digest of what is in it."""
+    with tarfile.open(fileobj=io.BytesIO(archive_of((wheel,)))) as archive:
+        for member in archive:
+            stream = archive.extractfile(member)
+            assert stream is not None  # all of them are files
+            yield member.name, hashlib.sha256(stream.read()).hexdigest()
+
+
+def _apart(one: str, other: str, place: str) -> UsageError:
+    return UsageError(
+        f"[guest] wheels: {one} and {other} both have {place}, and not the same; "
+        "leave one of them out"
+    )
+
+
 def archive_of(wheels: tuple[InstalledWheel, ...]) -> bytes:
-    """The tar of all of ``wheels``: of a file in two of them, the last one's stays."""
+    """The tar of all of ``wheels``, which :func:`check_together` has seen."""
     return b"".join(wheel.tree for wheel in wheels) + bytes(2 * tarfile.BLOCKSIZE)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from vmtest.errors import UsageError
 from vmtest.host.debian import Mirrors, find_mirrors, mirrors_of
 from vmtest.host.files import Files
@@ -14,7 +16,7 @@ from vmtest.model.project import Config
 from vmtest.rootfs.guestpython import python_of
 from vmtest.rootfs.image import prepare
 from vmtest.rootfs.libbpf import Shelf
-from vmtest.rootfs.overlay import install_wheel, wheel_digests
+from vmtest.rootfs.overlay import check_together, install_wheel, wheel_digests
 from vmtest.rootfs.pytests import check_pytest
 from vmtest.rootfs.requirements import resolve
 
@@ -77,10 +79,18 @@ def _wheels(
     python = python_of(root.path)
     found: tuple[Path, ...] = ()
     if guest.requirements or guest.pytest:
-        found = resolve(guest.requirements, guest.pytest, python, cache, log)
+        own = {_package(wheel) for wheel in guest.wheels}
+        resolved = resolve(guest.requirements, guest.pytest, python, cache, log)
+        found = tuple(wheel for wheel in resolved if _package(wheel) not in own)
     wheels = (*found, *guest.wheels)
     check_pytest(wheels, python, files)
-    return tuple(install_wheel(wheel, python, cache, files) for wheel in wheels)
+    installed = tuple(install_wheel(wheel, python, cache, files) for wheel in wheels)
+    check_together(installed)
+    return installed
+
+
+def _package(wheel: Path) -> str:
+    return canonicalize_name(wheel.name.partition("-")[0])
 
 
 def distinct(libraries: Sequence[Library]) -> tuple[Library, ...]:
