@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,7 +85,23 @@ def test_an_expression_that_pytest_refuses_is_refused_with_its_words(
         check_expressions(options)
 
 
-@pytest.mark.parametrize("options", [(), ("-k", "a and not (b or c)"), ("-m", "x"), ("-k",)])
+@pytest.mark.parametrize(("version", "told"), [("8.2.2", False), ("8.3.0", True), ("9.2", True)])
+def test_a_host_pytest_that_knows_less_than_the_guests_judges_nothing(
+    monkeypatch: pytest.MonkeyPatch, version: str, told: bool
+) -> None:
+    monkeypatch.setattr(pytest, "__version__", version)
+    with pytest.raises(UsageError) if told else nullcontext() as caught:
+        check_expressions(("-m", "device(serial="))
+    assert (caught is not None) is told
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *((), ("-k", "a and not (b or c)"), ("-m", "x"), ("-k",), ("-m", "device(serial='x')")),
+        *(("--deselect", "-k", " x y"), ("--ignore", "-k a b", "x"), ("-k", "-m", "a b")),
+    ],
+)
 def test_an_expression_that_pytest_takes_is_taken(options: tuple[str, ...]) -> None:
     refused = ""
     try:
