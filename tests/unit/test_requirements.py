@@ -14,9 +14,9 @@ from vmtest.api.inputs import parts_of_guest
 from vmtest.config.file import load
 from vmtest.errors import ConfigError, ImageError, UsageError
 from vmtest.host.files import Files
-from vmtest.model.kernels import GuestSpec
+from vmtest.model.kernels import GuestSpec, RootImage
 from vmtest.rootfs.guestpython import GuestPython
-from vmtest.rootfs.overlay import wheel_digests
+from vmtest.rootfs.prepare import wheels_asked
 from vmtest.rootfs.pytests import check_pytest
 from vmtest.rootfs.requirements import places, resolve
 from vmtest.storage.prune import items
@@ -288,6 +288,26 @@ def test_what_pip_would_not_take_is_refused(tmp_path: Path, text: str, said: str
     assert said in str(caught.value)
 
 
-def test_other_requirements_are_another_question_of_a_bisect() -> None:
-    asked = GuestSpec(requirements=("attrs",), pytest="pytest==8.*")
-    assert wheel_digests(asked, Files()) == ["attrs", "pytest==8.*"]
+def test_other_wheels_of_the_same_requirements_are_another_question_of_a_bisect(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(wanted: str, cache: str) -> list[str]:
+        guest(tmp_path, f'requirements = ["{wanted}"]')
+        config = load(tmp_path / "kernels.toml")
+        return wheels_asked(config, tmp_path / cache, lambda line: None, Files())
+
+    built = RootImage("disk", PYTHON.image, "0" * 64, "python3")
+    monkeypatch.setattr("vmtest.rootfs.prepare.prepare", lambda *given, **options: built)
+    monkeypatch.setattr("vmtest.rootfs.prepare.python_of", lambda image: PYTHON)
+    before = asked("helper", "cache")
+    small_wheel(index, "helper", "0.2")
+    assert asked("helper", "cache") == before == asked("helper<0.2", "other")
+    assert asked("helper", "third") != before
+
+
+def test_wheels_that_are_named_are_a_question_without_an_image(tmp_path: Path) -> None:
+    path = small_wheel(tmp_path, "own", "1.0")
+    guest(tmp_path, f'wheels = ["{path}"]')
+    config, files = load(tmp_path / "kernels.toml"), Files()
+    digests = wheels_asked(config, tmp_path / "cache", print, files)
+    assert digests == [files.read(path).sha256]

@@ -48,5 +48,5 @@ def work_of(settings: Config, request: WorkRequest, say: Callable[[str], None]) 
     if request.verify is not None:
         return work_of_load(settings, request.verify, request.types)
     if request.command is not None:
-        return work_of_command(settings, request.command, request.copy, request.results)
-    return work_of_suites(settings, request.suites, request.expression)
+        return work_of_command(settings, request.command, request.copy, request.results, say)
+    return work_of_suites(settings, request.suites, request.expression, say)

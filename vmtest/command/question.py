@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from vmtest.bisect.observe import Observation, of_tests, short
@@ -14,18 +14,26 @@ from vmtest.command.formats.format import parse_format
 from vmtest.command.task import command_tasks
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
+from vmtest.kernels import default_cache
 from vmtest.matrix.follow import status_words
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Status
 from vmtest.model.secrets import words_without_secrets
 from vmtest.objects import builds as objects
-from vmtest.rootfs.overlay import wheel_digests
+from vmtest.rootfs.prepare import wheels_asked
 
 
-def work_of_command(settings: Config, line: str, copy: Sequence[str], results: str | None) -> Work:
+def work_of_command(
+    settings: Config,
+    line: str,
+    copy: Sequence[str],
+    results: str | None,
+    log: Callable[[str], None],
+) -> Work:
     """Whether the command ``line``, words as for a shell, ends with status 0.
 
-    ``copy`` and ``results`` as for ``vmtest exec``.  Raises UsageError.
+    ``copy`` and ``results`` as for ``vmtest exec``; ``log`` is told of a guest image that is built
+    for it.  Raises UsageError.
     """
     try:
         argv = shlex.split(line)
@@ -43,7 +51,7 @@ def work_of_command(settings: Config, line: str, copy: Sequence[str], results: s
         "results": results,
         "copied": [[place, *fact] for place, fact in sorted(copied.facts.items())],
         "objects": sorted(map(list, read)),
-        "wheels": wheel_digests(settings.guest, files),
+        "wheels": wheels_asked(settings, default_cache(), log, files),
     }
     options = [word for text in copy for word in ("--copy", text)]
     options += [] if results is None else ["--results", results]

@@ -129,6 +129,5 @@ def digest_wheel(wheel: Path, files: Files) -> str:
 
 
 def wheel_digests(spec: GuestSpec, files: Files) -> list[str]:
-    """What tells the guest's wheels from others: digests and requirements; raises ImageError."""
-    asked = (*spec.requirements, *([spec.pytest] if spec.pytest else []))
-    return sorted((*(digest_wheel(wheel, files) for wheel in spec.wheels), *asked))
+    """The digests of the wheels that ``spec`` names; raises ImageError."""
+    return sorted(digest_wheel(wheel, files) for wheel in spec.wheels)

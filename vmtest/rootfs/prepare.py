@@ -64,6 +64,20 @@ def prepare_root(
     )
 
 
+def wheels_asked(
+    config: Config, cache: Path, log: Callable[[str], None], files: Files
+) -> list[str]:
+    """What tells the guest's wheels from others: digests, also of those that pip finds.
+
+    What requirements come to may be others on another day, and only for a guest's Python: the
+    root is built for them.  Raises as :func:`prepare_root` does.
+    """
+    guest = config.guest
+    if not (guest.requirements or guest.pytest):
+        return wheel_digests(guest, files)
+    return sorted(wheel.sha256 for wheel in prepare_root(config, cache, log, files).wheels)
+
+
 def _wheels(
     guest: GuestSpec, root: RootImage, cache: Path, log: Callable[[str], None], files: Files
 ) -> tuple[InstalledWheel, ...]:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from vmtest.bisect.observe import of_tests
 from vmtest.bisect.question import Work
 from vmtest.config import select
 from vmtest.errors import UsageError
+from vmtest.kernels import default_cache
 from vmtest.model.project import Config
 from vmtest.objects import builds as objects
-from vmtest.rootfs.overlay import wheel_digests
+from vmtest.rootfs.prepare import wheels_asked
 from vmtest.suites.payload import pack_suites
 from vmtest.suites.task import SuitesTaskFactory
 
 
-def work_of_suites(settings: Config, names: Sequence[str], expression: str | None) -> Work:
+def work_of_suites(
+    settings: Config, names: Sequence[str], expression: str | None, log: Callable[[str], None]
+) -> Work:
     """Whether the suites ``names`` (all without any) pass; ``expression`` as for ``-k``.
 
+    ``log`` is told of a guest image that is built for them.
     Raises UsageError.
     """
     suites = select.select_suites(settings.suites, names)
@@ -44,7 +48,7 @@ def work_of_suites(settings: Config, names: Sequence[str], expression: str | Non
         "tests": expression,
         "payload": hashlib.sha256(payload.archive).hexdigest(),
         "objects": sorted(map(list, read)),
-        "wheels": wheel_digests(settings.guest, files),
+        "wheels": wheels_asked(settings, default_cache(), log, files),
     }
     words_of = [word for name in names for word in ("--suite", name)]
     return Work(
