@@ -43,8 +43,9 @@ def python(tmp_path: Path) -> GuestPython:
 def wheel(folder: Path, text: str = "x = 1\n", name: str = "demo") -> Path:
     path = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{name}/__init__.py", text)
-        archive.writestr(f"{name}-1.0.data/scripts/{name}", "#!python\n")
+        # Without the time: the same files are the same wheel, whenever it is made.
+        archive.writestr(zipfile.ZipInfo(f"{name}/__init__.py"), text)
+        archive.writestr(zipfile.ZipInfo(f"{name}-1.0.data/scripts/{name}"), "#!python\n")
     return path
 
 
