@@ -435,7 +435,7 @@ def test_ten_restores_leave_nothing_behind(
         assert not processes_with(str(folder)) and not folder.exists()
         if number == 0:
             descriptors = open_descriptors()
-    assert open_descriptors() == descriptors
+    assert open_descriptors() <= descriptors
     assert len(set(seen)) == 10
 
 
