@@ -52,7 +52,8 @@ def kernels(folder: Path) -> list[dict[str, Any]]:
         for name in OF_A_BOOT:
             kernel.pop(name)
         for test in kernel["tests"]:
-            test.pop("duration")
+            for name in ("duration", "started", "uptime", "kernel_log"):  # with its times
+                test.pop(name)
     return list(found)
 
 

@@ -119,8 +119,8 @@ def run(
 PANIC = "echo c > /proc/sysrq-trigger"
 # By its name: the shell that started it has the same arguments.
 SIGNAL = """for p in /proc/[0-9]*; do
-    if grep -q '^python' $p/comm && [ -z "$(cat $p/task/*/children)" ]; then kill -%s ${p#/proc/}; fi
-done"""
+    grep -q '^python' $p/comm && [ -z "$(cat $p/task/*/children)" ] && kill -%s ${p#/proc/}
+done; true"""
 CRASH, STOP = SIGNAL % "SEGV", SIGNAL % "STOP"
 
 
