@@ -1,6 +1,7 @@
 """The command that runs a cause again is the same run: the options that decide stay."""
 
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,10 @@ from vmtest.cli.again import again
 from vmtest.cli.main import app
 from vmtest.model.loads import LoadResult, Verdict
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
-from vmtest.report import terminal
+from vmtest.report import github, terminal
 from vmtest.report.again import command_of
 from vmtest.report.causes import causes
+from vmtest.report.html import page
 from vmtest.runs import matrix_json
 
 FAILED = TestResult("test_s.py::test_x", "s", Outcome.FAILED, message="assert 1 == 2")
@@ -37,6 +39,10 @@ def matrix(command_line: str, of: KernelResult) -> Matrix:
 def told(command_line: str, of: KernelResult) -> str:
     ran = matrix(command_line, of)
     return command_of(causes(ran)[0], ran)
+
+
+def commented(of: Matrix) -> str:
+    return github.comment(of, github.deciding(of))
 
 
 @pytest.mark.parametrize(
@@ -98,6 +104,37 @@ def test_secrets_are_not_repeated() -> None:
     assert "s3cret" not in told(line, kernel(tests=(FAILED,)))
     line = "run --on tcp://me:s3cret@host:1 -- --api-key s3cret"
     assert "s3cret" not in matrix_json.dumps(matrix(line, kernel(tests=(FAILED,))))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--object auth=a.o --object token=b.o@5.10",
+        "--config /x/token=1/k.toml",
+    ],
+)
+def test_options_of_vmtest_that_are_called_like_a_secret_stay(options: str) -> None:
+    words = shlex.split(told(f"run {options}", kernel(tests=(FAILED,))))
+    assert [word for word in shlex.split(options) if word not in words] == []
+
+
+@pytest.mark.parametrize("options", ["--type auth=xdp", "--against token=1", "--program 'token=*'"])
+def test_programs_and_builds_called_like_a_secret_stay(options: str) -> None:
+    of = kernel(status=Status.BOOT_FAILED, reason="no boot")
+    words = shlex.split(told(f"verify {options}", of))
+    assert words[-2:] == shlex.split(options)
+
+
+def test_a_token_of_a_known_shape_goes_from_any_option() -> None:
+    token = "ghp_" + "a" * 36
+    assert token not in told(f"run --config {token}/k.toml", kernel(tests=(FAILED,)))
+
+
+@pytest.mark.parametrize("render", [terminal.render, page.render, commented])
+def test_a_command_with_something_masked_says_so(render: Callable[[Matrix], str]) -> None:
+    masked = render(matrix("run -- --auth-mode mutual", kernel(tests=(FAILED,))))
+    assert "(fill in `***`)" in masked
+    assert "(fill in" not in render(matrix("run", kernel(tests=(FAILED,))))
 
 
 def test_a_result_without_a_place_is_named_in_the_summary() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from vmtest.model.secrets import words_without_secrets
+from vmtest.model.secrets import without_shapes, words_without_secrets
 
 _NOT_NEEDED = (
     # The kernel is named each time.
@@ -39,8 +39,14 @@ def again(context: typer.Context) -> tuple[tuple[str, ...], ...]:
             every = value if isinstance(value, list | tuple) else [value]
             option = max(parameter.opts, key=len)
             groups += [(option, _word(one)) for one in every]
-    # Word for word: an option of a group is what makes its value a secret.
-    return tuple(tuple(words_without_secrets(group)) for group in groups if group != ("--",))
+    return tuple(_without_secrets(group) for group in groups if group != ("--",))
+
+
+def _without_secrets(group: tuple[str, ...]) -> tuple[str, ...]:
+    """No option of vmtest's own is named after a secret: ``--object auth=a.o`` has none."""
+    if group[0] == "--":
+        return tuple(words_without_secrets(group))
+    return tuple(map(without_shapes, group))
 
 
 def _word(value: Any) -> str:

@@ -62,6 +62,20 @@ def without_secrets(text: str) -> str:
 
     text = _ASSIGNED.sub(assigned, text)
     text = _HEADER.sub(lambda match: f"{match[1]}{match[2]}{match[3] or ''}{HIDDEN}", text)
+    return _without_shapes(text)
+
+
+def without_shapes(word: str) -> str:
+    """A word without what is a secret whatever it is called: an address's user, a token."""
+    return _without_shapes(_without_user(word))
+
+
+def _without_user(word: str) -> str:
+    match = _WHOLE_USER.fullmatch(word)
+    return f"{match[1]}{HIDDEN}@{match[2]}" if match else word
+
+
+def _without_shapes(text: str) -> str:
     return _TOKEN.sub(HIDDEN, _USER.sub(f"{HIDDEN}@", text))
 
 
@@ -83,9 +97,7 @@ def _word_without_secrets(word: str) -> str:
         if (match := whole.fullmatch(word)) and names_secret(match[1]):
             kept = "".join(match.groups()[:-1])
             return f"{kept}{HIDDEN}"
-    if match := _WHOLE_USER.fullmatch(word):
-        word = f"{match[1]}{HIDDEN}@{match[2]}"
-    return without_secrets(word)
+    return without_secrets(_without_user(word))
 
 
 def split_user(url: str) -> tuple[str, str, str]:

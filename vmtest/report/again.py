@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from vmtest.model.loads import row_of
 from vmtest.model.results import KernelResult, Matrix, Outcome, TestResult
-from vmtest.model.secrets import words_without_secrets
+from vmtest.model.secrets import HIDDEN, words_without_secrets
 from vmtest.model.text import printable
 from vmtest.model.versions import unique
 from vmtest.report.causes import Cause, first_line
@@ -36,6 +36,11 @@ def command_of(cause: Cause, matrix: Matrix) -> str:
     else:
         return ""
     return shlex.join(words)
+
+
+def fill_in(command: str) -> str:
+    """What there is to do before ``command`` can run; "" for nothing."""
+    return f"(fill in `{HIDDEN}`)" if HIDDEN in command else ""
 
 
 def _is_verify(cause: Cause, matrix: Matrix) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from vmtest.model.results import Matrix, exit_status
 from vmtest.model.text import one_line, printable
 from vmtest.report import loads, markdown
-from vmtest.report.again import command_of
+from vmtest.report.again import command_of, fill_in
 from vmtest.report.causes import Cause, causes
 
 _SHOWN = 10  # annotations of a step that GitHub shows
@@ -98,7 +98,10 @@ def _cause(cause: Cause, matrix: Matrix) -> str:
     parts = [f"**{markdown.escaped(cause.mark.text)}** on {markdown.escaped(where)}"]
     parts += [markdown.code(part) for part in (cause.place, cause.message) if part]
     command = command_of(cause, matrix)
-    return ": ".join(parts) + (f"<br>{markdown.code(command, 1000)}" if command else "")
+    if command:
+        told = f"{markdown.code(command, 1000)} {fill_in(command)}".rstrip()
+        return f"{': '.join(parts)}<br>{told}"
+    return ": ".join(parts)
 
 
 def _listed(lines: Iterable[str]) -> list[str]:

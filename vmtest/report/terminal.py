@@ -24,7 +24,7 @@ from vmtest.model.text import one_line, printable
 from vmtest.report import console as consoles
 from vmtest.report import loads, visited
 from vmtest.report import table as tables
-from vmtest.report.again import command_of
+from vmtest.report.again import command_of, fill_in
 from vmtest.report.causes import Cause, causes
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Line, Table, Tone
@@ -378,7 +378,7 @@ def _causes(found: Sequence[Cause], matrix: Matrix) -> Iterable[RenderableType]:
             text.append(f" ({len(cause.labels)} {'programs' if cause.loads else 'tests'})")
         yield text
         if command := command_of(cause, matrix):
-            yield Text(f"      {command}", STYLE[Tone.QUIET])
+            yield Text(f"      {command}  {fill_in(command)}".rstrip(), STYLE[Tone.QUIET])
     if len(found) > _CAUSES:
         yield Text(f"  ... and {counted(len(found) - _CAUSES, 'more cause')}", STYLE[Tone.QUIET])
     yield Text()
