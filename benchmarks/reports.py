@@ -40,7 +40,7 @@ _SUITES = 5
 
 
 def failed(kernel: int, number: int) -> TestResult:
-    """A test whose parameter stands in its message, as it often does."""
+    """A test whose parameter stands in its message, as it often does; no two print the same."""
     file, said = f"tests/test_{number % 20}.py", f"assert {number} == {number + kernel % 3}"
     return TestResult(
         f"{file}::test_{number % 100}[{number}]",
@@ -49,7 +49,7 @@ def failed(kernel: int, number: int) -> TestResult:
         duration=0.1,
         message=f"AssertionError: {said}",
         details=f"def test():\n>   {said}\nE   AssertionError: {said}\n\n{file}:{number}: error",
-        output="what it printed\n" * 3,
+        output=f"what {number} printed on {kernel}\n" * 100,
         file=file,
         line=number + 1,
     )

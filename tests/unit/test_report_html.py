@@ -17,8 +17,10 @@ from vmtest.model.events import Event, Note
 from vmtest.model.loads import LoadResult, Verdict
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
 from vmtest.report.html import features, timeline
+from vmtest.report.html import grid as grids
 from vmtest.report.html.grid import grid
 from vmtest.report.html.page import Memory, render
+from vmtest.report.text import last_lines
 from vmtest.runs import matrix_json
 from vmtest.runs.events import Stamped
 
@@ -319,3 +321,17 @@ def test_a_page_that_was_asked_for_and_cannot_be_written_is_an_error(tmp_path: P
     said = vmtest("report", str(run), "--html", "none/page.html", "--json", "it.json", cwd=tmp_path)
     said.refuses(3, "cannot write none/page.html")
     assert (tmp_path / "it.json").exists()
+
+
+def test_nothing_is_cut_for_a_page_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = []
+
+    def counted(text: str, *rest: int) -> tuple[list[str], int]:
+        cut.append(text)
+        return last_lines(text, *rest)
+
+    monkeypatch.setattr(grids, "last_lines", counted)
+    texts = grids.Texts(room=10_000)
+    numbers = [texts.number("m", written=(f"output {n}\n" * 10,)) for n in range(2000)]
+    assert len(cut) < 200
+    assert texts.left_out == 2000 - len(set(numbers)) + 1 > 1800

@@ -76,6 +76,53 @@ def test_a_text_that_is_no_traceback_keeps_its_end() -> None:
     assert last_of_traceback(text, 5) == last_lines(text, 5)
 
 
+GOOGLETEST = """\
+/src/build/foo_test.cc:42: Failure
+Expected equality of these values:
+  answer()
+    Which is: 41
+  42
+"""
+
+
+def test_a_line_that_looks_like_a_place_makes_no_frame_of_a_text() -> None:
+    assert last_of_traceback(GOOGLETEST, 3) == last_lines(GOOGLETEST, 3)
+    place = "/src/build/foo_test.cc:42: Failure\n"
+    text = place + "a value\n" * 30 + place
+    assert last_of_traceback(text, 20) == last_lines(text, 20)
+
+
+def test_tests_beside_the_folder_of_kernels_toml_are_of_the_project() -> None:
+    between = "_ " * 40 + "\n"
+    own = "    def test_x():\n" + "        pass\n" * 5 + ">       helper()\n\n../tests/t.py:7: \n"
+    other = (
+        "    def run():\n"
+        + "        deep()\n" * 20
+        + "E   ValueError\n\n/usr/lib/x.py:9: ValueError\n"
+    )
+    shown, left_out = last_of_traceback(own + between + other, 16)
+    assert left_out == 0
+    assert ">       helper()" in shown
+    assert any("outside of the project left out" in line for line in shown)
+    text = between.join([own] * 4)
+    assert last_of_traceback(text, 6) == last_lines(text, 6)
+
+
+def test_the_work_grows_with_the_lines() -> None:
+    text = "t.py:1: in f\n" + "_ _\n" * 200_000 + "/usr/lib/x.py:1: in g\n"
+    assert len(last_of_traceback(text, 5)[0]) <= 5  # by the square of the lines it took hours
+
+
+@pytest.mark.parametrize("render", [terminal.render, page.render])
+def test_what_was_written_is_no_traceback(render: Callable[[Matrix], str]) -> None:
+    place = "_ _\n/usr/lib/x.py:1: in g\n"
+    text = "t.py:1: in f\n" + place + "a value\n" * 90 + place
+    test = TestResult("t", "s", Outcome.FAILED, message="m", output=text, stderr=text)
+    of = KernelResult("6.12", Status.FAILED, tests=(test,))
+    drawn = render(Matrix(SCHEMA, "run", "2026-05-09T07:35:25Z", 1.0, ("s",), (of,)))
+    assert "outside of the project left out" not in drawn
+
+
 @pytest.mark.parametrize("render", [terminal.render, markdown.render, page.render])
 def test_every_report_has_the_line_of_the_project(render: Callable[[Matrix], str]) -> None:
     details = told(direct, "long") + "\n" * 2

@@ -7,7 +7,7 @@ it: that is the one to look at.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from vmtest.report.text import counted, last_lines
 
@@ -22,18 +22,22 @@ def last_of_traceback(text: str, lines: int, columns: int = 1000) -> tuple[list[
     """The last ``lines`` lines of ``text`` as ``last_lines`` gives them.
 
     Where there is no room for all, frames outside of the project are a line each, with the error
-    and its place.  The innermost frame of the project stays.
+    and its place.  The innermost frame of the project stays.  A text without a frame of the project
+    is no traceback of its own.
     """
-    every, _ = last_lines(text, _UNLIMITED, columns)
-    if len(every) <= lines:
-        return every, 0
-    kept = [line for frame in _without_others(every, max(1, lines // 3)) for line in frame]
+    shown, left_out = last_lines(text, lines, columns)
+    if not left_out or "\n/" not in f"\n{text}":
+        return shown, left_out
+    frames = list(_frames(last_lines(text, _UNLIMITED, columns)[0]))
+    if all(_is_outside(frame) is not False for frame in frames):
+        return shown, left_out
+    kept = [line for frame in _without_others(frames, max(1, lines // 3)) for line in frame]
     left_out = max(0, len(kept) - lines)
     return kept[left_out:], left_out
 
 
-def _without_others(rows: Sequence[str], errors: int) -> Iterator[list[str]]:
-    for frame in _frames(rows):
+def _without_others(frames: Iterable[list[str]], errors: int) -> Iterator[list[str]]:
+    for frame in frames:
         if not _is_outside(frame):
             yield frame
             continue
@@ -49,20 +53,22 @@ def _without_others(rows: Sequence[str], errors: int) -> Iterator[list[str]]:
 def _frames(rows: Sequence[str]) -> Iterator[list[str]]:
     """The frames in order; all lines are in one, and one begins with what separates it."""
     frame: list[str] = []
+    begun = False  # whether there is more in it than separators
     for row in rows:
-        if frame and (_BETWEEN.match(row) or _SHORT.match(row)) and not _only_begun(frame):
+        separates = _BETWEEN.match(row)
+        if begun and (separates or _SHORT.match(row)):
             yield frame
-            frame = []
+            frame, begun = [], False
         frame.append(row)
+        begun = begun or bool(row and not separates)
     if frame:
         yield frame
 
 
-def _only_begun(frame: Sequence[str]) -> bool:
-    return all(_BETWEEN.match(line) or not line for line in frame)
+def _is_outside(frame: Sequence[str]) -> bool | None:
+    """Whether its file is not one of the project, whose files have relative paths.
 
-
-def _is_outside(frame: Sequence[str]) -> bool:
-    """Whether its file is not one of the project, whose files have relative paths."""
+    None: it has no place, and need not be a frame at all.
+    """
     places = [found[1] for line in frame if (found := _PLACE.match(line) or _SHORT.match(line))]
-    return bool(places) and all(place.startswith(("/", "..")) for place in places)
+    return all(place.startswith("/") for place in places) if places else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from vmtest.model.text import one_line
 from vmtest.report import loads
 from vmtest.report.causes import place_of
 from vmtest.report.table import each_test, labels_of, suites_of, tone_of
+from vmtest.report.text import last_lines
 from vmtest.report.tracebacks import last_of_traceback
 from vmtest.runs.past import letter
 
@@ -38,23 +39,27 @@ class Texts:
         asked = (message, details, place, *written)
         if asked in self.whole:
             return self.whole[asked]
-        text = (one_line(message, 500), _end(details), place, *map(_end, written))
-        if text in self.found:
-            return self.whole.setdefault(asked, self.found[text])
-        size = sum(map(len, text))
-        if size > self.room:
-            self.left_out += 1
-            text = (text[0][:200], "", place)
-            if text in self.found:
-                return self.found[text]
-        else:
-            self.room -= size
-            self.whole[asked] = len(self.found)
+        said = one_line(message, 500)
+        if self.room > 0:
+            end = _joined(*last_of_traceback(details, _LINES, _COLUMNS))
+            text = (said, end, place, *map(_end, written))
+            size = sum(map(len, text))
+            if text in self.found or size <= self.room:
+                self.room -= 0 if text in self.found else size
+                return self.whole.setdefault(asked, self._place(text))
+            self.room //= 2  # soon there is none, and nothing has to be cut any more
+        self.left_out += 1
+        return self._place((said[:200], "", place))
+
+    def _place(self, text: tuple[str, ...]) -> int:
         return self.found.setdefault(text, len(self.found))
 
 
 def _end(text: str) -> str:
-    lines, left_out = last_of_traceback(text, _LINES, _COLUMNS)
+    return _joined(*last_lines(text, _LINES, _COLUMNS))
+
+
+def _joined(lines: Sequence[str], left_out: int) -> str:
     head = [f"... {left_out} lines before these left out"] if left_out else []
     return "\n".join([*head, *lines])
 

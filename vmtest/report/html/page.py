@@ -24,7 +24,7 @@ from vmtest.report.html.bisection import Bisection, line
 from vmtest.report.html.chart import Chart, by_kernel, by_slot
 from vmtest.report.html.history import History, history
 from vmtest.report.table import WELL
-from vmtest.report.text import counted, seconds
+from vmtest.report.text import counted, last_lines, seconds
 from vmtest.report.tracebacks import last_of_traceback
 from vmtest.report.written import KERNEL, written
 from vmtest.runs.events import Stamped
@@ -34,6 +34,7 @@ _CARDS = 200
 _CHIPS = 12  # kernels of a card one by one
 _LABELS = 12
 _DETAILS, _OUTPUT, _CONSOLE, _TAIL, _SPLAT = 60, 30, 14, 40, 80
+_COLUMNS = 400
 _FEATURES = 1500
 _EXCUSES = 1000
 _STEPS = (2, 5, 10, 20, 40)  # percent from which on a line is drawn stronger
@@ -224,7 +225,7 @@ def _card(cause: Cause, matrix: Matrix, memory: Memory, of: Outcomes) -> Card:
     of_console = False
     if cause.tests:
         result = cause.tests[0][1]
-        details = _quoted(result.details or result.message, _DETAILS)
+        details = _said(*last_of_traceback(result.details or result.message, _DETAILS, _COLUMNS))
         parts = tuple((title, _quoted(text, _OUTPUT)) for title, text in written(result))
         log = tables.log_of_tests(matrix)
     elif cause.loads:
@@ -263,7 +264,10 @@ def _of_the_kernel(cause: Cause, kernel: KernelResult) -> tuple[str, tuple[tuple
 
 
 def _quoted(text: str, most: int) -> str:
-    lines, left_out = last_of_traceback(text, most, 400)
+    return _said(*last_lines(text, most, _COLUMNS))
+
+
+def _said(lines: Sequence[str], left_out: int) -> str:
     head = [f"... {counted(left_out, 'line')} before these left out"] if left_out else []
     return "\n".join([*head, *lines])
 
