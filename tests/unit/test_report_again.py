@@ -137,6 +137,31 @@ def test_a_command_with_something_masked_says_so(render: Callable[[Matrix], str]
     assert "(fill in" not in render(matrix("run", kernel(tests=(FAILED,))))
 
 
+@pytest.mark.parametrize(
+    "groups",
+    [
+        (("run",), ()),
+        ((),),
+        (("rm", "-rf"),),
+        (("run; rm",),),
+        (("run",), ("--config", "\x1b[2Jk.toml")),
+        (("run",), ("--config", "\u202ek.toml")),
+        (("exec",),),  # without what it ran
+    ],
+)
+def test_what_is_no_command_line_of_vmtests_is_not_told(
+    groups: tuple[tuple[str, ...], ...],
+) -> None:
+    of = replace(matrix("run", kernel(tests=(FAILED,))), again=groups)
+    assert command_of(causes(of)[0], of) == ""
+    assert "\x1b" not in terminal.render(of)
+
+
+def test_a_command_of_several_lines_is_told() -> None:
+    line = "exec --copy t.sh -- sh -c 'a\nb'"
+    assert told(line, kernel(tests=(FAILED,))).endswith("-- sh -c 'a\nb'")
+
+
 def test_a_result_without_a_place_is_named_in_the_summary() -> None:
     point = TestResult("b", "t.sh", Outcome.FAILED, message="not ok")
     of = matrix("exec --copy t.sh --results tap -- ./t.sh", kernel(tests=(point,)))

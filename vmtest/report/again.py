@@ -18,6 +18,7 @@ from vmtest.report.causes import Cause, first_line
 from vmtest.report.table import split_node_id
 
 _WORD_OF_K = re.compile(r"[\w:+\-./\[\]]+")  # what pytest takes as a word of -k
+_KNOWN = (("run",), ("verify",), ("exec",))
 _MOST_NAMES = 3  # of tests in a command
 _LONG_NAMES = 60  # columns, from which on a function stands for its parameters
 _OF_TESTS = ("-k", "--suite", "--last-failed", "--failed-first")
@@ -26,16 +27,20 @@ _OF_TESTS = ("-k", "--suite", "--last-failed", "--failed-first")
 def command_of(cause: Cause, matrix: Matrix) -> str:
     """The command that runs it again, on the first of its kernels; "" where none is known.
 
-    A command of ``exec`` cannot be told without its command line (``Matrix.again``).
+    A command of ``exec`` cannot be told without its command line (``Matrix.again``), nor can what
+    shards with several commands ran.  What anybody may have written into a matrix.json is told only
+    if it is a command line of vmtest's that a terminal shows as it is.
     """
-    if not matrix.command:
-        words = _verify(cause, matrix) if _is_verify(cause, matrix) else _run(cause, matrix)
-    elif matrix.again:
+    again, executed = matrix.again, bool(matrix.command)
+    known = bool(again) and again[0] in _KNOWN and all(again)
+    if (again and not known) or executed != (again[:1] == (("exec",),)):
+        return ""
+    if executed:
         words = [*_begun(cause, matrix, "exec"), *_kept(matrix), "--"]
         words += words_without_secrets(matrix.command)
     else:
-        return ""
-    return shlex.join(words)
+        words = _verify(cause, matrix) if _is_verify(cause, matrix) else _run(cause, matrix)
+    return shlex.join(words) if all(printable(word) == word for word in words) else ""
 
 
 def fill_in(command: str) -> str:

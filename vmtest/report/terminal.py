@@ -378,7 +378,9 @@ def _causes(found: Sequence[Cause], matrix: Matrix) -> Iterable[RenderableType]:
             text.append(f" ({len(cause.labels)} {'programs' if cause.loads else 'tests'})")
         yield text
         if command := command_of(cause, matrix):
-            yield Text(f"      {command}  {fill_in(command)}".rstrip(), STYLE[Tone.QUIET])
+            yield Text(
+                f"      {printable(command)}  {fill_in(command)}".rstrip(), STYLE[Tone.QUIET]
+            )
     if len(found) > _CAUSES:
         yield Text(f"  ... and {counted(len(found) - _CAUSES, 'more cause')}", STYLE[Tone.QUIET])
     yield Text()
