@@ -3,11 +3,16 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer
 
+from vmtest.api import run as api
+from vmtest.api.command import CommandRequest
+from vmtest.api.record import Recording
 from vmtest.cli.again import again
 from vmtest.cli.main import app
 from vmtest.model.loads import LoadResult, Verdict
@@ -17,6 +22,8 @@ from vmtest.report.again import command_of
 from vmtest.report.causes import causes
 from vmtest.report.html import page
 from vmtest.runs import matrix_json
+from vmtest.watch.due import What
+from vmtest.watch.session import command_line
 
 FAILED = TestResult("test_s.py::test_x", "s", Outcome.FAILED, message="assert 1 == 2")
 REFUSED = LoadResult("x", "p", Verdict.REJECTED, line="R0 !read_ok")
@@ -160,6 +167,47 @@ def test_what_is_no_command_line_of_vmtests_is_not_told(
 def test_a_command_of_several_lines_is_told() -> None:
     line = "exec --copy t.sh -- sh -c 'a\nb'"
     assert told(line, kernel(tests=(FAILED,))).endswith("-- sh -c 'a\nb'")
+
+
+@pytest.mark.parametrize(
+    ("line", "of", "words"),
+    [
+        ("watch --config k.toml --cold -k x --kernel 5.10", kernel(tests=(FAILED,)),
+         "vmtest run --kernel 6.12 --cold --config k.toml --suite s -k test_x"),
+        ("watch --suite s --config k.toml", kernel(loads=(REFUSED,)),
+         "vmtest verify x --kernel 6.12 --config k.toml --program p"),
+        ("watch verify a.o --accel tcg --bell", kernel(status=Status.BOOT_FAILED, reason="no boot"),
+         "vmtest verify --kernel 6.12 a.o --accel tcg"),
+    ],
+)  # fmt: skip
+def test_what_a_watch_did_is_done_once(line: str, of: KernelResult, words: str) -> None:
+    ran = matrix(line, of)
+    what = What.RUN if of.tests else What.VERIFY
+    ran = replace(ran, again=command_line(what, ran.again[1:]))
+    assert command_of(causes(ran)[0], ran) == words
+
+
+def test_a_call_of_the_api_has_no_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = []
+
+    def carried(plan: object, emit: object, recording: Recording, **more: object) -> Matrix:
+        heard.append(recording.again)
+        return matrix("run", kernel(tests=(FAILED,)))
+
+    folder = SimpleNamespace(path=tmp_path)
+    planned = SimpleNamespace(plan=SimpleNamespace(folder=folder), builds=(), copied={})
+    monkeypatch.setattr(api, "carry_out", carried)
+    for name in ("plan_suites", "plan_command"):
+        monkeypatch.setattr(api, name, lambda *given: planned)
+    monkeypatch.setattr(api, "plan_verify", lambda *given: planned.plan)
+    settings: Any = None
+    for ran in (api.run_suites(settings), api.verify_objects(settings)):
+        of = replace(ran.matrix, again=heard.pop())
+        assert command_of(causes(of)[0], of) == ""
+    assert api.run_command(settings, CommandRequest(("x",))).folder == tmp_path
+    assert heard == [(("call",),)]
 
 
 def test_a_result_without_a_place_is_named_in_the_summary() -> None:

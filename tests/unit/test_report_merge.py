@@ -16,6 +16,8 @@ from vmtest.model.results import (
     TestResult,
     exit_status,
 )
+from vmtest.report.again import command_of
+from vmtest.report.causes import causes
 from vmtest.report.merge import merge
 
 SUITES = ("sendmsg", "cgroup_skb", "cgroup_sock")
@@ -157,6 +159,28 @@ def test_shards_of_one_command_keep_it_and_of_two_have_none() -> None:
     a, b = (replace(matrix(kernel(name)), command=("x",)) for name in ("6.1", "6.12"))
     assert merge([a, b]).command == ("x",)
     assert merge([a, replace(b, command=("y",))]).command == ()
+
+
+def test_shards_of_several_commands_have_no_command_to_run_again() -> None:
+    a, b = (
+        replace(
+            matrix(kernel(name, of("net", outcome=Outcome.FAILED), status=Status.FAILED)),
+            command=("x", name),
+            again=(("exec",),),
+        )
+        for name in ("6.1", "6.12")
+    )
+    merged = merge([a, b])
+    assert [command_of(cause, merged) for cause in causes(merged)] == [""]
+    assert "-- x 6.1" in command_of(causes(a)[0], a)
+
+
+def test_shards_keep_of_their_command_lines_what_all_have() -> None:
+    config, suite, other = ("--config", "k.toml"), ("--suite", "net"), ("--suite", "sched")
+    a = replace(matrix(kernel("6.1")), again=(("run",), config, suite))
+    b = replace(matrix(kernel("6.12")), again=(("run",), config, other))
+    assert merge([a, b]).again == (("run",), config)
+    assert merge([a, replace(b, again=(("verify",), config))]).again == ()
 
 
 def test_a_shard_given_twice_counts_once() -> None:

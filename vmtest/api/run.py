@@ -20,6 +20,7 @@ from vmtest.runs.folder import RunFolder
 from vmtest.runs.read import read_matrix
 
 Emit = Callable[[Event], None]
+_CALLED = (("call",),)  # no command line does the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ def run_suites(
     Raises UsageError and InfrastructureError for what concerns every kernel.
     """
     planned = plan_suites(settings, request or SuitesRequest(), noted(emit))
-    matrix = carry_out(planned.plan, emit, Recording(planned.builds), stop=stop, engine=engine)
+    recording = Recording(planned.builds, again=_CALLED)
+    matrix = carry_out(planned.plan, emit, recording, stop=stop, engine=engine)
     return Run(matrix, planned.plan.folder.path)
 
 
@@ -70,7 +72,7 @@ def run_command(
 ) -> Run:
     """Run a command in each kernel, as ``vmtest exec`` does; raises as ``run_suites``."""
     planned = plan_command(settings, request, noted(emit))
-    recording = Recording(planned.builds, {"copied": planned.copied})
+    recording = Recording(planned.builds, {"copied": planned.copied}, again=_CALLED)
     matrix = carry_out(planned.plan, emit, recording, engine=engine)
     return Run(matrix, planned.plan.folder.path)
 
@@ -84,7 +86,7 @@ def verify_objects(
     """Load BPF objects in each kernel, as ``vmtest verify`` does; raises as ``run_suites``."""
     with ExitStack() as stack:
         plan = plan_verify(settings, request or VerifyRequest(), noted(emit), stack)
-        return Run(carry_out(plan, emit, Recording(), engine=engine), plan.folder.path)
+        return Run(carry_out(plan, emit, Recording(again=_CALLED), engine=engine), plan.folder.path)
 
 
 def read_run(folder: Path) -> Run:

@@ -15,8 +15,8 @@ _NOT_NEEDED = (
     # What is shown, written and judged later, and how many at once.
     "jobs", "durations", "junit_file", "markdown_file", "json_file", "html_file", "csv", "save",
     "from_run", "color", "quiet", "verbose", "github", "shell_on_failure",
-    # What an exec ran is in the matrix.
-    "command",
+    # What an exec ran is in the matrix, and so is what a watch did.
+    "command", "what", "bell", "notify",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import typer
 
 from vmtest.api import project
 from vmtest.cli import common, options
+from vmtest.cli.again import again
 from vmtest.cli.look import PLAIN, show
 from vmtest.errors import UsageError, os_words
 from vmtest.host import interrupt
@@ -39,6 +40,7 @@ _PATHS = 3
 
 
 def watch(
+    context: typer.Context,
     what: Annotated[
         What,
         typer.Argument(
@@ -92,6 +94,7 @@ def watch(
             accelerator=accel,
             arguments=tuple(sys.argv[1:]),
             warm=not cold,
+            again=again(context)[1:],
         )
         load = project.load_config if what is What.RUN else project.load_config_or_builtin
         screen = Screen(bell=bell, command=_words(notify))

@@ -234,7 +234,8 @@ class Matrix:
     say what the user should know of no kernel in particular, a line each; ``command``
     is what ``vmtest exec`` ran, empty for a run of suites.  ``again`` is the command line that ran
     it, in groups: the command, each option with its value, what follows ``--``; without kernels,
-    reports and secrets, and empty where there was none.
+    reports and secrets.  It is ``call`` for a call of the API or of the pytest plugin, which no
+    command line does again, and empty where that is not known.
     """
 
     schema: int

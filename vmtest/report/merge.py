@@ -67,6 +67,7 @@ def merge(
     shards = _by_loader(shards)
     suite_order = _ordered((s for shard in shards for s in shard.suites), suites)
     names = _ordered((k.kernel for shard in shards for k in shard.kernels), kernels)
+    commands = unique(shard.command for shard in shards)
     of = {
         name: [(s.run, k) for s in shards for k in s.kernels if k.kernel == name] for name in names
     }
@@ -79,9 +80,18 @@ def merge(
         kernels=tuple(_kernel(of[name], suite_order) for name in names),
         interrupted=any(shard.interrupted for shard in shards),
         notes=unique(note for shard in shards for note in shard.notes),
-        command=shards[0].command if len({shard.command for shard in shards}) == 1 else (),
-        again=shards[0].again if len({shard.again for shard in shards}) == 1 else (),
+        command=commands[0] if len(commands) == 1 else (),
+        # An exec without its command: it is not told how to run that again.
+        again=_shared(shards) if len(commands) == 1 else (("exec",),),
     )
+
+
+def _shared(shards: Sequence[Matrix]) -> tuple[tuple[str, ...], ...]:
+    """What the command lines of all shards have; nothing where they are of several commands."""
+    if len({shard.again[:1] for shard in shards}) > 1:
+        return ()
+    first, *others = (shard.again for shard in shards)
+    return tuple(group for group in first if all(group in other for other in others))
 
 
 def _check_collected(shards: Sequence[Matrix]) -> None:

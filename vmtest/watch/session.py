@@ -37,12 +37,15 @@ from vmtest.watch.due import Inputs, Stage, State, What, failed_suites
 from vmtest.watch.feed import Broken, Feed, Saved
 from vmtest.watch.inputs import Contents, objects_of, read_inputs
 
+_OF_TESTS = ("--suite", "-k")
+
 
 @dataclass(frozen=True, slots=True)
 class WatchRequest:
     """What is watched and done, in the words of the command line; as in the other requests.
 
-    ``options`` go to pytest.
+    ``options`` go to pytest; ``again`` are the options of the command line as ``Matrix.again`` has
+    them.
     """
 
     what: What = What.RUN
@@ -54,6 +57,13 @@ class WatchRequest:
     accelerator: str = "auto"
     arguments: tuple[str, ...] = ()
     warm: bool = True
+    again: tuple[tuple[str, ...], ...] = ()
+
+
+def command_line(what: What, again: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """The command line that does once what a watch with the options ``again`` does."""
+    left_out = _OF_TESTS if what is What.VERIFY else ()
+    return ((what.value,), *(group for group in again if group[0] not in left_out))
 
 
 class Screen(Protocol):
@@ -199,9 +209,10 @@ class _Session:
         view = self._screen.view(stage)
         settings = replace(inputs.settings, build=None)  # it has been built
         arguments = self._request.arguments
+        again = command_line(stage.what, self._request.again)
         if stage.what is What.VERIFY:
             plan = self._verifying(stage, settings, stack)
-            recording = Recording(arguments=arguments)
+            recording = Recording(arguments=arguments, again=again)
         else:
             request = self._request
             planned = plan_suites(
@@ -217,7 +228,8 @@ class _Session:
                 ),
                 _unheard,
             )
-            plan, recording = planned.plan, Recording(planned.builds, arguments=arguments)
+            plan = planned.plan
+            recording = Recording(planned.builds, arguments=arguments, again=again)
         with view:
             plan = replace(plan, kept=self._kept)
             return carry_out(plan, view.handle, recording, stop=stop), plan.folder
