@@ -210,6 +210,33 @@ def test_a_call_of_the_api_has_no_command_line(
     assert heard == [(("call",),)]
 
 
+def test_objects_stay_as_given_where_a_kernel_as_a_whole_went_wrong() -> None:
+    loaded = LoadResult("build/other.o", "p", Verdict.ACCEPTED)
+    of = kernel(status=Status.BOOT_FAILED, reason="no boot", loads=(loaded,))
+    assert told("verify 'build/*.o'", of) == "vmtest verify --kernel 6.12 'build/*.o'"
+    assert told("verify", of) == "vmtest verify --kernel 6.12"
+
+
+def test_an_object_that_begins_with_a_dash_is_no_option() -> None:
+    refused = replace(REFUSED, object="-weird.o")
+    line = "verify -- -weird.o"
+    assert told(line, kernel(loads=(refused,))).startswith("vmtest verify ./-weird.o --kernel")
+    of = kernel(status=Status.BOOT_FAILED, reason="no boot")
+    assert told(line, of) == "vmtest verify --kernel 6.12 ./-weird.o"
+
+
+def test_tests_of_all_that_is_one_complaint_are_told() -> None:
+    tests = tuple(TestResult(f"t.py::test_{n}", "s", Outcome.PASSED) for n in "ab")
+    of = kernel(
+        status=Status.SPLAT,
+        tests=tests,
+        splats=("WARNING: CPU: 0 PID: 7 at f", "WARNING: CPU: 1 PID: 9 at f"),
+        fingerprints=("WARNING f", "WARNING f"),
+        splat_tests=("t.py::test_a", "t.py::test_b"),
+    )
+    assert told("run", of) == "vmtest run --kernel 6.12 --suite s -k 'test_a or test_b'"
+
+
 def test_a_result_without_a_place_is_named_in_the_summary() -> None:
     point = TestResult("b", "t.sh", Outcome.FAILED, message="not ok")
     of = matrix("exec --copy t.sh --results tap -- ./t.sh", kernel(tests=(point,)))

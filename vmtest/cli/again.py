@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from vmtest.model.secrets import without_shapes, words_without_secrets
+from vmtest.report.again import as_argument
 
 _NOT_NEEDED = (
     # The kernel is named each time.
@@ -31,7 +32,11 @@ def again(context: typer.Context) -> tuple[tuple[str, ...], ...]:
         value = context.params[name]
         if parameter.param_type_name == "argument":
             given = [str(word) for word in value or ()]
-            groups += [("--", *given)] if name == "pytest_options" else [(word,) for word in given]
+            groups += (
+                [("--", *given)]
+                if name == "pytest_options"
+                else [(as_argument(word),) for word in given]
+            )
         elif isinstance(value, bool):
             of = parameter.opts if value else parameter.secondary_opts
             groups += [(max(of, key=len),)] if of else []

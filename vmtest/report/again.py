@@ -14,7 +14,7 @@ from vmtest.model.results import KernelResult, Matrix, Outcome, TestResult
 from vmtest.model.secrets import HIDDEN, words_without_secrets
 from vmtest.model.text import printable
 from vmtest.model.versions import unique
-from vmtest.report.causes import Cause, first_line
+from vmtest.report.causes import Cause
 from vmtest.report.table import split_node_id
 
 _WORD_OF_K = re.compile(r"[\w:+\-./\[\]]+")  # what pytest takes as a word of -k
@@ -74,7 +74,7 @@ def _kept(matrix: Matrix, instead: Sequence[str] = ()) -> list[str]:
 
 def _run(cause: Cause, matrix: Matrix) -> list[str]:
     kernel = cause.kernels[0]
-    tests = [test for _, test in cause.tests] or _during(cause, kernel) or _lost(kernel)
+    tests = [test for _, test in cause.tests] or _during(cause) or _lost(kernel)
     names = _names(tests)
     told = [word for suite in unique(t.suite for t in tests) for word in _option("--suite", suite)]
     told += ["-k", " or ".join(names)] if names else []
@@ -86,11 +86,12 @@ def _run(cause: Cause, matrix: Matrix) -> list[str]:
 
 
 def _verify(cause: Cause, matrix: Matrix) -> list[str]:
-    # Without any object, a verify loads those of kernels.toml: only files have to be named.
-    files = [load for k in matrix.kernels for load in k.loads if _is_file(load.object)]
-    of = [load for _, load in cause.loads] or files
+    of = [load for _, load in cause.loads]
+    if not (of or matrix.again):
+        # Without any object, a verify loads those of kernels.toml: only files have to be named.
+        of = [load for k in matrix.kernels for load in k.loads if _is_file(load.object)]
     owners = unique(load.object.removesuffix(row_of("", load.libbpf)) for load in of)
-    objects = [name for name in owners if _plain(name)]
+    objects = [name for name in map(as_argument, owners) if _plain(name)]
     begun = _begun(cause, matrix, "verify")
     programs = unique(load.program for _, load in cause.loads)
     told = []
@@ -98,6 +99,11 @@ def _verify(cause: Cause, matrix: Matrix) -> list[str]:
         told = [word for program in programs for word in _option("--program", program)]
     instead = [*(["OBJECT"] if objects else []), *(["--program"] if told else [])]
     return [*begun[:2], *objects, *begun[2:], *_kept(matrix, instead), *told]
+
+
+def as_argument(name: str) -> str:
+    """``name`` where it is an argument, and no option."""
+    return f"./{name}" if name.startswith("-") else name
 
 
 def _is_file(name: str) -> bool:
@@ -116,10 +122,9 @@ def _names(tests: Sequence[TestResult]) -> list[str]:
     return []
 
 
-def _during(cause: Cause, kernel: KernelResult) -> list[TestResult]:
-    """The tests that ran while ``kernel`` complained so."""
-    of = {c.test for c in kernel.complaints if first_line(c.text) == cause.message}
-    return [test for test in kernel.tests if test.test in of]
+def _during(cause: Cause) -> list[TestResult]:
+    """The tests that ran while the first of its kernels complained so."""
+    return [test for kernel, test in cause.during if kernel is cause.kernels[0]]
 
 
 def _lost(kernel: KernelResult) -> list[TestResult]:

@@ -50,7 +50,8 @@ class Cause:
     ``message`` is one line, ``place`` is ``FILE:LINE`` in the project, an object, or "".
     ``tests`` and ``loads`` are the results with their kernels, ``labels`` name them, each once;
     both are empty where a kernel as a whole went wrong.  ``kernels`` are those it holds on, in
-    the matrix's order; ``everywhere`` says that these are all.
+    the matrix's order; ``everywhere`` says that these are all.  ``during`` are the tests that ran
+    while a kernel complained so.
     """
 
     mark: Line
@@ -61,6 +62,7 @@ class Cause:
     labels: tuple[str, ...] = ()
     tests: tuple[tuple[KernelResult, TestResult], ...] = ()
     loads: tuple[tuple[KernelResult, LoadResult], ...] = ()
+    during: tuple[tuple[KernelResult, TestResult], ...] = ()
 
     @property
     def decides(self) -> bool:
@@ -84,6 +86,7 @@ class _Group:
     labels: dict[str, None] = field(default_factory=dict)
     tests: list[tuple[KernelResult, TestResult]] = field(default_factory=list)
     loads: list[tuple[KernelResult, LoadResult]] = field(default_factory=list)
+    during: list[tuple[KernelResult, TestResult]] = field(default_factory=list)
 
 
 _Key = tuple[str, ...]
@@ -168,12 +171,17 @@ def _of_the_kernel(
 ) -> None:
     """What a kernel as a whole has to say: its complaints, and its reason."""
     mark = Line("SPLAT", tone_of(Status.SPLAT))
-    names = {test.test: labels[test.suite, test.test] for test in kernel.tests}
+    ran: dict[str, list[TestResult]] = {}
+    for test in kernel.tests:
+        ran.setdefault(test.test, []).append(test)
     for complaint in kernel.complaints:
         group = _Group(mark, first_line(complaint.text), "")
         group = _into(groups, ("kernel", mark.text, complaint.fingerprint), group, kernel)
         if complaint.test:
-            group.labels[names.get(complaint.test) or printable(complaint.test)] = None
+            of = ran.get(complaint.test, [])
+            names = [labels[test.suite, test.test] for test in of] or [printable(complaint.test)]
+            group.labels[names[-1]] = None
+            group.during += [(kernel, test) for test in of]
     told = kernel.status is Status.SPLAT and kernel.splats
     if kernel.status not in (*WELL, Status.FAILED) and not told:
         _add_kernel(groups, kernel, kernel.reason or kernel.status.value)
@@ -241,4 +249,5 @@ def _cause(group: _Group, kernels: int) -> Cause:
         tuple(group.labels),
         tuple(group.tests),
         tuple(group.loads),
+        tuple(group.during),
     )
