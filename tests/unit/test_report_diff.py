@@ -64,6 +64,20 @@ def test_a_kernel_that_does_not_boot_any_more_is_a_difference_of_its_own() -> No
     assert (found.kind, found.words, found.worse) == (KERNEL, "BOOT_FAILED: no root", True)
 
 
+@pytest.mark.parametrize("status", [Status.PANICKED, Status.SPLAT, Status.TIMED_OUT])
+def test_a_kernel_that_passed_and_goes_wrong_as_a_whole_is_worse(status: Status) -> None:
+    load = LoadResult("x.o", "p", Verdict.REJECTED)
+    test = TestResult("t", "s", Outcome.PASSED)
+    before = pages.of(KernelResult("a", Status.PASSED, tests=(test,), loads=(load,)))
+    after = pages.of(KernelResult("a", status, reason="a warning", tests=(test,), loads=(load,)))
+    found, still = compare(before, after)
+    assert (found.kind, found.worse, found.words) == (KERNEL, True, f"{status}: a warning")
+    assert still.kind == STILL
+    lost = TestResult("t", "s", Outcome.LOST)
+    panicked = pages.of(KernelResult("a", Status.PANICKED, tests=(lost,)))
+    assert [one.kind for one in compare(before, panicked)] == [NEW]
+
+
 def test_a_program_that_is_refused_now_is_a_new_failure() -> None:
     def loaded(verdict: Verdict) -> Matrix:
         load = LoadResult("x.o", "p", verdict, line="R1 invalid")

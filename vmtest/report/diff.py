@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vmtest.model.loads import LoadResult
-from vmtest.model.results import KernelResult, Matrix, Outcome, TestResult
+from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.model.text import one_line, printable
 from vmtest.report.table import WELL, WRONG, labels_of
 
@@ -19,7 +19,7 @@ NEW, FIXED, STILL, SKIPPED, SLOWER, KERNEL, UNSEEN = (
     "kernel",
     "not there before",
 )
-"""What a change is; ``kernel`` is one of a kernel that ran no test or load of its own.
+"""What a change is; ``kernel`` is one of a kernel that no test or load of its own tells.
 
 ``not there before`` is a failure of what the earlier run has no result of.
 """
@@ -69,13 +69,24 @@ _Key = tuple[str, str, str]
 def _of_kernel(
     old: KernelResult, new: KernelResult, labels: dict[tuple[str, str], str]
 ) -> Iterable[_Key]:
-    if new.status not in WELL and old.status in WELL and not _results(new):
+    found = [*_of_tests(old, new, labels), *_of_loads(old, new)]
+    yield from found
+    told = any(kind == NEW for kind, *_ in found) or new.status is Status.FAILED
+    if new.status not in WELL and old.status in WELL and not (_results(new) and told):
         yield KERNEL, "kernel", f"{new.status.value}: {one_line(new.reason)}"
+
+
+def _of_tests(
+    old: KernelResult, new: KernelResult, labels: dict[tuple[str, str], str]
+) -> Iterable[_Key]:
     tests = {(test.suite, test.test): test for test in old.tests}
     for test in new.tests:
         key = (test.suite, test.test)
         if kind := _of_test(tests.get(key), test):
             yield kind, labels[key], _words(kind, tests.get(key), test)
+
+
+def _of_loads(old: KernelResult, new: KernelResult) -> Iterable[_Key]:
     loads = {(load.object, load.program): load for load in old.loads}
     for load in new.loads:
         before = loads.get((load.object, load.program))
