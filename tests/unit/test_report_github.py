@@ -74,6 +74,25 @@ def test_a_comment_has_causes_commands_and_changed_costs() -> None:
     assert re.search(r"\| cost `o.*p: instructions 100 -> 150 \(\+50\.0%\).*` \| 6\.12 \|", text)
 
 
+def executed(script: str) -> str:
+    of = replace(failing(), command=("sh", "-c", script), again=(("exec",),))
+    return comment(of)
+
+
+def test_a_command_of_several_lines_is_a_block_of_the_item() -> None:
+    lines = executed("a  b\n\n```\nc").split("\n")
+    at = lines.index("  ````text")
+    assert lines[at : at + 6] == [
+        "  ````text", "  vmtest exec --kernel 6.12 -- sh -c 'a  b", "", "  ```", "  c'", "  ````",
+    ]  # fmt: skip
+
+
+def test_a_long_command_is_not_cut() -> None:
+    assert "its command is long" in executed("x " * 600)
+    assert "x x" not in executed("x " * 600)
+    assert "x" * 800 in executed("x" * 800)
+
+
 def test_a_cost_that_changed_is_worth_a_comment_where_everything_passed() -> None:
     change = Change(
         "o", "p", ChangeKind.COST, Verdict.ACCEPTED, Verdict.ACCEPTED,

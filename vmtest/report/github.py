@@ -6,6 +6,7 @@ may hold a guest's words is printed between ``stop`` and ``resume``.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from vmtest.model.results import Matrix, exit_status
@@ -16,6 +17,7 @@ from vmtest.report.causes import Cause, causes
 
 _SHOWN = 10  # annotations of a step that GitHub shows
 _LINES = 40
+_LONGEST = 1000  # characters of a command
 
 
 def stop(token: str) -> str:
@@ -98,10 +100,17 @@ def _cause(cause: Cause, matrix: Matrix) -> str:
     parts = [f"**{markdown.escaped(cause.mark.text)}** on {markdown.escaped(where)}"]
     parts += [markdown.code(part) for part in (cause.place, cause.message) if part]
     command = command_of(cause, matrix)
-    if command:
-        told = f"{markdown.code(command, 1000)} {fill_in(command)}".rstrip()
-        return f"{': '.join(parts)}<br>{told}"
-    return ": ".join(parts)
+    return ": ".join(parts) + (_command(command) if command else "")
+
+
+def _command(command: str) -> str:
+    """``command`` below its cause, as it was written or not at all: it is to be pasted."""
+    if len(command) > _LONGEST:
+        return "<br>its command is long: the summary at the end of the log has it"
+    if command == one_line(command, _LONGEST):
+        return f"<br>{markdown.code(command, _LONGEST)} {fill_in(command)}".rstrip()
+    # A list's item goes on where its text began.
+    return textwrap.indent(f"\n{markdown.fence(command.split(chr(10)))}{fill_in(command)}", "  ")
 
 
 def _listed(lines: Iterable[str]) -> list[str]:

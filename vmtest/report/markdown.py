@@ -187,13 +187,13 @@ def _kernel(kernel: KernelResult) -> str:
         more = [f"... {counted(left_out, 'more line')}"] if left_out else []
         shown = [line[:500] for line in lines[:_SPLAT_LINES]]
         while_it_ran = f" while {code(complaint.test, 1000)} ran" if complaint.test else ""
-        parts.append(f"\nThe kernel complained{while_it_ran}:\n{_fence([*shown, *more])}")
+        parts.append(f"\nThe kernel complained{while_it_ran}:\n{fence([*shown, *more])}")
         parts.append(f"\nIts fingerprint: {code(complaint.fingerprint, 300)}\n")
     if len(kernel.splats) > _SPLATS:
         parts.append(f"\n... and {counted(len(kernel.splats) - _SPLATS, 'more complaint')}\n")
     if kernel.console_tail and kernel.status not in tables.WELL:
         end = console.tail(kernel.console_tail, _CONSOLE)
-        parts.append(f"\nThe {end.title}:\n{_fence(_after(end.left_out, end.lines))}")
+        parts.append(f"\nThe {end.title}:\n{fence(_after(end.left_out, end.lines))}")
     if kernel.status not in tables.WELL and kernel.has_console:
         parts.append(_log(kernel, kernel.console_log))
     return "".join([*parts, "\n</details>\n"])
@@ -209,12 +209,12 @@ def _failure(failure: Failure, log: str, open_it: bool) -> str:
     parts = [f"\n{_summary_line(title, raw=True, open_it=open_it)}\n\n{code(result.test, 1000)}\n"]
     lines, left_out = last_of_traceback(result.details or result.message, _DETAILS)
     if lines:
-        parts.append(_fence(_after(left_out, lines)))
+        parts.append(fence(_after(left_out, lines)))
     where = escaped(printable(failure.kernels[0].kernel))
     for title, text in written(result):
         lines, left_out = last_lines(text, _OUTPUT)
         head = f"{title[0].upper()}{title[1:]} on {where}"
-        parts.append(f"\n{head}:\n{_fence(_after(left_out, lines))}")
+        parts.append(f"\n{head}:\n{fence(_after(left_out, lines))}")
     parts += [_log(kernel, log) for kernel in failure.kernels]
     return "".join([*parts, "\n</details>\n"])
 
@@ -226,7 +226,7 @@ def _rejection(rejection: Rejection, open_it: bool) -> str:
         title += f": {_tag(rejection.about)}"
     parts = [f"\n{_summary_line(title, raw=True, open_it=open_it)}\n"]
     if rejection.lines:
-        parts.append(_fence(rejection.lines))
+        parts.append(fence(rejection.lines))
     parts += [f"\nLog: {code(log, 1000)}\n" for log in rejection.logs]
     return "".join([*parts, "\n</details>\n"])
 
@@ -281,7 +281,8 @@ def code(text: str, limit: int = 300, *, table: bool = False) -> str:
     return f"{ticks}{pad}{line}{pad}{ticks}"
 
 
-def _fence(lines: Iterable[str]) -> str:
+def fence(lines: Iterable[str]) -> str:
+    """``lines`` as a block of code, whatever backticks they hold."""
     text = "\n".join(lines)
     ticks = "`" * max(3, _longest_run(text) + 1)
     return f"\n{ticks}text\n{text}\n{ticks}\n"
