@@ -137,6 +137,25 @@ def test_an_old_run_is_judged_without_booting(run: Path, tmp_path: Path) -> None
     assert "x.o: p: instructions 400 -> 812 (+103.0%)" in said.out
 
 
+def test_an_old_run_is_told_with_the_options_that_judge_it_now(run: Path, tmp_path: Path) -> None:
+    refused = LoadResult("x.o", "p", Verdict.REJECTED)
+    kernel = KernelResult("6.12", Status.FAILED, release="6.12.1", loads=(refused,))
+    again = (("verify",), ("--fail-on", "+20%"), ("--against", "HEAD~1"), ("--module", "m"))
+    matrix = Matrix(1, run.name, "2026-01-01T00:00:00+00:00", 1.0, (), (kernel,), again=again)
+    (run / "matrix.json").write_text(matrix_json.render(matrix))
+    (run / "report.html").write_text("of the old judgement")
+    (tmp_path / "b.json").write_text('{"schema": 1, "kernels": {}}')
+    said = vmtest("verify", "--from-run", str(run), "--quiet", cwd=tmp_path)
+    assert (
+        "vmtest verify x.o --kernel 6.12 --against 'HEAD~1' --module m --program p\n" in said.out
+    ), said
+    assert "page:" not in said.out
+    given = ("--baseline", "b.json", "--fail-on", "rejected")
+    said = vmtest("verify", "--from-run", str(run), *given, cwd=tmp_path)
+    assert "--module m --baseline b.json --fail-on rejected --program p\n" in said.out, said
+    assert "--against" not in said.out
+
+
 def test_a_run_without_loads_is_none_of_verify(run: Path, tmp_path: Path) -> None:
     empty = Matrix(1, "r", "2026-01-01T00:00:00+00:00", 1.0, (), ())
     (run / "matrix.json").write_text(matrix_json.render(empty))

@@ -70,8 +70,10 @@ class Look:
 PLAIN = Look()
 
 
-def show(matrix: Matrix, folder: RunFolder, stream: TextIO, look: Look = PLAIN) -> None:
-    """Print the report on ``stream``, as wide as the terminal is."""
+def show(
+    matrix: Matrix, folder: RunFolder, stream: TextIO, look: Look = PLAIN, *, page: bool = True
+) -> None:
+    """Print the report on ``stream``, as wide as the terminal is; ``page``: and where its page is."""
     text = terminal.render(
         matrix,
         width=shutil.get_terminal_size((120, 24)).columns,
@@ -85,8 +87,8 @@ def show(matrix: Matrix, folder: RunFolder, stream: TextIO, look: Look = PLAIN) 
         if found := since(folder, matrix):
             common.say(str(found), stream)
         common.say(f"logs: {os.path.relpath(folder.path)}", stream)
-        if page := from_here(folder.path)(PAGE):
-            common.say(f"page: {page}", stream)
+        if page and (there := from_here(folder.path)(PAGE)):
+            common.say(f"page: {there}", stream)
     if look.github:
         actions.tell(matrix, folder, stream)
 

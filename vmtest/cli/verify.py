@@ -42,6 +42,7 @@ With OBJECT it needs no kernels.toml.
 Example: [bold]vmtest verify build/ --kernel '>=6.1' --baseline baseline.json[/bold]
 """
 
+_JUDGING = ("--fail-on", "--baseline", "--program")
 _LEVELS = (1, 2, 4)
 _MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -93,7 +94,8 @@ def verify(
             _no_objects(object_, against, attach, type_, libbpf)
             folder = find_run(from_run, config)
             old = _of_kernels(read_matrix(folder), kernel or [])
-            output.end(_judged(old, rules, folder, tuple(program or ())), folder)
+            matrix = _judged(old, rules, folder, tuple(program or ()))
+            output.end(_as_if(matrix, again(context)), folder, page=False)
         if rules.fail_on.attach and not attach:
             raise UsageError(f"--fail-on {fail_on}: nothing is attached; add --attach")
         order = _order(program or ["*"], attach, log_level, log_limit, timeout, module or [])
@@ -187,9 +189,9 @@ class Output:
         reports.make_room(save, None if csv is None else csv / "kernel.csv")
         return cls(reports, csv, save, before, partial, look)
 
-    def end(self, matrix: Matrix, folder: RunFolder) -> NoReturn:
-        """Show and write all of it, and exit."""
-        show(matrix, folder, sys.stdout, self.look)
+    def end(self, matrix: Matrix, folder: RunFolder, *, page: bool = True) -> NoReturn:
+        """Show and write all of it, and exit; ``page``: the page in ``folder`` says the same."""
+        show(matrix, folder, sys.stdout, self.look, page=page)
         self.reports.render(matrix, folder)
         if self.csv is not None:
             write_csv(matrix, self.csv, self.reports)
@@ -268,6 +270,21 @@ def _judged(matrix: Matrix, rules: Rules, folder: RunFolder, programs: tuple[str
     if programs and "*" not in programs:
         kernels = tuple(verifier.narrowed(kernel, programs) for kernel in kernels)
     return replace(matrix, kernels=tuple(verifier.judge(kernel, rules) for kernel in kernels))
+
+
+def _as_if(matrix: Matrix, given: tuple[tuple[str, ...], ...]) -> Matrix:
+    """``matrix`` with the command line that judges as this one, whose options were ``given``.
+
+    What the old run compared with and which programs it loaded holds where none are given now.
+    """
+    if not matrix.again:
+        return matrix
+    now = [group for group in given[1:] if group[0] in _JUDGING]
+    named = {group[0] for group in now}
+    replaced = {*named, "--fail-on", "--baseline"}
+    replaced |= {"--against"} if "--baseline" in named else set()
+    kept = [group for group in matrix.again if group[0] not in replaced]
+    return replace(matrix, again=(*kept, *now))
 
 
 def write_csv(matrix: Matrix, folder: Path, reports: Reports) -> None:
