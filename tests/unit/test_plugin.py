@@ -48,7 +48,8 @@ def run_suites(settings, request, emit, stop):
             break
         emit(KernelFinished(result.kernel, result))
     kernels = tuple(results)
-    matrix = Matrix(schema=1, run="r", started="", duration=0.0, suites=(), kernels=kernels)
+    matrix = Matrix(schema=1, run="r", started="", duration=0.0, suites=(), kernels=kernels,
+        notes=("e \\x1b[2J f",))
     return Run(matrix, Path("logs"))
 
 guests.run_suites = run_suites
@@ -114,6 +115,17 @@ def test_results_of_a_guest_are_reported_as_local_ones(tmp_path: Path) -> None:
     assert set(cases) == {"test_plain[6.12]", "test_n[1-6.12]", "test_n[2-6.12]"}
     failure = cases["test_n[1-6.12]"].find("failure")
     assert failure is not None and failure.get("message") == "assert 1 == 2"
+
+
+def test_what_a_guest_says_reaches_no_terminal_as_it_is(tmp_path: Path) -> None:
+    results = r"""[KernelResult("6.12", Status.FAILED, tests=(
+        done("test_plain", Outcome.FAILED, message="m", details="a \x1b]0;owned\x07\x1b[2Jb",
+             output="c \x1b]0;owned\x07\x1b[2Jd"),
+    ))]"""
+    ended = run(tmp_path, "--vmtest-kernel", "6.12", results=results)
+    assert "\x1b]0;" not in ended.stdout and "\x1b[2J" not in ended.stdout
+    assert "c d" in ended.stdout and "a b" in ended.stdout
+    assert "vmtest: note: e f\n" in ended.stdout
 
 
 def test_a_kernel_that_does_not_boot_is_an_error_and_no_failure(tmp_path: Path) -> None:

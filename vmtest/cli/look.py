@@ -73,7 +73,10 @@ PLAIN = Look()
 def show(
     matrix: Matrix, folder: RunFolder, stream: TextIO, look: Look = PLAIN, *, page: bool = True
 ) -> None:
-    """Print the report on ``stream``, as wide as the terminal is; ``page``: and where its page is."""
+    """Print the report on ``stream``, as wide as the terminal is.
+
+    ``page``: and where its page is.
+    """
     text = terminal.render(
         matrix,
         width=shutil.get_terminal_size((120, 24)).columns,

@@ -19,6 +19,7 @@ from vmtest.matrix.runner import Stop
 from vmtest.model.events import Event, KernelFinished, TestFinished
 from vmtest.model.project import Config, Suite, network_of
 from vmtest.model.results import KernelResult, Outcome, Status, TestResult
+from vmtest.model.text import one_line
 from vmtest.model.versions import unique
 from vmtest.plugin import reports
 from vmtest.plugin.items import MARK, KernelItem, files_of
@@ -181,7 +182,7 @@ class Guests:
         """Say where the logs are, and what there is to act on."""
         if self._run is not None:
             for note in self._run.matrix.notes:
-                terminalreporter.write_line(f"vmtest: note: {note}")
+                terminalreporter.write_line(f"vmtest: note: {one_line(note, 1000)}")
             terminalreporter.write_line(f"vmtest: logs of the kernels: {self._run.folder}")
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import pytest
 
 from vmtest.model.results import Outcome, TestResult
+from vmtest.model.text import printable
 from vmtest.plugin.items import KernelItem
 from vmtest.report.written import written
 
@@ -45,7 +46,7 @@ class Failure:
 
     def toterminal(self, tw: _Writer) -> None:
         """Write it, as pytest writes a traceback."""
-        tw.line(self.whole)
+        tw.line(printable(self.whole))
 
 
 def of_result(item: KernelItem, result: TestResult) -> list[pytest.TestReport]:
@@ -130,7 +131,7 @@ def _report(
         outcome,
         said,  # type: ignore[arg-type]  # it asks for no more than Failure has
         when,
-        sections=[(f"Captured {title} in {item.kernel}", text) for title, text in parts],
+        sections=[(f"Captured {title} in {item.kernel}", printable(text)) for title, text in parts],
         duration=result.duration if result is not None else 0.0,
         **more,
     )
