@@ -11,10 +11,10 @@ import histories
 import pages
 import pytest
 
-from vmtest.api.expect import expected
+from vmtest.api.expect import expected, with_expected
 from vmtest.matrix.bench import Task
 from vmtest.matrix.plan import Plan
-from vmtest.model.events import Expected
+from vmtest.model.events import Event, Expected, KernelQueued
 from vmtest.model.kernels import Kernel, KernelImage, PathSpec
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Matrix, Status
@@ -65,6 +65,17 @@ def test_a_plan_expects_what_the_runs_before_it_took(tmp_path: Path) -> None:
     assert list(expected(plan)) == [Expected("5.10", 7.0)]
     assert list(expected(replace(plan, narrowed=True))) == []
     assert list(expected(replace(plan, suites=("s", "t")))) == []
+
+
+def test_what_is_expected_changes_no_order_of_kernels() -> None:
+    events: list[Event] = []
+    hear = with_expected([Expected("b", 2.0), Expected("a", 1.0)], events.append)
+    queued = [KernelQueued(name) for name in ("new", "a", "b", "a")]
+    for event in queued:
+        hear(event)
+    assert [event for event in events if isinstance(event, KernelQueued)] == queued
+    assert events[1:5] == [queued[1], Expected("a", 1.0), queued[2], Expected("b", 2.0)]
+    assert len(events) == 6
 
 
 @pytest.mark.parametrize("text", pages.HOSTILE, ids=range(len(pages.HOSTILE)))

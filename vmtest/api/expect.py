@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from vmtest.matrix.plan import Plan
-from vmtest.model.events import Expected
+from vmtest.model.events import Event, Expected, KernelQueued
 from vmtest.runs.past import SCHEMA, Past, earlier, usual
 
 
@@ -20,3 +20,20 @@ def expected(plan: Plan) -> Iterator[Expected]:
     for name, _ in kernels:
         if name in took:
             yield Expected(name, took[name])
+
+
+def with_expected(
+    times: Iterable[Expected], hear: Callable[[Event], None]
+) -> Callable[[Event], None]:
+    """Hears what ``hear`` is to hear, which gets the time of each kernel once that is queued.
+
+    Kernels are queued in the order of the table, in which they are then shown.
+    """
+    usual = {one.kernel: one for one in times}
+
+    def heard(event: Event) -> None:
+        hear(event)
+        if isinstance(event, KernelQueued) and event.kernel in usual:
+            hear(usual.pop(event.kernel))
+
+    return heard

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from vmtest.api.expect import expected
+from vmtest.api.expect import expected, with_expected
 from vmtest.api.page import leave_page
 from vmtest.host.git import checkout_of
 from vmtest.host.write import write_file
@@ -84,9 +84,8 @@ def carry_out(
             latest.hear(event)
             emit(event)
 
-        for usual in expected(plan):
-            heard(usual)
-        matrix = run_matrix(plan, heard, save, hold=hold, stop=stop, engine=engine)
+        told = with_expected(expected(plan), heard)
+        matrix = run_matrix(plan, told, save, hold=hold, stop=stop, engine=engine)
     if log.problem:
         emit(Note(log.problem))
     inputs = {"inputs": {**plan.files.digests(settings.directory), **(recording.also or {})}}
