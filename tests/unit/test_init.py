@@ -263,6 +263,27 @@ def test_the_schema_that_the_first_line_names_lies_there_and_is_of_this_version(
     assert named.read_text() == text_of("kernels.toml")
 
 
+def test_the_schema_is_listed_and_written_beside_a_new_kernels_toml_only(tmp_path: Path) -> None:
+    schema = lay(tmp_path, {".vmtest/kernels.schema.json": "mine"}) / ".vmtest/kernels.schema.json"
+    (tmp_path / "kernels.toml").write_text("# mine\n")
+    said = vmtest("init", "--yes", "--ci", "github", cwd=tmp_path)
+    assert (said.status, schema.read_text()) == (0, "mine")
+    (tmp_path / "kernels.toml").unlink()
+    said = vmtest("init", "--yes", "--ci", "none", cwd=tmp_path)
+    assert "writing .vmtest/kernels.schema.json\n" in said.out
+    assert schema.read_text() == text_of("kernels.toml")
+
+
+def test_a_draft_from_before_the_schema_is_known(tmp_path: Path) -> None:
+    root = with_a_makefile(tmp_path)
+    drafted(root)
+    old = (root / "kernels.toml").read_text().partition("\n\n")[2]
+    assert old.startswith("# Which kernels")
+    (root / "kernels.toml").write_text(old)
+    run_build(["make"], root, root / "log")
+    assert [build.name for build in drafted(root).objects] == ["count"]
+
+
 def test_a_kernels_toml_is_never_written_over(tmp_path: Path) -> None:
     lay(tmp_path, {"kernels.toml": "mine", "bpf/count.bpf.c": PROGRAM})
     vmtest("init", "--yes", cwd=tmp_path).refuses(2, "kernels.toml is there already")

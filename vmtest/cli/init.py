@@ -59,6 +59,8 @@ def init(
         for path in there:
             common.say(f"{path} is there already and stays as it is")
             del files[path]
+        if Path("kernels.toml") in files:
+            files[Path(draft.SCHEMA)] = text_of("kernels.toml")
         ignored = _not_ignored(root, draft.ignored(found))
         for path in files:
             common.say(f"would write {path}" if not yes else f"writing {path}")
@@ -67,7 +69,6 @@ def init(
             common.say(f"{verb} {', '.join(ignored)} to .gitignore")
         if not (yes or _agreed()):
             raise typer.Exit(common.USAGE)
-        files[Path(draft.SCHEMA)] = text_of("kernels.toml")
         for path, text in files.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             write_file(root / path, text)
@@ -89,7 +90,9 @@ def _drafts(found: Found, ci: str) -> dict[Path, str]:
 def _gains(root: Path, found: Found) -> bool:
     """Whether kernels.toml is as it was written before the objects were built."""
     old = (root / "kernels.toml").read_text(encoding="utf-8", errors="replace")
-    return old == draft.before_the_build(found) != draft.kernels_toml(found)
+    drafted = draft.before_the_build(found)
+    as_drafted = draft.without_schema(old) == draft.without_schema(drafted)
+    return as_drafted and drafted != draft.kernels_toml(found)
 
 
 def _not_ignored(root: Path, wanted: Iterable[str]) -> list[str]:

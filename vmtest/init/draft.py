@@ -80,6 +80,12 @@ def before_the_build(found: Found) -> str:
     return kernels_toml(replace(found, objects=()))
 
 
+def without_schema(text: str) -> str:
+    """The text of a kernels.toml without the lines about its schema, which older ones have not."""
+    head, _, rest = text.partition("\n\n")
+    return rest if head.startswith("#:schema") else text
+
+
 def only_go(found: Found) -> bool:
     """Whether ``go test`` is all that there is to run."""
     return found.go and not (found.tests or found.sources or found.objects)
