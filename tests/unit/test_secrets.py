@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from http_files import Served, serving
 
+from vmtest.api import command
 from vmtest.command.files import Command
 from vmtest.errors import UsageError
 from vmtest.host.debian import Mirror, find_mirrors
@@ -143,3 +146,18 @@ def test_a_lock_file_has_no_password(tmp_path: Path) -> None:
 def test_a_text_without_a_secret_is_the_same_text() -> None:
     text = "make -j4 CC=clang && ./run --list tests/a.py::test_token"
     assert without_secrets(text) == text
+
+
+def test_the_plan_of_a_command_has_no_secret_and_its_task_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("./t.sh", "--token", "s3cret")
+    given: list[tuple[str, ...]] = []
+    for name in ("check_choice", "check_host", "build_first", "check_program", "check_files"):
+        monkeypatch.setattr(command, name, lambda *args, **more: None)
+    monkeypatch.setattr(command, "choose_kernels", lambda *args: ((), ()))
+    monkeypatch.setattr(command, "command_tasks", lambda argv, *args, **more: given.append(argv))
+    settings: Any = SimpleNamespace(objects=(), directory=tmp_path)
+    planned = command.plan_command(settings, command.CommandRequest(words), given.append)
+    assert planned.plan.command == ("./t.sh", "--token", "***")
+    assert given == [words]

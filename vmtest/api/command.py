@@ -17,6 +17,7 @@ from vmtest.kernels.resolve import choose_kernels
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.shard import Shard
 from vmtest.model.project import Config, ObjectFile
+from vmtest.model.secrets import words_without_secrets
 from vmtest.objects import builds as objects
 from vmtest.runs import folder as runs
 
@@ -91,7 +92,7 @@ def plan_command(
         cache=cache,
         folder=runs.create(settings.directory),
         suites=(suite_of(request.command),),
-        command=request.command,
+        command=tuple(words_without_secrets(request.command)),
         jobs=request.jobs,
         accelerator=request.accelerator,
         warm=request.warm,
