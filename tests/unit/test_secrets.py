@@ -158,6 +158,6 @@ def test_the_plan_of_a_command_has_no_secret_and_its_task_has(
     monkeypatch.setattr(command, "choose_kernels", lambda *args: ((), ()))
     monkeypatch.setattr(command, "command_tasks", lambda argv, *args, **more: given.append(argv))
     settings: Any = SimpleNamespace(objects=(), directory=tmp_path)
-    planned = command.plan_command(settings, command.CommandRequest(words), given.append)
+    planned = command.plan_command(settings, command.CommandRequest(words), print)
     assert planned.plan.command == ("./t.sh", "--token", "***")
     assert given == [words]

@@ -67,7 +67,7 @@ def merge(
     shards = _by_loader(shards)
     suite_order = _ordered((s for shard in shards for s in shard.suites), suites)
     names = _ordered((k.kernel for shard in shards for k in shard.kernels), kernels)
-    commands = unique(shard.command for shard in shards)
+    commands = list(dict.fromkeys(shard.command for shard in shards))
     of = {
         name: [(s.run, k) for s in shards for k in s.kernels if k.kernel == name] for name in names
     }
