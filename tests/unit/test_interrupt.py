@@ -118,7 +118,7 @@ class Case:
 
     def no_process_is_left(self) -> None:
         # What was killed may have a moment's work left in the kernel.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + LONG
         while not all(gone(int(pid)) for pid in self.pids.read_text().split()):
             assert time.monotonic() < deadline
             time.sleep(0.02)
