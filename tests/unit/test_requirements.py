@@ -13,12 +13,13 @@ from small_wheels import small_wheel
 from vmtest.api.inputs import parts_of_guest
 from vmtest.config.file import load
 from vmtest.errors import ConfigError, ImageError, UsageError
+from vmtest.host.cache import write_record
 from vmtest.host.files import Files
 from vmtest.model.kernels import GuestSpec, RootImage
 from vmtest.rootfs.guestpython import GuestPython
 from vmtest.rootfs.prepare import wheels_asked
 from vmtest.rootfs.pytests import check_pytest
-from vmtest.rootfs.requirements import places, resolve
+from vmtest.rootfs.requirements import places, read_entry, resolve
 from vmtest.storage.prune import items
 from vmtest.storage.verify import verify
 
@@ -99,7 +100,7 @@ def test_what_pip_brings_beside_wheels_is_refused(
         return subprocess.CompletedProcess(argv, 0, "")
 
     monkeypatch.setattr("vmtest.host.interrupt.run", brings)
-    with pytest.raises(UsageError, match=r"evil-1\.tar\.gz is no wheel"):
+    with pytest.raises(UsageError, match=r"evil-1\.tar\.gz is not a wheel"):
         names(tmp_path, "helper")
     assert places(tmp_path / "cache") == []
 
@@ -311,3 +312,10 @@ def test_wheels_that_are_named_are_a_question_without_an_image(tmp_path: Path) -
     config, files = load(tmp_path / "kernels.toml"), Files()
     digests = wheels_asked(config, tmp_path / "cache", print, files)
     assert digests == [files.read(path).sha256]
+
+
+def test_an_entry_that_names_no_wheels_is_made_again(tmp_path: Path) -> None:
+    """Another vmtest may have written it."""
+    write_record(tmp_path / "requirements.json", {"asked": []})
+    with pytest.raises(ValueError, match="names no wheels"):
+        read_entry(tmp_path)

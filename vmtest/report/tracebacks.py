@@ -23,7 +23,7 @@ def last_of_traceback(text: str, lines: int, columns: int = 1000) -> tuple[list[
 
     Where there is no room for all, frames outside of the project are a line each, with the error
     and its place.  The innermost frame of the project stays.  A text without a frame of the project
-    is no traceback of its own.
+    is only cut.
     """
     shown, left_out = last_lines(text, lines, columns)
     if not left_out or "\n/" not in f"\n{text}":

@@ -91,12 +91,12 @@ def _all(named: Sequence[str], pytest: str, python: GuestPython, folder: Path) -
 
 
 def _check_wheels(folder: Path) -> None:
-    """Raise UsageError for what is no wheel: pip takes it from an address that a wheel requires."""
+    """Raise UsageError for what is not a wheel: a wheel may require the address of an archive."""
     others = sorted(path.name for path in folder.iterdir() if path.suffix != ".whl")
     if others:
         raise UsageError(
-            f"[guest] requirements, or pytest: {', '.join(others)} is no wheel, and vmtest "
-            "installs wheels only; build one and name it in [guest] wheels"
+            f"[guest] requirements, or pytest: {', '.join(others)} is not a wheel, and "
+            "vmtest installs only wheels; build one and name it in [guest] wheels"
         )
 
 
@@ -163,7 +163,9 @@ def read_entry(place: Path) -> tuple[Path, ...]:
     record = read_record(place / _RECORD)
     if record is None:
         raise ValueError(f"{_RECORD} is missing or damaged")
-    wheels = record["wheels"]
+    wheels = record.get("wheels")
+    if not isinstance(wheels, dict):
+        raise ValueError(f"{_RECORD} names no wheels")
     for name, noted in wheels.items():
         try:
             digest = sha256_file(place / name)

@@ -387,6 +387,7 @@ def import_bundle(file: Path, cache: Path, progress: Progress | None = None) -> 
     """Bring what :func:`export_bundle` wrote into ``cache``.
 
     Every file is checked against its digest before anything is published.  Raises
-    UsageError for what is no bundle at all, InfrastructureError for one that is damaged or unsafe.
+    UsageError for a file that is not a bundle, InfrastructureError for one that is damaged or
+    unsafe.
     """
     return unpack(file, cache, progress)
