@@ -49,7 +49,8 @@ class Waiting:
         # As agent.sh starts it: a shell's background job, its streams nobody's.
         self._shell = subprocess.Popen(
             ["sh", "-c", start, python, self._here(text), str(status), pid],
-            env={**os.environ, "LANG": "C.UTF-8", "PYTHONPATH": pythonpath},
+            # No more than a guest's agent has: tox sets PYTHONIOENCODING, for one.
+            env={"LANG": "C.UTF-8", "PATH": os.environ["PATH"], "PYTHONPATH": pythonpath},
             stdin=subprocess.DEVNULL,
         )
         with status.open() as said:
