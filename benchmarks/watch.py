@@ -78,6 +78,8 @@ def measure(
     """The samples of both sides in seconds, in turn; ``think`` seconds lie before each save."""
     source = folder / "bpf" / f"{OBJECT}.bpf.c"
     selected = [word for name in kernels for word in ("--kernel", name)]
+    # A shell that starts this program in the background has it ignored, and the watch would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     found: dict[str, list[float]] = {"watch s": [], "verify s": []}
     session = Session(folder, ["verify", OBJECT, *selected])
     try:
@@ -96,6 +98,7 @@ def measure(
             command = [sys.executable, "-m", "vmtest", "verify", "--cold", OBJECT, *selected]
             subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
             found["verify s"].append(time.monotonic() - began)
+            print(", ".join(f"{key} {values[-1]:.2f}" for key, values in found.items()), flush=True)
             session.process.send_signal(signal.SIGCONT)
             session.round()
     finally:
