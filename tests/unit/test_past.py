@@ -16,6 +16,7 @@ from vmtest.matrix.bench import Task
 from vmtest.matrix.plan import Plan
 from vmtest.model.events import Event, Expected, KernelQueued
 from vmtest.model.kernels import Kernel, KernelImage, PathSpec
+from vmtest.model.loads import row_of
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.runs import past
@@ -65,6 +66,21 @@ def test_a_plan_expects_what_the_runs_before_it_took(tmp_path: Path) -> None:
     assert list(expected(plan)) == [Expected("5.10", 7.0)]
     assert list(expected(replace(plan, narrowed=True))) == []
     assert list(expected(replace(plan, suites=("s", "t")))) == []
+
+
+def test_a_verify_expects_what_one_of_the_same_objects_took(tmp_path: Path) -> None:
+    (kernel, _) = histories.run_of({}, cost=40).kernels
+    twice = tuple(replace(kernel.loads[0], object=row_of("x.o", of)) for of in ("1.1", "1.5"))
+    for day, loads in enumerate((kernel.loads, twice), 1):
+        timed = replace(kernel, duration=7.0 * day, loads=loads)
+        histories.leave(tmp_path, day, replace(GOOD, suites=(), kernels=(timed,)))
+    folder = RunFolder(tmp_path / ".vmtest" / "runs" / "20261130T000000Z-abcdef")
+    folder.path.mkdir()
+    kernels = (Kernel("5.10", PathSpec(tmp_path / "5.10")),)
+    plan = Plan(cast(Config, None), kernels, refuse, tmp_path, folder, objects=("x.o",))
+    assert list(expected(plan)) == [Expected("5.10", 10.5)]
+    assert list(expected(replace(plan, objects=("x.o", "y.o")))) == []
+    assert list(expected(replace(plan, narrowed=True))) == []
 
 
 def test_what_is_expected_changes_no_order_of_kernels() -> None:

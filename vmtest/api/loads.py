@@ -100,6 +100,8 @@ def plan_verify(
         task=verify_tasks(having, others, request.order, rules, against, files),
         cache=cache,
         folder=runs.create(settings.directory),
+        objects=unique(one.build.name for one in having),
+        narrowed=not request.order.whole,
         jobs=request.jobs,
         accelerator=request.accelerator,
         warm=request.warm,

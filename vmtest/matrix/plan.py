@@ -30,7 +30,8 @@ class Plan:
 
     ``task`` makes the task of a kernel once it is in the store (UsageError ends the
     run); ``files`` reads what is the user's; ``suites`` is the order of the table's rows,
-    ``narrowed`` says that not all of their tests are meant to run;
+    ``objects`` are those that ``vmtest verify`` loads, ``narrowed`` says that not all tests or
+    programs of these are meant to run;
     ``command`` is what ``vmtest exec`` runs, ``again`` the command line (``Matrix.again``);
     ``resolved`` has kernels whose index was already read; ``jobs`` of None means
     as many VMs as the machine has room for; ``warm`` restores guests from
@@ -46,6 +47,7 @@ class Plan:
     cache: Path
     folder: RunFolder
     suites: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
     narrowed: bool = False
     command: tuple[str, ...] = ()
     again: tuple[tuple[str, ...], ...] = ()

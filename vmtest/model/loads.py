@@ -219,3 +219,8 @@ def near_limit(load: LoadResult) -> bool:
 def row_of(name: str, libbpf: str) -> str:
     """What the loads of the object ``name`` by one of several versions of libbpf are called."""
     return f"{name} (libbpf {libbpf})"
+
+
+def name_of(row: str) -> str:
+    """The object whose loads are called ``row``: by its name alone, or as ``row_of`` has it."""
+    return row.rpartition(" (libbpf ")[0] or row
