@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from command import in_process
@@ -31,6 +32,7 @@ from vmtest.watch.due import (
 )
 from vmtest.watch.feed import Broken, Build, Built, Feed, News, Saved, touched
 from vmtest.watch.inputs import Contents, is_noise, read_inputs
+from vmtest.watch.session import Screen, WatchRequest, watch
 
 KERNELS = """
 schema = 1
@@ -432,3 +434,23 @@ def test_what_a_watch_prints_into_a_file_is_no_save(tmp_path: Path) -> None:
     with (tmp_path / "w.log").open("w") as log:
         subprocess.run([sys.executable, "-c", code], stdout=log, cwd=tmp_path, check=True)
     assert (tmp_path / "w.log").read_text() == "False True\n"
+
+
+def test_what_a_failed_build_removed_is_no_save(project: Path) -> None:
+    """A compiler that fails removes what it would have made."""
+    file, source = project / "kernels.toml", project / "one.bpf.c"
+    file.write_text(f'{KERNELS}[build]\ncommand = ["sh", "-c", "rm build/one.o; exit 1"]\n')
+    saves: list[tuple[Path, ...]] = []
+
+    class Ends:
+        def saved(self, paths: tuple[Path, ...]) -> None:
+            saves.append(paths)
+
+        def broken(self, words: str) -> None:
+            if len(saves) > 1:
+                raise KeyboardInterrupt
+            source.write_text("saved")
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(lambda: configuration.load(file), WatchRequest(), cast(Screen, Ends()), project)
+    assert saves == [(), (source,)]

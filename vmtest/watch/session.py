@@ -97,9 +97,13 @@ def watch(load: Callable[[], Config], request: WatchRequest, screen: Screen, her
 
     def build(contents: Contents) -> Inputs:
         settings = load()
-        made = (*_build(settings), *_objects(settings, request, here))
-        # Before they are read: one that is made after this is a change.
-        contents.changed((*made, *(Path(f"{path}.d") for path in made)))
+        made: Sequence[Path] = ()
+        try:
+            made = _build(settings)
+        finally:  # of a build that fails too, which may have removed them
+            made = (*made, *_objects(settings, request, here))
+            # Before they are read: one that is made after this is a change.
+            contents.changed((*made, *(Path(f"{path}.d") for path in made)))
         return read_inputs(settings, request.what, request.objects, request.suites, here)
 
     settings = load()
