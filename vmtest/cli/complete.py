@@ -69,6 +69,16 @@ def presets() -> list[Offer]:
     return [(preset.name, preset.says) for preset in ready.presets().values()]
 
 
+def places() -> list[Offer]:
+    """How the words of ``--on`` begin."""
+    return [
+        ("local:", "workers on this machine: local:2"),
+        ("ssh:", "hosts that ssh reaches: ssh:HOST,HOST"),
+        ("tcp://", "a scheduler of Dask's: tcp://HOST:8786"),
+        ("tls://", "a scheduler that asks for a certificate"),
+    ]
+
+
 def _settings(ctx: typer.Context) -> Config:
     return project.load_config_or_builtin(ctx.params.get("config"))
 

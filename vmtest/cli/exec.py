@@ -87,7 +87,7 @@ def exec_(
 
         # Not on standard output: in a single kernel that is the command's alone.
         say = noted(look.view(sys.stderr).handle)
-        with engine_on(on, say) as engine:
+        with engine_on(on, say, settings.kernels) as engine:
             planned = plan_command(settings, request, say, make_room, here=vms_here(on))
             with common.reported(own=OWN_FAULT if planned.single else None):
                 _carry_out(planned, reports, look, engine, again(context))

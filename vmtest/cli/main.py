@@ -22,6 +22,7 @@ from vmtest.cli import (
     schema,
     setup,
     shell,
+    sshworker,
     verify,
     watch,
 )
@@ -30,6 +31,7 @@ from vmtest.cli.bisect import packages as bisect
 from vmtest.cli.bisect import step
 from vmtest.cli.kernels import available, lock, presets, prune
 from vmtest.cli.kernels import list as kernels
+from vmtest.cluster.place import COMMAND
 
 app = typer.Typer(
     name="vmtest",
@@ -77,6 +79,7 @@ app.command("merge", help=merge.EXAMPLE)(merge.merge)
 app.command("schema", help=schema.EXAMPLE)(schema.schema)
 app.command("doctor", help=doctor.EXAMPLE)(doctor.doctor)
 app.command("setup", help=setup.EXAMPLE)(setup.setup)
+app.command(COMMAND, hidden=True, help=sshworker.HELP)(sshworker.ssh_worker)
 app.command("docs", help=docs.EXAMPLE)(docs.docs)
 kernels.app.command("available", help=available.AVAILABLE)(available.available)
 kernels.app.command("presets", help=presets.PRESETS)(presets.presets)

@@ -70,9 +70,11 @@ OnOption = Annotated[
     str | None,
     typer.Option(
         "--on",
-        metavar="local:N|tcp://HOST:PORT|tls://HOST:PORT",
-        help="Run the kernels on a Dask cluster: N workers on this machine, or those of a "
-        "scheduler. --jobs limits how many VMs run at once on all of them.",
+        metavar="local:N|ssh:HOST[:N],...|tcp://HOST:PORT|tls://HOST:PORT",
+        help="Run the kernels on a Dask cluster: N workers on this machine, hosts that ssh "
+        "reaches (N VMs on each; default: what it has room for), or the workers of a scheduler. "
+        "--jobs limits how many VMs run at once on all of them.",
+        autocompletion=complete.places,
     ),
 ]
 AccelOption = Annotated[str, typer.Option("--accel", help="QEMU's accelerator: auto, kvm or tcg.")]

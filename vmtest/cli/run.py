@@ -104,7 +104,7 @@ def _carry_out(
     on = context.params["on"]
     view = look.view(sys.stdout)
     say = noted(view.handle)
-    with engine_on(on, say) as engine:
+    with engine_on(on, say, settings.kernels) as engine:
         room = reports.make_room
         planned = plan_suites(settings, request, say, room, here=vms_here(on))
         hold = InteractiveHold(view) if context.params["shell_on_failure"] else None

@@ -154,7 +154,7 @@ def _boot(
     recording = Recording(arguments=sys.argv[1:], write=output.reports.write, again=words)
     with ExitStack() as stack:
         say = noted(view.handle)
-        engine = stack.enter_context(engine_on(on, say))
+        engine = stack.enter_context(engine_on(on, say, settings.kernels))
         plan = plan_verify(settings, request, say, stack, here=vms_here(on))
         with view:
             matrix = carry_out(plan, view.handle, recording, engine=engine)

@@ -62,10 +62,11 @@ PATIENCE = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a scheduler says of its workers: the VM slots of each, by address."""
+    """What a scheduler says of its workers: the VM slots and the host of each, by address."""
 
     slots: Mapping[str, int]
     declared: bool
+    hosts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -77,7 +78,7 @@ class Standing:
         """The slots of each host."""
         found: dict[str, int] = {}
         for address, number in self.slots.items():
-            host = address.rpartition("://")[2].rpartition(":")[0]
+            host = self.hosts[address]
             found[host] = found.get(host, 0) + number
         return found
 
@@ -89,6 +90,12 @@ class Cluster(Protocol):
 
     def standing(self) -> Standing | None:
         """What workers there are; None when the scheduler cannot be reached."""
+
+    def called(self, address: str) -> str:
+        """What messages call a worker."""
+
+    def cure(self) -> str:
+        """What is to be done where no worker is left."""
 
     def submit(self, call: Call, standing: Standing, not_on: frozenset[str]) -> Any:
         """A future of Dask's of ``worker.work(call)``."""
@@ -224,8 +231,7 @@ class Crew:
             if standing is None:
                 self._gone()
             else:
-                why = f"{name} had no worker for {seconds}; start one with: dask worker {name}"
-                self._give_all_up(why)
+                self._give_all_up(f"{name} had no worker for {seconds}; {self._cluster.cure()}")
         for kernel in tuple(self._running):
             if standing is not None and standing.slots:
                 if kernel.unfit and not self._check_room(kernel):
@@ -300,14 +306,15 @@ class Crew:
     def _began(self, kernel: _Kernel, said: Said) -> None:
         if kernel.token:
             kernel.lost.append(kernel.worker)
-            where = f"it runs again on {said.worker}"
-            self._post(Note(f"{kernel.name}: worker {kernel.worker} was lost; {where}"))
+            where = f"it runs again on {self._cluster.called(said.worker)}"
+            lost = self._cluster.called(kernel.worker)
+            self._post(Note(f"{kernel.name}: worker {lost} was lost; {where}"))
             self._put_aside(kernel, f"lost-worker-{len(kernel.lost)}")
             self._post(KernelQueued(kernel.name))
         kernel.token, kernel.worker = said.token, said.worker
         kernel.rows = Rows(kernel.given.directory)
         self._post(SlotTaken(kernel.name, kernel.slot))
-        self._post(Preparing(kernel.name, f"on {said.worker}"))
+        self._post(Preparing(kernel.name, f"on {self._cluster.called(said.worker)}"))
 
     def _put_aside(self, kernel: _Kernel, attempt: str) -> None:
         if kernel.rows is not None:
@@ -325,10 +332,12 @@ class Crew:
         elif done.status == "error":
             error = done.exception()
             if type(error).__name__ == "KilledWorker":
-                lost = ", ".join(filter(None, (*kernel.lost, kernel.worker)))
+                names = filter(None, (*kernel.lost, kernel.worker))
+                lost = ", ".join(map(self._cluster.called, names))
                 self._give_up(kernel, f"the workers that ran it were lost: {lost}")
             elif isinstance(error, VmtestError | OSError):
-                self._give_up(kernel, f"worker {kernel.worker}: {error}")
+                worker_ = self._cluster.called(kernel.worker)
+                self._give_up(kernel, f"worker {worker_}: {error}")
             else:
                 self._end(kernel, error)
         elif self._cluster.standing() is None:
@@ -375,13 +384,12 @@ class Crew:
             kernel.future.set_result(outcome)
         self._fill()
 
-    @staticmethod
-    def _notes(kernel: _Kernel) -> Iterator[str]:
-        for number, name in enumerate(kernel.lost, 1):
-            place = f"{kernel.name}/lost-worker-{number}"
+    def _notes(self, kernel: _Kernel) -> Iterator[str]:
+        for number, address in enumerate(kernel.lost, 1):
+            name, place = self._cluster.called(address), f"{kernel.name}/lost-worker-{number}"
             yield f"worker {name} was lost while it ran this kernel (what had arrived: {place})"
-        for name, why in kernel.unfit.items():
-            yield f"worker {name} did not take it: {why}"
+        for address, why in kernel.unfit.items():
+            yield f"worker {self._cluster.called(address)} did not take it: {why}"
 
     def _brought(self, kernel: _Kernel, ended: Ended) -> None:
         if kernel not in self._running:
@@ -390,7 +398,8 @@ class Crew:
             self._end(kernel, ended.outcome)
             return
         kernel.unfit[ended.worker] = ended.outcome.why
-        self._post(Note(f"{kernel.name}: worker {ended.worker}: {ended.outcome.why}"))
+        name = self._cluster.called(ended.worker)
+        self._post(Note(f"{kernel.name}: worker {name}: {ended.outcome.why}"))
         self._put_aside(kernel, f"not-taken-{len(kernel.unfit)}")
         kernel.token = ""
         if self._check_room(kernel):
@@ -403,7 +412,8 @@ class Crew:
         """Whether a worker is left that may take it; else it is given up."""
         if not set(self._standing.slots) <= set(kernel.unfit):
             return True
-        told = "; ".join(f"worker {name}: {why}" for name, why in kernel.unfit.items())
+        called = self._cluster.called
+        told = "; ".join(f"worker {called(at)}: {why}" for at, why in kernel.unfit.items())
         kernel.unfit.clear()
         self._give_up(kernel, f"no worker takes it: {told}")
         return False
@@ -491,7 +501,8 @@ class Crew:
                 file.seek(0)
                 unpack_folder(file, directory)
         except Exception as error:
-            problem = f"its folder on worker {ended.worker} could not be fetched: {error}"
+            name = self._cluster.called(ended.worker)
+            problem = f"its folder on worker {name} could not be fetched: {error}"
         with suppress(Exception):
             self._cluster.run_on(ended.worker, worker.discard, ended.token)
         outcome = ended.outcome

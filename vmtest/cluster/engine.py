@@ -7,23 +7,26 @@ import platform
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module, metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from vmtest.cluster import worker
 from vmtest.cluster.crew import Crew, Standing
-from vmtest.cluster.order import TOPIC, Call, Said, code_digest
-from vmtest.cluster.place import Place
+from vmtest.cluster.host import LOOPBACK
+from vmtest.cluster.order import RESOURCE, TOPIC, Call, Said, code_digest
+from vmtest.cluster.place import Place, called, host_of
+from vmtest.cluster.secret import Secret, new_secret
+from vmtest.cluster.ssh import Hosts, reached
 from vmtest.errors import InfrastructureError, UsageError
 from vmtest.host import interrupt
 from vmtest.matrix.bench import Cancellation, Emit, Hold
 from vmtest.matrix.plan import Plan
+from vmtest.model.kernels import Kernel, PathSpec
 
-RESOURCE = "vm"
-"""The resource of Dask's by which a worker says how many VMs it has room for."""
 CONNECT = 15.0
 """Seconds for the scheduler to answer."""
 JOIN = 60.0
@@ -46,10 +49,12 @@ def _distributed() -> ModuleType:
 class DaskEngine:
     """An engine whose slots are the workers' of a Dask cluster."""
 
-    def __init__(self, client: Any, name: str) -> None:
+    def __init__(self, client: Any, name: str, hosts: Hosts | None = None) -> None:
         self.name = name
         self._client = client
+        self._hosts = hosts
         self._crews: list[Crew] = []
+        self._called: dict[str, str] = {}
         client.subscribe_topic(TOPIC, self._heard)
 
     def begin(self, plan: Plan, post: Emit, cancellation: Cancellation, hold: Hold | None) -> Crew:
@@ -79,9 +84,21 @@ class DaskEngine:
         if self._client.status != "running":
             return None
         try:
-            return _standing(self._client.scheduler_info()["workers"])
+            workers = self._client.scheduler_info()["workers"]
+            self._called |= {at: called(at, info.get("name", "")) for at, info in workers.items()}
+            return _standing(workers)
         except Exception:  # whatever Dask raises when its scheduler goes away
             return None
+
+    def called(self, address: str) -> str:
+        """What messages call the worker at ``address``, also when it is gone."""
+        return self._called.get(address, address)
+
+    def cure(self) -> str:
+        """What is to be done where there is no worker."""
+        if self._hosts is not None:
+            return self._hosts.gone() or "look at its hosts, and run again"
+        return f"start one with: dask worker {self.name}"
 
     def submit(self, call: Call, standing: Standing, not_on: frozenset[str]) -> Any:
         """A future of Dask's; ``not_on`` are workers that did not take it."""
@@ -115,74 +132,119 @@ class DaskEngine:
         for address, found in run(metadata.version, _DISTRIBUTION, on_error="return").items():
             if found != mine:
                 there = found if isinstance(found, str) else "none"
-                raise _differs(address, f"vmtest {there}", f"vmtest {mine}")
+                raise self._differs(address, f"vmtest {there}", f"vmtest {mine}")
         for address, found in run(platform.python_version, on_error="return").items():
             if _minor(str(found)) != _minor(platform.python_version()):
-                raise _differs(address, f"Python {found}", f"Python {platform.python_version()}")
+                python = platform.python_version()
+                raise self._differs(address, f"Python {found}", f"Python {python}")
         own = code_digest()
         for address, found in run(code_digest, on_error="return").items():
             if found != own:
                 there = found[:12] if isinstance(found, str) else f"unknown: {found}"
                 theirs = f"vmtest {mine} with other files (sha256 {there})"
-                raise _differs(address, theirs, f"vmtest {mine} (sha256 {own[:12]})")
+                raise self._differs(address, theirs, f"vmtest {mine} (sha256 {own[:12]})")
+
+    def _differs(self, address: str, theirs: str, ours: str) -> UsageError:
+        return UsageError(
+            f"worker {self.called(address)} has {theirs}, and here is {ours}; install the same "
+            "there, and start the worker again"
+        )
 
 
 def _minor(version: str) -> list[str]:
     return version.split(".")[:2]
 
 
-def _differs(address: str, theirs: str, ours: str) -> UsageError:
-    return UsageError(
-        f"worker {address} has {theirs}, and here is {ours}; install the same there, and start the "
-        "worker again"
-    )
-
-
 def _standing(workers: Mapping[str, Mapping[str, Any]]) -> Standing:
     """The VM slots of each worker: its resource, where any declares it, else its threads."""
     fit = {at: info for at, info in workers.items() if info.get("status", "running") == "running"}
     declared = any(RESOURCE in info.get("resources", {}) for info in fit.values())
-    slots = {}
+    slots, hosts = {}, {}
     for address, info in fit.items():
         threads = int(info["nthreads"])
         room = int(info.get("resources", {}).get(RESOURCE, 0)) if declared else threads
         if min(room, threads) > 0:
             slots[address] = min(room, threads)
-    return Standing(slots, declared)
+            hosts[address] = host_of(address, info.get("name", ""))
+    return Standing(slots, declared, hosts)
 
 
 @contextmanager
-def on(place: Place, say: Callable[[str], None] = lambda line: None) -> Iterator[DaskEngine]:
+def on(
+    place: Place,
+    say: Callable[[str], None] = lambda line: None,
+    kernels: Sequence[Kernel] = (),
+) -> Iterator[DaskEngine]:
     """The engine of ``place``, whose workers run what this vmtest is.
 
-    ``say`` is told what is waited for.  Raises UsageError, and InfrastructureError for a scheduler
-    that cannot be reached or has no worker.
+    ``say`` is told what is waited for; a host that vmtest starts a worker on gets as many VMs as
+    it has room for, as large as the largest of ``kernels``.  Raises UsageError, also for a host
+    that cannot be used, and InfrastructureError for a scheduler that cannot be reached or has no
+    worker.
     """
     distributed = _distributed()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dask's, about its own versions and this host's ports
-        engine = DaskEngine(_client(distributed, place, stack), place.text)
-        _await_worker(engine, place, say)
+        hosts = None
+        if place.hosts:
+            say(f"starting a worker on {', '.join(host.name for host in place.hosts)}")
+            hosts = stack.enter_context(reached(place))
+            engine = _over_ssh(distributed, place, hosts, kernels, stack)
+        else:
+            engine = DaskEngine(_client(distributed, place, stack), place.text)
+        _await_workers(engine, place, hosts, say)
         engine.check()
         if place.workers:
             engine.ignore_interrupts()
         yield engine
 
 
+def _over_ssh(
+    distributed: ModuleType,
+    place: Place,
+    hosts: Hosts,
+    kernels: Sequence[Kernel],
+    stack: ExitStack,
+) -> DaskEngine:
+    """A scheduler in this process that hosts reach through ssh, and asks for the run's secret.
+
+    Any user of a host can connect to a port that is forwarded to there: hence TLS.
+    """
+    secret = new_secret()
+    cluster = _own_cluster(distributed, stack, 0, secret)
+    engine = DaskEngine(_connected(distributed, place, cluster, stack), place.text, hosts)
+    hosts.begin(int(cluster.scheduler.port), kernels or (Kernel("", PathSpec(Path())),), secret)
+    return engine
+
+
 def _client(distributed: ModuleType, place: Place, stack: ExitStack) -> Any:
     """A client of the cluster, which ends with ``stack``."""
-    address: Any = place.address
     _check_certificate(distributed, place)
+    address: Any = place.address
     if place.workers:
-        address = distributed.LocalCluster(
-            n_workers=place.workers,
-            threads_per_worker=1,
-            resources={RESOURCE: 1},
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        )
-        stack.callback(_quietly, address.close)
+        address = _own_cluster(distributed, stack, place.workers)
+    return _connected(distributed, place, address, stack)
+
+
+def _own_cluster(
+    distributed: ModuleType, stack: ExitStack, workers: int, secret: Secret | None = None
+) -> Any:
+    """A scheduler in this process, and ``workers`` of this machine."""
+    cluster = distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        resources={RESOURCE: 1},
+        host=LOOPBACK,
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+        security=None if secret is None else secret.security(),
+    )
+    stack.callback(_quietly, cluster.close)
+    return cluster
+
+
+def _connected(distributed: ModuleType, place: Place, address: Any, stack: ExitStack) -> Any:
     try:
         client = distributed.Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError) as error:
@@ -220,16 +282,23 @@ def _quietly(close: Callable[[], object]) -> None:
     closing.join(CONNECT)
 
 
-def _await_worker(engine: DaskEngine, place: Place, say: Callable[[str], None]) -> None:
-    end, told = time.monotonic() + JOIN, False
+def _await_workers(
+    engine: DaskEngine, place: Place, hosts: Hosts | None, say: Callable[[str], None]
+) -> None:
+    """Wait for a first worker; for all where vmtest has started them by SSH."""
+    end, told = time.monotonic() + JOIN, hosts is not None
     while True:
         standing = engine.standing()
-        if standing is not None and standing.slots:
+        if standing is not None and len(standing.slots) >= max(1, len(place.hosts)):
             return
+        if hosts is not None and (why := hosts.gone()):
+            raise InfrastructureError(f"{place.text}: {why}")
         if time.monotonic() > end:
+            joined = () if standing is None else standing.hosts.values()
+            late = [f"host {one.name}" for one in place.hosts if one.name not in joined]
+            who = f"worker of {', '.join(late)}" if late else "worker"
             raise InfrastructureError(
-                f"{place.text}: no worker joined within {JOIN:.0f} s; start one with: "
-                f"dask worker {place.text}"
+                f"{place.text}: no {who} joined within {JOIN:.0f} s; {engine.cure()}"
             )
         if not told:
             told = True

@@ -22,6 +22,8 @@ from vmtest.model.results import KernelResult
 
 TOPIC = "vmtest"
 """The topic of all messages of workers: a scheduler keeps the last of each topic, for ever."""
+RESOURCE = "vm"
+"""The resource of Dask's by which a worker says how many VMs it has room for."""
 CHUNK = 8 << 20
 """Bytes of a file that travel at once."""
 

@@ -37,6 +37,7 @@ from vmtest.cluster.order import (
     Unfit,
     code_digest,
 )
+from vmtest.cluster.place import called, host_of
 from vmtest.errors import InfrastructureError, SessionLost, VmtestError, os_words
 from vmtest.host import interrupt
 from vmtest.host.cache import FULL, default_cache, hold, locked, publish, require_space, scratch
@@ -88,8 +89,13 @@ class Desk:
     @property
     def beside(self) -> int:
         """How many VMs run at once on this host."""
-        host = self.address.rpartition("://")[2].rpartition(":")[0]
+        host = host_of(self.address, self._worker.name)
         return max(1, self._call.beside.get(host, 1))
+
+    @property
+    def called(self) -> str:
+        """What messages call this worker."""
+        return called(self.address, self._worker.name)
 
     def say(self, kind: str, what: object = None) -> None:
         """Tell the coordinator, at once."""
@@ -262,7 +268,7 @@ def _outcome(desk: Desk, call: Call) -> KernelResult | Exception | Unfit:
         if order is None:
             raise
         words = os_words(error) if isinstance(error, OSError) else str(error)
-        return refused(order.kernel, InfrastructureError(f"worker {desk.address}: {words}"))
+        return refused(order.kernel, InfrastructureError(f"worker {desk.called}: {words}"))
 
 
 def _order(desk: Desk, call: Call) -> Order:

@@ -25,11 +25,15 @@ def memory_available_mib() -> int:
 
 def slots(kernels: Sequence[Kernel], cpus: int, memory_mib: int) -> int:
     """How many of ``kernels`` may run at once: by vCPUs and by memory, one at least."""
+    return min(len(kernels), room(kernels, cpus, memory_mib))
+
+
+def room(kernels: Sequence[Kernel], cpus: int, memory_mib: int) -> int:
+    """How many VMs as large as the largest of ``kernels`` may run at once, one at least."""
     vcpus = max(kernel.cpus for kernel in kernels)
     need = max(kernel.memory_mib for kernel in kernels) + QEMU_OVERHEAD_MIB
     # A fifth stays free: the guests' page caches are not all that lives here.
-    room = int(memory_mib * 0.8) // need
-    return max(1, min(len(kernels), cpus // vcpus, room))
+    return max(1, min(cpus // vcpus, int(memory_mib * 0.8) // need))
 
 
 class Slots:

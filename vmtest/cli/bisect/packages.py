@@ -133,7 +133,7 @@ def bisect(
             gitbisect.search(settings, commits, asking, config)
             return
         _check_apt_options(tree, kconfig)
-        with engine_on(on, say) as engine:
+        with engine_on(on, say, (settings.defaults,)) as engine:
             slots = jobs or (None if engine is None else engine.slots)
             given = (find, repeat, slots, cached, archive, resume, accel, warm, any_failure)
             request = BisectRequest(good, bad, *given)
