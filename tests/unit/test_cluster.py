@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import socket
@@ -17,7 +18,7 @@ from typing import Any, cast
 
 import pytest
 from cluster_tasks import Rows
-from coordinator import Coordinator, until
+from coordinator import NAMES, Coordinator, until
 from dask_workers import KEY, Farm, environment, farm, knows_accelerator
 from small_disk import mounted
 
@@ -33,7 +34,7 @@ from vmtest.host.seal import Entry, inspect, seal
 from vmtest.matrix.bench import Cancellation
 from vmtest.matrix.runner import Stop
 from vmtest.model.events import Event, LoadFinished, Note, Preparing, SlotTaken, TestFinished
-from vmtest.model.kernels import RootImage
+from vmtest.model.kernels import InstalledWheel, RootImage
 from vmtest.model.loads import LoadResult, Verdict
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.runs.rows import LOADS, OTHER_LOADS, RESULTS, read_loads, read_results
@@ -124,6 +125,24 @@ def test_a_worker_gets_kernel_and_image_once_in_chunks(
         assert Entry.of(cache / entry) is not None
         assert inspect("", cache / entry, cast(Any, Entry.of(here.cache / entry)).files()) is None
     assert [path.name for path in here.run_folder.path.glob(".*")] == []
+
+
+def test_a_worker_gets_each_wheel_once(
+    here: Coordinator, workers: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "CHUNK", 1000)
+    workers.start("one", here.cache, vms=2)
+    trees = (b"a" * 2500, b"b" * 700)
+    wheels = tuple(InstalledWheel(f"{tree[:1].decode()}.whl", "0" * 64, tree) for tree in trees)
+    here.root = lambda: replace(image_in(here.cache, b"ours"), wheels=wheels)
+    with on(parse_place(workers.address)) as engine:
+        matrix = here.run(engine)
+    assert statuses(matrix) == [PASSED] * 3, matrix
+    told = [event.what for event in here.events if isinstance(event, Preparing)]
+    assert (told.count("getting a.whl"), told.count("getting b.whl")) == (1, 1)
+    for name in NAMES:
+        laid_over = (here.run_folder.path / name / "wheels").read_text().split()
+        assert laid_over == [hashlib.sha256(tree).hexdigest() for tree in trees]
 
 
 def test_a_worker_that_built_another_image_of_the_same_key_gets_ours_beside_it(

@@ -32,6 +32,7 @@ from vmtest.cluster.order import (
     KERNEL,
     NEEDS,
     ORDER,
+    WHEEL,
     Call,
     Ended,
     Part,
@@ -39,6 +40,7 @@ from vmtest.cluster.order import (
     Unfit,
     code_digest,
     entry_place,
+    name_of,
     order_of,
 )
 from vmtest.cluster.record import Rows, unpack_folder
@@ -431,8 +433,9 @@ class Crew:
         """Send a worker what it asked for, in chunks."""
         run_on = self._cluster.run_on
         try:
-            if what == ORDER:
-                self._chunks(address, token, what, iter([kernel.order]), len(kernel.order))
+            if what == ORDER or what.startswith(WHEEL):
+                data = kernel.order if what == ORDER else self._tree(kernel, what)
+                self._chunks(address, token, what, iter([data]), len(data))
                 return
             bundle = self._bundle(kernel, what).fileno()
             size = os.fstat(bundle).st_size
@@ -451,6 +454,10 @@ class Crew:
                 left -= len(piece)
                 if not self._cluster.run_on(address, worker.take, token, what, piece, left):
                     return
+
+    @staticmethod
+    def _tree(kernel: _Kernel, what: str) -> bytes:
+        return next(one.tree for one in kernel.given.root.wheels if name_of(one) == what)
 
     def _bundle(self, kernel: _Kernel, what: str) -> IO[bytes]:
         """The entry that a worker lacks in one file, which is made once and has no name."""

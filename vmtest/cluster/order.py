@@ -17,7 +17,7 @@ from vmtest.errors import InfrastructureError
 from vmtest.matrix.bench import Task
 from vmtest.matrix.complaints import KnownSplats
 from vmtest.matrix.engine import Assignment
-from vmtest.model.kernels import Kernel, KernelImage, PathSpec, RootImage
+from vmtest.model.kernels import InstalledWheel, Kernel, KernelImage, PathSpec, RootImage
 from vmtest.model.results import KernelResult
 
 TOPIC = "vmtest"
@@ -28,7 +28,9 @@ CHUNK = 8 << 20
 """Bytes of a file that travel at once."""
 
 ORDER, KERNEL, IMAGE = "order", "kernel", "image"
-"""What a worker may ask for."""
+"""What a worker may ask for, beside a wheel."""
+WHEEL = "wheel "
+"""How the name of a wheel begins that a worker asks for; the sha256 of its tree follows."""
 BEGAN, EVENT, NEEDS = "began", "event", "needs"
 """What a worker says."""
 
@@ -46,7 +48,8 @@ class Part:
 class Order:
     """A kernel that a worker is to run: an Assignment without files.
 
-    ``guest`` is None for the worker's own root.
+    ``guest`` is None for the worker's own root; ``wheels`` are what a worker asks for in the place
+    of the trees of those of ``root``, which stay behind.
     """
 
     kernel: Kernel
@@ -54,6 +57,7 @@ class Order:
     part: Part
     root: RootImage
     guest: Part | None
+    wheels: tuple[str, ...]
     task: Task
     note: str
     known_splats: KnownSplats
@@ -139,14 +143,24 @@ def order_of(
         kernel=replace(given.kernel, spec=PathSpec(files.image)),
         image=files,
         part=image,
-        root=replace(given.root, path=path),
+        root=replace(
+            given.root,
+            path=path,
+            wheels=tuple(replace(wheel, tree=b"") for wheel in given.root.wheels),
+        ),
         guest=guest,
+        wheels=tuple(map(name_of, given.root.wheels)),
         task=given.task,
         note=given.note,
         known_splats=given.known_splats,
         accelerator=accelerator,
         warm=warm,
     )
+
+
+def name_of(wheel: InstalledWheel) -> str:
+    """What a worker asks for that lacks ``wheel``."""
+    return WHEEL + hashlib.sha256(wheel.tree).hexdigest()
 
 
 def _relative(path: Path | None, place: Path) -> Path | None:

@@ -29,6 +29,7 @@ from vmtest.cluster.order import (
     NEEDS,
     ORDER,
     TOPIC,
+    WHEEL,
     Call,
     Ended,
     Order,
@@ -48,7 +49,7 @@ from vmtest.matrix.engine import Assignment, Here, job_here
 from vmtest.matrix.intact import CacheDamaged
 from vmtest.matrix.job import refused, run_kernel
 from vmtest.model.events import Event, Preparing
-from vmtest.model.kernels import KernelImage, RootImage
+from vmtest.model.kernels import InstalledWheel, KernelImage, RootImage
 from vmtest.model.results import KernelResult
 from vmtest.rootfs.image import host_root, recheck_image
 from vmtest.storage.transfer import import_bundle
@@ -65,6 +66,8 @@ class NoRoom(InfrastructureError):
 
 
 _desks: dict[str, Desk] = {}
+_fetching = threading.Lock()
+"""Held by the call that gets a wheel, which others may want as well."""
 
 
 class Desk:
@@ -329,7 +332,24 @@ def _root(desk: Desk, order: Order, cache: Path) -> RootImage:
             _get(desk, IMAGE, part, cache, "images", place)
         hold(cache, f"image-{place.name}")
     assert order.root.path is not None
-    return replace(order.root, path=place / order.root.path)
+    return replace(order.root, path=place / order.root.path, wheels=_wheels(desk, order))
+
+
+def _wheels(desk: Desk, order: Order) -> tuple[InstalledWheel, ...]:
+    """The guest's wheels: each is sent to a worker once, and stays as long as that lives."""
+    found = []
+    for wheel, name in zip(order.root.wheels, order.wheels, strict=True):
+        digest = name.removeprefix(WHEEL)
+        file = desk.folder.parent / f"vmtest-wheel-{digest}"
+        with _fetching:
+            if not file.exists():
+                desk.emit(Preparing(order.kernel.name, f"getting {wheel.name}"))
+                part = desk.folder / "wheel"
+                if desk.fetch(name, part) != digest:
+                    raise InfrastructureError(f"{wheel.name} did not arrive whole")
+                part.rename(file)
+        found.append(replace(wheel, tree=file.read_bytes()))
+    return tuple(found)
 
 
 def _is_image(place: Path, cache: Path, part: Part) -> bool:
