@@ -1,12 +1,13 @@
 """How many rounds and boots a bisect takes, and whether asking every kernel answers the same.
 
-    python benchmarks/bisected_kernels.py [CASE...] [--jobs 1 2] [--folder DIR] [--json FILE]
-                                          [--smoke]
+    python benchmarks/bisected_kernels.py [CASE...] [--jobs 1 2] [--cluster] [--folder DIR]
+                                          [--json FILE] [--smoke]
 
 Each case has a program of `tests/bisect/` whose verdict changes between two packaged kernels. It
 is bisected with each number of slots, then put to every kernel between the ends; what the first
 kernel with the other verdict is has to be the same each time. The kernels are downloaded first
-(about 110 MB each), so that the seconds are those of boots. Runs and logs stay in the folder.
+(about 110 MB each), so that the seconds are those of boots. With `--cluster` the slots are workers
+of `--on local:N`. Runs and logs stay in the folder.
 """
 
 from __future__ import annotations
@@ -45,6 +46,16 @@ class Case:
     command: tuple[str, ...] = ()
 
 
+# Linux 6.2 has the file.
+PRESENT = ("test", "-e", "/proc/sys/net/ipv4/tcp_plb_enabled")
+
+
+def of_the_cache(ends: str) -> Case:
+    """A case over the kernels that are in the cache anyway, of which there may be two."""
+    question = ("--exec", " ".join(PRESENT))
+    return Case(f"{ends} --find fixed --cached", question, ("exec",), ("--", *PRESENT))
+
+
 CHECK = ("--copy", str(PROGRAMS / "tls_in_sockmap.py"))
 CASES = {
     "negation": Case(
@@ -63,17 +74,9 @@ CASES = {
         ("exec", *CHECK),
         ("--", "python3", "tls_in_sockmap.py"),
     ),
+    "tcp_plb_enabled": of_the_cache("--bad 5.10 --good 7.3.4"),
 }
-# On kernels that are in the cache anyway, of which there may be two: Linux 6.2 has the file.
-PRESENT = ("test", "-e", "/proc/sys/net/ipv4/tcp_plb_enabled")
-SMOKE = {
-    "tcp_plb_enabled": Case(
-        "--bad 6.1 --good 6.12 --find fixed --cached",
-        ("--exec", " ".join(PRESENT)),
-        ("exec",),
-        ("--", *PRESENT),
-    )
-}
+SMOKE = {"tcp_plb_enabled": of_the_cache("--bad 6.1 --good 6.12")}
 
 
 def vmtest(folder: Path, *words: str) -> float:
@@ -85,10 +88,13 @@ def vmtest(folder: Path, *words: str) -> float:
     return time.monotonic() - began
 
 
-def bisected(folder: Path, case: Case, jobs: int) -> tuple[dict[str, Any], list[str]]:
+def bisected(
+    folder: Path, case: Case, jobs: int, cluster: bool
+) -> tuple[dict[str, Any], list[str]]:
     """The figures of one bisect, and the package versions that it was about."""
+    slots = ("--on", f"local:{jobs}") if cluster else ("--jobs", str(jobs))
     # Every failure counts when each kernel is asked, too.
-    words = ("bisect", *case.ends.split(), *case.question, "--any-failure", "--jobs", str(jobs))
+    words = ("bisect", *case.ends.split(), *case.question, "--any-failure", *slots)
     seconds = vmtest(folder, *words)
     text = (folder / ".vmtest" / "latest" / JOURNAL).read_text()
     events = [json.loads(line) for line in text.splitlines()]
@@ -137,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--cluster", action="store_true")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path)
     options = smoke.parse(parser, {"cases": list(SMOKE), "jobs": [1]})
@@ -151,7 +158,7 @@ def main() -> None:
     found, good = {}, True
     for name in options.cases or cases:
         case = cases[name]
-        tries = [bisected(folder, case, jobs) for jobs in options.jobs]
+        tries = [bisected(folder, case, jobs, options.cluster) for jobs in options.jobs]
         every = exhaustive(folder, case, tries[0][1], max(options.jobs))
         found[name] = {"bisected": [figures for figures, _ in tries], "every kernel": every}
         for figures, versions in tries:

@@ -359,8 +359,8 @@ def test_hosts_are_a_place(text: str, hosts: tuple[SshHost, ...]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["ssh:", "ssh:one,", "ssh:-oProxyCommand=id", "ssh:-x@one", "ssh:one:0", "ssh:one:2222",
-     "ssh:one two", "ssh:one;id", "ssh://one"],
+    ["ssh:", "ssh:one,", "ssh:-oProxyCommand=id", "ssh:-V", "ssh:-x@one", "ssh:one:0",
+     "ssh:one:2222", "ssh:one two", "ssh:one;id", "ssh://one"],
 )  # fmt: skip
 def test_what_is_no_host_is_refused_before_ssh_sees_it(text: str) -> None:
     with pytest.raises(UsageError, match=r"`on` ssh:.* is no HOST or HOST:N"):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_kernels import KERNEL, PROJECT, image_of, kernel_of
+from real_kernels import KERNEL, PROJECT, image_of, kernel_entry, kernel_of
 
 from vmtest.config import file as configuration
 from vmtest.kernels import default_cache
@@ -101,12 +101,7 @@ schema = 1
 root = "{root}"
 [build]
 command = ["sh", "-c", "mkdir -p out && cp program.c out/program.txt"]
-[[kernel]]
-name = "{name}"
-path = "{image}"
-modules = "{modules}"
-config = "{config}"
-memory = "512M"
+{kernel}
 silence_timeout = "20s"
 {extra}
 [[suite]]
@@ -126,14 +121,7 @@ def project(
         (tmp_path / "checks" / "test_own.py").write_text(textwrap.dedent(text))
         (tmp_path / "program.c").write_text("a program\n")
         (tmp_path / "kernels.toml").write_text(
-            CONFIG.format(
-                root=root.path,
-                name=KERNEL,
-                image=image.image,
-                modules=image.modules,
-                config=image.config,
-                extra=extra,
-            )
+            CONFIG.format(root=root.path, kernel=kernel_entry(KERNEL, image), extra=extra)
         )
         return tmp_path
 

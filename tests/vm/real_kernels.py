@@ -35,6 +35,18 @@ def image_of(name: str, settings: Config, cache: Path) -> KernelImage:
     return source.fetch(source.resolve(kernel, store), store)
 
 
+def kernel_entry(name: str, image: KernelImage) -> str:
+    """``image`` as a ``[[kernel]]`` of kernels.toml, to which more keys may be added."""
+    return f"""
+[[kernel]]
+name = "{name}"
+path = "{image.image}"
+modules = "{image.modules}"
+config = "{image.config}"
+memory = "512M"
+"""
+
+
 def boot_modules(image: KernelImage, folder: Path) -> Path:
     """A copy of ``image``'s modules in ``folder``, of those that a guest needs to boot.
 

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import vmtest
+from coordinator import until
 from dask_workers import Farm, environment, farm
-from real_kernels import KERNEL
+from real_kernels import KERNEL, image_of, kernel_entry
+from ssh_hosts import SSHD, hosts
 
 from vmtest.api.cluster import engine_on
 from vmtest.api.project import load_config
 from vmtest.api.run import run_suites
 from vmtest.api.suites import SuitesRequest
 from vmtest.model.events import Event, Preparing, TestFinished
+from vmtest.model.kernels import Accelerator, RootImage
+from vmtest.model.project import Config
 from vmtest.model.results import Status
+from vmtest.vm.accel import Probe
 
 SUITE = """
 import os
@@ -57,6 +66,17 @@ def kernels(folder: Path) -> list[dict[str, Any]]:
     return list(found)
 
 
+def differences(there: list[dict[str, Any]], here: list[dict[str, Any]]) -> list[Any]:
+    """What rows differ in: kernel, field and both values, for each test its own fields."""
+    found: list[Any] = []
+    for one, other in zip(there, here, strict=True):
+        tests = zip(one["tests"], other["tests"], strict=True)
+        for left, right in ((one | {"tests": 0}, other | {"tests": 0}), *tests):
+            fields = [key for key in right if left[key] != right[key]]
+            found += [(one["kernel"], key, left[key], right[key]) for key in fields]
+    return found
+
+
 def files(folder: Path) -> set[str]:
     latest = folder / ".vmtest" / "latest" / KERNEL
     return {path.relative_to(latest).as_posix() for path in latest.rglob("*")}
@@ -71,8 +91,7 @@ def test_a_local_cluster_has_the_table_and_the_files_of_threads(
     second = vmtest("run", "--jobs", "1", "--on", "local:2", cwd=folder)
     assert (first.status, second.status) == (1, 1), second
     assert "6.12: on tcp://" in second.out
-    (there,), (here,) = kernels(folder), threads
-    assert {key: there[key] for key in here if there[key] != here[key]} == {}
+    assert differences(kernels(folder), threads) == []
     assert files(folder) == left
     assert "test_fails" in (folder / ".vmtest/latest" / KERNEL / "pytest.log").read_text()
 
@@ -117,3 +136,147 @@ def test_a_worker_of_another_version_ends_the_command_before_anything_is_built(
     said = vmtest("run", "--on", workers.address, cwd=folder)
     said.refuses(2, "worker tcp://", "vmtest 9.9", "here is vmtest", "install the same there")
     assert not (folder / "out").exists()
+
+
+def test_a_worker_without_kvm_says_so_when_it_is_asked_for(
+    project: Callable[..., Path], probe: Probe
+) -> None:
+    if probe.accelerator is Accelerator.KVM:
+        pytest.skip("KVM works here")
+    folder = project(SUITE)
+    said = vmtest("run", "--on", "local:1", "--accel", "kvm", cwd=folder)
+    assert said.status == 3, said
+    (file,) = folder.glob(".vmtest/runs/*/matrix.json")  # where nothing ran, it is not the latest
+    (kernel,) = json.loads(file.read_text())["kernels"]
+    assert (kernel["status"], kernel["tests"]) == ("INFRA_ERROR", [])
+    assert kernel["reason"].startswith("worker tcp://"), kernel
+    assert "KVM does not work here: " in kernel["reason"]
+
+
+FOUR = ("5.10", "6.1", "6.12", "backports")
+SUITES = """
+[[suite]]
+name = "own"
+tests = "checks/test_own.py"
+[[suite]]
+name = "other"
+tests = "checks/test_other.py"
+"""
+OTHER = """
+import os
+import pytest
+
+@pytest.mark.parametrize("first", [5, 6, 7])
+def test_is_of_the_series(first):
+    assert os.uname().release.split(".")[0] == str(first)
+
+def test_of_tcx():
+    if int(os.uname().release.split(".")[0]) < 6:
+        pytest.skip("needs 6.6")
+"""
+
+
+@pytest.fixture(scope="module")
+def four(
+    tmp_path_factory: pytest.TempPathFactory, settings: Config, cache: Path, root: RootImage
+) -> Path:
+    """A project of two suites and four kernels."""
+    folder = tmp_path_factory.mktemp("four")
+    text = f'schema = 1\n[guest]\nroot = "{root.path}"\n'
+    for name in FOUR:
+        text += kernel_entry(name, image_of(name, settings, cache))
+    (folder / "checks").mkdir()
+    (folder / "checks" / "test_own.py").write_text(SUITE)
+    (folder / "checks" / "test_other.py").write_text(OTHER)
+    (folder / "kernels.toml").write_text(text + SUITES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_threads(four: Path) -> list[dict[str, Any]]:
+    """The rows of its matrix on this machine."""
+    said = vmtest("run", cwd=four, timeout=900)
+    found = kernels(four)
+    assert said.status == 1, said
+    assert [len(kernel["tests"]) for kernel in found] == [6] * 4
+    return found
+
+
+def test_a_matrix_on_a_local_cluster_is_that_of_threads(
+    four: Path, by_threads: list[dict[str, Any]]
+) -> None:
+    said = vmtest("run", "--on", "local:2", cwd=four, timeout=900)
+    assert (said.status, differences(kernels(four), by_threads)) == (1, []), said
+
+
+def test_a_matrix_on_two_workers_by_tcp_is_that_of_threads(
+    four: Path, by_threads: list[dict[str, Any]], cache: Path, workers: Farm
+) -> None:
+    for name in ("one", "two"):
+        workers.start(name, cache)
+    said = vmtest("run", "--on", workers.address, cwd=four, timeout=900)
+    assert (said.status, differences(kernels(four), by_threads)) == (1, []), said
+    assert workers.workers["one"].poll() is workers.workers["two"].poll() is None
+
+
+@pytest.mark.skipif(SSHD is None, reason="there is no sshd")
+def test_a_matrix_on_two_hosts_by_ssh_is_that_of_threads(
+    four: Path, by_threads: list[dict[str, Any]], cache: Path, tmp_path: Path
+) -> None:
+    with hosts(tmp_path / "hosts") as machines:
+        for name in ("one", "two"):
+            machines.start(name, cache)
+        ssh = {"VMTEST_SSH": machines.ssh}
+        said = vmtest("run", "--on", "ssh:one:1,two:1", cwd=four, environment=ssh, timeout=900)
+        assert (said.status, differences(kernels(four), by_threads)) == (1, []), said
+        for name in ("one", "two"):
+            assert f": on {name}" in said.out
+        assert machines.processes() == []
+
+
+def test_a_matrix_of_four_shards_is_that_of_threads(
+    four: Path, by_threads: list[dict[str, Any]]
+) -> None:
+    runs = []
+    for number in range(1, 5):
+        said = vmtest("run", "--shard", f"{number}/4", cwd=four, timeout=900)
+        assert said.status == 1, said
+        runs.append(str((four / ".vmtest" / "latest").resolve()))
+    said = vmtest("merge", *runs, cwd=four)
+    assert (said.status, differences(kernels(four), by_threads)) == (1, []), said
+
+
+WAITS = """
+import time
+
+def test_passes():
+    pass
+
+def test_waits():
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(SSHD is None, reason="there is no sshd")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_what_runs_on_a_host_by_ssh_ends_with_its_coordinator(
+    project: Callable[..., Path], cache: Path, tmp_path: Path, number: int
+) -> None:
+    folder = project(WAITS)
+    rows = folder / ".vmtest" / "latest" / KERNEL / "results.jsonl"
+    with hosts(tmp_path / "hosts") as machines:
+        machines.start("one", cache)
+        argv = [sys.executable, "-m", "vmtest", "run", "--on", "ssh:one"]
+        environ = {**os.environ, "VMTEST_SSH": machines.ssh}
+        with subprocess.Popen(
+            argv, cwd=folder, env=environ, stdout=subprocess.DEVNULL, start_new_session=True
+        ) as process:
+            until(lambda: rows.exists() and bool(rows.read_text()), lambda: process.poll() is None)
+            assert any("qemu" in line for line in machines.processes())
+            process.send_signal(number)
+            status = process.wait(60)
+        if number == signal.SIGINT:
+            assert status == 130
+            assert machines.processes() == []
+        until(lambda: not machines.processes() and not [*machines.folder.glob("*/tmp/*")])
+    assert len(rows.read_text().splitlines()) == 1

@@ -99,7 +99,7 @@ class Host:
             raise UsageError(
                 f"cannot start {argv[0]}: {os_words(error)}; install the package openssh-client"
             ) from error
-        SESSIONS.add(process.pid, _GRACE)
+        SESSIONS.add(process.pid, _GRACE, self._socket.parent)
         assert process.stdout is not None and process.stderr is not None
         self._read(process.stdout, self._lines.put)
         self._read(process.stderr, self._take_error)
