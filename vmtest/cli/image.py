@@ -1,7 +1,8 @@
-"""``vmtest image``: carry kernels and the guest image to a host without network."""
+"""``vmtest image``: carry kernels and guest image to a host without network, lock its wheels."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +14,12 @@ from vmtest.cli.kernels.list import cached_images
 from vmtest.host.cache import megabytes
 from vmtest.kernels import default_cache
 from vmtest.kernels.resolve import choose_kernels
-from vmtest.rootfs.prepare import prepare_root
+from vmtest.rootfs import lock as lockfile
+from vmtest.rootfs.prepare import lock_wheels, prepare_root
 from vmtest.storage.transfer import export_bundle, import_bundle
 
 app = typer.Typer(
-    help="Copy the guest image and kernels to a host without apt or network.",
+    help="Copy the guest image and kernels to a host without apt or network; lock its wheels.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -66,3 +68,20 @@ def import_(
         bundle = import_bundle(file, default_cache())
         names = ", ".join(bundle.names)
         common.say(f"{file}: {names}; {len(bundle.already)} of them were here already")
+
+
+@app.command(
+    "lock",
+    help="Write guest.lock: the exact wheels of \\[guest] requirements, extras and pytest.\n\n"
+    "They are resolved as of today. Where the file is there, every run takes exactly these.\n\n"
+    "Example: [bold]vmtest image lock && vmtest run[/bold]",
+)
+def lock(config: options.ConfigOption = None) -> None:
+    """Resolve and write; nothing is written when pip fails."""
+    with common.reported():
+        settings = project.load_config(config)
+        found = lock_wheels(settings, default_cache(), lambda line: common.say(line, sys.stderr))
+        for one in found.wheels:
+            common.say(f"{one.name}: {one.version}")
+        lockfile.write(found)
+        common.say(f"{found.file}: {len(found.wheels)} wheels for Python {found.python}")

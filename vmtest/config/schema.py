@@ -342,7 +342,7 @@ class DefaultsTable(Strict):
 
 
 class GuestTable(Strict):
-    """``[guest]``: the user space of the VMs."""
+    """``[guest]``: the user space of the VMs; guest.lock beside the file has its exact wheels."""
 
     root: str = "debian"
     suite: str = "trixie"

@@ -13,12 +13,14 @@ from vmtest.host.debian import Mirrors, find_mirrors, mirrors_of
 from vmtest.host.files import Files
 from vmtest.model.kernels import AptArchive, GuestSpec, InstalledWheel, Library, RootImage
 from vmtest.model.project import Config
+from vmtest.rootfs import lock as lockfile
 from vmtest.rootfs.guestpython import python_of
 from vmtest.rootfs.image import prepare
 from vmtest.rootfs.libbpf import Shelf
+from vmtest.rootfs.lock import Lock
 from vmtest.rootfs.overlay import check_together, install_wheel, wheel_digests
 from vmtest.rootfs.pytests import check_pytest
-from vmtest.rootfs.requirements import resolve
+from vmtest.rootfs.requirements import resolve, resolve_anew, resolve_locked
 
 
 def prepare_root(
@@ -46,8 +48,10 @@ def prepare_root(
     shelf = Shelf(cache, mirrors, archive, (config.guest.suite,), files)
     # Before a long build:
     taken = [shelf.take(wanted, log) for wanted in config.guest.libbpf]
+    lock = None
     if wheels:
         wheel_digests(config.guest, files)
+        lock = _lock_of(config, files)
     root = prepare(
         config.guest,
         cache,
@@ -60,8 +64,34 @@ def prepare_root(
         root,
         note="; ".join(filter(None, notes)),
         libraries=distinct([library for library, _ in taken]),
-        wheels=_wheels(config.guest, root, cache, log, files) if wheels else (),
+        wheels=_wheels(config.guest, root, lock, cache, log, files) if wheels else (),
     )
+
+
+def _lock_of(config: Config, files: Files) -> Lock | None:
+    """The guest.lock of ``config``, where it has something to lock; raises UsageError."""
+    guest = config.guest
+    if not (guest.requirements or guest.pytest):
+        return None
+    lock = lockfile.find(config.file, files)
+    if lock is not None:
+        lock.check(guest.requirements, guest.pytest)
+    return lock
+
+
+def lock_wheels(config: Config, cache: Path, log: Callable[[str], None]) -> Lock:
+    """What ``[guest]`` resolves to today, for its guest.lock; raises as `prepare_root` does."""
+    guest = config.guest
+    if not (guest.requirements or guest.pytest):
+        raise UsageError(
+            f"{config.file}: [guest] has no requirements, extras or pytest, so there is nothing "
+            "to lock; kernels are locked with: vmtest kernels lock"
+        )
+    root = prepare_root(config, cache, log, wheels=False)
+    python = python_of(_image(guest, root))
+    log(f"resolving {', '.join(filter(None, (*guest.requirements, guest.pytest)))}")
+    wheels = resolve_anew(guest.requirements, guest.pytest, python, cache)
+    return Lock(lockfile.beside(config.file), python.version, guest.pytest, wheels)
 
 
 def wheels_asked(
@@ -78,23 +108,37 @@ def wheels_asked(
     return sorted(wheel.sha256 for wheel in prepare_root(config, cache, log, files).wheels)
 
 
-def _wheels(
-    guest: GuestSpec, root: RootImage, cache: Path, log: Callable[[str], None], files: Files
-) -> tuple[InstalledWheel, ...]:
-    """What ``guest`` lays over ``root``: what requirements come to, then the wheels it names."""
-    if not (guest.wheels or guest.requirements or guest.pytest):
-        return ()
+def _image(guest: GuestSpec, root: RootImage) -> Path:
+    """The image of ``root``, over which wheels are laid; raises UsageError where it has none."""
     if guest.root != "debian" or root.path is None:
         raise UsageError(
             "[guest] wheels, requirements and pytest are laid over an image that vmtest builds "
             f'(root = "debian"), and root is "{guest.root}"; install them there, and take them '
             "out of kernels.toml"
         )
-    python = python_of(root.path)
+    return root.path
+
+
+def _wheels(
+    guest: GuestSpec,
+    root: RootImage,
+    lock: Lock | None,
+    cache: Path,
+    log: Callable[[str], None],
+    files: Files,
+) -> tuple[InstalledWheel, ...]:
+    """What ``guest`` lays over ``root``: what requirements come to, then the wheels it names."""
+    if not (guest.wheels or guest.requirements or guest.pytest):
+        return ()
+    python = python_of(_image(guest, root))
     found: tuple[Path, ...] = ()
     if guest.requirements or guest.pytest:
         own = {_package(wheel) for wheel in guest.wheels}
-        resolved = resolve(guest.requirements, guest.pytest, python, cache, log)
+        asked = guest.requirements, guest.pytest, python
+        if lock is None:
+            resolved = resolve(*asked, cache, log)
+        else:
+            resolved = resolve_locked(*asked, lock, cache, log)
         found = tuple(wheel for wheel in resolved if _package(wheel) not in own)
     wheels = (*found, *guest.wheels)
     check_pytest(wheels, python, files)

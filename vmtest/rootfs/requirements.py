@@ -1,24 +1,35 @@
 """The wheels that ``[guest] requirements`` and ``pytest`` come to for the guest's Python.
 
 pip resolves them once; what it found is kept, so the same requirements are the same wheels from
-then on.
+then on.  Where they are locked, pip brings exactly what the lock names.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from vmtest.errors import ImageError, UsageError
 from vmtest.host import interrupt
-from vmtest.host.cache import read_record, sha256_file, sha256_json, write_record
+from vmtest.host.cache import (
+    disk_errors,
+    locked,
+    read_record,
+    scratch,
+    sha256_file,
+    sha256_json,
+    write_record,
+)
+from vmtest.host.files import Files
 from vmtest.model.versions import unique
 from vmtest.rootfs.guestpython import GuestPython
 from vmtest.rootfs.kept import kept
-from vmtest.rootfs.needed import closure, in_guest, without_marker
+from vmtest.rootfs.lock import Lock, LockedWheel
+from vmtest.rootfs.needed import closure, in_guest, requires, without_marker
 
 KIND = "requirements"
 """The folder of the cache for resolved requirements, and the kind of its entries."""
@@ -34,6 +45,10 @@ _PLATFORMS = (
 _MOST = 12  # lines of what pip says
 _PYTEST = "pytest"
 _CONSTRAINT = "(constraint) pytest"
+_NO_PIP = (
+    "[guest] requirements, or pytest: vmtest's environment has no pip to resolve them; "
+    "install pip there, or name all wheels in [guest] wheels"
+)
 
 
 def resolve(
@@ -44,20 +59,113 @@ def resolve(
     ``pytest`` is a requirement too, "" for the pytest of the image, which then stays.  Raises
     UsageError where ``wanted`` needs another, ImageError when pip fails.
     """
-    constraint = pytest or f"pytest=={python.pytest}"
-    asked = [_RECIPE, sorted(wanted), constraint, python.version]
+    asked = [_RECIPE, sorted(wanted), _constraint(pytest, python), python.version]
 
     def make(folder: Path) -> None:
         log(f"resolving {', '.join(filter(None, (*wanted, pytest)))}")
-        (folder / "constraints.txt").write_text(f"{constraint}\n", encoding="utf-8")
-        made = folder / "entry"
-        found = {}
-        for wheel in _all(wanted, pytest, python, folder):
-            found[wheel.name] = sha256_file(wheel.rename(made / wheel.name))
-        write_record(made / _RECORD, {"asked": asked, "wheels": found})
+        _keep(_all(wanted, pytest, python, folder), folder / "entry", asked)
 
-    entry = f"python{python.version}-{sha256_json(asked)[:16]}"
-    return kept(cache, KIND, entry, read_entry, make)
+    return kept(cache, KIND, _entry(asked, python), read_entry, make)
+
+
+def resolve_anew(
+    wanted: Sequence[str], pytest: str, python: GuestPython, cache: Path
+) -> tuple[LockedWheel, ...]:
+    """What ``wanted`` and ``pytest`` come to today, as a lock names it; raises as `resolve` does.
+
+    The wheels are kept as those of that lock: who takes it on this host asks nobody.
+    """
+    name = f"{KIND}-lock"
+    with locked(cache, name), scratch(cache, name) as folder, disk_errors(cache, name):
+        wheels = _all(wanted, pytest, python, folder)
+        _check_addresses(wheels, wanted, python)
+        found = tuple(LockedWheel(wheel.name, sha256_file(wheel)) for wheel in wheels)
+        asked = _asked_of(found, python)
+
+        def make(made: Path) -> None:
+            _keep(wheels, made / "entry", asked)
+
+        kept(cache, KIND, _entry(asked, python), read_entry, make)
+    return found
+
+
+def _check_addresses(wheels: Sequence[Path], wanted: Sequence[str], python: GuestPython) -> None:
+    """Raise UsageError for a wheel's requirement of an address: a lock has only names for pip."""
+    named = _addresses(wanted)
+    files = Files()
+    for wheel in wheels:
+        for needed in requires(wheel, python.version, files):
+            if needed.url is not None and canonicalize_name(needed.name) not in named:
+                raise UsageError(
+                    f"[guest] requirements: {wheel.name} requires {needed.name} at an address, "
+                    f"which a lock cannot hold; name {needed.name} @ URL in requirements too"
+                )
+
+
+def _addresses(wanted: Sequence[str]) -> dict[str, str]:
+    """The address of each package of ``wanted`` that is named with one."""
+    given = map(Requirement, wanted)
+    return {canonicalize_name(one.name): one.url for one in given if one.url is not None}
+
+
+def resolve_locked(
+    wanted: Sequence[str],
+    pytest: str,
+    python: GuestPython,
+    lock: Lock,
+    cache: Path,
+    log: Callable[[str], None],
+) -> tuple[Path, ...]:
+    """Those wheels of ``lock`` that ``wanted`` and ``pytest`` need: exactly these, or an error.
+
+    Raises UsageError where the lock is not for this Python or does not satisfy them, ImageError
+    when pip cannot bring what it names.
+    """
+    lock.check_python(python.version)
+    lock.check(wanted, pytest)
+    asked = _asked_of(lock.wheels, python)
+
+    def make(folder: Path) -> None:
+        log(f"fetching {len(lock.wheels)} wheels of {lock.file.name}")
+        into = folder / "locked"
+        into.mkdir()
+        _download_locked(lock, _addresses(wanted), python, into)
+        _keep(sorted(into.glob("*.whl")), folder / "entry", asked)
+
+    wheels = kept(cache, KIND, _entry(asked, python), read_entry, make)
+    found, missing = closure(_given(wanted, pytest, python), wheels, python.version, _there(python))
+    if missing:
+        raise lock.refusal(f"it has nothing for {', '.join(missing)}")
+    return tuple(found)
+
+
+def _asked_of(wheels: Sequence[LockedWheel], python: GuestPython) -> list[object]:
+    return [_RECIPE, "locked", sorted([one.file, one.sha256] for one in wheels), python.version]
+
+
+def _entry(asked: Sequence[object], python: GuestPython) -> str:
+    return f"python{python.version}-{sha256_json(asked)[:16]}"
+
+
+def _keep(wheels: Sequence[Path], made: Path, asked: Sequence[object]) -> None:
+    """Move ``wheels`` into the entry ``made``, and write down what they are."""
+    found = {wheel.name: sha256_file(wheel.rename(made / wheel.name)) for wheel in wheels}
+    write_record(made / _RECORD, {"asked": asked, "wheels": found})
+
+
+def _constraint(pytest: str, python: GuestPython) -> str:
+    return pytest or f"{_PYTEST}=={python.pytest}"
+
+
+def _there(python: GuestPython) -> dict[str, str]:
+    """What the image has of what wheels require."""
+    return {_PYTEST: python.pytest}
+
+
+def _given(named: Sequence[str], pytest: str, python: GuestPython) -> list[Requirement]:
+    """``named`` and ``pytest``, as far as they are for the guest's Python."""
+    given = (Requirement(one) for one in filter(None, (*named, pytest)))
+    return [one for one in given if in_guest(one, python.version)]
 
 
 def _all(named: Sequence[str], pytest: str, python: GuestPython, folder: Path) -> list[Path]:
@@ -66,10 +174,10 @@ def _all(named: Sequence[str], pytest: str, python: GuestPython, folder: Path) -
     pip goes by the Python that it runs on wherever a requirement has a marker.  So it is asked
     again, for everything together, until its wheels have all that they require in the guest.
     """
-    given = (Requirement(one) for one in filter(None, (*named, pytest)))
-    wanted = [one for one in given if in_guest(one, python.version)]
+    constraint = _constraint(pytest, python)
+    (folder / "constraints.txt").write_text(f"{constraint}\n", encoding="utf-8")
+    wanted = _given(named, pytest, python)
     asked = [without_marker(one) for one in wanted]
-    there = {_PYTEST: python.pytest}
     found: list[Path] = []
     missing = asked
     while missing:
@@ -78,7 +186,7 @@ def _all(named: Sequence[str], pytest: str, python: GuestPython, folder: Path) -
         if said is not None:
             raise _refusal(said, asked, pytest, python)
         _check_wheels(into)
-        found, missing = closure(wanted, into.glob("*.whl"), python.version, there)
+        found, missing = closure(wanted, into.glob("*.whl"), python.version, _there(python))
         if set(missing) <= set(asked):
             break
         asked = list(unique((*asked, *missing)))
@@ -102,6 +210,37 @@ def _check_wheels(folder: Path) -> None:
 
 def _download(wanted: Sequence[str], python: GuestPython, folder: Path, into: Path) -> str | None:
     """Have pip put the wheels for ``wanted`` in the folder ``into``; what it says when it fails."""
+    return _pip(python, into, ["--constraint", str(folder / "constraints.txt"), *wanted])
+
+
+def _download_locked(
+    lock: Lock, addresses: Mapping[str, str], python: GuestPython, into: Path
+) -> None:
+    """The same for what ``lock`` names: no other file, and nothing that it requires.
+
+    ``addresses`` are those of packages that no index has.  Raises ImageError.
+    """
+    if not lock.wheels:
+        return
+    listed = into.with_name("locked.txt")
+    lines = []
+    for one in lock.wheels:
+        address = addresses.get(one.name)
+        pinned = f"{one.name}=={one.version}" if address is None else f"{one.name} @ {address}"
+        lines.append(f"{pinned} --hash=sha256:{one.sha256}\n")
+    listed.write_text("".join(lines), encoding="utf-8")
+    said = _pip(python, into, ["--no-deps", "--require-hashes", "--requirement", str(listed)])
+    if said is not None:
+        if "No module named pip" in said:
+            raise ImageError(_NO_PIP)
+        raise ImageError(
+            f"{lock.file}: pip cannot bring what it names; lock again with: vmtest image lock; "
+            f"pip says:{_told(said)}"
+        )
+
+
+def _pip(python: GuestPython, into: Path, words: Sequence[str]) -> str | None:
+    """Have pip put what ``words`` ask for in ``into``; what it says when it fails."""
     abi = f"cp{python.version.replace('.', '')}"
     done = interrupt.run(
         [
@@ -116,8 +255,8 @@ def _download(wanted: Sequence[str], python: GuestPython, folder: Path, into: Pa
             *("--python-version", python.version),
             *(word for one in (abi, "abi3", "none") for word in ("--abi", one)),
             *(word for one in _PLATFORMS for word in ("--platform", one)),
-            *("--dest", str(into), "--constraint", str(folder / "constraints.txt")),
-            *wanted,
+            *("--dest", str(into)),
+            *words,
         ],
         merged=True,
     )
@@ -129,13 +268,8 @@ def _refusal(
 ) -> ImageError | UsageError:
     """Why there are no wheels for ``wanted``, by the ``output`` of pip."""
     if "No module named pip" in output:
-        return ImageError(
-            "[guest] requirements, or pytest: vmtest's environment has no pip to resolve them; "
-            "install pip there, or name all wheels in [guest] wheels"
-        )
-    _, error, rest = output.partition("ERROR: ")
-    said = [line for line in f"{error}{rest}".splitlines() if line.strip()]
-    told = "".join(f"\n  {line}" for line in said[:_MOST])
+        return ImageError(_NO_PIP)
+    told = _told(output)
     if _CONSTRAINT in output:
         words = f'the guest\'s {python.pytest}; choose one with pytest = "..." there'
         if pytest:
@@ -148,6 +282,13 @@ def _refusal(
         f"[guest] requirements, or pytest: pip has no wheels of {', '.join(wanted)} for Python "
         f"{python.version} on Linux x86_64:{told}"
     )
+
+
+def _told(output: str) -> str:
+    """The lines of pip's ``output`` that say what is wrong."""
+    _, error, rest = output.partition("ERROR: ")
+    said = [line for line in f"{error}{rest}".splitlines() if line.strip()]
+    return "".join(f"\n  {line}" for line in said[:_MOST])
 
 
 def places(cache: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from vmtest.config import select
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
 from vmtest.model.project import Config, Suite
+from vmtest.rootfs import lock as lockfile
 from vmtest.suites.payload import files_of
 from vmtest.verify import objects as loadables
 from vmtest.watch.due import Inputs, What
@@ -54,8 +55,14 @@ def read_inputs(
         settings,
         {name: tuple(map(digest, paths)) for name, paths in builds.items()},
         {suite.name: _tests(suite, settings.suites) for suite in chosen},
-        {path: digest(path) for path in parts(settings) if path.is_file()},
+        {path: digest(path) for path in _parts(settings) if path.is_file()},
     )
+
+
+def _parts(settings: Config) -> Iterator[Path]:
+    """The files that every VM is made of, and the one that may say which wheels it has."""
+    yield from parts(settings)
+    yield lockfile.beside(settings.file)
 
 
 def objects_of(
