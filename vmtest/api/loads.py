@@ -23,6 +23,8 @@ from vmtest.model.project import Config
 from vmtest.model.versions import unique
 from vmtest.objects import compile
 from vmtest.objects import inspect as objectfile
+from vmtest.rootfs import cilium
+from vmtest.rootfs.cilium import OtherLoader
 from vmtest.runs import folder as runs
 from vmtest.verify import objects as loadables
 from vmtest.verify import types
@@ -33,6 +35,7 @@ from vmtest.verify.process import Order
 from vmtest.verify.revision import checked_out
 from vmtest.verify.task import verify_tasks
 
+_LIBBPF = "libbpf"  # of `loader`
 _NAMES = 10  # of programs in a message
 EVERY_PROGRAM = Order(objects=(), programs=("*",), every_libbpf=True)
 NOTHING_REJECTED = Rules(FailOn(rejected=True))
@@ -44,7 +47,8 @@ class VerifyRequest:
 
     ``objects`` are files, folders, globs or names of kernels.toml (none: all of these), ``order``
     says how they are loaded, ``types`` are ``[OBJECT:]PROGRAM=TYPE[:ATTACH]``, ``libbpf``
-    versions or paths, ``against`` is a folder or a revision; the others are as in a SuitesRequest.
+    versions or paths, ``against`` is a folder or a revision; ``loader`` are ``libbpf``, ``cilium``
+    or ``cilium@VERSION`` (none: libbpf); the others are as in a SuitesRequest.
     """
 
     objects: tuple[str, ...] = ()
@@ -58,6 +62,7 @@ class VerifyRequest:
     accelerator: str = "auto"
     warm: bool | None = None
     shard: Shard | None = None
+    loader: tuple[str, ...] = ()
 
 
 def plan_verify(
@@ -75,6 +80,7 @@ def plan_verify(
     InfrastructureError.
     """
     told, folder = types.parse(request.types), Path.cwd()
+    _check_loaders(request)
     if request.libbpf:
         settings = configuration.with_libbpf(settings, request.libbpf, folder)
     if settings.build is not None:
@@ -94,10 +100,12 @@ def plan_verify(
     _check_libbpf(request, folder)
     check_files(settings, kernels)
     rules, against = request.rules, request.against or ""
+    loaders = _loaders(settings, request, cache, say)
+    order = replace(request.order, by_libbpf=not request.loader or _LIBBPF in request.loader)
     return Plan(
         config=settings,
         kernels=kernels,
-        task=verify_tasks(having, others, request.order, rules, against, files),
+        task=verify_tasks(having, others, order, rules, against, files, loaders),
         cache=cache,
         folder=runs.create(settings.directory),
         objects=unique(one.build.name for one in having),
@@ -110,6 +118,25 @@ def plan_verify(
         files=files,
         finish=partial(compared, rules=rules),
     )
+
+
+def _check_loaders(request: VerifyRequest) -> None:
+    """Raise UsageError for a loader that there is not, or that cannot do what is asked of it."""
+    others = [one for one in request.loader if one != _LIBBPF]
+    for one in others:
+        cilium.check_word(one)
+    if others and request.order.attach:
+        raise UsageError(f"`loader` {others[0]}: it attaches nothing; leave --attach out")
+
+
+def _loaders(
+    settings: Config, request: VerifyRequest, cache: Path, say: Callable[[str], None]
+) -> tuple[OtherLoader, ...]:
+    """The loaders beside libbpf, each once, built where they are not; raises UsageError."""
+    here = settings.directory if settings.file.exists() else Path.cwd()
+    wanted = unique(one for one in request.loader if one != _LIBBPF)
+    found = {one.name: one for one in (cilium.take(w, here, cache, say) for w in wanted)}
+    return tuple(found.values())
 
 
 def _check_libbpf(request: VerifyRequest, folder: Path) -> None:

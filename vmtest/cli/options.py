@@ -25,8 +25,8 @@ _SPELLED = {
         name: f"--{name.replace('_', '-')}"
         for name in (
             "against", "any_failure", "archive", "bad", "balance", "config", "copy", "fail_on",
-            "find", "good", "kconfig", "libbpf", "on", "program", "results", "resume", "shard",
-            "verify",
+            "find", "good", "kconfig", "libbpf", "loader", "on", "program", "results", "resume",
+            "shard", "verify",
         )
     },
 }  # fmt: skip
@@ -268,6 +268,14 @@ LibbpfOption = Annotated[
     typer.Option(
         metavar="VERSION|newest|PATH",
         help="Load with this version of libbpf. Repeatable: each version gets a column.",
+    ),
+]
+LoaderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="libbpf|cilium[@VERSION]",
+        help="Load with libbpf (the default) or with cilium/ebpf, of the release that go.mod "
+        "requires or VERSION. Repeatable: each loader gets a column.",
     ),
 ]
 SaveOption = Annotated[

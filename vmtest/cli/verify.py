@@ -56,6 +56,7 @@ def verify(
     type_: options.TypeOption = None,
     module: options.ModuleOption = None,
     libbpf: options.LibbpfOption = None,
+    loader: options.LoaderOption = None,
     save: options.SaveOption = None,
     baseline: options.BaselineOption = None,
     against: options.AgainstOption = None,
@@ -91,7 +92,7 @@ def verify(
             Reports(junit_file, markdown_file, json_file, html_file), csv, save, bool(object_), look
         )
         if from_run is not None:
-            _no_objects(object_, against, attach, type_, libbpf)
+            _no_objects(object_, against, attach, type_, [*(libbpf or ()), *(loader or ())])
             folder = find_run(from_run, config)
             old = _of_kernels(read_matrix(folder), kernel or [])
             matrix = _judged(old, rules, folder, tuple(program or ()))
@@ -101,10 +102,10 @@ def verify(
         order = _order(program or ["*"], attach, log_level, log_limit, timeout, module or [])
         objects, kernels = tuple(object_ or ()), tuple(kernel or ())
         types, libbpfs = tuple(type_ or ()), tuple(libbpf or ())
-        part = shard_of(shard, balance)
         request = VerifyRequest(
-            objects, kernels, order, rules, types, libbpfs, against, jobs, accel, warm, part
+            objects, kernels, order, rules, types, libbpfs, against, jobs, accel, warm
         )
+        request = replace(request, shard=shard_of(shard, balance), loader=tuple(loader or ()))
         _boot(request, config, output, on, again(context))
 
 
@@ -215,12 +216,14 @@ def _no_objects(
     against: str | None,
     attach: bool,
     types: Sequence[str] | None,
-    libbpf: Sequence[str] | None,
+    loaders: Sequence[str],
 ) -> None:
     if given or against:
         raise UsageError("--from-run judges an old run: leave OBJECT and --against out")
-    if attach or types or libbpf:
-        raise UsageError("--from-run judges an old run: leave --attach, --type and --libbpf out")
+    if attach or types or loaders:
+        raise UsageError(
+            "--from-run judges an old run: leave --attach, --type, --libbpf and --loader out"
+        )
 
 
 def _of_kernels(matrix: Matrix, patterns: Sequence[str]) -> Matrix:

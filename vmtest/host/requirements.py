@@ -74,6 +74,7 @@ OPTIONAL_TOOLS = (
     Tool("skopeo", "skopeo", "fetches kernels from container images"),
     Tool("lz4", "lz4", "unpacks kernels compressed with it"),
     Tool("git", "git", "builds another revision for verify --against"),
+    Tool("go", "golang-go", "builds the loader of verify --loader cilium"),
 )
 """What only some kernels or options need; doctor says what is there and misses none of it."""
 
@@ -106,6 +107,7 @@ TEST_REQUIREMENTS = (
     # Debian's has a browser with it; Ubuntu has none but as a snap, and its CI runners have Chrome.
     Requirement(("chromium-driver", "google-chrome-stable"), "opens a run's page in a browser"),
     Requirement(("golang-go",), "examples/go"),
+    Requirement(("golang-github-cilium-ebpf-dev",), "verify --loader cilium, without a network"),
     Requirement(("cargo",), "examples/rust"),
     # A bisect over commits is refused before it begins where kernels cannot be built.
     *(Requirement((tool.package,), f"builds of kernels: {tool.purpose}") for tool in BUILD_TOOLS),

@@ -119,7 +119,8 @@ class LoadResult:
     the verifier's log, ``log`` the path of the whole log relative to the kernel's
     folder, ``log_cut`` whether the buffer was too small for it.  What is not
     ``required`` is shown and does not decide.  ``libbpf`` is the version that loaded it, "" where
-    that is not known.  ``visits`` is None where no log of level 2 was had.
+    that is not known, and where another library did: then ``loader`` is that one, for example
+    ``cilium/ebpf 0.16.0``.  ``visits`` is None where no log of level 2 was had.
     """
 
     object: str
@@ -138,6 +139,12 @@ class LoadResult:
     required: bool = True
     libbpf: str = ""
     visits: Visits | None = None
+    loader: str = ""
+
+    @property
+    def by(self) -> str:
+        """What loaded it, ``libbpf 1.5`` for example; "" where that is not known."""
+        return self.loader or (f"libbpf {self.libbpf}" if self.libbpf else "")
 
     @property
     def label(self) -> str:
@@ -216,11 +223,14 @@ def near_limit(load: LoadResult) -> bool:
     return load.verdict is Verdict.ACCEPTED and load.cost.instructions >= NEAR * INSTRUCTION_LIMIT
 
 
-def row_of(name: str, libbpf: str) -> str:
-    """What the loads of the object ``name`` by one of several versions of libbpf are called."""
-    return f"{name} (libbpf {libbpf})"
+_LOADERS = (" (libbpf ", " (cilium/ebpf ")
+
+
+def row_of(name: str, by: str) -> str:
+    """What the loads of the object ``name`` are called by one of several loaders."""
+    return f"{name} ({by})"
 
 
 def name_of(row: str) -> str:
     """The object whose loads are called ``row``: by its name alone, or as ``row_of`` has it."""
-    return row.rpartition(" (libbpf ")[0] or row
+    return next((name for by in _LOADERS if (name := row.rpartition(by)[0])), row)

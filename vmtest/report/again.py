@@ -90,7 +90,7 @@ def _verify(cause: Cause, matrix: Matrix) -> list[str]:
     if not (of or matrix.again):
         # Without any object, a verify loads those of kernels.toml: only files have to be named.
         of = [load for k in matrix.kernels for load in k.loads if _is_file(load.object)]
-    owners = unique(load.object.removesuffix(row_of("", load.libbpf)) for load in of)
+    owners = unique(load.object.removesuffix(row_of("", load.by)) for load in of)
     objects = [name for name in map(as_argument, owners) if _plain(name)]
     begun = _begun(cause, matrix, "verify")
     programs = unique(load.program for _, load in cause.loads)

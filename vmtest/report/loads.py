@@ -123,6 +123,7 @@ def with_loads(table: Table, matrix: Matrix) -> Table:
 def _groups(matrix: Matrix) -> Iterable[SuiteRows]:
     """One group an object: its counts by kernel, its load as a whole, its programs."""
     of = [{(load.object, load.program): load for load in k.loads} for k in matrix.kernels]
+    loads = [load for kernel in matrix.kernels for load in kernel.loads]
     for name in objects_of(matrix):
         programs = unique(program for found in of for owner, program in found if owner == name)
         rows = tuple(
@@ -136,16 +137,22 @@ def _groups(matrix: Matrix) -> Iterable[SuiteRows]:
             _counts([load for load in kernel.loads if load.object == name])
             for kernel in matrix.kernels
         )
-        base, loader = _loader(name, matrix)
+        base, loader = _loader(name, loads)
         yield SuiteRows(Row(printable(base), counts), rows, loader)
 
 
-def _loader(name: str, matrix: Matrix) -> tuple[str, str]:
-    """The object's own name, and the libbpf that the row is of where several loaded it."""
-    loads = (load for kernel in matrix.kernels for load in kernel.loads if load.object == name)
-    libbpf = next((load.libbpf for load in loads if load.libbpf), "")
-    base = name.removesuffix(row_of("", libbpf))
-    return (base, libbpf) if libbpf and base != name else (name, "")
+def _loader(name: str, loads: Sequence[LoadResult]) -> tuple[str, str]:
+    """The object's own name, and what loaded it where not the same did all ``loads``.
+
+    Of several versions of libbpf it is the version.
+    """
+    first = next((load for load in loads if load.object == name and load.by), None)
+    if first is None:
+        return name, ""
+    base = name.removesuffix(row_of("", first.by))
+    if any(load.loader for load in loads):
+        return base, first.by
+    return (base, first.libbpf) if base != name else (name, "")
 
 
 def _cell(load: LoadResult | None) -> Cell:

@@ -116,7 +116,7 @@ def _by_loader(shards: Sequence[Matrix]) -> list[Matrix]:
 
 
 def _rows_by_loader(kernel: KernelResult) -> KernelResult:
-    rows = {load.object: _row(load.object, load.libbpf) for load in kernel.loads if load.libbpf}
+    rows = {load.object: _row(load.object, load.by) for load in kernel.loads if load.libbpf}
     return replace(
         kernel,
         objects=tuple((rows.get(name, name), digest) for name, digest in kernel.objects),
@@ -127,8 +127,8 @@ def _rows_by_loader(kernel: KernelResult) -> KernelResult:
     )
 
 
-def _row(name: str, libbpf: str) -> str:
-    return name if name.endswith(row_of("", libbpf)) else row_of(name, libbpf)
+def _row(name: str, by: str) -> str:
+    return name if name.endswith(row_of("", by)) else row_of(name, by)
 
 
 def _loaders(results: Sequence[KernelResult]) -> str:

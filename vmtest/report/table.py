@@ -60,7 +60,7 @@ class Row:
 class SuiteRows:
     """A suite's line and below it the tests that are not a pass everywhere.
 
-    ``loader`` is the libbpf that loaded, where several did; "" otherwise.
+    ``loader`` is the libbpf or other library that loaded, where several did; "" otherwise.
     """
 
     suite: Row
@@ -78,7 +78,7 @@ class Table:
 
     @property
     def loaders(self) -> bool:
-        """Whether there is a column for the libbpf that loaded."""
+        """Whether there is a column for the library that loaded."""
         return any(suite.loader for suite in self.suites)
 
     def fact(self, label: str) -> Row | None:

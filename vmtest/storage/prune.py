@@ -1,8 +1,8 @@
 """Making room in the cache: what was not used for long, or is too much; never what is in use.
 
-Entries are kernels, guest images, snapshots of booted guests, versions of libbpf, installed
-wheels, and indexes of kernels' modules.  When one was last used is the time of change of a file
-that every process which takes it holds; see :func:`vmtest.host.cache.hold`.
+Entries are kernels, guest images, snapshots of booted guests, versions of libbpf, other loaders,
+installed wheels, and indexes of kernels' modules.  When one was last used is the time of change of
+a file that every process which takes it holds; see :func:`vmtest.host.cache.hold`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from vmtest.host.cache import clear_damaged, in_use, last_used, remove_unused, sweep, tree_size
 from vmtest.host.seal import SEAL, Entry
 from vmtest.kernels import Store, modules
-from vmtest.rootfs import libbpf, overlay, requirements
+from vmtest.rootfs import cilium, libbpf, overlay, requirements
 from vmtest.rootfs.image import images
 
 
@@ -37,7 +37,7 @@ class Item:
 
 
 def items(cache: Path) -> list[Item]:
-    """Every kernel, guest image, snapshot, libbpf, wheel and index of modules in ``cache``."""
+    """Every kernel, image, snapshot, libbpf, loader, wheel and index of modules in ``cache``."""
     whole = {entry.path for entry in Store(cache).entries()}
     whole |= {file.parent for _, file, _ in images(cache)}
     whole |= {seal.parent for seal in (cache / "snapshots").glob(f"*/{SEAL}")}
@@ -48,6 +48,7 @@ def items(cache: Path) -> list[Item]:
             found.append(_item(cache, kind, path, broken))
     for kind, paths, read in (
         (libbpf.KIND, libbpf.places(cache), libbpf.read_entry),
+        (cilium.KIND, cilium.places(cache), cilium.read_entry),
         (overlay.KIND, overlay.places(cache), overlay.read_entry),
         (requirements.KIND, requirements.places(cache), requirements.read_entry),
         (modules.KIND, modules.indexes(cache), modules.read_index),

@@ -10,7 +10,7 @@ from vmtest.host.cache import tree_size
 from vmtest.host.seal import Damage, Entry
 from vmtest.kernels import modules
 from vmtest.kernels.store.store import recheck_kernel
-from vmtest.rootfs import libbpf, overlay, requirements
+from vmtest.rootfs import cilium, libbpf, overlay, requirements
 from vmtest.rootfs.image import recheck_image
 
 
@@ -23,6 +23,7 @@ def _unsealed(place: Path) -> str:
 _RECHECKS = {"kernel": recheck_kernel, "image": recheck_image, "snapshot": _unsealed}
 _WORDS = {
     libbpf.KIND: "libbpf",
+    cilium.KIND: "loader",
     overlay.KIND: "wheel",
     requirements.KIND: "requirements",
     modules.KIND: "index of modules",
@@ -50,6 +51,8 @@ def verify(cache: Path) -> Iterator[Verified]:
             yield Verified(kind, place.name, tree_size(place), entry.inspect(recheck))
     for place in libbpf.places(cache):
         yield _read(libbpf.KIND, place, libbpf.read_entry)
+    for place in cilium.places(cache):
+        yield _read(cilium.KIND, place, cilium.read_entry)
     for place in overlay.places(cache):
         yield _read(overlay.KIND, place, overlay.read_entry)
     for place in requirements.places(cache):

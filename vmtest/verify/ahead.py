@@ -27,6 +27,11 @@ OBJECTS = "objects"
 """The folder of a payload with the objects."""
 
 
+def loader_member(number: int) -> str:
+    """The place in a payload of the loader of that ``number``."""
+    return f"loaders/{number}"
+
+
 def loader_argv(python: str, libbpf: str, *, waits: bool = False) -> list[str]:
     """The command of the loader, by the ``libbpf`` of that version ("": by the guest's own).
 

@@ -1,32 +1,49 @@
-"""One order for several versions of libbpf, each of which loads every object: pure.
+"""One order for several loaders, each of which loads every object: pure.
 
-A load is told by its object's name; with several versions that name says by which one.
+They are versions of libbpf, and other libraries.  A load is told by its object's name; that name
+says which loader it was, where it is another library, or one of several versions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from vmtest.model.loads import LoadResult, row_of
-from vmtest.verify.process import Order
+from vmtest.model.loads import LoadResult
+from vmtest.verify.process import Order, Wanted
 
 
-def across(order: Order, versions: Sequence[str]) -> Order:
-    """``order`` with each object once for each version; as it is for one, or for none."""
-    if len(versions) < 2:
-        return order
-    objects = (replace(wanted, libbpf=v) for wanted in order.objects for v in versions)
+@dataclass(frozen=True, slots=True)
+class Way:
+    """By which loader an object is loaded: as in a `Wanted`."""
+
+    libbpf: str = ""
+    loader: str = ""
+
+
+def ways(order: Order, versions: Sequence[str]) -> tuple[Way, ...]:
+    """The loaders of each object, where the guest has these ``versions`` of libbpf."""
+    own = [Way(libbpf=v) for v in versions] if len(versions) > 1 else [Way()]
+    return (*(own if order.by_libbpf else ()), *(Way(loader=name) for name in order.loaders))
+
+
+def across(order: Order, ways: Sequence[Way]) -> Order:
+    """``order`` with each object once for each of ``ways``."""
+    objects = (
+        replace(wanted, libbpf=way.libbpf, loader=way.loader)
+        for wanted in order.objects
+        for way in ways
+    )
     return replace(order, objects=tuple(objects))
 
 
-def digests(
-    objects: Iterable[tuple[str, str]], versions: Sequence[str]
-) -> tuple[tuple[str, str], ...]:
+def digests(objects: Iterable[tuple[str, str]], ways: Sequence[Way]) -> tuple[tuple[str, str], ...]:
     """Name and sha256 of each object, by the names that the loads of :func:`across` have."""
-    if len(versions) < 2:
-        return tuple(objects)
-    return tuple((row_of(name, v), sha256) for name, sha256 in objects for v in versions)
+    return tuple(
+        (Wanted(name, "", libbpf=way.libbpf, loader=way.loader).row, sha256)
+        for name, sha256 in objects
+        for way in ways
+    )
 
 
 def side_by_side(loads: Iterable[LoadResult], order: Order) -> tuple[LoadResult, ...]:

@@ -6,6 +6,7 @@ and two of one name are two.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from vmtest.model.loads import LoadResult, Reason, Verdict
 from vmtest.model.project import ObjectFile
 from vmtest.model.versions import KernelVersion
 from vmtest.objects.builds import builds_for, check_object, is_foreign_elf, read_object
+from vmtest.rootfs.cilium import OtherLoader
+from vmtest.verify.ahead import loader_member
 from vmtest.verify.process import Order, Wanted
 
 OBJECT_LIMIT = 64 << 20
@@ -148,9 +151,11 @@ def pack_objects(
     against: str = "",
     config: Path | None = None,
     files: Files | None = None,
+    loaders: Sequence[OtherLoader] = (),
 ) -> Load:
     """What goes into a guest of ``version``; ``order`` says all but the objects.
 
+    ``loaders`` are those of ``order``, in its order.
     ``config`` is the kernel's, which the guest gets: what a missing kconfig is told by.
     ``files`` reads the objects, for every kernel of a run.
 
@@ -188,6 +193,7 @@ def pack_objects(
     if config is not None:
         order = replace(order, config="config")
     modules = [*order.modules, *(name for one in wanted for name in one.loading.modules)]
+    members |= _programs(loaders)
     members |= module_list(list(dict.fromkeys(modules)))
     return Load(
         tar({**guest_code(files), **members}),
@@ -197,6 +203,14 @@ def pack_objects(
         tuple(sorted(digests[True].items())),
         against,
     )
+
+
+def _programs(loaders: Sequence[OtherLoader]) -> dict[str, FileContent | bytes]:
+    """The members of a payload that are ``loaders``."""
+    return {
+        loader_member(number): FileContent(one.data, True, hashlib.sha256(one.data).hexdigest())
+        for number, one in enumerate(loaders)
+    }
 
 
 def _unloadable(build: ObjectFile) -> Reason | None:

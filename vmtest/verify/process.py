@@ -27,7 +27,7 @@ from vmtest.model.project import Loading
 from vmtest.model.text import last_line
 from vmtest.runs.folder import PROBE
 from vmtest.runs.rows import LOADS, OTHER_LOADS
-from vmtest.verify.ahead import PLAN, loader_argv
+from vmtest.verify.ahead import PLAN, loader_argv, loader_member
 from vmtest.verify.events import (
     EVENTS,
     Described,
@@ -59,7 +59,8 @@ class Wanted:
     """One object that shall be loaded: its name in the reports, its file in the payload.
 
     ``other`` is true for a build that is only compared with (``--against``), ``path`` is
-    its file on the host, ``libbpf`` the version that loads it where there are several.
+    its file on the host, ``libbpf`` the version that loads it where there are several, ``loader``
+    what loads it in the place of libbpf.
     """
 
     name: str
@@ -69,11 +70,13 @@ class Wanted:
     other: bool = False
     path: Path | None = None
     libbpf: str = ""
+    loader: str = ""
 
     @property
     def row(self) -> str:
-        """What its loads are called: by its name, and by the libbpf where there are several."""
-        return row_of(self.name, self.libbpf) if self.libbpf else self.name
+        """What its loads are called: by its name, and by the loader where there are several."""
+        by = self.loader or (f"libbpf {self.libbpf}" if self.libbpf else "")
+        return row_of(self.name, by) if by else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ class Order:
     ``log_limit`` bytes of one log, ``timeout`` seconds of one load under KVM, ``config``
     the kernel's config in the payload ("" without one), ``modules`` what is loaded before,
     beside what the objects name; ``every_libbpf`` whether each libbpf that the guest has loads
-    everything, and not the first one alone.
+    everything, and not the first one alone; ``loaders`` are the names of other loaders that do,
+    and ``by_libbpf`` is whether libbpf does.
     """
 
     objects: tuple[Wanted, ...]
@@ -96,6 +100,8 @@ class Order:
     config: str = ""
     modules: tuple[str, ...] = ()
     every_libbpf: bool = False
+    loaders: tuple[str, ...] = ()
+    by_libbpf: bool = True
 
     @property
     def whole(self) -> bool:
@@ -260,14 +266,17 @@ class LoaderProcess:
 
     @property
     def _next(self) -> tuple[int, ...]:
-        """Those of ``left`` that the next process loads: it has but one libbpf."""
-        objects, left = self.order.objects, self.left
-        return tuple(n for n in left if objects[n].libbpf == objects[left[0]].libbpf)
+        """Those of ``left`` that the next process loads: it has but one loader."""
+        by = {n: (one.libbpf, one.loader) for n, one in enumerate(self.order.objects)}
+        left = self.left
+        return tuple(n for n in left if by[n] == by[left[0]])
 
     def plan(self) -> dict[str, Any]:
         """What the guest is told: the objects that are left, and what of them is done."""
         order, left = self.order, self._next
+        loader = order.objects[left[0]].loader if left else ""
         return {
+            "loader": loader_member(order.loaders.index(loader)) if loader else "",
             "objects": [self._entry(n) for n in left],
             "attach": order.attach,
             "log_level": order.log_level,
@@ -504,7 +513,8 @@ class LoaderProcess:
             return
         self._done[number, result.program] = result.verdict
         wanted = self.order.objects[number]
-        told = replace(result, libbpf=wanted.libbpf or self.libbpf)
+        libbpf = "" if wanted.loader else wanted.libbpf or self.libbpf
+        told = replace(result, libbpf=libbpf, loader=wanted.loader)
         kept = self._record.add(wanted, told, log)
         self._watch.finished(kept)
 

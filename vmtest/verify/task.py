@@ -32,10 +32,11 @@ from vmtest.model.kernels import KernelImage
 from vmtest.model.loads import LoadResult, LoadSet, Verdict
 from vmtest.model.results import KernelResult, Status
 from vmtest.model.versions import unique
+from vmtest.rootfs.cilium import OtherLoader
 from vmtest.verify.ahead import LoaderAhead, Ready, parted, put_objects
 from vmtest.verify.baseline import Rules, judge
 from vmtest.verify.features import Features
-from vmtest.verify.libraries import across, digests, side_by_side
+from vmtest.verify.libraries import across, digests, side_by_side, ways
 from vmtest.verify.objects import OBJECT_LIMIT, Given, Load, pack_objects
 from vmtest.verify.process import LOG, End, LoaderProcess, LoaderStuck, Order, Record, Wanted, Watch
 from vmtest.vm.console import Sign
@@ -63,7 +64,8 @@ class VerifyTask:
         folder, name = bench.job.directory, bench.job.kernel.name
         libraries = bench.job.root.libraries if self.load.order.every_libbpf else ()
         versions = [library.version for library in libraries]
-        order = across(self.load.order, versions)
+        by = ways(self.load.order, versions)
+        order = across(self.load.order, by)
 
         def started(place: int, wanted: Wanted, program: str) -> None:
             label = LoadResult(wanted.row, program, Verdict.NOT_LOADED).label
@@ -81,7 +83,7 @@ class VerifyTask:
             loader = LoaderProcess(order, record, Watch(started, finished), modules, features)
             boots = _Boots(bench, self.load, loader, log)
             status, reason = boots.run()
-        compared = digests(self.load.others, versions)
+        compared = digests(self.load.others, by)
         others = LoadSet(self.load.against, compared, side_by_side(record.others, order))
         crashed = [load.label for load in record.loads if load.verdict is Verdict.KERNEL_CRASHED]
         if status is Status.PASSED and crashed:
@@ -94,9 +96,9 @@ class VerifyTask:
             status=status,
             reason=reason,
             loads=side_by_side(record.loads, order),
-            objects=digests(self.objects, versions),
+            objects=digests(self.objects, by),
             against=others if self.load.against else None,
-            libbpf=", ".join(versions) or loader.libbpf,
+            libbpf=(", ".join(versions) or loader.libbpf) if order.by_libbpf else "",
             programs=() if order.whole else order.programs,
             splats=complaints.texts,
             fingerprints=complaints.fingerprints,
@@ -247,7 +249,7 @@ class _Boots:
             ready=ready,
         )
         if end is End.FINISHED:
-            return True  # there may be objects left for another libbpf
+            return True  # there may be objects left for another loader
         try:
             self._bench.read_log(guest)
         except DeadlineExceeded as error:
@@ -288,18 +290,21 @@ def verify_tasks(
     rules: Rules,
     against: str = "",
     files: Files | None = None,
+    loaders: Sequence[OtherLoader] = (),
 ) -> Callable[[KernelImage], VerifyTask]:
     """What makes a kernel's task: the builds of ``given`` that go to it; raises UsageError.
 
-    What is there is read at once, by ``files``: every kernel gets the same bytes.
+    ``loaders`` are beside libbpf.  What is there is read at once, by ``files``: every kernel gets
+    the same bytes.
     """
     files = files or Files()
+    order = replace(order, loaders=tuple(one.name for one in loaders))
     for one in (*given, *others):
         if one.build.path.is_file() and one.build.path.stat().st_size <= OBJECT_LIMIT:
             files.read(one.build.path, "objects")
 
     def make(image: KernelImage) -> VerifyTask:
-        load = pack_objects(given, others, image.version, order, against, image.config, files)
-        return VerifyTask(load, rules)
+        of = image.version, order, against, image.config, files, loaders
+        return VerifyTask(pack_objects(given, others, *of), rules)
 
     return make

@@ -269,7 +269,7 @@ class Loader:
                 _set_type(program, told)
         try:
             for name, count in wishes.max_entries.items():
-                opened.set_max_entries(name, _possible_cpus() if count == "cpus" else int(count))
+                opened.set_max_entries(name, possible_cpus() if count == "cpus" else int(count))
             for name, value in wishes.variables.items():
                 opened.set_global(name, value)
             for name, template in wishes.inner_maps.items():
@@ -450,6 +450,7 @@ def _inner_map(outer: str, template: Mapping[str, Any]) -> OwnMap:
     )
 
 
-def _possible_cpus() -> int:
+def possible_cpus() -> int:
+    """How many CPUs the kernel may have: the entries of a map with one for each."""
     count: int = libbpf.library().libbpf_num_possible_cpus()
     return libbpf.check(count, "counting CPUs")

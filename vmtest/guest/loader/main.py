@@ -8,7 +8,8 @@ lines: `hello`, then of each object `object`, and `start` and `load` of it as a 
 and of each program, then `probe`, unless the host knows that already, and `finish`. A `start` names
 several programs where the object was taken as a whole: see `GROUP`. Where the plan asks for another
 log level than 4, the `load` of a program is followed by `trace`, which is answered as `start` is,
-and `traced` with that log. With a second argument, `wait`, the plan is read after an answer.
+and `traced` with that log. Where the plan names a `loader`, that program loads, with cilium/ebpf.
+With a second argument, `wait`, the plan is read after an answer.
 docs/reference/verify.md describes loads and verdicts.
 """
 
@@ -32,6 +33,7 @@ from vmtest.guest import libbpf
 from vmtest.guest.failures import Failure, Reason
 from vmtest.guest.loader import kinds, verifierlog
 from vmtest.guest.loader.autoattach import Attachment, try_to_attach
+from vmtest.guest.loader.cilium import CiliumLoader, GoProgram, NotOpenedError, survives
 from vmtest.guest.loader.kernel import RunningKernel
 from vmtest.guest.loader.loads import STATISTICS, Loaded, Loader, MisconfiguredError, Wishes, go_on
 from vmtest.guest.loader.why import explain
@@ -61,7 +63,9 @@ class Verification:
         self._kernel = RunningKernel(_config(plan, folder))
         self._level = int(plan.get("log_level", STATISTICS))
         limit = max(int(plan.get("log_limit", 1 << 24)), _SMALLEST_LOG)
+        self._limit = limit
         self._buffer = ctypes.create_string_buffer(limit)
+        self._go = GoProgram(folder / plan["loader"]) if plan.get("loader") else None
 
     def run(self) -> None:
         """Every load that is not done yet."""
@@ -73,7 +77,7 @@ class Verification:
     def _object(self, item: Mapping[str, Any]) -> None:
         key = item["key"]
         # Opening it may be what the last process died of: then nothing more is asked of it.
-        if (key, "") in self._done and not _opens(self._folder / item["file"]):
+        if (key, "") in self._done and not self._opens(self._folder / item["file"]):
             self._wire.send("object", object=key, programs=[], maps=[])
             return
         first = (key, "") not in self._done
@@ -103,11 +107,17 @@ class Verification:
         for place in range(0, len(names), size):
             self.load(loader, key, names[place : place + size])
 
-    def open(self, item: Mapping[str, Any]) -> Loader | None:
+    def _opens(self, path: pathlib.Path) -> bool:
+        return _opens(path) if self._go is None else survives(self._go, path)
+
+    def open(self, item: Mapping[str, Any]) -> Loader | CiliumLoader | None:
         """The loader of an object of the plan; None, and the host knows why, if there is none."""
         key, path = item["key"], self._folder / item["file"]
         try:
-            loader = Loader(path, _wishes(item), self._kernel, self._buffer)
+            loader = self._loader(path, _wishes(item))
+        except NotOpenedError as error:
+            self._tell(key, error.loaded)
+            return None
         except libbpf.LoadError as error:
             self._tell(key, _open_failed(error, self._kernel))
             return None
@@ -122,7 +132,12 @@ class Verification:
         )
         return loader
 
-    def load(self, loader: Loader, key: str, names: Sequence[str]) -> None:
+    def _loader(self, path: pathlib.Path, wishes: Wishes) -> Loader | CiliumLoader:
+        if self._go is None:
+            return Loader(path, wishes, self._kernel, self._buffer)
+        return CiliumLoader(self._go, path, wishes, self._kernel, self._limit)
+
+    def load(self, loader: Loader | CiliumLoader, key: str, names: Sequence[str]) -> None:
         """Load each of the programs `names` alone, announced before all and told after each."""
         self._wire.send("start", object=key, programs=names)
         use = self._attach if self._plan.get("attach") else _leave
@@ -135,7 +150,7 @@ class Verification:
             if self._level != STATISTICS and _verified(result):
                 self._trace(loader, key, name)
 
-    def _trace(self, loader: Loader, key: str, name: str) -> None:
+    def _trace(self, loader: Loader | CiliumLoader, key: str, name: str) -> None:
         """Load `name` once more, for a longer log; the verdict has been told."""
         self._wire.send("trace", object=key, program=name)
         self._wire.wait()
