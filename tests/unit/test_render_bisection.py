@@ -126,7 +126,7 @@ def test_versions_that_were_not_asked_are_named_where_the_answer_may_lie(
 @pytest.mark.parametrize(
     ("versions", "said"),
     [
-        (("6.12.90-1", "6.12.90-2"), "both are packages of one upstream version"),
+        (("6.12.90-1", "6.12.90-2"), "both are of one upstream version"),
         (("6.12.90-1", "6.12.95-1"), "git log --oneline v6.12.90..v6.12.95"),
         (("6.12.90-1", "6.16.3-1~bpo13+1"), "git log --oneline v6.12..v6.16.3"),
     ],
@@ -139,6 +139,34 @@ def test_the_changelog_is_where_the_two_versions_differ(
     assert f"down to {versions[0]}" in lines[0]
     assert "linux-image-6.12.90-amd64" in lines[0]
     assert said in " ".join(lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("apt", ["`apt changelog linux-image-6.12.90-amd64`", "CONFIG_X in /boot/config-RELEASE"]),
+        ("dnf", ["`rpm -qp --changelog` of its .rpm", "CONFIG_X in /lib/modules/RELEASE/config"]),
+        ("oci", []),
+        ("mainline", []),
+    ],
+)
+def test_an_archives_own_tools_tell_what_its_packages_changed(table: str, said: list[str]) -> None:
+    versions = ("6.12.90-1.el10", "6.12.95-1.el10")
+    last, first = (Point(version, version, "s", table=table) for version in versions)
+    lines = changelog(last, first, one(BAD, 0), "CONFIG_X")
+    assert len(lines) == len(said) + 1 and "git log" in lines[-1]
+    assert [part for part, line in zip(said, lines, strict=False) if part not in line] == []
+
+
+def test_what_lies_between_two_packages_goes_by_the_order_of_their_archive() -> None:
+    # To rpm a number is newer than letters, to dpkg older.
+    last, gone, first = (
+        Point(version, version, "s", table="dnf") for version in ("6.1-1.a", "6.1-1.1", "6.1-1.2")
+    )
+    question = Question({}, (last, first), gone=(gone,))
+    seen = {0: SEEN[0], 1: SEEN[2]}
+    said = render(Conclusion(question, Answer(0, 1), seen, 1, (), 1), {0: "", 1: ""}, "runs/x")
+    assert "released between them and no longer to be had: 6.1-1.1" in said
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ def _version(settings: Config, archive: Archive, store: Store, word: str, writte
 
 def _point(kernel: Kernel) -> Point:
     assert isinstance(kernel.spec, ArchiveSpec)
-    return Point(kernel.name, kernel.spec.version, kernel.spec.suites[0])
+    spec = kernel.spec
+    return Point(kernel.name, spec.version, spec.suites[0], table=spec.table)
 
 
 def pinned(settings: Config, archive: Archive, point: Point) -> Kernel:

@@ -17,13 +17,15 @@ from vmtest.model.results import KernelResult
 class Point:
     """A kernel of the list: its name, its package version, and the suite that has it.
 
-    A commit's ``version`` is its full id; it has a ``subject`` in place of a suite.
+    A commit's ``version`` is its full id; it has a ``subject`` in place of a suite.  ``table`` is
+    the key of kernels.toml for its archive.
     """
 
     name: str
     version: str
     suite: str = ""
     subject: str = ""
+    table: str = "apt"
 
     @property
     def label(self) -> str:

@@ -12,8 +12,9 @@ from vmtest.bisect.observe import Observation, combined, verdict_of
 from vmtest.bisect.question import Conclusion, Point, Standing
 from vmtest.bisect.search import Verdict
 from vmtest.host.debian import DebianVersion
+from vmtest.kernels.dnf.version import RpmVersion
 from vmtest.model.text import one_line
-from vmtest.model.versions import KernelVersion
+from vmtest.model.versions import KernelVersion, PackageVersion
 from vmtest.report.text import clock, counted
 
 _MOST_FACTS = 10
@@ -129,18 +130,13 @@ def changelog(last: Point, first: Point, seen: Observation, gone: str = "") -> t
 
     ``gone`` is what one of them lacks, as the kernel's source writes it, "" if nothing is known.
     """
-    old, new = (
-        KernelVersion.parse(DebianVersion(point.version).upstream) for point in (last, first)
-    )
-    package = f"linux-image-{seen.release}" if seen.release else "its linux-image package"
-    lines = [
-        f"the package's: `apt changelog {package}`, or changelog.Debian.gz in it, "
-        f"down to {last.version}"
-    ]
-    if gone.startswith(_CONFIG):
-        lines.append(f"the package's config: {gone} in /boot/config-RELEASE of both")
+    old, new = (KernelVersion.parse(_ordered(point).upstream) for point in (last, first))
+    lines = _of_package(last, first, seen)
+    if gone.startswith(_CONFIG) and lines:
+        config = "/boot/config-RELEASE" if first.table == "apt" else "/lib/modules/RELEASE/config"
+        lines.append(f"the package's config: {gone} in {config} of both")
     if old == new:
-        return (*lines, "upstream's: none, both are packages of one upstream version")
+        return (*lines, "upstream's: none, both are of one upstream version")
     two_series = old.numbers[:2] != new.numbers[:2]
     start = f"v{old.major}.{old.minor}" if two_series else f"v{old}"
     in_clone = f"in a clone of the stable tree: {_log(f'{start}..v{new}', gone)}"
@@ -153,6 +149,17 @@ def changelog(last: Point, first: Point, seen: Observation, gone: str = "") -> t
         f"two series: it came between {start} and v{new.major}.{new.minor}, or within one of the "
         f"stable series",
     )
+
+
+def _of_package(last: Point, first: Point, seen: Observation) -> list[str]:
+    """Where the package of ``first`` tells its changes; images and upstream's tags have none."""
+    if first.table == "dnf":
+        return [f"the package's: `rpm -qp --changelog` of its .rpm, down to {last.version}"]
+    if first.table != "apt":
+        return []
+    package = f"linux-image-{seen.release}" if seen.release else "its linux-image package"
+    log = f"`apt changelog {package}`, or changelog.Debian.gz in it"
+    return [f"the package's: {log}, down to {last.version}"]
 
 
 def _log(span: str, gone: str) -> str:
@@ -175,8 +182,13 @@ def _point(point: Point) -> str:
 
 
 def _between(last: Point, point: Point, first: Point) -> bool:
-    low, version, high = (DebianVersion(p.version) for p in (last, point, first))
+    low, version, high = (_ordered(p) for p in (last, point, first))
     return low < version < high
+
+
+def _ordered(point: Point) -> PackageVersion:
+    """The version of ``point`` in the order of its archive's own package tool."""
+    return RpmVersion(point.version) if point.table == "dnf" else DebianVersion(point.version)
 
 
 def answered(seen: Sequence[Observation]) -> str:
