@@ -38,7 +38,7 @@ from vmtest.matrix.payload import GUEST_ROOT, in_guest_environment, install
 from vmtest.model.kernels import KernelImage
 from vmtest.model.project import Config
 from vmtest.objects.compile import build_all
-from vmtest.rootfs.image import GUEST_PYTHON
+from vmtest.rootfs.images import GUEST_PYTHON
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.suites.payload import Payload, pack_suites
 from vmtest.vm import accel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ KEY = "distribution@example.org"
 class Made:
     """A package to build: what it is called and what is in it.
 
-    ``holds`` is "image", "modules", "both" or "nothing", of the kernel ``release``.
+    ``holds`` is "image", "modules", "both", "nothing", of the kernel ``release``, or "given".
     """
 
     name: str
@@ -51,11 +52,21 @@ def split(version: str, release: str, base: str = "kernel") -> list[Made]:
     ]
 
 
-def build(made: Made, folder: Path, into: Path, payload: str = "w3.zstdio") -> None:
-    """Build one package with rpmbuild into the folder ``into``."""
+Given = tuple[str, Callable[[Path], None]]
+"""A release as ``uname -r`` says it, and what puts the files of its folder there."""
+
+
+def build(
+    made: Made, folder: Path, into: Path, payload: str = "w3.zstdio", given: Given | None = None
+) -> None:
+    """Build one package with rpmbuild into the folder ``into``; ``given`` is what it holds then."""
     root = folder / f"{made.name}-{made.version}-{made.release}" / "root"
     (root / "usr").mkdir(parents=True)
-    place = root / "lib/modules" / made.uname
+    uname = made.uname if given is None else given[0]
+    place = root / "lib/modules" / uname
+    if given is not None:
+        place.mkdir(parents=True)
+        given[1](place)
     if made.holds in ("image", "both"):
         place.mkdir(parents=True)
         (place / "vmlinuz").write_bytes(bzimage(made.uname, "zstd"))
@@ -71,7 +82,7 @@ def build(made: Made, folder: Path, into: Path, payload: str = "w3.zstdio") -> N
     if made.holds == "extra":
         (place / "kernel/net").mkdir(parents=True)
         (place / "kernel/net/README").write_text("no module\n")
-    files = f"/lib/modules/{made.uname}" if made.holds != "nothing" else ""
+    files = f"/lib/modules/{uname}" if made.holds != "nothing" else ""
     provides = f"Provides: {made.provides}\n" if made.provides else ""
     requires = f"Requires: {made.requires}\n" if made.requires else ""
     spec = root.parent / "kernel.spec"

@@ -175,7 +175,17 @@ def test_a_guest_image_that_is_no_squashfs_is_refused(content: bytes, tmp_path: 
     assert_refused(file, tmp_path / "cache", "root.sqfs is not squashfs")
 
 
-@pytest.mark.parametrize("record", [{"size": "4", "sha256": "0" * 64}, {"size": 4}, [], None])
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"size": "4", "sha256": "0" * 64},
+        {"size": 4},
+        {"size": 4, "sha256": "0" * 64, "file": "root.ext4"},
+        {"size": 4, "sha256": "0" * 64, "file": "../../../etc/passwd"},
+        [],
+        None,
+    ],
+)
 def test_a_guest_image_whose_record_is_none_is_refused(record: object, tmp_path: Path) -> None:
     files = {
         f"images/{IMAGE}/root.sqfs": b"hsqs",

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import UnbootableKernel
-from vmtest.kernels.kconfig import Root, check, check_network, missing, parse, share_of
+from vmtest.kernels.kconfig import (
+    Root,
+    check,
+    check_network,
+    filesystem_of,
+    missing,
+    parse,
+    share_of,
+    way_of,
+)
 from vmtest.model.kernels import KernelImage
 from vmtest.model.versions import KernelVersion
 
@@ -171,3 +180,74 @@ def test_a_module_that_no_package_brought_is_missing(tmp_path: Path) -> None:
     with (modules / "modules.dep").open("a") as more:
         more.write("kernel/fs/overlay.ko.zst: kernel/x/squashfs.ko.xz\n")
     assert check(kernel) == ""
+
+
+WITHOUT = {k: v for k, v in DEBIAN.items() if not k.startswith("SQUASHFS")}
+
+
+@pytest.mark.parametrize(
+    ("config", "filesystem"),
+    [
+        (DEBIAN | {"EXT4_FS": "y", "EROFS_FS": "y"}, "squashfs"),
+        (WITHOUT | {"EXT4_FS": "m", "EROFS_FS": "y"}, "ext4"),
+        (WITHOUT | {"EROFS_FS": "m"}, "erofs"),
+        # As in Red Hat's kernels: squashfs, and not the lz4 that the image is packed with.
+        (DEBIAN | {"SQUASHFS_LZ4": "n", "EXT4_FS": "m"}, "ext4"),
+    ],
+)
+def test_the_root_is_what_the_kernel_can_mount(
+    config: dict[str, str], filesystem: str, tmp_path: Path
+) -> None:
+    kernel = image(config_file(tmp_path, config))
+    assert filesystem_of(kernel) == filesystem
+    assert way_of(kernel) == ("9p", filesystem)
+    assert check(kernel) == ""
+
+
+def test_a_kernel_of_unknown_config_is_booted_on_squashfs() -> None:
+    assert filesystem_of(image(None)) == "squashfs"
+
+
+@pytest.mark.parametrize(("module", "filesystem"), [("ext4", "ext4"), ("erofs", "erofs")])
+def test_a_file_system_counts_where_its_module_is_there(
+    module: str, filesystem: str, tmp_path: Path
+) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    names = ("virtio_blk", "9pnet", "9pnet_virtio", "9p", "overlay", module)
+    (modules / "modules.dep").write_text("".join(f"kernel/x/{name}.ko.xz:\n" for name in names))
+    config = config_file(tmp_path, DEBIAN | {"EXT4_FS": "m", "EROFS_FS": "m"})
+    kernel = replace(image(config), modules=modules)
+    assert filesystem_of(kernel) == filesystem
+    assert check(kernel) == ""
+
+
+def test_a_kernel_with_none_of_the_file_systems_is_refused_with_the_root_that_takes_no_disk(
+    tmp_path: Path,
+) -> None:
+    kernel = image(config_file(tmp_path, WITHOUT))
+    with pytest.raises(UnbootableKernel) as caught:
+        check(kernel)
+    assert str(caught.value) == (
+        "6.12: 6.12.1 cannot boot as a guest: CONFIG_SQUASHFS is not set: the root is a squashfs, "
+        "and it has neither ext4 (CONFIG_EXT4_FS) nor erofs (CONFIG_EROFS_FS) (missing as well: "
+        'CONFIG_SQUASHFS_LZ4); set [guest] root to a folder or to "host", which takes no disk; or '
+        "use another kernel or flavour, or enable what is missing and build again"
+    )
+    assert check(kernel, "directory") == ""
+
+
+def test_a_kernel_that_mounts_no_folder_either_is_not_sent_to_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.kconfig.find_virtiofsd", lambda: None)
+    gone = ("SQUASHFS", "NET_9P", "9P_")
+    config = {symbol: value for symbol, value in DEBIAN.items() if not symbol.startswith(gone)}
+    with pytest.raises(UnbootableKernel, match="CONFIG_SQUASHFS is not set") as caught:
+        check(image(config_file(tmp_path, config)))
+    assert "[guest] root" not in str(caught.value)
+
+
+def test_a_module_for_an_ext4_root_needs_an_initrd(tmp_path: Path) -> None:
+    config = WITHOUT | {"EXT4_FS": "m", "BLK_DEV_INITRD": "n", "VIRTIO_BLK": "y"}
+    assert "CONFIG_EXT4_FS is a module and could not" in missing(config, filesystem="ext4")[-1]

@@ -171,10 +171,10 @@ def test_the_modules_of_the_boot_are_unpacked_and_the_others_left(
     tmp_path: Path, image: Path
 ) -> None:
     modules = modules_tree(tmp_path / "from", RELEASE)
-    for name in ("squashfs.ko.xz", "dummy.ko.xz"):
+    for name in ("squashfs.ko.xz", "ext4.ko.xz", "dummy.ko.xz"):
         (modules / "kernel" / "fs" / name).write_bytes(lzma.compress(b"\x7fELF module"))
     stored = fetch(tmp_path, kernel(image, modules))
     assert stored.modules is not None
     there = {path.name for path in stored.modules.rglob("*.ko*")}
-    assert there == {"squashfs.ko", "dummy.ko.xz"}
+    assert there == {"squashfs.ko", "ext4.ko", "dummy.ko.xz"}
     assert (modules / "kernel" / "fs" / "squashfs.ko.xz").exists(), "the user's own is not touched"

@@ -25,7 +25,7 @@ from vmtest.kernels.lock import file as lock
 from vmtest.kernels.store.store import Resolution, Store
 from vmtest.model.kernels import Accelerator
 from vmtest.model.results import SCHEMA, KernelResult, Status
-from vmtest.rootfs.image import recheck_image
+from vmtest.rootfs.images import recheck_image
 from vmtest.rootfs.libbpf import NEWEST, Shelf
 from vmtest.runs import rows
 from vmtest.runs.events import read_events

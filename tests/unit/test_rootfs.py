@@ -18,7 +18,8 @@ from vmtest.host.cache import find_tool
 from vmtest.host.debian import Mirror, Mirrors
 from vmtest.model.kernels import GuestSpec
 from vmtest.rootfs import image as rootfs
-from vmtest.rootfs.image import image_key, images, prepare
+from vmtest.rootfs.image import image_key, prepare
+from vmtest.rootfs.images import images
 
 MIRRORS = Mirrors(Mirror("http://mirror.example/debian", "/keys.gpg", "a test"), None)
 needs_squashfs = pytest.mark.skipif(

@@ -15,7 +15,7 @@ from vmtest.errors import InfrastructureError
 from vmtest.host.cache import find_tool
 from vmtest.host.plain import is_plain, plain_folder
 from vmtest.host.virtme import find_vng, vng_environment
-from vmtest.model.kernels import Accelerator, KernelImage, RootImage
+from vmtest.model.kernels import Accelerator, Filesystem, KernelImage, RootImage
 from vmtest.model.versions import KernelVersion
 from vmtest.vm.folder import VmFolder, make_folder
 from vmtest.vm.vng import Hardware, vng_argv
@@ -44,10 +44,13 @@ def kernel_in(folder: Path, suffix: str = "") -> KernelImage:
     return KernelImage("6.1", version, RELEASE, image, modules, None, "", "")
 
 
-def disk_in(folder: Path, content: bytes = b"hsqs and more") -> RootImage:
+def disk_in(
+    folder: Path, content: bytes = b"hsqs and more", filesystem: Filesystem = "squashfs"
+) -> RootImage:
     """A guest image below ``folder``."""
     (folder / "root.sqfs").write_bytes(content)
-    return RootImage("disk", folder / "root.sqfs", "", "/usr/bin/python3")
+    root = folder / "root.sqfs"
+    return RootImage("disk", root, "", "/usr/bin/python3", filesystem=filesystem)
 
 
 @pytest.fixture
@@ -116,6 +119,30 @@ def test_such_modules_boot_in_a_plain_folder(tmp_path: Path) -> None:
 def test_a_guest_image_in_which_qemu_would_find_another_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match=r"root\.sqfs is not squashfs"):
         make_folder(find_vng(), kernel_in(tmp_path), disk_in(tmp_path, b"QFI\xfb" + bytes(99)))
+
+
+@pytest.mark.parametrize(
+    ("content", "filesystem"),
+    [
+        (bytes(0x438) + b"\x53\xef", "ext4"),
+        (bytes(0x400) + b"\xe2\xe1\xf5\xe0", "erofs"),
+    ],
+)
+def test_another_file_system_is_taken_where_nothing_stands_in_front_of_it(
+    content: bytes, filesystem: Filesystem, tmp_path: Path
+) -> None:
+    shutil.rmtree(
+        make_folder(find_vng(), kernel_in(tmp_path), disk_in(tmp_path, content, filesystem)).path
+    )
+    hidden = disk_in(tmp_path, b"QFI\xfb" + content[4:], filesystem)
+    kernel = KernelImage(
+        "6.1", KernelVersion.parse(RELEASE), RELEASE, tmp_path / "boot/vmlinux", None, None, "", ""
+    )
+    with pytest.raises(InfrastructureError, match=f"root.sqfs is not {filesystem}"):
+        make_folder(find_vng(), kernel, hidden)
+    squashfs = disk_in(tmp_path, content)
+    with pytest.raises(InfrastructureError, match=r"is not squashfs \(it begins with 00"):
+        make_folder(find_vng(), kernel, squashfs)
 
 
 def test_a_refusal_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

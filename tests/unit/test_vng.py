@@ -28,6 +28,7 @@ def test_kvm_is_disabled_where_it_does_not_work() -> None:
 def test_a_disk_is_booted_as_a_disk_and_the_host_root_by_default() -> None:
     assert "--root-disk /tmp/vm/root --root-fstype squashfs" in argv()
     assert "--root" not in argv(HOST)
+    assert "--root-disk /tmp/vm/root --root-fstype ext4" in argv(filesystem="ext4")
 
 
 def test_the_hosts_files_come_by_9p_unless_the_kernel_has_none() -> None:
@@ -96,9 +97,9 @@ def test_a_kernels_own_command_line_comes_behind_ours_and_wins() -> None:
 def test_a_kernel_that_mounts_no_folder_has_its_disks_and_a_qemu_that_says_so(
     tmp_path: Path,
 ) -> None:
-    for name in ("tools.sqfs", "modules.sqfs"):
+    for name in ("tools.disk", "modules.disk"):
         (tmp_path / name).touch()
     said = argv(VmFolder(tmp_path, "disk"), share="disk")
     assert f"--qemu {tmp_path}/qemu" in said and "--force-9p" in said
-    assert f"file={tmp_path}/tools.sqfs,format=raw,readonly=on" in said
+    assert f"file={tmp_path}/tools.disk,format=raw,readonly=on" in said
     assert "--qemu " not in argv()

@@ -19,7 +19,7 @@ from vmtest.matrix.runner import run_matrix
 from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Status
-from vmtest.rootfs.image import recheck_image
+from vmtest.rootfs.images import recheck_image
 from vmtest.runs import folder as runs
 from vmtest.suites.task import SuitesTaskFactory
 from vmtest.vm.accel import Probe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -20,7 +21,7 @@ from vmtest.host import requirements as host
 from vmtest.host.cache import find_tool, megabytes
 from vmtest.host.debian import find_mirrors
 from vmtest.host.virtme import find_vng
-from vmtest.kernels import Store, default_cache
+from vmtest.kernels import Store, default_cache, kconfig
 from vmtest.matrix.slots import memory_available_mib
 from vmtest.storage.verify import Verified, verify
 from vmtest.vm import accel
@@ -79,6 +80,7 @@ def examine(cache: Path) -> Iterator[Finding]:
     yield _namespaces()
     yield _mirrors()
     yield _accelerator(cache)
+    yield _kernels(cache)
     yield _disk(cache)
     memory = memory_available_mib()
     enough = memory > _NEEDED_MEMORY_MIB
@@ -179,6 +181,23 @@ def _optional(here: packages.Host) -> Iterator[Finding]:
     yield Finding("kernel builds", True, state)
     state = "not installed in Rust (optional: for kernels without 9P; package virtiofsd)"
     yield Finding("virtiofsd", True, host.find_virtiofsd() or state)
+
+
+def _kernels(cache: Path) -> Finding:
+    """How those in the cache boot: what they mount of the host's, and what their root is."""
+    ways: Counter[str] = Counter()
+    for entry in Store(cache).entries():
+        image = Store(cache).get(entry.key, entry.key)
+        if image is None:
+            continue
+        try:
+            share, filesystem = kconfig.way_of(image)
+        except VmtestError:
+            ways["cannot boot here (vmtest kernels list says why)"] += 1
+        else:
+            ways[f"{kconfig.SHARES[share]}, root on {filesystem}"] += 1
+    said = "; ".join(f"{count} {way}" for way, count in ways.most_common())
+    return Finding("kernels", True, f"in the cache: {said}" if said else "none in the cache")
 
 
 def _accelerator(cache: Path) -> Finding:

@@ -26,6 +26,7 @@ from vmtest.model.project import Config, ObjectFile, network_of
 from vmtest.model.results import OWN_FAULT, KernelResult, Status
 from vmtest.model.versions import KernelVersion
 from vmtest.objects import builds as objects
+from vmtest.rootfs.filesystems import suited
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.runs.folder import STATE, utc_today
 from vmtest.suites import known
@@ -67,6 +68,8 @@ def shell(
         cache, files = default_cache(), Files()
         image = _image(settings, wanted, cache)
         root = prepare_root(settings, cache, _told, files)
+        note = kconfig.check(image, root.kind)
+        root = suited(root, image, cache, _told)
         probe = accel.choose(image.image, cache, accelerator)
         saved, why = where_saved(cache, warm, probe.accelerator, image, root)
         if why:
@@ -81,7 +84,7 @@ def shell(
             probe=probe,
             directory=folder,
             vcpus=wanted.cpus,
-            note=kconfig.check(image, root.kind),
+            note=note,
             snapshots=saved,
         )
         raise typer.Exit(hand_over(job))

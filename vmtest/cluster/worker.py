@@ -51,7 +51,8 @@ from vmtest.matrix.job import refused, run_kernel
 from vmtest.model.events import Event, Preparing
 from vmtest.model.kernels import InstalledWheel, KernelImage, RootImage
 from vmtest.model.results import KernelResult
-from vmtest.rootfs.image import host_root, recheck_image
+from vmtest.rootfs.image import host_root
+from vmtest.rootfs.images import recheck_image
 from vmtest.storage.transfer import import_bundle
 
 LOOK = 0.3
@@ -295,7 +296,8 @@ def _run(desk: Desk, order: Order, cache: Path, stack: ExitStack) -> KernelResul
     given = Assignment(
         order.kernel, image, root, order.task, directory, order.note, order.known_splats
     )
-    job, _ = job_here(given, Here(cache, order.accelerator, order.warm, desk.beside))
+    here = Here(cache, order.accelerator, order.warm, desk.beside)
+    job, _ = job_here(given, here, lambda line: desk.emit(Preparing(order.kernel.name, line)))
     return run_kernel(job, desk.emit, desk.cancellation)
 
 

@@ -10,10 +10,10 @@ from typing import Literal
 
 from vmtest.errors import UnbootableKernel
 from vmtest.host.requirements import find_virtiofsd
-from vmtest.model.kernels import KernelImage, Share
+from vmtest.model.kernels import Filesystem, KernelImage, Share
 
 Root = Literal["disk", "directory", "host"]
-"""What the guest's user space is: a squashfs image, a folder, or the host's own root."""
+"""What the guest's user space is: an image, a folder, or the host's own root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,10 @@ class _Need:
     module: bool = True
     roots: tuple[str, ...] = ("disk", "directory", "host")
     share: Share | None = None
+    filesystem: Filesystem | None = None
 
 
+_NO_OTHER = "and it has neither ext4 (CONFIG_EXT4_FS) nor erofs (CONFIG_EROFS_FS)"
 _NEEDS = (
     _Need("X86_64", "it is a kernel for another machine", module=False),
     _Need("PCI", "QEMU's devices are on PCI", module=False),
@@ -41,8 +43,10 @@ _NEEDS = (
     _Need("VIRTIO_PCI", "QEMU's devices are virtio over PCI"),
     _Need("VIRTIO_CONSOLE", "SSH runs over a virtio-serial port"),
     _Need("VIRTIO_BLK", "the root is a virtio disk", roots=("disk",)),
-    _Need("SQUASHFS", "the root is a squashfs", roots=("disk",)),
-    _Need("SQUASHFS_LZ4", "the root is compressed with lz4", module=False, roots=("disk",)),
+    _Need("SQUASHFS", f"the root is a squashfs, {_NO_OTHER}", True, ("disk",), None, "squashfs"),
+    _Need("SQUASHFS_LZ4", f"its root has lz4, {_NO_OTHER}", False, ("disk",), None, "squashfs"),
+    _Need("EXT4_FS", "its root is an ext4", True, ("disk",), None, "ext4"),
+    _Need("EROFS_FS", "its root is an erofs", True, ("disk",), None, "erofs"),
     _Need("NET_9P", "no 9P: nothing of the host's can be mounted", share="9p"),
     _Need("NET_9P_VIRTIO", "no 9P over virtio: nothing of the host's can be mounted", share="9p"),
     _Need("9P_FS", "no 9P: nothing of the host's can be mounted", share="9p"),
@@ -58,6 +62,8 @@ _MODULES = {
     "VIRTIO_CONSOLE": "virtio_console",
     "VIRTIO_BLK": "virtio_blk",
     "SQUASHFS": "squashfs",
+    "EXT4_FS": "ext4",
+    "EROFS_FS": "erofs",
     "NET_9P": "9pnet",
     "NET_9P_VIRTIO": "9pnet_virtio",
     "9P_FS": "9p",
@@ -66,10 +72,19 @@ _MODULES = {
     "OVERLAY_FS": "overlay",
 }
 """What the modules of these symbols are called."""
-_BEFORE_MODULES: Mapping[Share, tuple[str, ...]] = {
-    "9p": ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK", "SQUASHFS", "NET_9P", "9P_FS"),
-    "virtiofs": ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK", "SQUASHFS", "FUSE_FS", "VIRTIO_FS"),
-    "disk": ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK", "SQUASHFS"),
+_FILESYSTEMS: Mapping[Filesystem, str] = {
+    "squashfs": "SQUASHFS",
+    "ext4": "EXT4_FS",
+    "erofs": "EROFS_FS",
+}
+"""The file systems of a root, best first: what vmtest builds, then what every host can make."""
+SHARES: Mapping[Share, str] = {"9p": "by 9P", "virtiofs": "by virtiofs", "disk": "by two disks"}
+"""How a guest reads what is the host's, in words."""
+_BEFORE_MODULES = ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK")
+_TO_SHARE: Mapping[Share, tuple[str, ...]] = {
+    "9p": ("NET_9P", "9P_FS"),
+    "virtiofs": ("FUSE_FS", "VIRTIO_FS"),
+    "disk": (),
 }
 
 
@@ -89,6 +104,7 @@ def missing(
     root: Root = "disk",
     modules: bool = True,
     share: Share = "9p",
+    filesystem: Filesystem = "squashfs",
     there: Collection[str] | None = None,
 ) -> list[str]:
     """What a guest needs and ``config`` lacks, one reason each, most telling first.
@@ -96,13 +112,15 @@ def missing(
     ``modules`` says whether the kernel's modules are at hand: without them, ``=m``
     is as good as not set.  ``there`` are the names of those that are, where that is known: a
     distribution may keep some in a package of their own.  ``share`` is how the host's files are
-    to be mounted.
+    to be mounted, ``filesystem`` what the root's disk has.
     """
     reasons = []
     for need in _NEEDS:
-        if root in need.roots and need.share in (None, share):
+        chosen = need.share in (None, share) and need.filesystem in (None, filesystem)
+        if root in need.roots and chosen:
             reasons += _lack(need, config, modules) or _gone(need, config, there)
-    as_modules = [s for s in _BEFORE_MODULES[share] if config.get(s) == "m"]
+    early = (*_BEFORE_MODULES, _FILESYSTEMS[filesystem], *_TO_SHARE[share])
+    as_modules = [symbol for symbol in early if config.get(symbol) == "m"]
     if as_modules and modules and config.get("BLK_DEV_INITRD") != "y":
         reasons.append(
             f"CONFIG_BLK_DEV_INITRD is not set: CONFIG_{as_modules[0]} is a module "
@@ -133,22 +151,40 @@ def share_of(image: KernelImage, root: Root = "disk") -> Share:
     Where it has neither, or the host no virtiofsd, a guest whose ``root`` is an image reads it
     from more disks.
     """
-    if image.config is None:
+    if image.config is None or _has(image, [need for need in _NEEDS if need.share == "9p"]):
         return "9p"
-    config, there = _read(image.config), _modules_in(image)
-
-    def can(share: Share) -> bool:
-        wanted = [need for need in _NEEDS if need.share == share]
-        return not any(
-            _lack(need, config, image.modules is not None) or _gone(need, config, there)
-            for need in wanted
-        )
-
-    if can("9p"):
-        return "9p"
-    if can("virtiofs") and (root != "disk" or find_virtiofsd() is not None):
+    virtiofs = [need for need in _NEEDS if need.share == "virtiofs"]
+    if _has(image, virtiofs) and (root != "disk" or find_virtiofsd() is not None):
         return "virtiofs"
     return "disk" if root == "disk" else "9p"
+
+
+def filesystem_of(image: KernelImage) -> Filesystem:
+    """What the disks of ``image``'s guests have: squashfs, or where it cannot mount that, another.
+
+    squashfs as well where it can mount none of them; :func:`check` refuses it.
+    """
+    if image.config is not None:
+        for filesystem in _FILESYSTEMS:
+            if _has(image, [need for need in _NEEDS if need.filesystem == filesystem]):
+                return filesystem
+    return "squashfs"
+
+
+def way_of(image: KernelImage) -> tuple[Share, Filesystem]:
+    """How ``image`` boots on a guest image; raises UnbootableKernel when it does not."""
+    check(image)
+    return share_of(image), filesystem_of(image)
+
+
+def _has(image: KernelImage, needs: Collection[_Need]) -> bool:
+    """Whether ``image``, whose config is known, has all of that."""
+    assert image.config is not None
+    config, there = _read(image.config), _modules_in(image)
+    return not any(
+        _lack(need, config, image.modules is not None) or _gone(need, config, there)
+        for need in needs
+    )
 
 
 def _read(config: Path) -> Mapping[str, str]:
@@ -187,6 +223,7 @@ def check(image: KernelImage, root: Root = "disk") -> str:
         root=root,
         modules=image.modules is not None,
         share=share,
+        filesystem=filesystem_of(image),
         there=_modules_in(image),
     )
     if not reasons:
@@ -198,10 +235,13 @@ def check(image: KernelImage, root: Root = "disk") -> str:
             )
         return ""
     others = ", ".join(dict.fromkeys(reason.split()[0] for reason in reasons[1:]))
+    disk = {f"CONFIG_{need.symbol}" for need in _NEEDS if need.roots == ("disk",)}
+    folder = 'set [guest] root to a folder or to "host", which takes no disk; or '
     raise UnbootableKernel(
         f"{image.name}: {image.release} cannot boot as a guest: {reasons[0]}"
-        f"{f' (missing as well: {others})' if others else ''}; use another kernel or flavour, or "
-        f"enable what is missing and build again"
+        f"{f' (missing as well: {others})' if others else ''}; "
+        f"{folder if share == '9p' and disk.issuperset(r.split()[0] for r in reasons) else ''}"
+        f"use another kernel or flavour, or enable what is missing and build again"
     )
 
 

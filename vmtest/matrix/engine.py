@@ -23,6 +23,8 @@ from vmtest.matrix.slots import Slots, memory_available_mib, slots
 from vmtest.model.events import Note, Preparing, SlotTaken
 from vmtest.model.kernels import Kernel, KernelImage, RootImage
 from vmtest.model.results import KernelResult
+from vmtest.rootfs.filesystems import suited
+from vmtest.rootfs.images import Log, quiet
 from vmtest.vm import accel
 from vmtest.vm.restore import where_saved
 
@@ -54,27 +56,33 @@ class Here:
     beside: int
 
 
-def job_here(given: Assignment, here: Here) -> tuple[Job, str]:
+def job_here(given: Assignment, here: Here, log: Log = quiet) -> tuple[Job, str]:
     """``given`` as the job of this machine, and why its guests boot where none can be saved.
 
-    Raises UsageError, InfrastructureError for an accelerator that does not work here, and
-    KernelUnavailable for a kernel that the cache has damaged.
+    A kernel that cannot mount the root as it is gets it as another file system, and ``log`` is
+    told that it is made.  Raises UsageError, ImageError, InfrastructureError for an accelerator
+    that does not work here, and KernelUnavailable for a kernel that the cache has damaged.
     """
+    root = suited(given.root, given.image, here.cache, log)
     probe = _probe(given.image, here)
-    found, why = where_saved(here.cache, here.warm, probe.accelerator, given.image, given.root)
+    found, why = where_saved(here.cache, here.warm, probe.accelerator, given.image, root)
     job = Job(
         kernel=given.kernel,
         image=given.image,
-        root=given.root,
+        root=root,
         task=given.task,
         probe=probe,
         directory=given.directory,
         vcpus=here.beside * given.kernel.cpus,
-        note=given.note,
+        note=given.note if root is given.root else _notes(given.note, root.note),
         snapshots=found,
         known_splats=given.known_splats,
     )
     return job, why
+
+
+def _notes(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def _probe(image: KernelImage, here: Here) -> accel.Probe:
@@ -145,9 +153,10 @@ class _Threads:
         self._told_boots = False
 
     def ready(self, given: Assignment) -> Start:
-        """Choose the accelerator."""
-        self._post(Preparing(given.kernel.name, "choosing the accelerator"))
-        job, why = job_here(given, self._here)
+        """Make what its root lacks, and choose the accelerator."""
+        name = given.kernel.name
+        self._post(Preparing(name, "choosing the accelerator"))
+        job, why = job_here(given, self._here, lambda line: self._post(Preparing(name, line)))
         if why and not self._told_boots:
             self._told_boots = True
             self._post(Note(f"{given.kernel.name} boots, because its guest cannot be saved: {why}"))

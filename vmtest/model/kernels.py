@@ -322,6 +322,9 @@ Share = Literal["9p", "virtiofs", "disk"]
 For kernels that have neither it lies on more disks.
 """
 
+Filesystem = Literal["squashfs", "ext4", "erofs"]
+"""What is on a guest's disks: squashfs, and another one for kernels that have none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Library:
@@ -352,7 +355,7 @@ class InstalledWheel:
 class RootImage:
     """The guest's user space.
 
-    ``kind`` is ``disk`` (a squashfs image at ``path``), ``directory`` (a tree at
+    ``kind`` is ``disk`` (an image at ``path``, with that ``filesystem``), ``directory`` (a tree at
     ``path``) or ``host`` (the host's own root, no path); ``digest`` names what
     it was made of, ``python`` is the interpreter inside the guest; ``note`` is what the
     user should know of how it came here; ``libraries`` are laid over its own libbpf,
@@ -366,6 +369,7 @@ class RootImage:
     note: str = ""
     libraries: tuple[Library, ...] = ()
     wheels: tuple[InstalledWheel, ...] = ()
+    filesystem: Filesystem = "squashfs"
 
 
 Progress = Callable[[int, int], None]

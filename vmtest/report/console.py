@@ -22,6 +22,7 @@ _EVERY_BOOT = re.compile(
     |Freeing\ (?:unused|initrd|SMP)|Write\ protecting\ the\ kernel|x86/mm:\ Checked\ W\+X.*passed
     |Run\ /init\ as|Trying\ to\ unpack\ rootfs|Unpacking\ initramfs
     |9p(?:net)?:\ (?:Installing|Limiting)|squashfs:\ version|netfs:\ FS-Cache|fuse:\ init
+    |EXT4-fs\ \(vd\w\):\ mounted|erofs:\ (?:initialized|\(device\ vd\w\):\ mounted)
     |VFS:\ (?:Disk\ quotas|Dquot-cache)|AppArmor:\ AppArmor|integrity:\ \w+\ Keyring\ init
     |ima:\ (?:No\ TPM|Allocated|No\ arch)|evm:\ (?:Init|security|HMAC|overlay\ not)
     |NetLabel:\ +(?:Init|domain|protocols|unlabeled)|clk:\ Disabling|PM:\ genpd:\ Disabling

@@ -15,34 +15,26 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from vmtest.errors import ImageError, InfrastructureError, UsageError
+from vmtest.errors import ImageError, InfrastructureError
 from vmtest.host import interrupt
 from vmtest.host.cache import (
-    disk_errors,
     disk_full,
-    hold,
-    locked,
-    publish,
-    read_json,
     require_space,
     require_tool,
-    scratch,
     sha256_file,
     sha256_json,
-    tree_size,
-    write_json,
 )
 from vmtest.host.debian import Mirror, Mirrors, clean_environment, host_options
 from vmtest.host.plain import plain_folder
 from vmtest.host.requirements import NAMESPACES_CURE, namespaces_refused
-from vmtest.host.seal import Entry, seal
 from vmtest.model.kernels import GuestSpec, RootImage
 from vmtest.model.text import last_line
 from vmtest.model.versions import unique
+from vmtest.rootfs import images
+from vmtest.rootfs.images import GUEST_PYTHON, Log, quiet
 
 RECIPE = 1
 """Raised when the recipe changes in a way that its texts below do not show."""
@@ -64,8 +56,6 @@ PACKAGES = (
 # From trixie on openssh-server depends on "systemd | systemd-standalone-sysusers", and apt takes
 # the first. Every suite that has libbpf1 has the second, which conflicts with the first.
 _USERS = "systemd-standalone-sysusers"
-
-GUEST_PYTHON = "/usr/bin/python3"
 
 _DPKG_OPTIONS = (
     "path-exclude=/usr/share/man/*",
@@ -104,13 +94,6 @@ _CLEAN_UP = 3.0  # seconds
 _TAIL = 6
 _MISSING = re.compile(r"^E: Unable to locate package (\S+)", re.MULTILINE)
 
-Log = Callable[[str], None]
-"""Called with a line now and then while an image is built."""
-
-
-def _quiet(line: str) -> None:
-    del line
-
 
 def prepare(
     spec: GuestSpec,
@@ -118,7 +101,7 @@ def prepare(
     mirrors: Mirrors | Callable[[], Mirrors] | None = None,
     *,
     check_valid_until: bool = True,
-    log: Log = _quiet,
+    log: Log = quiet,
 ) -> RootImage:
     """The root that ``spec`` asks for, built when the cache lacks it.
 
@@ -131,40 +114,8 @@ def prepare(
     if spec.root != "debian":
         return _given(Path(spec.root))
     key = image_key(spec)
-    hold(cache, f"image-{key}")
-    entry = Entry(cache, "image", _place(cache, key))
-    damage = None
-    if os.path.lexists(entry.place):
-        damage = entry.glance(recheck_image) and entry.take_away(recheck_image)
-    if damage is None:
-        return _built(spec, cache, key, mirrors, check_valid_until, log)
-    log(f"{damage}: it was removed and is built again")
-    hold(cache, entry.lock)
-    try:
-        made = _built(spec, cache, key, mirrors, check_valid_until, log)
-    except (InfrastructureError, UsageError) as error:
-        raise ImageError(
-            f"{damage}: it was removed, and building it again failed: {error}"
-        ) from error
-    return replace(made, note=f"{damage}: it was removed and built again")
 
-
-def _built(
-    spec: GuestSpec,
-    cache: Path,
-    key: str,
-    mirrors: Mirrors | Callable[[], Mirrors] | None,
-    check_valid_until: bool,
-    log: Log,
-) -> RootImage:
-    """The image ``key`` from the cache, built when it is not there."""
-    found = _cached(cache, key)
-    if found is not None:
-        return found
-    with locked(cache, f"image-{key}"):
-        found = _cached(cache, key)  # another runner may have been faster
-        if found is not None:
-            return found
+    def make(image: Path, folder: Path) -> dict[str, object]:
         known = mirrors() if callable(mirrors) else mirrors
         mirror = known.of(spec.suite) if known is not None else None
         if mirror is None:
@@ -172,30 +123,12 @@ def _built(
                 f"guest image: {spec.suite} is not built yet and no Debian mirror is known for "
                 f"it; set one in kernels.toml, or bring an image with: vmtest image import FILE"
             )
-        with scratch(cache, f"image-{key}") as folder, disk_errors(cache, "guest image"):
-            require_space(cache, _BUILD_SPACE, "guest image")
-            made = folder / "image"
-            made.mkdir()
-            image = made / "root.sqfs"
-            _build(spec, mirror, image, folder, check_valid_until, cache, log)
-            _check_image(image)
-            write_json(
-                made / "image.json",
-                {
-                    "schema": 1,
-                    "key": key,
-                    "suite": spec.suite,
-                    "packages": list(_packages(spec)),
-                    "sha256": sha256_file(image),
-                    "size": image.stat().st_size,
-                },
-            )
-            seal(made)
-            publish(made, _place(cache, key))
-    found = _cached(cache, key)
-    if found is None:
-        raise ImageError(f"{_place(cache, key)}: the image just built cannot be read back")
-    return found
+        require_space(cache, _BUILD_SPACE, "guest image")
+        _build(spec, mirror, image, folder, check_valid_until, cache, log)
+        _check_image(image)
+        return {"suite": spec.suite, "packages": list(_packages(spec))}
+
+    return images.take(cache, key, make, log)
 
 
 def image_key(spec: GuestSpec) -> str:
@@ -212,47 +145,7 @@ def image_key(spec: GuestSpec) -> str:
 
 def is_built(spec: GuestSpec, cache: Path) -> bool:
     """Whether ``cache`` has the image of ``spec``."""
-    return _cached(cache, image_key(spec)) is not None
-
-
-def images(cache: Path) -> list[tuple[str, Path, int]]:
-    """The images in the cache: name, file, bytes on the disk."""
-    return [
-        (place.name, place / "root.sqfs", tree_size(place))
-        for place in sorted((cache / "images").glob("*"))
-        if _cached(cache, place.name) is not None
-    ]
-
-
-# --- cache ------------------------------------------------------------------------------
-
-
-def _place(cache: Path, key: str) -> Path:
-    return cache / "images" / key
-
-
-def _cached(cache: Path, key: str) -> RootImage | None:
-    place = _place(cache, key)
-    meta = read_json(place / "image.json")
-    image = place / "root.sqfs"
-    try:
-        if not isinstance(meta, dict) or image.stat().st_size != meta["size"]:
-            return None
-        return RootImage("disk", image, str(meta["sha256"]), GUEST_PYTHON)
-    except (OSError, KeyError):
-        return None
-
-
-def recheck_image(place: Path) -> str:
-    """What is wrong with an image of an older vmtest, which knew its digest."""
-    meta = read_json(place / "image.json")
-    image = place / "root.sqfs"
-    if _cached(place.parents[1], place.name) is None:
-        return "is incomplete"
-    found = sha256_file(image)
-    if found == meta["sha256"]:
-        return ""
-    return f"{image.name} has sha256 {found[:12]}, expected {str(meta['sha256'])[:12]}"
+    return images.cached(cache, image_key(spec)) is not None
 
 
 def _packages(spec: GuestSpec) -> tuple[str, ...]:
@@ -370,7 +263,7 @@ def _build(
     mode = "root"
     if os.geteuid() != 0:
         mode = "unshare"
-        _check_user_namespaces()
+        check_user_namespaces()
         # Without this, squashfs gives / the builder's uid: the tar has no entry for it.
         packer = [_require("unshare", "util-linux", "to pack it"), "-r", "--map-auto", *packer]
     packer += ["-quiet", "-no-progress", "-comp", "lz4", "-Xhc", "-root-mode", "755", str(image)]
@@ -435,7 +328,7 @@ def _sources(spec: GuestSpec, mirror: Mirror) -> Iterator[Path]:
             above.rmdir()
 
 
-def _check_user_namespaces() -> None:
+def check_user_namespaces() -> None:
     """Raise ImageError, with the cure, when an ordinary user cannot build here."""
     _require("newuidmap", "uidmap", "to build the guest image as an ordinary user")
     if why := namespaces_refused():

@@ -15,7 +15,7 @@ from vmtest.host.cache import clear_damaged, in_use, last_used, remove_unused, s
 from vmtest.host.seal import SEAL, Entry
 from vmtest.kernels import Store, modules
 from vmtest.rootfs import cilium, libbpf, overlay, requirements
-from vmtest.rootfs.image import images
+from vmtest.rootfs.images import images
 
 
 @dataclass(frozen=True, slots=True)

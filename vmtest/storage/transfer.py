@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Any, cast
+from typing import IO, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
@@ -56,6 +56,8 @@ class _Image(BaseModel):
 
     size: NonNegativeInt
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    # Those for kernels without squashfs are made of it on each host.
+    file: Literal["root.sqfs"] = "root.sqfs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from vmtest.host.seal import Damage, Entry
 from vmtest.kernels import modules
 from vmtest.kernels.store.store import recheck_kernel
 from vmtest.rootfs import cilium, libbpf, overlay, requirements
-from vmtest.rootfs.image import recheck_image
+from vmtest.rootfs.images import recheck_image
 
 
 def _unsealed(place: Path) -> str:

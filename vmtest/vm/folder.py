@@ -19,8 +19,8 @@ from pathlib import Path
 from vmtest.errors import InfrastructureError
 from vmtest.host.plain import is_plain, plain_folder
 from vmtest.model.kernels import KernelImage, RootImage, RootKind
+from vmtest.rootfs.filesystems import unlike
 
-_SQUASHFS = b"hsqs"
 INIT = "virtme-ng-init"
 
 
@@ -60,7 +60,8 @@ class VmFolder:
 def make_folder(vng: Path, image: KernelImage, root: RootImage) -> VmFolder:
     """Make the folder of a VM in which ``vng`` boots ``image`` on ``root``; the caller removes it.
 
-    Raises InfrastructureError for a file that is gone, is not a squashfs, or cannot be passed on.
+    Raises InfrastructureError for a file that is gone, has another file system than it should, or
+    cannot be passed on.
     """
     # On the host's own root the modules are read through this folder, and the guest's own
     # file systems lie over /var/tmp and /dev.
@@ -69,7 +70,7 @@ def make_folder(vng: Path, image: KernelImage, root: RootImage) -> VmFolder:
     try:
         _put_kernel(image, folder)
         if folder.root is not None and root.path is not None:
-            _check_root(image, root.path, root.kind)
+            _check_root(image, root, root.path)
             folder.root.symlink_to(root.path.absolute())
         _link_virtme(vng, folder.packages, alone=root.kind == "disk")
     except OSError as error:
@@ -128,20 +129,15 @@ def _check_modules(image: KernelImage, modules: Path) -> None:
         )
 
 
-def _check_root(image: KernelImage, path: Path, kind: RootKind) -> None:
-    """Raise InfrastructureError for another disk than a squashfs, whose format QEMU would guess.
+def _check_root(image: KernelImage, root: RootImage, path: Path) -> None:
+    """Raise InfrastructureError for a disk with another file system, whose format QEMU would guess.
 
     One that names another file (qcow2 has backing files) would put that into the guest.
     """
-    if kind != "disk":
-        return
-    with path.open("rb") as stream:
-        head = stream.read(len(_SQUASHFS))
-    if head != _SQUASHFS:
+    if root.kind == "disk" and (found := unlike(path, root.filesystem)):
         raise InfrastructureError(
-            f"{image.name}: the guest image {path} is not squashfs (it begins with "
-            f"{head.hex(' ') or 'nothing'}); remove its folder from the cache, or make the image "
-            f"with mksquashfs"
+            f"{image.name}: the guest image {path} is not {root.filesystem} (it begins with "
+            f"{found}); remove its folder from the cache, or make the image with mksquashfs"
         )
 
 

@@ -70,6 +70,7 @@ class MachineSpec:
             cmdline=self.cmdline,
             network=self.network,
             share=share_of(self.image, self.root.kind),
+            filesystem=self.root.filesystem,
             monitor=monitor,
         )
 
@@ -147,7 +148,7 @@ class Machine:
             folder = make_folder(vng, self.spec.image, self.spec.root)
             stack.callback(shutil.rmtree, folder.path, ignore_errors=True)
             if share_of(self.spec.image, self.spec.root.kind) == "disk":
-                shared.put_disks(self.spec.image.name, folder, self.spec.image.modules)
+                shared.put_disks(self.spec.image, self.spec.root.filesystem, folder)
             self._folder = folder.path
             self._listener = stack.enter_context(_listen(folder.socket))
             if self._snapshot is not None or self._keep is not None:

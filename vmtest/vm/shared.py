@@ -11,10 +11,12 @@ from pathlib import Path
 
 from vmtest.errors import InfrastructureError
 from vmtest.host import interrupt
-from vmtest.host.cache import find_tool, require_tool
+from vmtest.host.cache import find_tool
+from vmtest.model.kernels import Filesystem, KernelImage
+from vmtest.rootfs.filesystems import contents_of, packing
 from vmtest.vm.folder import VmFolder
 
-TOOLS, MODULES = "tools.sqfs", "modules.sqfs"
+TOOLS, MODULES = "tools.disk", "modules.disk"
 QEMU = "qemu"
 _EMULATOR = "qemu-system-x86_64"
 
@@ -28,8 +30,8 @@ while [ "$left" -gt 0 ]; do
     case $word in
     *virtme.guesttools*" "*)
         word=$(printf '%s\\n' "$word" | sed \\
-            -e 's#-t [a-z0-9]* -o [^ ]* virtme.guesttools #-t squashfs -o ro /dev/vdb #' \\
-            -e 's#-t [a-z0-9]* -o [^ ]* virtme.modules #-t squashfs -o ro /dev/vdc #') ;;
+            -e 's#-t [a-z0-9]* -o [^ ]* virtme.guesttools #-t {filesystem} -o ro /dev/vdb #' \\
+            -e 's#-t [a-z0-9]* -o [^ ]* virtme.modules #-t {filesystem} -o ro /dev/vdc #') ;;
     esac
     set -- "$@" "$word"
     left=$((left - 1))
@@ -38,13 +40,13 @@ exec {emulator} "$@"
 """
 
 
-def put_disks(name: str, folder: VmFolder, modules: Path | None) -> None:
-    """Make the disks and the script in ``folder``; ``name`` is the kernel's, for errors.
+def put_disks(kernel: KernelImage, filesystem: Filesystem, folder: VmFolder) -> None:
+    """Make the disks of ``kernel`` and the script in ``folder``.
 
     Raises InfrastructureError where a tool is missing, or virtme-ng is not in this Python, and
     Interrupted.
     """
-    tools = folder.packages / "virtme" / "guest"
+    name, tools = kernel.name, folder.packages / "virtme" / "guest"
     if not tools.is_dir():
         raise InfrastructureError(
             f"{name}: its kernel mounts no folder of the host's, and the disk with virtme-ng's "
@@ -53,11 +55,12 @@ def put_disks(name: str, folder: VmFolder, modules: Path | None) -> None:
     emulator = find_tool(_EMULATOR)
     if emulator is None:
         raise InfrastructureError(f"{name}: {_EMULATOR} is not installed (package qemu-system-x86)")
-    _pack(name, tools, folder.path / TOOLS)
-    if modules is not None:
-        _pack(name, modules.resolve(), folder.path / MODULES)
+    _pack(name, filesystem, tools, folder.path / TOOLS)
+    if kernel.modules is not None:
+        _pack(name, filesystem, kernel.modules.resolve(), folder.path / MODULES)
     script = folder.path / QEMU
-    script.write_text(_SCRIPT.replace("{emulator}", emulator), encoding="utf-8")
+    text = _SCRIPT.replace("{emulator}", emulator).replace("{filesystem}", filesystem)
+    script.write_text(text, encoding="utf-8")
     script.chmod(0o755)
 
 
@@ -76,10 +79,8 @@ def disks(folder: VmFolder) -> str:
     return options
 
 
-def _pack(name: str, source: Path, image: Path) -> None:
-    tool = require_tool("mksquashfs", "squashfs-tools", "to put the kernel's modules on a disk")
-    command = [tool, str(source), str(image), "-comp", "lz4", "-all-root", "-no-xattrs"]
-    done = interrupt.run([*command, "-quiet", "-no-progress"])
+def _pack(name: str, filesystem: Filesystem, source: Path, image: Path) -> None:
+    done = interrupt.run(packing(filesystem, source, image, contents_of(source)))
     if done.returncode != 0:
         why = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it says nothing"]
-        raise InfrastructureError(f"{name}: mksquashfs of {source}: {why[0]}")
+        raise InfrastructureError(f"{name}: a disk with {filesystem} of {source}: {why[0]}")

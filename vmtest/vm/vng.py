@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmtest.model.kernels import Accelerator, Network, Share
+from vmtest.model.kernels import Accelerator, Filesystem, Network, Share
 from vmtest.vm import shared
 from vmtest.vm.folder import VmFolder
 from vmtest.vm.session import Keys
@@ -52,8 +52,9 @@ class Hardware:
 
     ``cmdline`` is appended to the kernel's command line.  ``network`` is the network card;
     without one there is only ``lo``.  ``firmware`` replaces QEMU's own.  ``share`` virtiofs takes
-    the host's virtiofsd, which has to be there, and ``disk`` the disks in the folder.  With a
-    ``monitor`` QEMU connects to the folder's second socket, for QMP.
+    the host's virtiofsd, which has to be there, and ``disk`` the disks in the folder.
+    ``filesystem`` is what a root's disk has.  With a ``monitor`` QEMU connects to the folder's
+    second socket, for QMP.
     """
 
     accelerator: Accelerator
@@ -63,6 +64,7 @@ class Hardware:
     network: Network = Network.NONE
     firmware: str = ""
     share: Share = "9p"
+    filesystem: Filesystem = "squashfs"
     monitor: bool = False
 
 
@@ -83,7 +85,7 @@ def vng_argv(vng: Path, folder: VmFolder, hardware: Hardware) -> list[str]:
     argv += ["--cpus", str(hardware.cpus), "--memory", f"{hardware.memory_mib}M", "--user", "root"]
     argv += ["--name", "vmtest"]  # else the host's, whatever that is
     if folder.root_kind == "disk":
-        argv += ["--root-disk", str(folder.root), "--root-fstype", "squashfs"]
+        argv += ["--root-disk", str(folder.root), "--root-fstype", hardware.filesystem]
     elif folder.root_kind == "directory":
         argv += ["--root", str(folder.root)]
     for option in (*_CMDLINE, *hardware.cmdline):

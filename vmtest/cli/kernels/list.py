@@ -6,7 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -17,9 +17,9 @@ from vmtest.api import project
 from vmtest.cli import common, complete, options
 from vmtest.cli.common import dump
 from vmtest.cli.look import PLAIN
-from vmtest.errors import InfrastructureError, VmtestError
+from vmtest.errors import InfrastructureError, UnbootableKernel, VmtestError
 from vmtest.host.cache import megabytes
-from vmtest.kernels import Store, default_cache, source_for
+from vmtest.kernels import Store, default_cache, kconfig, source_for
 from vmtest.kernels.files.package import file_name
 from vmtest.kernels.resolve import choose_kernels, resolve_all
 from vmtest.model.events import Note, coming
@@ -32,6 +32,7 @@ from vmtest.model.kernels import (
     PackageSpec,
     PathSpec,
     Resolved,
+    Share,
     TreeSpec,
 )
 from vmtest.model.project import Config
@@ -58,7 +59,13 @@ def list_kernels(
         store = Store(default_cache())
         found, failed = resolve_all(settings, settings.kernels, store)
         sizes = {entry.key: entry.size for entry in store.entries()}
-        rows = [_row(k, found.get(k.name), failed.get(k.name), sizes) for k in settings.kernels]
+        rows = [
+            {
+                **_row(k, found.get(k.name), failed.get(k.name), sizes),
+                **_way(store, k.name, found.get(k.name)),
+            }
+            for k in settings.kernels
+        ]
         if as_json:
             print(dump({"store": str(store.root), "kernels": rows}))
         else:
@@ -84,6 +91,18 @@ def _row(
         "note": found.note if found else None,
         "error": str(error) if error else None,
     }
+
+
+def _way(store: Store, name: str, found: Resolved | None) -> dict[str, object]:
+    """How it boots, known once it is in the cache: what its config says."""
+    image = store.get(found.key, name) if found is not None and found.cached else None
+    if image is None:
+        return {"share": None, "filesystem": None, "refused": None}
+    try:
+        share, filesystem = kconfig.way_of(image)
+    except UnbootableKernel as error:
+        return {"share": None, "filesystem": None, "refused": str(error)}
+    return {"share": share, "filesystem": filesystem, "refused": None}
 
 
 def _asked(spec: KernelSpec | LockedSpec) -> str:
@@ -123,7 +142,12 @@ def _print_table(rows: list[dict[str, object]]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     for row in rows:
-        for key in ("note", "error"):
+        share, filesystem = row["share"], row["filesystem"]
+        if (share, filesystem) not in (("9p", "squashfs"), (None, None)):
+            words = kconfig.SHARES[cast(Share, share)]
+            what = f"{row['name']}: reads the host's files {words}, its root is {filesystem}"
+            console.print(Text(printable(what)))
+        for key in ("note", "error", "refused"):
             if row[key]:
                 console.print(Text(printable(_named(str(row["name"]), str(row[key])))))
 

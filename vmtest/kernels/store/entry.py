@@ -101,7 +101,8 @@ def copy_modules(source: Path, target: Path, name: str) -> None:
 # in the guest by busybox: 30 to 80 ms each on an emulated CPU, 0.5 s of every boot in all.
 _BOOT_MODULES = re.compile(
     r"(9p|9pnet|9pnet_virtio|9pnet_fd|netfs|fscache|overlay|squashfs|failover|net_failover"
-    r"|virtio(_\w+)?|virtiofs|fuse)\.ko\.(xz|gz|zst)"
+    r"|virtio(_\w+)?|virtiofs|fuse|ext4|jbd2|mbcache|crc16|(lib)?crc32c(_\w+)?|erofs"
+    r"|lz4_decompress)\.ko\.(xz|gz|zst)"
 )
 
 
