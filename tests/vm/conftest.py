@@ -26,6 +26,7 @@ LONGEST = (
     "test_benchmarks",
     "test_snapshot",
     "test_bisect",
+    "test_dnf",
     "test_verify",
     "test_other_objects",
     "test_watch",

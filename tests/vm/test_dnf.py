@@ -244,6 +244,9 @@ def test_a_kernel_without_squashfs_boots_is_saved_and_restored(
     assert first["guest"] in (made / "image.json").read_text()
     if share == "9p" and first["accelerator"] == "tcg":
         assert (first["start"], ran()["start"]) == ("cold", "warm")
+    asked = ("--", "grep", "/dev/vda", "/proc/mounts")
+    shown = vmtest("shell", "limited", *asked, cwd=folder, environment=world.environment)
+    assert shown.status == 0 and f" / {filesystem} ro" in shown.out, shown
 
 
 def test_a_kernel_with_none_of_the_three_is_refused_before_it_boots(

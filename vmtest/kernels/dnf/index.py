@@ -1,6 +1,7 @@
 """The kernels that a repository of .rpm packages offers.
 
-createrepo_c, which makes such repositories, reads them here.
+createrepo_c, which makes such repositories, reads them here.  It is imported where it is used: its
+own rpm complains of a newer host's macros (Debian 13's with the package rpm) as it is loaded.
 """
 
 from __future__ import annotations
@@ -8,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import createrepo_c
 
 from vmtest.kernels.archive.candidates import Candidate, Package, rank
 from vmtest.kernels.dnf.version import RpmVersion
@@ -26,6 +25,8 @@ def primary_of(repomd: Path) -> tuple[str, str, str]:
 
     Raises ValueError for a repomd.xml that cannot be read or has no such list.
     """
+    import createrepo_c
+
     try:
         records = createrepo_c.Repomd(str(repomd)).records
     except (createrepo_c.CreaterepoCError, OSError, ValueError) as error:
@@ -64,6 +65,8 @@ def read_packages(primary: Path, kernel: str) -> list[tuple[Package, tuple[str, 
             for name, _, _, version, release, *_ in package.provides
         )
         found.append((read, provides))
+
+    import createrepo_c
 
     try:
         createrepo_c.xml_parse_primary(str(primary), pkgcb=complete, do_files=False)
