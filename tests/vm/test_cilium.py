@@ -60,7 +60,8 @@ def made(project: Callable[..., Path]) -> Path:
 
 
 def log_of(folder: Path, kernel: Any, load: Any) -> str:
-    return (folder / ".vmtest/latest" / kernel["directory"] / load["log"]).read_text()
+    log: Path = folder / ".vmtest/latest" / kernel["directory"] / load["log"]
+    return log.read_text()
 
 
 def test_both_libraries_stand_side_by_side_in_one_report(made: Path) -> None:
