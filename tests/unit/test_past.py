@@ -70,7 +70,9 @@ def test_a_plan_expects_what_the_runs_before_it_took(tmp_path: Path) -> None:
 
 def test_a_verify_expects_what_one_of_the_same_objects_took(tmp_path: Path) -> None:
     (kernel, _) = histories.run_of({}, cost=40).kernels
-    twice = tuple(replace(kernel.loads[0], object=row_of("x.o", of)) for of in ("1.1", "1.5"))
+    twice = tuple(
+        replace(kernel.loads[0], object=row_of("x.o", of)) for of in ("libbpf 1.1", "libbpf 1.5")
+    )
     for day, loads in enumerate((kernel.loads, twice), 1):
         timed = replace(kernel, duration=7.0 * day, loads=loads)
         histories.leave(tmp_path, day, replace(GOOD, suites=(), kernels=(timed,)))
