@@ -103,6 +103,12 @@ def test_the_rate_is_of_what_failed_when_it_first_ran() -> None:
     assert rate(ENTRY, past("Pf"), ["5.10"], "") == Rate(0, 0)
 
 
+def test_each_time_of_a_repeated_run_counts() -> None:
+    one, other = past("PF")
+    times = (("6.1", "a", "test_a.py::test_x", 3, 50), ("5.10", "a", "test_a.py::test_x", 9, 9))
+    assert rate(ENTRY, [one, replace(other, repeated=times)], ["6.1"], "") == Rate(3, 51)
+
+
 def test_a_rate_above_the_limit_is_told_with_its_interval() -> None:
     entry = replace(ENTRY, limit=0.25)
     (note,) = notes([entry], matrix(), "", TODAY, whole=True, earlier=past("ffPFPPP"))

@@ -12,7 +12,17 @@ from command import in_process
 
 from vmtest.errors import BootError
 from vmtest.matrix.bench import Bench
-from vmtest.model.results import KernelResult, Outcome, Status, TestResult
+from vmtest.model.results import (
+    SCHEMA,
+    KernelResult,
+    Matrix,
+    Outcome,
+    Repeated,
+    Status,
+    TestResult,
+)
+from vmtest.runs import matrix_json
+from vmtest.runs.past import past_of
 from vmtest.suites import repeat
 from vmtest.suites.flaky import Listed
 from vmtest.suites.payload import Payload
@@ -59,6 +69,18 @@ def test_a_test_that_failed_in_one_run_has_failed_and_says_how_often() -> None:
         "failed in 1 of 4 runs (25%, with 95% confidence 5% to 70%); "
         "t.py::b failed in 1 of 4 (25%, with 95% confidence 5% to 70%)"
     )
+
+
+def test_how_often_each_test_failed_is_kept_for_the_rates_of_flaky_ones() -> None:
+    lost = ended(Status.LOST, "QEMU ended", a=Outcome.LOST, b=Outcome.NOT_RUN)
+    result = Guests(GOOD, BAD, lost, ended(Status.FAILED, "2", a=PASSED, b=Outcome.ERROR)).run()
+    assert result.repeated == (Repeated("s", "t.py::a", 0, 3), Repeated("s", "t.py::b", 2, 3))
+    matrix = Matrix(SCHEMA, "r", "2026-01-01T00:00:00+00:00", 1.0, ("s",), (result,))
+    assert past_of(matrix, {}).repeated == (
+        ("6.12", "s", "t.py::a", 0, 3),
+        ("6.12", "s", "t.py::b", 2, 3),
+    )
+    assert matrix_json.loads(matrix_json.dumps(matrix)) == matrix
 
 
 def test_what_passed_every_time_says_how_sure_that_is() -> None:

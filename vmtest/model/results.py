@@ -96,6 +96,16 @@ class TestResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeated:
+    """How often a test of ``--repeat`` failed (``failed``, ``error``), of how often it ``ran``."""
+
+    suite: str
+    test: str
+    failed: int
+    ran: int
+
+
+@dataclass(frozen=True, slots=True)
 class Complaint:
     """A complaint of the kernel that counts; ``test`` ran when it came ("" where none did)."""
 
@@ -145,7 +155,8 @@ class KernelResult:
     ``vmtest verify`` failed it, each with its number: ``reason`` begins with them;
     ``fingerprints`` has that of each of ``splats``, in their order, and ``splat_tests`` the test
     that ran when it came ("" where none did); ``known_splats`` are those that do not count;
-    ``console_log`` is the file in ``directory`` that ``console_tail`` is the end of.
+    ``console_log`` is the file in ``directory`` that ``console_tail`` is the end of; ``repeated``
+    are the tests of ``--repeat``, with how often each failed.
     """
 
     kernel: str
@@ -178,6 +189,7 @@ class KernelResult:
     fingerprints: tuple[str, ...] = ()
     splat_tests: tuple[str, ...] = ()
     known_splats: tuple[KnownComplaint, ...] = ()
+    repeated: tuple[Repeated, ...] = ()
 
     @property
     def complaints(self) -> tuple[Complaint, ...]:

@@ -157,6 +157,7 @@ def _kernel(parts: Sequence[tuple[str, KernelResult]], suites: Sequence[str]) ->
         accelerator="+".join(sorted({r.accelerator for r in results} - {""})),
         libbpf=_loaders(results),
         tests=_tests(parts, suites),
+        repeated=tuple(one for r in results for one in r.repeated),
         reason="; ".join(unique(filter(None, (counted(counts), *others)))),
         counts=counts,
         note="; ".join(unique(r.note for r in results if r.note)),

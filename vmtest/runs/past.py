@@ -57,8 +57,9 @@ class Past:
     ``status`` is its exit status, ``kernels`` are pairs of a name and a status.  ``tests`` are
     suite, node id, and a letter a kernel; ``loads`` are object, program, a letter a kernel (``P``
     accepted, ``F`` not accepted, ``-`` not loaded) and the instructions a kernel, 0 where they
-    are not known.  ``took`` are the seconds that each kernel took, 0.0 where it did not come to its
-    end; none in a run that was narrowed to some tests.
+    are not known.  ``repeated`` are kernel, suite, node id, how often it failed and ran, where
+    ``--repeat`` ran it.  ``took`` are the seconds that each kernel took, 0.0 where it did not come
+    to its end; none in a run that was narrowed to some tests.
     """
 
     schema: int
@@ -74,6 +75,7 @@ class Past:
     tests: tuple[tuple[str, str, str], ...] = ()
     loads: tuple[tuple[str, str, str, tuple[int, ...]], ...] = ()
     took: tuple[float, ...] = ()
+    repeated: tuple[tuple[str, str, str, int, int], ...] = ()
 
     @property
     def ran(self) -> bool:
@@ -122,6 +124,11 @@ def past_of(matrix: Matrix, facts: Mapping[str, Any]) -> Past:
                 tuple(of[key].cost.instructions if key in of else 0 for of in loads),
             )
             for key in dict.fromkeys(key for of in loads for key in of)
+        ),
+        repeated=tuple(
+            (kernel.kernel, one.suite, one.test, one.failed, one.ran)
+            for kernel in matrix.kernels
+            for one in kernel.repeated
         ),
         took=() if facts.get("narrowed") else tuple(map(_took, matrix.kernels)),
     )

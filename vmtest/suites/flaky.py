@@ -51,16 +51,22 @@ _RAN = _AT_FIRST | {"P"}
 
 
 def rate(entry: FlakyTest, runs: Iterable[Past], kernels: Container[str], root: str) -> Rate:
-    """How often the tests of ``entry`` failed when they first ran in ``runs``, on ``kernels``."""
-    letters = [
-        letter
-        for run in runs
-        for _, test, row in run.tests
-        if matches(entry.test, test, root)
-        for (name, _), letter in zip(run.kernels, row, strict=True)
-        if name in kernels and letter in _RAN
-    ]
-    return Rate(sum(letter in _AT_FIRST for letter in letters), len(letters))
+    """How often the tests of ``entry`` failed when they first ran in ``runs``, on ``kernels``.
+
+    With ``--repeat`` each time counts, in a guest of its own.
+    """
+    failed = ran = 0
+    for run in runs:
+        several = {(one[0], one[1], one[2]): (one[3], one[4]) for one in run.repeated}
+        for suite, test, row in run.tests:
+            if not matches(entry.test, test, root):
+                continue
+            for (name, _), letter in zip(run.kernels, row, strict=True):
+                if name in kernels and letter in _RAN:
+                    once = (int(letter in _AT_FIRST), 1)
+                    counts = several.get((name, suite, test), once)
+                    failed, ran = failed + counts[0], ran + counts[1]
+    return Rate(failed, ran)
 
 
 def notes(

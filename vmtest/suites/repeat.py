@@ -11,12 +11,20 @@ from dataclasses import dataclass, replace
 
 from vmtest.errors import VmtestError, os_words
 from vmtest.model.rates import Rate
-from vmtest.model.results import KernelResult, Outcome, Status, TestResult, with_complaints
+from vmtest.model.results import (
+    KernelResult,
+    Outcome,
+    Repeated,
+    Status,
+    TestResult,
+    with_complaints,
+)
 from vmtest.model.versions import unique
 
 UNTIL_FAIL = 100
 """How often a run is repeated at most until something fails."""
 _FAILED = (Outcome.FAILED, Outcome.ERROR, Outcome.XPASSED, Outcome.LOST)
+_COUNTED = (Outcome.PASSED, Outcome.FAILED, Outcome.ERROR)
 _NO_RUN = (Status.INFRA_ERROR, Status.CANCELLED, Status.NO_TESTS)
 _SHOWN = 5  # tests that a note names
 
@@ -94,6 +102,7 @@ def _joined(ends: Sequence[KernelResult], problem: _Problem | None, repeat: Repe
         status=status,
         reason=reason,
         tests=_tests(ends),
+        repeated=_repeated(ends),
         note="; ".join((*unique(notes), *_rates(ends, len(found)))),
     )
     return with_complaints(result, ends)
@@ -116,6 +125,18 @@ def _tests(ends: Sequence[KernelResult]) -> tuple[TestResult, ...]:
             if known is None or (known.outcome not in _FAILED and _says_more(test, known)):
                 found[key] = test
     return tuple(found.values())
+
+
+def _repeated(ends: Sequence[KernelResult]) -> tuple[Repeated, ...]:
+    """How often each test failed, as ``flaky`` counts it: without what says more of the kernel."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for one in ends:
+        for test in one.tests:
+            if test.outcome in _COUNTED:
+                counts = found.setdefault((test.suite, test.test), [0, 0])
+                counts[0] += test.outcome is not Outcome.PASSED
+                counts[1] += 1
+    return tuple(Repeated(*key, failed, ran) for key, (failed, ran) in found.items())
 
 
 def _says_more(test: TestResult, known: TestResult) -> bool:
