@@ -213,6 +213,25 @@ def test_a_stall_ends_the_work_unless_it_is_known(
     assert run_kernel(replace(knows(tmp_path, pattern), task=Stalls())).note == note
 
 
+@dataclass(frozen=True)
+class Hangs(Tests):
+    """The kernel says that tasks hang; the note is what may end the work for it."""
+
+    def run(self, bench: Bench, result: KernelResult) -> KernelResult:
+        with bench.guest() as guest:
+            machine = cast(FakeMachine, guest.machine)
+            for name, parent in (("kworker/u4:0", 2), ("sh", 1)):
+                machine.says(f"INFO: task {name}:12 blocked for more than 120 seconds.")
+                machine.says(f"task:{name} state:D stack:0 pid:12 ppid:{parent} flags:0x4")
+            assert len(guest.complaints[0] + guest.complaints[1]) == 2
+            return replace(result, note=" ".join(stall.text for stall in guest.kernel.stalls()))
+
+
+def test_a_hung_kernel_thread_ends_no_work(world: World, tmp_path: Path) -> None:
+    note = run_kernel(replace(knows(tmp_path, "nothing"), task=Hangs())).note
+    assert note == "INFO: task sh:12 blocked for more than 120 seconds."
+
+
 class Boots:
     """The first boots fail, as many as there are ``acts``."""
 

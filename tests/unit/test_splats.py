@@ -160,3 +160,44 @@ def test_a_lockup_a_stall_and_a_hung_task_say_that_the_kernel_does_not_go_on(
     text: str, expected: bool
 ) -> None:
     assert stalls(text) == expected
+
+
+HUNG = "INFO: task {} blocked for more than 120 seconds."
+
+
+@pytest.mark.parametrize(
+    ("line", "of_the_kernel"),
+    [
+        # Linux 6.12, 5.10 and 4.19.
+        (
+            "task:kworker/u4:0    state:D stack:0   pid:11    tgid:11    ppid:2 flags:0x4",
+            True,
+        ),
+        ("task:kworker/0:1H   state:D stack:    0 pid:   70 ppid:     2 flags:0x00004000", True),
+        ("kworker/u4:0    D    0    11      2 0x80000000", True),
+        (
+            "task:sh          state:D stack:0     pid:12    tgid:12    ppid:1 flags:0x",
+            False,
+        ),
+        ("task:sh              state:D stack:    0 pid:   12 ppid:    23 flags:0x00004000", False),
+        ("sh              D    0     2     12 0x00000000", False),
+        ("Workqueue: events_unbound ppid:2", False),
+    ],
+)
+def test_a_hung_thread_of_the_kernels_own_is_told_from_a_process(
+    line: str, of_the_kernel: bool, tmp_path: Path
+) -> None:
+    console = ConsoleLog(tmp_path / "console.log", lambda: None)
+    said = f"[    9.000001] {HUNG.format('it:11')}\n[    9.000002]       Not tainted 6.12.1 #1\n"
+    console.feed(f"{said}[    9.000003] {line}\n[    9.000004]  take_it+0x12/0x20\n".encode())
+    (found,) = console.findings(Sign.SPLAT)
+    assert found.kernel_thread == of_the_kernel
+    assert found.fingerprint == "hung task in take_it"
+
+
+def test_what_stands_behind_the_first_frame_says_nothing_of_the_task(tmp_path: Path) -> None:
+    console = ConsoleLog(tmp_path / "console.log", lambda: None)
+    late = "task:kworker/u4:0 state:D stack:0 pid:11 ppid:2 flags:0x4"
+    said = f"[    9.000001] {HUNG.format('sh:12')}\n[    9.000002]  take_it+0x12/0x20\n"
+    console.feed(f"{said}[    9.000003] {late}\n".encode())
+    assert not console.findings(Sign.SPLAT)[0].kernel_thread

@@ -150,6 +150,26 @@ def test_a_silent_command_is_given_up_at_the_deadline(bare: Make) -> None:
     assert list(outcomes(folder).values()) == ["lost"]
 
 
+@pytest.mark.parametrize(
+    ("parent", "status", "row"), [(2, "SPLAT", "passed"), (1, "TIMED_OUT", "lost")]
+)
+def test_only_a_hung_process_ends_a_quiet_command(
+    parent: int, status: str, row: str, bare: Make
+) -> None:
+    """The reports are written into the kernel's log, as it words them itself."""
+    folder = bare('stall_timeout = "1s"')
+    script = (
+        "for line in 'INFO: task kworker/u4:0:11 blocked for more than 3 seconds.'"
+        f" 'task:kworker/u4:0 state:D stack:0 pid:11 tgid:11 ppid:{parent} flags:0x4';"
+        ' do echo "$line" >/dev/kmsg; done; sleep 15; echo done'
+    )
+    said = in_guest("exec", "sh", "-c", script, cwd=folder)
+    assert said.status == 1, said
+    assert kernel_of(folder)["status"] == status, said.err
+    assert list(outcomes(folder).values()) == [row]
+    assert ("done" in said.out) == (status == "SPLAT")
+
+
 def test_a_command_that_fills_the_guests_memory_is_named(bare: Make) -> None:
     folder = bare()
     said = in_guest("exec", "tail", "/dev/zero", cwd=folder)

@@ -133,12 +133,19 @@ class Guest:
 
     @property
     def kernel(self) -> Kernelside:
-        """What its kernel says beside a command; a stall that is known ends nothing."""
+        """What its kernel says beside a command; a stall that is known ends nothing.
+
+        Nor does a hung thread of the kernel's own.  A lockup and an RCU stall are about a
+        processor, and a hung process is the command's, because a guest has no other.  A quiet
+        command need not wait for a kernel thread; one that does hangs itself, and is reported.
+        """
         return Kernelside(lambda: self.machine.console.last_activity, self._stalls)
 
     def _stalls(self) -> tuple[Finding, ...]:
         counting = self.known_splats.sort(self.complaints[1]).counting
-        return tuple(finding for finding in counting if stalls(finding.text))
+        return tuple(
+            finding for finding in counting if stalls(finding.text) and not finding.kernel_thread
+        )
 
     @property
     def complaints(self) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:

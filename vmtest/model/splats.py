@@ -59,6 +59,10 @@ _KINDS = tuple(
         (r"^WARNING: (?:CPU: \d+|[\w./+-]+:\d+ at |at )", "WARNING"),
     )
 )
+# kernel/sched/core.c, sched_show_task(): since 5.10, and before.  2 is kthreadd.
+_KERNEL_THREAD = re.compile(
+    r"^task:.* state:\S+ .*\bppid:\s*2\b|^\S.* [DRSTI] {1,6}\d+ +\d+ {1,8}2 0x[0-9a-f]{8}$"
+)
 _STALLS = frozenset({"soft lockup", "hard lockup", "RCU stall", "hung task"})
 _MASKS = (
     (re.compile(r"\b0x[0-9a-fA-F]+\b|\b[0-9a-f]{8,}\b"), "…"),
@@ -100,6 +104,11 @@ def fingerprint(text: str, place: str = "") -> str:
 def stalls(text: str) -> bool:
     """Whether the complaint ``text`` says that the kernel, or a task in it, does not go on."""
     return _kind(text) in _STALLS
+
+
+def names_kernel_thread(line: str) -> bool:
+    """Whether a line behind the report of a task says that the task is the kernel's own."""
+    return _KERNEL_THREAD.match(line) is not None
 
 
 def continues(text: str, before: str) -> bool:

@@ -17,7 +17,13 @@ from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 
-from vmtest.model.splats import continues, fingerprint, has_place, place_in
+from vmtest.model.splats import (
+    continues,
+    fingerprint,
+    has_place,
+    names_kernel_thread,
+    place_in,
+)
 
 TAIL = 30
 """How many of the last lines are kept for reports."""
@@ -81,7 +87,8 @@ class Finding:
     ``stamp`` is the kernel's own time as it prints it (``10.876474``): the same on the
     console and in the kernel's log.  ``place`` is the function of a complaint, with its module,
     where the lines behind it say so (``vmtest.model.splats``).  ``test`` ran when it came, ""
-    where that is not known.  ``heard`` is when it came (time.monotonic()).
+    where that is not known.  ``heard`` is when it came (time.monotonic()).  ``kernel_thread``: it
+    is about a task of the kernel's own, and no process.
     """
 
     sign: Sign
@@ -91,6 +98,7 @@ class Finding:
     place: str = ""
     test: str = ""
     heard: float = field(default=0.0, compare=False)
+    kernel_thread: bool = field(default=False, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -120,16 +128,19 @@ class Findings:
         found.append(finding)
 
     def behind(self, text: str) -> None:
-        """Take a line of the kernel's that is no finding: it may tell the last one's place."""
-        if not self._waiting:
+        """Take a line of the kernel's that is no finding: it may tell more of the last one."""
+        if not self._left:
             return
         self._left -= 1
+        splats = self._of[Sign.SPLAT]
+        if names_kernel_thread(text):
+            splats[-1] = replace(splats[-1], kernel_thread=True)
         place = place_in(text)
         if place:
-            splats = self._of[Sign.SPLAT]
             for number in self._waiting:
                 splats[number] = replace(splats[number], place=place)
-        if place or not self._left:
+            self._left = 0
+        if not self._left:
             self._waiting.clear()
 
     def of(self, sign: Sign) -> list[Finding]:

@@ -119,7 +119,8 @@ def merged(console: Iterable[Finding], log: Iterable[Finding]) -> tuple[Finding,
             continue
         left.remove(place)
         heard = min(both[place].heard, finding.heard)
-        both[place] = replace(both[place], heard=heard)
+        of_kernel = both[place].kernel_thread or finding.kernel_thread
+        both[place] = replace(both[place], heard=heard, kernel_thread=of_kernel)
     return tuple(sorted(both, key=lambda finding: float(finding.stamp or "inf")))
 
 
