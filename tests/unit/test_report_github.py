@@ -69,7 +69,7 @@ def test_a_comment_has_causes_commands_and_changed_costs() -> None:
     )  # fmt: skip
     kernel = replace(failing().kernels[0], changes=(change,))
     text = comment(replace(failing(), kernels=(kernel,)))
-    assert "- **FAIL** on all kernels: `tests/t.py:7`: `no, 100%: it failed`" in text
+    assert "- **FAIL** on 6.12: `tests/t.py:7`: `no, 100%: it failed`" in text
     assert "`vmtest run --kernel 6.12 --suite s -k test_a`" in text
     assert re.search(r"\| cost `o.*p: instructions 100 -> 150 \(\+50\.0%\).*` \| 6\.12 \|", text)
 

@@ -188,3 +188,24 @@ def test_a_complaint_of_the_kernel_has_its_fingerprint() -> None:
     assert "Its fingerprint: `WARNING in f`" in markdown.render(
         replace(recorded(), kernels=(told,))
     )
+
+
+def test_causes_come_first_with_the_command_that_runs_each_again() -> None:
+    head = markdown.render(recorded()).partition("\n|  |")[0]
+    assert "### 4 causes in 5 results" in head
+    assert head.count("<br>`vmtest run --kernel ") == 4
+
+
+def test_a_failure_on_several_kernels_is_printed_once_whatever_addresses_it_has() -> None:
+    kernel = failing(details="met = <Met at 0x7fc8754aa900>\nassert 1 == 2").kernels[0]
+    (test,) = kernel.tests
+    there = replace(test, details="met = <Met at 0x7f276f14a900>\nassert 1 == 2")
+    other = replace(kernel, kernel="other", tests=(there,))
+    text = markdown.render(replace(failing(), kernels=(kernel, other)))
+    assert text.count("met = <Met at") == 1
+    assert f"on {kernel.kernel}, other" in text
+
+
+def test_what_differs_from_an_earlier_run_stands_at_the_top() -> None:
+    words = "9 new since 20261130T051733Z-ded2f3, the last run on my_branch that passed"
+    assert words in markdown.render(failing(), since=words).splitlines()[:6]

@@ -175,28 +175,6 @@ def test_colons_and_slashes_in_parameters_belong_to_the_name() -> None:
     assert parts == ("d/test_s.py", ("TestC",), "test_x[fe80::1/64]")
 
 
-def test_a_failure_that_kernels_share_is_told_once() -> None:
-    bad = replace(one("test_x", Outcome.FAILED), message="assert 1 == 2")
-    found = table.failures(matrix(kernel("a", bad), kernel("b", replace(bad, output="other"))))
-    assert [[k.kernel for k in failure.kernels] for failure in found] == [["a", "b"]]
-
-
-def test_failures_that_say_different_things_are_two() -> None:
-    bad = replace(one("test_x", Outcome.FAILED), message="assert 1 == 2")
-    found = table.failures(matrix(kernel("a", bad), kernel("b", replace(bad, message="no"))))
-    assert len(found) == 2
-
-
-def test_failures_come_in_the_order_of_the_rows() -> None:
-    late, early = one("test_2", Outcome.FAILED), one("test_1", Outcome.FAILED)
-    found = table.failures(matrix(kernel("a", one("test_1"), late), kernel("b", early)))
-    assert [failure.label for failure in found] == ["test_1", "test_2"]
-
-
-def test_a_lost_test_is_told_as_a_failure() -> None:
-    assert len(table.failures(matrix(kernel("a", one("test_x", Outcome.LOST))))) == 1
-
-
 def test_a_test_that_every_kernel_skips_never_ran() -> None:
     skip, na = one("test_x", Outcome.SKIPPED), one("test_x", Outcome.NOT_APPLICABLE)
     assert table.never_ran(matrix(kernel("a", skip), kernel("b", na))) == ("test_x",)

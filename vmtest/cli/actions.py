@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
+from vmtest.api.history import since
 from vmtest.cli import common
 from vmtest.errors import os_words
 from vmtest.host.write import write_file
@@ -90,7 +91,8 @@ def tell(matrix: Matrix, folder: RunFolder, stream: TextIO) -> None:
     for line in github.annotated(found, inside):
         print(line, file=stream)
     stream.flush()
-    _append("GITHUB_STEP_SUMMARY", markdown.render(matrix))
+    compared = str(since(folder, matrix) or "")
+    _append("GITHUB_STEP_SUMMARY", markdown.render(matrix, since=compared))
     comment = folder.path / COMMENT
     try:
         write_file(comment, github.comment(matrix, found))

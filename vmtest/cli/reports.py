@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import typer
 
+from vmtest.api.history import since
 from vmtest.api.page import page_of
 from vmtest.cli.common import INFRASTRUCTURE, say
 from vmtest.errors import UsageError, os_words
@@ -65,7 +66,7 @@ class Reports:
         """Write the reports that were asked for; ``folder`` is the run's."""
         renderers: tuple[Callable[[Matrix], str | bytes], ...] = (
             junit.render,
-            markdown.render,
+            lambda matrix: markdown.render(matrix, since=str(since(folder, matrix) or "")),
             matrix_json.render,
             lambda matrix: page_of(matrix, folder.path),
         )

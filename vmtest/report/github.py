@@ -6,13 +6,11 @@ may hold a guest's words is printed between ``stop`` and ``resume``.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 
 from vmtest.model.results import Matrix, exit_status
 from vmtest.model.text import one_line, printable
 from vmtest.report import loads, markdown
-from vmtest.report.again import command_of, fill_in
 from vmtest.report.causes import Cause, causes
 
 _SHOWN = 10  # annotations of a step that GitHub shows
@@ -84,7 +82,7 @@ def comment(matrix: Matrix, found: Sequence[Cause]) -> str:
     if not changes and exit_status(matrix) == 0:
         return ""
     lines = [f"### {markdown.headline(matrix)}", ""]
-    lines += _listed(f"- {_cause(cause, matrix)}" for cause in found)
+    lines += _listed(f"- {markdown.cause_line(cause, matrix)}" for cause in found)
     if changes:
         lines += ["", "| change | on |", "|---|---|"]
         lines += _listed(
@@ -93,24 +91,6 @@ def comment(matrix: Matrix, found: Sequence[Cause]) -> str:
             for change in changes
         )
     return "\n".join([*lines, ""])
-
-
-def _cause(cause: Cause, matrix: Matrix) -> str:
-    where = "all kernels" if cause.everywhere else ", ".join(k.kernel for k in cause.kernels)
-    parts = [f"**{markdown.escaped(cause.mark.text)}** on {markdown.escaped(where)}"]
-    parts += [markdown.code(part) for part in (cause.place, cause.message) if part]
-    command = command_of(cause, matrix)
-    return ": ".join(parts) + (_command(command) if command else "")
-
-
-def _command(command: str) -> str:
-    """``command`` below its cause, as it was written or not at all: it is to be pasted."""
-    if len(command) > _LONGEST:
-        return "<br>its command is long: the summary at the end of the log has it"
-    if command == one_line(command, _LONGEST):
-        return f"<br>{markdown.code(command, _LONGEST)} {fill_in(command)}".rstrip()
-    # A list's item goes on where its text began.
-    return textwrap.indent(f"\n{markdown.fence(command.split(chr(10)))}{fill_in(command)}", "  ")
 
 
 def _listed(lines: Iterable[str]) -> list[str]:

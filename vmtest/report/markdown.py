@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -16,8 +17,10 @@ from vmtest.model.results import KernelResult, Matrix, Status, ran_nothing
 from vmtest.model.text import one_line, printable
 from vmtest.report import console, loads
 from vmtest.report import table as tables
+from vmtest.report.again import command_of, fill_in
+from vmtest.report.causes import Cause, causes
 from vmtest.report.loads import Rejection
-from vmtest.report.table import Cell, Failure, Table, Tone
+from vmtest.report.table import Cell, Table, Tone
 from vmtest.report.text import counted, last_lines, shortened
 from vmtest.report.tracebacks import last_of_traceback
 from vmtest.report.written import written
@@ -32,6 +35,9 @@ _DETAILS = 120
 _OUTPUT = 120
 _CONSOLE = 40
 _NAMES = 30
+_CAUSES = 40
+_TESTS = 20  # of a cause, each with its kernels
+_COMMAND = 1000
 _NAME = 36  # columns of a test in the table; the failure below has its whole name
 _SPLATS = 10
 _SPLAT_LINES = 40
@@ -63,11 +69,17 @@ class _Pieces:
         return "".join(self._pieces) + end
 
 
-def render(matrix: Matrix, limit: int = LIMIT) -> str:
-    """The report in less than ``limit`` bytes of UTF-8."""
+def render(matrix: Matrix, limit: int = LIMIT, since: str = "") -> str:
+    """The report in less than ``limit`` bytes of UTF-8.
+
+    ``since`` compares the run with an earlier one, in words.
+    """
     matrix = _failing_first(matrix)
+    found = causes(matrix)
     pieces = _Pieces(limit - _RESERVE)
-    pieces.add(f"## {headline(matrix)}\n\n{escaped(_summary(matrix))}\n", "summary")
+    compared = f"\n{escaped(since)}\n" if since else ""
+    pieces.add(f"## {headline(matrix)}\n\n{escaped(_summary(matrix))}\n{compared}", "summary")
+    _add_causes(pieces, found, matrix)
     table = loads.with_loads(tables.build(matrix), matrix)
     _add_table(pieces, table, int(limit * (1 - _TABLE_SHARE)))
     for words in filter(None, (tables.legend(table), *loads.legend(matrix))):
@@ -79,9 +91,9 @@ def render(matrix: Matrix, limit: int = LIMIT) -> str:
         pieces.add(f"\nNote: {code(note, 2000)}\n", "note")
     for kernel in tables.troubled(matrix):
         pieces.add(_kernel(kernel), "kernel's section")
-    failures, log = tables.failures(matrix), tables.log_of_tests(matrix)
-    for failure in failures:
-        pieces.add(_failure(failure, log, open_it=len(failures) == 1), "failure")
+    failures, log = [cause for cause in found if cause.tests], tables.log_of_tests(matrix)
+    for cause in failures:
+        pieces.add(_failure(cause, log, open_it=len(failures) == 1), "failure")
     rejections = (*loads.rejections(matrix), *loads.unattached(matrix))
     for rejection in rejections:
         pieces.add(_rejection(rejection, open_it=len(rejections) == 1), "rejection")
@@ -125,6 +137,43 @@ def headline(matrix: Matrix) -> str:
 
 def _summary(matrix: Matrix) -> str:
     return tables.summary(matrix, loads.summary(matrix))
+
+
+def _add_causes(pieces: _Pieces, found: Sequence[Cause], matrix: Matrix) -> None:
+    """What broke, where, and the command that runs it again: nobody has to open anything."""
+    if not found:
+        return
+    results = counted(sum(cause.count for cause in found), "result")
+    pieces.add(f"\n### {counted(len(found), 'cause')} in {results}\n\n", "heading")
+    for cause in found[:_CAUSES]:
+        pieces.add(f"- {cause_line(cause, matrix)}\n", "cause")
+    if len(found) > _CAUSES:
+        pieces.add(f"- ... and {counted(len(found) - _CAUSES, 'more cause')}\n", "cause")
+
+
+def cause_line(cause: Cause, matrix: Matrix) -> str:
+    """An item of a list: the cause, its kernels, its place, and the command to run it again."""
+    where = ", ".join(kernel.kernel for kernel in cause.kernels)
+    if cause.everywhere and len(matrix.kernels) > 1:
+        where = "all kernels"
+    parts = [f"**{escaped(cause.mark.text)}** on {escaped(where)}"]
+    at = cause.place or (cause.labels[0] if len(cause.labels) == 1 else "")
+    parts += [code(part) for part in (at, cause.message) if part]
+    line = ": ".join(parts)
+    if len(cause.labels) > 1:
+        line += f" ({len(cause.labels)} {'programs' if cause.loads else 'tests'})"
+    command = command_of(cause, matrix)
+    return line + (_command(command) if command else "")
+
+
+def _command(command: str) -> str:
+    """``command`` below its cause, as it was written or not at all: it is to be pasted."""
+    if len(command) > _COMMAND:
+        return "<br>its command is long: the summary at the end of the log has it"
+    if command == one_line(command, _COMMAND):
+        return f"<br>{code(command, _COMMAND)} {fill_in(command)}".rstrip()
+    # A list's item goes on where its text began.
+    return textwrap.indent(f"\n{fence(command.split(chr(10)))}{fill_in(command)}", "  ")
 
 
 def _never_ran(labels: Sequence[str]) -> str:
@@ -199,24 +248,36 @@ def _kernel(kernel: KernelResult) -> str:
     return "".join([*parts, "\n</details>\n"])
 
 
-def _failure(failure: Failure, log: str, open_it: bool) -> str:
-    result = failure.first
-    names = ", ".join(html.escape(printable(kernel.kernel)) for kernel in failure.kernels)
-    title = f"{_tag(tables.mark_of(result).text, 'b')} {_tag(failure.label)} on {names}"
-    message = one_line(result.message)
-    if message:
+def _failure(cause: Cause, log: str, open_it: bool) -> str:
+    kernel, result = cause.tests[0]
+    more = f" and {counted(len(cause.labels) - 1, 'more test')}" if len(cause.labels) > 1 else ""
+    names = ", ".join(html.escape(printable(kernel.kernel)) for kernel in cause.kernels)
+    title = f"{_tag(cause.mark.text, 'b')} {_tag(cause.labels[0])}{more} on {names}"
+    if message := one_line(result.message):
         title += f": {_tag(message)}"
-    parts = [f"\n{_summary_line(title, raw=True, open_it=open_it)}\n\n{code(result.test, 1000)}\n"]
+    parts = [f"\n{_summary_line(title, raw=True, open_it=open_it)}\n", _tests(cause)]
     lines, left_out = last_of_traceback(result.details or result.message, _DETAILS)
     if lines:
         parts.append(fence(_after(left_out, lines)))
-    where = escaped(printable(failure.kernels[0].kernel))
+    where = escaped(printable(kernel.kernel))
     for title, text in written(result):
         lines, left_out = last_lines(text, _OUTPUT)
         head = f"{title[0].upper()}{title[1:]} on {where}"
         parts.append(f"\n{head}:\n{fence(_after(left_out, lines))}")
-    parts += [_log(kernel, log) for kernel in failure.kernels]
+    parts += [_log(kernel, log) for kernel in cause.kernels]
     return "".join([*parts, "\n</details>\n"])
+
+
+def _tests(cause: Cause) -> str:
+    """The tests of a cause, whole, each with its kernels where these are not all the same."""
+    on: dict[str, list[str]] = {}
+    for kernel, test in cause.tests:
+        on.setdefault(test.test, []).append(printable(kernel.kernel))
+    if len(on) == 1:
+        return f"\n{code(cause.tests[0][1].test, 1000)}\n"
+    lines = [f"\n- {code(name, 1000)} on {escaped(', '.join(of))}" for name, of in on.items()]
+    more = [f"\n- ... and {counted(len(on) - _TESTS, 'more test')}"] if len(on) > _TESTS else []
+    return "".join([*lines[:_TESTS], *more, "\n"])
 
 
 def _rejection(rejection: Rejection, open_it: bool) -> str:

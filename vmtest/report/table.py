@@ -87,23 +87,6 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """A test that went wrong in the same way on one kernel or on several.
-
-    ``results`` go with ``kernels``; assertion and message are equal in all.
-    """
-
-    label: str
-    kernels: tuple[KernelResult, ...]
-    results: tuple[TestResult, ...]
-
-    @property
-    def first(self) -> TestResult:
-        """The result on the first of its kernels."""
-        return self.results[0]
-
-
-@dataclass(frozen=True, slots=True)
 class Excuse:
     """A test that was skipped, is not applicable or failed as expected, why and where."""
 
@@ -265,26 +248,6 @@ def marks(table: Table) -> tuple[str, ...]:
 def legend(table: Table) -> str:
     """``LOST: did not end, or did not come; -: did not run``, of the marks used."""
     return "; ".join(f"{mark}: {LEGEND[mark]}" for mark in marks(table))
-
-
-def failures(matrix: Matrix) -> tuple[Failure, ...]:
-    """Tests that failed, erred, passed unexpectedly or were lost, in the order of the rows.
-
-    The same thing said by several kernels is one failure.
-    """
-    labels = labels_of(matrix)
-    found: dict[tuple[str, ...], list[tuple[KernelResult, TestResult]]] = {}
-    for kernel in matrix.kernels:
-        for test in kernel.tests:
-            if test.outcome in WRONG:
-                same = (test.suite, test.test, test.outcome, test.message, test.details)
-                found.setdefault(same, []).append((kernel, test))
-    place = {key: n for n, key in enumerate(labels)}
-    ordered = sorted(found.items(), key=lambda item: place[item[0][0], item[0][1]])
-    return tuple(
-        Failure(labels[key[0], key[1]], *(tuple(part) for part in zip(*where, strict=True)))
-        for key, where in ordered
-    )
 
 
 def excuses(matrix: Matrix) -> tuple[Excuse, ...]:
