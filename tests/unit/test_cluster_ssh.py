@@ -256,7 +256,7 @@ def test_an_interrupt_while_hosts_are_reached_ends_that(here: Coordinator, machi
         with pytest.raises(Interrupted), on(parse_place("ssh:one")):
             pytest.fail("it was reached")
         ending.join()
-    # What is no vmtest may go on; the connection may not.
+    # A program that is not vmtest may run on; its connection must end.
     for line in machines.processes():
         assert "ssh -F" not in line
 

@@ -97,7 +97,7 @@ class Cluster(Protocol):
         """What messages call a worker."""
 
     def cure(self) -> str:
-        """What is to be done where no worker is left."""
+        """What the user can do when no worker is left."""
 
     def submit(self, call: Call, standing: Standing, not_on: frozenset[str]) -> Any:
         """A future of Dask's of ``worker.work(call)``."""

@@ -95,7 +95,7 @@ class DaskEngine:
         return self._called.get(address, address)
 
     def cure(self) -> str:
-        """What is to be done where there is no worker."""
+        """What the user can do when no worker is left."""
         if self._hosts is not None:
             return self._hosts.gone() or "look at its hosts, and run again"
         return f"start one with: dask worker {self.name}"

@@ -211,7 +211,7 @@ class Host:
             return True
 
     def gone(self) -> str:
-        """Why there is no worker of it: "" while the connection is there."""
+        """Why this host has no worker; "" while its connection stands."""
         process = self._process
         if process is None or process.poll() is None:
             return ""
