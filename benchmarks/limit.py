@@ -48,8 +48,9 @@ from vmtest.rootfs.prepare import prepare_root
 from vmtest.suites.payload import Payload
 from vmtest.suites.task import SuitesTaskFactory
 from vmtest.vm import accel
-from vmtest.vm.accel import QEMU, Probe
+from vmtest.vm.accel import Probe
 from vmtest.vm.machine import MachineSpec
+from vmtest.vm.qemu import QEMU
 from vmtest.vm.restore import Snapshots, Started, running_guest
 
 PROJECT = Path(__file__).parents[1]

@@ -19,6 +19,7 @@ from vmtest.kernels import Store
 from vmtest.kernels.store.entry import finish
 from vmtest.model.kernels import KernelImage
 from vmtest.vm import accel
+from vmtest.vm.qemu import QEMU
 
 ROOT = Path(__file__).parents[2]
 RELEASE = "6.12.1"
@@ -41,9 +42,7 @@ def kernel_in(cache: Path, name: str) -> KernelImage:
 def knows_accelerator(cache: Path) -> Path:
     """Have ``cache`` remember a probe of this host, so that nothing is booted for it."""
     qemu = next(
-        path
-        for folder in os.environ["PATH"].split(":")
-        if (path := Path(folder) / accel.QEMU).exists()
+        path for folder in os.environ["PATH"].split(":") if (path := Path(folder) / QEMU).exists()
     )
     place = cache / "accel" / f"{sha256_json(accel._host(str(qemu)))[:16]}.json"
     kvm = {**asdict(PROBE), "accelerator": "kvm", "why": "a test"}

@@ -13,11 +13,12 @@ from vmtest.errors import InfrastructureError, UsageError
 from vmtest.host.cache import read_record, write_record
 from vmtest.model.kernels import Accelerator
 from vmtest.vm import accel
+from vmtest.vm.qemu import QEMU as NAME
 
 # Counts its boots; KVM works once the file "works" is there, TCG always.
 QEMU = """#!/bin/sh
-[ "$1" = -L ] && exit
-echo x >>{folder}/boots
+case $1 in -L | --version) exit ;; esac
+echo "$*" >>{folder}/boots
 case "$*" in
     *accel=kvm*) [ -e {folder}/works ] || {{ echo "no MSR 0x10a"; exit 1; }} ;;
     *accel=tcg*) [ ! -e {folder}/broken ] || {{ echo "no TCG"; exit 1; }} ;;
@@ -32,7 +33,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host with that QEMU and a device that everybody may open."""
     folder = tmp_path / "host"
     folder.mkdir()
-    qemu = folder / accel.QEMU
+    qemu = folder / NAME
     qemu.write_text(QEMU.format(folder=folder))
     qemu.chmod(0o755)
     (folder / "kvm").touch()
@@ -142,3 +143,12 @@ def test_a_changed_digit_is_probed_anew(host: Path) -> None:
     before = boots(host)
     choose(host)
     assert boots(host) > before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+def test_a_probed_kernel_is_held_as_a_guest_is(host: Path) -> None:
+    choose(host)
+    lines = (host / "boots").read_text().splitlines()
+    assert len(lines) == 2  # KVM and TCG
+    assert all("-sandbox on," in line and "spawn=deny" in line for line in lines)
+    assert all("-runas 65534:65534" in line for line in lines)

@@ -15,6 +15,7 @@ from vmtest.host.cache import locked
 from vmtest.kernels.store.store import Store
 from vmtest.model.kernels import Accelerator
 from vmtest.vm import accel
+from vmtest.vm.qemu import QEMU
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_kernel_that_is_not_in_it_names_the_cure(cache: Path) -> None:
 def test_a_probe_that_cannot_be_kept_is_used(
     cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    qemu = tmp_path / accel.QEMU
+    qemu = tmp_path / QEMU
     qemu.write_text("#!/bin/sh\n")
     qemu.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

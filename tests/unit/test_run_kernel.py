@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
@@ -17,6 +18,7 @@ from vmtest.matrix.bench import Bench, Cancellation, Job
 from vmtest.matrix.complaints import KnownSplats
 from vmtest.matrix.job import run_kernel
 from vmtest.model.events import Booting, Event, Note
+from vmtest.model.kernels import RootImage
 from vmtest.model.project import KnownSplat
 from vmtest.model.results import KernelResult, Outcome, Status
 from vmtest.runs.rows import RESULTS, read_results
@@ -367,3 +369,14 @@ def test_a_fault_that_a_cancel_causes_is_not_told_as_a_fault(world: World, tmp_p
     world.at["k", "boot"] = throw
     result: KernelResult = run_kernel(job_of(tmp_path), cancellation=switch)
     assert (result.status, result.reason) == (Status.CANCELLED, "interrupted")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+def test_a_qemu_that_has_to_stay_root_is_told(world: World, tmp_path: Path) -> None:
+    job = job_of(tmp_path)
+    modules = tmp_path / "modules"
+    modules.mkdir(mode=0o700)
+    disk = RootImage("disk", tmp_path / "root.sqfs", "0" * 64, "python3")
+    assert "QEMU runs as root" not in run_kernel(job).note
+    told = run_kernel(replace(job, root=disk, image=replace(job.image, modules=modules)))
+    assert f"QEMU runs as root: only root may read {modules}" in told.note

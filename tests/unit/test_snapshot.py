@@ -19,8 +19,9 @@ from vmtest.host.seal import Entry
 from vmtest.model.kernels import Accelerator, KernelImage, Network, RootImage
 from vmtest.model.versions import KernelVersion
 from vmtest.vm import restore
-from vmtest.vm.accel import QEMU, Probe
+from vmtest.vm.accel import Probe
 from vmtest.vm.machine import MachineSpec
+from vmtest.vm.qemu import QEMU
 from vmtest.vm.restore import Snapshots, key_of, unfit, where_saved
 from vmtest.vm.snapshot import (
     Snapshot,
@@ -125,7 +126,7 @@ def test_another_command_has_another_key(
 ) -> None:
     """As of another vmtest, whose guests have another device."""
     before = key_of(spec)
-    monkeypatch.setattr("vmtest.vm.vng._SANDBOX", "on")
+    monkeypatch.setattr("vmtest.vm.vng.PORT", "another.port")
     assert key_of(spec) != before
 
 
@@ -357,17 +358,24 @@ class FakeQemu:
         self.content = content
         self.refuse = refuse
         self.commands: list[str] = []
+        self._given: list[int] = []
         self.ours, self._theirs = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
-        with self._theirs, self._theirs.makefile("rb") as lines:
+        with self._theirs:
             self._theirs.sendall(b'{"QMP": {}}\n')
-            for line in lines:
-                command = json.loads(line)
+            while received := self._received():
+                command = json.loads(received)
                 self.commands.append(command["execute"])
                 self._theirs.sendall(self._answer(command))
+
+    def _received(self) -> bytes:
+        """A command, which comes alone; and the descriptors with it."""
+        line, descriptors, *_ = socket.recv_fds(self._theirs, 1 << 16, 4)
+        self._given += descriptors
+        return line
 
     def _answer(self, command: dict[str, Any]) -> bytes:
         name = command["execute"]
@@ -377,9 +385,9 @@ class FakeQemu:
             return b'{"error": {"desc": "not now"}}\n'
         if name != "migrate":
             return b'{"return": {}}\n'
+        assert command["arguments"]["uri"] == "fd:outgoing"
         status = b"completed"
-        with socket.socket(socket.AF_UNIX) as out:
-            out.connect(command["arguments"]["uri"].removeprefix("unix:"))
+        with socket.socket(fileno=self._given.pop()) as out:
             try:
                 out.sendall(self.content)
             except OSError:

@@ -15,7 +15,7 @@ from vmtest.kernels import Store
 from vmtest.model.kernels import AptSpec, Kernel
 from vmtest.model.project import Config
 from vmtest.rootfs.image import is_built
-from vmtest.vm.accel import QEMU
+from vmtest.vm.qemu import QEMU
 
 # virtme-ng takes any of them.
 _VM = (("busybox", "busybox-static", "busybox.static"), ("file", "strings"))

@@ -29,7 +29,7 @@ from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
 from vmtest.runs.events import EVENTS, EventLog
 from vmtest.runs.latest import Latest
-from vmtest.vm.accel import qemu_version
+from vmtest.vm.qemu import qemu_version
 
 Write = Callable[[Path, str | bytes], None]
 """Writes a file; what it raises ends the run."""

@@ -25,6 +25,7 @@ from vmtest.kernels import Store, default_cache, kconfig
 from vmtest.matrix.slots import memory_available_mib
 from vmtest.storage.verify import Verified, verify
 from vmtest.vm import accel
+from vmtest.vm.qemu import USER, drop, qemu_version
 
 EXAMPLE = """Show what this host has, what it lacks, and how to fix that.
 
@@ -75,6 +76,7 @@ def examine(cache: Path) -> Iterator[Finding]:
     yield Finding("python", sys.version_info >= (3, 11), sys.version.split()[0])
     yield _virtme_ng()
     yield _qemu(here)
+    yield _user()
     yield from _tools(here)
     yield from _optional(here)
     yield _namespaces()
@@ -152,9 +154,18 @@ def _virtme_ng() -> Finding:
 
 
 def _qemu(here: packages.Host) -> Finding:
-    version = accel.qemu_version()
+    version = qemu_version()
     cure = "" if version else packages.cure(["qemu-system-x86"], here)
     return Finding("qemu", bool(version), version or "missing", cure)
+
+
+def _user() -> Finding:
+    """Whose rights a guest has that breaks out of QEMU."""
+    found = drop()
+    state = f"{USER}: QEMU gives up root once it has opened its files"
+    if not found.option:
+        state = f"root: {found.why}" if found.why else "yours: you are not root"
+    return Finding("QEMU's user", True, state)
 
 
 def _tools(here: packages.Host) -> Iterator[Finding]:

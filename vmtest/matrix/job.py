@@ -29,6 +29,7 @@ from vmtest.model.kernels import Kernel
 from vmtest.model.results import KernelResult, Status
 from vmtest.model.versions import unique
 from vmtest.runs.rows import forget, kept
+from vmtest.vm.qemu import drop_for
 
 TRACEBACK = "traceback.txt"
 """The file in a kernel's folder with the traceback of a bug of ours."""
@@ -60,7 +61,7 @@ def run_kernel(
         version=str(job.image.version),
         release=job.image.release,
         accelerator=job.probe.accelerator.value,
-        note="; ".join(part for part in (job.image.note, job.note) if part),
+        note="; ".join(filter(None, (job.image.note, job.note))),
         factor=round(scale.factor, 2),
         directory=job.directory.name,
         digest=job.image.digest,
@@ -93,7 +94,8 @@ def _worked(bench: Bench, result: KernelResult) -> KernelResult:
         forget(job.directory)
         bench.intact.before()
         if not bench.intact.damaged:
-            return job.task.run(bench, result)
+            note = "; ".join(filter(None, (result.note, _of_root(job))))
+            return job.task.run(bench, replace(result, note=note))
     except (VmtestError, OSError) as error:
         if bench.cancelled:
             return replace(result, status=Status.CANCELLED, reason="interrupted")
@@ -107,6 +109,12 @@ def _worked(bench: Bench, result: KernelResult) -> KernelResult:
     except Exception as error:
         return broke(result, error, job.directory)
     return result
+
+
+def _of_root(job: Job) -> str:
+    """That QEMU stays root, where it should not; "" else."""
+    why = drop_for(job.image, job.root).why
+    return f"QEMU runs as root: {why}" if why else ""
 
 
 def _of_failed_boots(reasons: Sequence[str]) -> str:

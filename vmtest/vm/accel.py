@@ -27,8 +27,8 @@ from vmtest.host.cache import age_of, locked, read_record, sha256_json, write_re
 from vmtest.host.process import Supervised
 from vmtest.model.kernels import Accelerator
 from vmtest.model.text import last_line
+from vmtest.vm.qemu import QEMU, confined, drop
 
-QEMU = "qemu-system-x86_64"
 KVM_DEVICE = Path("/dev/kvm")
 KVM_DEADLINE = 10.0
 """Seconds within which a guest under KVM gets to its root file system, many times over."""
@@ -174,6 +174,7 @@ def _boot(
     cpu = "host" if accelerator is Accelerator.KVM else "max"
     argv = [qemu, "-nodefaults", "-no-reboot", "-display", "none", "-m", "512"]
     argv += ["-machine", f"q35,accel={accelerator}", "-cpu", cpu, "-serial", "stdio"]
+    argv += confined(drop().option).split()
     if firmware:
         argv += ["-bios", firmware]
     argv += ["-kernel", str(image), "-append", "console=ttyS0 panic=-1 quiet"]
@@ -205,12 +206,3 @@ def _ended(process: Supervised) -> Iterator[None]:
 
 def _last_words(output: bytes) -> str:
     return last_line(output.decode(errors="replace"))[:200] or "no output"
-
-
-def qemu_version() -> str:
-    """The first line of ``qemu --version``, "" when there is no QEMU."""
-    try:
-        done = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return done.stdout.partition("\n")[0]

@@ -168,6 +168,10 @@ def _link_virtme(vng: Path, folder: Path, *, alone: bool) -> None:
 def _put_tools(source: Path, tools: Path) -> None:
     """Copy virtme-ng's guest tools, with our init in front of theirs where they have one."""
     shutil.copytree(source, tools, ignore=shutil.ignore_patterns("__pycache__"))
+    for place in (tools, *tools.rglob("*")):
+        if not place.is_symlink():  # a QEMU that gave up root reads them, whatever the umask was
+            mode = place.stat().st_mode
+            place.chmod(mode | (0o555 if mode & 0o100 else 0o444))
     theirs = tools / "bin" / INIT
     if not theirs.is_file():
         return

@@ -41,6 +41,7 @@ from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog, Finding, Sign
 from vmtest.vm.folder import VmFolder, make_folder
 from vmtest.vm.klog import KernelLog, merged
+from vmtest.vm.qemu import drop_for
 from vmtest.vm.qmp import Qmp, QmpError
 from vmtest.vm.session import PATIENCE, Keys, SshSession
 from vmtest.vm.snapshot import Snapshot, SnapshotError, prepare, save, send
@@ -72,6 +73,7 @@ class MachineSpec:
             share=share_of(self.image, self.root.kind),
             filesystem=self.root.filesystem,
             monitor=monitor,
+            drop=drop_for(self.image, self.root).option,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vmtest.errors import VmtestError
@@ -39,13 +39,24 @@ class Qmp:
             raise QmpError(f"QEMU's monitor greets with {str(greeting)[:200]!r}, which is not QMP")
         self.execute("qmp_capabilities")
 
-    def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
-        """The answer to ``command``; raises QmpError with QEMU's words when it refuses."""
+    def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> Any:
+        """The answer to ``command``; raises QmpError with QEMU's words when it refuses.
+
+        QEMU gets copies of ``descriptors`` with it (``getfd`` gives one a name).
+        """
         deadline = time.monotonic() + self._limit
         sent = {"execute": command, **({"arguments": dict(arguments)} if arguments else {})}
         try:
             self._connection.settimeout(self._limit)
-            self._connection.sendall(json.dumps(sent).encode() + b"\n")
+            line = json.dumps(sent).encode() + b"\n"
+            if descriptors:
+                line = line[socket.send_fds(self._connection, [line], descriptors) :]
+            self._connection.sendall(line)
         except OSError as error:
             raise QmpError(f"{command}: QEMU's monitor takes nothing: {error}") from error
         while True:

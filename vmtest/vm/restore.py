@@ -32,9 +32,9 @@ from vmtest.host.seal import Entry, seal
 from vmtest.host.virtme import find_vng
 from vmtest.kernels.kconfig import share_of
 from vmtest.model.kernels import Accelerator, KernelImage, RootImage
-from vmtest.vm.accel import QEMU
 from vmtest.vm.folder import VmFolder
 from vmtest.vm.machine import Machine, MachineSpec
+from vmtest.vm.qemu import QEMU
 from vmtest.vm.session import SshSession
 from vmtest.vm.snapshot import Snapshot, SnapshotError, read
 from vmtest.vm.vng import vng_argv

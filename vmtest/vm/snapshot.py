@@ -33,6 +33,7 @@ _BLOCK = 1 << 20
 _DESCRIPTOR = re.compile(r"/proc/self/fd/(\d+)")
 _STANDARD = 2
 _INCOMING = "incoming"
+_OUTGOING = "outgoing"
 
 
 class SnapshotError(VmtestError):
@@ -118,9 +119,9 @@ def save(monitor: socket.socket, folder: Path, to: Path, limit: float) -> None:
     try:
         argv = _argv(peer(monitor))
         for number in inherited(argv):
-            shutil.copyfile(f"/proc/{peer(monitor)}/fd/{number}", to / f"fd-{number}")
+            _copy_descriptor(peer(monitor), number, to / f"fd-{number}")
         qmp.execute("stop")
-        _write_memory(qmp, folder / "outgoing", to / MEMORY, limit)
+        _write_memory(qmp, to / MEMORY, limit)
         saved = {"schema": _SCHEMA, "folder": str(folder), "argv": argv, "saved": time.time()}
         write_record(to / MACHINE, saved)
     except (QmpError, OSError) as error:
@@ -137,29 +138,48 @@ def save(monitor: socket.socket, folder: Path, to: Path, limit: float) -> None:
 def _argv(pid: int) -> list[str]:
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
     argv = [os.fsdecode(word) for word in words]
-    argv[0] = str(Path(f"/proc/{pid}/exe").readlink())
+    with suppress(PermissionError):  # as below; virtme-ng starts it by its path
+        argv[0] = str(Path(f"/proc/{pid}/exe").readlink())
     return argv
 
 
-def _write_memory(qmp: Qmp, path: Path, file: Path, limit: float) -> None:
-    """Raises QmpError, and OSError when it is the ``file`` that cannot be written."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        listener.listen(1)
-        listener.settimeout(limit)
+def _copy_descriptor(pid: int, number: int, to: Path) -> None:
+    """Copy the file that the process ``pid`` has open as ``number``; raises OSError.
+
+    A process that gave up root shows its files only to who may trace it (CAP_SYS_PTRACE, which
+    a container's root lacks).  Its parent, virtme-ng, gave them to it and has them open too.
+    """
+    try:
+        shutil.copyfile(f"/proc/{pid}/fd/{number}", to)
+    except PermissionError:
+        shutil.copyfile(f"/proc/{_parent(pid)}/fd/{number}", to)
+
+
+def _parent(pid: int) -> int:
+    state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
+    return int(state.split()[1])
+
+
+def _write_memory(qmp: Qmp, file: Path, limit: float) -> None:
+    """Raises QmpError, and OSError when it is the ``file`` that cannot be written.
+
+    QEMU gets a socket and no path: the user that it became may enter no folder of ours.
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            qmp.execute("getfd", {"fdname": _OUTGOING}, [theirs.fileno()])
         failed: list[OSError] = []
-        writer = threading.Thread(target=_copy, args=(listener, file, limit, failed), daemon=True)
+        writer = threading.Thread(target=_copy, args=(ours, file, limit, failed), daemon=True)
         writer.start()
         problem: QmpError | None = None
         try:
-            _migrate(qmp, path, limit)
+            _migrate(qmp, limit)
         except QmpError as error:
             problem = error
-        # A writer to whom nobody came still waits, and no shutdown wakes it.
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as nobody:
-            nobody.connect(str(path))
+            with suppress(OSError):  # what was written is worth nothing
+                ours.shutdown(socket.SHUT_RDWR)
         writer.join(limit)
-        path.unlink(missing_ok=True)
     if failed:  # the writer knows better than QEMU
         raise failed[0]
     if problem is not None:
@@ -168,31 +188,29 @@ def _write_memory(qmp: Qmp, path: Path, file: Path, limit: float) -> None:
         raise QmpError("migrate: QEMU does not close what it wrote")
 
 
-def _migrate(qmp: Qmp, path: Path, limit: float) -> None:
+def _migrate(qmp: Qmp, limit: float) -> None:
     events = [{"capability": "events", "state": True}]
     qmp.execute("migrate-set-capabilities", {"capabilities": events})
     qmp.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED})
-    qmp.execute("migrate", {"uri": f"unix:{path}"})
+    qmp.execute("migrate", {"uri": f"fd:{_OUTGOING}"})
     while (status := qmp.wait("MIGRATION", limit).get("status")) != "completed":
         if status in ("failed", "cancelled"):
             why = qmp.execute("query-migrate").get("error-desc", status)
             raise QmpError(f"migrate: {why}")
 
 
-def _copy(listener: socket.socket, file: Path, limit: float, failed: list[OSError]) -> None:
-    """Write what the first who connects sends to ``file``."""
+def _copy(connection: socket.socket, file: Path, limit: float, failed: list[OSError]) -> None:
+    """Write what comes from ``connection`` to ``file``."""
     try:
-        connection = listener.accept()[0]
-    except OSError:
-        return  # QEMU said why it did not come
-    try:
-        with connection, file.open("xb", buffering=0) as output:
+        with file.open("xb", buffering=0) as output:
             connection.settimeout(limit)
             block = memoryview(bytearray(_BLOCK))
             while count := connection.recv_into(block):
                 output.write(block[:count])
     except OSError as error:
         failed.append(error)
+        with suppress(OSError):  # QEMU would wait for a reader
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 def prepare(snapshot: Snapshot, folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from vmtest.model.kernels import Accelerator, Filesystem, Network, Share
 from vmtest.vm import shared
 from vmtest.vm.folder import VmFolder
+from vmtest.vm.qemu import confined
 from vmtest.vm.session import Keys
 
 PORT = "vmtest.ssh"
@@ -43,8 +44,6 @@ _CMDLINE = (
 )
 """What every guest's kernel is told; a kernel's own ``cmdline`` comes behind it."""
 
-_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
@@ -54,7 +53,7 @@ class Hardware:
     without one there is only ``lo``.  ``firmware`` replaces QEMU's own.  ``share`` virtiofs takes
     the host's virtiofsd, which has to be there, and ``disk`` the disks in the folder.
     ``filesystem`` is what a root's disk has.  With a ``monitor`` QEMU connects to the folder's
-    second socket, for QMP.
+    second socket, for QMP.  ``drop`` is QEMU's option to give up root.
     """
 
     accelerator: Accelerator
@@ -66,6 +65,7 @@ class Hardware:
     share: Share = "9p"
     filesystem: Filesystem = "squashfs"
     monitor: bool = False
+    drop: str = ""
 
 
 def vng_argv(vng: Path, folder: VmFolder, hardware: Hardware) -> list[str]:
@@ -92,7 +92,7 @@ def vng_argv(vng: Path, folder: VmFolder, hardware: Hardware) -> list[str]:
         argv += ["--append", option]
     devices = (
         f"-chardev socket,id=ssh,path={folder.socket} -device virtio-serial-pci"
-        f" -device virtserialport,name={PORT},chardev=ssh -sandbox {_SANDBOX}"
+        f" -device virtserialport,name={PORT},chardev=ssh {confined(hardware.drop)}"
     )
     if hardware.network:
         # Not by virtme-ng, whose DHCP runs before the driver is loaded: it is a module.
