@@ -11,7 +11,8 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import signed_archive
@@ -19,6 +20,7 @@ import small_disk
 from http_files import Served, serving
 
 from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError
+from vmtest.host import attempts
 from vmtest.host.debian import Mirror
 from vmtest.kernels import source_for
 from vmtest.kernels.archive import kept
@@ -26,8 +28,10 @@ from vmtest.kernels.archive.kept import SuiteUnreadable
 from vmtest.kernels.archive.source import OutOfOrder
 from vmtest.kernels.debian.source import AptSource
 from vmtest.kernels.debian.suite import SuiteState, _reason
+from vmtest.kernels.resolve import resolve_all
 from vmtest.kernels.store.store import Manifest, Resolution, Store
 from vmtest.model.kernels import AptArchive, AptSpec, Kernel
+from vmtest.model.project import Config
 
 pytestmark = signed_archive.needed
 
@@ -343,6 +347,62 @@ def test_a_refused_inrelease_is_no_bad_signature(
     with pytest.raises(SuiteUnreadable) as caught:
         index_of(web, mirror, tmp_path).index(0.0)
     assert (str(caught.value), caught.value.transient) == (reason, transient)
+
+
+def test_an_index_that_comes_at_the_second_attempt_is_told(
+    web: Served, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """apt's own attempts would say nothing."""
+    monkeypatch.setattr("vmtest.kernels.debian.suite._PAUSE", 0.0)
+    web.statuses = [503]
+    address = web.url.replace("://", "://me:hunter2@")
+    state = SuiteState(tmp_path, "good", Mirror(address, str(mirror / "keyring.gpg"), "here"))
+    lines: list[str] = []
+    with attempts.told(lines.append):
+        assert len(state.index(0.0).candidates) == 4
+    assert lines == [
+        f"reading the index of good at {web.url.replace('://', '://***@')} failed: the mirror "
+        "answers with HTTP status 503 Service Unavailable; it is tried again (attempt 2 of 2)"
+    ]
+
+
+def test_an_index_that_is_read_for_several_kernels_is_told_and_noted(
+    web: Served, mirror: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are resolved on threads of their own."""
+    monkeypatch.setattr("vmtest.kernels.debian.suite._PAUSE", 0.0)
+    web.statuses = [503]
+    keyring = mirror / "keyring.gpg"
+    from_web = AptArchive(
+        "debian", ("good",), mirror=web.url, security_mirror=web.url, keyring=keyring
+    )
+    config = cast(Config, SimpleNamespace(archives={"debian": from_web}))
+    lines: list[str] = []
+    with attempts.told(lines.append):
+        found, failed = resolve_all(config, [kernel("6.1.*")], store)
+    (line,) = lines
+    assert failed == {} and "it is tried again (attempt 2 of 2)" in line
+    assert found["under-test"].note == line
+
+
+def test_a_package_that_comes_at_the_third_attempt_is_told_twice(
+    web: Served, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.debian.suite._PAUSE", 0.0)
+    state = index_of(web, mirror, tmp_path)
+    package = state.index(0.0).candidates[0].packages[0]
+    web.statuses = [503, 503]
+    into = tmp_path / "into"
+    into.mkdir()
+    lines: list[str] = []
+    with attempts.told(lines.append):
+        (file,) = state.download((package,), into, "6.1")
+    assert file.stat().st_size == package.size
+    assert lines == [
+        f"6.1: downloading {package.name} from good at {web.url} failed: the mirror answers with "
+        f"HTTP status 503 Service Unavailable; it is tried again (attempt {number} of 3)"
+        for number in (2, 3)
+    ]
 
 
 def test_a_page_in_place_of_the_inrelease_is_no_bad_signature(

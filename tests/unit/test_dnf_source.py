@@ -12,6 +12,7 @@ import rpm_repository
 from rpm_repository import Keys, Made, split
 
 from vmtest.errors import KernelUnavailable, UsageError
+from vmtest.host import attempts
 from vmtest.kernels.archive.candidates import selected
 from vmtest.kernels.dnf.source import DnfSource
 from vmtest.kernels.lock.source import LockedSource
@@ -172,7 +173,15 @@ def test_a_mirror_list_is_tried_from_its_first_mirror_to_its_last(
     listing.write_text(f"# mirrors\nfile:///nowhere/at/all\nfile://{world.mirror}\n")
     by_list = replace(archive(world), mirror=None, mirror_list=f"file://{listing}")
     source = DnfSource(by_list)
-    assert source.fetch(source.resolve(kernel("*"), store), store).version.minor == 14
+    lines: list[str] = []
+    with attempts.told(lines.append):
+        assert source.fetch(source.resolve(kernel("*"), store), store).version.minor == 14
+    assert lines[0] == (
+        "BaseOS: downloading repodata/repomd.xml from mirror 1 of 2 failed: "
+        "file:///nowhere/at/all/BaseOS/repodata/repomd.xml: there is no such file; "
+        "it is tried again (attempt 2 of 2)"
+    )
+    assert any("under-test: downloading kernel-" in line for line in lines)
 
 
 def test_a_metalink_is_a_mirror_list(world: World, store: Store) -> None:

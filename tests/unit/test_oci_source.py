@@ -15,6 +15,7 @@ from command import vmtest
 from fake_kernels import bzimage
 
 from vmtest.errors import KernelUnavailable
+from vmtest.host import attempts
 from vmtest.kernels.lock.source import LockedSource
 from vmtest.kernels.oci.source import OciSource
 from vmtest.kernels.store.store import Store
@@ -99,8 +100,17 @@ def test_a_registry_that_fails_at_first_is_asked_again(
     world.push("6.6.9", ci_kernel("6.6.9"))
     with oci_registry.stumbling(world.host) as host:
         source = OciSource(OciArchive("ci", (f"{host}/team/kernels",)))
-        image = source.fetch(source.resolve(kernel("6.6.*"), store), store)
+        lines: list[str] = []
+        with attempts.told(lines.append):
+            image = source.fetch(source.resolve(kernel("6.6.*"), store), store)
     assert image.release == "6.6.9"
+    for what in (
+        f"asking the registry of {host}/team/kernels (list-tags)",
+        f"asking the registry of {host}/team/kernels (inspect)",
+        f"downloading docker://{host}/team/kernels@sha256:",
+    ):
+        (line,) = [line for line in lines if line.startswith(what)]
+        assert "503" in line and line.endswith("it is tried again (attempt 2 of 3)")
 
 
 def test_a_registry_that_goes_on_failing_says_how_often_it_was_asked(

@@ -12,6 +12,7 @@ import pytest
 import signed_archive
 import small_disk
 import small_rpm
+from command import vmtest
 from fake_kernels import bzimage
 from http_files import Served, serving
 
@@ -400,3 +401,21 @@ def test_without_bsdtar_an_rpm_names_the_package_to_install(
     monkeypatch.setattr("vmtest.host.cache.find_tool", lambda name: None)
     with pytest.raises(InfrastructureError, match=r"bsdtar is not.*apt-get install libarchive-to"):
         fetch(kernel(*(PackageFile(file) for file in rpms(tmp_path))), store)
+
+
+def test_fetch_says_on_the_terminal_that_a_download_is_tried_again(
+    served: Served, pool: Path, tmp_path: Path
+) -> None:
+    (wanted,) = remote(served, pool, OLD).spec.files  # type: ignore[union-attr]
+    served.statuses = [503]
+    address = served.url.replace("://", "://me:hunter2@") + f"/{Path(str(wanted.place)).name}"
+    (tmp_path / "kernels.toml").write_text(
+        f'schema = 1\n[[kernel]]\nname = "vendor"\ntags = ["default"]\n'
+        f'package = [{{ url = "{address}", sha256 = "{wanted.sha256}" }}]\n'
+    )
+    environment = {"VMTEST_CACHE": str(tmp_path / "cache"), "no_proxy": "127.0.0.1"}
+    said = vmtest("kernels", "fetch", cwd=tmp_path, environment=environment)
+    assert said.status == 0, said
+    assert f"vendor: downloading {served.url.replace('://', '://***@')}/" in said.out
+    assert "HTTP status 503 Service Unavailable; it is tried again (attempt 2 of 4)" in said.out
+    assert "hunter2" not in said.out + said.err

@@ -13,9 +13,11 @@ from typing import Any, cast
 
 import pytest
 from fake_machine import PROBE, FakeMachine, Tests, image_of, kernel_of, world_of
+from http_files import Served, serving
 
 from vmtest.errors import InfrastructureError, KernelUnavailable, UsageError
 from vmtest.kernels import kconfig
+from vmtest.kernels.files.download import download
 from vmtest.matrix import engine as engine_module
 from vmtest.matrix import runner
 from vmtest.matrix.bench import Cancellation, Hold
@@ -395,3 +397,20 @@ def test_slots_are_bounded_by_kernels_cpus_and_memory(
     cpus: int, memory: int, expected: int, tmp_path: Path
 ) -> None:
     assert slots([kernel_of(tmp_path, name) for name in NAMES], cpus, memory) == expected
+
+
+def test_a_download_that_is_tried_again_is_told_and_noted_at_its_kernel(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.files.download._PAUSE", 0.0)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving(Served({"/kernel.deb": b"kernel"}, statuses=[503])) as served:
+        address = f"{served.url}/kernel.deb"
+        stage.at["b", "fetch"] = lambda: download(address, tmp_path / "part", "b")
+        matrix = stage.run()
+    line = (
+        f"b: downloading {address} failed: HTTP status 503 Service Unavailable; it is tried again "
+        f"(attempt 2 of 4)"
+    )
+    assert [kernel.note for kernel in matrix.kernels] == ["", line, ""]
+    assert Note(line) in stage.events and statuses(matrix) == [PASSED] * 3

@@ -11,6 +11,7 @@ from vmtest.api.command import CommandRequest, plan_command
 from vmtest.api.loads import VerifyRequest, plan_verify
 from vmtest.api.record import Recording, carry_out
 from vmtest.api.suites import SuitesRequest, plan_suites
+from vmtest.host import attempts
 from vmtest.matrix.engine import Engine
 from vmtest.matrix.runner import Stop
 from vmtest.model.events import Event, Note
@@ -58,7 +59,8 @@ def run_suites(
     ``stop`` ends it before its time.  ``engine`` says where the kernels run (``engine_on``).
     Raises UsageError and InfrastructureError for what concerns every kernel.
     """
-    planned = plan_suites(settings, request or SuitesRequest(), noted(emit))
+    with attempts.told(noted(emit)):
+        planned = plan_suites(settings, request or SuitesRequest(), noted(emit))
     recording = Recording(planned.builds, again=_CALLED)
     matrix = carry_out(planned.plan, emit, recording, stop=stop, engine=engine)
     return Run(matrix, planned.plan.folder.path)
@@ -71,7 +73,8 @@ def run_command(
     engine: Engine | None = None,
 ) -> Run:
     """Run a command in each kernel, as ``vmtest exec`` does; raises as ``run_suites``."""
-    planned = plan_command(settings, request, noted(emit))
+    with attempts.told(noted(emit)):
+        planned = plan_command(settings, request, noted(emit))
     recording = Recording(planned.builds, {"copied": planned.copied}, again=_CALLED)
     matrix = carry_out(planned.plan, emit, recording, engine=engine)
     return Run(matrix, planned.plan.folder.path)
@@ -85,7 +88,8 @@ def verify_objects(
 ) -> Run:
     """Load BPF objects in each kernel, as ``vmtest verify`` does; raises as ``run_suites``."""
     with ExitStack() as stack:
-        plan = plan_verify(settings, request or VerifyRequest(), noted(emit), stack)
+        with attempts.told(noted(emit)):
+            plan = plan_verify(settings, request or VerifyRequest(), noted(emit), stack)
         return Run(carry_out(plan, emit, Recording(again=_CALLED), engine=engine), plan.folder.path)
 
 

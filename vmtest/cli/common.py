@@ -26,7 +26,7 @@ from vmtest.errors import (
     bug_words,
     os_words,
 )
-from vmtest.host import interrupt
+from vmtest.host import attempts, interrupt
 from vmtest.host.signals import wake_main_thread
 from vmtest.model.text import printable
 
@@ -73,7 +73,8 @@ def reported(own: int | None = None) -> Iterator[None]:
     """Turn errors into messages and an exit status: ours, the system's, and bugs of ours."""
     clean_up_on_signals()
     try:
-        yield
+        with attempts.told(lambda line: say(f"vmtest: {line}", sys.stderr)):
+            yield
     except (typer.Exit, typer.Abort):
         raise
     except Interrupted:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import replace
 from pathlib import Path
 
 from vmtest.config import select
 from vmtest.errors import InfrastructureError, UsageError, VmtestError
+from vmtest.host import attempts
 from vmtest.kernels import Store, source_for
 from vmtest.kernels.lock import file as lockfile
 from vmtest.model.kernels import Kernel, Resolved
@@ -70,12 +73,17 @@ def resolve_all(
 
     def one(kernel: Kernel) -> Resolved | VmtestError:
         try:
-            return source_for(kernel, config.archives).resolve(kernel, store)
+            with attempts.kept() as lines:
+                resolved = source_for(kernel, config.archives).resolve(kernel, store)
+            return replace(resolved, note="; ".join(filter(None, (resolved.note, *lines))))
         except InfrastructureError as error:
             return error
 
     with ThreadPoolExecutor(8) as pool:
-        for kernel, answer in zip(kernels, pool.map(one, kernels), strict=True):
+        # Whoever is told of attempts here is told of theirs.
+        asked = [pool.submit(copy_context().run, one, kernel) for kernel in kernels]
+        for kernel, future in zip(kernels, asked, strict=True):
+            answer = future.result()
             if isinstance(answer, Resolved):
                 found[kernel.name] = answer
             else:

@@ -18,7 +18,7 @@ from functools import partial
 from threading import Lock
 
 from vmtest.errors import InfrastructureError, SessionLost, VmtestError
-from vmtest.host import interrupt
+from vmtest.host import attempts, interrupt
 from vmtest.kernels import Store, kconfig, source_for
 from vmtest.matrix.bench import Cancellation, Hold
 from vmtest.matrix.complaints import KnownSplats
@@ -158,6 +158,12 @@ class _Runner:
         )
 
     def _image(self, kernel: Kernel) -> tuple[KernelImage, str]:
+        """The kernel's files, and what its result has to say of how they came here."""
+        with attempts.told(lambda line: self._post(Note(line))), attempts.kept() as lines:
+            image, note = self._fetched(kernel)
+        return image, "; ".join(filter(None, (note, *lines)))
+
+    def _fetched(self, kernel: Kernel) -> tuple[KernelImage, str]:
         source = source_for(kernel, self.plan.config.archives)
         self._post(Preparing(kernel.name, "reading the index"))
         resolved = self.plan.resolved.get(kernel.name) or source.resolve(kernel, self.store)
@@ -183,7 +189,8 @@ class _Runner:
                 self._post(Preparing(name, f"{GUEST_IMAGE}{line}"))
 
         plan = self.plan
-        return prepare_root(plan.config, plan.cache, log, plan.files, plan.wheels)
+        with attempts.told(lambda line: self._post(Note(line))):
+            return prepare_root(plan.config, plan.cache, log, plan.files, plan.wheels)
 
     def run(self, engine: Engine, hold: Hold | None) -> Matrix:
         """Run everything; an interrupt ends the VMs and keeps what had finished."""

@@ -18,6 +18,7 @@ from vmtest.cli import common, complete, options
 from vmtest.cli.common import dump
 from vmtest.cli.look import PLAIN
 from vmtest.errors import InfrastructureError, UnbootableKernel, VmtestError
+from vmtest.host import attempts
 from vmtest.host.cache import megabytes
 from vmtest.kernels import Store, default_cache, kconfig, source_for
 from vmtest.kernels.files.package import file_name
@@ -194,7 +195,15 @@ def fetch(
 
                 return source.fetch(found, store, progress)
 
-            futures = [(wanted, pool.submit(one, wanted)) for wanted in kernels]
+            def told(line: str) -> None:
+                with turn:
+                    view.handle(Note(line))
+
+            def heard(wanted: Kernel) -> KernelImage:
+                with attempts.told(told):
+                    return one(wanted)
+
+            futures = [(wanted, pool.submit(heard, wanted)) for wanted in kernels]
             for wanted, future in futures:
                 try:
                     image = future.result()

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -275,7 +276,10 @@ class ArchiveSource(ABC):
         indexes = []
         if states:
             with ThreadPoolExecutor(len(states), "vmtest-index") as pool:
-                for state, result in zip(states, pool.map(read, states), strict=True):
+                # Whoever is told of attempts here is told of theirs.
+                asked = [pool.submit(copy_context().run, read, state) for state in states]
+                for state, future in zip(states, asked, strict=True):
+                    result = future.result()
                     if isinstance(result, SuiteUnreadable):
                         failed[state.suite] = str(result)
                     else:

@@ -15,9 +15,10 @@ import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NoReturn
 
 from vmtest.errors import InfrastructureError, KernelUnavailable
-from vmtest.host import interrupt
+from vmtest.host import attempts, interrupt
 from vmtest.host.cache import (
     check_room,
     disk_full,
@@ -43,6 +44,7 @@ from vmtest.kernels.files import growing
 from vmtest.model.kernels import Progress
 
 _ATTEMPTS = 3
+_UPDATE_ATTEMPTS = 2
 _PAUSE = 1.0
 _TIMEOUT = "20"
 _UPDATE_LIMIT = 600.0
@@ -108,6 +110,8 @@ class SuiteState(PackageIndex):
                 raise disk_full(into, f"{name}: downloading {packages[0].name}")
             if attempt == _ATTEMPTS or not _TRANSIENT.search(errors):
                 break
+            what = f"{name}: downloading {packages[0].name} from {self._where}"
+            attempts.again(what, _reason(errors), attempt, _ATTEMPTS)
             interrupt.current().pause(_PAUSE * attempt)
         broken = ", ".join(
             f"{package.name} {package.version}"
@@ -166,7 +170,7 @@ class SuiteState(PackageIndex):
             "APT::Architectures": "amd64",
             "APT::Update::Error-Mode": "any",
             "Acquire::Languages": "none",
-            "Acquire::Retries": "1",
+            "Acquire::Retries": "0",  # apt says nothing of them: they are ours
             "Acquire::http::Timeout": _TIMEOUT,
             "Acquire::https::Timeout": _TIMEOUT,
             "Acquire::AllowInsecureRepositories": "false",
@@ -183,8 +187,26 @@ class SuiteState(PackageIndex):
     def _update(self) -> None:
         self._prepare()
         require_space(self.cache, _INDEX_SPACE, f"{self.suite}: reading the index")
+        for attempt in range(1, _UPDATE_ATTEMPTS + 1):
+            done = self._update_once()
+            if done.returncode == 0 and self._lists():
+                self._refreshed()
+                return
+            if attempt < _UPDATE_ATTEMPTS and _is_transient(done.stderr):
+                what = f"reading the index of {self._where}"
+                attempts.again(what, _reason(done.stderr), attempt, _UPDATE_ATTEMPTS)
+                interrupt.current().pause(_PAUSE)
+            else:
+                break
+        self._refused(done)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.suite} at {self.mirror.uri}"
+
+    def _update_once(self) -> subprocess.CompletedProcess[str]:
         try:
-            done = interrupt.run(
+            return interrupt.run(
                 self._apt("-q=1", "update"),
                 env=self._environment(),
                 cwd=self.directory,
@@ -193,9 +215,9 @@ class SuiteState(PackageIndex):
         except subprocess.TimeoutExpired:
             reason = f"reading its index took over {_UPDATE_LIMIT / 60:.0f} min"
             raise self._failure(reason, transient=True) from None
-        if done.returncode == 0 and self._lists():
-            self._refreshed()
-            return
+
+    def _refused(self, done: subprocess.CompletedProcess[str]) -> NoReturn:
+        """Raise what an update that failed says."""
         output = done.stderr
         if "No space left" in output + done.stdout:
             raise disk_full(self.directory, f"{self.suite}: reading the index")
@@ -204,8 +226,7 @@ class SuiteState(PackageIndex):
         # gpgv and apt keep files there, and say "not signed" when they cannot.
         check_room(Path(os.environ.get("TMPDIR") or "/tmp"), f"{self.suite}: reading the index")
         reason = _reason(output) or f"apt-get update ended with status {done.returncode}"
-        transient = _TRANSIENT.search(output) is not None and not _EXPIRED.search(output)
-        raise self._failure(reason, transient)
+        raise self._failure(reason, _is_transient(output))
 
     def _download_once(
         self, packages: tuple[Package, ...], into: Path, total: int, progress: Progress | None
@@ -284,6 +305,10 @@ _NO_RELEASE = re.compile(r"Clearsigned file isn't valid, got '(\w+)'")
 _SIGNATURE = re.compile(r"(NO_PUBKEY|BADSIG|EXPKEYSIG|REVKEYSIG)[^\n]*|is not signed")
 _SAYS_NOTHING = re.compile(r"Some index files failed|Download is performed unsandboxed")
 _FETCH = re.compile(r"^Failed to fetch \S+\s+")
+
+
+def _is_transient(output: str) -> bool:
+    return _TRANSIENT.search(output) is not None and not _EXPIRED.search(output)
 
 
 def _reason(output: str) -> str:

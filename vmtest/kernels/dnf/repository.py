@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vmtest.errors import InfrastructureError, KernelUnavailable
+from vmtest.host import attempts
 from vmtest.host.cache import (
     disk_errors,
     ensure,
@@ -137,15 +138,16 @@ class Repository(PackageIndex):
         limit: int = DOWNLOAD_LIMIT,
     ) -> str:
         """Download ``place`` from the first of ``bases`` that has it; returns that one."""
-        last: DownloadFailed | None = None
-        for base in bases:
+        for number, base in enumerate(bases, 1):
             try:
                 download(f"{base}/{place}", target, name, progress, limit)
                 return base
             except DownloadFailed as error:
-                last = error
-        assert last is not None
-        raise last
+                if number == len(bases):
+                    raise
+                what = f"{name}: downloading {place} from mirror {number} of {len(bases)}"
+                attempts.again(what, error.why, number, len(bases))
+        raise AssertionError("a repository without an address")
 
     # --- the index ---
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vmtest.errors import KernelUnavailable
-from vmtest.host import interrupt
+from vmtest.host import attempts, interrupt
 from vmtest.host.cache import require_space
 from vmtest.host.tarstream import TooLarge
 from vmtest.model.kernels import Progress
@@ -100,6 +100,7 @@ def download(
                 raise
             why = _words(error)
         if attempt < _ATTEMPTS:
+            attempts.again(f"{name}: downloading {url}", why, attempt, _ATTEMPTS)
             interrupt.current().pause(_PAUSE * attempt)
     raise DownloadFailed(name, url, f"{why} ({_ATTEMPTS} attempts)", refused=False)
 

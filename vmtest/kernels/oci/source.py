@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from vmtest.errors import KernelUnavailable
-from vmtest.host import interrupt
+from vmtest.host import attempts, interrupt
 from vmtest.host.cache import (
     disk_full,
     ensure,
@@ -107,10 +107,10 @@ def _skopeo(image: str, command: str, *arguments: str) -> list[str]:
     return [tool, *amd64, command, *options, *arguments]
 
 
-def _retried(ask: Callable[[], _T]) -> _T:
+def _retried(what: str, ask: Callable[[], _T]) -> _T:
     """What ``ask`` gives, asked again a little later where the registry failed and did not refuse.
 
-    Raises Refused, with the number of attempts.
+    ``what`` is asked for, as a message says it.  Raises Refused, with the number of attempts.
     """
     for attempt in range(1, _ATTEMPTS):
         try:
@@ -118,6 +118,7 @@ def _retried(ask: Callable[[], _T]) -> _T:
         except Refused as refused:
             if refused.final or refused.late:
                 raise
+            attempts.again(what, str(refused), attempt, _ATTEMPTS)
         interrupt.current().pause(_PAUSE * attempt)
     try:
         return ask()
@@ -127,7 +128,8 @@ def _retried(ask: Callable[[], _T]) -> _T:
 
 def _ask(image: str, command: str, *arguments: str) -> str:
     """What skopeo prints; raises Refused."""
-    return _retried(lambda: _ask_once(image, command, *arguments))
+    what = f"asking the registry of {image} ({command})"
+    return _retried(what, lambda: _ask_once(image, command, *arguments))
 
 
 def _ask_once(image: str, command: str, *arguments: str) -> str:
@@ -149,7 +151,7 @@ def _copy(image: str, source: str, place: Path) -> None:
         remove_tree(place)  # what another attempt left
         _copy_once(image, source, place)
 
-    _retried(copy)
+    _retried(f"downloading {source}", copy)
 
 
 def _copy_once(image: str, source: str, place: Path) -> None:
