@@ -15,6 +15,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -25,6 +26,9 @@ from vmtest.guest.wire import Wire
 
 OUTPUT_LIMIT = 64 * 1024
 """Characters kept of a test's output and of its failure, from the end."""
+
+LINE_LIMIT = 2000
+"""Characters kept of a line of a failure that is longer as a whole, from both ends."""
 
 NOT_APPLICABLE = "not applicable: "
 """Reason of a skip that means: this kernel or object never promised it."""
@@ -62,6 +66,24 @@ class _End(NamedTuple):
     output: str = ""
     stderr: str = ""
     kernel: str = ""
+
+
+def whole_assertions() -> list[str]:
+    """Options with which pytest says all of how two values differ, and not the first eight lines.
+
+    ``-vv`` would do, and would compare the whole values line by line as well, which takes minutes
+    where they are long.
+    """
+    lines, characters = 100, 16 * 1024
+    if pytest.version_tuple >= (8, 4):
+        given = (f"truncation_limit_lines={lines}", f"truncation_limit_chars={characters}")
+        return [word for one in given for word in ("-o", one)]
+    with suppress(ImportError, AttributeError):
+        from _pytest.assertion import truncate
+
+        for name, value in (("DEFAULT_MAX_LINES", lines), ("DEFAULT_MAX_CHARS", characters)):
+            setattr(truncate, name, value)
+    return []
 
 
 class HostReporter:
@@ -180,7 +202,7 @@ class HostReporter:
             outcome=end.outcome,
             duration=max(0.0, round(end.duration, 4)),
             message=end.message[:1000],
-            details=_end(end.details),
+            details=_end(_narrow(end.details)),
             output=_end(end.output),
             stderr=_end(end.stderr),
             kernel=end.kernel,
@@ -273,6 +295,20 @@ def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1].removeprefix("E").strip() if lines else ""
+
+
+def _narrow(text: str) -> str:
+    """``text`` whose long lines have lost their middle, if it is too long as a whole.
+
+    pytest begins with both values, and tells behind them how they differ.
+    """
+    if len(text) <= OUTPUT_LIMIT:
+        return text
+    half = LINE_LIMIT // 2
+    return "\n".join(
+        f"{line[:half]}…{line[-half:]}" if len(line) > LINE_LIMIT else line
+        for line in text.split("\n")
+    )
 
 
 def _end(text: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.guest.plugin import HostReporter
+from vmtest.guest.plugin import HostReporter, whole_assertions
 from vmtest.guest.wire import Wire
 
 DONE = "--done="
@@ -37,7 +37,8 @@ def main(folder: str, arguments: list[str]) -> int:
     # The host asks where a silent test hangs before it gives up.
     faulthandler.register(signal.SIGUSR1, file=os.fdopen(os.dup(2), "w"), all_threads=True)
     wire.hello()
-    status = int(pytest.main(arguments, plugins=[HostReporter(wire, done)]))
+    options = [*whole_assertions(), *arguments]
+    status = int(pytest.main(options, plugins=[HostReporter(wire, done)]))
     wire.send("finish", status=status)
     return status
 
