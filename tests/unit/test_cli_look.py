@@ -1,12 +1,18 @@
 """What the options -q, -v, --color and the environment make of a report."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from command import Said, vmtest
 from many import CAUSES, many
+from typer.testing import CliRunner
 
+from vmtest.cli.main import app
+from vmtest.cli.reports import Reports
 from vmtest.runs import matrix_json
 
 COMMANDS = ("run", "exec", "verify", "report", "merge")
@@ -57,6 +63,36 @@ def test_quiet_prints_the_causes_and_the_summary(project: Path) -> None:
 
 def test_verbose_prints_every_failure_in_full(project: Path) -> None:
     assert report(project, "-v").out.count("\nFAIL ") == CAUSES
+
+
+def commands(group: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command of the command line, by its words."""
+    yield names
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, (*names, name))
+
+
+def test_help_names_no_value_for_an_option_that_takes_none() -> None:
+    runner = CliRunner()
+    found = list(commands(typer.main.get_command(app)))
+    assert len(found) > 30
+    for words in found:
+        said = runner.invoke(app, [*words, "--help"], env={"COLUMNS": "120"}).output
+        assert "--help" in said
+        assert "<bool>" not in said and "BOOLEAN" not in said, words
+
+
+def test_a_folder_that_is_made_for_a_report_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "new" / "deep" / "x.json"
+    reports = Reports(json=file)
+    reports.make_room()
+    told = f"made the folder {file.parent}, which was not there, for x.json\n"
+    assert capsys.readouterr().err == told
+    assert file.parent.is_dir()
+    reports.make_room()
+    assert capsys.readouterr().err == ""
 
 
 def test_quiet_and_verbose_exclude_each_other(project: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from vmtest.cli import (
     build,
@@ -94,3 +95,37 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(objects.app, name="objects")
 app.add_typer(image.app, name="image")
+
+
+class _Flags:
+    """Help without ``<bool>`` beside an option that takes no value."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The parameters, with nothing in the place of a value where there is none."""
+        params = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in params:
+            if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+                parameter.metavar = ""
+        return params
+
+
+class _Command(_Flags, TyperCommand):
+    """A command with such a help."""
+
+
+class _Group(_Flags, TyperGroup):
+    """A group of commands with such a help."""
+
+
+def _tell_flags(group: typer.Typer) -> None:
+    """Have the commands of ``group``, and of the groups in it, show their flags so."""
+    group.info.cls = _Group
+    for command in group.registered_commands:
+        command.cls = _Command
+    for inner in group.registered_groups:
+        inner.cls = _Group
+        if inner.typer_instance is not None:
+            _tell_flags(inner.typer_instance)
+
+
+_tell_flags(app)

@@ -77,7 +77,9 @@ OnOption = Annotated[
         autocompletion=complete.places,
     ),
 ]
-AccelOption = Annotated[str, typer.Option("--accel", help="QEMU's accelerator: auto, kvm or tcg.")]
+AccelOption = Annotated[
+    str, typer.Option("--accel", metavar="auto|kvm|tcg", help="QEMU's accelerator.")
+]
 WarmOption = Annotated[
     bool | None,
     typer.Option(

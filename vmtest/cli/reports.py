@@ -37,7 +37,7 @@ class Reports:
         self.problems: dict[Path, str] = {}
 
     def make_room(self, *others: Path | None) -> None:
-        """Make the folders of all reports, and of ``others``; raises UsageError.
+        """Make the folders of all reports, and of ``others``, and say so; raises UsageError.
 
         Before anything runs: nobody waits for a report that cannot be written.
         """
@@ -46,12 +46,19 @@ class Reports:
                 continue
             if file.is_dir():
                 raise UsageError(f"{file}: is a folder; name a file to be written")
+            folder = file.absolute().parent
+            there = folder.is_dir()
             try:
-                file.absolute().parent.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UsageError(
                     f"{file}: cannot make its folder: {error.strerror}; name another file"
                 ) from error
+            if not there:
+                say(
+                    f"made the folder {file.parent}, which was not there, for {file.name}",
+                    sys.stderr,
+                )
 
     def write(self, file: Path, data: str | bytes) -> None:
         """Write ``file``, or remember why that is not possible."""
