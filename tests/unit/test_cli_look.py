@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
 import typer
 from command import Said, vmtest
@@ -13,7 +14,11 @@ from typer.testing import CliRunner
 
 from vmtest.cli.main import app
 from vmtest.cli.reports import Reports
+from vmtest.cli.watch import Screen
+from vmtest.model.loads import Change, ChangeKind
+from vmtest.model.results import KernelResult, Status
 from vmtest.runs import matrix_json
+from vmtest.runs.folder import RunFolder
 
 COMMANDS = ("run", "exec", "verify", "report", "merge")
 
@@ -93,6 +98,15 @@ def test_a_folder_that_is_made_for_a_report_is_told(
     assert file.parent.is_dir()
     reports.make_room()
     assert capsys.readouterr().err == ""
+
+
+def test_a_watch_says_that_changes_are_since_the_last_save(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = Change("o", "p", ChangeKind.COST, cost="instructions", old=100, new=150, since="6.12")
+    kernel = KernelResult("6.12", Status.PASSED, changes=(change,))
+    Screen(bell=False, command=()).ended(pages.of(kernel), RunFolder(tmp_path))
+    assert "changes since the last save" in capsys.readouterr().out
 
 
 def test_quiet_and_verbose_exclude_each_other(project: Path) -> None:

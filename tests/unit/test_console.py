@@ -5,6 +5,7 @@ import pytest
 from vmtest.vm import console
 from vmtest.vm.console import (
     MOST_FINDINGS,
+    STORY,
     ConsoleLog,
     Lines,
     Sign,
@@ -120,6 +121,39 @@ def test_the_tail_is_bounded_and_ends_with_the_last_line(tmp_path: Path) -> None
     console.feed(b"".join(b"line %d\n" % n for n in range(100)))
     assert len(console.tail) == 30
     assert console.tail[-1] == "line 99"
+
+
+def oops(stamp: int, lines: int) -> bytes:
+    """An oops as the kernel prints it, with so many frames, and the panic that follows."""
+    said = [
+        "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+        "#PF: supervisor read access in kernel mode",
+        "Oops: 0000 [#1] PREEMPT SMP NOPTI",
+        *(f" frame_{n}+0x1/0x2" for n in range(lines)),
+        "Kernel panic - not syncing: Fatal exception",
+        "Kernel Offset: disabled",
+    ]
+    return "".join(f"[{stamp:5}.000000] {line}\n" for line in said).encode()
+
+
+@pytest.mark.parametrize("frames", [3, 60, 200])
+def test_of_a_panic_all_is_kept_from_the_first_complaint_on(tmp_path: Path, frames: int) -> None:
+    console = log(tmp_path)
+    console.feed(b"[    1.000000] WARNING: early\n" + b"[    2.000000] a test\n" * 130)
+    console.feed(oops(9, frames))
+    assert console.tail[0].startswith("[    9.000000] BUG: kernel NULL pointer dereference, addr")
+    assert "[    9.000000] Kernel panic - not syncing: Fatal exception" in console.tail
+    assert len(console.tail) == min(frames + 5, STORY)
+
+
+def test_of_a_panic_without_a_complaint_the_lines_before_are_kept(tmp_path: Path) -> None:
+    console = log(tmp_path)
+    console.feed(b"".join(b"[    1.000000] line %d\n" % n for n in range(50)))
+    console.feed(b"[    2.000000] Kernel panic - not syncing: a\n[    2.100000] Call Trace:\n")
+    assert (console.tail[0], console.tail[-1]) == (
+        "[    1.000000] line 40",
+        "[    2.100000] Call Trace:",
+    )
 
 
 def test_a_line_without_an_end_is_cut_and_nothing_of_it_is_lost() -> None:

@@ -62,22 +62,31 @@ def test_what_fails_since_the_last_run_that_passed_is_counted(keep: Keep) -> Non
     keep(3, matrix(a=GOOD, b=BAD, c=GOOD))
     failing = matrix(a=BAD, b=BAD, c=GOOD)
     assert str(since(keep(4, failing), failing)) == (
-        "2 new since 20261102T000000Z-000002, the last run on main that passed"
+        "2 new failing results since run 20261102T000000Z-000002, "
+        'the last on branch "main" that passed (commit 111111111111)'
     )
 
 
 def test_failures_of_what_the_earlier_run_does_not_have_are_counted(keep: Keep) -> None:
     keep(1, matrix(a=GOOD))
-    last = "20261101T000000Z-000001, the last run on main that passed"
+    last = (
+        'since run 20261101T000000Z-000001, the last on branch "main" that passed '
+        "(commit 111111111111)"
+    )
+    why = "no counterpart in that run and"
     new = matrix(a=GOOD, b=BAD)
-    assert str(since(keep(2, new), new)) == f"1 failing result is not in {last}"
+    assert str(since(keep(2, new), new)) == (
+        f"no new failing result {last}; 1 failing result has {why} is not compared"
+    )
     new = matrix(a=BAD, b=BAD, c=BAD, d=GOOD)
     assert str(since(keep(3, new), new)) == (
-        f"1 new since {last}; 2 failing results are not in that run"
+        f"1 new failing result {last}; 2 failing results have {why} are not compared"
     )
     other = replace(new.kernels[0], kernel="6.1")
     new = replace(new, kernels=(matrix(a=GOOD).kernels[0], other))
-    assert str(since(keep(4, new), new)) == f"3 failing results are not in {last}"
+    assert str(since(keep(4, new), new)) == (
+        f"no new failing result {last}; 3 failing results have {why} are not compared"
+    )
 
 
 def test_a_run_on_another_branch_is_not_compared(keep: Keep) -> None:
@@ -114,7 +123,7 @@ def test_the_report_ends_with_what_is_new(keep: Keep, tmp_path: Path) -> None:
     keep(1, matrix(a=GOOD))
     folder = keep(2, matrix(a=BAD))
     said = vmtest("report", str(folder.path), cwd=tmp_path)
-    assert "\n1 new since 20261101T000000Z-000001, the last run on main that passed\n" in said.out
+    assert "\n1 new failing result since run 20261101T000000Z-000001, the last on" in said.out
 
 
 @pytest.mark.parametrize(
@@ -197,7 +206,7 @@ def test_show_says_what_a_run_was(keep: Keep, tmp_path: Path) -> None:
     assert f"run          {folder.name}\n" in out
     assert "branch       main\n" in out
     assert "kernel       6.12: FAILED\n" in out
-    assert "compared     1 new since 20261101T" in out
+    assert "compared     1 new failing result since run 20261101T" in out
     assert f"file         .vmtest/runs/{folder.name}/matrix.json\n" in out
 
 

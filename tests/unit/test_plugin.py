@@ -187,11 +187,11 @@ def test_a_kernel_that_is_not_well_fails_though_its_tests_passed(
 def test_what_a_dying_guest_lost_is_reported(tmp_path: Path) -> None:
     results = """[KernelResult("6.12", Status.PANICKED, reason="kernel panicked", tests=(
         done("test_plain"), done("test_n[1]", Outcome.LOST, message="kernel panicked"),
-        done("test_n[2]", Outcome.NOT_RUN, message="kernel panicked")))]"""
+        done("test_n[2]", Outcome.NOT_RUN)))]"""
     ended = run(tmp_path, "--vmtest-kernel", "6.12", results=results)
     assert "1 failed, 1 passed, 1 error" in ended.stdout
     assert "6.12: lost: kernel panicked" in ended.stdout
-    assert "6.12: not run: kernel panicked" in ended.stdout
+    assert "6.12: not run: PANICKED: kernel panicked" in ended.stdout
 
 
 def test_exitfirst_ends_the_run(tmp_path: Path) -> None:

@@ -237,6 +237,34 @@ def test_tests_of_all_that_is_one_complaint_are_told() -> None:
     assert told("run", of) == "vmtest run --kernel 6.12 --suite s -k 'test_a or test_b'"
 
 
+def test_a_command_has_all_kernels_and_all_tests_of_its_cause() -> None:
+    other = replace(FAILED, test="test_s.py::test_y")
+    place: dict[str, Any] = {"file": "t.py", "line": 7}
+    kernels = tuple(
+        replace(kernel(tests=(replace(test, **place),)), kernel=name)
+        for name, test in (("6.1", FAILED), ("6.12", other))
+    )
+    ran = replace(matrix("run", kernel()), kernels=kernels)
+    (cause,) = causes(ran)
+    words = "vmtest run --kernel 6.1 --kernel 6.12 --suite s -k 'test_x or test_y'"
+    assert command_of(cause, ran) == words
+
+
+def test_a_command_has_the_lost_tests_of_every_kernel_that_died_alike() -> None:
+    kernels = tuple(
+        KernelResult(
+            name,
+            Status.PANICKED,
+            reason="it panicked",
+            tests=(TestResult(f"t.py::test_{name}", "s", Outcome.LOST),),
+        )
+        for name in ("a", "b")
+    )
+    ran = replace(matrix("run", kernel()), kernels=kernels)
+    (cause,) = causes(ran)
+    assert command_of(cause, ran).endswith("--kernel a --kernel b --suite s -k 'test_a or test_b'")
+
+
 def test_a_result_without_a_place_is_named_in_the_summary() -> None:
     point = TestResult("b", "t.sh", Outcome.FAILED, message="not ok")
     of = matrix("exec --copy t.sh --results tap -- ./t.sh", kernel(tests=(point,)))

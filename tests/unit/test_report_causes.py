@@ -215,7 +215,7 @@ def test_the_terminal_prints_the_same_traceback_once() -> None:
 def test_the_terminal_ends_with_causes_places_and_commands() -> None:
     of = matrix(kernel("a", failed()), kernel("b", passed()))
     *_, head, cause, command, blank, total, _end = terminal.render(of).split("\n")
-    assert head.startswith("summary 1 cause in 1 result ")
+    assert head.startswith("summary 1 cause, 1 failing result in 1 test on 1 kernel ")
     assert cause == "  FAIL a: tests/test_s.py:7: assert 1 == 2"
     assert command == "      vmtest run --kernel a --suite s -k test_x"
     assert (blank, total.split(":")[0]) == ("", "2 kernels")

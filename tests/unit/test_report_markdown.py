@@ -192,7 +192,7 @@ def test_a_complaint_of_the_kernel_has_its_fingerprint() -> None:
 
 def test_causes_come_first_with_the_command_that_runs_each_again() -> None:
     head = markdown.render(recorded()).partition("\n|  |")[0]
-    assert "### 4 causes in 5 results" in head
+    assert "### 4 causes, 2 failing results in 1 test on 2 kernels, 2 kernels failed" in head
     assert head.count("<br>`vmtest run --kernel ") == 4
 
 
@@ -207,5 +207,5 @@ def test_a_failure_on_several_kernels_is_printed_once_whatever_addresses_it_has(
 
 
 def test_what_differs_from_an_earlier_run_stands_at_the_top() -> None:
-    words = "9 new since 20261130T051733Z-ded2f3, the last run on my_branch that passed"
+    words = "9 new failing results since run 20261130T051733Z-ded2f3, the last that passed"
     assert words in markdown.render(failing(), since=words).splitlines()[:6]

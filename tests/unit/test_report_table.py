@@ -59,7 +59,7 @@ def test_listed_tests_are_counted_and_have_no_rows() -> None:
 def test_the_summary_says_that_nothing_ran() -> None:
     skipped = kernel("a", one("test_x", Outcome.SKIPPED))
     said = table.summary_of_kernels(matrix(skipped))
-    assert said == "1 kernel: 1 passed (exit 5: nothing ran)"
+    assert said == "1 kernel: 1 passed (exit status 5: nothing ran)"
 
 
 def test_a_row_that_differs_is_shown() -> None:
@@ -198,12 +198,61 @@ def test_kernels_that_skip_for_one_reason_are_named_together() -> None:
 
 def test_the_legend_explains_only_the_marks_used() -> None:
     built = table.build(matrix(kernel("a", one("test_x", Outcome.NOT_APPLICABLE))))
-    assert table.legend(built) == "n-a: not applicable to that kernel"
+    assert table.legend(built)[1:] == ("n-a: not applicable to that kernel",)
+    assert table.legend(table.build(matrix(replace(kernel("a"), accelerator="kvm")))) == ()
+
+
+def test_the_legend_explains_how_a_kernel_ran() -> None:
+    of = replace(kernel("a"), accelerator="tcg", start="cold+warm", factor=10.0)
+    (line,) = table.legend(table.build(matrix(of, replace(of, factor=9.0))))
+    for word in ("tcg: emulated", "warm: restored", "cold: booted", "deadlines x10.0: time limits"):
+        assert word in line
+
+
+def test_the_legend_says_what_a_lost_test_is() -> None:
+    lost = kernel("a", one("test_x", Outcome.LOST), status=Status.PANICKED)
+    assert (
+        "LOST: no result, because the VM ended while it ran"
+        in table.legend(table.build(matrix(lost)))[-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "again", "reason"),
+    [
+        (Status.PANICKED, (), "the kernel panicked before"),
+        (Status.TIMED_OUT, (), "a time limit ended the VM before"),
+        (Status.CANCELLED, (), "the run was interrupted before"),
+        (Status.FAILED, (("run",), ("-x",)), "pytest stopped at a failure (-x)"),
+        (
+            Status.FAILED,
+            (("run",), ("--", "-v", "--maxfail=2")),
+            "pytest stopped at a failure (--m",
+        ),
+        (Status.FAILED, (("run",),), "pytest ended before"),
+    ],
+)
+def test_a_test_that_did_not_run_is_named_with_the_reason(
+    status: Status, again: tuple[tuple[str, ...], ...], reason: str
+) -> None:
+    tests = one("test_x", Outcome.FAILED), one("test_y", Outcome.NOT_RUN)
+    of = replace(matrix(kernel("a", *tests, status=status)), again=again)
+    (told,) = table.unreached(of)
+    assert (told.labels, told.kernels) == (("test_y",), ("a",))
+    assert told.reason.startswith(reason)
+
+
+def test_kernels_that_did_not_run_the_same_tests_are_named_together() -> None:
+    tests = one("test_x", Outcome.LOST), one("test_y", Outcome.NOT_RUN)
+    of = matrix(*(kernel(name, *tests, status=Status.PANICKED) for name in "ab"))
+    assert [told.kernels for told in table.unreached(of)] == [("a", "b")]
 
 
 def test_the_summary_of_a_green_matrix() -> None:
     green = matrix(kernel("a", one("test_x")), kernel("b", one("test_x")))
-    assert table.summary(green) == "2 kernels: 2 passed (exit 0), 2 tests, 81.3 s, tcg"
+    assert table.summary(green) == (
+        "2 kernels: 2 passed (exit status 0), 2 results of 1 test, 81.3 s, emulated (tcg)"
+    )
 
 
 def test_the_summary_counts_kernels_by_status_and_tests_by_outcome() -> None:
@@ -213,17 +262,18 @@ def test_the_summary_counts_kernels_by_status_and_tests_by_outcome() -> None:
         kernel("c", status=Status.BOOT_FAILED),
     )
     assert table.summary(mixed) == (
-        "3 kernels: 1 passed, 1 failed, 1 boot failed (exit 1), 2 tests (1 FAILED), 81.3 s, tcg"
+        "3 kernels: 1 passed, 1 failed, 1 boot failed (exit status 1), 2 results of 1 test "
+        "(1 FAILED), 81.3 s, emulated (tcg)"
     )
 
 
 def test_the_summary_says_which_failures_do_not_gate() -> None:
     free = replace(kernel("a", one("test_x", Outcome.FAILED), status=Status.FAILED), gate=False)
-    assert "1 failed (1 without gate) (exit 0)" in table.summary(matrix(free))
+    assert "1 failed (1 without gate) (exit status 0)" in table.summary(matrix(free))
 
 
 def test_the_summary_of_an_interrupted_run_says_so() -> None:
-    assert "(interrupted, exit 130)" in table.summary(replace(matrix(), interrupted=True))
+    assert "(interrupted, exit status 130)" in table.summary(replace(matrix(), interrupted=True))
 
 
 @pytest.mark.parametrize("status", Status)

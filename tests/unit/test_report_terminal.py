@@ -195,7 +195,9 @@ def test_a_run_with_97_failures_is_told_in_less_than_120_lines(width: int) -> No
 
 def test_every_cause_of_97_failures_has_its_line_and_its_command_at_the_end() -> None:
     drawn = terminal.render(many(), width=80)
-    end = drawn[drawn.index("\nsummary 17 causes in 97 results ") :].splitlines()
+    end = drawn[
+        drawn.index("\nsummary 17 causes, 97 failing results in 33 tests on 4 kernels ") :
+    ].splitlines()
     assert CAUSES == 17
     for cause in causes(many()):
         assert sum(f" {cause.place}: {cause.message}" in line for line in end) == 1
@@ -219,7 +221,7 @@ def test_all_of_97_failures_is_told_on_request() -> None:
 
 def test_little_is_the_causes_and_the_summary() -> None:
     drawn = terminal.render(many(), width=80, amount=Amount.LITTLE).splitlines()
-    assert drawn[0].startswith("summary 17 causes in 97 results")
+    assert drawn[0].startswith("summary 17 causes, 97 failing results in 33 tests on 4 kernels")
     assert len(drawn) == 1 + 2 * CAUSES + 2
 
 
@@ -302,14 +304,15 @@ def test_the_reason_of_a_skip_is_listed() -> None:
 
 def test_the_summary_is_the_last_line() -> None:
     assert terminal.render(failing()).splitlines()[-1] == (
-        "1 kernel: 1 failed (exit 1), 1 test (1 FAILED), 1.0 s"
+        "1 kernel: 1 failed (exit status 1), 1 test (1 FAILED), 1.0 s"
     )
 
 
 def test_a_matrix_without_kernels_is_a_summary() -> None:
     empty = Matrix(SCHEMA, "run", "", 0.0, (), ())
     assert (
-        terminal.render(empty) == "0 kernels: nothing to do (exit 5: nothing ran), 0 tests, 0.0 s\n"
+        terminal.render(empty)
+        == "0 kernels: nothing to do (exit status 5: nothing ran), 0 tests, 0.0 s\n"
     )
 
 

@@ -76,6 +76,24 @@ def test_a_text_that_is_no_traceback_keeps_its_end() -> None:
     assert last_of_traceback(text, 5) == last_lines(text, 5)
 
 
+def test_pytests_full_diff_is_cut_before_what_differs() -> None:
+    said = ["    def test_x():", ">       assert a == b", "E       assert [1] == [2]", "E         "]
+    said += ["E         At index 0 diff: 1 != 2", "E         ", "E         Full diff:"]
+    said += [f"E         - {n}" for n in range(60)]
+    shown, left_out = last_of_traceback("\n".join([*said, "", "tests/t.py:7: AssertionError"]), 12)
+    assert left_out == 0
+    assert shown[4:7] == [said[4], "E", "... 61 lines of pytest's full diff left out"]
+    assert shown[-1] == "tests/t.py:7: AssertionError"
+
+
+def test_a_long_line_loses_its_middle_and_runs_of_the_same() -> None:
+    text = "E   assert " + "\\x00" * 500 + " == " + "abc" * 200 + "END"
+    ((line,), _) = last_of_traceback(text, 5, 100)
+    assert line.startswith("E   assert \\x00(x500) == abcabc")
+    assert line.endswith("END")
+    assert len(line) == 100
+
+
 GOOGLETEST = """\
 /src/build/foo_test.cc:42: Failure
 Expected equality of these values:

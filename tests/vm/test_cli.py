@@ -157,7 +157,7 @@ def test_listing_no_test_is_five(project: Callable[..., Path]) -> None:
 
 def test_a_run_whose_tests_were_all_skipped_is_five(project: Callable[..., Path]) -> None:
     folder = project("import pytest\ndef test_a():\n    pytest.skip('not here')\n")
-    ends(in_guest("run", cwd=folder), 5, "1 skipped", "(exit 5: nothing ran)")
+    ends(in_guest("run", cwd=folder), 5, "1 skipped", "(exit status 5: nothing ran)")
 
 
 PANICS = """
@@ -177,7 +177,7 @@ def test_a_test_that_panics_the_kernel_keeps_what_had_finished(
 ) -> None:
     folder = project(PANICS)
     said = in_guest("run", cwd=folder)
-    ends(said, 1, "PANICKED", "sysrq triggered crash", "while test_own.py::test_panics ran")
+    ends(said, 1, "PANICKED", "sysrq triggered crash", "while checks/test_own.py::test_panics ran")
     ends(said, 1, f"{KERNEL}/console.log")
     assert outcomes(folder) == {"test_a": "passed", "test_panics": "lost", "test_c": "not run"}
     rows = (folder / ".vmtest" / "latest" / KERNEL / "results.jsonl").read_text().splitlines()
@@ -187,7 +187,7 @@ def test_a_test_that_panics_the_kernel_keeps_what_had_finished(
 def test_with_keep_going_a_panic_costs_its_own_test(project: Callable[..., Path]) -> None:
     folder = project(PANICS)
     said = in_guest("run", "--keep-going", cwd=folder)
-    ends(said, 1, "PANICKED", "while test_own.py::test_panics ran", "the rest: passed")
+    ends(said, 1, "PANICKED", "test_own.py::test_panics ran", "the rest: passed")
     assert outcomes(folder) == {"test_a": "passed", "test_panics": "lost", "test_c": "passed"}
     logs = folder / ".vmtest" / "latest" / KERNEL
     assert "c ran" in (logs / "dmesg-2.log").read_text()
@@ -264,7 +264,7 @@ def test_a_test_that_hangs_is_given_up_at_the_deadline(project: Callable[..., Pa
         config.read_text().replace('silence_timeout = "20s"', 'silence_timeout = "8s"')
     )
     said = in_guest("run", cwd=folder)
-    ends(said, 1, "TIMED_OUT", "silence deadline", "while test_own.py::test_hangs ran")
+    ends(said, 1, "TIMED_OUT", "silence deadline", "test_own.py::test_hangs ran")
     assert outcomes(folder) == {"test_hangs": "lost"}
     log = (folder / ".vmtest" / "latest" / KERNEL / "pytest.log").read_text()
     assert "in test_hangs" in log
@@ -287,7 +287,7 @@ def test_a_test_that_fills_the_guests_memory_is_named(project: Callable[..., Pat
     )
     said = in_guest("run", cwd=folder)
     ends(said, 1, "LOST", "ran out of memory (512 MiB; raise memory in kernels.toml)")
-    ends(said, 1, "while test_own.py::test_fills ran")
+    ends(said, 1, "test_own.py::test_fills ran")
     assert outcomes(folder) == {
         "test_a": "passed",
         "test_asks_for_too_much_at_once": "failed",

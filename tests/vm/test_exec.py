@@ -66,7 +66,15 @@ def test_the_kernels_config_lies_where_loaders_look_for_it(bare: Make, image: Ke
 def test_output_is_shown_alone_and_the_status_passed_on(bare: Make, image: KernelImage) -> None:
     folder = bare()
     said = in_guest("exec", "sh", "-c", "uname -r; pwd; echo on stderr >&2; exit 42", cwd=folder)
-    ends(said, 42, "on stderr", "FAILED", "exit status 42", "(exit 42)", f"{KERNEL}/command.log")
+    ends(
+        said,
+        42,
+        "on stderr",
+        "FAILED",
+        "exit status 42",
+        "(exit status 42)",
+        f"{KERNEL}/command.log",
+    )
     assert said.out == f"{image.release}\n/tmp/vmtest/work\n"
     assert sorted(log(folder).splitlines()) == sorted([*said.out.splitlines(), "on stderr"])
     assert kernel_of(folder)["exit_status"] == 42
@@ -202,7 +210,7 @@ def test_several_kernels_are_a_table_and_one_status(bare: Make) -> None:
     config.write_text(text + twin)
     said = in_guest("exec", "--jobs", "1", "--", "sh", "-c", "echo the end; exit 42", cwd=folder)
     assert said.status == 1, said
-    for part in ("twin", KERNEL, "exit status 42: the end", "2 kernels: 2 failed (exit 1)"):
+    for part in ("twin", KERNEL, "exit status 42: the end", "2 kernels: 2 failed (exit status 1)"):
         assert part in said.out
     assert (folder / ".vmtest" / "latest" / "twin" / "command.log").read_text() == "the end\n"
 

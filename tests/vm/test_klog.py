@@ -104,7 +104,7 @@ def test_a_complaint_names_the_test_during_which_it_came(project: Callable[..., 
     suite = f"{SUITE}{others.format('a')}\ndef test_b():\n    complain()\n{others.format('c')}"
     folder = project(suite)
     said = in_guest("run", cwd=folder)
-    assert '"; while test_own.py::test_b ran' in said.out
+    assert '"; while checks/test_own.py::test_b ran' in said.out
     kernel = kernel_of(folder)
     assert kernel["splat_tests"] == ["test_own.py::test_b"]
     logs = {test["test"].split("::")[1]: test["kernel_log"] for test in kernel["tests"]}

@@ -65,7 +65,7 @@ def test_every_save_is_answered_whatever_came_of_the_one_before(
 
     program.write_text(LONGER)
     said = session.round()
-    assert "since the baseline" in said and "instructions" in said, said
+    assert "changes since the last save" in said and "instructions" in said, said
 
     program.write_text("int (")
     said = session.round()

@@ -19,12 +19,14 @@ from vmtest.api.page import leave_page
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix, exit_status
 from vmtest.report.diff import UNSEEN, Difference, compare, failures
+from vmtest.report.text import counted
 from vmtest.runs import matrix_json
 from vmtest.runs.events import is_written
 from vmtest.runs.folder import STATE, RunFolder, before, create, kept
 from vmtest.runs.read import read_facts, read_matrix
 
 _EARLIER = 30  # runs that are looked at for one that passed
+_ABBREVIATED = 12  # characters of a commit
 _MAY_RUN = 3600.0
 _LARGEST = 4 << 30  # bytes of an archive, unpacked
 _DAMAGED = (
@@ -44,24 +46,27 @@ class Since:
     """What fails in a run that did not in an earlier one which passed, on the same branch.
 
     ``new`` counts results: a test or program that fails on two kernels counts twice.  ``unseen``
-    are the failures of what that run has no result of.
+    are the failures of what that run has no result of.  ``commit`` is that run's, "" where it is
+    not known.
     """
 
     run: str
     branch: str
     new: int
     unseen: int
+    commit: str = ""
 
     def __str__(self) -> str:
-        """``3 new since 20261129T073449Z-3cf43a, the last run on main that passed``."""
-        where = f" on {self.branch}" if self.branch else ""
-        last = f"{self.run}, the last run{where} that passed"
+        """``3 new failing results since run 2026..., the last on branch "main" that passed``."""
+        where = f' on branch "{self.branch}"' if self.branch else ""
+        at = f" (commit {self.commit[:_ABBREVIATED]})" if self.commit else ""
+        words = counted(self.new, "new failing result") if self.new else "no new failing result"
+        told = f"{words} since run {self.run}, the last{where} that passed{at}"
         if not self.unseen:
-            return f"{self.new or 'nothing'} new since {last}"
-        words = "failing result is" if self.unseen == 1 else "failing results are"
-        if not self.new:
-            return f"{self.unseen} {words} not in {last}"
-        return f"{self.new} new since {last}; {self.unseen} {words} not in that run"
+            return told
+        number = counted(self.unseen, "failing result")
+        verbs = ("has", "is") if self.unseen == 1 else ("have", "are")
+        return f"{told}; {number} {verbs[0]} no counterpart in that run and {verbs[1]} not compared"
 
 
 def since(folder: RunFolder, matrix: Matrix) -> Since | None:
@@ -70,9 +75,10 @@ def since(folder: RunFolder, matrix: Matrix) -> Since | None:
     It is one on the same branch, of the same kind, that had at least one kernel of this one with
     a result that both have.  None where there is none.
     """
-    branch = _branch(read_facts(folder.path))
+    branch = _of_project(read_facts(folder.path), "branch")
     for earlier in reversed(before(folder)[-_EARLIER:]):
-        if _branch(read_facts(earlier.path)) != branch:
+        facts = read_facts(earlier.path)
+        if _of_project(facts, "branch") != branch:
             continue
         try:
             old = read_matrix(earlier)
@@ -81,7 +87,8 @@ def since(folder: RunFolder, matrix: Matrix) -> Since | None:
         if exit_status(old) == 0 and _comparable(old, matrix):
             found = compare(old, matrix)
             new = sum(len(d.kernels) for d in found if d.worse)
-            return Since(earlier.name, branch, new, _unseen(found, old, matrix))
+            unseen, commit = _unseen(found, old, matrix), _of_project(facts, "commit")
+            return Since(earlier.name, branch, new, unseen, commit)
     return None
 
 
@@ -131,7 +138,7 @@ def _passed_last(every: list[RunFolder]) -> set[Path]:
     """The last run of every branch that passed."""
     last: dict[str, Path] = {}
     for folder in reversed(every):
-        branch = _branch(read_facts(folder.path))
+        branch = _of_project(read_facts(folder.path), "branch")
         if branch in last:
             continue
         with suppress(UsageError, OSError):
@@ -199,10 +206,11 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copyfile(file, place)
 
 
-def _branch(facts: dict[str, Any]) -> str:
+def _of_project(facts: dict[str, Any], name: str) -> str:
+    """The project's ``branch`` or ``commit`` when the run began; "" where it is not known."""
     project = facts.get("project")
-    branch = project.get("branch", "") if isinstance(project, dict) else ""
-    return branch if isinstance(branch, str) else ""
+    value = project.get(name, "") if isinstance(project, dict) else ""
+    return value if isinstance(value, str) else ""
 
 
 def _comparable(old: Matrix, new: Matrix) -> bool:

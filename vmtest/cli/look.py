@@ -71,11 +71,17 @@ PLAIN = Look()
 
 
 def show(
-    matrix: Matrix, folder: RunFolder, stream: TextIO, look: Look = PLAIN, *, page: bool = True
+    matrix: Matrix,
+    folder: RunFolder,
+    stream: TextIO,
+    look: Look = PLAIN,
+    *,
+    page: bool = True,
+    compared: str = "the baseline",
 ) -> None:
     """Print the report on ``stream``, as wide as the terminal is.
 
-    ``page``: and where its page is.
+    ``page``: and where its page is.  ``compared`` is what its costs are compared with.
     """
     text = terminal.render(
         matrix,
@@ -83,6 +89,7 @@ def show(
         color=look.colors(stream),
         amount=look.amount,
         where=from_here(folder.path),
+        compared=compared,
     )
     encoding = stream.encoding or "utf-8"
     with actions.unheard(stream) if look.github else nullcontext():

@@ -149,7 +149,7 @@ class Screen:
 
     def ended(self, matrix: Matrix, folder: RunFolder) -> None:
         """Show the table."""
-        show(matrix, folder, sys.stdout)
+        show(matrix, folder, sys.stdout, compared="the last save")
         self._came["run" if matrix.suites else "verify"] = _summary(matrix.kernels)
 
     def cancelled(self, stage: Stage) -> None:

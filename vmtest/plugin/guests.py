@@ -159,6 +159,8 @@ class Guests:
         if self._stop.requested or result.status is Status.CANCELLED:
             return
         for test in result.tests:
+            if test.outcome is Outcome.NOT_RUN and not test.message:
+                test = replace(test, message=f"{result.status}: {result.reason}")
             self._finished(result.kernel, test)
         ours = result.status in (Status.BOOT_FAILED, Status.INFRA_ERROR)
         self._infrastructure = self._infrastructure or ours

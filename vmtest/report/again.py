@@ -19,13 +19,18 @@ from vmtest.report.table import split_node_id
 
 _WORD_OF_K = re.compile(r"[\w:+\-./\[\]]+")  # what pytest takes as a word of -k
 _KNOWN = (("run",), ("verify",), ("exec",))
+MOST_KERNELS = 12
+"""Kernels that a command names: one of a hundred could not be read."""
 _MOST_NAMES = 3  # of tests in a command
 _LONG_NAMES = 60  # columns, from which on a function stands for its parameters
 _OF_TESTS = ("-k", "--suite", "--last-failed", "--failed-first")
 
 
 def command_of(cause: Cause, matrix: Matrix) -> str:
-    """The command that runs it again, on the first of its kernels; "" where none is known.
+    """The command that runs it again on its kernels; "" where none is known.
+
+    It has all tests of the cause, whichever of the kernels each failed on, and at most the first
+    ``MOST_KERNELS`` kernels (``aside`` says so).
 
     A command of ``exec`` cannot be told without its command line (``Matrix.again``), nor can what
     shards with several commands ran.  What anybody may have written into a matrix.json is told only
@@ -43,6 +48,13 @@ def command_of(cause: Cause, matrix: Matrix) -> str:
     return shlex.join(words) if all(printable(word) == word for word in words) else ""
 
 
+def aside(cause: Cause, command: str) -> str:
+    """What a reader of ``command``, that of ``cause``, has to know; "" for nothing."""
+    most, every = MOST_KERNELS, len(cause.kernels)
+    some = f"(on {most} of its {every} kernels)" if every > most else ""
+    return " ".join(filter(None, (some, fill_in(command))))
+
+
 def fill_in(command: str) -> str:
     """What there is to do before ``command`` can run; "" for nothing."""
     return f"(fill in `{HIDDEN}`)" if HIDDEN in command else ""
@@ -56,7 +68,8 @@ def _is_verify(cause: Cause, matrix: Matrix) -> bool:
 
 def _begun(cause: Cause, matrix: Matrix, command: str) -> list[str]:
     named = matrix.again[0] if matrix.again else (command,)
-    return ["vmtest", *named, *_option("--kernel", cause.kernels[0].kernel)]
+    kernels = unique(kernel.kernel for kernel in cause.kernels[:MOST_KERNELS])
+    return ["vmtest", *named, *(word for one in kernels for word in _option("--kernel", one))]
 
 
 def _kept(matrix: Matrix, instead: Sequence[str] = ()) -> list[str]:
@@ -73,8 +86,7 @@ def _kept(matrix: Matrix, instead: Sequence[str] = ()) -> list[str]:
 
 
 def _run(cause: Cause, matrix: Matrix) -> list[str]:
-    kernel = cause.kernels[0]
-    tests = [test for _, test in cause.tests] or _during(cause) or _lost(kernel)
+    tests = [test for _, test in cause.tests or cause.during] or _lost(cause.kernels)
     names = _names(tests)
     told = [word for suite in unique(t.suite for t in tests) for word in _option("--suite", suite)]
     told += ["-k", " or ".join(names)] if names else []
@@ -122,13 +134,8 @@ def _names(tests: Sequence[TestResult]) -> list[str]:
     return []
 
 
-def _during(cause: Cause) -> list[TestResult]:
-    """The tests that ran while the first of its kernels complained so."""
-    return [test for kernel, test in cause.during if kernel is cause.kernels[0]]
-
-
-def _lost(kernel: KernelResult) -> list[TestResult]:
-    return [test for test in kernel.tests if test.outcome is Outcome.LOST]
+def _lost(kernels: Sequence[KernelResult]) -> list[TestResult]:
+    return [test for k in kernels for test in k.tests if test.outcome is Outcome.LOST]
 
 
 def _option(name: str, value: str) -> list[str]:

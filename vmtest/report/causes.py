@@ -17,6 +17,7 @@ from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResu
 from vmtest.model.text import one_line, printable
 from vmtest.model.versions import unique
 from vmtest.report import loads
+from vmtest.report.assertions import said
 from vmtest.report.table import (
     WELL,
     WRONG,
@@ -26,6 +27,8 @@ from vmtest.report.table import (
     split_node_id,
     tone_of,
 )
+from vmtest.report.text import counted
+from vmtest.report.tracebacks import own_place
 
 # What a text holds that a pattern fits, of which one is enough: to look for it is quicker.
 _MASKS = (
@@ -48,6 +51,7 @@ class Cause:
     """What one or many results share.
 
     ``message`` is one line, ``place`` is ``FILE:LINE`` in the project, an object, or "".
+    ``origin`` is the line of the first test itself where ``place`` is that of a helper, else "".
     ``tests`` and ``loads`` are the results with their kernels, ``labels`` name them, each once;
     both are empty where a kernel as a whole went wrong.  ``kernels`` are those it holds on, in
     the matrix's order; ``everywhere`` says that these are all.  ``during`` are the tests that ran
@@ -63,6 +67,16 @@ class Cause:
     tests: tuple[tuple[KernelResult, TestResult], ...] = ()
     loads: tuple[tuple[KernelResult, LoadResult], ...] = ()
     during: tuple[tuple[KernelResult, TestResult], ...] = ()
+    origin: str = ""
+
+    @property
+    def where(self) -> str:
+        """``TEST.py:7``, or ``TEST.py:7 (raised in HELPER.py:3)``; "" where that is not known."""
+        if not self.origin:
+            return self.place
+        file, _, line = self.place.rpartition(":")
+        inside = f"at line {line}" if file == self.origin.rpartition(":")[0] else f"in {self.place}"
+        return f"{self.origin} (raised {inside})"
 
     @property
     def decides(self) -> bool:
@@ -87,6 +101,7 @@ class _Group:
     tests: list[tuple[KernelResult, TestResult]] = field(default_factory=list)
     loads: list[tuple[KernelResult, LoadResult]] = field(default_factory=list)
     during: list[tuple[KernelResult, TestResult]] = field(default_factory=list)
+    origin: str = ""
 
 
 _Key = tuple[str, ...]
@@ -118,6 +133,29 @@ def causes(matrix: Matrix) -> tuple[Cause, ...]:
     distinct = {id(group): group for group in groups.values()}  # a group may have several keys
     found = [_cause(group, len(matrix.kernels)) for group in distinct.values()]
     return tuple(sorted(found, key=lambda cause: (not cause.decides, cause.everywhere)))
+
+
+def counts(found: Iterable[Cause]) -> str:
+    """``17 causes, 97 failing results in 33 tests on 4 kernels``.
+
+    What is no result of a test or a load is counted by its kernel.
+    """
+    every = tuple(found)
+    tests = {(test.suite, test.test) for cause in every for _, test in cause.tests}
+    loaded = {(load.object, load.program) for cause in every for _, load in cause.loads}
+    parts = [counted(len(every), "cause")]
+    for name, what, results in (
+        ("test", tests, [k for cause in every for k, _ in cause.tests]),
+        ("program", loaded, [k for cause in every for k, _ in cause.loads]),
+    ):
+        if what:
+            kernels = counted(len({id(kernel) for kernel in results}), "kernel")
+            number = counted(len(results), "failing result")
+            parts.append(f"{number} in {counted(len(what), name)} on {kernels}")
+    whole = {id(k) for cause in every if not (cause.tests or cause.loads) for k in cause.kernels}
+    if whole:
+        parts.append(f"{counted(len(whole), 'kernel')} failed as a whole")
+    return ", ".join(parts)
 
 
 def mask(text: str, words: Iterable[str] = ()) -> str:
@@ -208,9 +246,13 @@ def _of_a_test(
     where = place if test.line or not test.file else "::".join((file, *classes, function))
     same = ("test", test.suite, test.outcome, where or f"{file}::{function}")
     # A parameter may stand in the message by chance: then what was said as it is decides.
-    said, masked = (*same, mask(message, own)), (*same, mask(message, given))
-    group = groups.get(said) or groups.get(masked) or _Group(mark_of(test), message, place)
-    groups[said] = groups[masked] = _into(groups, said, group, kernel)
+    plain, masked = (*same, mask(message, own)), (*same, mask(message, given))
+    group = groups.get(plain) or groups.get(masked)
+    if group is None:
+        group = _Group(mark_of(test), said(test), place)
+        origin = own_place(test)
+        group.origin = "" if origin == place else origin
+    groups[plain] = groups[masked] = _into(groups, plain, group, kernel)
     group.tests.append((kernel, test))
     group.labels[label] = None
 
@@ -250,4 +292,5 @@ def _cause(group: _Group, kernels: int) -> Cause:
         tuple(group.tests),
         tuple(group.loads),
         tuple(group.during),
+        printable(group.origin),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vmtest.model.loads import LoadResult
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.model.text import one_line, printable
+from vmtest.report.assertions import said
 from vmtest.report.table import WELL, WRONG, labels_of
 
 NEW, FIXED, STILL, SKIPPED, SLOWER, KERNEL, UNSEEN = (
@@ -127,7 +128,7 @@ def _words(kind: str, old: TestResult | None, new: TestResult) -> str:
         return f"{old.duration:.1f} s -> {new.duration:.1f} s"
     if old is not None and kind == FIXED:
         return f"{old.outcome} -> {new.outcome}"
-    return one_line(new.message)
+    return said(new)
 
 
 def _of_load(old: LoadResult | None, new: LoadResult) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from vmtest.model.results import Matrix, exit_status
 from vmtest.model.text import one_line, printable
-from vmtest.report import loads, markdown
+from vmtest.report import ids, loads, markdown
 from vmtest.report.causes import Cause, causes
 
 _SHOWN = 10  # annotations of a step that GitHub shows
@@ -35,7 +35,7 @@ def group(title: str) -> str:
 
 def deciding(matrix: Matrix) -> tuple[Cause, ...]:
     """The causes of ``matrix`` that decide: what a run leaves on GitHub is about these."""
-    return tuple(cause for cause in causes(matrix) if cause.decides)
+    return tuple(cause for cause in causes(ids.in_project(matrix)) if cause.decides)
 
 
 def annotated(found: Sequence[Cause], folder: str = "") -> tuple[str, ...]:
@@ -53,15 +53,18 @@ def _annotation(cause: Cause, folder: str) -> str:
     where = ", ".join(printable(kernel.kernel) for kernel in cause.kernels)
     test = next((test for _, test in cause.tests if test.file), None)
     at = {}
+    raised = ""
     if test is not None:
-        at["file"] = "/".join(part for part in (folder, test.file) if part)
-        if test.line:
-            at["line"] = str(test.line)
+        file, _, line = cause.origin.rpartition(":")
+        raised = f" (raised in {cause.place})" if file else ""
+        at["file"] = "/".join(part for part in (folder, file or test.file) if part)
+        if file or test.line:
+            at["line"] = line if file else str(test.line)
     label = cause.labels[0] if cause.labels else cause.mark.text
     at["title"] = f"{label} on {where}"
     pairs = ",".join(f"{name}={_property(one_line(text))}" for name, text in at.items())
     more = len(cause.labels) - 1
-    message = cause.message + (f" (and {more} more)" if more > 0 else "")
+    message = cause.message + raised + (f" (and {more} more)" if more > 0 else "")
     return f"::error {pairs}::{_data(one_line(message, 1000))}"
 
 

@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 from vmtest.model.loads import LoadResult, Verdict
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.model.text import one_line, printable
+from vmtest.report.assertions import said as told
 from vmtest.report.table import WELL, split_node_id
 from vmtest.report.written import KERNEL
 
@@ -161,7 +162,8 @@ def _case(kernel: KernelResult, test: TestResult) -> ET.Element:
         ET.SubElement(case, "skipped", attributes).text = _bounded(test.details) or None
     elif test.outcome is not Outcome.PASSED:
         tag = "failure" if test.outcome in _FAILURES else "error"
-        said = {"type": _KINDS[test.outcome], "message": message or _why(kernel, test)}
+        message = told(test, 500) or _why(kernel, test)
+        said = {"type": _KINDS[test.outcome], "message": message}
         problem = ET.SubElement(case, tag, said)
         problem.text = _bounded(test.details or test.message or _why(kernel, test))
     if test.output:

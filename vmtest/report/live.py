@@ -35,7 +35,9 @@ from vmtest.model.events import (
 )
 from vmtest.model.results import KernelResult
 from vmtest.model.text import one_line
+from vmtest.report import ids
 from vmtest.report import table as tables
+from vmtest.report.assertions import said
 from vmtest.report.progress import KernelState, Phase, State
 from vmtest.report.table import WRONG, Tone
 from vmtest.report.terminal import STYLE
@@ -279,15 +281,15 @@ def _news(old: KernelState | None, event: Event, new: KernelState) -> Iterable[s
         case Collected(count=count):
             yield f"running {counted(count, 'test')}"
         case TestFinished(result=result) if result.outcome in WRONG:
-            message = one_line(result.message, _LONGEST)
-            yield f"{tables.mark_of(result).text} {one_line(result.test)}" + (
+            message = said(result, _LONGEST)
+            yield f"{tables.mark_of(result).text} {one_line(ids.of_test(result))}" + (
                 f": {message}" if message else ""
             )
         case LoadFinished(result=result) if result.verdict.bad:
             why = one_line(result.reason.text if result.reason else result.line, _LONGEST)
             yield f"{result.verdict} {one_line(result.label)}" + (f": {why}" if why else "")
         case KernelFinished(result=result):
-            yield _outcome(result)
+            yield _outcome(ids.of_kernel(result))
 
 
 def _outcome(result: KernelResult) -> str:

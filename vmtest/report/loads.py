@@ -205,6 +205,17 @@ def rejections(matrix: Matrix) -> tuple[Rejection, ...]:
     )
 
 
+def taken(
+    found: list[Rejection], of: Iterable[tuple[KernelResult, LoadResult]]
+) -> tuple[Rejection, ...]:
+    """Those of ``found`` that are about the loads ``of`` a cause; they are taken out of it."""
+    known = {id(load) for _, load in of}
+    some = tuple(r for r in found if any(id(load) in known for _, load in r.loads))
+    gone = set(map(id, some))
+    found[:] = [rejection for rejection in found if id(rejection) not in gone]
+    return some
+
+
 def unattached(matrix: Matrix) -> tuple[Rejection, ...]:
     """Accepted programs that could not be attached, or never run where they were; likewise."""
 

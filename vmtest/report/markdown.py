@@ -15,10 +15,10 @@ from dataclasses import replace
 
 from vmtest.model.results import KernelResult, Matrix, Status, ran_nothing
 from vmtest.model.text import one_line, printable
-from vmtest.report import console, loads
+from vmtest.report import console, ids, loads
 from vmtest.report import table as tables
-from vmtest.report.again import command_of, fill_in
-from vmtest.report.causes import Cause, causes
+from vmtest.report.again import aside, command_of
+from vmtest.report.causes import Cause, causes, counts
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Table, Tone
 from vmtest.report.text import counted, last_lines, shortened
@@ -31,7 +31,7 @@ LIMIT = 1_000_000
 _RESERVE = 2_000  # for saying what was left out
 _TABLE_SHARE = 0.6
 _TITLE = 300
-_DETAILS = 120
+_DETAILS, _COLUMNS = 120, 400
 _OUTPUT = 120
 _CONSOLE = 40
 _NAMES = 30
@@ -74,7 +74,7 @@ def render(matrix: Matrix, limit: int = LIMIT, since: str = "") -> str:
 
     ``since`` compares the run with an earlier one, in words.
     """
-    matrix = _failing_first(matrix)
+    matrix = ids.in_project(_failing_first(matrix))
     found = causes(matrix)
     pieces = _Pieces(limit - _RESERVE)
     compared = f"\n{escaped(since)}\n" if since else ""
@@ -82,21 +82,14 @@ def render(matrix: Matrix, limit: int = LIMIT, since: str = "") -> str:
     _add_causes(pieces, found, matrix)
     table = loads.with_loads(tables.build(matrix), matrix)
     _add_table(pieces, table, int(limit * (1 - _TABLE_SHARE)))
-    for words in filter(None, (tables.legend(table), *loads.legend(matrix))):
+    for words in (*tables.legend(table), *loads.legend(matrix)):
         pieces.add(f"\n{escaped(words)}\n", "legend")
     idle = tables.never_ran(matrix)
     if idle:
         pieces.add(_never_ran(idle), "warning")
     for note in matrix.notes:
         pieces.add(f"\nNote: {code(note, 2000)}\n", "note")
-    for kernel in tables.troubled(matrix):
-        pieces.add(_kernel(kernel), "kernel's section")
-    failures, log = [cause for cause in found if cause.tests], tables.log_of_tests(matrix)
-    for cause in failures:
-        pieces.add(_failure(cause, log, open_it=len(failures) == 1), "failure")
-    rejections = (*loads.rejections(matrix), *loads.unattached(matrix))
-    for rejection in rejections:
-        pieces.add(_rejection(rejection, open_it=len(rejections) == 1), "rejection")
+    _add_sections(pieces, found, matrix)
     for title, lines in (
         ("Changes since the baseline", [_change(change) for change in loads.changed(matrix)]),
         ("Close to the instruction limit", [f"\n- {code(line)}" for line in loads.near(matrix)]),
@@ -105,6 +98,8 @@ def render(matrix: Matrix, limit: int = LIMIT, since: str = "") -> str:
             for line in lines:
                 pieces.add(line, "change")
             pieces.add("\n", "end")
+    for one in tables.unreached(matrix):
+        pieces.add(_unreached(one), "list of tests that did not run")
     excuses = [_excuse(excuse) for excuse in tables.excuses(matrix)]
     end = "\n\n</details>\n"
     head = f"\n{_summary_line(f'{len(excuses)} skipped, xfail or n-a, and why')}\n"
@@ -113,6 +108,30 @@ def render(matrix: Matrix, limit: int = LIMIT, since: str = "") -> str:
             pieces.add(line, "skipped test", keep=len(end))
         pieces.add(end, "end")
     return pieces.text()
+
+
+def _add_sections(pieces: _Pieces, found: Sequence[Cause], matrix: Matrix) -> None:
+    """A section a cause or kernel, in the order of the causes."""
+    log = tables.log_of_tests(matrix)
+    kernels = {id(kernel): kernel for kernel in tables.troubled(matrix)}
+    rejections = list(loads.rejections(matrix))
+    others = loads.unattached(matrix)
+    failures = sum(bool(cause.tests) for cause in found)
+    only = len(rejections) + len(others) == 1
+    for cause in found:
+        if cause.tests:
+            pieces.add(_failure(cause, log, open_it=failures == 1), "failure")
+        elif cause.loads:
+            for rejection in loads.taken(rejections, cause.loads):
+                pieces.add(_rejection(rejection, open_it=only), "rejection")
+        else:
+            for kernel in cause.kernels:
+                if kernels.pop(id(kernel), None):
+                    pieces.add(_kernel(kernel), "kernel's section")
+    for rejection in (*rejections, *others):
+        pieces.add(_rejection(rejection, open_it=only), "rejection")
+    for kernel in kernels.values():
+        pieces.add(_kernel(kernel), "kernel's section")
 
 
 def _failing_first(matrix: Matrix) -> Matrix:
@@ -143,8 +162,7 @@ def _add_causes(pieces: _Pieces, found: Sequence[Cause], matrix: Matrix) -> None
     """What broke, where, and the command that runs it again: nobody has to open anything."""
     if not found:
         return
-    results = counted(sum(cause.count for cause in found), "result")
-    pieces.add(f"\n### {counted(len(found), 'cause')} in {results}\n\n", "heading")
+    pieces.add(f"\n### {escaped(counts(found))}\n\n", "heading")
     for cause in found[:_CAUSES]:
         pieces.add(f"- {cause_line(cause, matrix)}\n", "cause")
     if len(found) > _CAUSES:
@@ -157,23 +175,23 @@ def cause_line(cause: Cause, matrix: Matrix) -> str:
     if cause.everywhere and len(matrix.kernels) > 1:
         where = "all kernels"
     parts = [f"**{escaped(cause.mark.text)}** on {escaped(where)}"]
-    at = cause.place or (cause.labels[0] if len(cause.labels) == 1 else "")
+    at = cause.where or (cause.labels[0] if len(cause.labels) == 1 else "")
     parts += [code(part) for part in (at, cause.message) if part]
     line = ": ".join(parts)
     if len(cause.labels) > 1:
         line += f" ({len(cause.labels)} {'programs' if cause.loads else 'tests'})"
     command = command_of(cause, matrix)
-    return line + (_command(command) if command else "")
+    return line + (_command(command, aside(cause, command)) if command else "")
 
 
-def _command(command: str) -> str:
+def _command(command: str, remark: str) -> str:
     """``command`` below its cause, as it was written or not at all: it is to be pasted."""
     if len(command) > _COMMAND:
         return "<br>its command is long: the summary at the end of the log has it"
     if command == one_line(command, _COMMAND):
-        return f"<br>{code(command, _COMMAND)} {fill_in(command)}".rstrip()
+        return f"<br>{code(command, _COMMAND)} {remark}".rstrip()
     # A list's item goes on where its text began.
-    return textwrap.indent(f"\n{fence(command.split(chr(10)))}{fill_in(command)}", "  ")
+    return textwrap.indent(f"\n{fence(command.split(chr(10)))}{remark}", "  ")
 
 
 def _never_ran(labels: Sequence[str]) -> str:
@@ -231,12 +249,9 @@ def _kernel(kernel: KernelResult) -> str:
     if kernel.note:
         parts.append(f"\nNote: {code(kernel.note, 2000)}\n")
     for complaint in kernel.complaints[:_SPLATS]:
-        lines = printable(complaint.text).strip("\n").split("\n")
-        left_out = max(0, len(lines) - _SPLAT_LINES)
-        more = [f"... {counted(left_out, 'more line')}"] if left_out else []
-        shown = [line[:500] for line in lines[:_SPLAT_LINES]]
+        shown = [line[:500] for line in console.of_a_complaint(complaint, kernel, _SPLAT_LINES)]
         while_it_ran = f" while {code(complaint.test, 1000)} ran" if complaint.test else ""
-        parts.append(f"\nThe kernel complained{while_it_ran}:\n{fence([*shown, *more])}")
+        parts.append(f"\nThe kernel complained{while_it_ran}:\n{fence(shown)}")
         parts.append(f"\nIts fingerprint: {code(complaint.fingerprint, 300)}\n")
     if len(kernel.splats) > _SPLATS:
         parts.append(f"\n... and {counted(len(kernel.splats) - _SPLATS, 'more complaint')}\n")
@@ -253,10 +268,10 @@ def _failure(cause: Cause, log: str, open_it: bool) -> str:
     more = f" and {counted(len(cause.labels) - 1, 'more test')}" if len(cause.labels) > 1 else ""
     names = ", ".join(html.escape(printable(kernel.kernel)) for kernel in cause.kernels)
     title = f"{_tag(cause.mark.text, 'b')} {_tag(cause.labels[0])}{more} on {names}"
-    if message := one_line(result.message):
-        title += f": {_tag(message)}"
+    if result.message:
+        title += f": {_tag(cause.message)}"
     parts = [f"\n{_summary_line(title, raw=True, open_it=open_it)}\n", _tests(cause)]
-    lines, left_out = last_of_traceback(result.details or result.message, _DETAILS)
+    lines, left_out = last_of_traceback(result.details or result.message, _DETAILS, _COLUMNS)
     if lines:
         parts.append(fence(_after(left_out, lines)))
     where = escaped(printable(kernel.kernel))
@@ -307,6 +322,13 @@ def _excuse(excuse: tables.Excuse) -> str:
     reason = f": {code(excuse.reason)}" if excuse.reason else ""
     where = escaped(", ".join(excuse.kernels))
     return f"\n- {excuse.mark} {code(excuse.label)} on {where}{reason}"
+
+
+def _unreached(one: tables.Unreached) -> str:
+    names = ", ".join(map(code, one.labels[:_NAMES]))
+    more = f" and {len(one.labels) - _NAMES} more" if len(one.labels) > _NAMES else ""
+    where, what = escaped(", ".join(one.kernels)), counted(len(one.labels), "test")
+    return f"\n{what} not run on {where}: {escaped(one.reason)}: {names}{more}\n"
 
 
 def _log(kernel: KernelResult, name: str) -> str:

@@ -123,11 +123,19 @@ LEGEND = {
     "XPASS": "passed, though known to fail",
     "xfail": "fails, as known",
     "n-a": "not applicable to that kernel",
-    "LOST": "did not end, or did not come",
+    "LOST": "no result, because the VM ended while it ran, or the command never told one",
     "flaky": "passed only when repeated",
-    "-": "did not run",
+    "-": "no result: not reached, left out, or not there",
 }
 """What the marks mean that do not speak for themselves."""
+
+_FACTS = {
+    "tcg": "emulated, without KVM",
+    "warm": "restored from a snapshot of a booted guest",
+    "cold": "booted",
+    "no gate": "does not decide the exit status",
+}
+"""What the words in the rows of facts mean."""
 
 _STATUS_TONE = {
     Status.PASSED: Tone.GOOD,
@@ -245,9 +253,19 @@ def marks(table: Table) -> tuple[str, ...]:
     return tuple(mark for mark in LEGEND if mark in used)
 
 
-def legend(table: Table) -> str:
-    """``LOST: did not end, or did not come; -: did not run``, of the marks used."""
-    return "; ".join(f"{mark}: {LEGEND[mark]}" for mark in marks(table))
+def legend(table: Table) -> tuple[str, ...]:
+    """A line on the words in the rows of facts, and one on the marks of tests, of those used."""
+    rows = {row.label: {line.text for cell in row.cells for line in cell} for row in table.facts}
+    kinds = {word for text in rows.get("start", ()) for word in text.split("+")}
+    words = [word for word in ("no gate",) if word in rows.get("status", ())]
+    words += [word for word in ("tcg",) if word in rows.get("accelerator", ())]
+    words += [word for word in ("warm", "cold") if word in kinds]
+    facts = [f"{word}: {_FACTS[word]}" for word in words]
+    if "deadlines" in rows:
+        longest = max(rows["deadlines"], key=lambda text: float(text[1:]))
+        facts.append(f"deadlines {longest}: time limits so many times longer, as the host is slow")
+    lines = "; ".join(facts), "; ".join(f"{mark}: {LEGEND[mark]}" for mark in marks(table))
+    return tuple(filter(None, lines))
 
 
 def excuses(matrix: Matrix) -> tuple[Excuse, ...]:
@@ -266,6 +284,49 @@ def excuses(matrix: Matrix) -> tuple[Excuse, ...]:
             found.items(), key=lambda item: place[item[0][0], item[0][1]]
         )
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Unreached:
+    """Tests without a result, why, and the kernels on which it was so."""
+
+    labels: tuple[str, ...]
+    reason: str
+    kernels: tuple[str, ...]
+
+
+_STOPS = ("-x", "--exitfirst", "--maxfail", "--stepwise", "--sw")
+_ENDED = {
+    Status.PANICKED: "the kernel panicked before",
+    Status.TIMED_OUT: "a time limit ended the VM before",
+    Status.LOST: "the VM ended before",
+    Status.CANCELLED: "the run was interrupted before",
+    Status.INFRA_ERROR: "there was no guest to run them",
+    Status.BOOT_FAILED: "there was no guest to run them",
+}
+
+
+def unreached(matrix: Matrix) -> tuple[Unreached, ...]:
+    """The tests that did not run, those together that share reason and kernels."""
+    labels = labels_of(matrix)
+    found: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for kernel in matrix.kernels:
+        reasons: dict[str, list[str]] = {}
+        for test in kernel.tests:
+            if test.outcome is Outcome.NOT_RUN:
+                reason = one_line(test.message) or _why_not_run(kernel, matrix)
+                reasons.setdefault(reason, []).append(labels[test.suite, test.test])
+        for reason, names in reasons.items():
+            found.setdefault((tuple(names), reason), []).append(printable(kernel.kernel))
+    return tuple(Unreached(*key, tuple(kernels)) for key, kernels in found.items())
+
+
+def _why_not_run(kernel: KernelResult, matrix: Matrix) -> str:
+    if reason := _ENDED.get(kernel.status):
+        return reason
+    given = [word for group in matrix.again[1:] for word in group]
+    stop = next((word for word in given if word.partition("=")[0] in _STOPS), "")
+    return f"pytest stopped at a failure ({stop})" if stop else "pytest ended before"
 
 
 def never_ran(matrix: Matrix) -> tuple[str, ...]:
@@ -317,7 +378,7 @@ def accelerators(kernels: Iterable[KernelResult]) -> str:
 
 
 def summary_of_kernels(matrix: Matrix) -> str:
-    """``4 kernels: 3 passed, 1 failed (exit 1)``."""
+    """``4 kernels: 3 passed, 1 failed (exit status 1)``."""
     parts = []
     for status in Status:
         of = [kernel for kernel in matrix.kernels if kernel.status is status]
@@ -330,27 +391,31 @@ def summary_of_kernels(matrix: Matrix) -> str:
     stop = "interrupted, " if matrix.interrupted else ""
     code = exit_status(matrix)
     why = ": nothing ran" if code in (3, 5) and ran_nothing(matrix) else ""
-    return f"{head}: {', '.join(parts) or 'nothing to do'} ({stop}exit {code}{why})"
+    return f"{head}: {', '.join(parts) or 'nothing to do'} ({stop}exit status {code}{why})"
 
 
 def summary_of_tests(matrix: Matrix) -> str:
-    """``212 tests``, or ``212 tests (2 FAILED, 6 not run)``."""
+    """``12 tests``, or ``48 results of 12 tests (2 FAILED, 6 not run)``: one for each kernel."""
     results = [test for kernel in matrix.kernels for test in kernel.tests]
     passed = _SIGNS[Outcome.PASSED].word
     others = [line.text for line in _counts(results) if not line.text.endswith(f" {passed}")]
-    return counted(len(results), "test") + (f" ({', '.join(others)})" if others else "")
+    distinct = counted(len({(test.suite, test.test) for test in results}), "test")
+    several = sum(bool(kernel.tests) for kernel in matrix.kernels) > 1
+    told = f"{counted(len(results), 'result')} of {distinct}" if several else distinct
+    return told + (f" ({', '.join(others)})" if others else "")
 
 
 def summary(matrix: Matrix, loads: str = "") -> str:
-    """``4 kernels: 3 passed, 1 failed (exit 1), 212 tests (1 FAILED), 81.3 s, tcg``.
+    """``2 kernels: 1 passed, 1 failed (exit status 1), 8 results of 4 tests (1 FAILED), 81.3 s``.
 
+    At the end stands the accelerator: ``kvm``, or ``emulated (tcg)``.
     ``loads`` stands in the place of the tests where there were loads and no tests.
     """
     parts = [
         summary_of_kernels(matrix),
         loads or summary_of_tests(matrix),
         seconds(matrix.duration),
-        accelerators(matrix.kernels),
+        accelerators(matrix.kernels).replace("tcg", "emulated (tcg)"),
     ]
     return ", ".join(part for part in parts if part)
 

@@ -22,10 +22,11 @@ from rich.text import Text
 from vmtest.model.results import KernelResult, Matrix, Outcome, exit_status
 from vmtest.model.text import one_line, printable
 from vmtest.report import console as consoles
-from vmtest.report import loads, visited
+from vmtest.report import ids, loads, visited
 from vmtest.report import table as tables
-from vmtest.report.again import command_of, fill_in
-from vmtest.report.causes import Cause, causes
+from vmtest.report.again import aside, command_of
+from vmtest.report.assertions import LIMIT, middle
+from vmtest.report.causes import Cause, causes, counts
 from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Line, Table, Tone
 from vmtest.report.text import counted, last_lines, shortened, wrapped
@@ -44,12 +45,12 @@ _RELEASE_WIDTH = 14
 _NARROWEST_NAME = 18
 _UNLIMITED = 100_000
 _IN_FULL = 20  # rejections with all their text; the others get a line each
-_CONSOLE = 8  # a boot failure fits into 15 lines; the log has all
+_CONSOLE = 14  # the log has all
 _SPLATS = 5
 _SPLAT_LINES = 12
 _NAMES = 30
+_COLUMNS = 240
 _CAUSES = 40
-_MESSAGE = 160
 _CHANGES = 60
 
 
@@ -57,7 +58,9 @@ _CHANGES = 60
 class _Room:
     """How many lines there are: for details, output and tests of one cause, and so on.
 
-    ``sections`` are the lines of all causes together, ``rows`` those of the table's tests.
+    ``sections`` are the lines of all causes together, ``rows`` those of the table's tests,
+    ``unreached`` the names of tests that did not run for one reason, ``columns`` the characters of
+    a line of details.
     """
 
     details: int
@@ -66,12 +69,15 @@ class _Room:
     sections: int
     rows: int
     excuses: int
+    unreached: int
+    columns: int = _COLUMNS
 
 
-_ROOMY = _Room(details=40, output=40, tests=12, sections=_UNLIMITED, rows=60, excuses=30)
-_TIGHT = _Room(details=8, output=4, tests=3, sections=36, rows=12, excuses=6)
-_WHOLE = _Room(*[_UNLIMITED] * 6)
+_ROOMY = _Room(40, 40, tests=12, sections=_UNLIMITED, rows=60, excuses=30, unreached=12)
+_TIGHT = _Room(8, 4, tests=3, sections=36, rows=12, excuses=6, unreached=4)
+_WHOLE = _Room(*[_UNLIMITED] * 8)
 _LINES = 5  # of the source, those that the verifier read most often
+_READ, _KNOWN = 100_000, 100  # characters of a message, and by how many it is known
 _MANY = 6  # causes from which on there is less room for each
 
 
@@ -87,6 +93,14 @@ Where = Callable[[str], str]
 """Says how a file of the run's folder is called where the user stands; "" for one not there."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """How files are called here (``where``), and what the changes are ``compared`` with."""
+
+    where: Where
+    compared: str
+
+
 def render(
     matrix: Matrix,
     *,
@@ -94,8 +108,12 @@ def render(
     color: bool = False,
     amount: Amount = Amount.NORMAL,
     where: Where = str,
+    compared: str = "the baseline",
 ) -> str:
-    """The report in ``width`` columns; with ANSI colours only if ``color``."""
+    """The report in ``width`` columns; with ANSI colours only if ``color``.
+
+    ``compared`` is what the costs and verdicts were compared with.
+    """
     file = io.StringIO()
     console = Console(
         file=file,
@@ -109,7 +127,7 @@ def render(
         legacy_windows=False,
         _environ={},
     )
-    for block in _report(matrix, console, amount, where):
+    for block in _report(ids.in_project(matrix), console, amount, _Words(where, compared)):
         console.print(block, soft_wrap=isinstance(block, Text))
     return _tidy(file.getvalue())
 
@@ -124,20 +142,19 @@ def _tidy(text: str) -> str:
 
 
 def _report(
-    matrix: Matrix, console: Console, amount: Amount, where: Where
+    matrix: Matrix, console: Console, amount: Amount, words: _Words
 ) -> Iterable[RenderableType]:
     found = causes(matrix)
-    failed = [cause for cause in found if cause.tests]
-    room = _TIGHT if len(failed) >= _MANY else _ROOMY
+    room = _TIGHT if sum(bool(cause.tests) for cause in found) >= _MANY else _ROOMY
     if amount is not Amount.LITTLE:
         tight = _WHOLE if amount is Amount.WHOLE else room
-        yield from _body(matrix, failed, console, tight, where)
-    yield from _causes([cause for cause in found if cause.decides], matrix)
+        yield from _body(matrix, found, console, tight, words)
+    yield from _causes([cause for cause in found if cause.decides], matrix, console.width)
     yield _summary(matrix)
 
 
 def _body(
-    matrix: Matrix, failed: Sequence[Cause], console: Console, room: _Room, where: Where
+    matrix: Matrix, found: Sequence[Cause], console: Console, room: _Room, words: _Words
 ) -> Iterable[RenderableType]:
     """Everything above the causes."""
     tested, left_out = tables.shortened(tables.build(matrix), room.rows)
@@ -147,23 +164,19 @@ def _body(
         if left_out:
             more = f"  ... and {counted(left_out, 'more test')} that did not pass everywhere"
             yield Text(f"{more} (-v shows all)", STYLE[Tone.QUIET])
-        for words in filter(None, (tables.legend(table), *loads.legend(matrix))):
-            yield Text(f"  {words}", STYLE[Tone.QUIET])
+        for line in (*tables.legend(table), *loads.legend(matrix)):
+            yield Text(f"  {line}", STYLE[Tone.QUIET])
         yield Text()
-    yield from _failures(failed, tables.log_of_tests(matrix), room, where)
-    yield from _rejections(loads.rejections(matrix), where)
-    yield from _rejections(loads.unattached(matrix), where)
-    yield from _changes(loads.changed(matrix))
+    yield from _sections(matrix, found, room, words.where)
+    yield from _rejections(loads.unattached(matrix), words.where)
+    yield from _changes(loads.changed(matrix), words.compared)
     yield from _near(loads.near(matrix))
     if room is _WHOLE:
         yield from _visited(visited.worst(visited.programs(matrix), _LINES))
-    troubled = tables.troubled(matrix)
-    for kernel in troubled:
-        if not tables.only_noted(kernel):
-            yield from _kernel(kernel, where)
+    yield from _unreached(matrix, room.unreached)
     yield from _excuses(matrix, room.excuses)
     yield from _never_ran(matrix)
-    for kernel in troubled:
+    for kernel in tables.troubled(matrix):
         if tables.only_noted(kernel):
             yield Text(f"{printable(kernel.kernel)}: {one_line(kernel.note, 1000)}")
             yield Text()
@@ -314,20 +327,37 @@ def _rule(mark: str, title: str, tone: Tone) -> Rule:
     return Rule(text, align="left", style=STYLE[tone])
 
 
-def _failures(
-    found: Sequence[Cause], log: str, room: _Room, where: Where
+def _sections(
+    matrix: Matrix, found: Sequence[Cause], room: _Room, where: Where
 ) -> Iterable[RenderableType]:
-    """A section a cause: what several tests or kernels say alike is printed once."""
-    lines = 0
-    for number, cause in enumerate(found):
-        section = list(_failure(cause, log, room, where))
-        lines += len(section)
-        if number and lines > room.sections:
-            more = counted(len(found) - number, "more cause")
-            yield Text(f"{more} in the summary below (-v shows each in full)", STYLE[Tone.QUIET])
-            yield Text()
-            return
-        yield from section
+    """A section a cause or kernel, in the order of the causes; what says the same is one."""
+    log = tables.log_of_tests(matrix)
+    kernels = {id(k): k for k in tables.troubled(matrix) if not tables.only_noted(k)}
+    rejections = list(loads.rejections(matrix))
+    lines = left_out = 0
+    for cause in found:
+        if cause.tests and left_out:
+            left_out += 1
+        elif cause.tests:
+            section = list(_failure(cause, log, room, where))
+            lines += len(section)
+            if room.sections < lines > len(section):
+                left_out += 1
+            else:
+                yield from section
+        elif cause.loads:
+            yield from _rejections(loads.taken(rejections, cause.loads), where)
+        else:
+            for kernel in cause.kernels:
+                if kernels.pop(id(kernel), None):
+                    yield from _kernel(kernel, where)
+    if left_out:
+        more = counted(left_out, "more cause")
+        yield Text(f"{more} in the summary below (-v shows each in full)", STYLE[Tone.QUIET])
+        yield Text()
+    yield from _rejections(rejections, where)
+    for kernel in kernels.values():
+        yield from _kernel(kernel, where)
 
 
 def _title(cause: Cause) -> str:
@@ -347,9 +377,10 @@ def _failure(cause: Cause, log: str, room: _Room, where: Where) -> Iterable[Rend
         more = counted(len(tests) - room.tests, "more test")
         yield Text(f"  ... and {more}", STYLE[Tone.QUIET])
     yield Text()
-    lines, left_out = last_of_traceback(result.details or result.message, room.details)
+    details = result.details or result.message
+    lines, left_out = last_of_traceback(details, room.details, room.columns)
     yield from _quoted(lines, left_out)
-    if result.details and result.message and one_line(result.message) not in _joined(lines):
+    if result.message and one_line(result.message, _READ)[:_KNOWN] not in one_line(details, _READ):
         yield from _quoted(last_lines(result.message, 3)[0], 0)
     for title, text in written(result):
         yield Text(f"  {title} on {printable(kernel.kernel)}:", STYLE[Tone.QUIET])
@@ -358,32 +389,44 @@ def _failure(cause: Cause, log: str, room: _Room, where: Where) -> Iterable[Rend
     yield Text()
 
 
-def _causes(found: Sequence[Cause], matrix: Matrix) -> Iterable[RenderableType]:
+def _causes(found: Sequence[Cause], matrix: Matrix, width: int) -> Iterable[RenderableType]:
     """The short summary: a cause, its kernels, its place, and how to run it again."""
     if not found:
         return
-    results = counted(sum(cause.count for cause in found), "result")
-    title = f"{counted(len(found), 'cause')} in {results}"
+    title, *more = _in_width(counts(found), width - len("summary  --"))
     yield _rule("summary", title, Tone.BAD)
+    for line in more:
+        yield Text(f"  {line}", "bold")
     for cause in found[:_CAUSES]:
         where = "all kernels" if cause.everywhere else _names(cause.kernels)
         if len(matrix.kernels) == 1:
             where = _names(cause.kernels)
         text = Text("  ").append(cause.mark.text, STYLE[cause.mark.tone])
         text.append(f" {where}")
-        at = cause.place or (cause.labels[0] if len(cause.labels) == 1 else "")
-        for part in (at, one_line(cause.message, _MESSAGE)):
+        at = cause.where or (cause.labels[0] if len(cause.labels) == 1 else "")
+        for part in (at, middle(cause.message, LIMIT)):
             text.append(f": {part}" if part else "")
         if len(cause.labels) > 1:
             text.append(f" ({len(cause.labels)} {'programs' if cause.loads else 'tests'})")
         yield text
         if command := command_of(cause, matrix):
-            yield Text(
-                f"      {printable(command)}  {fill_in(command)}".rstrip(), STYLE[Tone.QUIET]
-            )
+            told = f"      {printable(command)}  {aside(cause, command)}"
+            yield Text(told.rstrip(), STYLE[Tone.QUIET])
     if len(found) > _CAUSES:
         yield Text(f"  ... and {counted(len(found) - _CAUSES, 'more cause')}", STYLE[Tone.QUIET])
     yield Text()
+
+
+def _in_width(text: str, width: int) -> list[str]:
+    """``text`` whole, or its parts between commas in lines of at most ``width`` if they can be."""
+    lines = [""]
+    for part in text.split(", "):
+        joined = f"{lines[-1]}, {part}" if lines[-1] else part
+        if lines[-1] and len(joined) > width:
+            lines.append(part)
+        else:
+            lines[-1] = joined
+    return lines
 
 
 def _rejections(rejections: Sequence[Rejection], where: Where) -> Iterable[RenderableType]:
@@ -405,10 +448,10 @@ def _rejections(rejections: Sequence[Rejection], where: Where) -> Iterable[Rende
         yield Text()
 
 
-def _changes(found: Sequence[loads.Changed]) -> Iterable[RenderableType]:
+def _changes(found: Sequence[loads.Changed], compared: str) -> Iterable[RenderableType]:
     if not found:
         return
-    yield _rule("changes", "since the baseline", Tone.WARN)
+    yield _rule("changes", f"since {compared}", Tone.WARN)
     for change in found[:_CHANGES]:
         text = Text("  ").append(change.mark, STYLE[change.tone])
         yield text.append(f" {change.text} on {', '.join(change.kernels)}")
@@ -436,10 +479,6 @@ def _visited(lines: Sequence[str]) -> Iterable[RenderableType]:
     yield Text()
 
 
-def _joined(lines: Iterable[str]) -> str:
-    return " ".join(" ".join(lines).split())
-
-
 def _kernel(kernel: KernelResult, where: Where) -> Iterable[RenderableType]:
     exact = printable(kernel.release or kernel.version)
     about = ", ".join(part for part in (exact, kernel.accelerator) if part)
@@ -455,11 +494,8 @@ def _kernel(kernel: KernelResult, where: Where) -> Iterable[RenderableType]:
     for complaint in kernel.complaints[:_SPLATS]:
         meanwhile = one_line(complaint.meanwhile, 1000)
         yield Text(f"  the kernel complained{meanwhile and ' '}{meanwhile}:", STYLE[Tone.WARN])
-        lines = printable(complaint.text).strip("\n").split("\n")
-        yield from _quoted([line[:500] for line in lines[:_SPLAT_LINES]], 0)
-        if len(lines) > _SPLAT_LINES:
-            more = counted(len(lines) - _SPLAT_LINES, "more line")
-            yield Text(f"      ... {more}", STYLE[Tone.QUIET])
+        lines = consoles.of_a_complaint(complaint, kernel, _SPLAT_LINES)
+        yield from _quoted([line[:500] for line in lines], 0)
         print_of = one_line(complaint.fingerprint, 300)
         yield Text(f"  its fingerprint: {print_of}", STYLE[Tone.QUIET])
     if len(kernel.splats) > _SPLATS:
@@ -506,6 +542,19 @@ def _excuses(matrix: Matrix, most: int) -> Iterable[RenderableType]:
         yield text.append(f" {excuse.label} on {', '.join(excuse.kernels)}{reason}")
     if len(found) > most:
         yield Text(f"  ... and {len(found) - most} more", STYLE[Tone.QUIET])
+    yield Text()
+
+
+def _unreached(matrix: Matrix, most: int) -> Iterable[RenderableType]:
+    found = tables.unreached(matrix)
+    if not found:
+        return
+    yield _rule("not run", "and why", Tone.WARN)
+    for one in found:
+        more = f" and {len(one.labels) - most} more" if len(one.labels) > most else ""
+        names = ", ".join(one.labels[:most])
+        number = counted(len(one.labels), "test")
+        yield Text(f"  {number} on {', '.join(one.kernels)}: {one.reason}: {names}{more}")
     yield Text()
 
 

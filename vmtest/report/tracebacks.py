@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from vmtest.model.results import TestResult
+from vmtest.report.assertions import middle, squeezed
+from vmtest.report.table import split_node_id
 from vmtest.report.text import counted, last_lines
 
 _UNLIMITED = 1_000_000
@@ -16,24 +19,61 @@ _BETWEEN = re.compile(r"^_( _)+ *$|^(During handling of|The above exception was)
 _SHORT = re.compile(r"^(\S[^:\n]*):\d+: in ")
 _PLACE = re.compile(r"^(\S[^:\n]*):\d+:(?: \w*)?$")
 _ERROR = re.compile(r"^E( |$)")
+_CAME_FROM = re.compile(r"^(?:During handling of|The above exception was) .*:$", re.MULTILINE)
+_ENTRY = re.compile(r"^(\S[^:\n]*):(\d+):(?: \w*| in .*)?$", re.MULTILINE)
+
+
+def own_place(test: TestResult) -> str:
+    """``FILE:LINE`` in the file of ``test`` itself that led to where it failed.
+
+    "" where the traceback does not say so, as when a fixture of another file failed.
+    """
+    file = split_node_id(test.test)[0]
+    for text in (*reversed(_CAME_FROM.split(test.details)), ""):
+        for path, line in _ENTRY.findall(text) if file else ():
+            if path == file or path.endswith(f"/{file}"):
+                return f"{path}:{line}"
+    return ""
 
 
 def last_of_traceback(text: str, lines: int, columns: int = 1000) -> tuple[list[str], int]:
     """The last ``lines`` lines of ``text`` as ``last_lines`` gives them.
 
-    Where there is no room for all, frames outside of the project are a line each, with the error
-    and its place.  The innermost frame of the project stays.  A text without a frame of the project
-    is only cut.
+    Where there is no room for all, pytest's full diff of two values is left out, and frames outside
+    of the project are a line each, with the error and its place.  The innermost frame of the
+    project stays.  A line of more than ``columns`` characters loses its middle.
     """
-    shown, left_out = last_lines(text, lines, columns)
-    if not left_out or "\n/" not in f"\n{text}":
-        return shown, left_out
-    frames = list(_frames(last_lines(text, _UNLIMITED, columns)[0]))
-    if all(_is_outside(frame) is not False for frame in frames):
-        return shown, left_out
-    kept = [line for frame in _without_others(frames, max(1, lines // 3)) for line in frame]
-    left_out = max(0, len(kept) - lines)
-    return kept[left_out:], left_out
+    every = [_narrow(line, columns) for line in last_lines(text, _UNLIMITED, _UNLIMITED)[0]]
+    if len(every) > lines:
+        every = list(_without_diff(every))
+    if len(every) > lines and "\n/" in f"\n{text}":
+        frames = list(_frames(every))
+        if any(_is_outside(frame) is False for frame in frames):
+            told = _without_others(frames, max(1, lines // 3))
+            every = [line for frame in told for line in frame]
+    left_out = max(0, len(every) - lines)
+    return every[left_out:], left_out
+
+
+def _narrow(line: str, columns: int) -> str:
+    return line if len(line) <= columns else middle(squeezed(line), columns)
+
+
+def _without_diff(rows: Iterable[str]) -> Iterator[str]:
+    """``rows`` without what pytest says below ``Full diff:``, which it has said in short before."""
+    left_out = 0
+    begun = False
+    for row in rows:
+        begun = bool(_ERROR.match(row)) and (begun or row[1:].strip() == "Full diff:")
+        if begun:
+            left_out += 1
+            continue
+        if left_out:
+            yield f"... {counted(left_out, 'line')} of pytest's full diff left out"
+            left_out = 0
+        yield row
+    if left_out:
+        yield f"... {counted(left_out, 'line')} of pytest's full diff left out"
 
 
 def _without_others(frames: Iterable[list[str]], errors: int) -> Iterator[list[str]]:

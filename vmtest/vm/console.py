@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -28,6 +28,9 @@ from vmtest.model.splats import (
 TAIL = 30
 """How many of the last lines are kept for reports."""
 
+STORY = 120
+"""How many lines are kept of what a kernel says of a panic, its first complaint and registers."""
+
 MOST_FINDINGS = 1000
 """Findings of one sign that are kept: a kernel that floods shall not fill our memory."""
 
@@ -35,6 +38,8 @@ _LONGEST = 1 << 16
 """Bytes after which a line without an end is taken as one."""
 _OVERLAP = 1 << 10
 _LONGEST_SHOWN = 1000
+_CUT = "[ cut here ]"
+_BEFORE = 10  # lines in front of a panic that no complaint came before
 _LINES_BEHIND = 300
 """Lines behind a complaint in which its function is looked for: lockdep is verbose."""
 
@@ -235,6 +240,27 @@ class Lines:
         return rest
 
 
+def telling(lines: Sequence[tuple[str, Finding | None]]) -> tuple[str, ...]:
+    """The last ``TAIL`` of ``lines``; of a panic, ``STORY`` from the complaint that led to it.
+
+    A finding stands beside the line that it was found in.
+    """
+    texts = [line for line, _ in lines]
+    found = [None if finding is None else finding.sign for _, finding in lines]
+    if Sign.PANIC not in found:
+        return tuple(texts[-TAIL:])
+    panic = found.index(Sign.PANIC)
+    near = [n for n in range(max(0, panic - 2 * STORY), panic) if found[n] is Sign.SPLAT]
+    begin = near[-1] if near else max(0, panic - _BEFORE)
+    for before, after in reversed([*pairwise(near)]):
+        one, other = lines[before][1], lines[after][1]
+        if after == begin and one and other and continues(other.text, one.text):
+            begin = before
+    begin = next((n for n in range(begin, max(-1, begin - _BEFORE), -1) if _CUT in texts[n]), begin)
+    story = texts[begin : begin + STORY]
+    return (*story[:-1], texts[panic]) if panic >= begin + STORY else tuple(story)
+
+
 class ConsoleLog:
     """Everything the console said, on disk, with the last lines and findings at hand.
 
@@ -246,7 +272,7 @@ class ConsoleLog:
         self.path = path
         self._on_panic = on_panic
         self._lock = threading.Lock()
-        self._tail: deque[str] = deque(maxlen=TAIL)
+        self._recent: deque[tuple[str, Finding | None]] = deque(maxlen=3 * STORY)
         self._findings = Findings()
         self._lines = Lines()
         self._started = self.last_activity = time.monotonic()
@@ -266,24 +292,26 @@ class ConsoleLog:
         line = clean(raw.decode(errors="replace"))
         found = _find(line)
         with self._lock:
-            if line:
-                self._tail.append(line[:_LONGEST_SHOWN])
             if found is None:
+                if line:
+                    self._recent.append((line[:_LONGEST_SHOWN], None))
                 for _, text, _ in _messages(line):
                     self._findings.behind(text)
                 return
             sign, stamp, text = found
             first = not self._findings.of(sign)
             now = time.monotonic()
-            self._findings.add(Finding(sign, text, now - self._started, stamp, heard=now))
+            finding = Finding(sign, text, now - self._started, stamp, heard=now)
+            self._recent.append((line[:_LONGEST_SHOWN], finding))
+            self._findings.add(finding)
         if sign is Sign.PANIC and first:
             self._on_panic()
 
     @property
     def tail(self) -> tuple[str, ...]:
-        """The last lines, oldest first."""
+        """The last lines, oldest first; of a panic, those from its beginning on (``telling``)."""
         with self._lock:
-            return tuple(self._tail)
+            return telling(tuple(self._recent))
 
     def findings(self, sign: Sign) -> list[Finding]:
         """All findings of ``sign`` so far, oldest first."""

@@ -89,6 +89,7 @@ FEWEST_FILES = 256
 """What the limit of open files has to be: a QEMU that runs out of them breaks the kernel in it."""
 _SEED = 64  # bytes
 _ANSWER = 200
+_LAST_WORDS = 1.0  # seconds for a kernel that panicked to end its console
 
 
 def _script(name: str) -> str:
@@ -377,6 +378,7 @@ class Machine:
         self._settle()
         panic = self.console.panic
         if panic is not None:
+            self._ended.wait(_LAST_WORDS)  # its call trace comes behind it
             return f'kernel panicked: "{panic.text}"'
         if SSHD_ENDED in self.console.tail:
             return "the guest's SSH server (sshd) ended: something in the guest killed it"
