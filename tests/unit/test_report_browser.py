@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,8 +19,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from vmtest.api.site import write_site
-from vmtest.model.results import Matrix
+from vmtest.model.loads import LoadResult, Verdict
+from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.report.again import command_of
+from vmtest.report.causes import Cause, causes
 from vmtest.report.html.page import Memory, render
+from vmtest.report.table import Line
 from vmtest.runs.events import Stamped
 from vmtest.runs.folder import RunFolder
 from vmtest.runs.past import past_of
@@ -145,13 +151,158 @@ def test_the_policy_stops_a_script_that_is_not_the_pages(browser: Browser) -> No
     assert any("Content Security Policy" in message for message in browser.complaints())
 
 
-def test_nothing_sticks_out_of_a_telephones_screen(browser: Browser) -> None:
+@pytest.fixture
+def telephone(browser: Browser) -> Iterator[Browser]:
     size = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    runs = (past_of(pages.three(), {}),) * 20
-    browser.show(pages.three(), memory=Memory(events=EVENTS, runs=runs, listed=runs))
-    assert browser.run("return document.documentElement.scrollWidth") <= 375
+    yield browser
     browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_nothing_sticks_out_of_a_telephones_screen(telephone: Browser) -> None:
+    runs = (past_of(pages.three(), {}),) * 20
+    telephone.show(pages.three(), memory=Memory(events=EVENTS, runs=runs, listed=runs))
+    assert telephone.run("return document.documentElement.scrollWidth") <= 375
+    telephone.show(long_texts(), memory=Memory(events=EVENTS, runs=runs, listed=runs))
+    assert telephone.run("return document.documentElement.scrollWidth") <= 375
+
+
+RIGHT = """
+const places = [...document.querySelectorAll(arguments[0])].map((e) => e.getBoundingClientRect());
+return Math.max(...places.map((place) => place.right));
+"""
+
+
+def test_every_section_and_the_theme_can_be_reached_on_a_telephone(telephone: Browser) -> None:
+    runs = (past_of(pages.three(), {}),) * 20
+    telephone.show(pages.three(), memory=Memory(events=EVENTS, runs=runs, listed=runs))
+    assert telephone.find("#theme").is_displayed()
+    assert telephone.run(RIGHT, "nav a, #theme") <= 375
+
+
+TOO_WIDE = """
+const all = [...document.querySelectorAll(arguments[0])].filter((e) => e.clientWidth);
+return all.filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.outerHTML.slice(0, 80));
+"""
+LONG = "x" * 3000
+
+
+def long_texts() -> Matrix:
+    """A kernel that says everything in lines without end."""
+    test = TestResult(
+        f"t.py::test_{LONG}", "s", Outcome.FAILED, message=LONG, details=f"E {LONG}", output=LONG
+    )
+    passed = replace(test, test=f"{test.test}[{LONG}]", outcome=Outcome.PASSED)
+    tests = (test, replace(test, test=f"{test.test}[a]"), passed)
+    dead = KernelResult(
+        "6.12", Status.PANICKED, tests=tests, reason=LONG, console_tail=(LONG,), directory="d"
+    )
+    return pages.of(dead)
+
+
+def test_a_line_without_end_is_wrapped_wherever_it_stands(browser: Browser) -> None:
+    browser.driver.set_window_size(1280, 900)
+    browser.show(long_texts())
+    browser.run("for (const e of document.querySelectorAll('details')) e.open = true")
+    browser.run("document.querySelector('#tests td.go').click()")
+    assert browser.run(TOO_WIDE, "pre, dialog, dialog dd, dialog p, .card, #kernels .scroll") == []
+
+
+def deep(kernel: str = "6.12") -> Matrix:
+    """A failure whose error is below more lines than a box shows at once."""
+    lines = [f"    line {n}" for n in range(50)]
+    details = "\n".join((*lines, "E   assert 1 == 2", "", *lines[:5]))
+    test = TestResult("t.py::test_deep", "s", Outcome.FAILED, message="m", details=details)
+    return pages.of(KernelResult(kernel, Status.FAILED, tests=(test,), directory=kernel))
+
+
+IN_SIGHT = """
+const pre = document.querySelector(arguments[0]), line = pre.querySelector('.e');
+const box = pre.getBoundingClientRect(), at = line.getBoundingClientRect();
+return at.top >= box.top && at.bottom <= box.bottom;
+"""
+
+
+def test_a_box_opens_at_the_line_that_says_what_went_wrong(browser: Browser) -> None:
+    browser.show(deep())
+    assert browser.run(IN_SIGHT, ".card pre")
+    browser.run("document.querySelector('#tests td.go').click()")
+    assert browser.run(IN_SIGHT, "#r-texts pre")
+
+
+NAMES = ("test_x", "test_x[a-1]", "test_x[it's $HOME `id`]", "test_x[\U0001f600]", "C::test_é[0.5]")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kernel", ["6.12", "a b'c\"", "-x", "\x1b[2J"])
+def test_a_result_has_the_command_that_runs_it_again(
+    browser: Browser, name: str, kernel: str
+) -> None:
+    test = TestResult(f"t.py::{name}", "s", Outcome.FAILED, message="m")
+    matrix = pages.of(KernelResult(kernel, Status.FAILED, tests=(test,)))
+    browser.show(matrix)
+    browser.run("document.querySelector('#tests td.go').click()")
+    (said,) = browser.texts("#r-again code")
+    if kernel in ("6.12", "a b'c\""):
+        assert said == command_of(causes(matrix)[0], matrix)
+        assert kernel in shlex.split(said)
+    else:
+        assert said == ""  # no command line can name it
+        assert not browser.find("#r-again").is_displayed()
+
+
+def test_a_refused_program_has_its_command_and_its_log(browser: Browser) -> None:
+    load = LoadResult("o b/x.o", "prog", Verdict.REJECTED, log="verifier/x y.log", line="no")
+    of = KernelResult("6.12", Status.FAILED, loads=(load,), directory="6.12")
+    matrix = pages.of(of)
+    browser.show(matrix, memory=Memory(beside=True))
+    browser.run("document.querySelector('#loads td.go').click()")
+    cause = Cause(Line(""), "", "", (of,), False, loads=((of, load),))
+    assert browser.texts("#r-again code") == [command_of(cause, matrix)]
+    assert browser.find("#r-log a").get_dom_attribute("href") == "./6.12/verifier/x%20y.log"
+
+
+def test_a_result_has_a_link_to_its_log(browser: Browser) -> None:
+    browser.show(deep(), memory=Memory(beside=True))
+    browser.run("document.querySelector('#tests td.go').click()")
+    assert browser.find("#r-log a").get_dom_attribute("href") == "./6.12/pytest.log"
+    browser.show(deep())
+    browser.run("document.querySelector('#tests td.go').click()")
+    assert not browser.find("#r-log").is_displayed()
+
+
+def test_a_test_that_did_not_run_says_why(browser: Browser) -> None:
+    left = TestResult("t.py::test_c", "s", Outcome.NOT_RUN)
+    dead = KernelResult("6.12", Status.PANICKED, tests=(left,), reason="it panicked")
+    browser.show(pages.of(dead))
+    browser.run("document.querySelector('#tests td.go').click()")
+    assert browser.texts("#r-facts dd")[:3] == ["6.12", "not run", "PANICKED: it panicked"]
+
+
+def test_a_page_that_was_moved_says_that_its_links_may_lead_nowhere(browser: Browser) -> None:
+    browser.show(deep(), memory=Memory(beside=True, within=browser.file.parent.name))
+    assert not browser.find("#moved").is_displayed()
+    browser.show(deep(), memory=Memory(beside=True, within="another"))
+    assert browser.find("#moved").is_displayed()
+
+
+def test_a_printed_page_is_as_wide_as_its_paper(browser: Browser) -> None:
+    """What is wider than a sheet gets smaller: the last kernel of 50 is on it."""
+    names = [f"6.{n}-with-a-name" for n in range(50)]
+    test = TestResult("t.py::test_x", "s", Outcome.FAILED, message="m")
+    browser.show(
+        pages.of(*(KernelResult(n, Status.FAILED, tests=(test,)) for n in names)),
+        memory=Memory(events=EVENTS),
+    )
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    size = {"width": 960, "height": 700, "deviceScaleFactor": 1, "mobile": False}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        assert browser.run(RIGHT, "table, svg, pre, .card, h1") <= 961
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_a_row_more_than_fits_is_a_button_away(browser: Browser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from histories import day, run_of
 
 from vmtest.api.page import PAGE
+from vmtest.model.results import Status
 from vmtest.report.html.history import Flaky, History, history
 from vmtest.report.html.page import Memory, render
 from vmtest.report.html.spark import spark
@@ -55,6 +57,16 @@ def test_a_kernel_has_a_square_for_its_status() -> None:
     found = of(day(1, run_of({"a": "P"}, kernels=("6.12",))), day(2, run_of({"a": "FP"})))
     cells = {name: [cell.title for cell in cells] for name, cells in found.kernels}
     assert cells == {"5.10": ["not in this run", "FAILED"], "6.12": ["PASSED", "PASSED"]}
+
+
+def test_the_signs_of_the_kernels_have_a_legend() -> None:
+    matrix = run_of({"a": "P"}, kernels=("6.12",))
+    ended = [
+        day(n, replace(matrix, kernels=(replace(matrix.kernels[0], status=status),)))
+        for n, status in enumerate((Status.PASSED, Status.PANICKED, Status.BOOT_FAILED), 1)
+    ]
+    assert of(*ended).legend == "B: BOOT_FAILED, P: PANICKED"
+    assert "B: BOOT_FAILED, P: PANICKED." in render(matrix, Memory(runs=tuple(ended)))
 
 
 @pytest.mark.parametrize(
@@ -124,8 +136,10 @@ def test_the_page_in_a_runs_folder_has_the_runs_before_it_with_links(tmp_path: P
     last = histories.leave(tmp_path, 3, run_of({"a": "PF"}))
     page = (last.path / PAGE).read_text()
     assert re.findall(r'href="(\.\./[^"]*)"', page) == ["../20261101T000000Z-abcdef/report.html"]
-    assert re.findall(r"11-\d\d 00:00", page)[:3] == ["11-01 00:00", "11-02 00:00", "11-03 00:00"]
+    heads = page[page.index('id="history"') :]
+    assert re.findall(r"11-\d\d 00:00", heads)[:3] == ["11-01 00:00", "11-02 00:00", "11-03 00:00"]
     assert (last.path / HISTORY).exists()
+    assert f'"within":"{last.path.name}"' in page
 
 
 def test_a_first_run_has_no_section_for_its_history(tmp_path: Path) -> None:

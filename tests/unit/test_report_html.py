@@ -11,6 +11,7 @@ from typing import Any
 import pages
 import pytest
 from command import vmtest
+from histories import run_of
 
 from vmtest.api import page as api
 from vmtest.model.events import Event, Note
@@ -152,6 +153,12 @@ def test_rows_that_differ_come_first_then_those_that_are_bad_everywhere() -> Non
     assert rows[:3] == [("test_some", "PFP"), ("test_all", "EEE"), ("test_fine[0]", "PPP")]
 
 
+def test_a_row_that_was_not_run_somewhere_differs_too() -> None:
+    letters = {"same": "PP", "everywhere": "FF", "missing": "P-", "skip": "Ps", "bad": "-F"}
+    rows = grid(run_of(letters))["tests"]
+    assert [row[1] for row in rows] == ["bad", "skip", "missing", "everywhere", "same"]
+
+
 def test_a_test_that_a_kernel_does_not_have_is_a_blank() -> None:
     one = KernelResult("a", Status.PASSED, tests=(TestResult("t::x", "s", Outcome.PASSED),))
     assert grid(pages.of(one, KernelResult("b", Status.BOOT_FAILED)))["tests"][0][3] == "P "
@@ -255,6 +262,27 @@ def test_a_test_that_went_wrong_is_marked_in_its_slot() -> None:
     assert timeline.marks(HISTORY, ["failed"]) == (timeline.Mark("a", 13.0, "t: failed", 1),)
 
 
+def test_the_end_of_a_kernel_that_panicked_is_marked_with_the_test_that_ran() -> None:
+    events = (
+        *HISTORY[:11],
+        Stamped(13.0, "finished", "a", what="PANICKED"),
+    )
+    mark = timeline.Mark("a", 13.0, "a: PANICKED while t ran", 1, "PANICKED")
+    assert timeline.marks(events, ["failed"]) == (mark,)
+    drawn = render(pages.of(KernelResult("a", Status.PANICKED)), Memory(events=events))
+    assert drawn.count("<title>a: PANICKED while t ran</title>") == 2
+    assert re.findall(r'<text class="end"[^>]*>(.*?)</text>', drawn) == ["PANICKED"]
+
+
+def test_a_test_that_was_lost_with_its_guest_is_marked_where_the_next_one_boots() -> None:
+    events = (
+        *HISTORY[:11],
+        Stamped(13.0, "booting", "a", count=1),
+        Stamped(15.0, "finished", "a", what="FAILED"),
+    )
+    assert timeline.marks(events, ["failed"]) == (timeline.Mark("a", 13.0, "t: lost", 1),)
+
+
 def test_a_page_with_events_has_a_row_a_slot_and_a_row_a_kernel() -> None:
     matrix = pages.of(KernelResult("a", Status.FAILED), KernelResult("b", Status.CANCELLED))
     drawn = render(matrix, Memory(events=HISTORY))
@@ -311,6 +339,19 @@ def test_vmtest_report_writes_the_page_of_an_old_run(tmp_path: Path) -> None:
     said = vmtest("report", str(run), "--html", "page.html", cwd=tmp_path)
     assert said.status == 1, said
     assert (tmp_path / "page.html").read_text() == api.page_of(pages.three(), run)
+
+
+def test_a_page_elsewhere_links_to_logs_that_are_there(tmp_path: Path) -> None:
+    run, page = tmp_path / "runs" / "a run", tmp_path / "public" / "page.html"
+    (run / "5.10").mkdir(parents=True)
+    page.parent.mkdir()
+    (run / "matrix.json").write_text(matrix_json.render(pages.three()))
+    vmtest("report", str(run), "--html", str(page), cwd=tmp_path)
+    links = re.findall(r'href="(\.[^"]*)"', page.read_text())
+    assert "../runs/a%20run/5.10/pytest.log" in links
+    (run / "5.10").rmdir()
+    vmtest("report", str(run), "--html", str(page), cwd=tmp_path)
+    assert re.findall(r'href="(\.[^"]*)"', page.read_text()) == []
 
 
 def test_a_page_that_was_asked_for_and_cannot_be_written_is_an_error(tmp_path: Path) -> None:

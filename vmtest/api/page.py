@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
+from posixpath import normpath
 from urllib.parse import quote
 
 from vmtest.bisect.journal import read as read_journal
@@ -25,17 +25,40 @@ PAGE = "report.html"
 """The file in a run's folder that shows it in a browser."""
 
 
-def page_of(matrix: Matrix, folder: Path, *, beside: bool = False) -> str:
+def page_of(matrix: Matrix, folder: Path, *, beside: bool = False, file: Path | None = None) -> str:
     """The page of ``matrix``, with what its run's ``folder`` remembers besides.
 
-    ``beside`` has it link to the logs: it lies in that folder.
+    ``beside`` has it link to the logs: it lies in that folder.  So does a ``file`` that it is
+    written to, as long as the logs are there to be linked to.
     """
     facts, events = read_facts(folder), read_events(folder)
     now = past.past_of(matrix, facts)
     runs = (*past.earlier(RunFolder(folder), now), now)
-    pages = _pages(folder, runs[:-1]) if beside else {}
-    memory = Memory(facts, events, read_probes(folder, matrix), beside, runs, pages)
-    return render(matrix, replace(memory, bisected=bisection_of(folder)))
+    logs = "" if beside or file is None else _link_to_logs(matrix, folder, file)
+    pages = _pages(folder, runs[:-1], logs) if beside or logs else {}
+    # A run that is taken in gets its page in another folder than its own.
+    within = matrix.run if beside or file is None else file.parent.resolve().name
+    memory = Memory(
+        facts,
+        events,
+        read_probes(folder, matrix),
+        beside,
+        runs,
+        pages,
+        bisected=bisection_of(folder),
+        logs=logs,
+        within=within,
+    )
+    return render(matrix, memory)
+
+
+def _link_to_logs(matrix: Matrix, folder: Path, file: Path) -> str:
+    """The link from ``file`` to the run's ``folder``; "" where no kernel's logs are there."""
+    named = (kernel.directory for kernel in matrix.kernels if kernel.directory)
+    if not any((folder / name).is_dir() for name in named):
+        return ""
+    way = os.path.relpath(folder.resolve(), file.parent.resolve())
+    return f"{quote(os.fsencode(way))}/"
 
 
 def bisection_of(folder: Path) -> Bisection | None:
@@ -52,10 +75,13 @@ def bisection_of(folder: Path) -> Bisection | None:
     return Bisection(tuple(stops), recorded.first, recorded.last, recorded.question.find_fixed)
 
 
-def _pages(folder: Path, runs: Iterable[Past]) -> dict[str, str]:
-    """Links from a page in ``folder`` to those of ``runs`` that lie in folders beside it."""
+def _pages(folder: Path, runs: Iterable[Past], logs: str) -> dict[str, str]:
+    """Links from a page to those of ``runs`` that lie in folders beside the run's ``folder``.
+
+    ``logs`` leads from the page to that folder, "" for one that lies in it.
+    """
     there = (run.run for run in runs if (folder.parent / run.run / PAGE).is_file())
-    return {run: f"../{quote(os.fsencode(run))}/{PAGE}" for run in there}
+    return {run: normpath(f"{logs}../{quote(os.fsencode(run))}/{PAGE}") for run in there}
 
 
 def leave_page(matrix: Matrix, folder: Path, emit: Callable[[Event], None]) -> None:

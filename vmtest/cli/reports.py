@@ -75,7 +75,7 @@ class Reports:
             junit.render,
             lambda matrix: markdown.render(matrix, since=str(since(folder, matrix) or "")),
             matrix_json.render,
-            lambda matrix: page_of(matrix, folder.path),
+            lambda matrix: page_of(matrix, folder.path, file=self.files[-1]),
         )
         for file, render in zip(self.files, renderers, strict=True):
             if file is not None:

@@ -38,11 +38,13 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Where a test went wrong."""
+    """Where a test went wrong, or a kernel ended as ``end`` says; ``text`` stands beside it."""
 
     x: float
     y: float
     title: str
+    end: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,9 @@ def by_kernel(bars: Sequence[Bar], wrong: Sequence[Mark], kernels: Iterable[str]
 
 def _chart(rows: dict[str, list[Bar]], marks: dict[str, list[Mark]], named: bool) -> Chart:
     end = max((bar.end for of in rows.values() for bar in of), default=0.0) or 1.0
-    scale = (_WIDTH - _LEFT - 20) / end
+    words = max((len(mark.end) for of in marks.values() for mark in of), default=0)
+    right = 20 + (0 if named else words * _CHARACTER)  # room for how a kernel ended
+    scale = (_WIDTH - _LEFT - right) / end
     labels, boxes, ticks = [], [], []
     for n, (name, of) in enumerate(rows.items()):
         y = _TOP + n * _ROW
@@ -84,8 +88,11 @@ def _chart(rows: dict[str, list[Bar]], marks: dict[str, list[Mark]], named: bool
             boxes.append(_box(bar, y, scale, named and bar.kernel not in told))
             if bar.seconds * scale > 30:
                 told.add(bar.kernel)
-        for mark in marks.get(name, ())[:_MOST_MARKS]:
-            ticks.append(Tick(round(_LEFT + mark.at * scale, 1), y, mark.what))
+        for mark in _first(marks.get(name, ())):
+            x = round(_LEFT + mark.at * scale, 1)
+            room = _WIDTH - x - 12  # nothing stands behind the end of a kernel in its own row
+            text = "" if named else _cut(mark.end, room)
+            ticks.append(Tick(x, y, mark.what, mark.end, text if text == mark.end else ""))
     height = _TOP + len(rows) * _ROW + 22
     step = next((step for step in _STEPS if end / step <= _MOST_TICKS), _STEPS[-1])
     axis = tuple(
@@ -93,6 +100,12 @@ def _chart(rows: dict[str, list[Bar]], marks: dict[str, list[Mark]], named: bool
         for n in range(int(end / step) + 1)
     )
     return Chart(_WIDTH, height, tuple(labels), tuple(boxes), tuple(ticks), axis)
+
+
+def _first(marks: Sequence[Mark]) -> list[Mark]:
+    """As many as can be told apart, and each that is the end of a kernel."""
+    tests = [mark for mark in marks if not mark.end]
+    return [*tests[:_MOST_MARKS], *(mark for mark in marks if mark.end)]
 
 
 def _box(bar: Bar, y: float, scale: float, named: bool) -> Box:

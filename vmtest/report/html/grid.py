@@ -11,6 +11,7 @@ from vmtest.model.results import KernelResult, Matrix, Outcome, TestResult
 from vmtest.model.text import one_line
 from vmtest.report import loads
 from vmtest.report.causes import place_of
+from vmtest.report.html.unrun import why
 from vmtest.report.table import each_test, labels_of, suites_of, tone_of
 from vmtest.report.text import last_lines
 from vmtest.report.tracebacks import last_of_traceback
@@ -69,7 +70,8 @@ def grid(matrix: Matrix) -> dict[str, Any]:
 
     ``tests`` are ``[suite, label, id, letters, {kernel: text}, [milliseconds, ...]]``, rows that
     differ first; ``loads`` are ``[object, program, cells]`` with ``[mark, tone, instructions,
-    change in percent or null, text]`` or 0 a kernel.
+    change in percent or null, text]``, and the file of the log of one that was refused, or 0 a
+    kernel.
     """
     texts = Texts()
     tests, loaded = list(_tests(matrix, texts)), list(_loads(matrix, texts))
@@ -79,6 +81,7 @@ def grid(matrix: Matrix) -> dict[str, Any]:
         "tests": tests,
         "objects": loads.objects_of(matrix),
         "loads": loaded,
+        "whole": loads.WHOLE,
         "limit": INSTRUCTION_LIMIT,
         "texts": list(texts.found),
         "leftOut": texts.left_out,
@@ -91,14 +94,27 @@ def _kernel(kernel: KernelResult) -> dict[str, str]:
         "status": kernel.status.value,
         "tone": tone_of(kernel.status).value,
         "exact": kernel.release or kernel.version,
+        "why": why(kernel) if _misses(kernel) else "",
     }
 
 
+def _misses(kernel: KernelResult) -> bool:
+    """Whether a cell of it has to say why there is no result."""
+    missing = (Outcome.NOT_RUN, Outcome.LOST)
+    unloaded = any(load.verdict is Verdict.NOT_LOADED for load in kernel.loads)
+    return unloaded or any(test.outcome in missing for test in kernel.tests)
+
+
 def _rank(letters: str) -> int:
-    """Rows that differ and are bad come first, then those that differ, then the bad."""
+    """Rows that differ come first: those that are bad, then others, then those not run somewhere.
+
+    Those that are bad everywhere come next.
+    """
     told = set(letters) - {" ", "-"}
-    differs, bad = len(told) > 1, bool(told & _WRONG)
-    return 0 if differs and bad else 1 if differs else 2 if bad else 3
+    bad, missing = bool(told & _WRONG), "-" in letters and bool(told)
+    if len(told) > 1 or (bad and missing):
+        return 0 if bad else 1
+    return 2 if missing else 3 if bad else 4
 
 
 def _tests(matrix: Matrix, texts: Texts) -> Iterable[list[Any]]:
@@ -159,4 +175,5 @@ def _cell(load: LoadResult, change: Change | None, texts: Texts) -> list[Any]:
     word = load.reason.code if load.verdict.bad and load.reason else mark.text
     word = "" if load.verdict is Verdict.ACCEPTED else word
     percent = None if change is None else round(change.percent, 1)
-    return [word, tone.value, load.cost.instructions, percent, number]
+    cell = [word, tone.value, load.cost.instructions, percent, number]
+    return [*cell, load.log] if load.verdict.bad and load.log else cell

@@ -103,6 +103,17 @@ class History:
     prices: tuple[Price, ...]
     tests: Mapping[Key, tuple[str, ...]]
 
+    @property
+    def legend(self) -> str:
+        """``F: FAILED, P: PANICKED``: the signs of the kernels' squares that need a word."""
+        told = {
+            square.sign: square.title
+            for _, squares in self.kernels
+            for square in squares
+            if square.sign not in ("", _SIGNS["PASSED"])
+        }
+        return ", ".join(f"{sign}: {title}" for sign, title in sorted(told.items()))
+
     def squares(self, keys: Iterable[Key]) -> dict[str, Any]:
         """What the page's script draws: a row for each of ``keys``, in their order.
 

@@ -11,6 +11,8 @@
     " ": ["not there", "quiet", ""],
   };
   const PAGE = 150;
+  // The lines of a text that say what went wrong: a box opens at the first of them.
+  const ERROR = /^(?:E(?: |$)|.{0,60}\b(?:BUG|Oops|Kernel panic)\b)/;
   const KERNELS = D.kernels.map((kernel) => [kernel.name, kernel.exact + " " + kernel.status]);
 
   // Everything that came from a guest gets into the page as text, here and nowhere else.
@@ -19,6 +21,34 @@
     if (text !== undefined && text !== "") made.textContent = text;
     if (className) made.className = className;
     return made;
+  }
+
+  function box(text) {
+    const pre = element("pre");
+    pre.tabIndex = 0;
+    let wrong = false;
+    let part = "";
+    const add = () => {
+      if (part) pre.append(wrong ? element("b", part, "e") : part);
+      part = "";
+    };
+    for (const line of text.split(/(?<=\n)/)) {
+      if (ERROR.test(line) !== wrong) {
+        add();
+        wrong = !wrong;
+      }
+      part += line;
+    }
+    add();
+    return pre;
+  }
+  function toError(place) {
+    for (const pre of place.querySelectorAll("pre")) {
+      const line = pre.querySelector(".e");
+      if (line && pre.scrollTop === 0 && line.offsetTop + line.offsetHeight > pre.clientHeight) {
+        pre.scrollTop = line.offsetTop - 30;
+      }
+    }
   }
 
   // --- what the URL remembers -------------------------------------------------
@@ -109,9 +139,36 @@
     }
   }
 
+  // --- the command that runs one cell again --------------------------------------
+  // Text that was changed to be shown has a backslash: it is not the name any more.
+  const plain = (word) => word && !word.startsWith("-") && !/[\\\n]/.test(word);
+  const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\"'\"'")}'`);
+  function filled(pattern, words) {
+    const used = Object.keys(words).filter((name) => pattern.includes(name));
+    if (!used.length || !used.every((name) => plain(words[name]))) return "";
+    return pattern.replace(/@(?:kernel|suite|object)@|VMTEST__NAME/g, (name) => quoted(words[name]));
+  }
+  function nameOf(id) {
+    const head = id.split("[", 1)[0];
+    const at = head.lastIndexOf("::");
+    return at < 0 ? id : id.slice(at + 2);
+  }
+  function againTest(row, n) {
+    const whole = nameOf(row.id);
+    const name = [whole, whole.split("[", 1)[0]].find((one) => /^[\p{L}\p{N}_:+\-./[\]]+$/u.test(one));
+    const pattern = name ? D.again.test : D.again.suite;
+    const words = { "@kernel@": D.kernels[n].name, "@suite@": D.suites[row.suite], VMTEST__NAME: name };
+    return filled(pattern, words);
+  }
+  function againLoad(row, n) {
+    const pattern = row.whole ? D.again.object : D.again.program;
+    const words = { "@kernel@": D.kernels[n].name, "@object@": row.argument, VMTEST__NAME: row.program };
+    return filled(pattern, words);
+  }
+
   // --- the dialog -------------------------------------------------------------
   let back = null;
-  function show(title, facts, text) {
+  function show(title, facts, text, command = "", log = "") {
     back = document.activeElement;
     $("r-title").textContent = title;
     $("r-facts").replaceChildren(...facts.filter(([, value]) => value).map(([name, value]) => {
@@ -119,6 +176,13 @@
       pair.append(element("dt", name), element("dd", value));
       return pair;
     }));
+    $("r-again").hidden = !command;
+    $("r-again").querySelector("code").textContent = command;
+    $("r-again").querySelector("button").textContent = "Copy";
+    $("r-log").hidden = !log;
+    const link = $("r-log").querySelector("a");
+    if (log) link.href = log; else link.removeAttribute("href");
+    link.textContent = log.split("/").slice(-2).map(decoded).join("/");
     const parts = [];
     const [message, details, place, output, stderr, kernel] = text || [];
     if (place) parts.push(element("p", place, "place"));
@@ -127,12 +191,18 @@
     for (const [name, part] of [["", details], ...written]) {
       if (!part) continue;
       if (name) parts.push(element("p", name, "hint"));
-      const pre = element("pre", part);
-      pre.tabIndex = 0;
-      parts.push(pre);
+      parts.push(box(part));
     }
     $("r-texts").replaceChildren(...parts);
     if (!$("result").open) $("result").showModal();
+    toError($("result"));
+  }
+  function decoded(text) {
+    try {
+      return decodeURIComponent(text);
+    } catch {
+      return text;
+    }
   }
   $("result").addEventListener("close", () => {
     write({ test: "", kernel: "" });
@@ -168,9 +238,10 @@
       .filter(([, other], i) => i !== n && other !== " ").slice(0, 60)
       .map(([name, other]) => `${name} ${WORDS[other][0]}`).join("; ");
     show(row.id, [
-      ["kernel", D.kernels[n].name], ["outcome", WORDS[letter][0]], ["suite", D.suites[row.suite]],
-      ["took", row.took.length ? row.took[n] / 1000 + " s" : ""], ["elsewhere", others],
-    ], D.texts[row.texts[n]]);
+      ["kernel", D.kernels[n].name], ["outcome", WORDS[letter][0]],
+      ["why", letter === "-" ? D.kernels[n].why : ""], ["suite", D.suites[row.suite]],
+      ["took", row.took.length && row.took[n] ? row.took[n] / 1000 + " s" : ""], ["elsewhere", others],
+    ], D.texts[row.texts[n]], againTest(row, n), D.logs[n]);
   }
   function words(field) {
     return (read().get(field) || "").toLowerCase().split(/\s+/).filter(Boolean);
@@ -239,7 +310,10 @@
   const LOADS = D.loads.map(([object, program, cells]) => {
     const counts = cells.filter((cell) => cell && cell[1] !== "bad" && cell[2]).map((cell) => cell[2]);
     const name = D.objects[object];
-    return { name, program, cells, least: Math.min(...counts), find: (name + ": " + program).toLowerCase() };
+    return {
+      name, program, cells, whole: program === D.whole, argument: D.again.objects[object],
+      least: Math.min(...counts), find: (name + ": " + program).toLowerCase(),
+    };
   });
   function heat(cell, least) {
     if (cell[1] === "bad" || cell[1] === "warn" && cell[0]) return cell[1];
@@ -275,14 +349,17 @@
     const loads = new Heat($("loads"), $("more-loads"), $("shown-loads"), "program");
     loads.line = loadLine;
     loads.show = (row, n) => {
-      const [word, , count, percent, text] = row.cells[n];
+      if (!row.cells[n]) return;
+      const [word, , count, percent, text, log] = row.cells[n];
+      const file = log && D.folders[n] ? D.folders[n] + log.split("/").map(encodeURIComponent).join("/") : "";
       show(row.name + ": " + row.program, [
         ["kernel", D.kernels[n].name], ["verdict", word || "accepted"],
+        ["why", word === "not loaded" ? D.kernels[n].why : ""],
         ["instructions", count ? count.toLocaleString("en") : ""],
         ["share of the limit", count ? (100 * count / D.limit).toFixed(2) + "%" : ""],
         ["against the row's cheapest", count && isFinite(row.least) ? "x" + (count / row.least).toFixed(2) : ""],
         ["change against the baseline", percent ? percent + "%" : ""],
-      ], D.texts[text]);
+      ], D.texts[text], againLoad(row, n), file);
     };
     drawLoads = () => {
       $("lq").value = read().get("lq") || "";
@@ -386,8 +463,19 @@
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
   });
+  // What is wider than a sheet of paper gets smaller, and everything is open.
+  const SHEET = 960;
   addEventListener("beforeprint", () => {
     for (const details of document.querySelectorAll("details")) details.open = true;
+    for (const table of document.querySelectorAll(".scroll > table.heat")) {
+      table.style.zoom = Math.min(1, SHEET / table.offsetWidth);
+    }
   });
+  addEventListener("afterprint", () => {
+    for (const table of document.querySelectorAll(".scroll > table.heat")) table.style.zoom = "";
+  });
+  document.addEventListener("toggle", (event) => toError(event.target), true);
+  for (const open of document.querySelectorAll("details[open]")) toError(open);
+  if (D.within && decoded(location.pathname.split("/").at(-2) || "") !== D.within) $("moved").hidden = false;
   document.documentElement.dataset.ready = "yes";
 })();

@@ -57,14 +57,19 @@ class Bar:
         return self.end - self.start
 
 
+_DIED = ("PANICKED", "TIMED_OUT", "LOST", "SPLAT", "BOOT_FAILED", "INFRA_ERROR", "CANCELLED")
+"""The statuses of a kernel that ended otherwise than by its results."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A test or load that went wrong."""
+    """A test or load that went wrong; with an ``end`` the status in which a kernel ended."""
 
     kernel: str
     at: float
     what: str
     slot: int
+    end: str = ""
 
 
 def phase_of(event: Stamped) -> str:
@@ -117,14 +122,33 @@ def _joined(found: Sequence[Bar]) -> tuple[Bar, ...]:
 
 
 def marks(events: Iterable[Stamped], wrong: Iterable[str]) -> tuple[Mark, ...]:
-    """The tests and loads whose outcome is one of ``wrong``."""
+    """The tests and loads whose outcome is one of ``wrong``, and the kernels that did not end well.
+
+    A test that began and never finished was lost when its guest ended: with its kernel, or when
+    another guest booted in its place.
+    """
     bad = set(wrong)
     slots: dict[str, int] = {}
+    running: dict[str, str] = {}
     found = []
     for event in events:
+        kernel = event.kernel
         if event.event == "slot":
-            slots[event.kernel] = event.slot
-        elif event.event in ("test finished", "load finished") and event.what in bad:
-            what = f"{event.test}: {event.what}"
-            found.append(Mark(event.kernel, event.at, what, slots.get(event.kernel, 0)))
+            slots[kernel] = event.slot
+        elif event.event in ("test started", "load started"):
+            running[kernel] = event.test
+        elif event.event in ("test finished", "load finished"):
+            running.pop(kernel, None)
+            if event.what in bad:
+                what = f"{event.test}: {event.what}"
+                found.append(Mark(kernel, event.at, what, slots.get(kernel, 0)))
+        elif event.event in ("booting", "finished"):
+            lost = running.pop(kernel, "")
+            end = event.what if event.event == "finished" and event.what in _DIED else ""
+            meanwhile = f" while {lost} ran" if lost else ""
+            if end:
+                what = f"{kernel}: {end}{meanwhile}"
+                found.append(Mark(kernel, event.at, what, slots.get(kernel, 0), end))
+            elif lost:
+                found.append(Mark(kernel, event.at, f"{lost}: lost", slots.get(kernel, 0)))
     return tuple(found)
