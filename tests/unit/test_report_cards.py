@@ -141,7 +141,7 @@ def test_a_page_elsewhere_links_to_the_logs_from_there() -> None:
 
 def test_what_did_not_run_has_a_reason() -> None:
     assert unrun(panicked()) == (
-        Unrun(("5.10",), f"PANICKED: {PANIC}", ("test_c",), 1),
+        Unrun(("5.10",), "the kernel panicked before", ("test_c",), 1),
         Unrun(("4.19",), "BOOT_FAILED: no console", (), 0),
     )
 
@@ -163,7 +163,7 @@ def test_kernels_that_did_not_run_the_same_are_one() -> None:
 def test_the_page_names_them() -> None:
     page = unescape(render(panicked()))
     (row,) = re.findall(r'<tr><th scope="row">5\.10</th>.*?</tr>', page, re.DOTALL)
-    assert f"PANICKED: {PANIC}" in row
+    assert "the kernel panicked before" in row
     assert "test_c" in row
     assert 'href="#skips"' in page
 

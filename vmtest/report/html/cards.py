@@ -121,7 +121,7 @@ def card_of(cause: Cause, results: Results, earlier: Earlier) -> Card:
     labels = cause.labels or _labels(while_ran)
     return Card(
         cause=cause,
-        place=cause.place or (results.known_place(while_ran[0]) if while_ran else ""),
+        place=cause.where or (results.known_place(while_ran[0]) if while_ran else ""),
         chips=chips,
         others=others,
         labels=labels[:_LABELS],

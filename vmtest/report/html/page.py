@@ -14,7 +14,7 @@ from vmtest.model.versions import unique
 from vmtest.report import console as consoles
 from vmtest.report import loads, visited
 from vmtest.report import table as tables
-from vmtest.report.again import fill_in
+from vmtest.report.again import aside
 from vmtest.report.causes import Cause, causes
 from vmtest.report.html import features, grid, safe, timeline
 from vmtest.report.html.badge import words
@@ -113,7 +113,7 @@ def render(matrix: Matrix, memory: Memory | None = None) -> str:
         charts=_charts(memory.events, matrix),
         phases=timeline.PHASES,
         features=told[:_FEATURES],
-        fill_in=fill_in,
+        aside=aside,
         differing=sum(row.differs for row in told),
         past=past,
         listed=[(run, words(run), memory.pages.get(run.run, "")) for run in memory.listed],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmtest.model.loads import Verdict
-from vmtest.model.results import KernelResult, Matrix, Outcome, Status
+from vmtest.model.results import KernelResult, Matrix, Status
 from vmtest.model.text import one_line, printable
-from vmtest.report.table import labels_of
+from vmtest.report.table import unreached
 
 _MOST = 200  # names of one row
 _LISTED_NONE = (Status.BOOT_FAILED, Status.INFRA_ERROR, Status.CANCELLED, Status.PANICKED)
@@ -33,14 +33,10 @@ class Unrun:
 
 def unrun(matrix: Matrix) -> tuple[Unrun, ...]:
     """The tests and programs that did not run; kernels that agree are one."""
-    labels = labels_of(matrix)
+    tests = [(one.kernels, one.reason, one.labels) for one in unreached(matrix)]
     found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for kernel in matrix.kernels:
         groups: dict[str, list[str]] = {}
-        for test in kernel.tests:
-            if test.outcome is Outcome.NOT_RUN:
-                reason = one_line(test.message) or why(kernel)
-                groups.setdefault(reason, []).append(labels[test.suite, test.test])
         for load in kernel.loads:
             if load.verdict is Verdict.NOT_LOADED:
                 reason = one_line(load.line) or why(kernel)
@@ -49,9 +45,10 @@ def unrun(matrix: Matrix) -> tuple[Unrun, ...]:
             groups[why(kernel)] = []
         for reason, names in groups.items():
             found.setdefault((reason, tuple(names)), []).append(printable(kernel.kernel))
+    loads = [(tuple(kernels), reason, names) for (reason, names), kernels in found.items()]
     return tuple(
-        Unrun(tuple(kernels), reason, names[:_MOST], len(names))
-        for (reason, names), kernels in found.items()
+        Unrun(kernels, reason, names[:_MOST], len(names))
+        for kernels, reason, names in (*tests, *loads)
     )
 
 
