@@ -1,7 +1,7 @@
 """The tests that may be skipped where every skip is strict (``--strict-skips``, CI), and why.
 
 Everything else that a test needs is installed by its set-up: ``tox -e setup``
-(vmtest/host/requirements.py) or an extra of pyproject.toml.
+(vmtest/host/requirements.py, tests/sshd.py) or an extra of pyproject.toml.
 """
 
 from __future__ import annotations
@@ -80,16 +80,6 @@ EXPECTED = (
         "tests/vm/test_cluster.py::test_a_worker_without_kvm_says_so_when_it_is_asked_for",
         "KVM works here",
         "the claim is about a machine on which it does not",
-    ),
-    ExpectedSkip(
-        "tests/unit/test_cluster_ssh.py::*",
-        "there is no sshd",
-        "set-up installs no SSH server on a developer's machine",
-    ),
-    ExpectedSkip(
-        "tests/vm/test_cluster.py::*",
-        "there is no sshd",
-        "set-up installs no SSH server on a developer's machine",
     ),
     ExpectedSkip(
         "tests/vm/test_verify_flavour.py::*",

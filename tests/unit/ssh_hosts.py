@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,9 +13,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from dask_workers import environment
 
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+from tests import sshd
+
+SSHD = sshd.find()
+needs_sshd = pytest.mark.skipif(
+    SSHD is None, reason="there is no sshd; fetch one with: tox -e setup"
+)
 _MARK = "VMTEST_TESTS_HOST"
 """The variable that the processes of a host have."""
 SERVER = """
@@ -64,6 +69,7 @@ class Hosts:
 
     folder: Path
     servers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
 
     @property
     def ssh(self) -> str:
@@ -79,7 +85,8 @@ class Hosts:
         vmtest: str | None = f"{sys.executable} -m vmtest",
     ) -> None:
         """Start one; ``vmtest`` is its command of that name, None for none at all."""
-        folder, port = self.folder / name, _free()
+        folder = self.folder / name
+        port = self.ports[name] = _free()
         (folder / "bin").mkdir(parents=True)
         (folder / "tmp").mkdir()
         _key(folder / "host")
@@ -97,6 +104,8 @@ class Hosts:
             **(environ or {}),
         }
         words = " ".join(f'"{key}={value}"' for key, value in settings.items())
+        assert SSHD is not None
+        more = "\n".join((*SSHD.settings, more))
         (folder / "sshd_config").write_text(
             SERVER.format(port=port, folder=folder, settings=words, more=more)
         )
@@ -105,10 +114,7 @@ class Hosts:
             config.write(CLIENT.format(name=name, port=port, user=user, folder=folder))
         public = " ".join((folder / "host.pub").read_text().split()[:2])
         (folder / "known").write_text(f"[127.0.0.1]:{port} {public}\n")
-        assert SSHD is not None
-        with (folder / "log").open("wb") as log:
-            argv = [SSHD, "-D", "-e", "-f", str(folder / "sshd_config")]
-            self.servers[name] = subprocess.Popen(argv, stdout=log, stderr=log)
+        self.servers[name] = SSHD.start(folder / "sshd_config", folder / "log")
         while not _answers(port):
             assert self.servers[name].poll() is None, (folder / "log").read_text()
             time.sleep(0.02)
