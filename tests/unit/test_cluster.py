@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from cluster_tasks import Rows
 from coordinator import NAMES, Coordinator, until
 from dask_workers import KEY, Farm, environment, farm, knows_accelerator
 from small_disk import mounted
+from strangers import descendants, ports, told
 
 from vmtest.cluster import crew
 from vmtest.cluster import engine as engine_module
@@ -264,6 +266,15 @@ def test_a_run_that_is_stopped_ends_what_workers_run(here: Coordinator, workers:
     assert statuses(matrix) == [Status.CANCELLED] * 2
     assert rows_in(matrix, running[0]) == ["t.py::0", "t.py::1"]
     assert len(running) == 1, "the other one never began"
+
+
+def test_a_stranger_gets_nothing_from_a_local_cluster(here: Coordinator) -> None:
+    with on(parse_place("local:2")) as engine:
+        assert here.run(engine, ("a",)).kernels[0].status is PASSED
+        listening = ports(descendants(os.getpid()))
+        found = told(listening)
+    assert len(listening) >= 5, "of the scheduler, two workers and what watches each"
+    assert found == {}
 
 
 COORDINATOR = """

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -16,7 +14,8 @@ import pytest
 from cluster_tasks import Rows
 from coordinator import Coordinator, until
 from dask_workers import environment, knows_accelerator
-from ssh_hosts import SSHD, Hosts, hosts
+from ssh_hosts import Hosts, hosts, needs_sshd
+from strangers import descendants, ports, told
 
 from vmtest.cluster import hello, host
 from vmtest.cluster.engine import on
@@ -28,8 +27,6 @@ from vmtest.host import interrupt
 from vmtest.matrix.runner import Stop
 from vmtest.model.events import Event, Note, Preparing, TestFinished
 from vmtest.model.results import Matrix, Status
-
-needs_sshd = pytest.mark.skipif(SSHD is None, reason="there is no sshd")
 
 
 @pytest.fixture
@@ -264,22 +261,16 @@ def test_an_interrupt_while_hosts_are_reached_ends_that(here: Coordinator, machi
 @needs_sshd
 def test_who_has_not_the_secret_of_a_run_is_refused(here: Coordinator, machines: Hosts) -> None:
     start(machines, here, "one")
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with on(parse_place("ssh:one")) as engine:
         scheduler = engine._client.cluster.scheduler_address
         standing = engine.standing()
         assert standing is not None and scheduler.startswith("tls://127.0.0.1:")
-        for address in (scheduler, *standing.slots):
-            port = int(address.rpartition(":")[2])
-            with (
-                socket.create_connection(("127.0.0.1", port)) as plain,
-                pytest.raises((ssl.SSLError, ConnectionError)),
-                context.wrap_socket(plain) as tried,
-            ):
-                while tried.recv(1):
-                    pass
-                raise ConnectionError("it hung up")
+        addresses = {int(address.rpartition(":")[2]) for address in (scheduler, *standing.slots)}
+        of_host = descendants(machines.servers["one"].pid)
+        listening = {*ports(descendants(os.getpid())), *ports(of_host)} - {machines.ports["one"]}
+        found = told(listening)
+    assert addresses < listening, "what listens is the scheduler, the worker and both forwarded"
+    assert found == {}
 
 
 def test_a_coordinator_that_is_silent_is_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:

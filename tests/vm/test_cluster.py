@@ -90,7 +90,7 @@ def test_a_local_cluster_has_the_table_and_the_files_of_threads(
     threads, left = kernels(folder), files(folder)
     second = vmtest("run", "--jobs", "1", "--on", "local:2", cwd=folder)
     assert (first.status, second.status) == (1, 1), second
-    assert "6.12: on tcp://" in second.out
+    assert "6.12: on tls://" in second.out
     assert differences(kernels(folder), threads) == []
     assert files(folder) == left
     assert "test_fails" in (folder / ".vmtest/latest" / KERNEL / "pytest.log").read_text()
@@ -149,7 +149,7 @@ def test_a_worker_without_kvm_says_so_when_it_is_asked_for(
     (file,) = folder.glob(".vmtest/runs/*/matrix.json")  # where nothing ran, it is not the latest
     (kernel,) = json.loads(file.read_text())["kernels"]
     assert (kernel["status"], kernel["tests"]) == ("INFRA_ERROR", [])
-    assert kernel["reason"].startswith("worker tcp://"), kernel
+    assert kernel["reason"].startswith("worker tls://"), kernel
     assert "KVM does not work here: " in kernel["reason"]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from vmtest.cluster import worker
 from vmtest.cluster.crew import Crew, Standing
-from vmtest.cluster.host import LOOPBACK
+from vmtest.cluster.host import LOOPBACK, NO_PAGES
 from vmtest.cluster.order import RESOURCE, TOPIC, Call, Said, code_digest
 from vmtest.cluster.place import Place, called, host_of
 from vmtest.cluster.secret import Secret, new_secret
@@ -84,7 +84,8 @@ class DaskEngine:
         if self._client.status != "running":
             return None
         try:
-            workers = self._client.scheduler_info()["workers"]
+            # Without the number, distributed 2025.4 to 2026.6 tell of five workers at most.
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
             self._called |= {at: called(at, info.get("name", "")) for at, info in workers.items()}
             return _standing(workers)
         except Exception:  # whatever Dask raises when its scheduler goes away
@@ -207,10 +208,7 @@ def _over_ssh(
     kernels: Sequence[Kernel],
     stack: ExitStack,
 ) -> DaskEngine:
-    """A scheduler in this process that hosts reach through ssh, and asks for the run's secret.
-
-    Any user of a host can connect to a port that is forwarded to there: hence TLS.
-    """
+    """A scheduler in this process that hosts reach through ssh."""
     secret = new_secret()
     cluster = _own_cluster(distributed, stack, 0, secret)
     engine = DaskEngine(_connected(distributed, place, cluster, stack), place.text, hosts)
@@ -223,23 +221,25 @@ def _client(distributed: ModuleType, place: Place, stack: ExitStack) -> Any:
     _check_certificate(distributed, place)
     address: Any = place.address
     if place.workers:
-        address = _own_cluster(distributed, stack, place.workers)
+        address = _own_cluster(distributed, stack, place.workers, new_secret())
     return _connected(distributed, place, address, stack)
 
 
-def _own_cluster(
-    distributed: ModuleType, stack: ExitStack, workers: int, secret: Secret | None = None
-) -> Any:
-    """A scheduler in this process, and ``workers`` of this machine."""
-    cluster = distributed.LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        resources={RESOURCE: 1},
-        host=LOOPBACK,
-        dashboard_address=None,
-        silence_logs=logging.CRITICAL,
-        security=None if secret is None else secret.security(),
-    )
+def _own_cluster(distributed: ModuleType, stack: ExitStack, workers: int, secret: Secret) -> Any:
+    """A scheduler in this process, and ``workers`` of this machine: all ask for ``secret``.
+
+    Any user of a machine can connect to its loopback addresses.
+    """
+    with import_module("dask.config").set(NO_PAGES):
+        cluster = distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            resources={RESOURCE: 1},
+            host=LOOPBACK,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+            security=secret.security(),
+        )
     stack.callback(_quietly, cluster.close)
     return cluster
 
