@@ -62,6 +62,9 @@ class Rows:
             while not bench.cancelled:
                 time.sleep(0.01)
             (self.signs / f"{name}.cancelled").touch()
+        if self.then == "stick":
+            while not (self.signs / f"{name}.release").exists():
+                time.sleep(0.01)
         if self.then == "break":
             raise KeyError("a bug")
         if self.then == "path":

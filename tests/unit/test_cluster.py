@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from vmtest.cluster.engine import on
 from vmtest.cluster.place import parse_place
 from vmtest.cluster.record import Rows as Arriving
 from vmtest.cluster.record import unpack_folder
+from vmtest.cluster.worker import FOLDERS, _remove_old
 from vmtest.errors import InfrastructureError, UsageError
 from vmtest.host.cache import sha256_file, write_json
 from vmtest.host.seal import Entry, inspect, seal
@@ -88,6 +90,13 @@ def plain(matrix: Matrix) -> list[KernelResult]:
 def rows_of(folder: Path) -> list[str]:
     with (folder / RESULTS).open() as lines:
         return [test.test for test in read_results(lines)]
+
+
+def console_at(pattern: str, note: str) -> str:
+    """The console's log in the folder on a worker that ``note`` names."""
+    named = re.search(pattern, note)
+    assert named is not None, note
+    return (Path(named[1]) / "console.log").read_text()
 
 
 def notes(events: list[Event]) -> list[str]:
@@ -185,6 +194,7 @@ def test_a_kernel_of_a_worker_that_was_killed_runs_elsewhere_and_says_so(
     assert "was lost while it ran this kernel" in result.note
     assert rows_of(here.run_folder.path / "a" / "lost-worker-1") == kept
     assert rows_of(here.run_folder.path / "a") == kept
+    assert console_at(r"; the rest is there, in (\S+)\)$", result.note) == "the console of a\n"
     assert len([text for text in notes(here.events) if "was lost; it runs again on" in text]) == 1
 
 
@@ -266,6 +276,56 @@ def test_a_run_that_is_stopped_ends_what_workers_run(here: Coordinator, workers:
     assert statuses(matrix) == [Status.CANCELLED] * 2
     assert rows_in(matrix, running[0]) == ["t.py::0", "t.py::1"]
     assert len(running) == 1, "the other one never began"
+    console = here.run_folder.path / running[0] / "console.log"
+    assert console.read_text() == f"the console of {running[0]}\n"
+    assert list((here.cache / FOLDERS).iterdir()) == [], "and the worker has no more of it"
+
+
+def test_files_of_a_stopped_kernel_that_do_not_come_in_time_are_named(
+    here: Coordinator, workers: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "GATHER", 1.0)
+    cache = knows_accelerator(here.folder / "theirs")
+    workers.start("one", cache)
+    here.tasks["a"] = Rows(then="stick", signs=here.folder)
+    stop = Stop()
+
+    def emit(event: Event) -> None:
+        if isinstance(event, TestFinished) and event.result.test == "t.py::1":
+            stop.request()
+
+    with on(parse_place(workers.address)) as engine:
+        (result,) = here.run(engine, ("a",), emit, stop).kernels
+    assert result.status is Status.CANCELLED
+    assert [test.test for test in result.tests] == ["t.py::0", "t.py::1"]
+    said = r"^worker tcp://\S+ did not send its files: they are there, in (\S+)$"
+    assert console_at(said, result.note) == "the console of a\n"
+    (here.folder / "a.release").touch()
+
+
+def test_a_worker_that_its_user_stops_leaves_the_kernel_to_another_one(
+    here: Coordinator, workers: Farm
+) -> None:
+    for name in ("one", "two"):
+        workers.start(name, here.cache)
+    here.tasks["a"] = Rows(then="wait", signs=here.folder)
+    places: list[str] = []
+    stop = Stop()
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Preparing) and event.what.startswith("on "):
+            places.append(event.what.removeprefix("on "))
+        if isinstance(event, TestFinished) and event.result.test == "t.py::1":
+            if len(places) == 1:
+                workers.workers[workers.at(places[0])].send_signal(signal.SIGINT)
+            else:
+                stop.request()
+
+    with on(parse_place(workers.address)) as engine:
+        (result,) = here.run(engine, ("a",), emit, stop).kernels
+    assert len(set(places)) == 2
+    assert f"worker {places[0]} was lost while it ran this kernel" in result.note
+    assert console_at(r"; the rest is there, in (\S+)\)$", result.note) == "the console of a\n"
 
 
 def test_a_stranger_gets_nothing_from_a_local_cluster(here: Coordinator) -> None:
@@ -275,6 +335,17 @@ def test_a_stranger_gets_nothing_from_a_local_cluster(here: Coordinator) -> None
         found = told(listening)
     assert len(listening) >= 5, "of the scheduler, two workers and what watches each"
     assert found == {}
+
+
+def test_folders_that_nobody_fetched_are_removed_after_a_week(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        (folder / "a").mkdir(parents=True)
+    days = 86400
+    os.utime(old, (time.time() - 8 * days,) * 2)
+    os.utime(new, (time.time() - 6 * days,) * 2)
+    _remove_old(tmp_path)
+    assert list(tmp_path.iterdir()) == [new]
 
 
 COORDINATOR = """

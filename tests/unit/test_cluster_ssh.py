@@ -22,6 +22,7 @@ from vmtest.cluster.engine import on
 from vmtest.cluster.hello import Begin, Hello, Install, differences
 from vmtest.cluster.place import SshHost, called, host_of, parse_place
 from vmtest.cluster.secret import Secret, new_secret
+from vmtest.cluster.worker import FOLDERS
 from vmtest.errors import InfrastructureError, Interrupted, UsageError
 from vmtest.host import interrupt
 from vmtest.matrix.runner import Stop
@@ -165,6 +166,9 @@ def test_a_kernel_whose_connection_is_lost_runs_on_another_host(
         lost = places[0]
     assert set(places) == {"one", "two"}
     assert f"worker {lost} was lost while it ran this kernel" in result.note
+    named = re.search(r"; the rest is there, in (\S+)\)$", result.note)
+    assert named is not None and named[1].startswith(str(here.folder / f"cache-{lost}"))
+    assert (Path(named[1]) / "console.log").read_text() == "the console of a\n"
     notes = [event.text for event in here.events if isinstance(event, Note)]
     assert f"a: worker {lost} was lost; it runs again on {places[1]}" in notes
     assert left(machines) == []
@@ -205,7 +209,9 @@ def test_a_run_that_is_stopped_leaves_nothing_on_a_host(here: Coordinator, machi
         matrix = here.run(engine, ("a",), emit, stop)
     assert statuses(matrix) == [Status.CANCELLED]
     assert (here.folder / "a.cancelled").exists()
+    assert (here.run_folder.path / "a" / "console.log").read_text() == "the console of a\n"
     assert left(machines) == []
+    assert list((here.folder / "cache-one" / FOLDERS).iterdir()) == []
 
 
 COORDINATOR = """

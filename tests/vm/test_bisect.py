@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from any_guest import WARM
 from command import Said, vmtest
 from real_kernels import PROJECT, image_of
+from ssh_hosts import hosts, needs_sshd
 
 from vmtest.bisect.journal import JOURNAL
 from vmtest.model.kernels import RootImage
@@ -130,6 +132,28 @@ def test_a_commands_exit_status_finds_the_first_kernel_too(ran: Said) -> None:
     assert re.search(r"^first bad: 6\.12\.", ran.out, re.MULTILINE)
     assert re.search(r"^    6\.1\.\S+ +passed: exit status 0: no tcp_plb_enabled$", ran.out, re.M)
     assert re.search(r"^    6\.12\.\S+ +failed: exit status 1: tcp_plb_enabled is", ran.out, re.M)
+
+
+@needs_sshd
+def test_two_hosts_by_ssh_find_it_in_rounds_of_two(
+    checked: Path, ran: Said, cache: Path, tmp_path: Path
+) -> None:
+    for name in ("kernels.toml", "check.sh"):
+        shutil.copy(checked / name, tmp_path / name)
+    asked = [word for word in ASKED if word not in ("--jobs", "1")]
+    with hosts(tmp_path / "hosts") as machines:
+        for name in ("one", "two"):
+            machines.start(name, cache)
+        ssh = {"VMTEST_SSH": machines.ssh}
+        on = ("--on", "ssh:one:1,two:1")
+        there = vmtest(*asked, *on, cwd=tmp_path, environment=ssh, timeout=900)
+        assert machines.processes() == []
+    assert there.status == 0, there
+    first = re.compile(r"^first bad: .*$", re.MULTILINE)
+    assert first.findall(there.out) == first.findall(ran.out)
+    assert "2 at a time" in there.out
+    for name in ("one", "two"):
+        assert f": on {name}" in there.out
 
 
 def test_the_vmtest_exec_that_it_names_reproduces_the_commands_end(

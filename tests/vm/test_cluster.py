@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import pytest
 from command import vmtest
 from coordinator import until
 from dask_workers import Farm, environment, farm
+from little_objects import BAD, compiled
 from real_kernels import KERNEL, image_of, kernel_entry
-from ssh_hosts import SSHD, hosts
+from ssh_hosts import hosts, needs_sshd
 
 from vmtest.api.cluster import engine_on
 from vmtest.api.project import load_config
@@ -121,6 +123,9 @@ def test_a_kernel_whose_worker_is_killed_under_a_test_runs_elsewhere(
     assert len(places) == 2 and places[0] != places[1]
     assert f"worker {places[0]} was lost while it ran this kernel" in result.note
     assert (run.folder / KERNEL / "lost-worker-1" / "results.jsonl").read_text()
+    named = re.search(r"; the rest is there, in (\S+)\)", result.note)
+    assert named is not None, result.note
+    assert (Path(named[1]) / "console.log").read_text()
     assert len((run.folder / KERNEL / "results.jsonl").read_text().splitlines()) == 300
 
 
@@ -219,7 +224,7 @@ def test_a_matrix_on_two_workers_by_tcp_is_that_of_threads(
     assert workers.workers["one"].poll() is workers.workers["two"].poll() is None
 
 
-@pytest.mark.skipif(SSHD is None, reason="there is no sshd")
+@needs_sshd
 def test_a_matrix_on_two_hosts_by_ssh_is_that_of_threads(
     four: Path, by_threads: list[dict[str, Any]], cache: Path, tmp_path: Path
 ) -> None:
@@ -257,7 +262,7 @@ def test_waits():
 """
 
 
-@pytest.mark.skipif(SSHD is None, reason="there is no sshd")
+@needs_sshd
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_runs_on_a_host_by_ssh_ends_with_its_coordinator(
     project: Callable[..., Path], cache: Path, tmp_path: Path, number: int
@@ -280,3 +285,49 @@ def test_what_runs_on_a_host_by_ssh_ends_with_its_coordinator(
             assert machines.processes() == []
         until(lambda: not machines.processes() and not [*machines.folder.glob("*/tmp/*")])
     assert len(rows.read_text().splitlines()) == 1
+    if number == signal.SIGINT:
+        (kernel,) = kernels(folder)
+        assert (kernel["status"], kernel["tests"][0]["outcome"]) == ("CANCELLED", "passed")
+        for name in ("console.log", "dmesg.log", "pytest.log"):
+            assert (rows.parent / name).read_text(), name
+
+
+@pytest.fixture
+def one_host(
+    project: Callable[..., Path], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A project without suites, and a host ``one`` for it."""
+    folder = project("")
+    config = folder / "kernels.toml"
+    config.write_text(config.read_text().split("[[suite]]")[0])
+    with hosts(tmp_path / "hosts") as machines:
+        machines.start("one", cache)
+        monkeypatch.setenv("VMTEST_SSH", machines.ssh)
+        yield folder
+        assert machines.processes() == []
+
+
+@needs_sshd
+def test_a_command_on_a_host_by_ssh_has_output_status_and_rows_as_here(one_host: Path) -> None:
+    (one_host / "t.sh").write_text("echo 1..2; echo ok 1 - one; echo not ok 2 - two; exit 1\n")
+    shell = ("--", "sh", "-c", "uname -r; pwd; echo on stderr >&2; exit 42")
+    tap = ("--copy", "t.sh", "--results", "tap", "--", "sh", "./t.sh")
+    for asked in (shell, tap):
+        here = vmtest("exec", *asked, cwd=one_host)
+        mine = kernels(one_host)
+        there = vmtest("exec", "--on", "ssh:one:1", *asked, cwd=one_host)
+        assert (there.status, there.out) == (here.status, here.out), there
+        assert differences(kernels(one_host), mine) == []
+        assert f"{KERNEL}: on one" in there.err
+    assert [test["outcome"] for test in mine[0]["tests"]] == ["passed", "failed"]
+
+
+@needs_sshd
+def test_objects_on_a_host_by_ssh_have_the_verdicts_and_logs_of_here(one_host: Path) -> None:
+    compiled(one_host / "mixed.bpf.o", BAD)
+    here = vmtest("verify", "mixed.bpf.o", cwd=one_host)
+    mine, left = kernels(one_host), files(one_host)
+    there = vmtest("verify", "--on", "ssh:one:1", "mixed.bpf.o", cwd=one_host)
+    assert there.status == here.status == 1, there
+    assert [load["verdict"] for load in mine[0]["loads"]] == ["rejected", "accepted", "accepted"]
+    assert (kernels(one_host), files(one_host)) == (mine, left)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from any_guest import WARM, in_guest
 from command import Said, vmtest
+from little_objects import BAD, compiled
 from real_kernels import KERNEL, PROJECT
 
 from vmtest.errors import SessionLost
@@ -28,34 +29,12 @@ from vmtest.model.kernels import Kernel, KernelImage, Network, PathSpec, RootIma
 from vmtest.model.loads import Verdict
 from vmtest.model.project import ObjectFile
 from vmtest.model.results import KernelResult, Status
-from vmtest.objects.compile import clang_argv
 from vmtest.verify import task as verify
 from vmtest.verify.baseline import FailOn, Rules
 from vmtest.verify.objects import Given, pack_objects
 from vmtest.verify.process import LoaderProcess, Order
 from vmtest.verify.task import VerifyTask
 from vmtest.vm.accel import Probe
-
-GOOD = """
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-#define PROGRAM(name) SEC("xdp") int name(struct xdp_md *ctx) { return ctx ? XDP_PASS : XDP_DROP; }
-PROGRAM(first) PROGRAM(second) PROGRAM(third)
-char _license[] SEC("license") = "GPL";
-"""
-BAD = GOOD.replace(
-    "PROGRAM(first)",
-    'SEC("xdp") int first(struct xdp_md *ctx) { return *(int *)(long)ctx->data; }',
-)
-
-
-def compiled(target: Path, text: str = GOOD) -> Path:
-    source = target.with_suffix(".c")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.write_text(text)
-    subprocess.run(clang_argv(source, target, target.parent), check=True)
-    return target
-
 
 # The million instructions that the verifier looks at before it gives up: seconds, or a minute.
 SLOW = (PROJECT / "tests" / "verify" / "instruction_limit.bpf.c").read_text()

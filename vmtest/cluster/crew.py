@@ -32,6 +32,7 @@ from vmtest.cluster.order import (
     KERNEL,
     NEEDS,
     ORDER,
+    PLACE,
     WHEEL,
     Call,
     Ended,
@@ -60,6 +61,8 @@ TICK = 1.0
 """Seconds between two looks at the cluster."""
 PATIENCE = 20.0
 """Seconds for which a scheduler may be out of reach, or a cluster without a worker."""
+GATHER = 15.0
+"""Seconds for workers to end what they run after an interrupt, and to send what they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,10 @@ class _Kernel:
     slot: int = 0
     token: str = ""
     worker: str = ""
-    lost: list[str] = field(default_factory=list)
+    place: str = ""
+    """The kernel's folder on that worker; "" before it has one."""
+    lost: list[tuple[str, str]] = field(default_factory=list)
+    """The workers that were lost, and the kernel's folder on each."""
     unfit: dict[str, str] = field(default_factory=dict)
     rows: Rows | None = None
     offered: frozenset[str] = frozenset()
@@ -153,6 +159,8 @@ class Crew:
         self._waiting: deque[_Kernel] = deque()
         self._running: set[_Kernel] = set()
         self._filling = False
+        self._stopping = False
+        self._stopped = threading.Event()
         self._over = threading.Event()
         self._helpers = ThreadPoolExecutor(8, thread_name_prefix="cluster")
         self._thread = threading.Thread(target=self._work, name="crew", daemon=True)
@@ -185,16 +193,24 @@ class Crew:
         return start
 
     def cancel(self) -> None:
-        """Have every worker end what it runs for this crew."""
-        self._inbox.put(self._cancel_all)
-        self.close()
+        """Have every worker end what it runs for this crew, and take what that has written.
+
+        Nothing is waited for longer than ``GATHER``.
+        """
+        self._inbox.put(self._stop_all)
+        in_time = self._stopped.wait(GATHER)
+        self._inbox.put(self._leave_all)
+        self._close(wait=in_time)
 
     def close(self) -> None:
         """End the crew's thread; the bundles that it made are gone."""
+        self._close(wait=True)
+
+    def _close(self, *, wait: bool) -> None:
         self._over.set()
         self._inbox.put(None)
         self._thread.join()
-        self._helpers.shutdown(wait=True, cancel_futures=True)
+        self._helpers.shutdown(wait=wait, cancel_futures=True)
         for bundle in self._bundles.values():
             bundle.close()
         self._closed(self)
@@ -235,7 +251,10 @@ class Crew:
             else:
                 self._give_all_up(f"{name} had no worker for {seconds}; {self._cluster.cure()}")
         for kernel in tuple(self._running):
-            if standing is not None and standing.slots:
+            if self._stopping:
+                if standing is not None and kernel.worker not in standing.slots:
+                    self._leave([kernel])
+            elif standing is not None and standing.slots:
                 if kernel.unfit and not self._check_room(kernel):
                     continue
                 self._check_offer(kernel, now)
@@ -258,7 +277,7 @@ class Crew:
 
     def _fill(self) -> None:
         """Submit what there are slots for."""
-        if self._filling:
+        if self._filling or self._stopping:
             return
         self._filling = True
         limit = self._standing.total
@@ -297,7 +316,9 @@ class Crew:
             self._began(kernel, said)
         if said.token != kernel.token:
             return  # of an attempt that is given up
-        if said.kind == EVENT and kernel.rows is not None:
+        if said.kind == PLACE:
+            kernel.place = str(said.what)
+        elif said.kind == EVENT and kernel.rows is not None:
             event: Event = said.what  # type: ignore[assignment]
             if problem := kernel.rows.add(event):
                 self._post(Note(problem))
@@ -306,14 +327,17 @@ class Crew:
             self._helpers.submit(self._send, kernel, said.token, said.worker, str(said.what))
 
     def _began(self, kernel: _Kernel, said: Said) -> None:
+        if self._stopping:
+            self._leave([kernel])
+            return
         if kernel.token:
-            kernel.lost.append(kernel.worker)
+            kernel.lost.append((kernel.worker, kernel.place))
             where = f"it runs again on {self._cluster.called(said.worker)}"
             lost = self._cluster.called(kernel.worker)
             self._post(Note(f"{kernel.name}: worker {lost} was lost; {where}"))
             self._put_aside(kernel, f"lost-worker-{len(kernel.lost)}")
             self._post(KernelQueued(kernel.name))
-        kernel.token, kernel.worker = said.token, said.worker
+        kernel.token, kernel.worker, kernel.place = said.token, said.worker, ""
         kernel.rows = Rows(kernel.given.directory)
         self._post(SlotTaken(kernel.name, kernel.slot))
         self._post(Preparing(kernel.name, f"on {self._cluster.called(said.worker)}"))
@@ -334,7 +358,7 @@ class Crew:
         elif done.status == "error":
             error = done.exception()
             if type(error).__name__ == "KilledWorker":
-                names = filter(None, (*kernel.lost, kernel.worker))
+                names = filter(None, (*(address for address, _ in kernel.lost), kernel.worker))
                 lost = ", ".join(map(self._cluster.called, names))
                 self._give_up(kernel, f"the workers that ran it were lost: {lost}")
             elif isinstance(error, VmtestError | OSError):
@@ -357,17 +381,26 @@ class Crew:
 
     def _give_up(self, kernel: _Kernel, why: str) -> None:
         """An end without a result: the rows that had arrived are kept."""
+        if kernel.future.done():
+            return
+        if self._stopping:
+            self._leave([kernel])
+            return
         if kernel.dask is not None:
             self._helpers.submit(self._cluster.cancel, [kernel.dask])
         self._end(kernel, self._of_rows(kernel, Status.INFRA_ERROR, why))
 
     def _of_rows(self, kernel: _Kernel, status: Status, why: str) -> KernelResult:
         given = kernel.given
+        left = ""
+        if kernel.place:
+            name = self._cluster.called(kernel.worker)
+            left = f"worker {name} did not send its files: they are there, in {kernel.place}"
         empty = replace(
             base_result(given.kernel, status, why),
             version=str(given.image.version),
             release=given.image.release,
-            note="; ".join(filter(None, (given.image.note, given.note))),
+            note="; ".join(filter(None, (given.image.note, given.note, left))),
             digest=given.image.digest,
             objects=given.task.objects,
             guest=given.root.digest,
@@ -385,11 +418,19 @@ class Crew:
             outcome = replace(outcome, note="; ".join(filter(None, notes)))
             kernel.future.set_result(outcome)
         self._fill()
+        self._check_stopped()
 
     def _notes(self, kernel: _Kernel) -> Iterator[str]:
-        for number, address in enumerate(kernel.lost, 1):
-            name, place = self._cluster.called(address), f"{kernel.name}/lost-worker-{number}"
-            yield f"worker {name} was lost while it ran this kernel (what had arrived: {place})"
+        for number, (address, place) in enumerate(kernel.lost, 1):
+            name = self._cluster.called(address)
+            if not place:
+                yield f"worker {name} was lost before it ran this kernel, and left nothing of it"
+                continue
+            arrived = f"{kernel.name}/lost-worker-{number}"
+            yield (
+                f"worker {name} was lost while it ran this kernel (what had arrived: {arrived}; "
+                f"the rest is there, in {place})"
+            )
         for address, why in kernel.unfit.items():
             yield f"worker {self._cluster.called(address)} did not take it: {why}"
 
@@ -403,8 +444,10 @@ class Crew:
         name = self._cluster.called(ended.worker)
         self._post(Note(f"{kernel.name}: worker {name}: {ended.outcome.why}"))
         self._put_aside(kernel, f"not-taken-{len(kernel.unfit)}")
-        kernel.token = ""
-        if self._check_room(kernel):
+        kernel.token = kernel.place = ""
+        if self._stopping:
+            self._leave([kernel])
+        elif self._check_room(kernel):
             self._running.discard(kernel)
             self._waiting.appendleft(kernel)
             self._post(KernelQueued(kernel.name))
@@ -420,14 +463,35 @@ class Crew:
         self._give_up(kernel, f"no worker takes it: {told}")
         return False
 
-    def _cancel_all(self) -> None:
-        running = [kernel.dask for kernel in self._running]
-        self._cluster.cancel([one for one in running if one is not None])
+    # --- an interrupt, on the crew's thread -----------------------------------------------
+
+    def _stop_all(self) -> None:
+        """Have workers end what they run: their calls return what there is, as always."""
+        self._stopping = True
         waiting, self._waiting = self._waiting, deque()
-        for kernel in (*self._running, *waiting):
+        self._leave([*waiting, *(kernel for kernel in self._running if not kernel.token)])
+        for kernel in self._running:
+            self._helpers.submit(self._stop, kernel.worker, kernel.token)
+        self._check_stopped()
+
+    def _leave_all(self) -> None:
+        self._leave(list(self._running))
+
+    def _leave(self, kernels: list[_Kernel]) -> None:
+        """Wait no longer for what workers have: the rows that had arrived are kept."""
+        self._cluster.cancel([kernel.dask for kernel in kernels if kernel.dask is not None])
+        for kernel in kernels:
             self._end(kernel, self._of_rows(kernel, Status.CANCELLED, "interrupted"))
 
+    def _check_stopped(self) -> None:
+        if self._stopping and not self._running:
+            self._stopped.set()
+
     # --- on helper threads ----------------------------------------------------------------
+
+    def _stop(self, address: str, token: str) -> None:
+        with suppress(Exception):  # a worker that is lost has ended it, or another one begins it
+            self._cluster.run_on(address, worker.stop, token)
 
     def _send(self, kernel: _Kernel, token: str, address: str, what: str) -> None:
         """Send a worker what it asked for, in chunks."""
@@ -509,16 +573,18 @@ class Crew:
                 unpack_folder(file, directory)
         except Exception as error:
             name = self._cluster.called(ended.worker)
-            problem = f"its folder on worker {name} could not be fetched: {error}"
+            left = f"its files are there, in {ended.folder}"
+            problem = f"its folder on worker {name} could not be fetched: {error}; {left}"
+        forget = worker.leave if problem else worker.discard
         with suppress(Exception):
-            self._cluster.run_on(ended.worker, worker.discard, ended.token)
+            self._cluster.run_on(ended.worker, forget, ended.token)
         outcome = ended.outcome
         if isinstance(outcome, KernelResult):
-            note = "; ".join(filter(None, (outcome.note, problem)))
             here = str(directory)
+            note = outcome.note.replace(ended.folder, here)
             outcome = replace(
                 outcome,
                 reason=outcome.reason.replace(ended.folder, here),
-                note=note.replace(ended.folder, here),
+                note="; ".join(filter(None, (note, problem))),
             )
         return replace(ended, outcome=outcome)

@@ -31,8 +31,8 @@ ORDER, KERNEL, IMAGE = "order", "kernel", "image"
 """What a worker may ask for, beside a wheel."""
 WHEEL = "wheel "
 """How the name of a wheel begins that a worker asks for; the sha256 of its tree follows."""
-BEGAN, EVENT, NEEDS = "began", "event", "needs"
-"""What a worker says."""
+BEGAN, PLACE, EVENT, NEEDS = "began", "place", "event", "needs"
+"""What a worker says; ``PLACE`` is where the kernel's folder is on it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import shutil
 import signal
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -28,6 +29,7 @@ from vmtest.cluster.order import (
     KERNEL,
     NEEDS,
     ORDER,
+    PLACE,
     TOPIC,
     WHEEL,
     Call,
@@ -41,22 +43,34 @@ from vmtest.cluster.order import (
 from vmtest.cluster.place import called, host_of
 from vmtest.errors import InfrastructureError, SessionLost, VmtestError, os_words
 from vmtest.host import interrupt
-from vmtest.host.cache import FULL, default_cache, hold, locked, publish, require_space, scratch
+from vmtest.host.cache import (
+    FULL,
+    default_cache,
+    hold,
+    locked,
+    publish,
+    remove_tree,
+    require_space,
+    scratch,
+)
 from vmtest.host.seal import Entry
 from vmtest.kernels import Store
 from vmtest.matrix.bench import Cancellation
 from vmtest.matrix.engine import Assignment, Here, job_here
 from vmtest.matrix.intact import CacheDamaged
-from vmtest.matrix.job import refused, run_kernel
+from vmtest.matrix.job import base_result, refused, run_kernel
 from vmtest.model.events import Event, Preparing
 from vmtest.model.kernels import InstalledWheel, KernelImage, RootImage
-from vmtest.model.results import KernelResult
+from vmtest.model.results import KernelResult, Status
 from vmtest.rootfs.image import host_root
 from vmtest.rootfs.images import recheck_image
 from vmtest.storage.transfer import import_bundle
 
 LOOK = 0.3
 """Seconds between two looks at whether a call is still wanted."""
+FOLDERS = "workers"
+"""In a worker's cache: the folders of kernels that it runs, and of those that nobody fetched."""
+_KEPT = 7 * 86400.0  # seconds that these stay there
 _SPARE = 64 << 20
 _RUNS = ("executing", "long-running")
 _ALIVE = ("running", "paused", "closing_gracefully")
@@ -81,7 +95,9 @@ class Desk:
         self.token = secrets.token_hex(8)
         self.address = str(self._worker.address)
         self.folder = Path(self._worker.local_directory) / f"vmtest-{self.token}"
+        self.directory: Path | None = None
         self.cancellation = Cancellation()
+        self._stopped = False
         self._arrived = threading.Condition()
         self._target: Path | None = None
         self._left = -1
@@ -111,9 +127,26 @@ class Desk:
         """Have the coordinator hear an event."""
         self.say(EVENT, event)
 
+    def settle(self, cache: Path) -> Path:
+        """Make the kernel's folder, where it outlives this process, and say where it is.
+
+        Raises NoRoom, OSError.
+        """
+        parent = cache / FOLDERS
+        _remove_old(parent)
+        self.directory = parent / f"{self._call.run}-{self.token}" / self._call.kernel
+        try:
+            self.directory.mkdir(parents=True)
+        except OSError as error:
+            if error.errno in FULL:
+                raise _no_room(error) from error
+            raise
+        self.say(PLACE, str(self.directory))
+        return self.directory
+
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Be reachable, and cancelled as soon as nobody wants this call."""
+        """Be reachable, and cancelled when it is stopped or nobody wants this call."""
         self.folder.mkdir(parents=True)
         _desks[self.token] = self
         with interrupt.apart() as scope:
@@ -127,14 +160,18 @@ class Desk:
 
     def _watch(self, scope: interrupt.Scope) -> None:
         while not self._over.wait(LOOK):
-            if not self._is_wanted():
+            if self._stopped or not self.is_wanted():
                 scope.end()
                 self.cancellation.cancel()
                 with self._arrived:
                     self._arrived.notify_all()
                 return
 
-    def _is_wanted(self) -> bool:
+    def stop(self) -> None:
+        """Have the kernel's work end; what there is of it is returned as always."""
+        self._stopped = True
+
+    def is_wanted(self) -> bool:
         """Whether Dask still wants this call: a cancelled one, or one of a client that is gone."""
         state = self._worker.state.tasks.get(self._key)
         if state is None or state.state not in _RUNS:
@@ -191,13 +228,31 @@ class Desk:
             stream.seek(offset)
             return stream.read(size)
 
-    def discard(self) -> None:
-        """Forget all of this call."""
+    def leave(self) -> None:
+        """Forget this call, and leave the kernel's folder to whoever looks for it."""
         _desks.pop(self.token, None)
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.directory is not None:
+            for folder in (self.directory, self.directory.parent):
+                with suppress(OSError):
+                    folder.rmdir()  # where nothing was written
+
+    def discard(self) -> None:
+        """Forget all of this call."""
+        if self.directory is not None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        self.leave()
 
 
 _TAR = "folder.tar"
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove from ``folder`` what nobody has fetched for long."""
+    for left in folder.glob("*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _KEPT:
+                remove_tree(left)
 
 
 def _no_room(error: OSError) -> NoRoom:
@@ -233,11 +288,25 @@ async def read(token: str, offset: int, size: int) -> bytes:
     return await asyncio.to_thread(_desks[token].read, offset, size)
 
 
+async def stop(token: str) -> None:
+    """Have a call end with what it has."""
+    desk = _desks.get(token)
+    if desk is not None:
+        desk.stop()
+
+
 async def discard(token: str) -> None:
     """The coordinator has all of a call."""
     desk = _desks.get(token)
     if desk is not None:
         await asyncio.to_thread(desk.discard)
+
+
+async def leave(token: str) -> None:
+    """The coordinator cannot get the folder of a call: it stays here."""
+    desk = _desks.get(token)
+    if desk is not None:
+        await asyncio.to_thread(desk.leave)
 
 
 # --- the call -----------------------------------------------------------------------------
@@ -250,9 +319,9 @@ def work(call: Call) -> bytes:
         with desk.open():
             desk.say(BEGAN)
             outcome = _outcome(desk, call)
-            return pickle.dumps(_ended(desk, call, outcome))
+            return pickle.dumps(_ended(desk, outcome))
     except BaseException:
-        desk.discard()
+        desk.leave()
         raise
 
 
@@ -271,6 +340,8 @@ def _outcome(desk: Desk, call: Call) -> KernelResult | Exception | Unfit:
     except (VmtestError, OSError) as error:
         if order is None:
             raise
+        if desk.cancellation.requested:
+            return base_result(order.kernel, Status.CANCELLED, "interrupted")
         words = os_words(error) if isinstance(error, OSError) else str(error)
         return refused(order.kernel, InfrastructureError(f"worker {desk.called}: {words}"))
 
@@ -290,8 +361,7 @@ def _order(desk: Desk, call: Call) -> Order:
 def _run(desk: Desk, order: Order, cache: Path, stack: ExitStack) -> KernelResult:
     image = _kernel(desk, order, cache)
     root = _root(desk, order, cache)
-    directory = desk.folder / order.kernel.name
-    directory.mkdir()
+    directory = desk.settle(cache)
     desk.emit(Preparing(order.kernel.name, "choosing the accelerator"))
     given = Assignment(
         order.kernel, image, root, order.task, directory, order.note, order.known_splats
@@ -390,20 +460,19 @@ def _get(desk: Desk, what: str, part: Part, cache: Path, kind: str, place: Path)
         raise
 
 
-def _ended(desk: Desk, call: Call, outcome: KernelResult | Exception | Unfit) -> Ended:
+def _ended(desk: Desk, outcome: KernelResult | Exception | Unfit) -> Ended:
     """``outcome``, with the kernel's folder packed where there is one."""
-    directory = desk.folder / call.kernel
-    # Nobody fetches the folder of a cancelled call.
-    unwanted = desk.cancellation.requested
-    if unwanted or isinstance(outcome, Unfit) or not directory.is_dir():
+    directory = desk.directory
+    if isinstance(outcome, Unfit) or directory is None:
         desk.discard()
+        return Ended(desk.token, desk.address, outcome)
+    if not desk.is_wanted():
+        desk.leave()  # nobody will fetch it
         return Ended(desk.token, desk.address, outcome)
     file = desk.folder / _TAR
     with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as tar:
         tar.add(directory, arcname=".")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    with suppress(OSError):
-        shutil.rmtree(directory)
     size = file.stat().st_size
     return Ended(desk.token, desk.address, outcome, str(directory), size, digest)
