@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import re
 import signal
@@ -396,6 +397,16 @@ def test_a_scheduler_that_goes_away_ends_the_run_with_the_rows_so_far(
         assert f"the scheduler {workers.address} went away" in kernel.reason
     assert rows_in(matrix, running[0]) == ["t.py::0", "t.py::1"]
     until((here.folder / f"{running[0]}.cancelled").exists)
+
+
+def test_dask_logs_nothing_below_critical(workers: Farm, here: Coordinator) -> None:
+    workers.start("one", here.cache)
+    with on(parse_place(workers.address)):
+        known = logging.root.manager.loggerDict.items()
+        loggers = [one for name, one in known if name.split(".")[0] in ("distributed", "tornado")]
+        levels = {one.name: one.level for one in loggers if isinstance(one, logging.Logger)}
+    assert levels["distributed"] == logging.CRITICAL
+    assert {name for name, level in levels.items() if 0 < level < logging.CRITICAL} == set()
 
 
 def test_a_bug_in_a_task_costs_its_kernel_and_the_folder_comes_back(

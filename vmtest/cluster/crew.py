@@ -372,7 +372,8 @@ class Crew:
             self._give_up(kernel, f"somebody else cancelled it on {self._cluster.name}")
 
     def _gone(self) -> None:
-        self._give_all_up(f"the scheduler {self._cluster.name} went away; start it again")
+        name = self._cluster.name
+        self._give_all_up(f"the scheduler {name} went away; start it and its workers again")
 
     def _give_all_up(self, why: str) -> None:
         waiting, self._waiting = self._waiting, deque()

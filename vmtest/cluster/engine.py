@@ -16,7 +16,7 @@ from typing import Any
 
 from vmtest.cluster import worker
 from vmtest.cluster.crew import Crew, Standing
-from vmtest.cluster.host import LOOPBACK, NO_PAGES
+from vmtest.cluster.host import LOOPBACK, NO_PAGES, hush
 from vmtest.cluster.order import RESOURCE, TOPIC, Call, Said, code_digest
 from vmtest.cluster.place import Place, called, host_of
 from vmtest.cluster.secret import Secret, new_secret
@@ -184,7 +184,7 @@ def on(
     worker.
     """
     distributed = _distributed()
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    hush()
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dask's, about its own versions and this host's ports
         hosts = None

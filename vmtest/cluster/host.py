@@ -28,9 +28,17 @@ from vmtest.matrix.slots import memory_available_mib
 LOOPBACK = "127.0.0.1"
 NO_PAGES = {f"distributed.{role}.http.routes": () for role in ("scheduler", "worker")}
 """Dask's configuration: its pages ask for no certificate, and show what runs and its logs."""
+# Those to which Dask gives a level of their own.
+_LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado.application")
 _JOIN = 60.0
 _END = 20.0
 _LINE = 1 << 16
+
+
+def hush() -> None:
+    """Have Dask log nothing: what users should know of it, vmtest says."""
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class _Lifeline:
@@ -93,7 +101,7 @@ def serve(descriptor: int, say: Callable[[str], None]) -> None:
 
 async def _work(begin: Begin, port: int, folder: str, line: _Lifeline) -> None:
     distributed = import_module("distributed")
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    hush()
     import_module("dask.config").set(NO_PAGES)
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
