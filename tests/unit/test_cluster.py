@@ -506,7 +506,7 @@ def test_tls_without_a_certificate_names_what_to_set() -> None:
 
 def test_without_dask_the_cure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    said = r"pip install 'vmtest\[dask\]'"
+    said = r"pip install '/path/to/vmtest\[dask\]'"
     with pytest.raises(UsageError, match=said), on(parse_place("local:1")):
         pytest.fail("it was imported")
 

@@ -42,7 +42,7 @@ def _distributed() -> ModuleType:
     except ImportError as error:
         raise UsageError(
             f"`on` takes Dask, which is not installed here ({error}); "
-            "install it with: pip install 'vmtest[dask]'"
+            "install it with: pip install '/path/to/vmtest[dask]'"
         ) from error
 
 

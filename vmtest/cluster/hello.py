@@ -106,5 +106,5 @@ def differences(there: Install, here: Install) -> Iterator[str]:
     if not there.dask:
         yield (
             f"it has no Dask ({there.why}); install the extra where its vmtest is: "
-            "pip install 'vmtest[dask]'"
+            "pip install '/path/to/vmtest[dask]'"
         )

@@ -255,8 +255,9 @@ def _refusal(name: str, status: int, words: str) -> str:
     """Why a host did not say hello, and the cure."""
     if status == _NOT_FOUND:
         return (
-            f"it has no vmtest ({words}); install it there with pip install 'vmtest[dask]', and "
-            "have a link to it in ~/.local/bin or /usr/local/bin"
+            f"it has no vmtest ({words}); install it there with "
+            "pip install '/path/to/vmtest[dask]', and have a link to it in ~/.local/bin or "
+            "/usr/local/bin"
         )
     if status == _SSH_FAILED:
         return f"ssh does not reach it: {words}; have this work without a question: ssh {name} true"
