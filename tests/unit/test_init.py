@@ -118,24 +118,39 @@ def test_after_the_build_a_file_that_was_changed_stays(tmp_path: Path) -> None:
     assert (root / "kernels.toml").read_text() == mine
 
 
+GO = {"go.mod": "module x\n", "x_test.go": "package x\n"}, "go test -exec ", " ./...\n"
+RUST = (
+    {"Cargo.toml": "[package]\n"},
+    "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=",
+    " cargo test\n",
+)
+
+
 @pytest.mark.parametrize(
     ("ci", "file"), [("github", ".github/workflows/kernels.yml"), ("gitlab", ".gitlab/kernels.yml")]
 )
-def test_a_go_project_without_objects_runs_its_tests(ci: str, file: str, tmp_path: Path) -> None:
-    root = lay(tmp_path, {"go.mod": "module x\n", "x_test.go": "package x\n"})
+@pytest.mark.parametrize(("files", "before", "behind"), [GO, RUST], ids=["go", "rust"])
+def test_a_project_without_objects_runs_its_own_tests(
+    ci: str, file: str, files: Mapping[str, str], before: str, behind: str, tmp_path: Path
+) -> None:
+    root = lay(tmp_path, files)
     said = vmtest("init", "--yes", "--ci", ci, cwd=root)
-    assert "go test -exec 'vmtest go-exec" in said.out
+    assert f"{before}'vmtest go-exec --kernel 6.12'{behind}" in f"{said.out}\n"
     assert "BPF" not in said.out + (root / "kernels.toml").read_text()
     job = (root / file).read_text()
     assert "for kernel in 5.10 6.1 6.12 newest; do\n" in job
-    assert 'go test -exec "$PWD/.venv/bin/vmtest go-exec --kernel $kernel" ./...\n' in job
-    assert "junit" not in job
-    assert {kernel.name for kernel in load(root / "kernels.toml").kernels} == {
-        "5.10",
-        "6.1",
-        "6.12",
-        "newest",
-    }
+    assert f'{before}"$PWD/.venv/bin/vmtest go-exec --kernel $kernel"{behind}' in job
+    assert "junit" not in job and ".venv/bin/vmtest verify" not in job
+    names = {kernel.name for kernel in load(root / "kernels.toml").kernels}
+    assert names == {"5.10", "6.1", "6.12", "newest"}
+
+
+@pytest.mark.parametrize(("files", "package"), [(GO[0], "golang-go"), (RUST[0], "cargo")])
+def test_a_job_on_gitlab_has_the_tool_of_its_tests(
+    files: Mapping[str, str], package: str, tmp_path: Path
+) -> None:
+    drafted(lay(tmp_path, files), "--ci", "gitlab")
+    assert f"python3-venv git {package}\n" in (tmp_path / ".gitlab/kernels.yml").read_text()
 
 
 def test_a_python_project_runs_its_tests_with_its_package(tmp_path: Path) -> None:

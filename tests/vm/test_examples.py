@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,26 @@ def test_three_commands_reach_the_verdict_that_the_page_prints(name: str, tmp_pa
         assert missing(shown, said) == [], said
     drafted = (folder / "kernels.toml").read_text()
     assert [part for part in blocks(page, "toml") if part not in drafted] == []
+
+
+@pytest.mark.parametrize("name", [example(name) for name in NAMES])
+def test_the_job_that_init_writes_passes(name: str, tmp_path: Path) -> None:
+    """On one of its kernels: `.venv` is where the job installs vmtest."""
+    folder = copied(name, tmp_path)
+    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    built_first = ["make"] if name == "c" else []
+    for command in (*built_first, "vmtest init --yes --ci github"):
+        carried_out(command, folder)
+    job = (folder / ".github/workflows/kernels.yml").read_text()
+    _, _, run = job.partition(".venv/bin/vmtest setup\n")
+    lines = takewhile(lambda line: line.startswith(" " * 10), run.splitlines())
+    script = "\n".join(line[10:] for line in lines)
+    one = script.replace("5.10 6.1 6.12 newest", "6.12")
+    one = one.replace(" --junit", " --kernel 6.12 --junit")
+    assert one != script
+    said = carried_out(one, folder)
+    assert "1 passed" in said or "ok" in said, said
+    assert (folder / "junit.xml").is_file() == ("--junit" in one)
 
 
 def test_a_broken_example_is_noticed(tmp_path: Path) -> None:

@@ -129,12 +129,9 @@ def _next(found: Found) -> str:
     elif found.sources:
         first = f"{shlex.join(draft.build_command(found))}; vmtest init"
         lines.append(f"  {first:24} no BPF object is built yet: init names those")
-    elif not draft.only_go(found):
+    elif not draft.only_tests(found):
         lines.append("  build your BPF objects, and name each in kernels.toml as [[object]]")
     if found.tests:
         lines.append("  vmtest run               run the tests in every kernel")
-    if found.go:
-        lines.append("  CGO_ENABLED=0 go test -exec 'vmtest go-exec --kernel 6.12' ./...")
-    if found.cargo:
-        lines.append("  vmtest go-exec --help    cargo test in a kernel")
+    lines += [f"  {line}" for line in draft.tests_in("6.12", "'", found)]
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import PurePosixPath
@@ -60,7 +60,7 @@ def kernels_toml(found: Found) -> str:
         parts.append(f"\n# Runs before anything is loaded.\n[build]\ncommand = {_list(command)}\n")
     for name, path in objects.items():
         parts.append(f'\n[[object]]\nname = "{name}"\npath = {_text(str(path))}\n')
-    if not objects and not only_go(found):
+    if not objects and not only_tests(found):
         parts.append(
             "\n# Add each BPF object as soon as it can be built:\n"
             '# [[object]]\n# name = "mine"\n# path = "build/mine.bpf.o"\n'
@@ -86,9 +86,9 @@ def without_schema(text: str) -> str:
     return rest if head.startswith("#:schema") else text
 
 
-def only_go(found: Found) -> bool:
-    """Whether ``go test`` is all that there is to run."""
-    return found.go and not (found.tests or found.sources or found.objects)
+def only_tests(found: Found) -> bool:
+    """Whether ``go test`` and ``cargo test`` are all that there is to run."""
+    return (found.go or found.cargo) and not (found.tests or found.sources or found.objects)
 
 
 def _vmtest_builds(found: Found) -> bool:
@@ -188,24 +188,37 @@ def gitlab(found: Found) -> str:
     lines = textwrap.indent(commands(found), " " * 6)
     packages = ["python3-venv", "git"]
     packages += ["make"] if build_command(found)[:1] == (_MAKE,) else []
-    packages += ["golang-go"] if only_go(found) else []
+    if only_tests(found):
+        packages += [name for name, there in _TOOLS if there(found)]
     text = _GITLAB.replace("COMMANDS\n", f"    - |\n{lines}")
     text = text.replace("PACKAGES", " ".join(packages))
-    return text if only_go(found) else text + _GITLAB_REPORT
+    return text if only_tests(found) else text + _GITLAB_REPORT
 
 
 def commands(found: Found) -> str:
     """The lines of a job: the suites where there are some, else what there is."""
-    if only_go(found):
-        return _GO.format(kernels=" ".join(name for name, *_ in _KERNELS))
+    if only_tests(found):
+        tests = "".join(f"  {line}\n" for line in tests_in("$kernel", '"$PWD/.venv/bin/', found))
+        return f"for kernel in {' '.join(name for name, *_ in _KERNELS)}; do\n{tests}done\n"
     return f".venv/bin/vmtest {'run' if found.tests else 'verify'} --junit junit.xml\n"
 
 
-_GO = """\
-for kernel in {kernels}; do
-  CGO_ENABLED=0 go test -exec "$PWD/.venv/bin/vmtest go-exec --kernel $kernel" ./...
-done
-"""
+_TOOLS: tuple[tuple[str, Callable[[Found], bool]], ...] = (
+    ("golang-go", lambda found: found.go),
+    ("cargo", lambda found: found.cargo),
+)
+"""The packages of Debian's for the tests of a project that has nothing else."""
+
+
+def tests_in(kernel: str, opening: str, found: Found) -> list[str]:
+    """The commands that run the tests of Go and Rust in ``kernel``.
+
+    ``opening`` is a quotation mark, and the folder of vmtest.
+    """
+    runner = f"{opening}vmtest go-exec --kernel {kernel}{opening[0]}"
+    lines = [f"CGO_ENABLED=0 go test -exec {runner} ./..."] if found.go else []
+    lines += [f"CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER={runner} cargo test"] * found.cargo
+    return lines
 
 
 _GITHUB = """\
