@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import go_proxy
 import pytest
 
 from vmtest.errors import InfrastructureError, UsageError
@@ -167,6 +168,54 @@ def test_the_message_of_a_refusal_names_the_program_and_no_field_of_ours(error: 
     assert _words(error).startswith("program takes: ")
     assert _blamed(error, ["other", "takes"]) == "takes"
     assert _blamed("map seen: map create: operation not permitted", ["seen"]) == ""
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Debian's release behind a module proxy, and a cache for what is built by it."""
+    folder = tmp_path_factory.mktemp("proxied")
+    version = go_proxy.packaged_release()
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in go_proxy.made(folder, f"v{version}").items():
+            patched.setenv(name, value)
+        yield version, folder / "cache"
+
+
+@needs_package
+def test_a_release_that_is_named_comes_by_the_module_proxy(
+    proxied: tuple[str, Path], tmp_path: Path
+) -> None:
+    version, cache = proxied
+    found = cilium.take(f"cilium@{version}", tmp_path, cache, print)
+    assert (found.name, found.origin) == (
+        f"cilium/ebpf {version}",
+        f"github.com/cilium/ebpf v{version}",
+    )
+    (tmp_path / "loader").write_bytes(found.data)
+    (tmp_path / "loader").chmod(0o755)
+    told = subprocess.run(
+        [tmp_path / "loader"], input=b'{"file": "none.o"}\n', capture_output=True, check=True
+    )
+    assert json.loads(told.stdout)["stage"] == "open"
+
+
+@needs_package
+def test_a_release_of_go_mod_is_the_one_that_was_named_and_says_who_requires_it(
+    proxied: tuple[str, Path], tmp_path: Path
+) -> None:
+    version, cache = proxied
+    (tmp_path / "go.mod").write_text(f"module x\n\nrequire {cilium.MODULE} v{version}\n")
+    found = cilium.take("cilium", tmp_path, cache, print)
+    assert found.origin == f"{cilium.MODULE} v{version}, as {tmp_path}/go.mod requires"
+    assert found.data == cilium.take(f"cilium@{version}", tmp_path, cache, print).data
+    assert len(cilium.places(cache)) == 1
+
+
+@needs_package
+def test_a_release_that_the_proxy_lacks_is_named(proxied: tuple[str, Path], tmp_path: Path) -> None:
+    _, cache = proxied
+    with pytest.raises(UsageError, match=r"cilium/ebpf 0\.0\.1 does not build; name another"):
+        cilium.take("cilium@0.0.1", tmp_path, cache, print)
 
 
 def test_a_release_that_nobody_names_is_asked_for(

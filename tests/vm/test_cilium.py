@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import go_proxy
 import pytest
-from any_guest import in_guest
+from any_guest import WARM, in_guest
+from command import vmtest
 from real_kernels import KERNEL
 from test_libbpf import HEAD
 
@@ -86,6 +88,7 @@ def test_both_libraries_stand_side_by_side_in_one_report(made: Path) -> None:
         assert netkit["verdict"] == "refused as a whole"
         assert netkit["reason"]["code"] == "type-not-told"
         assert "--type x.o:on_netkit=" in netkit["reason"]["remedy"]
+        assert "another release of cilium/ebpf" in netkit["reason"]["remedy"]
     else:
         assert netkit["verdict"] == "accepted"
     log = log_of(made, kernel, by_cilium["reads_too_far"])
@@ -106,6 +109,20 @@ def test_cilium_alone_loads_what_the_configuration_helps(made: Path) -> None:
     assert all(one["loader"].startswith("cilium/ebpf 0.") for one in kernel["loads"])
     assert {one["libbpf"] for one in kernel["loads"]} == {""}
     assert kernel["libbpf"] == ""
+
+
+def test_the_release_of_go_mod_comes_by_a_module_proxy_to_a_verdict(
+    made: Path, tmp_path: Path
+) -> None:
+    release = go_proxy.packaged_release()
+    environment = go_proxy.made(tmp_path / "go", f"v{release}")
+    (made / "go.mod").write_text(f"module x\n\nrequire github.com/cilium/ebpf v{release}\n")
+    words = ("--kernel", KERNEL, "--program", "takes", "--loader", "cilium", "--json", "m.json")
+    said = vmtest("verify", WARM, "x.o", *words, cwd=made, environment=environment)
+    assert said.status == 0, said
+    (kernel,) = json.loads((made / "m.json").read_text())["kernels"]
+    (load,) = kernel["loads"]
+    assert (load["loader"], load["verdict"]) == (f"cilium/ebpf {release}", "accepted")
 
 
 def test_a_log_of_another_level_is_had(made: Path) -> None:

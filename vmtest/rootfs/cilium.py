@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmtest.errors import UsageError
@@ -94,7 +94,8 @@ def take(wanted: str, directory: Path, cache: Path, log: Callable[[str], None]) 
         record = {"name": f"{NAME} {version}", "origin": origin, "loader": digest}
         write_record(folder / "entry" / _RECORD, record)
 
-    return kept(cache, KIND, entry, read_entry, make)
+    # One that another project built is the same but for where its release was read.
+    return replace(kept(cache, KIND, entry, read_entry, make), origin=origin)
 
 
 def _required(directory: Path) -> tuple[str, Path] | None:

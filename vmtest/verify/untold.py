@@ -9,6 +9,7 @@ from vmtest.objects.inspect import context_structures
 from vmtest.verify.events import Load
 
 _CODE = "type-not-told"
+_CILIUM = "cilium/ebpf"
 # What programs of a type get as their context: include/linux/bpf_types.h.
 _OF_CONTEXT = {
     "xdp_md": ("xdp",),
@@ -49,5 +50,7 @@ def with_type(event: Load, name: str, path: Path) -> Load:
             remedy += f"; or, for the same context, with {', '.join(types[1:])}"
         elif ":" in types[0]:
             remedy += ", with another attach type where it is for that"
+    if _CILIUM in event.reason.text:
+        remedy += f"; or another release of {_CILIUM}, which may know the section"
     reason = event.reason.model_copy(update={"remedy": remedy})
     return event.model_copy(update={"reason": reason})
