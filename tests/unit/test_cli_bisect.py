@@ -95,6 +95,8 @@ ENDS = ("--good", "6.1.9", "--bad", "7.2.6")
         ((*ENDS, "--verify", "it.o", "--type", "pass=xdp"), 2, 'no program "pass" (did you mean'),
         ((*ENDS, "--verify", "it.o", "--type", "passes=xpd"), 2, 'no program type "xpd" (did you'),
         ((*ENDS, "--exec", "true", "--type", "passes=xdp"), 2, "--type: is for an object"),
+        ((*ENDS, "--exec", "true", "--loader", "cilium"), 2, "--loader: is for an object"),
+        ((*ENDS, "--verify", "it.o", "--loader", "aya"), 2, "--loader aya: write libbpf, cilium,"),
         ((*ENDS, "--exec", "true", "-k", "x"), 2, "leave --suite, -k and --verify out"),
         ((*ENDS, "--exec", "true", "--verify", "it.o"), 2, "leave --suite, -k and --verify out"),
         ((*ENDS, "--copy", "it.o"), 2, "name it with --exec CMD"),

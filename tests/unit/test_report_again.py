@@ -174,6 +174,8 @@ def test_a_command_of_several_lines_is_told() -> None:
     [
         ("watch --config k.toml --cold -k x --kernel 5.10", kernel(tests=(FAILED,)),
          "vmtest run --kernel 6.12 --cold --config k.toml --suite s -k test_x"),
+        ("watch --loader cilium -k x", kernel(tests=(FAILED,)),
+         "vmtest run --kernel 6.12 --suite s -k test_x"),
         ("watch --suite s --config k.toml", kernel(loads=(REFUSED,)),
          "vmtest verify x --kernel 6.12 --config k.toml --program p"),
         ("watch verify a.o --accel tcg --bell", kernel(status=Status.BOOT_FAILED, reason="no boot"),

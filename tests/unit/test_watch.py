@@ -414,6 +414,7 @@ def test_a_bug_in_a_build_reaches_whoever_takes_the_news(project: Path) -> None:
         (["verify", "--suite", "left"], "vmtest watch verify runs none"),
         (["run", "--suite", "lef"], 'there is no suite "lef"'),
         (["--kernel", "6.11"], 'there is no kernel "6.11"'),
+        (["--loader", "aya"], "--loader aya: write libbpf, cilium,"),
         (["--notify", "'"], "--notify"),
         (["--notify", " "], "write a command"),
         (["--config", "nowhere.toml"], "nowhere.toml"),

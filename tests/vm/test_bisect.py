@@ -107,6 +107,34 @@ def test_the_command_that_it_names_reproduces_an_end(folder: Path, said: Said) -
 
 
 @pytest.fixture(scope="module")
+def by_cilium(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of its own with an object whose helper Linux 6.1 brought."""
+    made = tmp_path_factory.mktemp("cilium")
+    for name in ("kernels.toml", "helper.bpf.o"):
+        (made / name).write_bytes((folder / name).read_bytes())
+    return made
+
+
+def test_a_bisect_by_cilium_asks_cilium_and_so_does_the_command_that_it_names(
+    by_cilium: Path,
+) -> None:
+    ends = ("--bad", "5.10", "--good", "6.1", "--find", "fixed", "--cached", "--jobs", "1")
+    asked = ("--verify", "helper.bpf.o:knows_the_time", "--loader", "cilium")
+    said = vmtest("bisect", WARM, *ends, *asked, cwd=by_cilium, timeout=900)
+    assert said.status == 0, said
+    assert re.search(r"^first good: 6\.1\.", said.out, re.MULTILINE), said
+    named = re.search(r"^  5\.10\.\d+ \(bad\): vmtest (.*)$", said.out, re.MULTILINE)
+    assert named is not None, said
+    assert "--loader cilium" in named[1]
+    again = vmtest(*shlex.split(named[1]), "--json", "m.json", cwd=by_cilium, timeout=600)
+    assert again.status == 1, again
+    (kernel,) = json.loads((by_cilium / "m.json").read_text())["kernels"]
+    (load,) = kernel["loads"]
+    assert load["loader"].startswith("cilium/ebpf ")
+    assert load["reason"]["code"] == "helper"
+
+
+@pytest.fixture(scope="module")
 def checked(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of its own, so that the runs of ``folder`` are those of its one bisect."""
     made = tmp_path_factory.mktemp("checked")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,13 +49,31 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def session(folder: Path, root: RootImage) -> Iterator[Session]:
-    assert root.path is not None, "the guest image is made before the session begins"
-    session = Session(folder, ["--kernel", KERNEL])
+@contextmanager
+def watching(folder: Path, *arguments: str) -> Iterator[Session]:
+    session = Session(folder, [*arguments, "--kernel", KERNEL])
     yield session
     session.process.kill()
     session.process.communicate()
+
+
+@pytest.fixture
+def session(folder: Path, root: RootImage) -> Iterator[Session]:
+    assert root.path is not None, "the guest image is made before the session begins"
+    with watching(folder) as session:
+        yield session
+
+
+def test_each_loader_answers_a_save(folder: Path, root: RootImage) -> None:
+    assert root.path is not None, "the guest image is made before the session begins"
+    loaders = ("--loader", "libbpf", "--loader", "cilium")
+    with watching(folder, "verify", *loaders) as session:
+        assert "verify: 1 kernel passed" in session.round()
+        (folder / "bpf/one.bpf.c").write_text(LONGER)
+        said = session.round()
+        assert re.search(r"^ *one: first .*instructions", said, re.MULTILINE), said
+        assert re.search(r"^ *one \(cilium/ebpf \S+\): first .*instr", said, re.MULTILINE), said
+        assert session.interrupt() == 130
 
 
 def test_every_save_is_answered_whatever_came_of_the_one_before(

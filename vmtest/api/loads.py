@@ -122,21 +122,37 @@ def plan_verify(
 
 def _check_loaders(request: VerifyRequest) -> None:
     """Raise UsageError for a loader that there is not, or that cannot do what is asked of it."""
+    for one in request.loader:
+        check_loader(one)
     others = [one for one in request.loader if one != _LIBBPF]
-    for one in others:
-        cilium.check_word(one)
     if others and request.order.attach:
         raise UsageError(f"`loader` {others[0]}: it attaches nothing; leave --attach out")
+
+
+def check_loader(wanted: str) -> None:
+    """Raise UsageError unless there is a loader that is called ``wanted``."""
+    if wanted != _LIBBPF:
+        cilium.check_word(wanted)
+
+
+def loader_of(
+    settings: Config, wanted: str, cache: Path, say: Callable[[str], None]
+) -> OtherLoader | None:
+    """The loader that ``wanted`` means, built where it is not; None for libbpf.
+
+    ``say`` is told of a build.  Raises UsageError and InfrastructureError.
+    """
+    check_loader(wanted)
+    here = settings.directory if settings.file.exists() else Path.cwd()
+    return None if wanted == _LIBBPF else cilium.take(wanted, here, cache, say)
 
 
 def _loaders(
     settings: Config, request: VerifyRequest, cache: Path, say: Callable[[str], None]
 ) -> tuple[OtherLoader, ...]:
     """The loaders beside libbpf, each once, built where they are not; raises UsageError."""
-    here = settings.directory if settings.file.exists() else Path.cwd()
-    wanted = unique(one for one in request.loader if one != _LIBBPF)
-    found = {one.name: one for one in (cilium.take(w, here, cache, say) for w in wanted)}
-    return tuple(found.values())
+    found = [loader_of(settings, wanted, cache, say) for wanted in unique(request.loader)]
+    return tuple({one.name: one for one in found if one is not None}.values())
 
 
 def _check_libbpf(request: VerifyRequest, folder: Path) -> None:

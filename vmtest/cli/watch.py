@@ -7,12 +7,14 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vmtest.api import project
+from vmtest.api.loads import check_loader
 from vmtest.cli import common, options
 from vmtest.cli.again import again
 from vmtest.cli.look import PLAIN, show
@@ -58,6 +60,7 @@ def watch(
     kernel: options.KernelOption = None,
     suite: options.SuiteOption = None,
     expression: options.TestsOption = None,
+    loader: options.LoaderOption = None,
     jobs: options.JobsOption = None,
     accel: options.AccelOption = "auto",
     cold: Annotated[
@@ -80,10 +83,7 @@ def watch(
     with common.reported():
         common.check_accelerator(accel)
         given = tuple(object_ or ())
-        if what is What.RUN and given:
-            raise UsageError(f"{given[0]}: vmtest watch run takes no object; write watch verify")
-        if what is What.VERIFY and (suite or expression is not None):
-            raise UsageError("--suite and -k choose tests: vmtest watch verify runs none")
+        _check(what, given, loader or (), tests=bool(suite) or expression is not None)
         request = WatchRequest(
             what=what,
             objects=given,
@@ -95,10 +95,20 @@ def watch(
             arguments=tuple(sys.argv[1:]),
             warm=not cold,
             again=again(context)[1:],
+            loader=tuple(loader or ()),
         )
         load = project.load_config if what is What.RUN else project.load_config_or_builtin
         screen = Screen(bell=bell, command=_words(notify))
         watched(lambda: load(config), request, screen, Path.cwd())
+
+
+def _check(what: What, objects: Sequence[str], loaders: Sequence[str], *, tests: bool) -> None:
+    if what is What.RUN and objects:
+        raise UsageError(f"{objects[0]}: vmtest watch run takes no object; write watch verify")
+    if what is What.VERIFY and tests:
+        raise UsageError("--suite and -k choose tests: vmtest watch verify runs none")
+    for one in loaders:
+        check_loader(one)
 
 
 def _words(command: str | None) -> tuple[str, ...]:

@@ -15,11 +15,12 @@ from vmtest.bisect.search import Verdict
 from vmtest.config.suggest import suggestion
 from vmtest.errors import UsageError
 from vmtest.host.files import Files
-from vmtest.model.loads import LoadResult, Reason
+from vmtest.model.loads import LoadResult, Reason, row_of
 from vmtest.model.loads import Verdict as LoadVerdict
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult
 from vmtest.objects import inspect as objectfile
+from vmtest.rootfs.cilium import OtherLoader
 from vmtest.verify import objects as loadables
 from vmtest.verify import types
 from vmtest.verify.baseline import FailOn, Rules
@@ -28,27 +29,39 @@ from vmtest.verify.process import Order
 from vmtest.verify.task import verify_tasks
 
 
-def work_of_load(settings: Config, wanted: str, told: Sequence[str]) -> Work:
+def work_of_load(
+    settings: Config,
+    wanted: str,
+    told: Sequence[str],
+    by: tuple[str, OtherLoader] | None = None,
+) -> Work:
     """Whether ``wanted``, ``OBJECT[:PROGRAM]``, loads; ``told`` as for ``--type``.
 
-    Raises UsageError for what is not there, and for several objects.
+    ``by`` is a loader in libbpf's place, behind the word of ``--loader`` that asks for it.  Raises
+    UsageError for what is not there, and for several objects.
     """
     found, program = _given(settings, wanted)
     given = types.told_to(found, types.parse(told), Path.cwd())
     name = given[0].build.name
     files = Files()
-    order = Order(objects=(), programs=(program or "*",))
+    order = Order(objects=(), programs=(program or "*",), by_libbpf=by is None)
+    word, loaders = ("", ()) if by is None else (by[0], (by[1],))
     asked = {
         "object": name,
         "program": program,
         "types": list(told),
         "sha256": sorted(files.read(one.build.path, "objects").sha256 for one in given),
     }
-    words_of = [word for text in told for word in ("--type", text)]
+    if by is not None:
+        asked["loader"] = by[1].name
+    words_of = [part for text in told for part in ("--type", text)]
+    words_of += ["--loader", word] if word else []
+    row = row_of(name, by[1].name) if by else name
+    rules = Rules(FailOn(rejected=True))
     return Work(
         asked,
-        verify_tasks(given, (), order, Rules(FailOn(rejected=True)), files=files),
-        partial(of_load, object_=name, program=program),
+        verify_tasks(given, (), order, rules, files=files, loaders=loaders),
+        partial(of_load, object_=row, program=program),
         ("verify", name, *(("--program", program) if program else ()), *words_of),
         ("--verify", wanted, *words_of),
         files,

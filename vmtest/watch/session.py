@@ -38,14 +38,15 @@ from vmtest.watch.feed import Broken, Feed, Saved
 from vmtest.watch.inputs import Contents, objects_of, read_inputs
 
 _OF_TESTS = ("--suite", "-k")
+_OF_LOADS = ("--loader",)
 
 
 @dataclass(frozen=True, slots=True)
 class WatchRequest:
     """What is watched and done, in the words of the command line; as in the other requests.
 
-    ``options`` go to pytest; ``again`` are the options of the command line as ``Matrix.again`` has
-    them.
+    ``options`` go to pytest, ``loader`` are what objects are loaded with; ``again`` are the
+    options of the command line as ``Matrix.again`` has them.
     """
 
     what: What = What.RUN
@@ -58,11 +59,12 @@ class WatchRequest:
     arguments: tuple[str, ...] = ()
     warm: bool = True
     again: tuple[tuple[str, ...], ...] = ()
+    loader: tuple[str, ...] = ()
 
 
 def command_line(what: What, again: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
     """The command line that does once what a watch with the options ``again`` does."""
-    left_out = _OF_TESTS if what is What.VERIFY else ()
+    left_out = _OF_TESTS if what is What.VERIFY else _OF_LOADS
     return ((what.value,), *(group for group in again if group[0] not in left_out))
 
 
@@ -250,6 +252,7 @@ class _Session:
             jobs=request.jobs,
             accelerator=request.accelerator,
             warm=request.warm,
+            loader=request.loader,
         )
         return plan_verify(settings, wanted, _unheard, stack)
 

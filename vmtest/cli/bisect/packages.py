@@ -91,6 +91,7 @@ def bisect(
     expression: options.TestsOption = None,
     verify: shared.VerifyOption = None,
     type_: shared.TypeOption = None,
+    loader: shared.LoaderOption = None,
     command: shared.ExecOption = None,
     copy: shared.CopyOption = None,
     results: shared.ResultsOption = None,
@@ -121,7 +122,7 @@ def bisect(
     with common.reported():
         _check_ends(good, bad)
         common.check_accelerator(accel)
-        work = request_of(suite, expression, verify, command, copy, results, type_)
+        work = request_of(suite, expression, verify, command, copy, results, type_, loader)
         settings = settings_for(work, config)
         asking = partial(work_of, settings, work, say)
         if source is Source.TREE:

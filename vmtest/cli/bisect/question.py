@@ -21,13 +21,15 @@ def request_of(
     copy: Sequence[str] | None,
     results: str | None,
     types: Sequence[str] | None,
+    loader: str | None,
 ) -> WorkRequest:
     """The options as typer has them: None for a list that nobody gave.
 
     Raises UsageError when they are options of two questions.
     """
     suites, copies, told = (tuple(given or ()) for given in (suite, copy, types))
-    request = WorkRequest(suites, expression, verify, command, copies, results, told)
+    by = loader or ""
+    request = WorkRequest(suites, expression, verify, command, copies, results, told, by)
     _check(request)
     return request
 
@@ -40,6 +42,8 @@ def _check(request: WorkRequest) -> None:
         raise UsageError("--exec: runs a command; leave --suite, -k and --verify out")
     if request.verify is None and request.types:
         raise UsageError("--type: is for an object; name it with --verify OBJECT[:PROGRAM]")
+    if request.verify is None and request.loader:
+        raise UsageError("--loader: is for an object; name it with --verify OBJECT[:PROGRAM]")
     types.parse(request.types)
     if request.command is None and (request.copy or request.results is not None):
         raise UsageError("--copy, --results: are for a command; name it with --exec CMD")

@@ -74,6 +74,13 @@ TypeOption = Annotated[
     list[str] | None,
     typer.Option("--type", metavar=types.METAVAR, help=f"With --verify: set {types.HELP}"),
 ]
+LoaderOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="libbpf|cilium[@VERSION]",
+        help="With --verify: load with libbpf (the default) or with cilium/ebpf, as for verify.",
+    ),
+]
 ExecOption = Annotated[
     str | None,
     typer.Option(

@@ -58,6 +58,7 @@ def step(
     expression: options.TestsOption = None,
     verify: shared.VerifyOption = None,
     type_: shared.TypeOption = None,
+    loader: shared.LoaderOption = None,
     command: shared.ExecOption = None,
     copy: shared.CopyOption = None,
     results: shared.ResultsOption = None,
@@ -69,7 +70,7 @@ def step(
     """Answer; the module's EXAMPLE is its help."""
     with common.reported(own=STOP):
         common.check_accelerator(accel)
-        request = request_of(suite, expression, verify, command, copy, results, type_)
+        request = request_of(suite, expression, verify, command, copy, results, type_, loader)
         settings = settings_for(request, config)
         check_kconfig(kconfig)
         tree = tree_at(path)
