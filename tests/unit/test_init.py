@@ -108,6 +108,15 @@ def test_what_is_changed_besides_and_what_is_not_written_is_said(tmp_path: Path)
     assert "no CI found" not in vmtest("init", "--yes", "--ci", "none", cwd=tmp_path).out
 
 
+def test_a_verify_that_built_and_has_no_object_says_that_init_names_them(tmp_path: Path) -> None:
+    root = with_a_makefile(tmp_path)
+    drafted(root)
+    vmtest("verify", cwd=root).refuses(
+        2, "kernels.toml has no [[object]]; vmtest init adds what is built now"
+    )
+    assert [build.name for build in drafted(root).objects] == ["count"]
+
+
 def test_after_the_build_a_file_that_was_changed_stays(tmp_path: Path) -> None:
     root = with_a_makefile(tmp_path)
     drafted(root)

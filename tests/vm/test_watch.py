@@ -52,9 +52,11 @@ def folder(tmp_path: Path) -> Path:
 @contextmanager
 def watching(folder: Path, *arguments: str) -> Iterator[Session]:
     session = Session(folder, [*arguments, "--kernel", KERNEL])
-    yield session
-    session.process.kill()
-    session.process.communicate()
+    try:
+        yield session
+    finally:
+        session.process.kill()
+        session.process.communicate()
 
 
 @pytest.fixture

@@ -195,6 +195,8 @@ def _given(settings: Config, arguments: Sequence[str]) -> tuple[Given, ...]:
         return loadables.expand(arguments, settings.objects, Path.cwd())
     if not settings.objects:
         lacks = "has no [[object]]" if settings.file.exists() else "does not exist"
+        if settings.build is not None:
+            lacks += "; vmtest init adds what is built now, if it wrote that file"
         raise UsageError(f"name objects, as in: vmtest verify build/*.o ({settings.file} {lacks})")
     return loadables.configured(settings.objects, settings.directory)
 

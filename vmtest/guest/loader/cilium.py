@@ -29,7 +29,7 @@ from vmtest.guest.loader.loads import (
     go_on,
     possible_cpus,
 )
-from vmtest.guest.loader.why import explain
+from vmtest.guest.loader.why import explain, of_cilium
 
 _ROOM = 1 << 20  # bytes for a log of figures and errors
 # A refused program is loaded once more at level 1, for the source line.
@@ -37,6 +37,8 @@ _TRACED, _TRACE_ROOM = 50_000, 1 << 22
 _PDEATHSIG = 1  # PR_SET_PDEATHSIG
 _LAST_STATUS = 95
 _OWN_FIELD = re.compile(r"^(?:assign values: )?field F\d+: ")
+# The log is of the object's BTF, and not of the program.
+_OF_BTF = re.compile(r": load BTF: ")
 # Of the program itself, and not of a map that it needs.
 _OF_PROGRAM = re.compile(r"^program \S+: (?!map )")
 
@@ -184,7 +186,8 @@ class CiliumLoader:
         reason = self._explained(said, concerned)
         found = verifierlog.findings(said["log"])
         text = _words(said["error"])
-        verdict = "rejected" if found and concerned else "refused as a whole"
+        read = found and concerned and not _OF_BTF.search(text)
+        verdict = "rejected" if read else "refused as a whole"
         return Loaded(
             program,
             "unsupported" if reason.code in LACKING else verdict,
@@ -210,6 +213,8 @@ class CiliumLoader:
             section=concerned.section if concerned else "",
             trace=self._trace(concerned.name, log) if concerned else "",
         )
+        if own := of_cilium(text, failure, self._kernel):
+            return own
         reason = explain(failure, self._kernel)
         if reason.code == "unknown" and not verifierlog.findings(log):
             words = f"no rule of vmtest explains what cilium/ebpf said: {text}"

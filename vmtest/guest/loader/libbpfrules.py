@@ -48,14 +48,18 @@ def _memlock_line(_match: re.Match[str], failure: Failure, kernel: Kernel) -> Re
 
 
 def _config(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason | None:
-    symbol = match["name"]
+    return of_config(match["name"], f"log: {match.string}", kernel)
+
+
+def of_config(symbol: str, line: str, kernel: Kernel) -> Reason | None:
+    """Why a loader did not find the kconfig `symbol`, as `line` says."""
     if kernel.config(symbol) != "n":
         return None
     return Reason(
         "kconfig",
         f"this kernel was built without {symbol}, which the program asks for",
         f"run it on a kernel with {symbol}, or declare the extern __weak",
-        f"log: {match.string}; {symbol} is not set in this kernel's config",
+        f"{line}; {symbol} is not set in this kernel's config",
         name=symbol,
     )
 
@@ -69,16 +73,21 @@ def _kind(failure: Failure) -> tuple[str, str]:
 
 
 def _target(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
-    name, (what, prefix) = match["name"], _kind(failure)
     if "error" in match.re.groupindex and errno_said(match["error"]) not in _NOT_THERE:
         return None
+    return of_target(match["name"], f"log: {match.string}", failure, kernel)
+
+
+def of_target(name: str, line: str, failure: Failure, kernel: Kernel) -> Reason | None:
+    """Why a loader did not find what a program is attached to by BTF, as `line` says."""
+    what, prefix = _kind(failure)
     typedef = what == "tracepoint"
     asked = prefix + name
     there = kernel.has_typedef(asked) if typedef else kernel.has_function(asked)
     if there is not False:
         return None
     evidence = (
-        f"log: {match.string}; probe: no {'typedef' if typedef else 'function'} {asked} in the "
+        f"{line}; probe: no {'typedef' if typedef else 'function'} {asked} in the "
         "BTF of the kernel and of its loaded modules"
     )
     if what == "function" and (found := renamed(name, evidence, kernel)):
@@ -166,13 +175,18 @@ def _raw_tracepoint(match: re.Match[str], _failure: Failure, kernel: Kernel) -> 
 
 
 def _btf(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reason | None:
+    return without_kernel_btf(f"log: {match.string}", kernel)
+
+
+def without_kernel_btf(line: str, kernel: Kernel) -> Reason | None:
+    """Why a loader did not find the kernel's BTF, as `line` says."""
     if kernel.has_btf():
         return None
     return Reason(
         "btf",
         "this kernel shows no BTF, which the program needs",
         "a kernel with CONFIG_DEBUG_INFO_BTF, or give its BTF to the loader (btf_custom_path)",
-        f"log: {match.string}; probe: there is no /sys/kernel/btf/vmlinux",
+        f"{line}; probe: there is no /sys/kernel/btf/vmlinux",
     )
 
 
@@ -223,7 +237,8 @@ def _struct_ops(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Reas
     )
 
 
-def _prototype(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reason:
+def prototype(match: re.Match[str], _failure: Failure, _kernel: Kernel) -> Reason:
+    """Why a loader did not take the kfunc that its line names."""
     name = match["name"]
     return Reason(
         "kfunc-prototype",
@@ -251,7 +266,7 @@ def _undescribed(match: re.Match[str], _failure: Failure, kernel: Kernel) -> Rea
     )
 
 
-_KFUNC: Make = said(
+KFUNC: Make = said(
     "kfunc",
     "this kernel, with the modules that are loaded, has no kfunc {name}",
     "declare it __weak and ask with bpf_ksym_exists({name}) before the call",
@@ -381,11 +396,11 @@ LIBBPF = rules(
     ),
     (
         r"extern \(func ksym\) '(?P<name>[^']*)': not found in kernel or module BTFs$",
-        _KFUNC,
+        KFUNC,
     ),
     (
         r"extern \(func ksym\) '(?P<name>[^']*)': func_proto \[\d+\] incompatible with \S+ \[\d+\]",
-        _prototype,
+        prototype,
     ),
     (r"extern '(?P<name>CONFIG_\w+)' \(strong\): not resolved$", _config),
     (

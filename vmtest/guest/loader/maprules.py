@@ -70,13 +70,17 @@ MEMLOCK = re.compile(
 
 def refused_map(match: re.Match[str], failure: Failure, kernel: Kernel) -> Reason | None:
     """Why libbpf could not make the map that its line names."""
-    shape = next((one for one in failure.maps if one.name == match["map"]), None)
-    errno = errno_said(match["error"])
+    line = f"log: {match.string}"
+    return of_map(match["map"], errno_said(match["error"]), line, failure, kernel)
+
+
+def of_map(name: str, errno: str, line: str, failure: Failure, kernel: Kernel) -> Reason | None:
+    """Why the map `name` was refused with `errno`, as `line` says."""
+    shape = next((one for one in failure.maps if one.name == name), None)
     if errno == "EPERM":
         return memlock(failure, kernel)
     if shape is None:
         return None
-    line = f"log: {match.string}"
     return (
         _type(shape, kernel)
         or _flag(shape, line, kernel)

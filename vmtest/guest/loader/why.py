@@ -15,6 +15,13 @@ def explain(failure: Failure, kernel: Kernel) -> Reason:
     return reasons.explain(failure, kernel)
 
 
+def of_cilium(text: str, failure: Failure, kernel: Kernel) -> Reason | None:
+    """As `ciliumrules.of_cilium`."""
+    from vmtest.guest.loader import ciliumrules
+
+    return ciliumrules.of_cilium(text, failure, kernel)
+
+
 def shared_prog_array(
     program: str, partner: str, name: str, refused: str, kinds: tuple[str, str]
 ) -> Reason:
