@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from vmtest.host.files import Files
+from vmtest.host.files import FileContent, Files
 from vmtest.matrix.bench import Job
 from vmtest.matrix.payload import guest_code, tar
 from vmtest.verify.ahead import loader_argv, parted
@@ -78,10 +78,11 @@ def test_a_damaged_file_is_not_known(tmp_path: Path) -> None:
 
 def test_a_payload_is_parted_into_what_waits_and_the_objects() -> None:
     code = guest_code(Files())
-    whole = tar({**code, "objects/000.o": b"one", "objects/001.o": b"two", "modules": b"dummy\n"})
+    waits = {"modules": b"dummy\n", "loaders/0": FileContent(b"a program", True, "")}
+    whole = tar({**code, "objects/000.o": b"one", "objects/001.o": b"two", **waits})
     rest, objects = parted(whole)
     assert objects == {"objects/000.o": b"one", "objects/001.o": b"two"}
-    assert rest == tar({**code, "modules": b"dummy\n"})
+    assert rest == tar({**code, **waits})
 
 
 def test_a_loader_reads_the_rules_of_reasons_once_something_failed() -> None:

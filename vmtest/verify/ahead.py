@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmtest.host.files import FileContent
 from vmtest.matrix.payload import (
     GUEST_ROOT,
     Installed,
@@ -45,14 +47,19 @@ def loader_argv(python: str, libbpf: str, *, waits: bool = False) -> list[str]:
 
 def parted(archive: bytes) -> tuple[bytes, dict[str, bytes]]:
     """The payload ``archive`` without its objects, and the objects by their place in it."""
-    rest: dict[str, bytes] = {}
+    rest: dict[str, FileContent | bytes] = {}
     objects: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(archive)) as members:
         for member in members:
             file = members.extractfile(member)
             assert file is not None  # we pack files only
-            own = member.name.startswith(f"{OBJECTS}/")
-            (objects if own else rest)[member.name] = file.read()
+            data = file.read()
+            if member.name.startswith(f"{OBJECTS}/"):
+                objects[member.name] = data
+            elif member.mode & 0o100:  # another loader
+                rest[member.name] = FileContent(data, True, hashlib.sha256(data).hexdigest())
+            else:
+                rest[member.name] = data
     return tar(rest), objects
 
 
