@@ -95,7 +95,8 @@ def plan_suites(
     check_expressions(request.options)
     suites = select.select_suites(settings.suites, request.suites)
     if not suites:
-        raise UsageError(f"{settings.file}: there is no [[suite]]; add one")
+        other = "run go test, cargo test or any command: vmtest docs run-any-command"
+        raise UsageError(f"{settings.file}: there is no [[suite]]; add one for pytest, or {other}")
     again = _failed(settings, request)
     if again is not None:
         again = again.of(suites)
