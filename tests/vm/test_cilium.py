@@ -39,6 +39,15 @@ SEC("own") int wants_much(struct __sk_buff *skb)
     return bpf_map_lookup_elem(&slots, &key) && bpf_map_lookup_elem(&by_service, &key);
 }
 """
+PINNED = """
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);
+         __type(value, __u64); __uint(pinning, LIBBPF_PIN_BY_NAME); } kept SEC(".maps");
+SEC("xdp") int keeps(struct xdp_md *ctx)
+{
+    __u32 key = 0;
+    return bpf_map_lookup_elem(&kept, &key) ? XDP_PASS : XDP_DROP;
+}
+"""
 WISHES = """
 [[object]]
 name = "helped"
@@ -54,7 +63,7 @@ by_service = { type = "hash", key_size = 4, value_size = 8 }
 @pytest.fixture
 def made(project: Callable[..., Path]) -> Path:
     folder = project("", WISHES)
-    for name, text in (("x", SOURCE), ("helped", HELPED)):
+    for name, text in (("x", SOURCE), ("helped", HELPED), ("pinned", PINNED)):
         source = folder / f"{name}.bpf.c"
         source.write_text(HEAD + text)
         subprocess.run(clang_argv(source, folder / f"{name}.o", folder), check=True)
@@ -109,6 +118,20 @@ def test_cilium_alone_loads_what_the_configuration_helps(made: Path) -> None:
     assert all(one["loader"].startswith("cilium/ebpf 0.") for one in kernel["loads"])
     assert {one["libbpf"] for one in kernel["loads"]} == {""}
     assert kernel["libbpf"] == ""
+
+
+def test_what_cilium_itself_says_is_explained_as_a_whole_and_alone(made: Path) -> None:
+    words = ("--kernel", KERNEL, "--loader", "cilium", "--json", "m.json")
+    said = in_guest("verify", "pinned.o", *words, cwd=made)
+    assert said.status == 1, said
+    (kernel,) = json.loads((made / "m.json").read_text())["kernels"]
+    assert {one["program"]: one["verdict"] for one in kernel["loads"]} == {
+        "": "refused as a whole",
+        "keeps": "refused as a whole",
+    }
+    for one in kernel["loads"]:
+        assert one["reason"]["code"] == "pin"
+        assert "MapOptions.PinPath" in one["reason"]["evidence"]
 
 
 def test_the_release_of_go_mod_comes_by_a_module_proxy_to_a_verdict(
