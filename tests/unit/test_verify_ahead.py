@@ -78,7 +78,8 @@ def test_a_damaged_file_is_not_known(tmp_path: Path) -> None:
 
 def test_a_payload_is_parted_into_what_waits_and_the_objects() -> None:
     code = guest_code(Files())
-    waits = {"modules": b"dummy\n", "loaders/0": FileContent(b"a program", True, "")}
+    program = FileContent(b"a program", True, "")
+    waits: dict[str, FileContent | bytes] = {"modules": b"dummy\n", "loaders/0": program}
     whole = tar({**code, "objects/000.o": b"one", "objects/001.o": b"two", **waits})
     rest, objects = parted(whole)
     assert objects == {"objects/000.o": b"one", "objects/001.o": b"two"}
