@@ -56,7 +56,7 @@ class Coordinator:
         self.root: Callable[[], RootImage] = host_root
         monkeypatch.setattr(runner, "source_for", lambda *given: Source(self.cache))
         monkeypatch.setattr(runner, "prepare_root", lambda *given: self.root())
-        monkeypatch.setattr(kconfig, "check", lambda image, kind: "")
+        monkeypatch.setattr(kconfig, "check", lambda image, kind, root: "")
 
     def run(
         self,

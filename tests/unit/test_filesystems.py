@@ -19,7 +19,8 @@ from vmtest.host.cache import find_tool, read_json, sha256_file
 from vmtest.host.requirements import namespaces_refused, search_path
 from vmtest.host.seal import Entry
 from vmtest.model.kernels import Filesystem, KernelImage, RootImage
-from vmtest.rootfs.filesystems import Contents, contents_of, suited, unlike
+from vmtest.rootfs.disks import unlike
+from vmtest.rootfs.filesystems import Contents, contents_of, suited
 from vmtest.rootfs.images import GUEST_PYTHON, images
 from vmtest.storage.prune import items, remove
 
@@ -152,7 +153,7 @@ def test_it_is_made_once_and_told_and_belongs_to_the_cache(
     cache, told = tmp_path / "cache", list[str]()
     first = suited(root, without, cache, told.append)
     assert suited(root, without, cache, told.append) == first
-    assert told == [f"making the guest image as {filesystem}: 6.12.1 has no squashfs"]
+    assert told == [f"making the guest image as {filesystem}: 6.12.1 cannot mount its squashfs"]
     assert first.path is not None
     ((name, path, size),) = images(cache)
     assert path == first.path and size >= 3 << 20

@@ -149,6 +149,28 @@ def test_a_users_image_that_its_kernel_cannot_read_is_no_failed_test(
         assert 'its kernel says: "SQUASHFS error: Failed to read block 0x1: -5"' in judged.reason
 
 
+@pytest.mark.parametrize(
+    ("line", "infra"),
+    [
+        ("EXT4-fs error (device vda): ext4_lookup:1857: inode #12: comm sh: iget: bad", True),
+        ("erofs: (device vda): z_erofs_lz4_decompress: failed to decompress -2 in[4] out[9]", True),
+        ("erofs (device vda): bogus i_mode (0) @ nid 36", True),
+        ("erofs: (device vda): mounted with root inode @ nid 36.", False),
+        ("EXT4-fs error (device loop0): ext4_lookup:1857: inode #12: comm sh: iget: bad", False),
+    ],
+)
+def test_an_ext4_or_erofs_root_that_its_kernel_cannot_read_is_no_failed_test(
+    ran: Ran, tmp_path: Path, line: str, infra: bool
+) -> None:
+    image, _, _, _ = ran
+    (tmp_path / "console.log").write_text(f"booting\n[ 9.1] {line}\r\n")
+    judged = watched(image, users_own(tmp_path), lambda: None).verdict(
+        result(Status.FAILED), tmp_path
+    )
+    assert judged.status is (Status.INFRA_ERROR if infra else Status.FAILED)
+    assert (f'its kernel says: "{line}' in (judged.reason or "")) is infra
+
+
 @pytest.fixture
 def restored(tmp_path: Path, ran: Ran) -> Entry:
     """A snapshot in the cache of ``ran``."""

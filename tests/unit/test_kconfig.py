@@ -18,7 +18,7 @@ from vmtest.kernels.kconfig import (
     share_of,
     way_of,
 )
-from vmtest.model.kernels import KernelImage
+from vmtest.model.kernels import Filesystem, KernelImage, RootImage
 from vmtest.model.versions import KernelVersion
 
 DEBIAN = parse((Path(__file__).parent / "data" / "config-6.12-excerpt").read_text())
@@ -251,3 +251,64 @@ def test_a_kernel_that_mounts_no_folder_either_is_not_sent_to_one(
 def test_a_module_for_an_ext4_root_needs_an_initrd(tmp_path: Path) -> None:
     config = WITHOUT | {"EXT4_FS": "m", "BLK_DEV_INITRD": "n", "VIRTIO_BLK": "y"}
     assert "CONFIG_EXT4_FS is a module and could not" in missing(config, filesystem="ext4")[-1]
+
+
+BUILT_IN = WITHOUT | {
+    **dict.fromkeys(("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK", "VIRTIO_CONSOLE", "OVERLAY_FS"), "y"),
+    **dict.fromkeys(("NET_9P", "NET_9P_VIRTIO", "9P_FS"), "y"),
+    "BLK_DEV_INITRD": "n",
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "way"),
+    [
+        ({"SQUASHFS": "m", "SQUASHFS_LZ4": "y", "EXT4_FS": "y"}, ("9p", "ext4")),
+        ({"EXT4_FS": "m", "EROFS_FS": "y"}, ("9p", "erofs")),
+        ({"SQUASHFS": "y", "SQUASHFS_LZ4": "y", "9P_FS": "m"}, ("disk", "squashfs")),
+        (
+            {"EXT4_FS": "y", "NET_9P_VIRTIO": "m", "VIRTIO_FS": "m", "FUSE_FS": "y"},
+            ("disk", "ext4"),
+        ),
+    ],
+)
+def test_a_kernel_without_an_initrd_takes_what_is_built_in(
+    config: dict[str, str], way: tuple[str, str], tmp_path: Path
+) -> None:
+    kernel = image(config_file(tmp_path, BUILT_IN | config))
+    assert way_of(kernel) == way
+
+
+@pytest.mark.parametrize("symbol", ["VIRTIO_CONSOLE", "VIRTIO_BLK", "SQUASHFS"])
+def test_what_only_an_initramfs_could_load_is_refused_where_there_is_none(
+    symbol: str, tmp_path: Path
+) -> None:
+    config = BUILT_IN | {"SQUASHFS": "y", "SQUASHFS_LZ4": "y", symbol: "m"}
+    said = f"CONFIG_BLK_DEV_INITRD is not set: CONFIG_{symbol} is a module and could not be loaded"
+    with pytest.raises(UnbootableKernel, match=said):
+        check(image(config_file(tmp_path, config)))
+
+
+def own(filesystem: Filesystem) -> RootImage:
+    return RootImage("disk", Path("/own/image"), "", "python3", filesystem=filesystem)
+
+
+def test_an_image_of_the_users_own_is_mounted_as_it_is(tmp_path: Path) -> None:
+    kernel = image(config_file(tmp_path, DEBIAN | {"EXT4_FS": "m", "EROFS_FS": "y"}))
+    assert way_of(kernel) == way_of(kernel, own("squashfs")) == ("9p", "squashfs")
+    assert way_of(kernel, own("ext4")) == ("9p", "ext4")
+    assert check(kernel, "disk", own("erofs")) == ""
+
+
+def test_a_kernel_that_cannot_mount_it_is_refused_with_the_image_and_the_cure(
+    tmp_path: Path,
+) -> None:
+    kernel = image(config_file(tmp_path, DEBIAN | {"EXT4_FS": "m"}))
+    with pytest.raises(UnbootableKernel) as caught:
+        check(kernel, "disk", own("erofs"))
+    assert str(caught.value) == (
+        "6.12: 6.12.1 cannot boot as a guest: CONFIG_EROFS_FS is not set: its root is an erofs; "
+        "[guest] root is /own/image; pack its files as squashfs (mksquashfs FOLDER IMAGE -comp lz4 "
+        "-all-root), of which vmtest makes what each kernel can mount; or use another kernel or "
+        "flavour, or enable what is missing and build again"
+    )

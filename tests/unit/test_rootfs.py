@@ -99,7 +99,9 @@ def test_a_squashfs_whose_root_anybody_may_write_is_refused(tmp_path: Path) -> N
 
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("no image")
-    with pytest.raises(ImageError, match="is not a squashfs image"):
+    with pytest.raises(
+        ImageError, match=r"is neither squashfs nor ext4 nor erofs \(it begins with 6e"
+    ):
         prepare(GuestSpec(root=str(tmp_path / "x")), tmp_path)
     with pytest.raises(ImageError, match=r'No such file.*"debian", "host"'):
         prepare(GuestSpec(root=str(tmp_path / "absent")), tmp_path)

@@ -60,7 +60,7 @@ class Stage:
         monkeypatch.setattr(
             engine_module, "accel", SimpleNamespace(choose=self._probe, Probe=object)
         )
-        monkeypatch.setattr(kconfig, "check", lambda image, kind: "")
+        monkeypatch.setattr(kconfig, "check", lambda image, kind, root: "")
 
     def _root(self, *ignored: object) -> RootImage:
         self.root()

@@ -14,7 +14,7 @@ from vmtest.host.cache import find_tool
 from vmtest.host.requirements import search_path
 from vmtest.model.kernels import KernelImage
 from vmtest.model.versions import KernelVersion
-from vmtest.rootfs.filesystems import unlike
+from vmtest.rootfs.disks import unlike
 from vmtest.vm import shared
 from vmtest.vm.folder import VmFolder
 

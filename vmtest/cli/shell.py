@@ -68,7 +68,7 @@ def shell(
         cache, files = default_cache(), Files()
         image = _image(settings, wanted, cache)
         root = prepare_root(settings, cache, _told, files)
-        note = kconfig.check(image, root.kind)
+        note = kconfig.check(image, root.kind, root)
         root = suited(root, image, cache, _told)
         probe = accel.choose(image.image, cache, accelerator)
         saved, why = where_saved(cache, warm, probe.accelerator, image, root)

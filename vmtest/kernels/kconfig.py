@@ -10,7 +10,7 @@ from typing import Literal
 
 from vmtest.errors import UnbootableKernel
 from vmtest.host.requirements import find_virtiofsd
-from vmtest.model.kernels import Filesystem, KernelImage, Share
+from vmtest.model.kernels import Filesystem, KernelImage, RootImage, Share
 
 Root = Literal["disk", "directory", "host"]
 """What the guest's user space is: an image, a folder, or the host's own root."""
@@ -80,9 +80,10 @@ _FILESYSTEMS: Mapping[Filesystem, str] = {
 """The file systems of a root, best first: what vmtest builds, then what every host can make."""
 SHARES: Mapping[Share, str] = {"9p": "by 9P", "virtiofs": "by virtiofs", "disk": "by two disks"}
 """How a guest reads what is the host's, in words."""
-_BEFORE_MODULES = ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK")
+# Nothing in the guest loads these: virtme-ng's initramfs does, if they are modules.
+_BEFORE_MODULES = ("VIRTIO", "VIRTIO_PCI", "VIRTIO_BLK", "VIRTIO_CONSOLE")
 _TO_SHARE: Mapping[Share, tuple[str, ...]] = {
-    "9p": ("NET_9P", "9P_FS"),
+    "9p": ("NET_9P", "NET_9P_VIRTIO", "9P_FS"),
     "virtiofs": ("FUSE_FS", "VIRTIO_FS"),
     "disk": (),
 }
@@ -120,8 +121,8 @@ def missing(
         if root in need.roots and chosen:
             reasons += _lack(need, config, modules) or _gone(need, config, there)
     early = (*_BEFORE_MODULES, _FILESYSTEMS[filesystem], *_TO_SHARE[share])
-    as_modules = [symbol for symbol in early if config.get(symbol) == "m"]
-    if as_modules and modules and config.get("BLK_DEV_INITRD") != "y":
+    as_modules = [symbol for symbol in early if _too_late(symbol, config)]
+    if as_modules and modules:
         reasons.append(
             f"CONFIG_BLK_DEV_INITRD is not set: CONFIG_{as_modules[0]} is a module "
             f"and could not be loaded in time"
@@ -145,6 +146,11 @@ def _gone(need: _Need, config: Mapping[str, str], there: Collection[str] | None)
     return [f"CONFIG_{need.symbol} is a module and {name}.ko is not in its packages: {need.why}"]
 
 
+def _too_late(symbol: str, config: Mapping[str, str]) -> bool:
+    """Whether it is a module, and no initramfs could load it before it is needed."""
+    return config.get(symbol) == "m" and config.get("BLK_DEV_INITRD") != "y"
+
+
 def share_of(image: KernelImage, root: Root = "disk") -> Share:
     """How ``image`` reads what is the host's: by 9P where it can, else by virtiofs.
 
@@ -159,30 +165,36 @@ def share_of(image: KernelImage, root: Root = "disk") -> Share:
     return "disk" if root == "disk" else "9p"
 
 
-def filesystem_of(image: KernelImage) -> Filesystem:
+def filesystem_of(image: KernelImage, given: Filesystem = "squashfs") -> Filesystem:
     """What the disks of ``image``'s guests have: squashfs, or where it cannot mount that, another.
 
-    squashfs as well where it can mount none of them; :func:`check` refuses it.
+    Of a root that is ``given`` as another file system nothing else is made.  squashfs as well
+    where it can mount none of them; :func:`check` refuses it.
     """
-    if image.config is not None:
+    if given == "squashfs" and image.config is not None:
         for filesystem in _FILESYSTEMS:
             if _has(image, [need for need in _NEEDS if need.filesystem == filesystem]):
                 return filesystem
-    return "squashfs"
+    return given
 
 
-def way_of(image: KernelImage) -> tuple[Share, Filesystem]:
-    """How ``image`` boots on a guest image; raises UnbootableKernel when it does not."""
-    check(image)
-    return share_of(image), filesystem_of(image)
+def way_of(image: KernelImage, root: RootImage | None = None) -> tuple[Share, Filesystem]:
+    """How ``image`` boots on a guest image (``root``, which is another than vmtest's).
+
+    Raises UnbootableKernel when it does not.
+    """
+    check(image, "disk", root)
+    return share_of(image), filesystem_of(image, "squashfs" if root is None else root.filesystem)
 
 
 def _has(image: KernelImage, needs: Collection[_Need]) -> bool:
-    """Whether ``image``, whose config is known, has all of that."""
+    """Whether ``image``, whose config is known, has all of that before its modules are mounted."""
     assert image.config is not None
     config, there = _read(image.config), _modules_in(image)
     return not any(
-        _lack(need, config, image.modules is not None) or _gone(need, config, there)
+        _lack(need, config, image.modules is not None)
+        or _gone(need, config, there)
+        or _too_late(need.symbol, config)
         for need in needs
     )
 
@@ -209,21 +221,22 @@ def check_network(image: KernelImage) -> None:
         )
 
 
-def check(image: KernelImage, root: Root = "disk") -> str:
+def check(image: KernelImage, root: Root = "disk", given: RootImage | None = None) -> str:
     """Look at the config of ``image``; returns a note for the user, empty when all is known.
 
-    Raises UnbootableKernel with a one-line reason when something is missing, on the
-    host (a virtiofsd for a kernel without 9P) or in the kernel.
+    ``given`` is a disk that is not vmtest's own.  Raises UnbootableKernel with a one-line reason
+    when something is missing, on the host (a virtiofsd for a kernel without 9P) or in the kernel.
     """
     if image.config is None:
         return "its config is unknown: not checked before booting"
     share = share_of(image, root)
+    own = given is not None and given.kind == "disk" and given.filesystem != "squashfs"
     reasons = missing(
         _read(image.config),
         root=root,
         modules=image.modules is not None,
         share=share,
-        filesystem=filesystem_of(image),
+        filesystem=filesystem_of(image, given.filesystem if own and given else "squashfs"),
         there=_modules_in(image),
     )
     if not reasons:
@@ -234,14 +247,28 @@ def check(image: KernelImage, root: Root = "disk") -> str:
                 f"installed; install one (package virtiofsd), or use a kernel with 9P"
             )
         return ""
+    raise _unbootable(image, reasons, share, given if own else None)
+
+
+def _unbootable(
+    image: KernelImage, reasons: list[str], share: Share, own: RootImage | None
+) -> UnbootableKernel:
+    """The error for what is missing; ``own`` is a disk that only some kernels can mount."""
     others = ", ".join(dict.fromkeys(reason.split()[0] for reason in reasons[1:]))
+    lacking = {reason.split()[0] for reason in reasons}
     disk = {f"CONFIG_{need.symbol}" for need in _NEEDS if need.roots == ("disk",)}
-    folder = 'set [guest] root to a folder or to "host", which takes no disk; or '
-    raise UnbootableKernel(
+    cure = ""
+    if own is not None and lacking == {f"CONFIG_{_FILESYSTEMS[own.filesystem]}"}:
+        cure = (
+            f"[guest] root is {own.path}; pack its files as squashfs (mksquashfs FOLDER IMAGE "
+            f"-comp lz4 -all-root), of which vmtest makes what each kernel can mount; or "
+        )
+    elif share == "9p" and disk.issuperset(lacking):
+        cure = 'set [guest] root to a folder or to "host", which takes no disk; or '
+    return UnbootableKernel(
         f"{image.name}: {image.release} cannot boot as a guest: {reasons[0]}"
         f"{f' (missing as well: {others})' if others else ''}; "
-        f"{folder if share == '9p' and disk.issuperset(r.split()[0] for r in reasons) else ''}"
-        f"use another kernel or flavour, or enable what is missing and build again"
+        f"{cure}use another kernel or flavour, or enable what is missing and build again"
     )
 
 

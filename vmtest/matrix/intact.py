@@ -20,7 +20,11 @@ from vmtest.model.kernels import KernelImage, RootImage
 from vmtest.model.results import KernelResult, Status, with_complaints
 from vmtest.model.text import printable
 
-_UNREADABLE = re.compile(rb"SQUASHFS error: [^\r\n]{0,200}")
+# The root is the disk vda; a suite may have broken an ext4 of its own.
+_UNREADABLE = re.compile(
+    rb"(?:SQUASHFS error: |EXT4-fs error \(device vda\)|erofs:? \(device vda\): "
+    rb"[^\r\n]{0,80}(?:fail|corrupt|bogus|invalid))[^\r\n]{0,200}"
+)
 
 
 class CacheDamaged(InfrastructureError):

@@ -132,7 +132,7 @@ class _Runner:
         self._waiting.add(kernel.name)
         guest = root.result()
         self._waiting.discard(kernel.name)
-        config_note = kconfig.check(image, guest.kind)
+        config_note = kconfig.check(image, guest.kind, guest)
         notes = (note, config_note, guest.note, self._mended(kernel))
         return crew.ready(
             Assignment(

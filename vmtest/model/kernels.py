@@ -257,7 +257,7 @@ class GuestSpec:
     """``[guest]``: the user space to boot on.
 
     ``root`` is ``debian`` (built here from ``suite`` with ``packages``), ``host``, or the path of a
-    directory or a squashfs image.  ``wheels`` are laid over one that is built here.
+    directory or an image.  ``wheels`` are laid over one that is built here.
     ``libbpf`` are versions (``1.5``, ``newest``) or paths that are laid over the root's own; the
     first is what suites and commands get.  ``requirements`` are pip's, and so is ``pytest``, in
     place of the root's ("" keeps that): they come to more wheels.  ``project`` is the

@@ -24,18 +24,13 @@ from vmtest.host.cache import (
 from vmtest.kernels.kconfig import filesystem_of
 from vmtest.model.kernels import Filesystem, KernelImage, RootImage
 from vmtest.model.text import last_line
+from vmtest.rootfs.disks import unlike
 from vmtest.rootfs.image import check_user_namespaces
 from vmtest.rootfs.images import Log, quiet, take
 
 RECIPE = 1
 """Raised when images for kernels without squashfs are to be made anew."""
 
-_MAGIC: Mapping[Filesystem, tuple[int, bytes]] = {
-    "squashfs": (0, b"hsqs"),
-    "ext4": (0x438, b"\x53\xef"),
-    "erofs": (0x400, b"\xe2\xe1\xf5\xe0"),
-}
-_BOOT = 512  # bytes in front of an ext4 and an erofs, which nobody fills
 _BLOCK = 4096
 _INODE = 256
 _SPARE = 1024  # blocks: what describes the groups, and a lost+found
@@ -68,20 +63,6 @@ class Contents:
         return cls(sum(counted), len(counted))
 
 
-def unlike(image: Path, filesystem: Filesystem) -> str:
-    """What ``image`` begins with if it is no such file system, "" if it is one.
-
-    QEMU could take one that begins otherwise for a format with another file in it.
-    """
-    with image.open("rb") as stream:
-        head = stream.read(2 * _BOOT + 128)
-    at, magic = _MAGIC[filesystem]
-    fits = head[at : at + len(magic)] == magic
-    if fits and (at == 0 or not any(head[:_BOOT])):
-        return ""
-    return head[: len(magic)].hex(" ") or "nothing"
-
-
 def packing(filesystem: Filesystem, tree: Path, image: Path, contents: Contents) -> list[str]:
     """The command that packs ``tree``; raises InfrastructureError with the package it takes."""
     name, package = _PACKAGES[filesystem]
@@ -112,15 +93,16 @@ def contents_of(tree: Path) -> Contents:
 def suited(root: RootImage, image: KernelImage, cache: Path, log: Log = quiet) -> RootImage:
     """``root`` with a file system that ``image`` can mount, made once of its squashfs.
 
-    Its note is that of the other one.  ``log`` is told when it has to be made.  Raises ImageError.
+    One that is given as ext4 or erofs stays; ``kconfig.check`` refuses kernels without that.  Its
+    note is that of the other one.  ``log`` is told when it has to be made.  Raises ImageError.
     """
-    wanted = filesystem_of(image)
+    wanted = filesystem_of(image, root.filesystem)
     if root.kind != "disk" or root.path is None or wanted == root.filesystem:
         return root
     squashfs = root.path
 
     def make(made: Path, folder: Path) -> dict[str, object]:
-        log(f"making the guest image as {wanted}: {image.release} has no squashfs")
+        log(f"making the guest image as {wanted}: {image.release} cannot mount its squashfs")
         _convert(squashfs, wanted, made, folder, cache)
         return {"made_of": root.digest}
 

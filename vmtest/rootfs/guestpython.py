@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmtest.errors import ImageError, InfrastructureError
+from vmtest.errors import ImageError
 from vmtest.host import interrupt
-from vmtest.host.cache import require_tool
 from vmtest.model.text import last_line
+from vmtest.rootfs.disks import require
 
 _PACKAGES = "usr/lib/python3/dist-packages"
 _LINK = re.compile(r"/usr/bin/python3 -> python(3\.\d+)$", re.MULTILINE)
@@ -28,17 +27,11 @@ class GuestPython:
 
 def python_of(image: Path) -> GuestPython:
     """The Python of a guest image of ours; raises ImageError."""
-    done = _unsquashfs("-lln", str(image), "usr/bin/python3", f"{_PACKAGES}/pytest-*")
+    tool = require("unsquashfs", "squashfs-tools")
+    inside = ("usr/bin/python3", f"{_PACKAGES}/pytest-*")
+    done = interrupt.run([tool, "-lln", str(image), *inside])
     version, pytest = _LINK.search(done.stdout), _PYTEST.search(done.stdout)
     if version is None or pytest is None:
         why = last_line(done.stderr) or "its packages do not tell"
         raise ImageError(f"guest image: {image} has no Python and pytest for wheels: {why}")
     return GuestPython(image, version[1], pytest[1])
-
-
-def _unsquashfs(*words: str) -> subprocess.CompletedProcess[str]:
-    try:
-        tool = require_tool("unsquashfs", "squashfs-tools", "to look into the guest image")
-    except InfrastructureError as error:
-        raise ImageError(f"guest image: {error}") from None
-    return interrupt.run([tool, *words])

@@ -18,12 +18,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from vmtest.errors import ImageError, InfrastructureError
+from vmtest.errors import ImageError
 from vmtest.host import interrupt
 from vmtest.host.cache import (
     disk_full,
     require_space,
-    require_tool,
     sha256_file,
     sha256_json,
 )
@@ -31,9 +30,9 @@ from vmtest.host.debian import Mirror, Mirrors, clean_environment, host_options
 from vmtest.host.plain import plain_folder
 from vmtest.host.requirements import NAMESPACES_CURE, namespaces_refused
 from vmtest.model.kernels import GuestSpec, RootImage
-from vmtest.model.text import last_line
 from vmtest.model.versions import unique
 from vmtest.rootfs import images
+from vmtest.rootfs.disks import NEEDED_FOLDERS, check_inside, filesystem_in, require
 from vmtest.rootfs.images import GUEST_PYTHON, Log, quiet
 
 RECIPE = 1
@@ -88,7 +87,6 @@ _MOUNT = (
 )
 _HOOKS = (_CLEAN, _PLACES, _MOUNT)
 
-_NEEDED_FOLDERS = ("dev", "proc", "sys", "run", "tmp")
 _BUILD_SPACE = 1 << 30
 _CLEAN_UP = 3.0  # seconds
 _TAIL = 6
@@ -125,7 +123,7 @@ def prepare(
             )
         require_space(cache, _BUILD_SPACE, "guest image")
         _build(spec, mirror, image, folder, check_valid_until, cache, log)
-        _check_image(image)
+        check_inside(image)
         return {"suite": spec.suite, "packages": list(_packages(spec))}
 
     return images.take(cache, key, make, log)
@@ -171,7 +169,7 @@ def _host_digest() -> str:
 def _given(path: Path) -> RootImage:
     """The root in a folder or an image that the user names."""
     if path.is_dir():
-        lacking = [name for name in _NEEDED_FOLDERS if not (path / name).is_dir()]
+        lacking = [name for name in NEEDED_FOLDERS if not (path / name).is_dir()]
         if lacking:
             raise ImageError(
                 f"guest root: {path} has no folder {', '.join(lacking)}, which a guest mounts on; "
@@ -186,17 +184,25 @@ def _given(path: Path) -> RootImage:
         )
         return RootImage("directory", path.absolute(), digest, python)
     try:
-        with path.open("rb") as stream:
-            head = stream.read(4)
+        filesystem = filesystem_in(path)
     except OSError as error:
         raise ImageError(
             f'guest root: {path}: {error.strerror}; root is "debian", "host" or the path of a '
             f"folder or an image"
         ) from error
-    if not head.startswith(b"hsqs"):
-        raise ImageError(f"guest root: {path} is not a squashfs image; make one with mksquashfs")
-    _check_image(path)
-    return RootImage("disk", path.absolute(), sha256_file(path), GUEST_PYTHON)
+    check_inside(path.absolute(), filesystem)
+    digest = sha256_file(path)
+    return RootImage("disk", path.absolute(), digest, GUEST_PYTHON, filesystem=filesystem)
+
+
+def own_disk(spec: GuestSpec) -> RootImage | None:
+    """The image that ``spec`` names, of which only the file system was looked at; None for none."""
+    path = Path(spec.root)
+    with suppress(ImageError, OSError):
+        if spec.root not in ("debian", "host") and path.is_file():
+            image, filesystem = path.absolute(), filesystem_in(path)
+            return RootImage("disk", image, "", GUEST_PYTHON, filesystem=filesystem)
+    return None
 
 
 def _python_in(root: Path) -> str:
@@ -206,46 +212,7 @@ def _python_in(root: Path) -> str:
     raise ImageError(f"guest root: {root} has no python3; install python3 and python3-pytest in it")
 
 
-def _check_image(image: Path) -> None:
-    """Raise ImageError when a squashfs lacks what a guest needs, or its / is not root's."""
-    tool = _require("unsquashfs", "squashfs-tools", "to look into the guest image")
-    done = subprocess.run(
-        [tool, "-lln", str(image), *_NEEDED_FOLDERS, GUEST_PYTHON.lstrip("/")],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    lines = [line.split(maxsplit=5) for line in done.stdout.splitlines()]
-    found = {
-        fields[5].partition(" -> ")[0].partition("/")[2]: fields
-        for fields in lines
-        if len(fields) == 6 and fields[5].startswith("squashfs-root")
-    }
-    if done.returncode != 0 or "" not in found:
-        why = last_line(done.stderr) or "unsquashfs lists nothing"
-        raise ImageError(f"guest image: {image} cannot be read: {why}")
-    lacking = [f"/{name}" for name in _NEEDED_FOLDERS if name not in found]
-    if GUEST_PYTHON.lstrip("/") not in found:
-        lacking.append(GUEST_PYTHON)
-    if lacking:
-        raise ImageError(f"guest image: {image} lacks {', '.join(lacking)}")
-    mode, owner = found[""][0], found[""][1]
-    if (mode, owner) != ("drwxr-xr-x", "0/0"):
-        raise ImageError(
-            f"guest image: {image}: / is {mode} {owner} and must be drwxr-xr-x 0/0 (root), or sshd "
-            f"refuses to serve"
-        )
-
-
 # --- building ---------------------------------------------------------------------------
-
-
-def _require(tool: str, package: str, purpose: str) -> str:
-    try:
-        return require_tool(tool, package, purpose)
-    except InfrastructureError as error:
-        raise ImageError(f"guest image: {error}") from None
 
 
 def _build(
@@ -258,14 +225,14 @@ def _build(
     log: Log,
 ) -> None:
     """Run mmdebstrap into sqfstar; as an ordinary user both in a user namespace."""
-    bootstrap = _require("mmdebstrap", "mmdebstrap", "to build the guest image")
-    packer = [_require("sqfstar", "squashfs-tools", "to pack the guest image")]
+    bootstrap = require("mmdebstrap", "mmdebstrap", "to build the guest image")
+    packer = [require("sqfstar", "squashfs-tools", "to pack the guest image")]
     mode = "root"
     if os.geteuid() != 0:
         mode = "unshare"
         check_user_namespaces()
         # Without this, squashfs gives / the builder's uid: the tar has no entry for it.
-        packer = [_require("unshare", "util-linux", "to pack it"), "-r", "--map-auto", *packer]
+        packer = [require("unshare", "util-linux", "to pack it"), "-r", "--map-auto", *packer]
     packer += ["-quiet", "-no-progress", "-comp", "lz4", "-Xhc", "-root-mode", "755", str(image)]
     with _sources(spec, mirror) as sources:
         command = [
@@ -330,7 +297,7 @@ def _sources(spec: GuestSpec, mirror: Mirror) -> Iterator[Path]:
 
 def check_user_namespaces() -> None:
     """Raise ImageError, with the cure, when an ordinary user cannot build here."""
-    _require("newuidmap", "uidmap", "to build the guest image as an ordinary user")
+    require("newuidmap", "uidmap", "to build the guest image as an ordinary user")
     if why := namespaces_refused():
         raise ImageError(
             f"guest image: an ordinary user may not make a user namespace here ({why}), and "

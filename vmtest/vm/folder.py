@@ -19,7 +19,7 @@ from pathlib import Path
 from vmtest.errors import InfrastructureError
 from vmtest.host.plain import is_plain, plain_folder
 from vmtest.model.kernels import KernelImage, RootImage, RootKind
-from vmtest.rootfs.filesystems import unlike
+from vmtest.rootfs.disks import unlike
 
 INIT = "virtme-ng-init"
 

@@ -33,11 +33,13 @@ from vmtest.model.kernels import (
     PackageSpec,
     PathSpec,
     Resolved,
+    RootImage,
     Share,
     TreeSpec,
 )
 from vmtest.model.project import Config
 from vmtest.model.text import printable
+from vmtest.rootfs.image import own_disk
 
 app = typer.Typer(
     help="List, download, lock and delete kernels.",
@@ -60,10 +62,11 @@ def list_kernels(
         store = Store(default_cache())
         found, failed = resolve_all(settings, settings.kernels, store)
         sizes = {entry.key: entry.size for entry in store.entries()}
+        disk = own_disk(settings.guest)
         rows = [
             {
                 **_row(k, found.get(k.name), failed.get(k.name), sizes),
-                **_way(store, k.name, found.get(k.name)),
+                **_way(store, k.name, found.get(k.name), disk),
             }
             for k in settings.kernels
         ]
@@ -94,13 +97,18 @@ def _row(
     }
 
 
-def _way(store: Store, name: str, found: Resolved | None) -> dict[str, object]:
-    """How it boots, known once it is in the cache: what its config says."""
+def _way(
+    store: Store, name: str, found: Resolved | None, disk: RootImage | None
+) -> dict[str, object]:
+    """How it boots, known once it is in the cache: what its config says.
+
+    ``disk`` is the image that [guest] root names.
+    """
     image = store.get(found.key, name) if found is not None and found.cached else None
     if image is None:
         return {"share": None, "filesystem": None, "refused": None}
     try:
-        share, filesystem = kconfig.way_of(image)
+        share, filesystem = kconfig.way_of(image, disk)
     except UnbootableKernel as error:
         return {"share": None, "filesystem": None, "refused": str(error)}
     return {"share": share, "filesystem": filesystem, "refused": None}
