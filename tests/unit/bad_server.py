@@ -9,6 +9,34 @@ from threading import Event, Thread
 
 GONE, LOOP, SILENT, STALLS, TRICKLES = "gone", "loop", "silent", "stalls", "trickles"
 """404, redirects to itself, never answers, answers and sends no more, sends a byte at a time."""
+KINDS = (GONE, LOOP, SILENT, STALLS, TRICKLES)
+
+
+def misbehave(to: BaseHTTPRequestHandler, kind: str, over: Event, length: int = 1000) -> None:
+    """Answer a request for a file of that ``length`` in that way, until it is ``over``."""
+    if kind == LOOP:
+        to.send_response(302)
+        to.send_header("Location", to.path)
+        to.end_headers()
+    elif kind == SILENT:
+        over.wait()
+    elif kind == STALLS:
+        _answer(to, b"{", length)
+        over.wait()
+    elif kind == TRICKLES:
+        _answer(to, b"{", length)
+        while not over.wait(0.01):
+            to.wfile.write(b" ")
+    else:
+        to.send_error(404)
+
+
+def _answer(to: BaseHTTPRequestHandler, beginning: bytes, length: int) -> None:
+    to.send_response(200)
+    to.send_header("Content-Length", str(length))
+    to.end_headers()
+    to.wfile.write(beginning)
+    to.wfile.flush()
 
 
 @contextmanager
@@ -19,29 +47,10 @@ def serving() -> Iterator[str]:
     class Bad(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/v2/":  # a registry's clients ask first whether it is one
-                self._answer(b"{}", 2)
-            elif f"/{LOOP}/" in self.path:
-                self.send_response(302)
-                self.send_header("Location", self.path)
-                self.end_headers()
-            elif f"/{SILENT}/" in self.path:
-                over.wait()
-            elif f"/{STALLS}/" in self.path:
-                self._answer(b"{", 1000)
-                over.wait()
-            elif f"/{TRICKLES}/" in self.path:
-                self._answer(b"{", 1000)
-                while not over.wait(0.01):
-                    self.wfile.write(b" ")
+                _answer(self, b"{}", 2)
             else:
-                self.send_error(404)
-
-        def _answer(self, beginning: bytes, length: int) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(length))
-            self.end_headers()
-            self.wfile.write(beginning)
-            self.wfile.flush()
+                kinds = (kind for kind in KINDS if f"/{kind}/" in self.path)
+                misbehave(self, next(kinds, GONE), over)
 
         def log_message(self, format: str, *arguments: object) -> None:
             del format, arguments

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from bad_server import misbehave
 
 
 @dataclass
@@ -17,7 +19,8 @@ class Served:
     ``cut`` has how many bytes the answers to come send before they hang up, one a
     request; ``statuses`` what they answer instead, and ``refused`` the same by the file's name;
     ``ranges`` whether it continues files; ``tags`` whether it says by an ETag which file that is;
-    ``length`` whether it says how long a file is; ``after`` is called after each answer.
+    ``length`` whether it says how long a file is; ``bad`` has endings of paths, and in which way
+    of bad_server.py nothing of these files can be had; ``after`` is called after each answer.
     """
 
     files: dict[str, bytes]
@@ -26,6 +29,7 @@ class Served:
     statuses: list[int] = field(default_factory=list)
     tags: bool = True
     length: bool = True
+    bad: dict[str, str] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     after: Callable[[], None] = lambda: None
     asked: list[tuple[str, str | None]] = field(default_factory=list)
@@ -36,6 +40,7 @@ class Served:
 @contextmanager
 def serving(served: Served) -> Iterator[Served]:
     """Serve until left."""
+    over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -48,6 +53,10 @@ def serving(served: Served) -> Iterator[Served]:
             if refused := served.refused.get(self.path.rpartition("/")[2]):
                 self.send_error(refused)
                 return
+            for ending, kind in served.bad.items():
+                if self.path.endswith(ending):
+                    misbehave(self, kind, over, len(served.files.get(self.path, b"")))
+                    return
             data = served.files.get(self.path)
             if data is None:
                 self.send_error(404)
@@ -74,6 +83,10 @@ def serving(served: Served) -> Iterator[Served]:
         def log_message(self, format: str, *args: object) -> None:
             del format, args
 
+        def handle(self) -> None:
+            with suppress(OSError) if served.bad else nullcontext():  # it went away, as it should
+                super().handle()
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     served.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -81,6 +94,7 @@ def serving(served: Served) -> Iterator[Served]:
     try:
         yield served
     finally:
+        over.set()
         server.shutdown()
         thread.join()
         server.server_close()

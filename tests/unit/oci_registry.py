@@ -11,12 +11,13 @@ import re
 import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
+from bad_server import misbehave
 
 from vmtest.host.cache import find_tool
 
@@ -57,17 +58,25 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def stumbling(host: str) -> Iterator[str]:
-    """A registry in front of that at ``host``: whoever begins to talk to it gets 503 at first."""
+def stumbling(host: str, bad: str = "") -> Iterator[str]:
+    """A registry in front of that at ``host``: whoever begins to talk to it gets 503 at first.
+
+    If there is a way of bad_server.py in which nothing of its blobs can be had, it does that.
+    """
     greeted: list[str] = []
+    over = Event()
 
     class Stumbling(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path in ("/v2/", "/v1/_ping"):
+            if self.path in ("/v2/", "/v1/_ping") and not bad:
                 greeted.append(self.path)
                 if greeted.count("/v2/") % 2:
                     self.send_error(503)
                     return
+            if bad and "/blobs/" in self.path:
+                with suppress(OSError):  # it went away, as it should
+                    misbehave(self, bad, over)
+                return
             asked = http.client.HTTPConnection(host)
             asked.request("GET", self.path, headers=dict(self.headers))
             answer = asked.getresponse()
@@ -93,6 +102,7 @@ def stumbling(host: str) -> Iterator[str]:
         try:
             yield f"127.0.0.1:{server.server_port}"
         finally:
+            over.set()
             server.shutdown()
             thread.join()
 

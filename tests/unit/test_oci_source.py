@@ -149,7 +149,7 @@ def test_a_locked_image_that_vanished_is_refused_with_the_cure(world: World, sto
     exact = OciSpec("ci", "6.6-main")
     locked = LockedSpec(exact, found.key, "6.6-main", found.origin, "0" * 64)
     pinned = LockedSource(source).resolve(Kernel("under-test", locked), store)
-    with pytest.raises(KernelUnavailable, match=r"nothing was stored; kernels\.lock pins it: lock"):
+    with pytest.raises(KernelUnavailable, match=r"and try again; kernels\.lock pins it: lock"):
         LockedSource(source).fetch(pinned, store)
 
 

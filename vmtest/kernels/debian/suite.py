@@ -50,6 +50,7 @@ _TIMEOUT = "20"
 _UPDATE_LIMIT = 600.0
 _INDEX_SPACE = 100 << 20
 _LOOP = "Redirection loop encountered"
+_ENDLESS = "the mirror redirects without end"
 
 _TRANSIENT = re.compile(
     r"Could not resolve|Temporary failure|Could not connect|Cannot initiate the connection|"
@@ -222,7 +223,7 @@ class SuiteState(PackageIndex):
         if "No space left" in output + done.stdout:
             raise disk_full(self.directory, f"{self.suite}: reading the index")
         if _LOOP in done.stdout:  # which apt then calls a suite without a Release file
-            raise self._failure("the mirror redirects without end", transient=False)
+            raise self._failure(_ENDLESS, transient=False)
         # gpgv and apt keep files there, and say "not signed" when they cannot.
         check_room(Path(os.environ.get("TMPDIR") or "/tmp"), f"{self.suite}: reading the index")
         reason = _reason(output) or f"apt-get update ended with status {done.returncode}"
@@ -335,4 +336,6 @@ def _reason(output: str) -> str:
     first = (telling or errors or [""])[0]
     if "have a Release file" in first:
         return "the mirror does not have it"
+    if first.startswith(_LOOP):
+        return _ENDLESS
     return first

@@ -88,10 +88,12 @@ def download(
                 target.unlink(missing_ok=True)
                 seen = _Seen()
             elif 400 <= error.code < 500 and error.code not in _BUSY:
-                raise DownloadFailed(name, url, why, refused=True) from None
+                absent = error.code in (404, 410)
+                raise DownloadFailed(name, url, why, refused=True, absent=absent) from None
         except urllib.error.URLError as error:
             if isinstance(error.reason, FileNotFoundError):  # of a file: URL
-                raise DownloadFailed(name, url, "there is no such file", refused=True) from None
+                why = "there is no such file"
+                raise DownloadFailed(name, url, why, refused=True, absent=True) from None
             why = _words(error.reason) if isinstance(error.reason, OSError) else str(error.reason)
         except (http.client.HTTPException, ValueError) as error:
             why = str(error) or type(error).__name__
@@ -108,21 +110,24 @@ def download(
 class DownloadFailed(KernelUnavailable):
     """A file cannot be had: ``why``, with its address.
 
-    ``refused`` when the server said so, and would again.
+    ``refused`` when the server said so, and would again; ``absent`` when it does not have it.
     """
 
-    def __init__(self, name: str, url: str, why: str, *, refused: bool) -> None:
+    def __init__(
+        self, name: str, url: str, why: str, *, refused: bool, absent: bool = False
+    ) -> None:
         url, why = without_secrets(url), without_secrets(why)
         super().__init__(
             f"{name}: downloading {url} failed: {why}; nothing was stored: check the address, the "
             f"network and the proxy settings, and try again"
         )
         self.why = f"{url}: {why}"
-        self.refused = refused
+        self.refused, self.absent = refused, absent
         self._made_of = (name, url, why)
 
     def __reduce__(self) -> tuple[Callable[..., DownloadFailed], tuple[object, ...]]:
-        return partial(DownloadFailed, refused=self.refused), self._made_of
+        made = partial(DownloadFailed, refused=self.refused, absent=self.absent)
+        return made, self._made_of
 
 
 def _words(error: OSError) -> str:

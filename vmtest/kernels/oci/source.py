@@ -169,6 +169,7 @@ def _copy_once(image: str, source: str, place: Path) -> None:
 
 def _refused(text: str) -> Refused:
     why = re.sub(r'^time="[^"]*" level=\w+ msg="?', "", last_line(text)).rstrip('"')
+    why = why.replace('\\"', '"')
     return Refused(why[:300] or "skopeo says nothing", final=bool(_REFUSES.search(why)))
 
 
@@ -313,7 +314,9 @@ class OciSource(ArchiveSource):
                 if "no space left" in str(error):
                     raise disk_full(entry, f"{name}: downloading {source}") from error
                 raise KernelUnavailable(
-                    f"{name}: downloading {resolved.origin} failed: {error}; nothing was stored"
+                    f"{name}: downloading {resolved.origin} failed: {error}; nothing was stored: "
+                    f"check the network and the registry (kernels.toml: [oci.{self.archive.name}] "
+                    f"image) and try again"
                 ) from error
             return fill(place, entry, name=name, digest=resolved.digest, origin=resolved.origin)
 

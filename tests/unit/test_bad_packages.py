@@ -1,0 +1,209 @@
+"""Archives whose index is good and of whose packages nothing can be had: said in time, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import oci_registry
+import pytest
+import rpm_repository
+import signed_archive
+from bad_server import GONE, LOOP, SILENT, STALLS, TRICKLES
+from http_files import Served, serving
+from rpm_repository import Keys
+from test_mainline_source import PLACE, image_path, pool, served
+from test_mainline_source import fetch as fetch_mainline
+from test_oci_source import World, ci_kernel, world
+
+from vmtest.errors import KernelUnavailable
+from vmtest.kernels import source_for
+from vmtest.kernels.store.store import Store
+from vmtest.model.kernels import (
+    AptArchive,
+    AptSpec,
+    DnfArchive,
+    DnfSpec,
+    Kernel,
+    MainlineSpec,
+    OciArchive,
+    OciSpec,
+)
+
+__all__ = ["pool", "served", "world"]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vmtest.kernels.files.download._PAUSE", 0.0)
+    monkeypatch.setattr("vmtest.kernels.files.download._TIMEOUT", 0.5)
+    monkeypatch.setattr("vmtest.kernels.files.download._WINDOW", 0.2)
+    monkeypatch.setattr("vmtest.kernels.files.growing._PATIENCE", 1.0)
+    monkeypatch.setattr("vmtest.kernels.debian.suite._PAUSE", 0.0)
+    monkeypatch.setattr("vmtest.kernels.debian.suite._TIMEOUT", "3")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache")
+
+
+def refused(kernel: Kernel, store: Store, archive: AptArchive | DnfArchive | OciArchive) -> str:
+    """What fetching says of a kernel that the index has; nothing is stored."""
+    source = source_for(kernel, {archive.name: archive})
+    resolved = source.resolve(kernel, store)
+    with pytest.raises(KernelUnavailable) as caught:
+        source.fetch(resolved, store)
+    assert store.entries() == []
+    said = str(caught.value)
+    assert said.startswith("k: ") and "\n" not in said
+    return said
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {f"/{path.relative_to(folder)}": path.read_bytes() for path in found}
+
+
+@signed_archive.needed
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (GONE, "the mirror does not have it"),
+        (LOOP, "the mirror redirects without end"),
+        (SILENT, "next to nothing arrived in 1 s"),
+        (STALLS, "next to nothing arrived in 1 s"),
+        (TRICKLES, "next to nothing arrived in 1 s"),
+    ],
+)
+def test_apt(made: Path, kind: str, said: str, store: Store) -> None:
+    with serving(Served(files_below(made))) as server:
+        server.bad[".deb"] = kind
+        archive = AptArchive(
+            "a",
+            ("good",),
+            mirror=server.url,
+            security_mirror=server.url,
+            keyring=made / "keyring.gpg",
+        )
+        text = refused(Kernel("k", AptSpec("a", "6.1.*")), store, archive)
+    assert f"linux-image-6.1.10-amd64 6.1.10-1 from good failed: {said}; nothing was" in text
+    assert text.endswith(
+        "check the network and the mirror (kernels.toml: [apt.a] mirror) and try again"
+    )
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """A signed repository, and the key."""
+    folder = tmp_path_factory.mktemp("rpm")
+    keys = Keys(folder / "gnupg")
+    place = folder / "mirror/BaseOS"
+    place.mkdir(parents=True)
+    for made in rpm_repository.split("5.14.0", "427.9.1.el9_4"):
+        rpm_repository.build(made, folder / "trees", place)
+    rpm_repository.publish(place)
+    keys.sign_metadata(place)
+    yield folder / "mirror", keys.public
+    keys.close()
+
+
+@rpm_repository.needed
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (GONE, "HTTP status 404"),
+        (LOOP, "it redirects without end (HTTP status 302)"),
+        (SILENT, "no answer within"),
+        (STALLS, "the server sent nothing for"),
+        (TRICKLES, "only "),
+    ],
+)
+def test_dnf(repository: tuple[Path, Path], kind: str, said: str, store: Store) -> None:
+    mirror, key = repository
+    with serving(Served(files_below(mirror))) as server:
+        server.bad[".rpm"] = kind
+        archive = DnfArchive("d", ("BaseOS",), mirror=server.url, keyring=key)
+        text = refused(Kernel("k", DnfSpec("d", "*")), store, archive)
+    assert f"BaseOS/kernel-core-5.14.0-427.9.1.el9_4.x86_64.rpm failed: {said}" in text
+    assert "nothing was stored: check the address, the network and the proxy settings" in text
+
+
+@oci_registry.needed
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (GONE, "404"),
+        (LOOP, "stopped after 10 redirects"),
+        (SILENT, "next to nothing arrived in 1 s"),
+        (STALLS, "next to nothing arrived in 1 s"),
+        (TRICKLES, "next to nothing arrived in 1 s"),
+    ],
+)
+def test_oci(world: World, kind: str, said: str, store: Store) -> None:
+    world.push("6.6.9", ci_kernel("6.6.9"))
+    with oci_registry.stumbling(world.host, kind) as host:
+        archive = OciArchive("o", (f"{host}/team/kernels",))
+        text = refused(Kernel("k", OciSpec("o", "6.6.9")), store, archive)
+    assert f"downloading {host}/team/kernels 6.6.9 failed: " in text and said in text
+    assert "check the network and the registry (kernels.toml: [oci.o] image) and try" in text
+    assert "\\" not in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (GONE, "404"),
+        (LOOP, ": Exceeded 30 redirects"),
+        (SILENT, "next to nothing arrived in 1 s"),
+        (STALLS, "next to nothing arrived in 1 s"),
+        (TRICKLES, "next to nothing arrived in 1 s"),
+    ],
+)
+def test_mainline(served: Served, kind: str, said: str, store: Store) -> None:
+    served.bad[image_path(served)] = kind
+    with pytest.raises(KernelUnavailable) as caught:
+        fetch_mainline(store)
+    text = str(caught.value)
+    assert (
+        text.startswith("upstream: virtme-ng could not download v6.6.17 from http") and said in text
+    )
+    assert "check the version, the network and the proxy settings" in text
+    assert "requests." not in text and store.entries() == []
+
+
+@pytest.mark.parametrize("kind", [LOOP, SILENT, STALLS, TRICKLES])
+def test_checksums_of_mainline_that_cannot_be_read_are_not_done_without(
+    served: Served, kind: str, store: Store
+) -> None:
+    served.bad[f"{PLACE}/CHECKSUMS"] = kind
+    with pytest.raises(KernelUnavailable) as caught:
+        fetch_mainline(store)
+    assert "CHECKSUMS failed: " in str(caught.value) and store.entries() == []
+
+
+def test_a_list_of_tags_that_always_breaks_off_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = "".join(f'<a href="v6.6.{n}/">v6.6.{n}/</a>\n' for n in range(40)).encode()
+    with serving(Served({"/": tags}, ranges=False, cut=[100] * 9)) as server:
+        monkeypatch.setenv("VMTEST_MAINLINE_MIRROR", server.url)
+        kernel = Kernel("k", MainlineSpec("mainline", "6.6.*"))
+        with pytest.raises(KernelUnavailable, match=r"the connection ended after 100 of \d+ bytes"):
+            source_for(kernel, {}).resolve(kernel, store)
+
+
+@signed_archive.needed
+def test_an_index_of_apt_that_comes_a_byte_at_a_time_is_given_up(
+    made: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmtest.kernels.debian.suite._UPDATE_LIMIT", 3.0)
+    with serving(Served(files_below(made), bad={"InRelease": TRICKLES})) as server:
+        there = server.url
+        archive = AptArchive("a", ("good",), mirror=there, security_mirror=there)
+        archive = replace(archive, keyring=made / "keyring.gpg")
+        kernel = Kernel("k", AptSpec("a", "6.1.*"))
+        with pytest.raises(KernelUnavailable, match=r"good .*reading its index took over"):
+            source_for(kernel, {"a": archive}).resolve(kernel, store)
