@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import signed_archive
@@ -13,6 +14,9 @@ from hypothesis import HealthCheck, settings
 from watched import Watch, Watched
 
 from vmtest.model.project import KnownFailure
+
+if TYPE_CHECKING:
+    from coordinator import Coordinator
 
 # The unit tests try the same examples each time; `tox -e fuzz` tries new ones.
 settings.register_profile(
@@ -41,6 +45,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mirrors that a package of this host may know take no part."""
     monkeypatch.setattr("vmtest.host.debian.TEMPLATES", tmp_path / "no-templates")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Coordinator:
+    """A coordinator whose workers, by what the environment says, have caches of their own."""
+    from coordinator import Coordinator  # Dask with it, which few tests need
+    from dask_workers import environment
+
+    for name, value in environment(tmp_path / "cache").items():
+        monkeypatch.setenv(name, value)
+    return Coordinator(tmp_path, monkeypatch)
 
 
 @pytest.fixture

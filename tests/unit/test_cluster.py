@@ -62,13 +62,6 @@ def image_in(cache: Path, content: bytes) -> RootImage:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Coordinator:
-    for name, value in environment(tmp_path / "cache").items():
-        monkeypatch.setenv(name, value)
-    return Coordinator(tmp_path, monkeypatch)
-
-
-@pytest.fixture
 def workers(tmp_path: Path) -> Iterator[Farm]:
     with farm(tmp_path / "farm") as found:
         yield found

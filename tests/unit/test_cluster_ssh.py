@@ -31,13 +31,6 @@ from vmtest.model.results import Matrix, Status
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Coordinator:
-    for name, value in environment(tmp_path / "cache").items():
-        monkeypatch.setenv(name, value)
-    return Coordinator(tmp_path, monkeypatch)
-
-
-@pytest.fixture
 def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
     with hosts(tmp_path / "hosts") as found:
         monkeypatch.setenv("VMTEST_SSH", found.ssh)

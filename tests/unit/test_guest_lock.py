@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from command import Said, in_process
-from small_wheels import small_wheel
+from small_wheels import small_index, small_wheel
 
 from vmtest.config.file import load
 from vmtest.errors import ImageError, UsageError
@@ -28,14 +28,7 @@ PYTHON = GuestPython(Path("root.sqfs"), "3.13", "8.3.5")
 @pytest.fixture(autouse=True)
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """All that pip finds, and a guest image that is not built."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    for version in ("8.3.5", "8.4.2"):
-        small_wheel(folder, "pytest", version)
-    small_wheel(folder, "plugin", "1.0", "pytest>=8", "helper")
-    small_wheel(folder, "helper", "0.1")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    folder = small_index(tmp_path / "index", monkeypatch)
     monkeypatch.setenv("VMTEST_CACHE", str(tmp_path / "cache"))
     built = RootImage("disk", PYTHON.image, "0" * 64, "python3")
     monkeypatch.setattr("vmtest.rootfs.prepare.prepare", lambda *given, **options: built)

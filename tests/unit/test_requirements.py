@@ -8,7 +8,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from small_wheels import small_wheel
+from small_wheels import small_index, small_wheel
 
 from vmtest.api.inputs import parts_of_guest
 from vmtest.config.file import load
@@ -29,15 +29,8 @@ PYTHON = GuestPython(Path("root.sqfs"), "3.13", "8.3.5")
 @pytest.fixture(autouse=True)
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """All that pip finds: two versions of pytest, one of a plugin for each, and a helper."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    for version in ("8.3.5", "8.4.2"):
-        small_wheel(folder, "pytest", version)
-    small_wheel(folder, "plugin", "1.0", "pytest>=8", "helper")
+    folder = small_index(tmp_path / "index", monkeypatch)
     small_wheel(folder, "plugin", "2.0", "pytest>=8.4")
-    small_wheel(folder, "helper", "0.1")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return folder
 
 

@@ -5,7 +5,6 @@ JSON with sorted keys, an entry a wheel: to be committed and compared, as kernel
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import ConfigDict, StringConstraints, TypeAdapter
 from vmtest.errors import UsageError
 from vmtest.host.cache import write_json
 from vmtest.host.files import Files
+from vmtest.host.lockfile import read_lock
 from vmtest.rootfs.needed import in_guest
 
 _SCHEMA = 1
@@ -111,30 +111,20 @@ def find(config: Path, files: Files) -> Lock | None:
     Raises UsageError for one that cannot be understood.
     """
     file = beside(config)
+
+    def text() -> str:
+        return files.read(file, "guest.lock").data.decode()
+
+    def parsed(value: dict[str, Any]) -> Lock:
+        wheels = _WHEELS.validate_python(value["wheels"])
+        for one in wheels:
+            parse_wheel_filename(one.file)  # raises ValueError for what is not a wheel
+        return Lock(file, str(value["python"]), str(value["pytest"]), wheels)
+
     try:
-        text = files.read(file, "guest.lock").data.decode()
-        return _parsed(file, json.loads(text))
+        return read_lock(file, text, parsed, schema=_SCHEMA, cure=_CURE)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}; check what it is") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError(
-            f"{file}: cannot be understood ({type(error).__name__}: {error}): it is damaged or "
-            f"holds a merge conflict; remove it and {_CURE}"
-        ) from error
-
-
-def _parsed(file: Path, value: dict[str, Any]) -> Lock:
-    if value["schema"] != _SCHEMA:
-        raise UsageError(
-            f"{file}: its schema is {value['schema']}, this vmtest reads {_SCHEMA}; "
-            f"{_CURE}, or use the vmtest that wrote it"
-        )
-    wheels = _WHEELS.validate_python(value["wheels"])
-    for one in wheels:
-        parse_wheel_filename(one.file)  # raises ValueError for what is not a wheel
-    return Lock(file, str(value["python"]), str(value["pytest"]), wheels)
 
 
 def write(lock: Lock) -> None:

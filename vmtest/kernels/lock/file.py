@@ -6,7 +6,6 @@ compared.  Who reads it gets kernels pinned to that; ``LockedSource`` holds them
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from vmtest.errors import UsageError
 from vmtest.host.cache import write_json
+from vmtest.host.lockfile import read_lock
 from vmtest.model.kernels import (
     ArchiveSpec,
     Kernel,
@@ -70,26 +70,20 @@ def beside(config: Path) -> Path:
 
 def read(file: Path) -> Lock:
     """What :func:`write` wrote; raises UsageError when it is missing or cannot be understood."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-        if value["schema"] != _SCHEMA:
-            raise UsageError(
-                f"{file}: its schema is {value['schema']}, this vmtest reads {_SCHEMA}; "
-                f"{_CURE}, or use the vmtest that wrote it"
-            )
+
+    def parsed(value: dict[str, Any]) -> Lock:
         entries = {name: _ENTRY.validate_python(entry) for name, entry in value["kernels"].items()}
         for entry in entries.values():
             KernelVersion.parse(entry.version)
         return entries
+
+    def text() -> str:
+        return file.read_text(encoding="utf-8")
+
+    try:
+        return read_lock(file, text, parsed, schema=_SCHEMA, cure=_CURE)
     except FileNotFoundError:
         raise UsageError(f"{file} does not exist; {_CURE}") from None
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}; check what it is") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError(
-            f"{file}: cannot be understood ({type(error).__name__}: {error}): it is damaged or "
-            f"holds a merge conflict; remove it and {_CURE}"
-        ) from error
 
 
 def write(file: Path, lock: Lock) -> None:
