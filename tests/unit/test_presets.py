@@ -105,7 +105,8 @@ def test_a_host_that_knows_nothing_gets_all_lines_to_paste(
     monkeypatch.setattr("vmtest.host.debian.host_is", lambda distribution, os_release: False)
     monkeypatch.setattr("vmtest.host.debian.KEYRINGS", project)
     said = add(project, name)
-    said.refuses(2, "nothing was written: the tables on standard output are for kernels.toml")
+    end = "on standard output are for kernels.toml, once you have filled in HOST/PATH and FILE"
+    said.refuses(2, f"nothing was written: the tables {end}", "--mirror URL", "--keyring FILE")
     assert (project / "kernels.toml").read_text() == BEFORE
     preset = presets.find(name)
     config = configuration.parse(f"schema = 1\n{said.out}", project / "kernels.toml")
@@ -124,8 +125,19 @@ def test_what_the_host_knows_has_no_place_to_fill_in(
     (project / "Ubuntu.info").write_text("Suite: devel\nBaseURI-amd64: http://u.example/ubuntu\n")
     monkeypatch.setattr("vmtest.host.debian.KEYRINGS", project)
     said = add(project, "ubuntu-24-04")
-    said.refuses(2, "install the package ubuntu-keyring or set keyring there")
-    assert 'keyring = "FILE"' in said.out and "HOST" not in said.out
+    cure = "install the package ubuntu-keyring or set keyring there, or add it again with --keyring"
+    said.refuses(2, f"{cure} FILE; nothing was written", "once you have filled in FILE")
+    assert 'keyring = "FILE"' in said.out and "HOST" not in said.out + said.err
+    assert "schema" not in said.out
+
+
+def test_where_there_is_no_kernels_toml_the_lines_to_paste_are_a_whole_one(project: Path) -> None:
+    (project / "kernels.toml").unlink()
+    said = add(project, "el9")
+    said.refuses(2, "the tables on standard output are for kernels.toml, once you have filled in")
+    config = configuration.parse(said.out, project / "kernels.toml")
+    assert [kernel.name for kernel in config.kernels] == ["el9"]
+    assert not (project / "kernels.toml").exists()
 
 
 def test_what_is_there_already_is_not_overwritten(project: Path) -> None:

@@ -47,7 +47,7 @@ root = "{root}"
 {kernel}
 [[suite]]
 name = "own"
-tests = "test_own.py"
+tests = "checks/test_own.py"
 """
 
 
@@ -68,6 +68,13 @@ def own_image(filesystem: str, root: RootImage, folder: Path) -> Path:
     return folder / "own.img"
 
 
+def project(folder: Path, own: Path, kernel: str, suite: str) -> None:
+    """A project in ``folder`` with that suite, away from the large image."""
+    (folder / "kernels.toml").write_text(CONFIG.format(root=own, kernel=kernel))
+    (folder / "checks").mkdir()
+    (folder / "checks/test_own.py").write_text(suite)
+
+
 @pytest.mark.parametrize("filesystem", ["ext4", "erofs"])
 def test_a_guest_boots_from_it_and_leaves_it_as_it_was(
     filesystem: str, image: KernelImage, root: RootImage, tmp_path: Path
@@ -75,8 +82,7 @@ def test_a_guest_boots_from_it_and_leaves_it_as_it_was(
     own = own_image(filesystem, root, tmp_path)
     before = own.read_bytes()
     kernel = kernel_entry("real", image)
-    (tmp_path / "kernels.toml").write_text(CONFIG.format(root=own, kernel=kernel))
-    (tmp_path / "test_own.py").write_text(SUITE.replace("FILESYSTEM", filesystem))
+    project(tmp_path, own, kernel, SUITE.replace("FILESYSTEM", filesystem))
 
     def ran() -> dict[str, object]:
         said = vmtest("run", cwd=tmp_path, timeout=600)
@@ -98,8 +104,7 @@ def test_a_kernel_that_cannot_mount_it_is_refused_before_it_boots(
 ) -> None:
     own = own_image("ext4", root, tmp_path)
     kernel = kernel_entry("limited", unable("EXT4_FS"))
-    (tmp_path / "kernels.toml").write_text(CONFIG.format(root=own, kernel=kernel))
-    (tmp_path / "test_own.py").write_text(SUITE)
+    project(tmp_path, own, kernel, SUITE)
     said = vmtest("run", cwd=tmp_path)
     assert said.status == 3, said
     text = " ".join(said.out.split())

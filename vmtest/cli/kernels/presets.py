@@ -35,7 +35,11 @@ The mirror comes from this host's configuration, from a variable, or from --mirr
 Example: [bold]vmtest kernels add ubuntu-24-04[/bold]
 """
 
-_MIRROR = "https://HOST/PATH"
+_MIRROR, _KEYS = "https://HOST/PATH", "FILE"
+_PLACES = {_MIRROR: "HOST/PATH", _KEYS: _KEYS}
+"""What stands for what is not known, and how an error calls it."""
+_OPTIONS = {"mirror": "--mirror URL", "keyring": "--keyring FILE"}
+_NEW = "schema = 1\n\n"
 _KEY_FOLDERS = (Path("/etc/pki/rpm-gpg"), Path("/usr/share/distribution-gpg-keys"))
 
 
@@ -67,7 +71,7 @@ def add(
     with common.reported():
         chosen = ready.find(preset)
         file = config or _nearest()
-        more = _found(chosen, mirror, keyring)
+        more = _found(chosen, file, mirror, keyring)
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         write_file(file, ready.added(text, file, chosen, more))
         common.say(f"{file}: added {preset}: the kernels {', '.join(chosen.kernels)}")
@@ -80,7 +84,9 @@ def _nearest() -> Path:
         return Path.cwd() / "kernels.toml"
 
 
-def _found(chosen: ready.Preset, mirror: str | None, keyring: Path | None) -> dict[str, str]:
+def _found(
+    chosen: ready.Preset, file: Path, mirror: str | None, keyring: Path | None
+) -> dict[str, str]:
     """The keys to add to the archive's table; raises UsageError where one is not known.
 
     The tables to paste are printed then, with places for what is not known.
@@ -93,7 +99,9 @@ def _found(chosen: ready.Preset, mirror: str | None, keyring: Path | None) -> di
             find_mirrors(chosen.archive_name, mirror, None, keyring, distribution=distribution)
         except UsageError as error:
             lacking = _lacking_of(chosen, distribution)
-            raise _to_paste(chosen, f"{error}", {**lacking, **more}) from error
+            options = [_OPTIONS[key] for key in lacking if key in _OPTIONS and key not in more]
+            again = f", or add it again with {' and '.join(options)}" if options else ""
+            raise _to_paste(chosen, file, f"{error}{again}", {**lacking, **more}) from error
     if chosen.table == "dnf":
         variable, _ = mirror_variables(chosen.archive_name)
         key = keyring or _key(chosen)
@@ -105,11 +113,11 @@ def _found(chosen: ready.Preset, mirror: str | None, keyring: Path | None) -> di
             places["mirror"] = _MIRROR
             ways.append(f"its mirror (--mirror URL or {variable})")
         if key is None:
-            places["keyring"] = "FILE"
+            places["keyring"] = _KEYS
             ways.append("its keys (--keyring FILE)")
         if ways:
             why = f"preset {chosen.name}: this host does not know {' and '.join(ways)}"
-            raise _to_paste(chosen, why, {**places, **more})
+            raise _to_paste(chosen, file, why, {**places, **more})
     return more
 
 
@@ -121,16 +129,20 @@ def _lacking_of(chosen: ready.Preset, distribution: str) -> dict[str, str]:
         if distribution == "debian" and any(map(is_security, chosen.archive["suites"])):
             places["security_mirror"] = _MIRROR
     if not default_keyring(distribution):
-        places["keyring"] = "FILE"
+        places["keyring"] = _KEYS
     return places
 
 
-def _to_paste(chosen: ready.Preset, why: str, more: dict[str, str]) -> UsageError:
-    """Print the tables of ``chosen``, which are too long for an error, and return the error."""
-    common.say(ready.lines(chosen, more))
+def _to_paste(chosen: ready.Preset, file: Path, why: str, more: dict[str, str]) -> UsageError:
+    """Print the tables of ``chosen``, which are too long for an error, and return the error.
+
+    They are all that is for ``file`` where there is none yet.
+    """
+    common.say(f"{'' if file.exists() else _NEW}{ready.lines(chosen, more)}")
+    places = [name for value, name in _PLACES.items() if value in more.values()]
+    filled = f", once you have filled in {' and '.join(places)}" if places else ""
     return UsageError(
-        f"{why}; nothing was written: the tables on standard output are for kernels.toml, once "
-        f"HOST and FILE in them are filled in"
+        f"{why}; nothing was written: the tables on standard output are for {file.name}{filled}"
     )
 
 
