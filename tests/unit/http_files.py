@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 from bad_server import misbehave
 
@@ -57,7 +58,7 @@ def serving(served: Served) -> Iterator[Served]:
                 if self.path.endswith(ending):
                     misbehave(self, kind, over, len(served.files.get(self.path, b"")))
                     return
-            data = served.files.get(self.path)
+            data = served.files.get(unquote(self.path))  # apt writes + as %2b
             if data is None:
                 self.send_error(404)
                 return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import oci_registry
@@ -34,15 +35,23 @@ from vmtest.model.kernels import (
 __all__ = ["pool", "served", "world"]
 
 
+Hurry = Callable[[str], None]
+"""From now on nobody waits long for what is bad in that way, and comes in no other."""
+
+
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def hurry(monkeypatch: pytest.MonkeyPatch) -> Hurry:
     monkeypatch.setattr("vmtest.kernels.files.download._PAUSE", 0.0)
-    monkeypatch.setattr("vmtest.kernels.files.download._TIMEOUT", 0.5)
-    monkeypatch.setattr("vmtest.kernels.files.download._WINDOW", 0.2)
-    monkeypatch.setattr("vmtest.kernels.files.growing._PATIENCE", 1.0)
     monkeypatch.setattr("vmtest.kernels.debian.suite._PAUSE", 0.0)
-    monkeypatch.setattr("vmtest.kernels.debian.suite._TIMEOUT", "3")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    def now(kind: str) -> None:
+        if kind in (SILENT, STALLS, TRICKLES):
+            monkeypatch.setattr("vmtest.kernels.files.download._TIMEOUT", 0.5)
+            monkeypatch.setattr("vmtest.kernels.files.download._WINDOW", 0.2)
+            monkeypatch.setattr("vmtest.kernels.files.growing._PATIENCE", 1.0)
+
+    return now
 
 
 @pytest.fixture
@@ -50,10 +59,16 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
 
 
-def refused(kernel: Kernel, store: Store, archive: AptArchive | DnfArchive | OciArchive) -> str:
+def refused(
+    kernel: Kernel,
+    store: Store,
+    archive: AptArchive | DnfArchive | OciArchive,
+    hurry: Callable[[], None],
+) -> str:
     """What fetching says of a kernel that the index has; nothing is stored."""
     source = source_for(kernel, {archive.name: archive})
     resolved = source.resolve(kernel, store)
+    hurry()
     with pytest.raises(KernelUnavailable) as caught:
         source.fetch(resolved, store)
     assert store.entries() == []
@@ -78,7 +93,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
         (TRICKLES, "next to nothing arrived in 1 s"),
     ],
 )
-def test_apt(made: Path, kind: str, said: str, store: Store) -> None:
+def test_apt(made: Path, kind: str, said: str, store: Store, hurry: Hurry) -> None:
     with serving(Served(files_below(made))) as server:
         server.bad[".deb"] = kind
         archive = AptArchive(
@@ -88,7 +103,7 @@ def test_apt(made: Path, kind: str, said: str, store: Store) -> None:
             security_mirror=server.url,
             keyring=made / "keyring.gpg",
         )
-        text = refused(Kernel("k", AptSpec("a", "6.1.*")), store, archive)
+        text = refused(Kernel("k", AptSpec("a", "6.1.*")), store, archive, partial(hurry, kind))
     assert f"linux-image-6.1.10-amd64 6.1.10-1 from good failed: {said}; nothing was" in text
     assert text.endswith(
         "check the network and the mirror (kernels.toml: [apt.a] mirror) and try again"
@@ -121,12 +136,14 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
         (TRICKLES, "only "),
     ],
 )
-def test_dnf(repository: tuple[Path, Path], kind: str, said: str, store: Store) -> None:
+def test_dnf(
+    repository: tuple[Path, Path], kind: str, said: str, store: Store, hurry: Hurry
+) -> None:
     mirror, key = repository
     with serving(Served(files_below(mirror))) as server:
         server.bad[".rpm"] = kind
         archive = DnfArchive("d", ("BaseOS",), mirror=server.url, keyring=key)
-        text = refused(Kernel("k", DnfSpec("d", "*")), store, archive)
+        text = refused(Kernel("k", DnfSpec("d", "*")), store, archive, partial(hurry, kind))
     assert f"BaseOS/kernel-core-5.14.0-427.9.1.el9_4.x86_64.rpm failed: {said}" in text
     assert "nothing was stored: check the address, the network and the proxy settings" in text
 
@@ -142,11 +159,11 @@ def test_dnf(repository: tuple[Path, Path], kind: str, said: str, store: Store) 
         (TRICKLES, "next to nothing arrived in 1 s"),
     ],
 )
-def test_oci(world: World, kind: str, said: str, store: Store) -> None:
+def test_oci(world: World, kind: str, said: str, store: Store, hurry: Hurry) -> None:
     world.push("6.6.9", ci_kernel("6.6.9"))
     with oci_registry.stumbling(world.host, kind) as host:
         archive = OciArchive("o", (f"{host}/team/kernels",))
-        text = refused(Kernel("k", OciSpec("o", "6.6.9")), store, archive)
+        text = refused(Kernel("k", OciSpec("o", "6.6.9")), store, archive, partial(hurry, kind))
     assert f"downloading {host}/team/kernels 6.6.9 failed: " in text and said in text
     assert "check the network and the registry (kernels.toml: [oci.o] image) and try" in text
     assert "\\" not in text
@@ -162,7 +179,8 @@ def test_oci(world: World, kind: str, said: str, store: Store) -> None:
         (TRICKLES, "next to nothing arrived in 1 s"),
     ],
 )
-def test_mainline(served: Served, kind: str, said: str, store: Store) -> None:
+def test_mainline(served: Served, kind: str, said: str, store: Store, hurry: Hurry) -> None:
+    hurry(kind)
     served.bad[image_path(served)] = kind
     with pytest.raises(KernelUnavailable) as caught:
         fetch_mainline(store)
@@ -176,8 +194,10 @@ def test_mainline(served: Served, kind: str, said: str, store: Store) -> None:
 
 @pytest.mark.parametrize("kind", [LOOP, SILENT, STALLS, TRICKLES])
 def test_checksums_of_mainline_that_cannot_be_read_are_not_done_without(
-    served: Served, kind: str, store: Store
+    served: Served, kind: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("vmtest.kernels.files.download._TIMEOUT", 0.5)
+    monkeypatch.setattr("vmtest.kernels.files.download._WINDOW", 0.2)
     served.bad[f"{PLACE}/CHECKSUMS"] = kind
     with pytest.raises(KernelUnavailable) as caught:
         fetch_mainline(store)

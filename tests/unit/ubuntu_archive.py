@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,15 @@ SUITES = {
         "6.8.0-1017.20-azure",
     ],
 }
-"""What each suite has: a package's version, a dash, a flavour."""
+"""What each suite has: a package's version, a dash, a flavour; or a version, a blank, a release."""
 
 
-def _package(pool: Path, trees: Path, name: str, version: str, depends: str, content: str) -> None:
-    release = content.partition(" ")[2]
-    tree = trees / name
-    (tree / "DEBIAN").mkdir(parents=True)
-    kind = content.partition(" ")[0]
+Fill = Callable[[Path, str, str], None]
+"""Puts into the first what a package has: of that kind (image, modules or extra), of a release."""
+
+
+def tiny(tree: Path, kind: str, release: str) -> None:
+    """The files of a package of a few bytes."""
     if kind == "image":
         (tree / "boot").mkdir()
         (tree / f"boot/vmlinuz-{release}").write_bytes(bzimage(release, "zstd"))
@@ -49,20 +51,32 @@ def _package(pool: Path, trees: Path, name: str, version: str, depends: str, con
         place = tree / "lib/modules" / release / "kernel/fs/9p"
         place.mkdir(parents=True)
         (place / "README").write_text("no module\n")
+
+
+def _package(
+    pool: Path, tree: Path, version: str, depends: str, content: tuple[str, str], fill: Fill
+) -> None:
+    """Build the package that ``tree`` is named after."""
+    (tree / "DEBIAN").mkdir(parents=True)
+    name, kind = tree.name, content[0]
+    fill(tree, *content)
     size = 64 if kind == "meta" else 14000
     (tree / "DEBIAN/control").write_text(
         f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nInstalled-Size: {size}\n"
         f"Maintainer: vmtest <vmtest@example.org>\n{depends}Description: for tests\n"
     )
-    command = ["dpkg-deb", "-Zxz", "--root-owner-group", "-b", str(tree), str(pool)]
+    packed = "-Zxz" if fill is tiny else "-Znone"
+    command = ["dpkg-deb", packed, "--root-owner-group", "-b", str(tree), str(pool)]
     subprocess.run(command, check=True, capture_output=True)
 
 
-def _kernel(pool: Path, trees: Path, text: str) -> None:
-    version, _, flavour = text.rpartition("-")
-    upstream, _, revision = version.partition("-")
-    number = revision.partition(".")[0]
-    release = f"{upstream}-{number}-{flavour}"
+def _kernel(pool: Path, trees: Path, text: str, fill: Fill) -> None:
+    version, _, release = text.partition(" ")
+    if not release:
+        version, _, flavour = text.rpartition("-")
+        upstream, _, revision = version.partition("-")
+        release = f"{upstream}-{revision.partition('.')[0]}-{flavour}"
+    upstream, flavour = version.partition("-")[0], release.rpartition("-")[2]
     depends = f"Depends: kmod, linux-modules-{release}\n"
     for name, kind, needs in (
         (f"linux-image-{release}", "image", depends),
@@ -70,11 +84,12 @@ def _kernel(pool: Path, trees: Path, text: str) -> None:
         (f"linux-modules-{release}", "modules", ""),
         (f"linux-modules-extra-{release}", "extra", ""),
     ):
-        _package(pool, trees, name, version, needs, f"{kind} {release}")
-    _package(pool, trees, f"linux-image-{upstream}-{flavour}", version, "", f"meta {release}")
+        _package(pool, trees / name, version, needs, (kind, release), fill)
+    meta = trees / f"linux-image-{upstream}-{flavour}"
+    _package(pool, meta, version, "", ("meta", release), fill)
 
 
-def make(archive: Path) -> None:
+def make(archive: Path, suites: Mapping[str, Sequence[str]] = SUITES, fill: Fill = tiny) -> None:
     """Make the archive in ``archive``; universe, its other component, has no kernel."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -82,11 +97,11 @@ def make(archive: Path) -> None:
         home.mkdir(mode=0o700)
         key = "ubuntu@example.org"
         signed_archive.gpg(home, "--passphrase", "", "--quick-gen-key", key, "ed25519", "sign")
-        for suite, kernels in SUITES.items():
+        for suite, kernels in suites.items():
             pool = archive / "pool" / suite
             pool.mkdir(parents=True)
             for kernel in kernels:
-                _kernel(pool, folder / suite / kernel, kernel)
+                _kernel(pool, folder / suite / kernel, kernel, fill)
             place = archive / "dists" / suite
             for component in ("main", "universe"):
                 listing = place / component / "binary-amd64" / "Packages"

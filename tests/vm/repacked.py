@@ -1,4 +1,4 @@
-"""Real kernels of the cache, repacked by rpmbuild as Fedora packs them, with limits of others."""
+"""Real kernels of the cache, repacked by rpmbuild in the layout and with the limits of others."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ class Limits:
     modules: Collection[str] = ()
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a distribution packs a kernel: its ``name``, and whether it is ``whole`` in one package.
+
+    If not, there are ``NAME-core`` and ``NAME-modules-core``, as Fedora has them.
+    """
+
+    name: str = "kernel"
+    whole: bool = False
+
+
 def pack(
     image: KernelImage,
     modules: Path,
@@ -28,11 +39,9 @@ def pack(
     folder: Path,
     into: Path,
     limits: Limits = Limits(),
+    layout: Layout = Layout(),
 ) -> None:
-    """Pack ``image``, with ``modules``, as ``kernel-core`` and ``kernel-modules-core``.
-
-    ``made`` are rpm's version and release of it.
-    """
+    """Pack ``image`` with ``modules``; ``made`` are rpm's version and release of it."""
     version, release = made
     assert image.config is not None
     config = image.config.read_text()
@@ -50,10 +59,19 @@ def pack(
             for path in place.rglob(f"{name}.ko*"):
                 path.unlink()
 
-    for name, put in (("kernel-core", core), ("kernel-modules-core", rest)):
+    def both(place: Path) -> None:
+        core(place)
+        rest(place)
+
+    base = layout.name
+    if layout.whole:
+        one = Made(base, version, release, "given", f"{base} = {version}-{release}")
+        rpm_repository.build(one, folder, into, "w1.zstdio", (image.release, both))
+        return
+    for name, put in ((f"{base}-core", core), (f"{base}-modules-core", rest)):
         # rpm takes no release with two hyphens, as Debian's have.
-        provides = f"kernel-uname-r = {version}-{release}" if name == "kernel-core" else ""
+        provides = f"kernel-uname-r = {version}-{release}" if put is core else ""
         one = Made(name, version, release, "given", provides)
         rpm_repository.build(one, folder, into, "w1.zstdio", (image.release, put))
-    meta = Made("kernel", version, release, "nothing", "", "kernel-core")
+    meta = Made(base, version, release, "nothing", "", f"{base}-core")
     rpm_repository.build(meta, folder, into)

@@ -21,7 +21,7 @@ import tomlkit
 from command import vmtest
 from http_files import Served, serving
 from real_kernels import PROJECT, boot_modules, image_of, known_accelerator
-from repacked import Limits
+from repacked import Layout, Limits
 from rpm_repository import Keys
 
 from vmtest.bisect.journal import JOURNAL
@@ -51,6 +51,16 @@ LIMITED = {
         ("SQUASHFS_LZ4", *NINE_P, "VIRTIO_FS"), ("9p", "9pnet", "9pnet_virtio", "virtiofs")
     ),
     "none": Limits((*SQUASHFS, "EXT4_FS", "EROFS_FS"), ("squashfs", "ext4", "erofs")),
+    # As Amazon's: squashfs with lz4 and no 9P; those of Amazon 2 have no virtiofs either.
+    "amazon": Limits((*NINE_P, "VIRTIO_FS"), ("9p", "9pnet", "9pnet_virtio", "virtiofs")),
+    # As SUSE's and Oracle's: they lack nothing of this.
+    "suse": Limits(),
+    "uek": Limits(),
+}
+LAYOUTS = {
+    "amazon": Layout("kernel", whole=True),
+    "suse": Layout("kernel-default", whole=True),
+    "uek": Layout("kernel-uek"),
 }
 KFUNC = "kfunc.bpf.o:reads_by_pointer"
 
@@ -88,7 +98,9 @@ def world(
         into = mirror / name
         into.mkdir()
         made = "6.12.118", "1.el10"
-        repacked.pack(images["6.12"], modules["6.12"], made, folder / "build", into, limits)
+        layout = LAYOUTS.get(name, Layout())
+        build = folder / "build"
+        repacked.pack(images["6.12"], modules["6.12"], made, build, into, limits, layout)
         shutil.rmtree(folder / "build")
     shutil.rmtree(folder / "modules")
     with ExitStack() as stack:
@@ -112,6 +124,7 @@ root = "{root}"
 [dnf.{name}]
 mirror = "{world.url}"
 repositories = ["{name}"]
+kernel = "{layout.name}"
 keyring = "{world.key}"
 [[kernel]]
 name = "{kernel}"
@@ -123,7 +136,12 @@ version = "{version}"
 def configured(folder: Path, world: World, root: RootImage, name: str, *kernel: str) -> Path:
     """A project in ``folder`` with a kernel of the repository ``name``: its name and version."""
     text = CONFIG.format(
-        root=root.path, world=world, name=name, kernel=kernel[0], version=kernel[1]
+        root=root.path,
+        world=world,
+        name=name,
+        layout=LAYOUTS.get(name, Layout()),
+        kernel=kernel[0],
+        version=kernel[1],
     )
     (folder / "kernels.toml").write_text(text)
     return folder
@@ -269,14 +287,23 @@ def test_a_kernel_with_none_of_the_three_is_refused_before_it_boots(
     assert row["filesystem"] is None and refusal in row["refused"]
 
 
-def test_our_own_suite_and_objects_run_on_a_kernel_without_squashfs(
-    world: World, root: RootImage, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("red-hat", ("disk", "ext4")),
+        ("amazon", ("disk", "squashfs")),
+        ("suse", ("9p", "squashfs")),
+        ("uek", ("9p", "squashfs")),
+    ],
+)
+def test_our_own_suite_and_objects_run_on_the_kernels_of_others(
+    name: str, way: tuple[str, str], world: World, root: RootImage, tmp_path: Path
 ) -> None:
     """The suite ``log`` and ``verify``, as on every kernel that this project runs."""
-    for name in ("bpf", "tests/suites"):
-        shutil.copytree(PROJECT / name, tmp_path / name)
+    for part in ("bpf", "tests/suites"):
+        shutil.copytree(PROJECT / part, tmp_path / part)
     ours = tomlkit.parse((PROJECT / "kernels.toml").read_text())
-    folder = configured(tmp_path, world, root, "ext4", "limited", "*")
+    folder = configured(tmp_path, world, root, name, "limited", "*")
     theirs = tomlkit.parse((folder / "kernels.toml").read_text())
     for table in ("guest", "kernel"):
         ours[table] = theirs[table]
@@ -285,5 +312,8 @@ def test_our_own_suite_and_objects_run_on_a_kernel_without_squashfs(
     (tmp_path / "kernels.toml").write_text(tomlkit.dumps(ours))
     ran = vmtest("run", "--suite", "log", cwd=tmp_path, environment=world.environment, timeout=900)
     assert ran.status == 0, ran
+    listed = vmtest("kernels", "list", "--json", cwd=folder, environment=world.environment)
+    (row,) = json.loads(listed.out)["kernels"]
+    assert (row["share"], row["filesystem"]) == way
     loaded = vmtest("verify", cwd=tmp_path, environment=world.environment, timeout=900)
     assert loaded.status == 0, loaded
