@@ -704,3 +704,16 @@ def test_a_traceback_names_the_projects_files_and_not_the_guests(tmp_path: Path)
     payload = replace(pack_suites([suite], [suite], {}), project=tmp_path)
     said = payload.in_project("/tmp/vmtest/suites/test_a.py:3: AssertionError")
     assert said == "tests/x/test_a.py:3: AssertionError"
+def test_a_place_that_pytest_tells_relative_to_the_working_folder_is_found(
+    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = watch("import os\nimport not_there_at_all\n")
+    beside = tmp_path / "x"
+    beside.mkdir()
+    monkeypatch.chdir(beside)
+    watched.execute()
+    (row,) = watched.run.results()
+    assert "\n../" in row.details  # shorter than the whole path
+    assert (row.file, row.line) == ("test_it.py", 2)
+
+

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from os.path import normpath
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -118,7 +119,11 @@ class HostReporter:
         if report.failed:
             details = report.longreprtext
             found = _IN_TEXT.findall(details)
-            entries = [(Path(file or other), int(line)) for file, other, line in found]
+            # pytest tells a path relative to the working folder where that is shorter.
+            here = Path.cwd()
+            entries = [
+                (Path(normpath(here / (file or other))), int(line)) for file, other, line in found
+            ]
             place = _last_below(self._root, entries) or (report.nodeid.split("::", 1)[0], 0)
             end = _End("error", _last_line(details), details, place=place, phase="collect")
             self._result(report.nodeid, end)
