@@ -7,6 +7,7 @@ import signal
 import sys
 import tarfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from vmtest.model.versions import VersionRange
 from vmtest.runs.rows import read_collected, read_results, unfinished
 from vmtest.suites.payload import Payload, pack_suites, suites_root
 from vmtest.suites.process import pytest_argv
+from vmtest.vm.session import Stream
 
 MIXED = """
     import logging
@@ -172,6 +174,55 @@ def test_pytests_own_words_are_kept_apart_from_the_events(mixed: Watched) -> Non
     log = mixed.log.getvalue()
     assert b"short test summary" in log
     assert b'"event"' not in log
+
+
+def test_pytests_own_words_have_no_dot_for_each_test_that_passes(watch: Watch) -> None:
+    watched = watch("def test_passes():\n    pass\n\ndef test_fails():\n    assert False\n")
+    watched.execute("-p", "no:randomly")
+    lines = watched.log.getvalue().decode().splitlines()
+    assert [line.split()[1:] for line in lines if "test_it.py " in line] == [["F"]]
+    assert any("1 failed, 1 passed" in line for line in lines)
+
+
+def test_pytests_own_words_name_each_test_if_asked(watch: Watch) -> None:
+    watched = watch("def test_passes():\n    pass\n")
+    watched.execute("-v")
+    assert b"test_it.py::test_passes PASSED" in watched.log.getvalue()
+
+
+def test_the_last_result_is_told_before_the_session_ends(watch: Watch) -> None:
+    watched = watch(
+        "def test_passes():\n    pass\n",
+        files={"conftest.py": "import os\n\ndef pytest_sessionfinish():\n    os._exit(3)\n"},
+    )
+    watched.execute()
+    assert watched.outcomes() == {"test_passes": "passed"}
+    assert watched.run.exit_status is None
+
+
+def test_a_result_is_told_together_with_the_start_of_the_next_test(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = watch("def test_a():\n    pass\n\ndef test_b():\n    pass\n")
+    chunks: list[bytes] = []
+    stream = watched.session.stream
+
+    def overheard(argv: Sequence[str]) -> Stream:
+        made = stream(argv)
+        receive = made.receive
+
+        def received(seconds: float) -> tuple[bytes, bytes] | None:
+            got = receive(seconds)
+            chunks.append(got[0] if got else b"")
+            return got
+
+        monkeypatch.setattr(made, "receive", received)
+        return made
+
+    monkeypatch.setattr(watched.session, "stream", overheard)
+    watched.execute("-p", "no:randomly")
+    together = [chunk for chunk in chunks if b'"result"' in chunk and b'"start"' in chunk]
+    assert len(together) == 1
 
 
 def test_a_module_that_cannot_be_imported_is_an_error_of_its_own(watch: Watch) -> None:
@@ -690,6 +741,19 @@ def test_a_module_that_cannot_be_read_has_the_place_of_its_fault(watch: Watch) -
     assert (row.outcome, row.file, row.line) == (Outcome.ERROR, "test_it.py", 2)
 
 
+def test_a_place_that_pytest_tells_relative_to_the_working_folder_is_found(
+    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = watch("import os\nimport not_there_at_all\n")
+    beside = tmp_path / "x"
+    beside.mkdir()
+    monkeypatch.chdir(beside)
+    watched.execute()
+    (row,) = watched.run.results()
+    assert "\n../" in row.details  # shorter than the whole path
+    assert (row.file, row.line) == ("test_it.py", 2)
+
+
 @pytest.mark.parametrize("file", ["../secret.py", "/etc/passwd", "nowhere.py", ""])
 def test_a_place_that_no_file_of_the_suites_has_is_none(tmp_path: Path, file: str) -> None:
     (tmp_path / "test_a.py").touch()
@@ -704,16 +768,3 @@ def test_a_traceback_names_the_projects_files_and_not_the_guests(tmp_path: Path)
     payload = replace(pack_suites([suite], [suite], {}), project=tmp_path)
     said = payload.in_project("/tmp/vmtest/suites/test_a.py:3: AssertionError")
     assert said == "tests/x/test_a.py:3: AssertionError"
-def test_a_place_that_pytest_tells_relative_to_the_working_folder_is_found(
-    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watched = watch("import os\nimport not_there_at_all\n")
-    beside = tmp_path / "x"
-    beside.mkdir()
-    monkeypatch.chdir(beside)
-    watched.execute()
-    (row,) = watched.run.results()
-    assert "\n../" in row.details  # shorter than the whole path
-    assert (row.file, row.line) == ("test_it.py", 2)
-
-

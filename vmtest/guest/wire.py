@@ -82,6 +82,11 @@ class Wire:
         self._add(event, fields)
         self._write()
 
+    def flush(self) -> None:
+        """Write what is held."""
+        if self._held:
+            self._write()
+
     def hold(self, event: str, **fields: Any) -> None:
         """Have one event written together with the next one sent: waking the host costs time.
 

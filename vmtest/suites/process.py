@@ -70,6 +70,8 @@ def pytest_argv(
         f"--rootdir={rootdir}",
         "-p",
         "no:cacheprovider",
+        "-o",
+        "console_output_style=classic",  # its log has no dot for a test that passed: no percentage
         "--continue-on-collection-errors",
         *options,
         *(read or (payload.guest_path(suite) for suite in payload.suites)),
