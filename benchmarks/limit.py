@@ -1,14 +1,16 @@
 """How far vmtest is from what cannot be undercut: both sides in one run.
 
     python benchmarks/limit.py [--samples 3] [--kernel NAME ...] [--suite NAME ...]
-                               [-k EXPRESSION] [--only boot|matrix] [--json FILE] [--smoke]
+                               [-k EXPRESSION] [--only boot|matrix|tests] [--json FILE] [--smoke]
 
 boot: per kernel, from nothing to an authenticated SSH session, booted and restored, against bare
     QEMU with the same kernel, memory and firmware, no devices but a serial port, and an initramfs
     with one program, until that program says that it runs (``guest/first.c``);
 matrix: ``vmtest run`` on all kernels against the time of a bare ``python -m pytest`` with the same
     suites in a guest of each, one after the other, the sum divided by the VM slots.  Starting
-    pytest, collecting and the tests are in both; booting, copying and reporting only in the first.
+    pytest, collecting and the tests are in both; booting, copying and reporting only in the first;
+tests: what one of EMPTY tests that do nothing takes in ``vmtest run``, all kernels at once, against
+    a bare pytest in a guest of the same kernel: milliseconds from one test to the next.
 
 A ratio is vmtest by the limit, of medians; the aim for the matrix is 1.15.  It says little on a
 machine that does something else: the load average is printed.
@@ -17,6 +19,7 @@ machine that does something else: the load average is printed.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -25,11 +28,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import smoke
+import tomlkit
 
 from vmtest.config import file as configuration
 from vmtest.config import select
@@ -56,6 +60,14 @@ from vmtest.vm.restore import Snapshots, Started, running_guest
 PROJECT = Path(__file__).parents[1]
 SAYS = b"first instruction of init"
 MEMORY_MIB = 1024
+EMPTY = 400
+EMPTY_TESTS = """
+import pytest
+
+@pytest.mark.parametrize("number", range({count}))
+def test_nothing(number):
+    pass
+"""
 
 
 def cpio(name: str, data: bytes) -> bytes:
@@ -157,15 +169,69 @@ def pytest_seconds(payload: Payload, options: Sequence[str], guest: Started, pyt
     return seconds
 
 
-def run_seconds(selected: Sequence[str]) -> float:
-    """Seconds of ``vmtest run``."""
+def run_seconds(selected: Sequence[str], project: Path = PROJECT) -> float:
+    """Seconds of ``vmtest run`` in ``project``."""
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "vmtest", "run", *selected], cwd=PROJECT, capture_output=True
+        [sys.executable, "-m", "vmtest", "run", *selected], cwd=project, capture_output=True
     )
     if done.returncode != 0:
         sys.exit(f"vmtest run failed:\n{done.stdout.decode()[-3000:]}")
     return time.monotonic() - began
+
+
+def empty_project(folder: Path, count: int) -> Config:
+    """A project in ``folder`` with our kernels, and ``count`` tests that do nothing."""
+    ours = tomlkit.parse((PROJECT / "kernels.toml").read_text(encoding="utf-8"))
+    ours["suite"] = [{"name": "empty", "tests": "tests"}]
+    for key in set(ours) - {"schema", "defaults", "guest", "apt", "kernel", "suite"}:
+        del ours[key]
+    (folder / "tests").mkdir()
+    (folder / "tests" / "test_empty.py").write_text(EMPTY_TESTS.format(count=count))
+    (folder / "kernels.toml").write_text(tomlkit.dumps(ours), encoding="utf-8")
+    return configuration.load(folder / "kernels.toml")
+
+
+def between(folder: Path) -> dict[str, float]:
+    """Per kernel of the latest run in ``folder``: milliseconds from one test to the next."""
+    run = (folder / ".vmtest" / "latest").resolve()
+    found = {}
+    for rows in run.glob("*/results.jsonl"):
+        starts = [json.loads(line)["uptime"] for line in rows.read_text().splitlines()]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
+        found[rows.parent.name] = statistics.median(gaps) * 1000
+    return found
+
+
+def each_test(
+    images: Sequence[KernelImage],
+    names: Sequence[str],
+    root: RootImage,
+    probe: Probe,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Per kernel: a test that does nothing, by a bare pytest's."""
+    found = {name: {"bare ms": [], "vmtest ms": []} for name in names}
+    with ExitStack() as stack:
+        snapshots = Snapshots(default_cache())
+        stack.callback(snapshots.close)
+        folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2)]
+        count = 20 if options.smoke else EMPTY
+        projects = [empty_project(at, n) for at, n in zip(folders, (0, count), strict=True)]
+        few, all_ = (SuitesTaskFactory(project, project.suites, ()).task for project in projects)
+        selected = [word for name in names for word in ("--kernel", name)]
+        for _ in range(options.samples):
+            run_seconds(selected, folders[1])
+            for name, milliseconds in between(folders[1]).items():
+                found[name]["vmtest ms"].append(milliseconds)
+            for name, image in zip(names, images, strict=True):
+                with started(image, root, probe, snapshots) as (guest, _):
+                    seconds = [
+                        pytest_seconds(task(image).payload, (), guest, root.python)
+                        for task in (few, all_)
+                    ]
+                found[name]["bare ms"].append((seconds[1] - seconds[0]) / count * 1000)
+    return {name: report(f"a test, {name}", got, "bare ms") for name, got in found.items()}
 
 
 def report(name: str, found: dict[str, list[float]], limit: str) -> dict[str, Any]:
@@ -187,7 +253,7 @@ def main() -> None:
     parser.add_argument("--kernel", action="append", help="default: the default kernels")
     parser.add_argument("--suite", action="append", dest="suites", default=[])
     parser.add_argument("-k", dest="tests", metavar="EXPRESSION", default="", help="which tests")
-    parser.add_argument("--only", choices=["boot", "matrix"])
+    parser.add_argument("--only", choices=["boot", "matrix", "tests"])
     parser.add_argument("--json", type=Path, default=PROJECT / ".vmtest" / "benchmark-limit.json")
     options = smoke.parse(parser, smoke.ONE_TEST)
     settings = configuration.load(PROJECT / "kernels.toml")
@@ -200,9 +266,12 @@ def main() -> None:
         images.append(source.fetch(source.resolve(kernel, store), store))
     root, probe = prepare_root(settings, cache), accel.choose(images[0].image, cache)
     measured: dict[str, Any] = {}
-    if options.only != "matrix":
+    if options.only in (None, "boot"):
         measured["boot"] = boots(images, root, probe, options.samples)
-    if options.only != "boot":
+    if options.only in (None, "tests"):
+        names = [kernel.name for kernel in kernels]
+        measured["tests"] = each_test(images, names, root, probe, options)
+    if options.only in (None, "matrix"):
         subprocess.run([sys.executable, "-m", "vmtest", "build"], cwd=PROJECT, check=True)
         measured["matrix"] = matrix(settings, kernels, images, root, probe, options)
     options.json.parent.mkdir(parents=True, exist_ok=True)
