@@ -39,7 +39,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fill in what is generated; raises KeyError for a name that no function has."""
-    return filled(markdown).replace("](../../examples/", "](../examples/")
+    text = filled(markdown).replace("](../../examples/", "](../examples/")
+    return text.replace("](../../README.md", "](../index.md")
 
 
 def with_site_links(text: str) -> str:
