@@ -84,6 +84,30 @@ def test_a_pattern_that_did_not_match_stands_beside_the_text(name: str) -> None:
     assert all("'foo.*bar'" in line and "'nothing of it" in line for line in lines)
 
 
+LONG = f"AssertionError: expected S(1, {list('abcdefghijklm' * 6)}), seen S(2, 1)"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (
+            ">       assert seen == expected, f'expected {expected}, seen {seen}'",
+            "seen == expected",
+        ),
+        (">       assert log.drain() == [text], (", "log.drain() == [text]"),
+        (">       assert check(seen), message", ""),
+        (">       assert seen == 'it does not end, (", ""),
+    ],
+    ids=["names", "several lines", "no comparison", "not Python"],
+)
+def test_a_message_that_is_cut_does_not_hide_which_side_is_which(source: str, told: str) -> None:
+    lines = (source, f"E       {LONG}", "E       assert S(1) == S(2)", "E         ")
+    more = ("E         Drill down into differing attribute port:", "E           port: 2 != 1")
+    line = said(failed(LONG, "\n".join((*lines, *more))))
+    assert line.startswith(f"assert {told}: port: " if told else "AssertionError: expected S(")
+    assert line.endswith("port: 2 != 1")
+
+
 def test_a_known_failure_that_has_expired_says_so_in_front() -> None:
     details = "E   AssertionError: assert 1 == 2\n\nt.py:1: AssertionError"
     line = said(failed("expired 2026-01-01 (slow): AssertionError: assert 1 == 2", details))

@@ -7,8 +7,10 @@ those of pytest 7 to 9 (``_pytest/assertion/util.py``, ``python_api.py``).
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from vmtest.model.results import TestResult
 from vmtest.model.text import one_line, printable
@@ -23,6 +25,7 @@ _AROUND = 12  # of a value in front of where it differs
 _READ = 10_000  # of a line that are looked at
 
 _ERROR = re.compile(r"^E(?: (.*))?$", re.MULTILINE)
+_SOURCE = re.compile(r"^>\s+(assert .*)$", re.MULTILINE)
 _ASSERT = re.compile(r"(?:\w+: )?assert ")
 _RUNS = (  # what may come again and again, each with how often it has to
     re.compile(r"(\\x[0-9a-f]{2}|\\[0abfnrtv])\1{4,}"),
@@ -75,6 +78,8 @@ def said(test: TestResult, limit: int = LIMIT) -> str:
     if not apart:
         return middle(head, limit)
     room = max(limit - len(apart) - 2, _SIDE)
+    if at and len(head) > room and (compared := _compared(test.details)):
+        return f"{compared}: {apart}"  # of a message that is cut, nobody knows which side is which
     brief = middle(head, room) if at else _brief(head, min(room, _WHOLE))
     return middle(f"{brief}: {apart}", limit)
 
@@ -107,6 +112,19 @@ def _errors(test: TestResult) -> list[str]:
     lines = next((group for group in reversed(groups) if group), [])
     indent = len(lines[0]) - len(lines[0].lstrip()) if lines else 0
     return [line[indent:] if not line[:indent].strip() else line.lstrip() for line in lines]
+
+
+def _compared(details: str) -> str:
+    """The failing assertion as it is written, if it compares two names; "" else."""
+    lines = [found[1] for found in _SOURCE.finditer(details)]
+    text = lines[-1].rstrip("( ") if lines else ""
+    for written in (text, text.rstrip(",")):
+        with suppress(SyntaxError, ValueError):
+            match ast.parse(written).body:
+                case [ast.Assert(test=ast.Compare(ops=[_]) as test)]:
+                    told = f"assert {ast.unparse(test)}"
+                    return told if len(told) <= _WHOLE else ""
+    return ""
 
 
 def _with_more(head: str, lines: Sequence[str], limit: int) -> str:
