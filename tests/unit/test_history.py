@@ -40,12 +40,14 @@ def matrix(run: str = "r", **outcomes: Outcome) -> Matrix:
 def keep(tmp_path: Path) -> Keep:
     """Keeps a run of the day ``n``, written to ``age`` seconds ago."""
 
-    def keeping(n: int, kept: Matrix, branch: str = "main", age: float = OLD) -> RunFolder:
+    def keeping(
+        n: int, kept: Matrix, branch: str = "main", age: float = OLD, commit: str = "1"
+    ) -> RunFolder:
         name = f"202611{n:02d}T000000Z-00000{n % 10}"
         folder = RunFolder(tmp_path / ".vmtest" / "runs" / name)
         folder.path.mkdir(parents=True)
         folder.write("matrix.json", matrix_json.dumps(replace(kept, run=name)))
-        folder.describe({"project": {"commit": "1" * 40, "dirty": False, "branch": branch}})
+        folder.describe({"project": {"commit": commit * 40, "dirty": False, "branch": branch}})
         for path in (*folder.path.rglob("*"), folder.path):
             os.utime(path, times=(time.time() - age,) * 2)
         return folder
@@ -65,6 +67,15 @@ def test_what_fails_since_the_last_run_that_passed_is_counted(keep: Keep) -> Non
         "2 new failing results since run 20261102T000000Z-000002, "
         'the last on branch "main" that passed (commit 111111111111)'
     )
+
+
+def test_what_is_new_comes_with_the_command_that_lists_the_commits(keep: Keep) -> None:
+    keep(1, matrix(a=GOOD, b=GOOD))
+    found = since(keep(2, matrix(a=BAD), commit="2"), matrix(a=BAD))
+    listed = "git log --oneline 111111111111..222222222222 lists the commits since"
+    assert str(found).endswith(f"; {listed}")
+    found = since(keep(3, matrix(a=GOOD), commit="2"), matrix(a=GOOD))
+    assert found is not None and "git log" not in str(found)
 
 
 def test_failures_of_what_the_earlier_run_does_not_have_are_counted(keep: Keep) -> None:

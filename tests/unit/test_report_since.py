@@ -90,6 +90,15 @@ def test_a_kernel_that_panics_is_new_where_it_only_failed_before() -> None:
     assert words(found.told) == f"New. It was not so in {run(1)}."
 
 
+def test_a_kernel_that_a_new_test_panics_is_not_new_but_first_seen() -> None:
+    lost = TestResult("t.py::b", "s", Outcome.LOST)
+    now = kernel(Status.PANICKED, tests=(lost,))
+    found = since([day(1, run_of({"a": "P"}, kernels=("6.12",)))], now)
+    assert found is not None and found.word == "first seen"
+    found = since([day(1, run_of({"b": "P"}, kernels=("6.12",)))], now)
+    assert found is not None and found.word == "new"
+
+
 def test_a_kernel_that_panicked_before_is_there_since_then() -> None:
     ran = TestResult("t.py::a", "s", Outcome.PASSED)
     runs = [day(n, kernel(Status.PANICKED, tests=(ran,))) for n in (1, 2)]

@@ -18,6 +18,7 @@ from zipfile import BadZipFile, ZipFile
 from vmtest.api.page import leave_page
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix, exit_status
+from vmtest.report.again import git_log
 from vmtest.report.diff import UNSEEN, Difference, compare, failures
 from vmtest.report.text import counted
 from vmtest.runs import matrix_json
@@ -46,8 +47,8 @@ class Since:
     """What fails in a run that did not in an earlier one which passed, on the same branch.
 
     ``new`` counts results: a test or program that fails on two kernels counts twice.  ``unseen``
-    are the failures of what that run has no result of.  ``commit`` is that run's, "" where it is
-    not known.
+    are the failures of what that run has no result of.  ``commit`` is that run's, ``now`` this
+    one's, "" where it is not known.
     """
 
     run: str
@@ -55,6 +56,7 @@ class Since:
     new: int
     unseen: int
     commit: str = ""
+    now: str = ""
 
     def __str__(self) -> str:
         """``3 new failing results since run 2026..., the last on branch "main" that passed``."""
@@ -62,11 +64,12 @@ class Since:
         at = f" (commit {self.commit[:_ABBREVIATED]})" if self.commit else ""
         words = counted(self.new, "new failing result") if self.new else "no new failing result"
         told = f"{words} since run {self.run}, the last{where} that passed{at}"
-        if not self.unseen:
-            return told
-        number = counted(self.unseen, "failing result")
-        verbs = ("has", "is") if self.unseen == 1 else ("have", "are")
-        return f"{told}; {number} {verbs[0]} no counterpart in that run and {verbs[1]} not compared"
+        if self.unseen:
+            number = counted(self.unseen, "failing result")
+            verbs = ("has", "is") if self.unseen == 1 else ("have", "are")
+            told += f"; {number} {verbs[0]} no counterpart in that run and {verbs[1]} not compared"
+        commits = git_log(self.commit, self.now) if self.new else ""
+        return told + (f"; {commits} lists the commits since" if commits else "")
 
 
 def since(folder: RunFolder, matrix: Matrix) -> Since | None:
@@ -88,7 +91,8 @@ def since(folder: RunFolder, matrix: Matrix) -> Since | None:
             found = compare(old, matrix)
             new = sum(len(d.kernels) for d in found if d.worse)
             unseen, commit = _unseen(found, old, matrix), _of_project(facts, "commit")
-            return Since(earlier.name, branch, new, unseen, commit)
+            now = _of_project(read_facts(folder.path), "commit")
+            return Since(earlier.name, branch, new, unseen, commit, now)
     return None
 
 

@@ -5,13 +5,13 @@ A result counts by whether it went wrong, whatever it said: an earlier run remem
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vmtest.model.loads import ChangeKind
 from vmtest.model.results import Outcome, Status
 from vmtest.model.text import one_line
+from vmtest.report.again import git_log
 from vmtest.report.causes import Cause
 from vmtest.report.table import Tone
 from vmtest.report.text import counted
@@ -21,7 +21,6 @@ _BAD, _GOOD = frozenset("FEXLx"), frozenset("Pf")
 _XPASS, _NO_XPASS = frozenset("X"), frozenset("PfxFEL")  # of a test that passes unexpectedly
 _REACHED = frozenset("PfxFEXLsn")  # not: absent, not run, only listed
 _TELLS_NOTHING = {"", Status.CANCELLED.value, Status.INFRA_ERROR.value, Status.NO_TESTS.value}
-_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SAME, _OTHER, _NOTHING = "F", "P", " "  # a kernel that ended as now, otherwise, or not at all
 
 _FAILED = {Status.PASSED.value: _OTHER}
@@ -129,9 +128,7 @@ class Earlier:
         """The command that lists the commits since the run of ``head``; "" where none is known."""
         if not self.found:
             return ""
-        old, new = self.found[self._reference()].past.commit, self.runs[-1].commit
-        known = all(map(_COMMIT.fullmatch, (old, new))) and old != new
-        return f"git log --oneline {old[:12]}..{new[:12]}" if known else ""
+        return git_log(self.found[self._reference()].past.commit, self.runs[-1].commit)
 
     def _reference(self) -> int:
         """The place of the last run that passed, else of the one before."""
@@ -221,11 +218,23 @@ def _lines(cause: Cause, runs: Sequence[_Run]) -> Iterator[list[str]]:
     if not (tests or loads):
         for kernel in cause.kernels:
             before = (run.kernels.get(kernel.kernel, "") for run in runs)
-            if _is_vague(cause):
+            ran = [(t.suite, t.test) for t in kernel.tests if t.outcome is Outcome.LOST]
+            if ran:  # what the test that died does is new where the test is
+                there = [_has_a_row(run, ran, kernel.kernel) for run in runs]
+                ends = [_ended(status, kernel.status) for status in before]
+                yield [e if has else _NOTHING for e, has in zip(ends, there, strict=True)]
+            elif _is_vague(cause):
                 same = _COMPLAINED if _is_only_a_complaint(cause) else _FAILED
                 yield [same.get(status, _NOTHING) for status in before]
             else:
                 yield [_ended(status, kernel.status) for status in before]
+
+
+def _has_a_row(run: _Run, tests: Iterable[tuple[str, str]], kernel: str) -> bool:
+    """Whether ``run`` has a result on ``kernel`` of one of ``tests``, which died with the VM."""
+    place = run.place.get(kernel, -1)
+    rows = (run.tests.get(test, "") for test in tests)
+    return any(0 <= place < len(row) and row[place] in _REACHED for row in rows)
 
 
 def _letters(
