@@ -192,8 +192,15 @@ def test_a_complaint_of_the_kernel_has_its_fingerprint() -> None:
 
 def test_causes_come_first_with_the_command_that_runs_each_again() -> None:
     head = markdown.render(recorded()).partition("\n|  |")[0]
-    assert "### 4 causes, 2 failing results in 1 test on 2 kernels, 2 kernels failed" in head
+    assert "### 4 causes, 2 failing results in 1 test on 2 kernels, 2 kernels as" in head
     assert head.count("<br>`vmtest run --kernel ") == 4
+
+
+def test_a_reader_learns_which_run_it_is_and_where_its_logs_are() -> None:
+    name = "2026-05-09T07-35-25Z-1f3a"
+    assert f"\nRun `{name}` of 2026-05-09 07:35 UTC. Its logs are in `.vmtest/runs/{name}`.\n" in (
+        markdown.render(recorded())
+    )
 
 
 def test_a_failure_on_several_kernels_is_printed_once_whatever_addresses_it_has() -> None:

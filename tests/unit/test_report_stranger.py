@@ -35,6 +35,14 @@ def in_project(of: Matrix) -> list[str]:
     return [test.test for kernel in ids.in_project(of).kernels for test in kernel.tests]
 
 
+@pytest.mark.parametrize("render", BOTH)
+def test_the_log_that_is_named_has_what_the_test_said(render: Callable[[Matrix], str]) -> None:
+    """pytest.log of 5.10 ends at the panic, and pytest had printed no traceback before."""
+    shown = render(recorded())
+    assert "5.10/pytest.log" not in shown
+    assert "5.10/results.jsonl" in shown and "6.12/pytest.log" in shown
+
+
 def test_every_cause_is_told_with_what_differs() -> None:
     told = [cause.message for cause in causes(recorded())]
     assert [part for part in told if part.endswith("has_encoded: False != True")] == told[3:5]
@@ -52,7 +60,7 @@ def test_the_place_is_the_line_of_the_test_and_then_that_of_the_helper() -> None
 
 @pytest.mark.parametrize("render", BOTH)
 def test_causes_results_tests_and_kernels_are_counted(render: Callable[[Matrix], str]) -> None:
-    words = "6 causes, 9 failing results in 5 tests on 2 kernels, 1 kernel failed as a whole"
+    words = "6 causes, 9 failing results in 5 tests on 2 kernels, 1 kernel as a whole (PANICKED)"
     assert counts(causes(recorded())) == words
     shown = " ".join(render(recorded()).replace("─", "").replace(",", "").split())
     assert words.replace(",", "") in shown

@@ -152,9 +152,15 @@ def counts(found: Iterable[Cause]) -> str:
             kernels = counted(len({id(kernel) for kernel in results}), "kernel")
             number = counted(len(results), "failing result")
             parts.append(f"{number} in {counted(len(what), name)} on {kernels}")
-    whole = {id(k) for cause in every if not (cause.tests or cause.loads) for k in cause.kernels}
+    whole = {
+        id(k): cause.mark.text
+        for cause in every
+        if not (cause.tests or cause.loads)
+        for k in cause.kernels
+    }
     if whole:
-        parts.append(f"{counted(len(whole), 'kernel')} failed as a whole")
+        how = ", ".join(unique([*whole.values()]))
+        parts.append(f"{counted(len(whole), 'kernel')} as a whole ({how})")
     return ", ".join(parts)
 
 

@@ -24,6 +24,7 @@ from vmtest.report.table import Cell, Table, Tone
 from vmtest.report.text import counted, last_lines, shortened
 from vmtest.report.tracebacks import last_of_traceback
 from vmtest.report.written import written
+from vmtest.runs.folder import STATE
 
 LIMIT = 1_000_000
 """Bytes of UTF-8 at most; GitHub takes 1 MiB (1,048,576)."""
@@ -78,7 +79,9 @@ def render(matrix: Matrix, limit: int = LIMIT, since: str = "") -> str:
     found = causes(matrix)
     pieces = _Pieces(limit - _RESERVE)
     compared = f"\n{escaped(since)}\n" if since else ""
-    pieces.add(f"## {headline(matrix)}\n\n{escaped(_summary(matrix))}\n{compared}", "summary")
+    run = f"\n{_run(matrix)}\n" if matrix.run else ""
+    told = f"{escaped(_summary(matrix))}\n{compared}{run}"
+    pieces.add(f"## {headline(matrix)}\n\n{told}", "summary")
     _add_causes(pieces, found, matrix)
     table = loads.with_loads(tables.build(matrix), matrix)
     _add_table(pieces, table, int(limit * (1 - _TABLE_SHARE)))
@@ -112,7 +115,6 @@ def render(matrix: Matrix, limit: int = LIMIT, since: str = "") -> str:
 
 def _add_sections(pieces: _Pieces, found: Sequence[Cause], matrix: Matrix) -> None:
     """A section a cause or kernel, in the order of the causes."""
-    log = tables.log_of_tests(matrix)
     kernels = {id(kernel): kernel for kernel in tables.troubled(matrix)}
     rejections = list(loads.rejections(matrix))
     others = loads.unattached(matrix)
@@ -120,7 +122,7 @@ def _add_sections(pieces: _Pieces, found: Sequence[Cause], matrix: Matrix) -> No
     only = len(rejections) + len(others) == 1
     for cause in found:
         if cause.tests:
-            pieces.add(_failure(cause, log, open_it=failures == 1), "failure")
+            pieces.add(_failure(cause, matrix, open_it=failures == 1), "failure")
         elif cause.loads:
             for rejection in loads.taken(rejections, cause.loads):
                 pieces.add(_rejection(rejection, open_it=only), "rejection")
@@ -152,6 +154,12 @@ def headline(matrix: Matrix) -> str:
         word = "listed their tests" if listed else "passed"
         return f"vmtest: {counted(len(matrix.kernels), 'kernel')} {word}"
     return f"vmtest: {len(bad)} of {counted(len(matrix.kernels), 'kernel')} did not pass"
+
+
+def _run(matrix: Matrix) -> str:
+    """Which run this is, and where its files are: paths below are relative to there."""
+    when = f" of {escaped(matrix.started[:16].replace('T', ' '))} UTC" if matrix.started else ""
+    return f"Run {code(matrix.run)}{when}. Its logs are in {code(f'{STATE}/runs/{matrix.run}')}."
 
 
 def _summary(matrix: Matrix) -> str:
@@ -263,7 +271,7 @@ def _kernel(kernel: KernelResult) -> str:
     return "".join([*parts, "\n</details>\n"])
 
 
-def _failure(cause: Cause, log: str, open_it: bool) -> str:
+def _failure(cause: Cause, matrix: Matrix, open_it: bool) -> str:
     kernel, result = cause.tests[0]
     more = f" and {counted(len(cause.labels) - 1, 'more test')}" if len(cause.labels) > 1 else ""
     names = ", ".join(html.escape(printable(kernel.kernel)) for kernel in cause.kernels)
@@ -279,7 +287,7 @@ def _failure(cause: Cause, log: str, open_it: bool) -> str:
         lines, left_out = last_lines(text, _OUTPUT)
         head = f"{title[0].upper()}{title[1:]} on {where}"
         parts.append(f"\n{head}:\n{fence(_after(left_out, lines))}")
-    parts += [_log(kernel, log) for kernel in cause.kernels]
+    parts += [_log(kernel, tables.log_of_tests(matrix, kernel)) for kernel in cause.kernels]
     return "".join([*parts, "\n</details>\n"])
 
 

@@ -152,6 +152,7 @@ _STATUS_WORD = {
     Status.INFRA_ERROR: "infrastructure error",
 }
 WELL = (Status.PASSED, Status.COLLECTED)
+_CUT_OFF = (Status.PANICKED, Status.LOST, Status.TIMED_OUT, Status.CANCELLED)
 """The statuses that need no word of explanation."""
 _IDLE = {Outcome.NOT_RUN, Outcome.COLLECTED}
 _EXCUSES = (Outcome.SKIPPED, Outcome.NOT_APPLICABLE, Outcome.XFAILED)
@@ -202,9 +203,21 @@ def suites_of(matrix: Matrix) -> tuple[str, ...]:
     return unique([*matrix.suites, *(t.suite for k in matrix.kernels for t in k.tests)])
 
 
-def log_of_tests(matrix: Matrix) -> str:
-    """The file in a kernel's folder that holds what its tests said in full."""
-    return COMMAND_LOG if matrix.command else "pytest.log"
+def log_of_tests(matrix: Matrix, kernel: KernelResult) -> str:
+    """The file in the folder of ``kernel`` that holds what its tests said in full.
+
+    pytest prints its tracebacks at its end, which it does not reach in a VM that dies.
+    """
+    if matrix.command:
+        return COMMAND_LOG
+    return "results.jsonl" if kernel.status in _CUT_OFF else "pytest.log"
+
+
+def fullest_log(matrix: Matrix, kernels: Sequence[KernelResult]) -> tuple[KernelResult, str]:
+    """Of ``kernels``, all with the same failure, one and its log: with tracebacks if one has."""
+    whole = (kernel for kernel in kernels if kernel.status not in _CUT_OFF)
+    kernel = next(whole, kernels[0])
+    return kernel, log_of_tests(matrix, kernel)
 
 
 def each_test(matrix: Matrix) -> tuple[tuple[str, str], ...]:

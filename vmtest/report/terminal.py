@@ -331,7 +331,6 @@ def _sections(
     matrix: Matrix, found: Sequence[Cause], room: _Room, where: Where
 ) -> Iterable[RenderableType]:
     """A section a cause or kernel, in the order of the causes; what says the same is one."""
-    log = tables.log_of_tests(matrix)
     kernels = {id(k): k for k in tables.troubled(matrix) if not tables.only_noted(k)}
     rejections = list(loads.rejections(matrix))
     lines = left_out = 0
@@ -339,7 +338,7 @@ def _sections(
         if cause.tests and left_out:
             left_out += 1
         elif cause.tests:
-            section = list(_failure(cause, log, room, where))
+            section = list(_failure(cause, matrix, room, where))
             lines += len(section)
             if room.sections < lines > len(section):
                 left_out += 1
@@ -365,7 +364,7 @@ def _title(cause: Cause) -> str:
     return cause.labels[0] + (f" and {counted(more, 'more test')}" if more else "")
 
 
-def _failure(cause: Cause, log: str, room: _Room, where: Where) -> Iterable[RenderableType]:
+def _failure(cause: Cause, matrix: Matrix, room: _Room, where: Where) -> Iterable[RenderableType]:
     kernel, result = cause.tests[0]
     yield _rule(cause.mark.text, _title(cause), cause.mark.tone)
     tests: dict[str, list[KernelResult]] = {}
@@ -385,7 +384,7 @@ def _failure(cause: Cause, log: str, room: _Room, where: Where) -> Iterable[Rend
     for title, text in written(result):
         yield Text(f"  {title} on {printable(kernel.kernel)}:", STYLE[Tone.QUIET])
         yield from _quoted(*last_lines(text, room.output))
-    yield from _log(kernel, log, where)
+    yield from _log(*tables.fullest_log(matrix, cause.kernels), where)
     yield Text()
 
 

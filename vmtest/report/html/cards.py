@@ -101,21 +101,24 @@ class Results:
 def card_of(cause: Cause, results: Results, earlier: Earlier) -> Card:
     """The card of ``cause``."""
     matrix, kernel = results.matrix, cause.kernels[0]
-    details = log = ""
+    details = ""
+    logs: list[str] = ["" for _ in cause.kernels]
     parts: tuple[tuple[str, str], ...] = ()
     of_console = False
     if cause.tests:
         result = cause.tests[0][1]
         details = said(*last_of_traceback(result.details or result.message, _DETAILS, _COLUMNS))
         parts = tuple((title, quoted(text, _OUTPUT)) for title, text in written(result))
-        log = tables.log_of_tests(matrix)
+        logs = [tables.log_of_tests(matrix, there) for there in cause.kernels]
     elif cause.loads:
         details = "\n".join(loads.why(cause.loads[0][1]))
-        log = cause.loads[0][1].log
+        logs = [cause.loads[0][1].log for _ in cause.kernels]
     else:
         details, parts = _of_the_kernel(cause, kernel, matrix)
         of_console = kernel.has_console
-    named = [(k, k.console_log if of_console else log) for k in cause.kernels[:4]]
+    if of_console:
+        logs = [there.console_log for there in cause.kernels]
+    named = list(zip(cause.kernels, logs, strict=True))[:4]
     chips, others = _chips(cause, results)
     while_ran = _while_it_ran(cause)
     labels = cause.labels or _labels(while_ran)

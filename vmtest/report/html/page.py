@@ -134,13 +134,12 @@ def _data(matrix: Matrix, memory: Memory, past: History | None) -> dict[str, Any
     """What the script draws: the heat maps, and the squares of the history in their order."""
     drawn = grid.grid(matrix)
     keys = [(drawn["suites"][row[0]], row[2]) for row in drawn["tests"]]
-    log = tables.log_of_tests(matrix)
     ran = [kernel if kernel.tests else replace(kernel, directory="") for kernel in matrix.kernels]
     return {
         **drawn,
         "past": past and past.squares(keys),
         "again": patterns(matrix),
-        "logs": [memory.href(kernel, log) for kernel in ran],
+        "logs": [memory.href(kernel, tables.log_of_tests(matrix, kernel)) for kernel in ran],
         "folders": [memory.href(kernel, "x")[:-1] for kernel in matrix.kernels],
         "within": memory.within if memory.beside or memory.logs else "",
     }
