@@ -15,6 +15,7 @@ STAMPS = {
     "api/history.py": "how old runs are",
     "cli/kernels/prune.py": "how old entries are",
     "cli/runs.py": "how old runs are",
+    "cluster/worker.py": "how old is what nobody fetched",
     "kernels/archive/kept.py": "when an index was read",
     "rootfs/libbpf.py": "when the newest version was asked for",
     "host/cache.py": "how old a record is",

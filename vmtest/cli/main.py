@@ -109,21 +109,18 @@ class _Flags:
         return params
 
 
-class _Command(_Flags, TyperCommand):
-    """A command with such a help."""
-
-
-class _Group(_Flags, TyperGroup):
-    """A group of commands with such a help."""
+def _told(cls: type | None, default: type) -> Any:
+    """``cls``, a command's or a group's own class or the ``default``, with such a help."""
+    own = cls if isinstance(cls, type) else default
+    return type(own.__name__, (_Flags, own), {})
 
 
 def _tell_flags(group: typer.Typer) -> None:
     """Have the commands of ``group``, and of the groups in it, show their flags so."""
-    group.info.cls = _Group
+    group.info.cls = _told(group.info.cls, TyperGroup)
     for command in group.registered_commands:
-        command.cls = _Command
+        command.cls = _told(command.cls, TyperCommand)
     for inner in group.registered_groups:
-        inner.cls = _Group
         if inner.typer_instance is not None:
             _tell_flags(inner.typer_instance)
 
