@@ -167,6 +167,38 @@ def test_nothing_sticks_out_of_a_telephones_screen(telephone: Browser) -> None:
     assert telephone.run("return document.documentElement.scrollWidth") <= 375
 
 
+COMMIT = "0123456789" * 4
+
+
+def test_the_first_cause_is_on_a_telephones_first_screen(telephone: Browser) -> None:
+    facts = {
+        "arguments": ["run", *(f"--suite=suite-number-{n}" for n in range(20))],
+        "project": {"commit": COMMIT},
+    }
+    telephone.show(pages.three(), memory=Memory(facts, EVENTS))
+    assert not telephone.find("#about dl").is_displayed()
+    assert telephone.find(".card strong").rect["y"] < 812
+    telephone.find("#about summary").click()
+    assert telephone.find("#about dl").is_displayed()
+    resize(telephone, 1280)
+    assert not telephone.find("#about summary").is_displayed()
+    assert telephone.find("#about dl").is_displayed()
+
+
+def test_the_kernels_are_whole_on_a_telephone_and_leave_no_hole(telephone: Browser) -> None:
+    tail = tuple(f"line {n}" for n in range(40))
+    release, reason = "5.10.0-46-amd64", 'kernel panicked: "x"; while t.py::test_b ran'
+    dead = KernelResult(
+        "5.10", Status.PANICKED, release=release, reason=reason, console_tail=tail, directory="d"
+    )
+    telephone.show(pages.of(dead, replace(dead, kernel="6.12")))
+    assert telephone.run(TOO_WIDE, "#kernels .scroll") == []
+    assert telephone.run(RIGHT, "#kernels th, #kernels td") <= 375
+    heights = [row.rect["height"] for row in telephone.driver.find_elements("css selector", ROW)]
+    assert max(heights) < 200
+
+
+ROW = "#kernels tbody tr"
 RIGHT = """
 const places = [...document.querySelectorAll(arguments[0])].map((e) => e.getBoundingClientRect());
 return Math.max(...places.map((place) => place.right));
@@ -228,6 +260,59 @@ def test_a_box_opens_at_the_line_that_says_what_went_wrong(browser: Browser) -> 
     assert browser.run(IN_SIGHT, ".card pre")
     browser.run("document.querySelector('#tests td.go').click()")
     assert browser.run(IN_SIGHT, "#r-texts pre")
+
+
+ROWS = """
+const pre = document.querySelector('.card pre'), style = getComputedStyle(pre);
+const error = pre.querySelector('.e'), text = error.previousSibling, above = document.createRange();
+above.setStart(text, text.data.lastIndexOf('above'));
+above.setEnd(text, text.length - 1);
+const row = parseFloat(style.lineHeight), box = pre.getBoundingClientRect();
+const at = (place) => (place.getClientRects()[0].top - box.top) / row;
+return {
+  above: at(above), error: at(error), rows: pre.clientHeight / row,
+  cut: ((pre.scrollTop - parseFloat(style.paddingTop)) / row) % 1,
+};
+"""
+FRAME = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done))"
+
+
+def resize(browser: Browser, width: int) -> None:
+    size = {"width": width, "height": 812, "deviceScaleFactor": 1, "mobile": False}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.driver.execute_async_script(FRAME)
+
+
+def assert_error_in_sight(browser: Browser) -> None:
+    """Its first row and the line above it are shown, and the box begins with a whole row."""
+    rows = browser.run(ROWS)
+    assert -0.1 < rows["above"] < rows["error"] < rows["rows"] - 1, rows
+    assert min(rows["cut"], 1 - rows["cut"]) < 0.1, rows
+
+
+@pytest.mark.parametrize("below", [3, 60])
+def test_a_box_is_at_its_error_on_every_width_and_after_the_width_changed(
+    telephone: Browser, below: int
+) -> None:
+    lines = [f"    line {n}: {'a word ' * 40}" for n in range(30)]
+    error = f"E   assert {'1 == 2 or ' * 20}"
+    details = "\n".join((*lines, f"    above {'it ' * 60}", error, *lines[:below]))
+    test = TestResult("t.py::test_deep", "s", Outcome.FAILED, message="m", details=details)
+    kernel = KernelResult("6.12", Status.FAILED, tests=(test,), directory="6.12")
+    telephone.show(pages.of(kernel))
+    for width in (375, 1280, 375, 600):
+        resize(telephone, width)
+        assert_error_in_sight(telephone)
+
+
+def test_a_box_that_the_reader_scrolled_stays_there(telephone: Browser) -> None:
+    telephone.show(deep())
+    telephone.run(
+        "const pre = document.querySelector('.card pre');"
+        "pre.dispatchEvent(new Event('wheel', {bubbles: true})); pre.scrollTop = 5;"
+    )
+    resize(telephone, 1280)
+    assert telephone.run("return document.querySelector('.card pre').scrollTop") == 5
 
 
 NAMES = ("test_x", "test_x[a-1]", "test_x[it's $HOME `id`]", "test_x[\U0001f600]", "C::test_é[0.5]")

@@ -42,13 +42,45 @@
     add();
     return pre;
   }
-  function toError(place) {
-    for (const pre of place.querySelectorAll("pre")) {
-      const line = pre.querySelector(".e");
-      if (line && pre.scrollTop === 0 && line.offsetTop + line.offsetHeight > pre.clientHeight) {
-        pre.scrollTop = line.offsetTop - 30;
-      }
+  // Scrolls a box to its error, with the line above it on top and whole rows only.  A reader who
+  // scrolled a box keeps the place.
+  const moved = new WeakSet();
+  function topOf(place, pre) {
+    const rect = place.getClientRects()[0];
+    return rect && (rect.top + rect.bottom) / 2 - pre.getBoundingClientRect().top - pre.clientTop + pre.scrollTop;
+  }
+  function toError(pre) {
+    const error = pre.querySelector(".e");
+    if (!error || !pre.clientHeight || moved.has(pre)) return;
+    const style = getComputedStyle(pre);
+    const height = parseFloat(style.lineHeight);
+    const padding = parseFloat(style.paddingTop);
+    const row = (place) => Math.floor((topOf(place, pre) - padding) / height);
+    const rows = Math.floor((pre.clientHeight + 1) / height);
+    const last = Math.round((pre.scrollHeight - 2 * padding) / height) - rows;
+    const at = row(error);
+    let above = at;
+    const before = error.previousSibling;
+    if (before) {
+      const line = document.createRange();
+      line.setStart(before, before.data.lastIndexOf("\n", before.length - 2) + 1);
+      line.setEnd(before, before.length);
+      above = Math.max(line.getClientRects().length ? row(line) : at - 1, at - Math.floor(rows / 2));
     }
+    const bottom = error.getBoundingClientRect().bottom - pre.getBoundingClientRect().top + pre.scrollTop;
+    const first = bottom <= pre.clientHeight ? 0 : Math.max(0, Math.min(above, last));
+    pre.scrollTop = first ? padding + first * height : 0;
+  }
+  const sizes = new ResizeObserver((entries) => entries.forEach((entry) => toError(entry.target)));
+  function watch(pre) {
+    sizes.observe(pre);
+    toError(pre);
+  }
+  for (const type of ["wheel", "touchmove", "pointerdown", "keydown"]) {
+    document.addEventListener(type, (event) => {
+      const pre = event.target.closest && event.target.closest("pre");
+      if (pre && event.key !== "Tab") moved.add(pre);
+    }, { passive: true });
   }
 
   // --- what the URL remembers -------------------------------------------------
@@ -195,7 +227,7 @@
     }
     $("r-texts").replaceChildren(...parts);
     if (!$("result").open) $("result").showModal();
-    toError($("result"));
+    for (const pre of $("r-texts").querySelectorAll("pre")) watch(pre);
   }
   function decoded(text) {
     try {
@@ -410,6 +442,11 @@
   for (const table of document.querySelectorAll("#history .past")) table.parentNode.scrollLeft = table.offsetWidth;
 
   // --- the rest ---------------------------------------------------------------
+  // On a narrow screen what the run was is folded: the first cause is more urgent.
+  const narrow = matchMedia("(max-width: 600px)");
+  const fold = () => { $("about").open = !narrow.matches; };
+  narrow.addEventListener("change", fold);
+  fold();
   function redraw() {
     if (tests) fill();
     draw();
@@ -474,8 +511,7 @@
   addEventListener("afterprint", () => {
     for (const table of document.querySelectorAll(".scroll > table.heat")) table.style.zoom = "";
   });
-  document.addEventListener("toggle", (event) => toError(event.target), true);
-  for (const open of document.querySelectorAll("details[open]")) toError(open);
+  for (const pre of document.querySelectorAll("pre")) watch(pre);
   if (D.within && decoded(location.pathname.split("/").at(-2) || "") !== D.within) $("moved").hidden = false;
   document.documentElement.dataset.ready = "yes";
 })();

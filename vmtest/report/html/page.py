@@ -178,7 +178,7 @@ def _about(matrix: Matrix, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     revision = ""
     if isinstance(project, dict):
         dirty = " and files that differ from it" if project.get("dirty") else ""
-        revision = f"{project.get('commit', '')}{dirty}"
+        revision = f"{str(project.get('commit', ''))[:12]}{dirty}"
     factors = sorted({kernel.factor for kernel in matrix.kernels if kernel.factor != 1.0})
     pairs = [
         ("run", matrix.run),
@@ -247,6 +247,9 @@ def _known(facts: Mapping[str, Any]) -> list[dict[str, str]]:
 def _provenance(matrix: Matrix, facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """What went in: a group, a name and a digest or version each."""
     found = []
+    project = facts.get("project")
+    if isinstance(project, dict) and project.get("commit"):
+        found.append(("project", "commit", str(project["commit"])))
     for group in ("versions", "host"):
         part = facts.get(group)
         if isinstance(part, dict):
