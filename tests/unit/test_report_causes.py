@@ -7,7 +7,7 @@ import pytest
 
 from vmtest.model.loads import LoadResult, Reason, Verdict
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
-from vmtest.report import terminal
+from vmtest.report import github, markdown, terminal
 from vmtest.report.again import command_of
 from vmtest.report.causes import causes, mask
 
@@ -219,6 +219,59 @@ def test_the_terminal_ends_with_causes_places_and_commands() -> None:
     assert cause == "  FAIL a: tests/test_s.py:7: assert 1 == 2"
     assert command == "      vmtest run --kernel a --suite s -k test_x"
     assert (blank, total.split(":")[0]) == ("", "2 kernels")
+
+
+VARIANTS = [  # results of test_x[a], test_x[b], test_x[c], and what the line says of them
+    ("FPP", " (1 of 3 variants)"),
+    ("FFP", " (2 of 3 variants)"),
+    ("FFF", " (all 3 variants)"),
+    ("F", ""),
+]
+
+
+@pytest.mark.parametrize(("letters", "told"), VARIANTS)
+def test_a_line_says_how_many_variants_of_the_test_failed(letters: str, told: str) -> None:
+    of = {"F": failed, "P": passed}
+    tests = [of[one](f"test_x[{name}]") for name, one in zip("abc", letters, strict=False)]
+    run = matrix(kernel("a", *tests), kernel("b", passed()))
+    assert f"  FAIL a: tests/test_s.py:7: assert 1 == 2{told}\n" in terminal.render(run)
+    line = f"- **FAIL** on a: `tests/test_s.py:7`: `assert 1 == 2`{told}<br>"
+    assert line in markdown.render(run)
+    assert line in github.comment(run, github.deciding(run))
+
+
+def test_a_line_of_several_tests_counts_these_and_not_their_variants() -> None:
+    tests = [failed("test_x[a]"), failed("test_y[a]"), passed("test_x[b]")]
+    assert "assert 1 == 2 (2 tests)\n" in terminal.render(matrix(kernel("a", *tests)))
+
+
+PANIC = "kernel panicked"
+
+
+def panicked(*elsewhere: TestResult) -> Matrix:
+    lost = TestResult("test_s.py::test_x", "s", Outcome.LOST, message=PANIC)
+    dead = kernel("a", lost, status=Status.PANICKED, reason=PANIC)
+    return matrix(dead, kernel("b", *elsewhere))
+
+
+def test_a_panic_is_at_the_test_that_ran_where_another_kernel_tells_its_place() -> None:
+    run = panicked(TestResult("test_s.py::test_x", "s", Outcome.PASSED, **PLACE))
+    assert [cause.place for cause in causes(run)] == ["tests/test_s.py:7"]
+    assert f"  PANICKED a: tests/test_s.py:7: {PANIC}\n" in terminal.render(run)
+    assert f"- **PANICKED** on a: `tests/test_s.py:7`: `{PANIC}`" in markdown.render(run)
+
+
+def test_a_panic_is_nowhere_where_no_kernel_tells_its_place() -> None:
+    other = TestResult("test_s.py::test_y", "s", Outcome.PASSED, **PLACE)
+    assert [cause.place for cause in causes(panicked(other))] == [""]
+
+
+def test_a_complaint_has_the_name_and_the_place_of_its_test() -> None:
+    ran = TestResult("test_s.py::test_x", "s", Outcome.PASSED, **PLACE)
+    told = {"splats": ("WARNING: at x",), "fingerprints": ("f",), "splat_tests": (ran.test,)}
+    run = matrix(kernel("a", ran, status=Status.SPLAT, **told))
+    line = "  SPLAT a: test_x (tests/test_s.py:7): WARNING: at x\n"
+    assert line in terminal.render(run)
 
 
 def test_kernels_are_not_compared_result_by_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from vmtest.model.loads import LoadResult
@@ -50,7 +50,8 @@ _LAST_PLACE = re.compile(r"^(\S[^:\n]*):(\d+): \w*\s*\Z", re.MULTILINE)
 class Cause:
     """What one or many results share.
 
-    ``message`` is one line, ``place`` is ``FILE:LINE`` in the project, an object, or "".
+    ``message`` is one line, ``place`` is ``FILE:LINE`` in the project, an object, or "".  That of a
+    kernel as a whole is where the test is that ran then, if another kernel tells.
     ``origin`` is the line of the first test itself where ``place`` is that of a helper, else "".
     ``tests`` and ``loads`` are the results with their kernels, ``labels`` name them, each once;
     both are empty where a kernel as a whole went wrong.  ``kernels`` are those it holds on, in
@@ -77,6 +78,14 @@ class Cause:
         file, _, line = self.place.rpartition(":")
         inside = f"at line {line}" if file == self.origin.rpartition(":")[0] else f"in {self.place}"
         return f"{self.origin} (raised {inside})"
+
+    @property
+    def named(self) -> str:
+        """What a line calls it by: where it is, or its only test or program; "" for neither."""
+        label = self.labels[0] if len(self.labels) == 1 else ""
+        if self.during and self.where and label:
+            return f"{label} ({self.where})"
+        return self.where or label
 
     @property
     def decides(self) -> bool:
@@ -132,6 +141,7 @@ def causes(matrix: Matrix) -> tuple[Cause, ...]:
             _add_kernel(groups, kernel, kernel.reason)
     distinct = {id(group): group for group in groups.values()}  # a group may have several keys
     found = [_cause(group, len(matrix.kernels)) for group in distinct.values()]
+    found = list(_with_places(found, matrix))
     return tuple(sorted(found, key=lambda cause: (not cause.decides, cause.everywhere)))
 
 
@@ -203,6 +213,31 @@ def place_of(test: TestResult) -> str:
         return f"{test.file}:{test.line}" if test.line else test.file
     found = _LAST_PLACE.search(test.details.rstrip())
     return f"{found[1]}:{found[2]}" if found else ""
+
+
+def while_it_ran(cause: Cause) -> list[TestResult]:
+    """The tests that ran when a kernel complained, or died."""
+    if cause.tests or cause.loads:
+        return []
+    if cause.during:
+        return [test for _, test in cause.during]
+    died = (k for k in cause.kernels if k.status.value == cause.mark.text)
+    return [test for k in died for test in k.tests if test.outcome is Outcome.LOST]
+
+
+def _with_places(found: Iterable[Cause], matrix: Matrix) -> Iterable[Cause]:
+    """``found``; where a kernel died in a test, its place is what another kernel told of that."""
+    ran = [(cause, [(t.suite, t.test) for t in while_it_ran(cause)[:1]]) for cause in found]
+    wanted = {key for _, keys in ran for key in keys}
+    places: dict[tuple[str, str], str] = {}
+    for kernel in matrix.kernels if wanted else ():
+        for test in kernel.tests:
+            key = (test.suite, test.test)
+            if key in wanted and key not in places and (place := place_of(test)):
+                places[key] = place
+    for cause, keys in ran:
+        place = next((places[key] for key in keys if key in places), "")
+        yield replace(cause, place=printable(place)) if place else cause
 
 
 def first_line(complaint: str) -> str:

@@ -12,6 +12,7 @@ from vmtest.model.results import Matrix, exit_status
 from vmtest.model.text import one_line, printable
 from vmtest.report import ids, loads, markdown
 from vmtest.report.causes import Cause, causes
+from vmtest.report.variants import Parametrized
 
 _SHOWN = 10  # annotations of a step that GitHub shows
 _LINES = 40
@@ -85,7 +86,8 @@ def comment(matrix: Matrix, found: Sequence[Cause]) -> str:
     if not changes and exit_status(matrix) == 0:
         return ""
     lines = [f"### {markdown.headline(matrix)}", ""]
-    lines += _listed(f"- {markdown.cause_line(cause, matrix)}" for cause in found)
+    parametrized = Parametrized(ids.in_project(matrix))
+    lines += _listed(f"- {markdown.cause_line(cause, parametrized)}" for cause in found)
     if changes:
         lines += ["", "| change | on |", "|---|---|"]
         lines += _listed(

@@ -23,6 +23,7 @@ from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Table, Tone
 from vmtest.report.text import counted, last_lines, shortened
 from vmtest.report.tracebacks import last_of_traceback
+from vmtest.report.variants import Parametrized
 from vmtest.report.written import written
 from vmtest.runs.folder import STATE
 
@@ -171,23 +172,25 @@ def _add_causes(pieces: _Pieces, found: Sequence[Cause], matrix: Matrix) -> None
     if not found:
         return
     pieces.add(f"\n### {escaped(counts(found))}\n\n", "heading")
+    parametrized = Parametrized(matrix)
     for cause in found[:_CAUSES]:
-        pieces.add(f"- {cause_line(cause, matrix)}\n", "cause")
+        pieces.add(f"- {cause_line(cause, parametrized)}\n", "cause")
     if len(found) > _CAUSES:
         pieces.add(f"- ... and {counted(len(found) - _CAUSES, 'more cause')}\n", "cause")
 
 
-def cause_line(cause: Cause, matrix: Matrix) -> str:
-    """An item of a list: the cause, its kernels, its place, and the command to run it again."""
+def cause_line(cause: Cause, parametrized: Parametrized) -> str:
+    """An item of a list: the cause, its kernels, its place, and the command to run it again.
+
+    ``parametrized`` are the tests of its matrix that have parameters.
+    """
+    matrix = parametrized.matrix
     where = ", ".join(kernel.kernel for kernel in cause.kernels)
     if cause.everywhere and len(matrix.kernels) > 1:
         where = "all kernels"
     parts = [f"**{escaped(cause.mark.text)}** on {escaped(where)}"]
-    at = cause.where or (cause.labels[0] if len(cause.labels) == 1 else "")
-    parts += [code(part) for part in (at, cause.message) if part]
-    line = ": ".join(parts)
-    if len(cause.labels) > 1:
-        line += f" ({len(cause.labels)} {'programs' if cause.loads else 'tests'})"
+    parts += [code(part) for part in (cause.named, cause.message) if part]
+    line = " ".join(filter(None, (": ".join(parts), parametrized.told(cause))))
     command = command_of(cause, matrix)
     return line + (_command(command, aside(cause, command)) if command else "")
 

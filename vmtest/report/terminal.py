@@ -31,6 +31,7 @@ from vmtest.report.loads import Rejection
 from vmtest.report.table import Cell, Line, Table, Tone
 from vmtest.report.text import counted, last_lines, shortened, wrapped
 from vmtest.report.tracebacks import last_of_traceback
+from vmtest.report.variants import Parametrized
 from vmtest.report.written import written
 
 STYLE = {
@@ -396,17 +397,17 @@ def _causes(found: Sequence[Cause], matrix: Matrix, width: int) -> Iterable[Rend
     yield _rule("summary", title, Tone.BAD)
     for line in more:
         yield Text(f"  {line}", "bold")
+    parametrized = Parametrized(matrix)
     for cause in found[:_CAUSES]:
         where = "all kernels" if cause.everywhere else _names(cause.kernels)
         if len(matrix.kernels) == 1:
             where = _names(cause.kernels)
         text = Text("  ").append(cause.mark.text, STYLE[cause.mark.tone])
         text.append(f" {where}")
-        at = cause.where or (cause.labels[0] if len(cause.labels) == 1 else "")
-        for part in (at, middle(cause.message, LIMIT)):
+        for part in (cause.named, middle(cause.message, LIMIT)):
             text.append(f": {part}" if part else "")
-        if len(cause.labels) > 1:
-            text.append(f" ({len(cause.labels)} {'programs' if cause.loads else 'tests'})")
+        if many := parametrized.told(cause):
+            text.append(f" {many}")
         yield text
         if command := command_of(cause, matrix):
             told = f"      {printable(command)}  {aside(cause, command)}"

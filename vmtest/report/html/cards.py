@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -13,12 +13,13 @@ from vmtest.report import console as consoles
 from vmtest.report import loads
 from vmtest.report import table as tables
 from vmtest.report.again import command_of
-from vmtest.report.causes import Cause, place_of
+from vmtest.report.causes import Cause, while_it_ran
 from vmtest.report.cures import cure_of
 from vmtest.report.html.since import Earlier, Since, against_baseline
 from vmtest.report.table import WELL, Tone, split_node_id
 from vmtest.report.text import counted, last_lines
 from vmtest.report.tracebacks import last_of_traceback
+from vmtest.report.variants import Parametrized
 from vmtest.report.written import KERNEL, written
 
 _CHIPS = 12  # kernels of a card one by one
@@ -77,25 +78,16 @@ _WORDS = {  # from the worst down
 
 @dataclass(slots=True)
 class Results:
-    """Each result of a matrix by kernel: its tests, its loads, and the variants of a test."""
+    """Each result of a matrix by kernel, and the variants of its tests."""
 
     matrix: Matrix
     tests: list[dict[Key, TestResult]] = field(init=False)
-    variants: dict[Key, list[str]] = field(init=False)
+    parametrized: Parametrized = field(init=False)
 
     def __post_init__(self) -> None:
         kernels = self.matrix.kernels
         self.tests = [{(test.suite, test.test): test for test in k.tests} for k in kernels]
-        self.variants = {}
-        for suite, test in dict.fromkeys(key for of in self.tests for key in of):
-            if "[" in test:
-                self.variants.setdefault((suite, test.partition("[")[0]), []).append(test)
-
-    def known_place(self, of: TestResult) -> str:
-        """Where a test is that has no place of its own: as another kernel told, or its file."""
-        told = (tests.get((of.suite, of.test)) for tests in self.tests)
-        places = (place_of(test) for test in told if test is not None)
-        return next(filter(None, places), split_node_id(of.test)[0])
+        self.parametrized = Parametrized(self.matrix)
 
 
 def card_of(cause: Cause, results: Results, earlier: Earlier) -> Card:
@@ -120,16 +112,16 @@ def card_of(cause: Cause, results: Results, earlier: Earlier) -> Card:
         logs = [there.console_log for there in cause.kernels]
     named = list(zip(cause.kernels, logs, strict=True))[:4]
     chips, others = _chips(cause, results)
-    while_ran = _while_it_ran(cause)
+    while_ran = while_it_ran(cause)
     labels = cause.labels or _labels(while_ran)
     return Card(
         cause=cause,
-        place=cause.where or (results.known_place(while_ran[0]) if while_ran else ""),
+        place=cause.where or (split_node_id(while_ran[0].test)[0] if while_ran else ""),
         chips=chips,
         others=others,
         labels=labels[:_LABELS],
         more=max(0, len(labels) - _LABELS),
-        variants=tuple(_variants(cause, results)),
+        variants=tuple(_variants(cause, results.parametrized)),
         since=earlier.of(cause),
         baseline=against_baseline(cause),
         details=details,
@@ -138,16 +130,6 @@ def card_of(cause: Cause, results: Results, earlier: Earlier) -> Card:
         cure=cure_of(cause.message, matrix.notes) if cause.tests else "",
         logs=tuple((k, name) for k, name in named if name and k.directory),
     )
-
-
-def _while_it_ran(cause: Cause) -> list[TestResult]:
-    """The tests that ran when a kernel complained, or died."""
-    if cause.tests or cause.loads:
-        return []
-    if cause.during:
-        return [test for _, test in cause.during]
-    died = (k for k in cause.kernels if k.status.value == cause.mark.text)
-    return [test for k in died for test in k.tests if test.outcome is Outcome.LOST]
 
 
 def _labels(tests: Iterable[TestResult]) -> tuple[str, ...]:
@@ -198,7 +180,7 @@ def runs_of_lines(text: str) -> Iterator[tuple[bool, str]]:
 def _chips(cause: Cause, results: Results) -> tuple[tuple[Chip, ...], str]:
     """The kernels it holds on, and how the same fared on the others; these may be a number."""
     held = {kernel.kernel for kernel in cause.kernels}
-    ran = [*(test for _, test in cause.tests), *_while_it_ran(cause)]
+    ran = [*(test for _, test in cause.tests), *while_it_ran(cause)]
     tests = {(test.suite, test.test) for test in ran}
     programs = {(load.object, load.program) for _, load in cause.loads}
     chips = []
@@ -240,35 +222,18 @@ def _loaded(kernel: KernelResult, programs: set[Key]) -> tuple[str, str, str]:
     return tone, "✓" if tone == "good" else "-", worst.value
 
 
-def _variants(cause: Cause, results: Results) -> Iterator[str]:
+def _variants(cause: Cause, parametrized: Parametrized) -> Iterator[str]:
     """``1 of 3 variants of test_x: [b] and [c] passed``, a line for each test with parameters."""
-    failed: dict[Key, set[str]] = {}
-    for _, test in cause.tests:
-        if "[" in test.test:
-            failed.setdefault((test.suite, test.test.partition("[")[0]), set()).add(test.test)
-    held = {kernel.kernel for kernel in cause.kernels}
-    of = [
-        tests
-        for kernel, tests in zip(results.matrix.kernels, results.tests, strict=True)
-        if kernel.kernel in held
-    ]
-    for (suite, function), bad in list(failed.items())[:_VARIANTS]:
-        every = results.variants[suite, function]
-        if len(every) == 1:
+    failed = list(parametrized.of(cause))
+    for one in failed[:_VARIANTS]:
+        if len(one.every) == 1:
             continue
-        name = printable(split_node_id(function)[2])
-        passed = [one for one in every if one not in bad and _passed(of, (suite, one))]
-        told = [printable(f"[{one.partition('[')[2]}") for one in passed[:_NAMED]]
+        name = printable(split_node_id(one.function)[2])
+        passed = list(parametrized.passed(one, cause))
+        told = [printable(f"[{well.partition('[')[2]}") for well in passed[:_NAMED]]
         if len(passed) > _NAMED:
             told[-1] = counted(len(passed) - _NAMED + 1, "more", "more")
         which = f"; passed here: {', '.join(told)}" if told else ""
-        many = "all" if len(bad) == len(every) else f"{len(bad)} of"
-        yield f"{many} {len(every)} variants of {name}{which}"
+        yield f"{one.many} variants of {name}{which}"
     if len(failed) > _VARIANTS:
         yield f"and variants of {len(failed) - _VARIANTS} more tests"
-
-
-def _passed(of: Iterable[Mapping[Key, TestResult]], key: Key) -> bool:
-    """Whether the test passed on each of the kernels that have it."""
-    outcomes = {tests[key].outcome for tests in of if key in tests}
-    return outcomes == {Outcome.PASSED}
