@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from vmtest.cli.main import app
 from vmtest.model.loads import LoadResult, Verdict
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.report import github, terminal
-from vmtest.report.again import command_of
+from vmtest.report.again import command_of, command_of_run
 from vmtest.report.causes import causes
 from vmtest.report.html import page
 from vmtest.runs import matrix_json
@@ -46,6 +47,43 @@ def matrix(command_line: str, of: KernelResult) -> Matrix:
 def told(command_line: str, of: KernelResult) -> str:
     ran = matrix(command_line, of)
     return command_of(causes(ran)[0], ran)
+
+
+WHOLE = [
+    (
+        "run --suite s --kernel 6.12 --markdown /private/x.md -- -x",
+        "run --kernel 6.12 --suite s -- -x",
+    ),
+    ("verify ./x.o --json /private/x.json --loader cilium", "verify --kernel 6.12"),
+    ("exec --copy f --junit /private/x -- prog --token=secret", "exec --kernel 6.12"),
+]
+
+
+@pytest.mark.parametrize(("typed", "begins"), WHOLE)
+def test_the_command_of_a_whole_run_has_what_decides_and_no_report(typed: str, begins: str) -> None:
+    ran = matrix(typed, kernel(tests=(FAILED,)))
+    whole = command_of_run(ran)
+    assert whole.startswith(f"vmtest {begins}")
+    assert "/private" not in whole
+    assert "secret" not in whole
+    shown = page.render(ran, page.Memory({"arguments": shlex.split(typed)}))
+    head = unescape(shown[: shown.index("</header>")])
+    assert f'<code>{whole}</code> <button type="button" class="copy"' in head
+    assert "/private" not in head
+
+
+@pytest.mark.parametrize("arguments", [["bisect", "--good", "6.1"], ["merge", "a", "b"]])
+def test_a_run_of_another_command_shows_what_was_typed(arguments: list[str]) -> None:
+    ran = matrix("run --suite s", kernel(tests=(FAILED,)))
+    shown = page.render(ran, page.Memory({"arguments": arguments}))
+    assert f"<dd>vmtest {' '.join(arguments)}</dd>" in shown
+
+
+def test_the_command_of_a_whole_run_leaves_out_no_kernel() -> None:
+    ran = matrix("run", kernel(tests=(FAILED,)))
+    assert command_of_run(replace(ran, kernels=ran.kernels * 13)) == ""
+    assert command_of_run(replace(ran, again=())) == ""
+    assert command_of_run(replace(ran, kernels=())) == ""
 
 
 def commented(of: Matrix) -> str:

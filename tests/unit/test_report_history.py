@@ -69,6 +69,28 @@ def test_the_signs_of_the_kernels_have_a_legend() -> None:
     assert "B: BOOT_FAILED, P: PANICKED." in render(matrix, Memory(runs=tuple(ended)))
 
 
+def test_the_empty_square_of_a_kernel_has_a_legend() -> None:
+    one = day(1, run_of({"a": "P"}, kernels=("6.12",)))
+    assert of(one, *days("PP")).legend == "empty: not in that run"
+
+
+LEGENDS = [
+    (("PP", "P-"), "✓: passed on at least one kernel, failed on none"),
+    (("F-", "F "), "F: failed on every kernel that ran it"),
+    (("FP", "Fs"), "±: failed on some kernels, not on others"),
+    (("  ", "--"), "-: not run. empty: not in that run on these kernels"),
+]
+
+
+@pytest.mark.parametrize(("letters", "told"), LEGENDS)
+def test_each_sign_of_a_test_that_is_there_has_a_legend(
+    letters: tuple[str, ...], told: str
+) -> None:
+    assert of(*days(*letters)).legend_of_tests == told
+    page = render(run_of({"a": letters[-1]}), Memory(runs=tuple(days(*letters))))
+    assert f"{told}. A kernel that did not reach a test does not count." in page
+
+
 @pytest.mark.parametrize(
     ("letters", "found"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -187,14 +188,24 @@ def test_a_run_without_a_cause_has_no_since_at_its_head() -> None:
 
 def test_the_page_has_both_with_a_link_to_the_run() -> None:
     now = run_of({"a": "PF"})
-    runs = (*history_of("PP"), day(29, now))
-    page = render(now, Memory(runs=runs, pages={runs[0].run: "../x/report.html"}))
-    link = '<a href="../x/report.html">run 20261101T000000Z-abcdef</a>'
-    top = page[: page.index("</header>")]
-    assert f"1 result in 1 cause is new since {link}" in top
+    runs = (*history_of("PP", "PF"), day(29, now))
+    page = render(now, Memory(runs=runs, pages={run.run: f"../{run.run}.html" for run in runs}))
+    one, two = (f'<a href="../{run.run}.html">run {run.run}</a>' for run in runs[:2])
+    assert f"1 result in 1 cause is new since {one}" in page[: page.index("</header>")]
     card = page[page.index('class="card"') : page.index("</article>")]
-    assert f"New. It passed in {link}" in card
-    assert '<span class="mark bad">new</span>' in card
+    assert f"Failing since {two}" in card
+
+
+@pytest.mark.parametrize(("letters", "there"), [(("PP",), False), (("PP", "P "), True)])
+def test_a_card_does_not_repeat_the_sentence_of_the_head(
+    letters: tuple[str, ...], there: bool
+) -> None:
+    """The badge has it; it is told where the test passed in another run than the head names."""
+    now = run_of({"a": "PF"})
+    page = render(now, Memory(runs=(*history_of(*letters), day(29, now))))
+    card = page[page.index('class="card"') : page.index("</article>")]
+    assert bool(re.search(r'<p class="hint">\s*New\. It passed', card)) == there
+    assert f'<span class="mark bad" title="New. It passed in {run(1)}.">new</span>' in card
 
 
 def refused(*kinds: ChangeKind) -> Cause:

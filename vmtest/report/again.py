@@ -44,15 +44,42 @@ def command_of(cause: Cause, matrix: Matrix) -> str:
     shards with several commands ran.  What anybody may have written into a matrix.json is told only
     if it is a command line of vmtest's that a terminal shows as it is.
     """
-    again, executed = matrix.again, bool(matrix.command)
-    known = bool(again) and again[0] in _KNOWN and all(again)
-    if (again and not known) or executed != (again[:1] == (("exec",),)):
+    if not _is_told(matrix):
         return ""
-    if executed:
-        words = [*_begun(cause, matrix, "exec"), *_kept(matrix), "--"]
-        words += words_without_secrets(matrix.command)
+    if matrix.command:
+        words = _exec(cause.kernels, matrix)
     else:
         words = _verify(cause, matrix) if _is_verify(cause, matrix) else _run(cause, matrix)
+    return _joined(words)
+
+
+def command_of_run(matrix: Matrix) -> str:
+    """The command that does all of ``matrix`` again; "" where none is known, or it is too long.
+
+    It has no reports and no secrets.
+    """
+    few = 0 < len(matrix.kernels) <= MOST_KERNELS
+    if not (few and matrix.again and _is_told(matrix)):
+        return ""
+    if matrix.command:
+        return _joined(_exec(matrix.kernels, matrix))
+    kept = _kept(matrix, ("--",))
+    return _joined([*_begun(matrix.kernels, matrix, ""), *kept, *_passed_on(matrix)])
+
+
+def _is_told(matrix: Matrix) -> bool:
+    """Whether ``again`` is a command line of vmtest's, or is missing where it need not be."""
+    again = matrix.again
+    known = bool(again) and again[0] in _KNOWN and all(again)
+    return (known or not again) and bool(matrix.command) == (again[:1] == (("exec",),))
+
+
+def _exec(kernels: Sequence[KernelResult], matrix: Matrix) -> list[str]:
+    words = [*_begun(kernels, matrix, "exec"), *_kept(matrix), "--"]
+    return words + words_without_secrets(matrix.command)
+
+
+def _joined(words: Sequence[str]) -> str:
     return shlex.join(words) if all(printable(word) == word for word in words) else ""
 
 
@@ -74,9 +101,9 @@ def _is_verify(cause: Cause, matrix: Matrix) -> bool:
     return bool(cause.loads or (not cause.tests and any(k.loads for k in matrix.kernels)))
 
 
-def _begun(cause: Cause, matrix: Matrix, command: str) -> list[str]:
+def _begun(of: Sequence[KernelResult], matrix: Matrix, command: str) -> list[str]:
     named = matrix.again[0] if matrix.again else (command,)
-    kernels = unique(kernel.kernel for kernel in cause.kernels[:MOST_KERNELS])
+    kernels = unique(kernel.kernel for kernel in of[:MOST_KERNELS])
     return ["vmtest", *named, *(word for one in kernels for word in _option("--kernel", one))]
 
 
@@ -100,9 +127,12 @@ def _run(cause: Cause, matrix: Matrix) -> list[str]:
     told += ["-k", " or ".join(names)] if names else []
     instead = _OF_TESTS if names else ("--suite",) if told else ()
     kept = _kept(matrix, (*instead, "--"))
-    words = [*_begun(cause, matrix, "run"), *kept, *told]
-    passed_on = [group for group in matrix.again[1:] if group[0] == "--"]
-    return words + [word for group in passed_on for word in group]
+    return [*_begun(cause.kernels, matrix, "run"), *kept, *told, *_passed_on(matrix)]
+
+
+def _passed_on(matrix: Matrix) -> list[str]:
+    """``--`` and what is behind it: it comes last."""
+    return [word for group in matrix.again[1:] if group[0] == "--" for word in group]
 
 
 def _verify(cause: Cause, matrix: Matrix) -> list[str]:
@@ -112,7 +142,7 @@ def _verify(cause: Cause, matrix: Matrix) -> list[str]:
         of = [load for k in matrix.kernels for load in k.loads if _is_file(load.object)]
     owners = unique(load.object.removesuffix(row_of("", load.by)) for load in of)
     objects = [name for name in map(as_argument, owners) if _plain(name)]
-    begun = _begun(cause, matrix, "verify")
+    begun = _begun(cause.kernels, matrix, "verify")
     programs = unique(load.program for _, load in cause.loads)
     told = []
     if "" not in programs and len(programs) <= _MOST_NAMES:

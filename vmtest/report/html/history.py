@@ -37,6 +37,18 @@ _MOST_FLAKY, _MOST_COSTS = 100, 300
 _MOST_MIXED = 5000
 _FLIPS = 2
 
+_LEGEND = {  # of a test's squares, by the letter of ``_sign``
+    "P": "✓: passed on at least one kernel, failed on none",
+    "F": "F: failed on every kernel that ran it",
+    "M": "±: failed on some kernels, not on others",
+    "f": "f: passed only when repeated",
+    "x": "x: failed, as known",
+    "s": "s: skipped or not applicable",
+    "c": "c: only listed",
+    "-": "-: not run",
+    " ": "empty: not in that run on these kernels",
+}
+
 Key = tuple[str, str]
 
 
@@ -107,12 +119,18 @@ class History:
     def legend(self) -> str:
         """``F: FAILED, P: PANICKED``: the signs of the kernels' squares that need a word."""
         told = {
-            square.sign: square.title
+            square.sign or "empty": square.title if square.sign else "not in that run"
             for _, squares in self.kernels
             for square in squares
-            if square.sign not in ("", _SIGNS["PASSED"])
+            if square.sign != _SIGNS["PASSED"]
         }
         return ", ".join(f"{sign}: {title}" for sign, title in sorted(told.items()))
+
+    @property
+    def legend_of_tests(self) -> str:
+        """``F: failed on every kernel that ran it. -: not run``: the signs that are there."""
+        there = {_sign(cell) for cells in self.tests.values() for cell in cells}
+        return ". ".join(words for letter, words in _LEGEND.items() if letter in there)
 
     def squares(self, keys: Iterable[Key]) -> dict[str, Any]:
         """What the page's script draws: a row for each of ``keys``, in their order.

@@ -408,6 +408,7 @@
   let drawPast = () => {};
   if ($("past")) {
     const columns = D.past.runs.map(([, when, about]) => [when, about]);
+    const ALL = { F: "failed on every kernel that ran it", P: "passed on at least one kernel, failed on none" };
     const past = new Heat($("past"), $("more-past"), $("shown-past"), "test", columns);
     past.table.classList.add("past");
     const changes = (row) => {
@@ -424,7 +425,7 @@
       const where = [...each].map((one, i) => ["FEXL".includes(one), D.past.kernels[i]])
         .filter(([bad]) => bad).map(([, name]) => name).join(", ");
       show(row.id, [
-        ["run", D.past.runs[n][2]], ["outcome", letter === "F" ? "failed on every kernel that ran it" : WORDS[letter][0]],
+        ["run", D.past.runs[n][2]], ["outcome", ALL[letter] || WORDS[letter][0]],
         ["failed on", where], ["suite", D.suites[row.suite]],
       ]);
     };

@@ -14,7 +14,7 @@ from vmtest.model.versions import unique
 from vmtest.report import console as consoles
 from vmtest.report import loads, visited
 from vmtest.report import table as tables
-from vmtest.report.again import aside
+from vmtest.report.again import aside, command_of_run, fill_in
 from vmtest.report.causes import Cause, causes
 from vmtest.report.html import features, grid, safe, timeline
 from vmtest.report.html.badge import words
@@ -94,6 +94,8 @@ def render(matrix: Matrix, memory: Memory | None = None) -> str:
         verdict=_verdict(matrix, found),
         good=exit_status(matrix) == 0,
         about=_about(matrix, memory.facts),
+        again=_again(matrix, memory.facts),
+        fill_in=fill_in,
         since=_since(memory, earlier, found),
         changed=earlier.changes(),
         summary=tables.summary(matrix, loads.summary(matrix)),
@@ -170,11 +172,23 @@ def _since(memory: Memory, earlier: Earlier, found: Sequence[Cause]) -> Sequence
     return earlier.head([cause for cause in found if cause.decides])
 
 
-def _about(matrix: Matrix, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the run was, a label and a value each."""
+def _typed(facts: Mapping[str, Any]) -> list[str]:
+    """The words of the command line."""
     arguments = facts.get("arguments")
+    return list(map(str, arguments)) if isinstance(arguments, list) else []
+
+
+def _again(matrix: Matrix, facts: Mapping[str, Any]) -> str:
+    """The command that repeats the run; "" where it is not known, as of a bisect."""
+    typed = _typed(facts)[:1]
+    return command_of_run(matrix) if not typed or matrix.again[:1] == (tuple(typed),) else ""
+
+
+def _about(matrix: Matrix, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the run was, a label and a value each; its command only if it cannot be repeated."""
+    typed = _typed(facts)
     project = facts.get("project")
-    words = ["vmtest", *map(str, arguments)] if isinstance(arguments, list) and arguments else []
+    words = ["vmtest", *typed] if typed else matrix.command
     revision = ""
     if isinstance(project, dict):
         dirty = " and files that differ from it" if project.get("dirty") else ""
@@ -185,7 +199,7 @@ def _about(matrix: Matrix, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("started", matrix.started),
         ("took", seconds(matrix.duration)),
         ("exit status", str(exit_status(matrix))),
-        ("command", " ".join(words or matrix.command)),
+        ("command", "" if _again(matrix, facts) else " ".join(words)),
         ("project", revision),
         ("accelerator", tables.accelerators(matrix.kernels)),
         ("time limits", f"x{factors[-1]:.1f}" if factors else ""),

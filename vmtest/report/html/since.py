@@ -32,11 +32,20 @@ Part = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """``word`` fits on a cause's first line, ``told`` is the sentence."""
+    """``word`` fits on a cause's first line, ``told`` is the sentence.
+
+    ``as_head`` says that the head of the page has told it: new since the run that it names.
+    """
 
     word: str
     tone: Tone
     told: tuple[Part, ...]
+    as_head: bool = False
+
+    @property
+    def text(self) -> str:
+        """The sentence without its links."""
+        return "".join(text for text, _ in self.told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +170,7 @@ class Earlier:
         never = f"none of {kept} has a result of it" if len(self.found) > 1 else f"not in {kept}"
         if tally.new == tally.count:
             told = ((f"New. It {did} in ", ""), *self._run(tally.good), (".", ""))
-            return Since("new", Tone.BAD, told)
+            return Since("new", Tone.BAD, told, tally.good == self._reference())
         if tally.unseen == tally.count:
             return Since("first seen", Tone.WARN, ((f"First seen: {never}.", ""),))
         since = ("There since " if not (cause.tests or cause.loads) else "Failing since ", "")
