@@ -278,6 +278,54 @@ def test_a_sealed_snapshot_with_a_command_of_no_use_is_removed(
     assert "machine.json cannot be read" in snapshots.notes[0]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of another user")
+@pytest.mark.parametrize("name", ["memory", "machine.json"])
+def test_a_snapshot_of_another_user_is_not_run(
+    name: str, spec: MachineSpec, tmp_path: Path
+) -> None:
+    """In a shared cache its command would run as whoever restores it."""
+    place = kept(tmp_path, spec)
+    os.chown(place / name, 12345, -1)
+    snapshots = Snapshots(tmp_path)
+    assert snapshots.find(spec) is None
+    assert snapshots.notes == [
+        f"the saved guest was not used ({place / name} belongs to another user (number 12345)): "
+        "the kernel was booted"
+    ]
+    assert place.exists() and snapshots.place_for(spec) is None and snapshots.used == []
+
+
+@pytest.mark.parametrize("name", ["memory", "machine.json"])
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_snapshot_that_others_may_write_to_is_not_run(
+    name: str, mode: int, spec: MachineSpec, tmp_path: Path
+) -> None:
+    place = kept(tmp_path, spec)
+    (place / name).chmod(mode)
+    snapshots = Snapshots(tmp_path)
+    assert snapshots.find(spec) is None
+    assert f"other users may write to {place / name}" in snapshots.notes[0]
+
+
+def test_a_memory_that_another_put_there_is_not_given_to_qemu(tmp_path: Path) -> None:
+    memory = tmp_path / "memory"
+    memory.write_bytes(b"m")
+    memory.chmod(0o666)
+    with pytest.raises(SnapshotError, match="other users may write"):
+        send(Snapshot(tmp_path, "/tmp/vmtest-old", tuple(ARGV), 5.0), tmp_path, 1.0)
+
+
+def test_whatever_the_umask_a_snapshot_is_its_users_alone(
+    spec: MachineSpec, tmp_path: Path
+) -> None:
+    before = os.umask(0)
+    try:
+        kept(tmp_path, spec)
+    finally:
+        os.umask(before)
+    assert Snapshots(tmp_path).find(spec) is not None
+
+
 def test_a_snapshot_that_does_not_start_is_dropped_and_noted(
     spec: MachineSpec, tmp_path: Path
 ) -> None:

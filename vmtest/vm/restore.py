@@ -36,7 +36,13 @@ from vmtest.vm.folder import VmFolder
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.qemu import QEMU
 from vmtest.vm.session import SshSession
-from vmtest.vm.snapshot import Snapshot, SnapshotError, read
+from vmtest.vm.snapshot import (
+    ForeignSnapshot,
+    Snapshot,
+    SnapshotError,
+    keep_from_others,
+    read,
+)
 from vmtest.vm.vng import vng_argv
 
 KIND = "snapshot"
@@ -158,6 +164,9 @@ class Snapshots:
                 self._note(f"{damage}: it was removed and the kernel was booted")
                 return None
             snapshot = read(entry.place)
+        except ForeignSnapshot as error:
+            self._note(f"the saved guest was not used ({error}): the kernel was booted")
+            return None
         except (SnapshotError, InfrastructureError, OSError) as error:
             self._drop(entry, str(error))
             return None
@@ -222,6 +231,7 @@ class Snapshots:
         for folder, place in self._saved:
             try:
                 seal(folder)
+                keep_from_others(folder)
                 publish(folder, place)
                 Entry(place.parents[1], KIND, place).remember()
                 roots.add(place.parents[1])
@@ -313,7 +323,7 @@ def _restored(wanted: _Wanted, stack: ExitStack) -> Started | None:
         limit = min(wanted.limit, RESTORE_LIMIT * wanted.factor)
         try:
             session = wanted.connect(machine, attempt, limit)
-        except BootError as error:
+        except (BootError, ForeignSnapshot, SnapshotError) as error:
             if machine.cancelled:
                 raise
             wanted.snapshots.drop(snapshot, str(error))

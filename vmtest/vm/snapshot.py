@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import struct
 import threading
 import time
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from vmtest.errors import VmtestError, os_words
 from vmtest.host.cache import read_record, write_record
@@ -32,8 +34,13 @@ _BLOCK = 1 << 20
 # 0, 1 and 2 are there in every QEMU: the supervisor gives them.
 _DESCRIPTOR = re.compile(r"/proc/self/fd/(\d+)")
 _STANDARD = 2
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _INCOMING = "incoming"
 _OUTGOING = "outgoing"
+
+
+class ForeignSnapshot(VmtestError):
+    """A snapshot is another user's: what it names is not run, and it is not ours to remove."""
 
 
 class SnapshotError(VmtestError):
@@ -83,8 +90,18 @@ def rewritten(argv: Sequence[str], old: str, new: str) -> list[str]:
 
 
 def read(place: Path) -> Snapshot:
-    """The snapshot in ``place``; raises SnapshotError when it is not one."""
-    value = read_record(place / MACHINE)
+    """The snapshot in ``place``; raises SnapshotError when it is not one.
+
+    What it names is run as this user, and a cache may be shared: raises ForeignSnapshot for
+    another user's.
+    """
+    try:
+        with (place / MACHINE).open("rb") as file, (place / MEMORY).open("rb") as memory:
+            check_owner(file)
+            check_owner(memory)
+            value = read_record(Path(f"/proc/self/fd/{file.fileno()}"))
+    except OSError as error:
+        raise SnapshotError(f"{place}: {os_words(error)}") from error
     try:
         if value is None or value["schema"] != _SCHEMA:
             raise SnapshotError(f"{place}: {MACHINE} cannot be read")
@@ -95,6 +112,24 @@ def read(place: Path) -> Snapshot:
     if not found.argv or not found.folder.startswith("/"):
         raise SnapshotError(f"{place}: {MACHINE} names no command")
     return found
+
+
+def check_owner(file: IO[bytes]) -> None:
+    """Raise ForeignSnapshot for an open ``file`` of another user, who is not root.
+
+    Raises SnapshotError for one that others may write to.
+    """
+    status = os.fstat(file.fileno())
+    if status.st_uid not in (0, os.geteuid()):
+        raise ForeignSnapshot(f"{file.name} belongs to another user (number {status.st_uid})")
+    if status.st_mode & _OTHERS_WRITE:
+        raise SnapshotError(f"other users may write to {file.name}")
+
+
+def keep_from_others(place: Path) -> None:
+    """Have nobody else write to the files in ``place``, whatever the umask; raises OSError."""
+    for file in place.iterdir():
+        file.chmod(stat.S_IMODE(file.stat().st_mode) & ~_OTHERS_WRITE)
 
 
 def peer(connection: socket.socket) -> int:
@@ -221,11 +256,15 @@ def prepare(snapshot: Snapshot, folder: Path) -> list[str]:
 
 
 def send(snapshot: Snapshot, folder: Path, limit: float) -> None:
-    """Give the QEMU in ``folder`` its guest; raises OSError when it does not take it."""
+    """Give the QEMU in ``folder`` its guest; raises OSError when it does not take it.
+
+    QEMU believes what it reads there: raises what :func:`check_owner` raises.
+    """
     with (
         snapshot.memory.open("rb") as memory,
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,
     ):
+        check_owner(memory)
         connection.settimeout(limit)
         connection.connect(str(folder / _INCOMING))
         connection.sendfile(memory)
