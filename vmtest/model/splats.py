@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 _SYMBOL = r"([\w.$]+)\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?(?: \[([\w-]+)[^\]]*\])?"
-_IN_TEXT = re.compile(_SYMBOL)
+_IN_TEXT = re.compile(r"(?<![\w.$])" + _SYMBOL)  # not from each letter of a long word on
 _POINTER = re.compile(r"^\s*RIP: (?:[0-9a-f]{4}:)?" + _SYMBOL)
 _FRAME = re.compile(r"^\s+" + _SYMBOL + r"(?:\s|$)")
 _FILE = re.compile(

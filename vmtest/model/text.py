@@ -29,7 +29,8 @@ def printable(text: str) -> str:
     if "\x1b" in text:
         text = _SEQUENCE.sub("", text)
     if "\r" in text:
-        text = re.sub(r"\r+\n", "\n", text).replace("\r", "\n")
+        # From the first of a run on: from each of them it would take the square of its length.
+        text = re.sub(r"(?<!\r)\r+\n", "\n", text).replace("\r", "\n")
     return _UNSAFE.sub(_spelled, text)
 
 

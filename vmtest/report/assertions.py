@@ -47,7 +47,6 @@ _HERE = re.compile(r".* is contained here:$")
 _PAIR = re.compile(
     r"(?:Regex|Input|Expected regex|Actual message|Obtained|Expected): .*", re.DOTALL
 )
-_ROW = re.compile(r"(\S+) +\| (.+?) +\| (.+?) *$")
 _NOISE = re.compile(
     r"(?:Omitting \d+ identical|Use -v+ to|\.\.\.Full output truncated|Skipping \d+ identical|"
     r"comparison failed|Max (?:absolute|relative) difference|Index +\| )"
@@ -178,8 +177,8 @@ def _difference(lines: Sequence[str]) -> str:
     """What of ``lines``, which follow an assertion, says where the values part; "" for nothing."""
     found: dict[tuple[str, ...], str] = {}
     for path, text in (*_facts(lines),) or _of_texts(lines):
-        for outer in [known for known in found if known == path[: len(known)] and known]:
-            del found[outer]  # what is told of a part stands for the whole
+        for length in range(1, len(path) + 1):
+            found.pop(path[:length], None)  # what is told of a part stands for the whole
         found.setdefault(path or (f"\0{len(found)}",), text)
     told = [
         text if path[0].startswith("\0") else f"{'.'.join(path)}: {text}"
@@ -216,10 +215,18 @@ def _facts(lines: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
             yield names, squeezed(f"{text} {items}".rstrip())
         elif _HERE.match(text):
             yield names, _contained(text, next(iter(_below(lines, number)), ""))
-        elif found := _ROW.match(text):
-            yield names, f"at {found[1]}: {found[2]} != {found[3]}"
+        elif row := _row(text):
+            yield names, f"at {row[0]}: {row[1]} != {row[2]}"
         elif _PAIR.match(text):
             yield names, squeezed(text)
+
+
+def _row(text: str) -> tuple[str, str, str] | None:
+    """The cells of ``index | obtained | expected``; no pattern, which long blanks would hold up."""
+    index, _, values = text.partition(" | ")
+    obtained, _, expected = values.partition(" | ")
+    row = index.rstrip(), obtained.rstrip(), expected.rstrip()
+    return row if all(row) and len(row[0].split()) == 1 else None
 
 
 def _of_texts(lines: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -31,6 +31,10 @@ TAIL = 30
 STORY = 120
 """How many lines are kept of what a kernel says of a panic, its first complaint and registers."""
 
+LONGEST_MESSAGE = 2048
+"""Characters of a message of the kernel's that are looked at: it makes no longer ones
+(PRINTK_MESSAGE_MAX, kernel/printk/internal.h), but root in a guest does."""
+
 MOST_FINDINGS = 1000
 """Findings of one sign that are kept: a kernel that floods shall not fill our memory."""
 
@@ -180,8 +184,9 @@ def _messages(line: str) -> Iterator[tuple[str, str, str]]:
     """
     for stamp, after in pairwise([*_stamps(line), None]):
         assert stamp is not None
-        text = line[stamp.end() : None if after is None else after.start()]
-        yield stamp[1], text, line[stamp.end() :]
+        longest = stamp.end() + LONGEST_MESSAGE
+        text = line[stamp.end() : longest if after is None else min(after.start(), longest)]
+        yield stamp[1], text, line[stamp.end() : longest]
 
 
 def _find(line: str) -> tuple[Sign, str, str] | None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vmtest.errors import DeadlineExceeded, SessionLost, VmtestError
-from vmtest.vm.console import Finding, Findings, Lines, Sign, clean, sign_of
+from vmtest.vm.console import LONGEST_MESSAGE, Finding, Findings, Lines, Sign, clean, sign_of
 from vmtest.vm.session import Check, Session, Stream
 
 UP = "vmtest: the guest is up"
@@ -186,7 +186,8 @@ class KernelLog:
             if self.up is None and record.text == UP:
                 self.up = float(record.stamp)
                 self.lost = 0  # what the boot overwrote is nobody's
-            for line in record.text.split("\n"):
+            for whole in record.text.split("\n"):
+                line = whole[:LONGEST_MESSAGE]
                 sign = sign_of(line)
                 if sign is None:
                     self._findings.behind(clean(line))
