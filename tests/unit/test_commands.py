@@ -480,6 +480,20 @@ def test_a_junit_file_that_is_too_large_is_not_read(
     assert "j.xml: has more than 1 MiB" in watched.verdict(Console())[1]
 
 
+def test_a_guest_whose_head_writes_on_fills_no_memory_of_the_host(
+    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "JUNIT_LIMIT", 1 << 20)
+    head = tmp_path / "bin" / "head"
+    made(head, "#!/bin/sh\nexec dd if=/dev/zero bs=1M count=4 status=none\n")
+    head.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{head.parent}:{os.environ['PATH']}")
+    watched = watch(script("true"), "junit:j.xml")
+    watched.execute()
+    assert "j.xml: has more than 1 MiB" in watched.verdict(Console())[1]
+    assert (watched.folder / "command.xml").stat().st_size == (1 << 20) + 1
+
+
 def test_a_child_that_keeps_the_output_open_delays_nobody(watch: Watch) -> None:
     watched = watch(script("sleep 600 & echo $!"))
     watched.execute()  # with the child's end it would be a DeadlineExceeded

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vmtest.errors import os_words
-from vmtest.host.write import LimitedLog, append, write_file
+from vmtest.host.write import LimitedLog, LimitedRows, append, write_file
 
 
 def names(folder: Path) -> list[str]:
@@ -151,3 +151,20 @@ def test_a_log_that_goes_on_counts_what_is_there(tmp_path: Path) -> None:
     with LimitedLog(tmp_path / "log", "ab", limit=15) as log:
         append(log, b"y" * 10)
     assert (tmp_path / "log").read_bytes().startswith(b"x" * 10 + b"y" * 5 + b"\n(vmtest: over")
+
+
+def test_rows_without_end_are_refused_and_those_before_are_whole(tmp_path: Path) -> None:
+    with LimitedRows(tmp_path / "rows", limit=1 << 20) as rows:
+        append(rows, b"x" * 999_999 + b"\n")
+        with pytest.raises(OSError, match="the guest sent more than 1 MiB of results") as raised:
+            append(rows, b"y" * 99_999 + b"\n")
+        append(rows, b"z\n")
+    assert raised.value.filename == str(tmp_path / "rows")
+    assert (tmp_path / "rows").read_bytes() == b"x" * 999_999 + b"\nz\n"
+
+
+def test_rows_of_a_second_guest_count_together_with_those_of_the_first(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_bytes(b"x" * 10)
+    with LimitedRows(tmp_path / "rows", "ab", limit=15) as rows, pytest.raises(OSError):
+        append(rows, b"y" * 10)
+    assert (tmp_path / "rows").read_bytes() == b"x" * 10

@@ -161,8 +161,10 @@ class CommandRun:
         got, said = bytearray(), bytearray()
 
         def take(out: bytes, err: bytes) -> None:
-            got.extend(out)
+            # The guest's own head may be anything by now.
+            got.extend(out[: JUNIT_LIMIT + 1 - len(got)])
             said.extend(err)
+            del said[:-_LONGEST_LINE]
 
         script = 'cd "$0" && head -c "$1" "$2"'
         stream = session.stream(["sh", "-c", script, WORK, str(JUNIT_LIMIT + 1), path])

@@ -10,7 +10,7 @@ from vmtest.command.files import Command, Copied, pack_command
 from vmtest.command.formats.format import Format
 from vmtest.command.process import CommandRun, CommandSink
 from vmtest.host.files import Files
-from vmtest.host.write import LimitedLog
+from vmtest.host.write import LimitedLog, LimitedRows
 from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.follow import signal_of, status_words
 from vmtest.matrix.judge import count_bad, count_unproven, out_of_memory, watch
@@ -47,7 +47,7 @@ class CommandTask:
 
         with (
             bench.guest() as guest,
-            (folder / RESULTS).open("wb", buffering=0) as results,
+            LimitedRows(folder / RESULTS) as results,
             LimitedLog(folder / LOG) as log,
         ):
             sink = CommandSink(

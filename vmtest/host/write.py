@@ -118,6 +118,27 @@ class LimitedLog(io.FileIO):
         return len(data)
 
 
+class LimitedRows(io.FileIO):
+    """Rows that a guest sends: beyond ``limit`` bytes it takes none and raises OSError (EFBIG).
+
+    A log that is cut is a log, but what a row is missing from is no result.
+    """
+
+    def __init__(self, path: Path, mode: str = "wb", limit: int = LOG_LIMIT) -> None:
+        super().__init__(path, mode)
+        self._limit = limit
+        self._size = self.tell()
+
+    def write(self, data: Any) -> int:
+        """Write ``data``; raises OSError where there is no room for all of it."""
+        if self._size + len(data) > self._limit:
+            words = f"the guest sent more than {self._limit >> 20} MiB of results"
+            raise OSError(errno.EFBIG, words, str(self.name))
+        written = super().write(data) or 0
+        self._size += written
+        return written
+
+
 def append(file: IO[bytes], data: bytes) -> None:
     """Write ``data`` at the end of ``file``, at once; raises OSError with the file's name.
 

@@ -9,7 +9,7 @@ from datetime import date
 
 from vmtest.guest.wire import WIRE_GONE
 from vmtest.host.files import Files
-from vmtest.host.write import LimitedLog
+from vmtest.host.write import LimitedLog, LimitedRows
 from vmtest.kernels import kconfig
 from vmtest.matrix.bench import Bench, Guest
 from vmtest.matrix.follow import status_words
@@ -159,7 +159,7 @@ class SuitesTask:
         name = job.kernel.name
         mode = "wb" if share == Share() else "ab"
         with (
-            (job.directory / RESULTS).open(mode, buffering=0) as results,
+            LimitedRows(job.directory / RESULTS, mode) as results,
             LimitedLog(job.directory / "pytest.log", mode) as log,
         ):
             sink = Sink(

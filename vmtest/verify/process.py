@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vmtest.errors import DeadlineExceeded, InfrastructureError
-from vmtest.host.write import append
+from vmtest.host.write import LimitedRows, append
 from vmtest.matrix.wire import Hello, Lines
 from vmtest.model.loads import LoadResult, Verdict, Visits, row_of
 from vmtest.model.project import Loading
@@ -148,7 +148,7 @@ class Record:
 
     def __enter__(self) -> Record:
         self._files = {
-            other: (self._folder / name).open("wb", buffering=0)
+            other: LimitedRows(self._folder / name)
             for other, name in ((False, LOADS), (True, OTHER_LOADS))
             if not other or any(wanted.other for wanted in self._order.objects)
         }

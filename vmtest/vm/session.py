@@ -37,6 +37,7 @@ _CHUNK = 1 << 15
 PATIENCE = 60.0
 """Seconds for which a guest under KVM may leave something simple unanswered."""
 _MARGIN = 10.0
+_MOST_SAID = 64 << 20  # bytes of a command that is run to its end
 
 Check = Callable[[], None]
 """Called again and again while waiting; raises when waiting has become pointless."""
@@ -204,6 +205,9 @@ class SshSession:
         while (got := stream.receive(0.25)) is not None:
             stdout += got[0]
             stderr += got[1]
+            if len(stdout) + len(stderr) > _MOST_SAID:
+                self._transport.close()
+                raise SessionLost(f"{argv[0]} says more than {_MOST_SAID >> 20} MiB")
             if check is not None:
                 check()
         return Completed(stream.status(), bytes(stdout), bytes(stderr))
