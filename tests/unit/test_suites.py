@@ -200,6 +200,18 @@ def test_the_last_result_is_told_before_the_session_ends(watch: Watch) -> None:
     assert watched.run.exit_status is None
 
 
+def test_a_failure_is_told_before_anything_else_can_end_the_guest(watch: Watch) -> None:
+    """As where the kernel frees what a test left, and panics: the reason is on disk by then."""
+    conftest = "import os\n\ndef pytest_runtest_logfinish():\n    os._exit(3)\n"
+    watched = watch(
+        "def test_fails():\n    assert 1 == 2\n\ndef test_b():\n    pass\n",
+        files={"conftest.py": conftest},
+    )
+    watched.execute("-p", "no:randomly")
+    assert watched.outcomes() == {"test_fails": "failed", "test_b": "not run"}
+    assert "assert 1 == 2" in watched.result("test_fails").message
+
+
 def test_a_result_is_told_together_with_the_start_of_the_next_test(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,8 @@ EXPIRED = "vmtest expired known failure"
 """Names of user properties of a test: the reason of its entry in kernels.toml, of one that is not
 strict, and what to say of an expired one."""
 
+_FAILURES = ("failed", "error", "xpassed")
+
 ALTHOUGH = "skipped although the kernel has "
 """How the failure begins of a test that skipped what the kernel can do."""
 
@@ -191,7 +193,7 @@ class HostReporter:
         end = _End(
             outcome,
             _told(outcome, telling),
-            telling.longreprtext if outcome in ("failed", "error", "xpassed") else "",
+            telling.longreprtext if outcome in _FAILURES else "",
             self._raised if self._raised[1] else _defined(report),
             "" if quiet else telling.when or "",
             sum(part.duration for part in self._reports),
@@ -202,8 +204,12 @@ class HostReporter:
         self._result(report.nodeid, end)
 
     def _result(self, test: str, end: _End) -> None:
-        """Told together with what follows: a packet costs milliseconds in an emulated guest."""
-        self.wire.hold(
+        """Told together with what follows: a packet costs milliseconds in an emulated guest.
+
+        A failure is told at once: a kernel that dies behind it must not take the reason along.
+        """
+        tell = self.wire.send if end.outcome in _FAILURES else self.wire.hold
+        tell(
             "result",
             test=test,
             outcome=end.outcome,
