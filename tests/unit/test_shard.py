@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ from hypothesis import strategies as st
 from packaged import PACKAGED
 
 from vmtest.errors import UsageError
-from vmtest.matrix.shard import Shard
+from vmtest.matrix.shard import Shard, absent
 from vmtest.model.kernels import AptSpec, Kernel
-from vmtest.model.results import KernelResult, Matrix, Status
+from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.runs import matrix_json
 
 
 def kernels(*names: str) -> tuple[Kernel, ...]:
@@ -106,3 +109,64 @@ def test_what_needs_no_build_is_refused_before_it(
 def test_a_balance_without_a_part_is_refused(tmp_path: Path) -> None:
     said = vmtest("exec", "--balance", ".", "--", "true", cwd=tmp_path)
     said.refuses(2, "--balance says how parts are made; name one with --shard PART/PARTS")
+
+
+# --- merged again ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("commands", "missing"),
+    [
+        ([], ()),
+        ([["run"], ["run", "--kernel", "6.12"]], ()),
+        ([["run", "--shard", "1/2"], ["run", "--shard=2/2"]], ()),
+        ([["run", "--shard", "1/2"]], ("2/2",)),
+        ([["run", "--shard", "2/4", "-k", "x"], ["run", "--shard", "4/4"]], ("1/4", "3/4")),
+        ([["exec", "--shard", "1/2", "--", "x", "--shard", "2/2"]], ("2/2",)),
+        ([["exec", "--", "x", "--shard", "1/2"]], ()),
+        ([["run", "--shard"]], ()),
+    ],
+)
+def test_the_part_that_no_command_asked_for_is_known(
+    commands: list[list[str]], missing: tuple[str, ...]
+) -> None:
+    assert absent(commands) == missing
+
+
+def test_a_number_of_parts_that_nobody_has_takes_no_memory() -> None:
+    assert len(absent([["run", "--shard", "1/999999999"]])) < 10_000
+
+
+def shard_run(project: Path, kernel: str, arguments: Sequence[str] | None) -> str:
+    """The name of a run of ``project`` in which ``kernel`` passed."""
+    folder = project / ".vmtest" / "runs" / kernel
+    folder.mkdir(parents=True)
+    test = TestResult("t.py::test_x", "s", Outcome.PASSED)
+    one = KernelResult(kernel, Status.PASSED, tests=(test,))
+    matrix = Matrix(SCHEMA, kernel, "2026-11-30T09:00:00Z", 1.0, ("s",), (one,))
+    (folder / "matrix.json").write_text(matrix_json.dumps(matrix), encoding="utf-8")
+    if arguments is not None:
+        (folder / "run.json").write_text(json.dumps({"arguments": arguments}), encoding="utf-8")
+    return str(folder)
+
+
+def test_a_merge_without_one_of_the_shards_does_not_pass(tmp_path: Path) -> None:
+    """As where a machine of the CI was lost, and left nothing to merge."""
+    one = shard_run(tmp_path, "6.1", ["run", "--shard", "1/3"])
+    two = shard_run(tmp_path, "6.12", ["run", "--shard=3/3"])
+    said = vmtest("merge", one, f"{two}/matrix.json", "--json", "all.json", cwd=tmp_path)
+    words = "no run of shard 2/3: its kernels are missing here; run it, and merge all of them"
+    said.refuses(3, words)
+    assert json.loads((tmp_path / "all.json").read_text())["notes"] == [words]
+
+
+def test_a_merge_of_all_shards_passes(tmp_path: Path) -> None:
+    one = shard_run(tmp_path, "6.1", ["run", "--shard", "1/2"])
+    two = shard_run(tmp_path, "6.12", ["run", "--shard", "2/2"])
+    assert vmtest("merge", one, two, cwd=tmp_path).status == 0
+
+
+def test_what_a_merged_run_holds_nobody_knows(tmp_path: Path) -> None:
+    merged = shard_run(tmp_path, "6.1", None)
+    late = shard_run(tmp_path, "6.12", ["run", "--shard", "2/2"])
+    assert vmtest("merge", merged, late, cwd=tmp_path).status == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,13 +13,17 @@ from vmtest.api.page import leave_page
 from vmtest.api.project import load_config
 from vmtest.cli import common, complete, options
 from vmtest.cli.look import Look, show
-from vmtest.cli.report import read_any
+from vmtest.cli.report import find_run, read_any
 from vmtest.cli.reports import Reports
 from vmtest.errors import VmtestError
+from vmtest.matrix.shard import absent
 from vmtest.report.merge import merge as merge_matrices
 from vmtest.runs import folder as runs
 from vmtest.runs import matrix_json
+from vmtest.runs.read import read_facts
 from vmtest.verify.columns import of_shards
+
+_SHOWN = 10
 
 EXAMPLE = """Join runs into one table: runs of different kernels, or of different suites.
 
@@ -51,6 +56,9 @@ def merge(
         kernels, suites, project = _order(config)
         matrices = [read_any(name, config) for name in run]
         merged = of_shards(merge_matrices(matrices, kernels=kernels, suites=suites))
+        missing = _missing(run, config)
+        if missing:
+            merged = replace(merged, notes=(*merged.notes, missing))
         folder = runs.create(project)
         folder.write("matrix.json", matrix_json.render(merged))
         folder.describe({"merged": run, "started": runs.utc_now()})
@@ -59,7 +67,24 @@ def merge(
         show(merged, folder, sys.stdout, look)
         reports = Reports(junit, markdown, json_file, html)
         reports.render(merged, folder)
-        reports.end(merged)
+        reports.end(merged, missing)
+
+
+def _missing(run: list[str], config: Path | None) -> str:
+    """What to say of shards that left no run here; "" where the runs' commands name them all."""
+    folders = [
+        Path(name).parent if Path(name).is_file() else find_run(name, config).path for name in run
+    ]
+    told = [read_facts(folder).get("arguments") for folder in folders]
+    commands = [list(map(str, words)) for words in told if isinstance(words, list)]
+    if len(commands) < len(told):
+        return ""  # one that was merged before, say: what is in it nobody knows
+    parts = absent(commands)
+    if not parts:
+        return ""
+    more = f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
+    shown = ", ".join(parts[:_SHOWN]) + more
+    return f"no run of shard {shown}: its kernels are missing here; run it, and merge all of them"
 
 
 def _order(config: Path | None) -> tuple[list[str], list[str], Path]:

@@ -81,12 +81,16 @@ class Reports:
             if file is not None:
                 self.write(file, render(matrix))
 
-    def end(self, matrix: Matrix) -> NoReturn:
-        """Say what could not be written, and exit: with 3 unless the matrix has worse to say."""
-        for problem in self.problems.values():
+    def end(self, matrix: Matrix, missing: str = "") -> NoReturn:
+        """Say what could not be written, and exit: with 3 unless the matrix has worse to say.
+
+        ``missing`` is what the matrix should have and has not.
+        """
+        problems = [*self.problems.values(), *([missing] if missing else [])]
+        for problem in problems:
             say(f"vmtest: error: {problem}", sys.stderr)
         status = exit_status(matrix)
-        if self.problems and status in (0, 5):
+        if problems and status in (0, 5):
             single = matrix.command and len(matrix.kernels) == 1
             status = OWN_FAULT if single else INFRASTRUCTURE
         raise typer.Exit(status)

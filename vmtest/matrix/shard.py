@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vmtest.errors import UsageError
 from vmtest.model.kernels import Kernel
 from vmtest.model.results import Matrix
 
-_WORDS = re.compile(r"([1-9]\d*)/([1-9]\d*)")
+_WORDS = re.compile(r"([1-9]\d{0,8})/([1-9]\d{0,8})")
+_MOST = 10_000  # parts that are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +65,32 @@ class Shard:
             if least == self.number - 1:
                 mine.add(kernel.name)
         return tuple(one for one in kernels if one.name in mine)
+
+
+def absent(commands: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """The parts, as ``2/4``, that none of ``commands`` asked for where another asked for one.
+
+    A command is the words behind ``vmtest``.
+    """
+    there: dict[int, set[int]] = {}
+    for words in commands:
+        if match := _WORDS.fullmatch(_asked(words)):
+            there.setdefault(int(match[2]), set()).add(int(match[1]))
+    return tuple(
+        f"{number}/{count}"
+        for count, numbers in there.items()
+        for number in sorted({*range(1, min(count, _MOST) + 1)} - numbers)
+    )
+
+
+def _asked(words: Sequence[str]) -> str:
+    """The last value of ``--shard``, "" without one."""
+    value = ""
+    for word, after in zip(words, (*words[1:], ""), strict=True):
+        if word == "--":
+            break
+        if word == "--shard":
+            value = after
+        elif word.startswith("--shard="):
+            value = word.partition("=")[2]
+    return value
