@@ -320,3 +320,22 @@ def test_a_matrix_without_kernels_is_a_summary() -> None:
 def test_a_guest_from_a_snapshot_is_said_to_be_one(start: str, row: bool) -> None:
     lines = terminal.render(with_kernel(start=start), width=160).splitlines()
     assert any(line.split() == ["start", start] for line in lines) == row
+
+
+def test_a_name_with_line_breaks_begins_no_line_of_the_report() -> None:
+    """A guest names its tests as it likes: none of them is to look like another kernel's row."""
+    name = "t.py::test_x\n9.9: PASSED\n::error::forged"
+    test = TestResult(name, "s", Outcome.FAILED, message="no", details="E   no")
+    kernel = KernelResult(
+        "6.1",
+        Status.FAILED,
+        reason="1 failed",
+        tests=(test,),
+        splats=("WARNING: bad",),
+        fingerprints=("WARNING",),
+        splat_tests=(f"{name} of another file",),
+    )
+    report = terminal.render(Matrix(SCHEMA, "r", "2026-11-30T09:00:00Z", 1.0, ("s",), (kernel,)))
+    assert "forged" in report
+    begins = [line for line in report.split("\n") if line.startswith(("9.9", "::"))]
+    assert begins == []

@@ -258,7 +258,8 @@ def _of_the_kernel(
         group = _into(groups, ("kernel", mark.text, complaint.fingerprint), group, kernel)
         if complaint.test:
             of = ran.get(complaint.test, [])
-            names = [labels[test.suite, test.test] for test in of] or [printable(complaint.test)]
+            names = [labels[test.suite, test.test] for test in of]
+            names = names or [one_line(complaint.test, 1000)]
             group.labels[names[-1]] = None
             group.during += [(kernel, test) for test in of]
     told = kernel.status is Status.SPLAT and kernel.splats

@@ -372,7 +372,7 @@ def _failure(cause: Cause, matrix: Matrix, room: _Room, where: Where) -> Iterabl
     for there, test in cause.tests:
         tests.setdefault(test.test, []).append(there)
     for name, kernels in list(tests.items())[: room.tests]:
-        yield Text(f"  {printable(name)} on {_names(kernels)}")
+        yield Text(f"  {one_line(name, 1000)} on {_names(kernels)}")
     if len(tests) > room.tests:
         more = counted(len(tests) - room.tests, "more test")
         yield Text(f"  ... and {more}", STYLE[Tone.QUIET])
