@@ -19,7 +19,7 @@ from vmtest.kernels import kconfig
 from vmtest.matrix import runner
 from vmtest.matrix.plan import Plan
 from vmtest.matrix.runner import Stop, run_matrix
-from vmtest.model.events import Event
+from vmtest.model.events import Event, Preparing, TestFinished
 from vmtest.model.kernels import Kernel, KernelImage, Resolved, RootImage
 from vmtest.model.project import Config
 from vmtest.model.results import Matrix
@@ -88,6 +88,27 @@ class Coordinator:
         remove_tree(self.run_folder.path)
         self.run_folder.path.mkdir()
         self.events.clear()
+
+
+class Loss:
+    """Hears of a run of one kernel: ``lose`` gets its first worker, the second ends the run.
+
+    ``places`` are these workers.  Each is up to the kernel's first test by then.
+    """
+
+    def __init__(self, lose: Callable[[str], None]) -> None:
+        self.places: list[str] = []
+        self.stop = Stop()
+        self._lose = lose
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Preparing) and event.what.startswith("on "):
+            self.places.append(event.what.removeprefix("on "))
+        if isinstance(event, TestFinished) and event.result.test == "t.py::1":
+            if len(self.places) == 1:
+                self._lose(self.places[0])
+            else:
+                self.stop.request()
 
 
 def until(true: Callable[[], bool], while_: Callable[[], bool] = lambda: True) -> None:

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import pytest
 from cluster_tasks import Rows
-from coordinator import NAMES, Coordinator, until
+from coordinator import NAMES, Coordinator, Loss, until
 from dask_workers import KEY, Farm, environment, farm, knows_accelerator
 from small_disk import mounted
 from strangers import descendants, ports, told
@@ -303,22 +303,11 @@ def test_a_worker_that_its_user_stops_leaves_the_kernel_to_another_one(
     for name in ("one", "two"):
         workers.start(name, here.cache)
     here.tasks["a"] = Rows(then="wait", signs=here.folder)
-    places: list[str] = []
-    stop = Stop()
-
-    def emit(event: Event) -> None:
-        if isinstance(event, Preparing) and event.what.startswith("on "):
-            places.append(event.what.removeprefix("on "))
-        if isinstance(event, TestFinished) and event.result.test == "t.py::1":
-            if len(places) == 1:
-                workers.workers[workers.at(places[0])].send_signal(signal.SIGINT)
-            else:
-                stop.request()
-
+    loss = Loss(lambda place: workers.workers[workers.at(place)].send_signal(signal.SIGINT))
     with on(parse_place(workers.address)) as engine:
-        (result,) = here.run(engine, ("a",), emit, stop).kernels
-    assert len(set(places)) == 2
-    assert f"worker {places[0]} was lost while it ran this kernel" in result.note
+        (result,) = here.run(engine, ("a",), loss, loss.stop).kernels
+    assert len(set(loss.places)) == 2
+    assert f"worker {loss.places[0]} was lost while it ran this kernel" in result.note
     assert console_at(r"; the rest is there, in (\S+)\)$", result.note) == "the console of a\n"
 
 

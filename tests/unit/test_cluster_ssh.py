@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cluster_tasks import Rows
-from coordinator import Coordinator, until
+from coordinator import Coordinator, Loss, until
 from dask_workers import environment, knows_accelerator
 from ssh_hosts import Hosts, hosts, needs_sshd
 from strangers import descendants, ports, told
@@ -142,28 +142,17 @@ def test_a_kernel_whose_connection_is_lost_runs_on_another_host(
 ) -> None:
     start(machines, here, "one", "two")
     here.tasks["a"] = Rows(then="wait", signs=here.folder)
-    places: list[str] = []
-    stop = Stop()
-
-    def emit(event: Event) -> None:
-        if isinstance(event, Preparing) and event.what.startswith("on "):
-            places.append(event.what.removeprefix("on "))
-        if isinstance(event, TestFinished) and event.result.test == "t.py::1":
-            if len(places) == 1:
-                machines.cut(places[0])
-            else:
-                stop.request()
-
+    loss = Loss(machines.cut)
     with on(parse_place("ssh:one:1,two:1")) as engine:
-        (result,) = here.run(engine, ("a",), emit, stop).kernels
-        lost = places[0]
-    assert set(places) == {"one", "two"}
+        (result,) = here.run(engine, ("a",), loss, loss.stop).kernels
+        lost = loss.places[0]
+    assert set(loss.places) == {"one", "two"}
     assert f"worker {lost} was lost while it ran this kernel" in result.note
     named = re.search(r"; the rest is there, in (\S+)\)$", result.note)
     assert named is not None and named[1].startswith(str(here.folder / f"cache-{lost}"))
     assert (Path(named[1]) / "console.log").read_text() == "the console of a\n"
     notes = [event.text for event in here.events if isinstance(event, Note)]
-    assert f"a: worker {lost} was lost; it runs again on {places[1]}" in notes
+    assert f"a: worker {lost} was lost; it runs again on {loss.places[1]}" in notes
     assert left(machines) == []
 
 

@@ -176,6 +176,18 @@ def test_pytests_own_words_are_kept_apart_from_the_events(mixed: Watched) -> Non
     assert b'"event"' not in log
 
 
+def test_a_module_that_removes_the_working_folder_is_an_error_with_its_place(
+    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    watched = watch(f"import os\nos.rmdir({str(gone)!r})\nimport not_there_at_all\n")
+    monkeypatch.chdir(gone)
+    watched.execute()
+    (row,) = watched.run.results()
+    assert (row.outcome, row.file, row.line) == (Outcome.ERROR, "test_it.py", 3)
+
+
 def test_pytests_own_words_have_no_dot_for_each_test_that_passes(watch: Watch) -> None:
     watched = watch("def test_passes():\n    pass\n\ndef test_fails():\n    assert False\n")
     watched.execute("-p", "no:randomly")

@@ -18,7 +18,7 @@ from zipfile import BadZipFile, ZipFile
 from vmtest.api.page import leave_page
 from vmtest.errors import UsageError
 from vmtest.model.results import Matrix, exit_status
-from vmtest.report.again import git_log
+from vmtest.report.again import ABBREVIATED, git_log
 from vmtest.report.diff import UNSEEN, Difference, compare, failures
 from vmtest.report.text import counted
 from vmtest.runs import matrix_json
@@ -27,7 +27,6 @@ from vmtest.runs.folder import STATE, RunFolder, before, create, kept
 from vmtest.runs.read import read_facts, read_matrix
 
 _EARLIER = 30  # runs that are looked at for one that passed
-_ABBREVIATED = 12  # characters of a commit
 _MAY_RUN = 3600.0
 _LARGEST = 4 << 30  # bytes of an archive, unpacked
 _DAMAGED = (
@@ -61,7 +60,7 @@ class Since:
     def __str__(self) -> str:
         """``3 new failing results since run 2026..., the last on branch "main" that passed``."""
         where = f' on branch "{self.branch}"' if self.branch else ""
-        at = f" (commit {self.commit[:_ABBREVIATED]})" if self.commit else ""
+        at = f" (commit {self.commit[:ABBREVIATED]})" if self.commit else ""
         words = counted(self.new, "new failing result") if self.new else "no new failing result"
         told = f"{words} since run {self.run}, the last{where} that passed{at}"
         if self.unseen:
@@ -78,7 +77,8 @@ def since(folder: RunFolder, matrix: Matrix) -> Since | None:
     It is one on the same branch, of the same kind, that had at least one kernel of this one with
     a result that both have.  None where there is none.
     """
-    branch = _of_project(read_facts(folder.path), "branch")
+    own = read_facts(folder.path)
+    branch, now = _of_project(own, "branch"), _of_project(own, "commit")
     for earlier in reversed(before(folder)[-_EARLIER:]):
         facts = read_facts(earlier.path)
         if _of_project(facts, "branch") != branch:
@@ -91,7 +91,6 @@ def since(folder: RunFolder, matrix: Matrix) -> Since | None:
             found = compare(old, matrix)
             new = sum(len(d.kernels) for d in found if d.worse)
             unseen, commit = _unseen(found, old, matrix), _of_project(facts, "commit")
-            now = _of_project(read_facts(folder.path), "commit")
             return Since(earlier.name, branch, new, unseen, commit, now)
     return None
 

@@ -122,7 +122,7 @@ class HostReporter:
             details = report.longreprtext
             found = _IN_TEXT.findall(details)
             # pytest tells a path relative to the working folder where that is shorter.
-            here = Path.cwd()
+            here = _working_folder()
             entries = [
                 (Path(normpath(here / (file or other))), int(line)) for file, other, line in found
             ]
@@ -313,6 +313,13 @@ def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
     if crash is not None:
         return str(crash.message).split("\n", 1)[0]
     return _last_line(report.longreprtext)
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # a module has removed it: then pytest tells whole paths
+        return Path("/")
 
 
 def _last_line(text: str) -> str:

@@ -121,7 +121,7 @@ class LimitedLog(io.FileIO):
 class LimitedRows(io.FileIO):
     """Rows that a guest sends: beyond ``limit`` bytes it takes none and raises OSError (EFBIG).
 
-    A log that is cut is a log, but what a row is missing from is no result.
+    A log may be cut. Results may not: without their last rows they would look whole.
     """
 
     def __init__(self, path: Path, mode: str = "wb", limit: int = LOG_LIMIT) -> None:

@@ -19,8 +19,9 @@ from vmtest.report.table import split_node_id
 
 _WORD_OF_K = re.compile(r"[\w:+\-./\[\]]+")  # what pytest takes as a word of -k
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
-_ABBREVIATED = 12  # characters of a commit
 _KNOWN = (("run",), ("verify",), ("exec",))
+ABBREVIATED = 12
+"""Characters of a commit that is shown."""
 MOST_KERNELS = 12
 """Kernels that a command names: one of a hundred could not be read."""
 _MOST_NAMES = 3  # of tests in a command
@@ -31,7 +32,7 @@ _OF_TESTS = ("-k", "--suite", "--last-failed", "--failed-first")
 def git_log(old: str, new: str) -> str:
     """The command that lists the commits from ``old`` to ``new``; "" where it would list none."""
     known = all(map(_COMMIT.fullmatch, (old, new))) and old != new
-    return f"git log --oneline {old[:_ABBREVIATED]}..{new[:_ABBREVIATED]}" if known else ""
+    return f"git log --oneline {old[:ABBREVIATED]}..{new[:ABBREVIATED]}" if known else ""
 
 
 def command_of(cause: Cause, matrix: Matrix) -> str:

@@ -18,7 +18,7 @@ from vmtest.model.text import one_line, printable
 LIMIT = 200
 """Characters of such a line."""
 
-_WHOLE = 80  # characters of an assertion that is told as it is
+_WHOLE = 80  # characters: a shorter assertion is shown as a whole
 _DIFFERENCE = 120  # of what differs
 _SIDE = 24  # of a value in brief
 _AROUND = 12  # of a value in front of where it differs
