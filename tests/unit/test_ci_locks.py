@@ -18,12 +18,13 @@ from small_wheels import small_wheel
 ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / ".ci/lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-RUN = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]]
+RUN = PROJECT["project"]["dependencies"]
+BUILD = [*PROJECT["build-system"]["requires"], *(LOCKS / "build.in").read_text().split()]
 EXTRAS = [line for extra in PROJECT["project"]["optional-dependencies"].values() for line in extra]
 TOX = configparser.ConfigParser(interpolation=None)
 TOX.read(ROOT / "tox.ini")
 LINT = TOX["testenv:lint"]["deps"].split()
-TOOLS = [*RUN, *EXTRAS, *LINT, *(LOCKS / "tools.in").read_text(encoding="utf-8").split()]
+TOOLS = [*RUN, *BUILD, *EXTRAS, *LINT, *(LOCKS / "tools.in").read_text(encoding="utf-8").split()]
 PIN = re.compile(
     r"^(\S+?)==(\S+)(?: ; .*)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.M
 )
@@ -37,7 +38,9 @@ def pins(name: str) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("run.txt", RUN), ("tools.txt", TOOLS)])
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("run.txt", RUN), ("build.txt", BUILD), ("tools.txt", TOOLS)]
+)
 def test_a_lock_has_all_that_the_project_asks_for(name: str, wanted: list[str]) -> None:
     locked = pins(name)
     asked = [Requirement(line) for line in wanted]
@@ -47,24 +50,34 @@ def test_a_lock_has_all_that_the_project_asks_for(name: str, wanted: list[str]) 
         if not any(map(one.specifier.contains, locked.get(canonicalize_name(one.name), [])))
     ]
     assert lacking == []
-    assert len(asked) > len(PROJECT["project"]["dependencies"])
+    assert asked
 
 
-@pytest.mark.parametrize("name", ["run.txt", "tools.txt"])
+@pytest.mark.parametrize("name", ["run.txt", "build.txt", "tools.txt"])
 def test_every_line_of_a_lock_is_a_version_with_its_hashes(name: str) -> None:
     text = (LOCKS / name).read_text(encoding="utf-8")
     assert PIN.sub("", text).strip() == ""
 
 
-def test_what_runs_has_one_version_in_both_locks() -> None:
+@pytest.mark.parametrize("name", ["run.txt", "build.txt"])
+def test_what_is_in_two_locks_has_one_version(name: str) -> None:
     tools = pins("tools.txt")
-    assert {name: tools.get(name) for name in pins("run.txt")} == pins("run.txt")
+    assert {one: tools.get(one) for one in pins(name)} == pins(name)
 
 
-@pytest.mark.parametrize("workflow", ["kernels.yml", "release.yml"])
-def test_a_workflow_installs_by_hash_what_it_did_not_build_itself(workflow: str) -> None:
-    text = (ROOT / ".github/workflows" / workflow).read_text(encoding="utf-8")
-    installs = re.findall(r"pip install (.*)", text)
+def test_what_a_user_gets_holds_nothing_that_only_builds() -> None:
+    """The vulnerabilities of a release are asked of this lock, and its list is made from it."""
+    builds = {canonicalize_name(Requirement(line).name) for line in BUILD}
+    assert builds
+    assert builds & set(pins("run.txt")) == set()
+
+
+@pytest.mark.parametrize(
+    "file", [".github/workflows/kernels.yml", ".github/workflows/release.yml", "action.yml"]
+)
+def test_a_workflow_installs_by_hash_what_it_did_not_build_itself(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    installs = re.findall(r'pip"? install (?:--quiet )?(.*)', text)
     assert installs
     assert [
         one for one in installs if not one.startswith(("--require-hashes ", "--no-deps "))
