@@ -10,6 +10,8 @@ from typing import cast
 import pytest
 from watched import Watch, Watched
 
+from vmtest.errors import DeadlineExceeded
+from vmtest.model.kernels import Limits
 from vmtest.model.results import Outcome, Status
 from vmtest.runs.rows import read_results
 from vmtest.suites.task import SuitesWork
@@ -252,6 +254,32 @@ def test_a_process_that_fails_after_its_tests_is_not_passed(watch: Watch, tmp_pa
     status, why = verdict(watched, tmp_path)
     assert status is Status.FAILED
     assert "exit status 3" in why
+
+
+@pytest.mark.parametrize(
+    "holds",
+    [
+        "atexit.register(threading.Event().wait)",
+        "threading.Thread(target=threading.Event().wait).start()",
+    ],
+)
+def test_a_process_that_does_not_end_after_its_tests_is_not_passed(
+    watch: Watch, holds: str
+) -> None:
+    watched = watch(f"import atexit, threading\n{holds}\n" + PASSES)
+    told = "silence deadline of 8 s passed; pytest had ended with status 0, and its process did not"
+    with pytest.raises(DeadlineExceeded, match=told) as raised:
+        watched.execute(limits=Limits(boot=10, silence=8, total=120))
+    assert raised.value.kind == "silence"
+    assert watched.outcomes() == {"test_first": "passed"}
+    assert b"in wait" in watched.log.getvalue()  # the stack of the thread that holds it
+
+
+def test_a_child_that_outlives_pytest_costs_nothing(watch: Watch, tmp_path: Path) -> None:
+    child = "import subprocess\nsubprocess.Popen(['sleep', '30'])\n"
+    watched = watch(f"{child}{PASSES}", files={"pytest.ini": "[pytest]\n"})
+    watched.execute()
+    assert verdict(watched, tmp_path) == (Status.PASSED, "")
 
 
 def test_only_fixtures_that_ran_are_no_passed_test(watch: Watch) -> None:

@@ -21,21 +21,22 @@ class Clock:
 
 
 class QuietStream:
-    """Says nothing, and ends with 7 after ``life`` seconds."""
+    """Says nothing, and ends after ``life`` seconds; its command ended with 7 after ``exits``."""
 
-    def __init__(self, clock: Clock, life: float) -> None:
+    def __init__(self, clock: Clock, life: float, exits: float) -> None:
         self.clock = clock
         self.life = life
+        self.exits = exits
 
     def receive(self, timeout: float) -> tuple[bytes, bytes] | None:
         self.clock.now += timeout
         return None if self.clock.now >= self.life else (b"", b"")
 
     def status(self) -> int:
-        return 7 if self.clock.now >= self.life else -1
+        return 7 if self.exited() else -1
 
     def exited(self) -> bool:
-        return self.clock.now >= self.life
+        return self.clock.now >= self.exits
 
     def send(self, data: bytes) -> None:
         raise AssertionError("nothing is sent")
@@ -51,39 +52,39 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return turned
 
 
-def followed(clock: Clock, *, life: float, silence: float, ended: bool = True) -> int:
+def followed(clock: Clock, *, life: float, silence: float, exits: float = 0.0) -> int:
     limits = Limits(boot=1, silence=silence, total=10_000)
-    stream = QuietStream(clock, life)
-    return follow(stream, lambda out, err: None, limits, lambda: None, Kernelside(), lambda: ended)
+    stream = QuietStream(clock, life, exits)
+    return follow(stream, lambda out, err: None, limits, lambda: None, Kernelside())
 
 
-def test_a_command_that_ends_soon_after_its_last_words_has_its_status(clock: Clock) -> None:
-    assert followed(clock, life=2.0, silence=60) == 7
-
-
-def test_a_stream_that_stays_open_is_left_after_three_seconds(clock: Clock) -> None:
-    assert followed(clock, life=100.0, silence=60) == -1
+def test_a_stream_that_a_child_holds_is_left_after_three_seconds(clock: Clock) -> None:
+    assert followed(clock, life=100.0, silence=60) == 7
     assert clock.now == pytest.approx(3.0, abs=0.3)
 
 
-def test_a_slow_host_waits_as_much_longer_as_its_limits_are(clock: Clock) -> None:
-    assert followed(clock, life=25.0, silence=600) == 7
-
-
-def test_a_short_limit_shortens_no_end(clock: Clock) -> None:
-    assert followed(clock, life=2.0, silence=5) == 7
+@pytest.mark.parametrize(("life", "silence"), [(2.0, 60), (25.0, 600), (2.0, 5)])
+def test_what_a_child_says_soon_is_waited_for(clock: Clock, life: float, silence: float) -> None:
+    """Soon is longer on a slow host, whose limits are; and a short limit shortens nothing."""
+    assert followed(clock, life=life, silence=silence) == 7
+    assert clock.now == pytest.approx(life, abs=0.3)
 
 
 def test_a_command_that_has_not_ended_has_the_limit_of_silence(clock: Clock) -> None:
     with pytest.raises(DeadlineExceeded, match="silence deadline of 60 s passed"):
-        followed(clock, life=100.0, silence=60, ended=False)
+        followed(clock, life=100.0, silence=60, exits=100.0)
+
+
+def test_a_command_that_ends_late_has_its_status(clock: Clock) -> None:
+    assert followed(clock, life=50.0, silence=60, exits=50.0) == 7
+    assert clock.now == pytest.approx(50.0, abs=0.3)
 
 
 class TalkingStream(QuietStream):
     """Prints a line every ``pause`` seconds."""
 
     def __init__(self, clock: Clock, life: float, pause: float) -> None:
-        super().__init__(clock, life)
+        super().__init__(clock, life, life)
         self.pause = pause
         self.spoke = 0.0
 
@@ -107,12 +108,12 @@ def under_a_stall(clock: Clock, stream: QuietStream, at: Sequence[float]) -> int
 
     limits = Limits(boot=1, silence=60, total=10_000)
     kernel = Kernelside(spoke, stalls)
-    return follow(stream, lambda out, err: None, limits, lambda: None, kernel, stream.exited)
+    return follow(stream, lambda out, err: None, limits, lambda: None, kernel)
 
 
 def test_a_kernel_that_stalls_is_given_up_20_seconds_after_it_first_said_so(clock: Clock) -> None:
     with pytest.raises(DeadlineExceeded, match='after the kernel stalled: "watchdog: ') as raised:
-        under_a_stall(clock, QuietStream(clock, 10_000), range(30, 10_000, 25))
+        under_a_stall(clock, QuietStream(clock, 10_000, 10_000), range(30, 10_000, 25))
     assert raised.value.kind == "stall"
     assert clock.now == pytest.approx(50.0, abs=0.5)
 

@@ -131,12 +131,15 @@ def test_a_process_that_dies_after_pytests_last_word_is_not_passed(tmp_path: Pat
     assert "exit status 139 (SIGSEGV)" in why
 
 
-def test_a_process_that_a_child_keeps_from_ending_counts_by_what_pytest_said(
-    tmp_path: Path,
+@pytest.mark.parametrize("ended", [None, -1])
+def test_a_process_of_which_nobody_knows_how_it_ended_is_not_passed(
+    ended: int | None, tmp_path: Path
 ) -> None:
-    ended = run(0, Outcome.PASSED)
-    ended.process_status = None
-    assert SuitesWork(ended, []).verdict(machine(tmp_path))[0] is Status.PASSED
+    made = run(0, Outcome.PASSED)
+    made.process_status = ended
+    judged, why = SuitesWork(made, []).verdict(machine(tmp_path))
+    assert judged is Status.FAILED
+    assert "pytest ended well, and then its process: no exit status" in why
 
 
 def test_a_module_that_cannot_be_read_is_all_that_interrupted_pytest(tmp_path: Path) -> None:

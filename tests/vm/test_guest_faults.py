@@ -231,6 +231,19 @@ def test_a_guest_with_interrupts_off_is_given_up_at_the_silence_deadline(
     assert left(tmp_path) == []
 
 
+def test_a_pytest_that_ends_and_whose_process_does_not_is_not_passed(
+    ran: Callable[..., Said], tmp_path: Path
+) -> None:
+    said = ran("threading.Thread(target=threading.Event().wait).start()", silence="5s")
+    assert said.status == 1, said
+    (kernel,) = kernels_of(tmp_path)
+    assert (kernel["status"], outcomes(kernel)) == ("TIMED_OUT", ["passed"] * 3), said.out
+    assert "pytest had ended with status 0, and its process did not" in kernel["reason"]
+    (log,) = (tmp_path / ".vmtest" / "latest").rglob("pytest.log")
+    assert "in wait" in log.read_text()
+    assert left(tmp_path) == []
+
+
 def test_a_fork_bomb_costs_its_own_guest_and_the_next_run_works(
     ran: Callable[..., Said], tmp_path: Path
 ) -> None:

@@ -108,7 +108,7 @@ class CommandRun:
         stream.end_input()
         self.begun = True
         self._tell()
-        self.status = follow(stream, self._take, limits, check, kernel, stream.exited)
+        self.status = follow(stream, self._take, limits, check, kernel)
         if self.command.format is not None and self.command.format.kind == "junit":
             self._fetch(session, self.command.format.path, limits, check, kernel)
 
@@ -169,7 +169,7 @@ class CommandRun:
         script = 'cd "$0" && head -c "$1" "$2"'
         stream = session.stream(["sh", "-c", script, WORK, str(JUNIT_LIMIT + 1), path])
         stream.end_input()
-        status = follow(stream, take, limits, check, kernel, stream.exited)
+        status = follow(stream, take, limits, check, kernel)
         if status != 0:
             why = last_line(said.decode(errors="replace"))
             self.problem = f"{path}: cannot be read in the guest: {why}"

@@ -16,8 +16,7 @@ _KILLED = 128  # a shell's status for a signal's end is this and the signal's nu
 AFTERMATH = 3.0
 """Seconds that a command's output may stay open and silent after the command's end, on a fast host.
 
-A slow host has longer limits, and as much longer to end the command: one that dies after its last
-words must not pass because nobody waited for its death."""
+A slow host has longer limits, and as much longer to say what it had to say."""
 _AFTERMATH_OF_SILENCE = AFTERMATH / 60
 
 
@@ -39,14 +38,13 @@ def follow(
     limits: Limits,
     check: Check,
     kernel: Kernelside,
-    ended: Callable[[], bool],
 ) -> int:
     """Hand what comes on ``stream`` to ``take`` (stdout, stderr) until its end.
 
     Returns the exit status (-1 when a signal or its children's open streams left
-    it unknown).  ``limits`` are real seconds; ``ended`` says whether the command has
-    ended, though a child of it may still hold the stream open.  Raises
-    DeadlineExceeded, SessionLost and whatever ``check`` and ``take`` raise.
+    it unknown).  ``limits`` are real seconds.  A command that has ended is not waited for long,
+    though a child of it may still hold the stream open.  Raises DeadlineExceeded, SessionLost and
+    whatever ``check`` and ``take`` raise.
 
     A kernel that stalls repeats its complaint, so the console is never silent: what counts
     then is the command's own silence since the first complaint.
@@ -59,7 +57,7 @@ def follow(
             last_output = now
             take(*got)
         check()
-        if ended() and now - last_output > patience:
+        if stream.exited() and now - last_output > patience:
             break
         quiet = now - max(last_output, kernel.spoke())
         if now - started > limits.total:

@@ -102,7 +102,7 @@ class Run:
     ``payload`` is what it runs, ``tests`` are the collected ids, ``done`` the
     results in order, ``running`` the test that has started and not finished,
     ``exit_status`` pytest's own (None while it has not ended by itself),
-    ``process_status`` its process's (-1 when a signal ended it, None while it has not ended),
+    ``process_status`` its process's (-1 when it is not known, None while it has not ended),
     ``deselected`` the files of tests that an option or a plugin left out, ``begun`` whether it
     had come so far as to read a suite, ``bad_line`` why what it said was believed no longer (""),
     ``spans`` which test ran when.
@@ -163,15 +163,22 @@ class Run:
                 limits,
                 check,
                 kernel,
-                lambda: self.exit_status is not None,
             )
         except BadLine as error:
             self.bad_line = str(error)
-        except DeadlineExceeded:
+        except DeadlineExceeded as error:
             self._where_it_hangs(session, stream)
-            raise
+            if self.exit_status is None:
+                raise
+            raise DeadlineExceeded(f"{error}; {self._still_there()}", error.kind) from error
         else:
-            self.process_status = status if stream.exited() else None
+            self.process_status = status
+
+    def _still_there(self) -> str:
+        return (
+            f"pytest had ended with status {self.exit_status}, and its process did not: a thread "
+            "or an exit handler of the suite holds it (pytest.log has the stack)"
+        )
 
     def _take(self, got: tuple[bytes, bytes], stream: Stream) -> None:
         out, err = got

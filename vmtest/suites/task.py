@@ -270,7 +270,7 @@ class SuitesWork:
     def _bad_end(self, last: str) -> str:
         """How pytest's process ended behind pytest, "" where that is as pytest itself did."""
         run = self.process
-        if run.process_status in (run.exit_status, None):
+        if run.process_status == run.exit_status:
             return ""
         well = "pytest ended well" if run.exit_status == 0 else "pytest ended"
         return f"; {well}, and then its process: {status_words(run.process_status)}: {last}"
