@@ -8,7 +8,7 @@ import pytest
 
 from vmtest.errors import DeadlineExceeded
 from vmtest.matrix import follow as module
-from vmtest.matrix.follow import Kernelside, follow
+from vmtest.matrix.follow import Kernelside, aftermath, follow
 from vmtest.model.kernels import Limits
 from vmtest.vm.console import Finding, Sign
 
@@ -68,6 +68,11 @@ def test_what_a_child_says_soon_is_waited_for(clock: Clock, life: float, silence
     """Soon is longer on a slow host, whose limits are; and a short limit shortens nothing."""
     assert followed(clock, life=life, silence=silence) == 7
     assert clock.now == pytest.approx(life, abs=0.3)
+
+
+def test_what_has_stretched_limits_has_a_longer_aftermath() -> None:
+    limits = [Limits(boot=1, silence=silence, total=1) for silence in (5, 60, 600)]
+    assert [aftermath(one) for one in limits] == [3.0, 3.0, 30.0]
 
 
 def test_a_command_that_has_not_ended_has_the_limit_of_silence(clock: Clock) -> None:

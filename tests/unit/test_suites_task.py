@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from vmtest.errors import UsageError
 from vmtest.model.project import Suite
 from vmtest.model.results import Outcome, Status, TestResult
+from vmtest.suites import process
 from vmtest.suites.expression import check_expressions
 from vmtest.suites.failed import Failed
 from vmtest.suites.payload import Payload
@@ -21,6 +23,7 @@ from vmtest.suites.process import Run, Sink
 from vmtest.suites.task import SuitesWork
 from vmtest.vm.console import ConsoleLog
 from vmtest.vm.machine import Machine
+from vmtest.vm.session import Session, Stream
 
 OOM = b"[  9.0] Out of memory: Killed process 9 (python3)\n"
 
@@ -205,3 +208,33 @@ def test_a_pytest_that_was_killed_for_memory_says_so(tmp_path: Path) -> None:
     status, why = SuitesWork(run(None), []).verdict(machine(tmp_path, OOM))
     assert status is Status.LOST
     assert "ran out of memory (512 MiB; raise memory in kernels.toml)" in why
+
+
+class SlowGuest:
+    """Its pytest prints where it hangs 5 s after it is asked to, by a clock that this turns."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.asked: list[Sequence[str]] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def run(self, argv: Sequence[str]) -> None:
+        self.asked.append(argv)
+
+    def receive(self, timeout: float) -> tuple[bytes, bytes]:
+        before, self.now = self.now, self.now + timeout
+        return b"", b"  in test_x\n" if before < 5.0 <= self.now else b""
+
+
+@pytest.mark.parametrize(("patience", "told"), [(3.0, False), (30.0, True)])
+def test_a_slow_guest_has_longer_to_say_where_it_hangs(
+    monkeypatch: pytest.MonkeyPatch, patience: float, told: bool
+) -> None:
+    guest, made = SlowGuest(), run(None, running="t.py::x")
+    monkeypatch.setattr(process, "time", guest)
+    made._where_it_hangs(cast(Session, guest), cast(Stream, guest), patience)
+    assert guest.asked == [["kill", "-USR1", "7"]]
+    assert (b"in test_x" in made.log_tail) is told
+    assert guest.now < 7.0  # no longer than it takes

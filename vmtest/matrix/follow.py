@@ -50,7 +50,7 @@ def follow(
     then is the command's own silence since the first complaint.
     """
     started = last_output = time.monotonic()
-    patience = max(AFTERMATH, _AFTERMATH_OF_SILENCE * limits.silence)
+    patience = aftermath(limits)
     while (got := stream.receive(0.2)) is not None:
         now = time.monotonic()
         if any(got):
@@ -67,6 +67,11 @@ def follow(
         if now - last_output > limits.stall:
             _look_for_stall(kernel, last_output, now, limits.stall)
     return stream.status()
+
+
+def aftermath(limits: Limits) -> float:
+    """AFTERMATH on the host that has these limits, which are real seconds."""
+    return max(AFTERMATH, _AFTERMATH_OF_SILENCE * limits.silence)
 
 
 def _look_for_stall(kernel: Kernelside, last_output: float, now: float, limit: float) -> None:

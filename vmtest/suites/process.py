@@ -17,7 +17,7 @@ from typing import IO
 
 from vmtest.errors import BadLine, DeadlineExceeded, SessionLost
 from vmtest.host.write import append, write_file
-from vmtest.matrix.follow import Kernelside, follow
+from vmtest.matrix.follow import Kernelside, aftermath, follow
 from vmtest.matrix.payload import (
     GUEST_ROOT,
     PYTEST_SIDE,
@@ -167,7 +167,7 @@ class Run:
         except BadLine as error:
             self.bad_line = str(error)
         except DeadlineExceeded as error:
-            self._where_it_hangs(session, stream)
+            self._where_it_hangs(session, stream, aftermath(limits))
             if self.exit_status is None:
                 raise
             raise DeadlineExceeded(f"{error}; {self._still_there()}", error.kind) from error
@@ -240,18 +240,23 @@ class Run:
         write_result(self._sink.results, result)
         self._sink.finished(result)
 
-    def _where_it_hangs(self, session: Session, stream: Stream) -> None:
+    def _where_it_hangs(self, session: Session, stream: Stream, patience: float) -> None:
         """Have the silent pytest print its stack into the log, as far as it still can."""
         if not self._pid:
             return
         # In a thread: a guest that is wedged may not even open a channel.
         asking = threading.Thread(target=self._ask, args=(session,), daemon=True)
         asking.start()
-        asking.join(3.0)
-        patience = time.monotonic() + 3.0
+        asking.join(patience)
+        last = time.monotonic() + patience
+        told = False
         try:
-            while time.monotonic() < patience and (got := stream.receive(0.3)) and any(got):
-                self._take(got, stream)
+            while time.monotonic() < last and (got := stream.receive(0.3)):
+                if any(got):
+                    told = True
+                    self._take(got, stream)
+                elif told:
+                    return
         except (SessionLost, BadLine):
             return
 
