@@ -18,6 +18,7 @@ RUNS = {
     "cluster.py": [["--smoke"]],
     "datapath.py": [["--smoke"]],
     "limit.py": [["--smoke"]],
+    "load.py": [["--smoke"]],
     "matrix.py": [["--smoke"]],
     "reasons.py": [["smoke"]],
     "reports.py": [["--smoke"]],
