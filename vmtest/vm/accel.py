@@ -75,11 +75,12 @@ def choose(image: Path, cache: Path, wanted: str = "auto", *, anew: bool = False
         )
     place = cache / "accel" / f"{sha256_json(_host(qemu))[:16]}.json"
     with locked(cache, "accel"):
-        known = {} if anew else _remembered(read_record(place) or {})
+        before = _remembered(read_record(place) or {})
+        known = {} if anew else dict(before)
         if wanted == "kvm" and "kvm" in known and known["kvm"].why:
             del known["kvm"]  # asked for by name: it may work by now
         if len(known) < 2:
-            known = _probe_both(qemu, image, known)
+            known = _quickest(_probe_both(qemu, image, known), before)
             stamp = {"when": time.time()}
             found = {name: asdict(probe) for name, probe in known.items()} | stamp
             with suppress(OSError, InfrastructureError):  # a cache that can only be read
@@ -96,6 +97,19 @@ def _remembered(found: Mapping[str, Any]) -> dict[str, Probe]:
     age = age_of(found)
     fresh = age is not None and 0 <= age < FAILURE_KEPT
     return {name: probe for name, probe in probes.items() if fresh or not probe.why}
+
+
+def _quickest(found: dict[str, Probe], before: Mapping[str, Probe]) -> dict[str, Probe]:
+    """``found``, with the seconds of ``before`` where those are fewer.
+
+    The host was busy the other time, and how busy it is stretches the time limits by itself.
+    """
+    return {
+        name: replace(probe, seconds=min(probe.seconds, before[name].seconds))
+        if name in before and not probe.why and not before[name].why
+        else probe
+        for name, probe in found.items()
+    }
 
 
 def _choice(probes: dict[str, Probe], wanted: str) -> Probe:
