@@ -12,7 +12,7 @@ import argparse
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import smoke
 
@@ -28,11 +28,11 @@ def github_only(matrix: Matrix) -> str:
     return "\n".join((*github.annotated(found), github.comment(matrix, found)))
 
 
-REPORTS: dict[str, Callable[[Matrix], str | bytes]] = {
+REPORTS: dict[str, Callable[[Matrix], str | Iterable[bytes]]] = {
     "terminal": terminal.render,
     "Markdown": markdown.render,
-    "JUnit": junit.render,
-    "JSON": matrix_json.render,
+    "JUnit": junit.pieces,
+    "JSON": matrix_json.pieces,
     "HTML": page.render,
     "GitHub": github_only,
 }
@@ -79,10 +79,11 @@ def matrix_of(kernels: int, tests: int) -> Matrix:
 def _measure(name: str, kernels: int, tests: int) -> None:
     matrix = matrix_of(kernels, tests)
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    text = REPORTS[name](matrix)
+    rendered = REPORTS[name](matrix)
+    size = len(rendered) if isinstance(rendered, str) else sum(map(len, rendered))
     seconds = time.process_time() - began
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
-    print(f"{name:10} {seconds:6.2f} s CPU {grown:6} MiB {len(text) / 1e6:8.2f} MB", flush=True)
+    print(f"{name:10} {seconds:6.2f} s CPU {grown:6} MiB {size / 1e6:8.2f} MB", flush=True)
 
 
 def main() -> None:

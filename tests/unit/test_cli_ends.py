@@ -106,7 +106,7 @@ def run_of(folder: Path, *statuses: Status) -> Path:
     run = folder / "run"
     run.mkdir()
     matrix = Matrix(SCHEMA, "run", "2026-01-01T00:00:00+00:00", 1.0, ("s",), kernels)
-    (run / "matrix.json").write_text(matrix_json.render(matrix))
+    (run / "matrix.json").write_text(matrix_json.dumps(matrix))
     return run
 
 

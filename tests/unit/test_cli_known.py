@@ -57,7 +57,7 @@ def leave(project: Path, ran: KernelResult) -> None:
     folder = runs.create(project)
     folder.become_latest()
     matrix = Matrix(1, folder.name, "2026-07-01T00:00:00+00:00", 1.0, ("net",), (ran,))
-    folder.write("matrix.json", matrix_json.render(matrix))
+    folder.write("matrix.json", matrix_json.dumps(matrix))
 
 
 def listed(project: Path) -> dict[str, object]:

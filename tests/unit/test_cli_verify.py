@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Path:
         "6.12", Status.PASSED, release="6.12.1", loads=(load,), objects=(("x.o", "aa"),)
     )
     matrix = Matrix(1, folder.name, "2026-01-01T00:00:00+00:00", 1.0, (), (kernel,))
-    (folder / "matrix.json").write_text(matrix_json.render(matrix))
+    (folder / "matrix.json").write_text(matrix_json.dumps(matrix))
     return folder
 
 
@@ -146,7 +146,7 @@ def test_an_old_run_is_told_with_the_options_that_judge_it_now(run: Path, tmp_pa
     kernel = KernelResult("6.12", Status.FAILED, release="6.12.1", loads=(refused,))
     again = (("verify",), ("--fail-on", "+20%"), ("--against", "HEAD~1"), ("--module", "m"))
     matrix = Matrix(1, run.name, "2026-01-01T00:00:00+00:00", 1.0, (), (kernel,), again=again)
-    (run / "matrix.json").write_text(matrix_json.render(matrix))
+    (run / "matrix.json").write_text(matrix_json.dumps(matrix))
     (run / "report.html").write_text("of the old judgement")
     (tmp_path / "b.json").write_text('{"schema": 1, "kernels": {}}')
     said = vmtest("verify", "--from-run", str(run), "--quiet", cwd=tmp_path)
@@ -162,7 +162,7 @@ def test_an_old_run_is_told_with_the_options_that_judge_it_now(run: Path, tmp_pa
 
 def test_a_run_without_loads_is_none_of_verify(run: Path, tmp_path: Path) -> None:
     empty = Matrix(1, "r", "2026-01-01T00:00:00+00:00", 1.0, (), ())
-    (run / "matrix.json").write_text(matrix_json.render(empty))
+    (run / "matrix.json").write_text(matrix_json.dumps(empty))
     vmtest("verify", "--from-run", str(run), cwd=tmp_path).refuses(
         2, "is not a run of vmtest verify"
     )
@@ -171,7 +171,7 @@ def test_a_run_without_loads_is_none_of_verify(run: Path, tmp_path: Path) -> Non
 def test_what_a_killed_runner_left_is_read(run: Path, tmp_path: Path) -> None:
     kernel = KernelResult("6.12", Status.CANCELLED, release="6.12.1")
     matrix = Matrix(1, "r", "2026-01-01T00:00:00+00:00", 1.0, (), (kernel,))
-    (run / "matrix.json").write_text(matrix_json.render(matrix))
+    (run / "matrix.json").write_text(matrix_json.dumps(matrix))
     (run / "6.12").mkdir()
     line = '{"object": "x.o", "program": "p", "verdict": "rejected"}\n'
     (run / "6.12" / "loads.jsonl").write_text(line + line[:20])
@@ -185,7 +185,7 @@ def test_an_old_run_is_judged_by_the_programs_that_are_asked(run: Path, tmp_path
     kernel = KernelResult("6.12", Status.FAILED, release="6.12.1", loads=loads)
     other = KernelResult("6.1", Status.FAILED, version="6.1.9", loads=loads[1:])
     matrix = Matrix(1, run.name, "2026-01-01T00:00:00+00:00", 1.0, (), (kernel, other))
-    (run / "matrix.json").write_text(matrix_json.render(matrix))
+    (run / "matrix.json").write_text(matrix_json.dumps(matrix))
     asked = ("verify", "--from-run", str(run), "--kernel", "6.12")
     assert vmtest(*asked, "--program", "p", cwd=tmp_path).status == 0
     assert vmtest(*asked, "--program", "q", cwd=tmp_path).status == 1

@@ -90,7 +90,7 @@ def test_a_program_that_is_refused_now_is_a_new_failure() -> None:
 def written(folder: Path, name: str, matrix: Matrix) -> Path:
     run = folder / ".vmtest" / "runs" / name
     run.mkdir(parents=True)
-    (run / "matrix.json").write_text(matrix_json.render(matrix))
+    (run / "matrix.json").write_text(matrix_json.dumps(matrix))
     return run
 
 

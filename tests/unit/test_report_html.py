@@ -334,7 +334,7 @@ def test_a_page_that_cannot_be_made_loses_no_run(
 def test_vmtest_report_writes_the_page_of_an_old_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    (run / "matrix.json").write_text(matrix_json.render(pages.three()))
+    (run / "matrix.json").write_text(matrix_json.dumps(pages.three()))
     (run / "run.json").write_text(json.dumps(FACTS))
     said = vmtest("report", str(run), "--html", "page.html", cwd=tmp_path)
     assert said.status == 1, said
@@ -345,7 +345,7 @@ def test_a_page_elsewhere_links_to_logs_that_are_there(tmp_path: Path) -> None:
     run, page = tmp_path / "runs" / "a run", tmp_path / "public" / "page.html"
     (run / "5.10").mkdir(parents=True)
     page.parent.mkdir()
-    (run / "matrix.json").write_text(matrix_json.render(pages.three()))
+    (run / "matrix.json").write_text(matrix_json.dumps(pages.three()))
     vmtest("report", str(run), "--html", str(page), cwd=tmp_path)
     links = re.findall(r'href="(\.[^"]*)"', page.read_text())
     assert "../runs/a%20run/5.10/pytest.log" in links
@@ -358,7 +358,7 @@ def test_a_page_that_was_asked_for_and_cannot_be_written_is_an_error(tmp_path: P
     run = tmp_path / "run"
     run.mkdir()
     well = pages.of(KernelResult("a", Status.PASSED, tests=(TestResult("t", "s", Outcome.PASSED),)))
-    (run / "matrix.json").write_text(matrix_json.render(well))
+    (run / "matrix.json").write_text(matrix_json.dumps(well))
     said = vmtest("report", str(run), "--html", "none/page.html", "--json", "it.json", cwd=tmp_path)
     said.refuses(3, "cannot write none/page.html")
     assert (tmp_path / "it.json").exists()

@@ -181,3 +181,22 @@ def test_a_file_full_of_errors_is_told_in_a_few_lines() -> None:
         test["outcome"] = "fine"
     lines = complaint(json.dumps(value)).splitlines()
     assert (len(lines), lines[-1].split(";")[0]) == (6, "runs/1/matrix.json: and 19 more")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_is_what_the_standard_library_writes(seed: int) -> None:
+    text = matrix_json.dumps(invented(seed))
+    value = json.loads(text)
+    assert text == json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+
+
+@pytest.mark.parametrize("number", [0.0, 1e-4, 9e-5, -1e-7, 1e15, 1e16, 1.5e300, 5e-324, 0.1 + 0.2])
+def test_a_number_is_as_the_standard_library_writes_it(number: float) -> None:
+    matrix = replace(invented(0), duration=number)
+    assert f'\n "duration": {json.dumps(number)},\n' in matrix_json.dumps(matrix)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_what_is_no_number_in_json_is_not_written(number: float) -> None:
+    with pytest.raises(ValueError):
+        matrix_json.dumps(replace(invented(0), duration=number))

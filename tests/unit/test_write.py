@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,42 @@ def test_a_reader_has_the_old_file_or_the_new_one(tmp_path: Path) -> None:
         assert reader.read() == "old"
     assert file.read_text() == "new"
     assert names(tmp_path) == ["r.xml"]
+
+
+def test_pieces_are_one_file(tmp_path: Path) -> None:
+    file = tmp_path / "r.xml"
+    write_file(file, (b"%d," % number for number in range(1000)))
+    assert file.read_text() == "".join(f"{number}," for number in range(1000))
+    assert names(tmp_path) == ["r.xml"]
+
+
+def test_pieces_that_end_early_leave_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"new"
+        raise ValueError("no more")
+
+    file = tmp_path / "r.xml"
+    file.write_text("old")
+    with pytest.raises(ValueError, match="no more"):
+        write_file(file, pieces())
+    assert file.read_text() == "old"
+    assert names(tmp_path) == ["r.xml"]
+
+
+def test_pieces_are_whole_in_a_file_that_cannot_be_replaced(tmp_path: Path) -> None:
+    """A rename over a mount fails once all pieces are written beside it."""
+    (tmp_path / "volume").touch()
+    (tmp_path / "r.xml").touch()
+    script = (
+        "from pathlib import Path; from vmtest.host.write import write_file; "
+        "write_file(Path('r.xml'), (b'%d,' % number for number in range(4)))"
+    )
+    shell = 'mount --bind volume r.xml && exec "$0" -c "$1"'
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    mounted = ["unshare", *user, "--mount", "sh", "-c", shell, sys.executable, script]
+    subprocess.run(mounted, cwd=tmp_path, check=True)
+    assert (tmp_path / "volume").read_text() == "0,1,2,3,"
+    assert names(tmp_path) == ["r.xml", "volume"]
 
 
 def test_a_symbolic_link_stays_and_its_file_changes(tmp_path: Path) -> None:
@@ -71,6 +108,7 @@ def test_a_pipe_is_written_through(tmp_path: Path) -> None:
 
 SCRIPT = """
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from vmtest.host.write import write_file
 print("the table")

@@ -208,7 +208,7 @@ def _judged_by(work: Work, judge: Judge) -> Work:
 
 def save(folder: RunFolder, matrix: Matrix) -> None:
     """Write the matrix of all that was asked."""
-    folder.write("matrix.json", matrix_json.render(matrix))
+    folder.write("matrix.json", matrix_json.pieces(matrix))
 
 
 @contextmanager

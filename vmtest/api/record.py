@@ -13,7 +13,7 @@ from pathlib import Path
 from vmtest.api.expect import expected, with_expected
 from vmtest.api.page import leave_page
 from vmtest.host.git import checkout_of
-from vmtest.host.write import write_file
+from vmtest.host.write import Data, write_file
 from vmtest.matrix.bench import Hold
 from vmtest.matrix.engine import Engine
 from vmtest.matrix.plan import Plan
@@ -31,7 +31,7 @@ from vmtest.runs.events import EVENTS, EventLog
 from vmtest.runs.latest import Latest
 from vmtest.vm.qemu import qemu_version
 
-Write = Callable[[Path, str | bytes], None]
+Write = Callable[[Path, Data], None]
 """Writes a file; what it raises ends the run."""
 
 
@@ -75,7 +75,7 @@ def carry_out(
     latest = Latest(folder)
 
     def save(matrix: Matrix) -> None:
-        write(folder.path / "matrix.json", matrix_json.render(matrix))
+        write(folder.path / "matrix.json", matrix_json.pieces(matrix))
 
     with EventLog(folder.path / EVENTS) as log:
 

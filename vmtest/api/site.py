@@ -102,7 +102,7 @@ def _write(
     )
     write_file(into / PAGES / f"{now.run}.html", render(matrix, memory))
     if index:
-        write_file(into / MATRIX, matrix_json.render(matrix))
+        write_file(into / MATRIX, matrix_json.pieces(matrix))
         write_file(into / BADGE, badge(now))
         listed = tuple(reversed(every))
         front = replace(memory, pages=_links(every, f"{PAGES}/"), listed=listed, home="")

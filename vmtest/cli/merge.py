@@ -60,7 +60,7 @@ def merge(
         if missing:
             merged = replace(merged, notes=(*merged.notes, missing))
         folder = runs.create(project)
-        folder.write("matrix.json", matrix_json.render(merged))
+        folder.write("matrix.json", matrix_json.pieces(merged))
         folder.describe({"merged": run, "started": runs.utc_now()})
         folder.become_latest()
         leave_page(merged, folder.path, look.view(sys.stdout).handle)

@@ -13,7 +13,7 @@ from vmtest.api.history import since
 from vmtest.api.page import page_of
 from vmtest.cli.common import INFRASTRUCTURE, say
 from vmtest.errors import UsageError, os_words
-from vmtest.host.write import write_file
+from vmtest.host.write import Data, write_file
 from vmtest.model.results import OWN_FAULT, Matrix, exit_status
 from vmtest.report import junit, markdown
 from vmtest.runs import matrix_json
@@ -60,7 +60,7 @@ class Reports:
                     sys.stderr,
                 )
 
-    def write(self, file: Path, data: str | bytes) -> None:
+    def write(self, file: Path, data: Data) -> None:
         """Write ``file``, or remember why that is not possible."""
         try:
             write_file(file, data)
@@ -71,10 +71,10 @@ class Reports:
 
     def render(self, matrix: Matrix, folder: RunFolder) -> None:
         """Write the reports that were asked for; ``folder`` is the run's."""
-        renderers: tuple[Callable[[Matrix], str | bytes], ...] = (
-            junit.render,
+        renderers: tuple[Callable[[Matrix], Data], ...] = (
+            junit.pieces,
             lambda matrix: markdown.render(matrix, since=str(since(folder, matrix) or "")),
-            matrix_json.render,
+            matrix_json.pieces,
             lambda matrix: page_of(matrix, folder.path, file=self.files[-1]),
         )
         for file, render in zip(self.files, renderers, strict=True):

@@ -8,6 +8,8 @@ import os
 import secrets
 import stat
 import sys
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +17,14 @@ _IN_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
 """A folder that takes no new file, or a file that is a mount of its own (a container's volume)."""
 
 
-def write_file(path: Path, data: str | bytes, mode: int | None = None) -> None:
+_BLOCK = 1 << 20  # bytes that are written at once, of smaller pieces
+
+_Content = bytes | Iterable[bytes]
+Data = str | bytes | Iterable[bytes]
+"""What a file is to hold, as a whole or in pieces."""
+
+
+def write_file(path: Path, data: Data, mode: int | None = None) -> None:
     """Write ``data`` to ``path`` so that a reader sees all of it or the old one.
 
     It is written beside and renamed.  A symbolic link is followed and stays; a pipe, a
@@ -29,7 +38,7 @@ def write_file(path: Path, data: str | bytes, mode: int | None = None) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _write(path: Path, content: bytes, mode: int | None) -> None:
+def _write(path: Path, content: _Content, mode: int | None) -> None:
     try:
         there: os.stat_result | None = path.stat()
     except FileNotFoundError:
@@ -43,12 +52,20 @@ def _write(path: Path, content: bytes, mode: int | None) -> None:
         _over(path, content)
         return
     target = Path(os.path.realpath(path))
+    # Not named after the target, whose name may be as long as names can be.
+    new = target.with_name(f".vmtest-{secrets.token_hex(6)}")
     try:
-        _beside(target, content, mode if there is None else mode or stat.S_IMODE(there.st_mode))
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if there is None or error.errno not in _IN_PLACE:
             raise
         _over(target, content)
+        return
+    try:
+        _put_and_close(handle, content)
+        _move(new, target, mode if there is None else mode or stat.S_IMODE(there.st_mode))
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _standard_stream(there: os.stat_result) -> int | None:
@@ -62,34 +79,33 @@ def _standard_stream(there: os.stat_result) -> int | None:
     return None
 
 
-def _beside(target: Path, content: bytes, mode: int | None) -> None:
-    # Not named after the target, whose name may be as long as names can be.
-    new = target.with_name(f".vmtest-{secrets.token_hex(6)}")
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+def _move(new: Path, target: Path, mode: int | None) -> None:
+    """Have ``target`` hold what ``new`` does, which may be gone then."""
     try:
-        try:
-            _put(handle, content)
-            if mode is not None:
-                os.fchmod(handle, mode)
-        finally:
-            os.close(handle)
+        if mode is not None:
+            new.chmod(mode)
         new.rename(target)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        if error.errno not in _IN_PLACE or not target.exists():
+            raise
+        with new.open("rb") as written:  # the pieces themselves are used up
+            _over(target, iter(partial(written.read, _BLOCK), b""))
 
 
-def _over(path: Path, content: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+def _over(path: Path, content: _Content) -> None:
+    _put_and_close(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC), content)
+
+
+def _put_and_close(handle: int, content: _Content) -> None:
     try:
         _put(handle, content)
     finally:
         os.close(handle)
 
 
-def _put(handle: int, content: bytes) -> None:
-    while content:
-        content = content[os.write(handle, content) :]
+def _put(handle: int, content: _Content) -> None:
+    with open(handle, "wb", buffering=_BLOCK, closefd=False) as file:
+        file.writelines((content,) if isinstance(content, bytes) else content)
 
 
 LOG_LIMIT = 256 << 20

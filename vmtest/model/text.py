@@ -15,6 +15,7 @@ _UNSAFE = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional overrides reorder what is read
     "\ud800-\udfff\ufffe\uffff]"  # no characters: neither UTF-8 nor XML takes them
 )
+_HARMLESS = bytes((*b"\t\n", *range(0x20, 0x7F)))
 # At most 9 digits: Python reads no number of any length.
 _SIZE = re.compile(r"(\d{1,9})\s*(?:([KMG])(?:iB)?)?", re.ASCII)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -22,8 +23,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 def printable(text: str) -> str:
     """``text`` without terminal sequences, other control characters spelled out (``\\x07``)."""
-    # Most are, and there are hundreds of thousands in a large run.
-    if text.isprintable() or text.replace("\n", " ").isprintable():
+    if text.isprintable() or _is_harmless(text):
         return text
     text = text.replace("\r\n", "\n")
     if "\x1b" in text:
@@ -32,6 +32,13 @@ def printable(text: str) -> str:
         # From the first of a run on: from each of them it would take the square of its length.
         text = re.sub(r"(?<!\r)\r+\n", "\n", text).replace("\r", "\n")
     return _UNSAFE.sub(_spelled, text)
+
+
+def _is_harmless(text: str) -> bool:
+    """Whether ``text`` is printable as it is, as most is: a quick look at hundreds of megabytes."""
+    if text.isascii():
+        return not text.encode().translate(None, _HARMLESS)
+    return text.replace("\n", " ").isprintable()
 
 
 def _spelled(match: re.Match[str]) -> str:

@@ -11,6 +11,7 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from vmtest.model.results import TestResult
 from vmtest.model.text import one_line, printable
@@ -24,7 +25,6 @@ _SIDE = 24  # of a value in brief
 _AROUND = 12  # of a value in front of where it differs
 _READ = 10_000  # of a line that are looked at
 
-_ERROR = re.compile(r"^E(?: (.*))?$", re.MULTILINE)
 _SOURCE = re.compile(r"^>\s+(assert .*)$", re.MULTILINE)
 _ASSERT = re.compile(r"(?:\w+: )?assert ")
 _RUNS = (  # what may come again and again, each with how often it has to
@@ -83,6 +83,21 @@ def said(test: TestResult, limit: int = LIMIT) -> str:
     return middle(f"{brief}: {apart}", limit)
 
 
+@dataclass(slots=True)
+class Said:
+    """``said``, for the tests of one report: what several kernels say alike is read once."""
+
+    limit: int = LIMIT
+    _known: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def of(self, test: TestResult) -> str:
+        """What went wrong with ``test``."""
+        key = test.message, test.details
+        if key not in self._known:
+            self._known[key] = said(test, self.limit)
+        return self._known[key]
+
+
 def squeezed(text: str) -> str:
     r"""``text`` with runs of the same escape, byte or number told once: ``\x00(x40)``."""
     for pattern in _RUNS:
@@ -100,15 +115,13 @@ def middle(text: str, limit: int) -> str:
 
 def _errors(test: TestResult) -> list[str]:
     """What pytest says of the last error: its message, and how the values differ."""
-    groups: list[list[str]] = [[]]
-    for line in printable(test.details).split("\n"):
-        found = _ERROR.match(line)
-        if found is None:
-            if groups[-1]:
-                groups.append([])
-        else:
-            groups[-1].append(found[1] or "")
-    lines = next((group for group in reversed(groups) if group), [])
+    lines: list[str] = []
+    for line in reversed(printable(test.details).split("\n")):
+        if line == "E" or line.startswith("E "):
+            lines.append(line[2:])
+        elif lines:
+            break
+    lines.reverse()
     indent = len(lines[0]) - len(lines[0].lstrip()) if lines else 0
     return [line[indent:] if not line[:indent].strip() else line.lstrip() for line in lines]
 

@@ -127,10 +127,10 @@ def causes(matrix: Matrix) -> tuple[Cause, ...]:
     for kernel in matrix.kernels:
         _of_the_kernel(groups, kernel, labels)
     for kernel in matrix.kernels:
-        own = _own_words(kernel)
+        of = kernel, _own_words(kernel)
         for test in kernel.tests:
             if test.outcome in WRONG and not (test.outcome is Outcome.LOST and kernel.reason):
-                _of_a_test(groups, (kernel, own), test, labels[test.suite, test.test])
+                _of_a_test(groups, of, test, labels[test.suite, test.test])
     for kernel in matrix.kernels:
         for load in kernel.loads:
             if load.verdict.bad and load.required:
@@ -182,6 +182,14 @@ def mask(text: str, words: Iterable[str] = ()) -> str:
     return _masked(text)
 
 
+@lru_cache(maxsize=1 << 14)
+def _masked(text: str) -> str:
+    for parts, pattern, instead in _MASKS:
+        if any(part in text for part in parts):
+            text = pattern.sub(instead, text)
+    return text
+
+
 def _without(text: str, word: str) -> str:
     """``text`` with ``…`` for ``word``, where it stands for itself; no pattern for each word."""
     kept, begin, start = [], 0, 0
@@ -197,14 +205,6 @@ def _without(text: str, word: str) -> str:
 
 def _goes_on(character: str) -> bool:
     return character in ("_", ".") or character.isalnum()
-
-
-@lru_cache(maxsize=1 << 14)
-def _masked(text: str) -> str:
-    for parts, pattern, instead in _MASKS:
-        if any(part in text for part in parts):
-            text = pattern.sub(instead, text)
-    return text
 
 
 def place_of(test: TestResult) -> str:
@@ -251,7 +251,7 @@ def _of_the_kernel(
     """What a kernel as a whole has to say: its complaints, and its reason."""
     mark = Line("SPLAT", tone_of(Status.SPLAT))
     ran: dict[str, list[TestResult]] = {}
-    for test in kernel.tests:
+    for test in kernel.tests if kernel.splats else ():
         ran.setdefault(test.test, []).append(test)
     for complaint in kernel.complaints:
         group = _Group(mark, first_line(complaint.text), "")
@@ -273,6 +273,25 @@ def _add_kernel(groups: dict[_Key, _Group], kernel: KernelResult, message: str) 
     _into(groups, key, _Group(mark, one_line(message, 1000), ""), kernel)
 
 
+@lru_cache(maxsize=1 << 14)
+def _keys(
+    test: str, suite: str, outcome: Outcome, where: str | None, message: str, own: tuple[str, ...]
+) -> tuple[_Key, _Key]:
+    """What a failed test has in common with others: as it is said, and without its parameters.
+
+    ``where`` is None if only its file is known, ``own`` are the words of its kernel in ``message``.
+    """
+    file, classes, name = split_node_id(test)
+    function, _, parameters = name.partition("[")
+    if where is None:
+        where = "::".join((file, *classes, function))
+    same = ("test", suite, outcome, where or f"{file}::{function}")
+    plain = (*same, mask(message, own))
+    if not parameters:
+        return plain, plain
+    return plain, (*same, mask(message, (*own, *parameters.removesuffix("]").split("-"))))
+
+
 def _of_a_test(
     groups: dict[_Key, _Group],
     of: tuple[KernelResult, tuple[str, ...]],
@@ -282,13 +301,10 @@ def _of_a_test(
     """Add a failed test ``of`` a kernel, which calls itself by these words."""
     kernel, own = of
     place, message = place_of(test), one_line(test.message or test.details, 1000)
-    file, classes, name = split_node_id(test.test)
-    function, _, parameters = name.partition("[")
-    given = (*own, *parameters.removesuffix("]").split("-"))
-    where = place if test.line or not test.file else "::".join((file, *classes, function))
-    same = ("test", test.suite, test.outcome, where or f"{file}::{function}")
+    where = place if test.line or not test.file else None
+    there = tuple([word for word in own if word and word in message])
+    plain, masked = _keys(test.test, test.suite, test.outcome, where, message, there)
     # A parameter may stand in the message by chance: then what was said as it is decides.
-    plain, masked = (*same, mask(message, own)), (*same, mask(message, given))
     group = groups.get(plain) or groups.get(masked)
     if group is None:
         group = _Group(mark_of(test), said(test), place)

@@ -7,7 +7,8 @@ the test does not exist there) folds into its suite's line, which counts both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -96,7 +97,7 @@ class Excuse:
     kernels: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is the only one of its kind
 class _Sign:
     mark: str
     word: str
@@ -117,6 +118,12 @@ _SIGNS = {  # from the worst down, which is the order inside a suite's cell
 }
 _FLAKY = _Sign("flaky", "flaky", Tone.WARN)
 _ABSENT = _Sign("-", "no tests", Tone.QUIET)
+_CELLS: dict[_Sign, Cell] = {
+    sign: (Line(sign.mark, sign.tone),) for sign in (*_SIGNS.values(), _FLAKY, _ABSENT)
+}
+
+_COUNTED = list(_SIGNS.values())
+_COUNTED.insert(list(_SIGNS).index(Outcome.PASSED), _FLAKY)  # in front of the other passes
 
 LEGEND = {
     "ERR": "error outside the test itself",
@@ -167,14 +174,18 @@ def tone_of(status: Status) -> Tone:
 
 def build(matrix: Matrix) -> Table:
     """The table of ``matrix``."""
+    tests = [(kernel, _by_suite(kernel)) for kernel in matrix.kernels]
     labels = labels_of(matrix)
     return Table(
         tuple(printable(kernel.kernel) for kernel in matrix.kernels),
         tuple(_facts(matrix.kernels)),
         tuple(
             SuiteRows(
-                Row(printable(suite), tuple(_suite_cell(k, suite) for k in matrix.kernels)),
-                tuple(_test_rows(matrix, suite, labels)),
+                Row(
+                    printable(suite),
+                    tuple(_suite_cell(kernel, of.get(suite, ())) for kernel, of in tests),
+                ),
+                tuple(_test_rows([of.get(suite, ()) for _, of in tests], suite, labels)),
             )
             for suite in suites_of(matrix)
         ),
@@ -283,13 +294,13 @@ def legend(table: Table) -> tuple[str, ...]:
 
 def excuses(matrix: Matrix) -> tuple[Excuse, ...]:
     """Tests that were skipped, are not applicable or failed as known, with reason and kernels."""
-    labels = labels_of(matrix)
     found: dict[tuple[str, str, Outcome, str], list[str]] = {}
     for kernel in matrix.kernels:
         for test in kernel.tests:
             if test.outcome in _EXCUSES:
                 key = (test.suite, test.test, test.outcome, one_line(test.message))
                 found.setdefault(key, []).append(printable(kernel.kernel))
+    labels = labels_of(matrix) if found else {}
     place = {key: n for n, key in enumerate(labels)}
     return tuple(
         Excuse(labels[suite, test], _SIGNS[outcome].mark, reason, tuple(kernels))
@@ -381,8 +392,11 @@ def only_noted(kernel: KernelResult) -> bool:
 
 def mark_of(result: TestResult) -> Line:
     """The letters of a test's outcome."""
-    sign = _FLAKY if _is_flaky(result) else _SIGNS[result.outcome]
-    return Line(sign.mark, sign.tone)
+    return _CELLS[_sign_of(result)][0]
+
+
+def _sign_of(result: TestResult) -> _Sign:
+    return _FLAKY if _is_flaky(result) else _SIGNS[result.outcome]
 
 
 def accelerators(kernels: Iterable[KernelResult]) -> str:
@@ -457,42 +471,36 @@ def _status_cell(kernel: KernelResult) -> Cell:
     return (status,) if kernel.gate else (status, Line("no gate", Tone.QUIET))
 
 
-def _suite_cell(kernel: KernelResult, suite: str) -> Cell:
+def _by_suite(kernel: KernelResult) -> dict[str, list[TestResult]]:
+    found: dict[str, list[TestResult]] = {}
+    for test in kernel.tests:
+        found.setdefault(test.suite, []).append(test)
+    return found
+
+
+def _suite_cell(kernel: KernelResult, tests: Sequence[TestResult]) -> Cell:
     if not kernel.tests and kernel.status is not Status.PASSED:
         return (Line(kernel.status.value, tone_of(kernel.status)),)
-    lines = _counts([test for test in kernel.tests if test.suite == suite])
-    return lines or (Line(_ABSENT.word, _ABSENT.tone),)
+    return _counts(tests) or (Line(_ABSENT.word, _ABSENT.tone),)
 
 
-def _counts(results: Sequence[TestResult]) -> Cell:
-    lines = []
-    for outcome, sign in _SIGNS.items():
-        of = [test for test in results if test.outcome is outcome]
-        flaky = sum(_is_flaky(test) for test in of)
-        if flaky:
-            lines.append(Line(f"{flaky} {_FLAKY.word}", _FLAKY.tone))
-        if len(of) > flaky:
-            lines.append(Line(f"{len(of) - flaky} {sign.word}", sign.tone))
-    return tuple(lines)
+def _counts(results: Iterable[TestResult]) -> Cell:
+    found = Counter(map(_sign_of, results))
+    return tuple(Line(f"{found[s]} {s.word}", s.tone) for s in _COUNTED if found[s])
 
 
-def _test_rows(matrix: Matrix, suite: str, labels: dict[tuple[str, str], str]) -> Iterable[Row]:
-    found = [
-        {test.test: test for test in kernel.tests if test.suite == suite}
-        for kernel in matrix.kernels
-    ]
+def _test_rows(
+    of: Sequence[Sequence[TestResult]], suite: str, labels: Mapping[tuple[str, str], str]
+) -> Iterable[Row]:
+    """A row a test of ``suite``; ``of`` are those of each kernel."""
+    found = [{test.test: test for test in tests} for tests in of]
     for key, label in labels.items():
         if key[0] != suite:
             continue
         results = [tests.get(key[1]) for tests in found]
         if any(result is not None and _is_telling(result) for result in results):
-            yield Row(
-                label,
-                tuple(
-                    (Line(_ABSENT.mark, _ABSENT.tone) if result is None else mark_of(result),)
-                    for result in results
-                ),
-            )
+            signs = [_ABSENT if result is None else _sign_of(result) for result in results]
+            yield Row(label, tuple([_CELLS[sign] for sign in signs]))
 
 
 def _is_telling(result: TestResult) -> bool:

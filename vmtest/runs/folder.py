@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vmtest.errors import InfrastructureError, UsageError
-from vmtest.host.write import write_file
+from vmtest.host.write import Data, write_file
 
 STATE = ".vmtest"
 """The project's folder for everything vmtest writes there."""
@@ -47,7 +47,7 @@ class RunFolder:
             if path.name != attempt:
                 path.rename(folder / attempt / path.name)
 
-    def write(self, name: str, data: str | bytes) -> None:
+    def write(self, name: str, data: Data) -> None:
         """Write the file ``name`` so that a reader sees the whole of it or the old one."""
         write_file(self.path / name, data)
 

@@ -7,31 +7,37 @@ are ignored: the schema's number is raised when a reader would misread a file.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from vmtest.errors import UsageError
-from vmtest.model.results import SCHEMA, Matrix
+from vmtest.model.results import SCHEMA, KernelResult, Matrix
+from vmtest.runs import indented
 
 _ADAPTER = TypeAdapter(Matrix)
+_KERNEL = TypeAdapter(KernelResult)
 _SHOWN = 5
 
 
-def dumps(matrix: Matrix) -> str:
-    """``matrix`` as JSON, to be written as UTF-8.
+def pieces(matrix: Matrix) -> Iterator[bytes]:
+    """``matrix`` as JSON in UTF-8, in pieces: of a large run it is hundreds of megabytes.
 
     Lone surrogates, which are not characters, become ``?``.
     """
-    value = _ADAPTER.dump_python(matrix, mode="json")
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1)
-    return text.encode("utf-8", "replace").decode() + "\n"
+    value = _ADAPTER.dump_python(replace(matrix, kernels=()), mode="json")
+    value["kernels"] = (_KERNEL.dump_python(kernel, mode="json") for kernel in matrix.kernels)
+    for piece in indented.pieces(value, deep=4):
+        yield piece.encode("utf-8", "replace")
+    yield b"\n"
 
 
-def render(matrix: Matrix) -> str:
-    """``dumps``, by the name that every reporter has."""
-    return dumps(matrix)
+def dumps(matrix: Matrix) -> str:
+    """``matrix`` as JSON, as a whole."""
+    return b"".join(pieces(matrix)).decode()
 
 
 def loads(text: str | bytes, name: str = "matrix.json") -> Matrix:
