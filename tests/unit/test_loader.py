@@ -24,6 +24,7 @@ from vmtest.verify.ahead import loader_argv
 from vmtest.verify.events import EVENTS, Described, Load
 from vmtest.verify.features import NO_FEATURES, Features
 from vmtest.verify.process import (
+    LOGS_LIMIT,
     End,
     LoaderProcess,
     LoaderStuck,
@@ -117,7 +118,12 @@ class Bench:
     """A loader over ``names`` whose guest is a folder here."""
 
     def __init__(
-        self, folder: Path, names: list[str], features: Features = NO_FEATURES, **options: Any
+        self,
+        folder: Path,
+        names: list[str],
+        features: Features = NO_FEATURES,
+        logs_limit: int = LOGS_LIMIT,
+        **options: Any,
     ) -> None:
         (folder / "vmtest" / "guest" / "loader").mkdir(parents=True)
         (folder / "vmtest" / "guest" / "loader" / "main.py").write_text(textwrap.dedent(GUEST))
@@ -128,7 +134,7 @@ class Bench:
         )
         self.fates: dict[str, str] = {}
         self.session = HostSession({"/tmp/vmtest": folder})
-        self.record = Record(folder, self.order).__enter__()
+        self.record = Record(folder, self.order, logs_limit).__enter__()
         self.started: list[str] = []
         self.features = features
         watch = Watch(self._started, lambda load: None)
@@ -499,6 +505,35 @@ def test_an_object_is_loaded_as_a_whole_where_all_of_it_is_asked(
 ) -> None:
     here = bench(made, tmp_path, "x.o", programs=programs)
     assert [entry["whole"] for entry in here.loader.plan()["objects"]] == [whole]
+
+
+def test_logs_over_their_limit_end_the_kernel_and_what_was_before_stays(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    here = bench(made, tmp_path / "6.12", "x.o", "y.o", logs_limit=3 * len("accepted" * 3))
+    said = r"6\.12: the verifier's logs of this kernel are over 0 MiB together; load fewer .*"
+    with pytest.raises(InfrastructureError, match=said):
+        here.execute()
+    before = dict.fromkeys(("x.o/", "x.o/a", "x.o/b", "y.o/"), Verdict.ACCEPTED)
+    assert here.verdicts() == before
+    here.loader.give_up("too many logs")
+    after = dict.fromkeys(("y.o/a", "y.o/b"), Verdict.NOT_LOADED)
+    assert here.verdicts() == before | after
+    with (tmp_path / "6.12" / "loads.jsonl").open() as lines:
+        assert list(read_loads(lines)) == here.record.loads
+    assert not (tmp_path / "6.12" / "verifier" / "y.o" / "object.log").exists()
+
+
+def test_a_log_in_the_place_of_another_counts_once(tmp_path: Path) -> None:
+    order = Order((Wanted("x.o", "objects/000.o"),))
+    with Record(tmp_path, order, logs_limit=100) as record:
+        for name in "ab":
+            record.add(order.objects[0], LoadResult("", name, Verdict.ACCEPTED), "x" * 50)
+            for size in (10, 40, 50):
+                record.add_log(order.objects[0], name, "y" * size, cut=False)
+        with pytest.raises(InfrastructureError, match="over 0 MiB"):
+            record.add(order.objects[0], LoadResult("", "c", Verdict.ACCEPTED), "z")
+    assert [load.log for load in record.loads] == ["verifier/x.o/a.log", "verifier/x.o/b.log", ""]
 
 
 def test_two_objects_of_one_name_keep_both_logs(made: list[Bench], tmp_path: Path) -> None:

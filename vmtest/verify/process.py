@@ -49,6 +49,9 @@ from vmtest.vm.session import Check, Session, Stream
 LOG = "verify.log"
 """The file in a kernel's folder with what the loader wrote on standard error."""
 
+LOGS_LIMIT = 1 << 30
+"""Bytes of the verifier's logs of one kernel together."""
+
 _GRACE = 10.0  # seconds for a killed process to end, times the deadlines' factor
 _LONGEST_NAME = 80
 _CUT = "\n[the log is cut here; the same at log level 4:]\n"
@@ -136,14 +139,18 @@ class Record:
     """What was loaded so far, in memory and in the kernel's folder; a context manager.
 
     ``loads`` are the results of the objects asked for, ``others`` of those compared with.
+    A log that brings all of them over ``logs_limit`` bytes is not written: InfrastructureError,
+    once its verdict is.
     """
 
-    def __init__(self, folder: Path, order: Order) -> None:
+    def __init__(self, folder: Path, order: Order, logs_limit: int = LOGS_LIMIT) -> None:
         self.loads: list[LoadResult] = []
         self.others: list[LoadResult] = []
         self._folder = folder
         self._order = order
-        self._paths: set[str] = set()
+        self._logs: dict[str, int] = {}  # bytes by path, in small letters
+        self._logs_size = 0
+        self._logs_limit = logs_limit
         self._files: dict[bool, IO[bytes]] = {}
 
     def __enter__(self) -> Record:
@@ -161,16 +168,22 @@ class Record:
     def add(self, wanted: Wanted, result: LoadResult, log: str = "") -> LoadResult:
         """Write ``result`` and its ``log`` down, flushed; returns it with the log's path."""
         result = replace(result, object=wanted.row, required=wanted.required)
+        no_room: InfrastructureError | None = None
         if log:
-            result = replace(result, log=self._write_log(wanted, result.program, log))
+            try:
+                result = replace(result, log=self._write_log(wanted, result.program, log))
+            except InfrastructureError as error:
+                no_room = error  # the verdict stays
         (self.others if wanted.other else self.loads).append(result)
         self._write_row(wanted, result)
+        if no_room is not None:
+            raise no_room
         return result
 
     def add_log(self, wanted: Wanted, program: str, log: str, cut: bool) -> None:
         """Write another ``log`` of the last load, of ``program``, in the place of the first one."""
         loads = self.others if wanted.other else self.loads
-        (self._folder / loads[-1].log).write_text(log, encoding="utf-8", errors="replace")
+        self._put_log(loads[-1].log, log)
         assert loads[-1].program == program
         read = visits(log) if self._order.log_level == LEVEL else Visits()
         cut = cut or loads[-1].log_cut
@@ -188,14 +201,26 @@ class Record:
         stem = f"{folder}/{log_name(wanted.row)}/{log_name(program or 'object')}"
         path, n = f"{stem}.log", 1
         # Names are compared as some file systems do: without regard to case.
-        while path.lower() in self._paths:
+        while path.lower() in self._logs:
             n += 1
             path = f"{stem}-{n}.log"
-        self._paths.add(path.lower())
-        file = self._folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(log, encoding="utf-8", errors="replace")
+        (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
+        self._put_log(path, log)
         return path
+
+    def _put_log(self, path: str, log: str) -> None:
+        """Write ``log``, also in the place of another one."""
+        data = log.encode("utf-8", "replace")
+        more = len(data) - self._logs.get(path.lower(), 0)
+        if self._logs_size + more > self._logs_limit:
+            raise InfrastructureError(
+                f"{self._folder.name}: the verifier's logs of this kernel are over "
+                f"{self._logs_limit >> 20} MiB together; load fewer programs at once (--program), "
+                "or keep shorter logs (--log-level 4, --log-limit 1M)"
+            )
+        self._logs[path.lower()] = len(data)
+        self._logs_size += more
+        (self._folder / path).write_bytes(data)
 
     def keep_probe(self, text: str) -> None:
         """Write down what ``bpftool feature probe`` said."""
