@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -208,8 +209,8 @@ def _about(matrix: Matrix, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _kernel(kernel: KernelResult) -> dict[str, str]:
-    counts = {o: kernel.count(o) for o in Outcome}
-    words = [f"{number} {outcome.value}" for outcome, number in counts.items() if number]
+    counts = Counter(test.outcome for test in kernel.tests)
+    words = [f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome]]
     programs = sum(bool(load.program) for load in kernel.loads)
     if programs:
         bad = sum(load.verdict.bad for load in kernel.loads if load.program)

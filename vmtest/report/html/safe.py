@@ -49,6 +49,8 @@ def data(value: Any) -> Markup:
 def _shown(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value)
+    if isinstance(value, int):  # most are, and the next questions take longer
+        return value
     if isinstance(value, Mapping):
         return {printable(str(key)): _shown(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
