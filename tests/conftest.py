@@ -1,4 +1,4 @@
-"""Skips in CI: one that tests/expected_skips.py does not list is a failure."""
+"""What all tests share: a skip that is not listed is a failure in CI, a fault leaves nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Generator
 import pytest
 
 from tests.expected_skips import expected
+from tests.faults.fixtures import nothing_is_left, noticed
+
+__all__ = ["nothing_is_left", "noticed"]  # fixtures of every test
 
 # In the background (nohup) these are ignored, and so they would be by all that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

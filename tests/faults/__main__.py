@@ -10,44 +10,28 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from junitparser import Error, Failure, JUnitXml, Skipped, TestCase
+from junitparser import Error, Failure, JUnitXml, Properties, Skipped, TestCase
 
-LIST = Path(__file__).with_name("faults.toml")
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What happens, what is seen and kept then, and the ids of the tests (without parameters)."""
-
-    group: str
-    what: str
-    sees: str
-    kept: str
-    tests: tuple[str, ...]
+from tests.faults.fixtures import LEFT, NOTICED
+from tests.faults.rows import LIST, ROOT, Fault, faults
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What came of a test: ``outcome`` is passed, failed, skipped or both; the seconds it took."""
+    """What came of a test: ``outcome`` is passed, failed, skipped or both.
+
+    ``noticed`` are the seconds until vmtest had noticed the fault, as often as the test put them
+    down; ``clean`` says that the test looked for what is left, and found nothing.
+    """
 
     outcome: str
-    seconds: float
-
-
-def faults(text: str) -> list[Fault]:
-    """The faults in ``text``, which is as faults.toml."""
-    return [
-        Fault(group["title"], one["what"], one["sees"], one["kept"], tuple(one["tests"]))
-        for group in tomllib.loads(text)["group"]
-        for one in group["fault"]
-    ]
+    noticed: tuple[float, ...] = ()
+    clean: bool = False
 
 
 def place(case: TestCase) -> str:
@@ -65,7 +49,11 @@ def ran(cases: Iterable[TestCase]) -> dict[str, list[Ran]]:
             outcome = "failed"
         elif Skipped in kinds:
             outcome = "skipped"
-        found.setdefault(place(case), []).append(Ran(outcome, case.time or 0.0))
+        properties = case.child(Properties) or ()  # type: ignore[no-untyped-call]
+        told = [(one.name, one.value) for one in properties]
+        noticed = tuple(float(value) for name, value in told if name == NOTICED)
+        clean = any(name == LEFT for name, _ in told)
+        found.setdefault(place(case), []).append(Ran(outcome, noticed, clean))
     return found
 
 
@@ -81,6 +69,35 @@ def verdict(fault: Fault, results: Mapping[str, list[Ran]]) -> str:
     return f"as designed ({every.count('passed')}{skipped})"
 
 
+def seconds(value: float) -> str:
+    """``0.4`` or ``23``: no more digits than it is worth."""
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+
+
+def noticed(fault: Fault, results: Mapping[str, list[Ran]]) -> str:
+    """``0.4 to 2.1 s``: the fewest and the most seconds of all variants; "" where none has any."""
+    every = [
+        value for test in fault.tests for one in results.get(test, []) for value in one.noticed
+    ]
+    if not every:
+        return ""
+    least, most = seconds(min(every)), seconds(max(every))
+    return f"{least} s" if least == most else f"{least} to {most} s"
+
+
+def left(fault: Fault, results: Mapping[str, list[Ran]]) -> str:
+    """``nothing`` where each variant that passed has looked for it; what stays by design."""
+    passed = [
+        one for test in fault.tests for one in results.get(test, []) if one.outcome == "passed"
+    ]
+    if not passed or not all(one.clean for one in passed):
+        return ""
+    return fault.left or "nothing"
+
+
+COLUMNS = ("fault", "what you see", "what is kept", "noticed after", "left", "outcome")
+
+
 def table(found: Iterable[Fault], results: Mapping[str, list[Ran]]) -> str:
     """The tables of the page, one a group."""
     lines: list[str] = []
@@ -88,10 +105,9 @@ def table(found: Iterable[Fault], results: Mapping[str, list[Ran]]) -> str:
     for fault in found:
         if fault.group != group:
             group = fault.group
-            lines += ["", f"## {group}", "", "| fault | what you see | what is kept | outcome |"]
-            lines += ["|---|---|---|---|"]
-        cells = (fault.what, fault.sees, fault.kept, verdict(fault, results))
-        lines.append(f"| {' | '.join(cells)} |")
+            lines += ["", f"## {group}", "", f"| {' | '.join(COLUMNS)} |", "|---" * 6 + "|"]
+        told = (noticed(fault, results), left(fault, results), verdict(fault, results))
+        lines.append(f"| {' | '.join((fault.what, fault.sees, fault.kept, *told))} |")
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -99,8 +115,16 @@ PAGE = """# What happens when something breaks
 
 vmtest is tested with the faults below. Each is injected for real: into a booted kernel, a QEMU, a
 process, a disk or a server of the test's own. `tox -e faults` repeats all of them and prints this
-table; the tests behind a row are in `tests/faults/faults.toml`. The number in the last column says
-how many variants were tried.
+table; the tests behind a row are in `tests/faults/faults.toml`.
+
+- **noticed after**: seconds from the injection until vmtest has its verdict and the VM or the
+  command has ended, the fewest and the most of all variants. An empty cell has nothing to measure:
+  the fault does no harm, or no single moment is the injection. Tests set short time limits; where
+  the second column names a limit, yours decides.
+- **left**: what is there afterwards that was not there before: processes (also orphans), files for
+  temporary use, sockets, mounts, loop devices, locks. Each test looks for them and fails if it
+  finds any.
+- **outcome**: the number says how many variants were tried.
 
 Made on {date} by `tox -e faults -- --page FILE`: {count} faults, {variants} variants.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 
@@ -15,6 +15,7 @@ import signed_archive
 from bad_server import GONE, LOOP, SILENT, STALLS, TRICKLES
 from command import vmtest
 
+from tests.faults.fixtures import Noticed
 from vmtest.errors import KernelUnavailable
 from vmtest.kernels import source_for
 from vmtest.kernels.files import growing
@@ -49,12 +50,21 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
 
 
-def refused(kernel: Kernel, store: Store, archive: AptArchive | DnfArchive | OciArchive) -> str:
-    with pytest.raises(KernelUnavailable) as caught:
-        source_for(kernel, {archive.name: archive}).resolve(kernel, store)
-    said = str(caught.value)
-    assert said.startswith("k: ") and "\n" not in said
-    return said
+Refused = Callable[[Kernel, AptArchive | DnfArchive | OciArchive], str]
+
+
+@pytest.fixture
+def refused(store: Store, noticed: Noticed) -> Refused:
+    """Says why a kernel of an archive cannot be had."""
+
+    def ask(kernel: Kernel, archive: AptArchive | DnfArchive | OciArchive) -> str:
+        with noticed.here(), pytest.raises(KernelUnavailable) as caught:
+            source_for(kernel, {archive.name: archive}).resolve(kernel, store)
+        said = str(caught.value)
+        assert said.startswith("k: ") and "\n" not in said
+        return said
+
+    return ask
 
 
 @signed_archive.needed
@@ -67,12 +77,12 @@ def refused(kernel: Kernel, store: Store, archive: AptArchive | DnfArchive | Oci
         (STALLS, "good cannot be read (Connection timed out"),
     ],
 )
-def test_apt(bad: str, kind: str, said: str, store: Store, tmp_path: Path) -> None:
+def test_apt(bad: str, kind: str, said: str, refused: Refused, tmp_path: Path) -> None:
     keyring = tmp_path / "keyring.gpg"
     keyring.touch()
     there = f"{bad}/{kind}"
     archive = AptArchive("a", ("good",), mirror=there, security_mirror=there, keyring=keyring)
-    assert said in refused(Kernel("k", AptSpec("a", "*")), store, archive)
+    assert said in refused(Kernel("k", AptSpec("a", "*")), archive)
 
 
 @rpm_repository.needed
@@ -86,11 +96,11 @@ def test_apt(bad: str, kind: str, said: str, store: Store, tmp_path: Path) -> No
         (TRICKLES, "bytes arrived in"),
     ],
 )
-def test_dnf(bad: str, kind: str, said: str, store: Store, tmp_path: Path) -> None:
+def test_dnf(bad: str, kind: str, said: str, refused: Refused, tmp_path: Path) -> None:
     keyring = tmp_path / "key"
     keyring.write_bytes(b"\x99 begins a key; nothing comes that it could check")
     archive = DnfArchive("d", ("BaseOS",), mirror=f"{bad}/{kind}", keyring=keyring)
-    assert said in refused(Kernel("k", DnfSpec("d", "*")), store, archive)
+    assert said in refused(Kernel("k", DnfSpec("d", "*")), archive)
 
 
 @oci_registry.needed
@@ -104,9 +114,9 @@ def test_dnf(bad: str, kind: str, said: str, store: Store, tmp_path: Path) -> No
         (TRICKLES, "the registry took over 1 s"),
     ],
 )
-def test_oci(bad: str, kind: str, said: str, store: Store) -> None:
+def test_oci(bad: str, kind: str, said: str, refused: Refused) -> None:
     archive = OciArchive("o", (f"{bad.removeprefix('http://')}/{kind}/kernels",))
-    assert said in refused(Kernel("k", OciSpec("o", "*")), store, archive)
+    assert said in refused(Kernel("k", OciSpec("o", "*")), archive)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +152,17 @@ def test_a_kernel_of_mainline_that_stands_still_is_given_up(
 
 
 def test_a_name_that_the_resolver_never_answers_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noticed: Noticed
 ) -> None:
     monkeypatch.setattr("vmtest.kernels.files.download._PAUSE", 0.0)
     monkeypatch.setattr("vmtest.kernels.files.download._TIMEOUT", 0.1)
     monkeypatch.setenv("no_proxy", "*")
     answered = Event()
     monkeypatch.setattr("socket.getaddrinfo", lambda *arguments, **options: answered.wait())
-    with pytest.raises(KernelUnavailable, match=r"no answer within .*\(4 attempts\)"):
+    with (
+        noticed.here(),
+        pytest.raises(KernelUnavailable, match=r"no answer within .*\(4 attempts\)"),
+    ):
         download("http://nobody.example/file", tmp_path / "file", "k")
     answered.set()
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 from junitparser import Failure, Skipped, TestCase
 
-from tests.faults.__main__ import LIST, ROOT, Fault, faults, ran, table, verdict
+from tests.faults.__main__ import Ran, left, noticed, ran, table, verdict
+from tests.faults.rows import LIST, ROOT, Fault, faults
 
 PAGE = ROOT / "docs" / "explanation" / "reliability.md"
 FOUND = faults(LIST.read_text(encoding="utf-8"))
@@ -66,3 +68,46 @@ def test_a_fault_is_as_designed_where_all_its_tests_passed(
     results = ran(cases)
     assert said in verdict(FAULT, results)
     assert "## g\n" in table([FAULT], results) and said in table([FAULT], results)
+
+
+X, Y = FAULT.tests
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        (
+            {X: [Ran("passed", (0.42, 2.05)), Ran("passed", (1.0,))], Y: [Ran("passed")]},
+            "0.4 to 2.0 s",
+        ),
+        ({X: [Ran("passed", (23.4,))], Y: [Ran("passed", (22.9,))]}, "23 s"),
+        ({X: [Ran("passed", (9.96,))], Y: [Ran("passed", (0.0,))]}, "0.0 to 10 s"),
+        ({X: [Ran("passed")]}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_fault_is_noticed_between_the_fewest_and_the_most_seconds(
+    runs: dict[str, list[Ran]], said: str
+) -> None:
+    assert noticed(FAULT, runs) == said
+    assert f"| what | all | {said} |" in table([FAULT], runs)
+
+
+CLEAN, UNSEEN = Ran("passed", clean=True), Ran("passed")
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ({X: [CLEAN, CLEAN], Y: [CLEAN, Ran("skipped")]}, "nothing"),
+        ({X: [CLEAN, UNSEEN], Y: [CLEAN]}, ""),
+        ({X: [Ran("skipped")]}, ""),
+        ({}, ""),
+    ],
+)
+def test_nothing_is_left_where_each_variant_has_looked(
+    runs: dict[str, list[Ran]], said: str
+) -> None:
+    assert left(FAULT, runs) == said
+    by_design = replace(FAULT, left="a folder, for a week")
+    assert left(by_design, runs) == ("a folder, for a week" if said else "")

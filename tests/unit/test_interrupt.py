@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from packaged import PACKAGED
 
+from tests.faults.fixtures import Noticed
 from vmtest.errors import Interrupted
 from vmtest.host import interrupt
 from vmtest.host.cache import locked
@@ -60,8 +61,9 @@ def gone(pid: int) -> bool:
 class Case:
     """A folder with slow tools, and a process that waits for one of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, noticed: Noticed) -> None:
         self.folder = folder
+        self.noticed = noticed
         self.cache = folder / "cache"
         self.bin = folder / "bin"
         self.bin.mkdir()
@@ -109,7 +111,7 @@ class Case:
 
     def interrupted(self, argv: list[str], number: int, ready: Path) -> subprocess.Popen[str]:
         """Start ``argv``, signal it once ``ready`` is there, and wait for its end."""
-        with self.started(argv, ready) as process:
+        with self.started(argv, ready) as process, self.noticed.here():
             process.send_signal(number)
             out, err = process.communicate(timeout=LONG)
         assert process.returncode == 130, (out, err)
@@ -130,8 +132,8 @@ class Case:
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> Case:
-    return Case(tmp_path)
+def case(tmp_path: Path, noticed: Noticed) -> Case:
+    return Case(tmp_path, noticed)
 
 
 VMTEST = [sys.executable, "-m", "vmtest"]
@@ -284,8 +286,9 @@ def test_a_download_that_stalls_ends(case: Case, answer: bytes) -> None:
         while not (case.folder / "target").exists():
             assert process.poll() is None
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        with case.noticed.here():
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
         connection.close()
         assert process.returncode == 130, err
 

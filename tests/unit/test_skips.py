@@ -34,10 +34,11 @@ def test_known():
 
 
 def run(folder: Path, text: str, *options: str, ci: str | None = None) -> tuple[int, str]:
-    """Runs pytest on a test file beside copies of our conftest.py and list."""
+    """Runs pytest on a test file beside copies of our conftest.py and what it imports."""
     (folder / "tests").mkdir()
     for name in ("conftest.py", "expected_skips.py"):
         shutil.copy(TESTS / name, folder / "tests" / name)
+    shutil.copytree(TESTS / "faults", folder / "tests" / "faults")
     (folder / "tests" / "test_own.py").write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", *options, "tests"]

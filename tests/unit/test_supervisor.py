@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.fixtures import Noticed
 from vmtest.host.process import Supervised
 from vmtest.host.sessions import Sessions
 
@@ -48,7 +49,7 @@ def test_ending_it_ends_the_whole_tree_and_its_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [None, signal.SIGSTOP, signal.SIGKILL], ids=str)
 def test_sigkill_of_the_runner_ends_the_whole_tree_and_its_folder(
-    tmp_path: Path, number: signal.Signals | None
+    tmp_path: Path, number: signal.Signals | None, noticed: Noticed
 ) -> None:
     """Whatever became of the supervisor before."""
     folder = tmp_path / "a vm\nof two lines"
@@ -67,10 +68,11 @@ def test_sigkill_of_the_runner_ends_the_whole_tree_and_its_folder(
             os.kill(supervisor, number)
         assert not gone(pid, 0.1)
         process.kill()
-    assert gone(pid)
-    deadline = time.monotonic() + 5
-    while folder.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+        with noticed.here():
+            assert gone(pid)
+            deadline = time.monotonic() + 5
+            while folder.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
     assert not folder.exists()
 
 

@@ -18,6 +18,7 @@ from any_guest import in_guest
 from command import Said, vmtest
 from real_kernels import KERNEL
 
+from tests.faults.fixtures import Noticed
 from vmtest.host.cache import find_tool
 from vmtest.model.kernels import KernelImage
 
@@ -173,12 +174,13 @@ def test_c():
 
 
 def test_a_test_that_panics_the_kernel_keeps_what_had_finished(
-    project: Callable[..., Path],
+    project: Callable[..., Path], noticed: Noticed
 ) -> None:
     folder = project(PANICS)
     said = in_guest("run", cwd=folder)
     ends(said, 1, "PANICKED", "sysrq triggered crash", "while checks/test_own.py::test_panics ran")
     ends(said, 1, f"{KERNEL}/console.log")
+    noticed.in_run(folder, "test_panics")
     assert outcomes(folder) == {"test_a": "passed", "test_panics": "lost", "test_c": "not run"}
     rows = (folder / ".vmtest" / "latest" / KERNEL / "results.jsonl").read_text().splitlines()
     assert [json.loads(row)["test"] for row in rows] == ["test_own.py::test_a"]
@@ -217,7 +219,9 @@ def test_finds_nothing_of_another_file():
     ends(in_guest("run", "--isolate", "file", cwd=folder), 0, "2 passed", "2 guests, one for each")
 
 
-def test_a_panic_after_the_last_test_is_no_pass(project: Callable[..., Path]) -> None:
+def test_a_panic_after_the_last_test_is_no_pass(
+    project: Callable[..., Path], noticed: Noticed
+) -> None:
     folder = project(
         """
         import os
@@ -247,17 +251,23 @@ def test_a_panic_after_the_last_test_is_no_pass(project: Callable[..., Path]) ->
     )
     ends(vmtest("run", cwd=folder), 1, "PANICKED", "sysrq triggered crash")
     assert outcomes(folder) == {"test_a": "passed"}
+    noticed.in_run(folder, "test finished")
 
 
-def test_a_suite_that_stops_early_is_no_pass(project: Callable[..., Path]) -> None:
+def test_a_suite_that_stops_early_is_no_pass(
+    project: Callable[..., Path], noticed: Noticed
+) -> None:
     folder = project(
         "import pytest\ndef test_a():\n    pytest.exit('enough')\ndef test_b():\n    pass\n"
     )
     said = in_guest("run", cwd=folder)
     ends(said, 1, "LOST", "1 lost, 1 not run: pytest stopped early (status 2)")
+    noticed.in_run(folder, "test_a")
 
 
-def test_a_test_that_hangs_is_given_up_at_the_deadline(project: Callable[..., Path]) -> None:
+def test_a_test_that_hangs_is_given_up_at_the_deadline(
+    project: Callable[..., Path], noticed: Noticed
+) -> None:
     folder = project("import time\ndef test_hangs():\n    time.sleep(3600)\n")
     config = folder / "kernels.toml"
     config.write_text(
@@ -266,11 +276,14 @@ def test_a_test_that_hangs_is_given_up_at_the_deadline(project: Callable[..., Pa
     said = in_guest("run", cwd=folder)
     ends(said, 1, "TIMED_OUT", "silence deadline", "test_own.py::test_hangs ran")
     assert outcomes(folder) == {"test_hangs": "lost"}
+    noticed.in_run(folder, "test_hangs")
     log = (folder / ".vmtest" / "latest" / KERNEL / "pytest.log").read_text()
     assert "in test_hangs" in log
 
 
-def test_a_test_that_fills_the_guests_memory_is_named(project: Callable[..., Path]) -> None:
+def test_a_test_that_fills_the_guests_memory_is_named(
+    project: Callable[..., Path], noticed: Noticed
+) -> None:
     folder = project(
         """
         def test_a():
@@ -293,6 +306,7 @@ def test_a_test_that_fills_the_guests_memory_is_named(project: Callable[..., Pat
         "test_asks_for_too_much_at_once": "failed",
         "test_fills": "lost",
     }
+    noticed.in_run(folder, "test_fills")
 
 
 def test_a_kernel_complaint_under_passing_tests_is_no_pass(project: Callable[..., Path]) -> None:
@@ -307,23 +321,31 @@ def test_a_kernel_complaint_under_passing_tests_is_no_pass(project: Callable[...
     ends(in_guest("run", cwd=folder), 1, "SPLAT", "made/up.c:1")
 
 
-def test_a_kernel_that_panics_at_boot_is_no_test_failure(project: Callable[..., Path]) -> None:
+def test_a_kernel_that_panics_at_boot_is_no_test_failure(
+    project: Callable[..., Path], noticed: Noticed
+) -> None:
     folder = project("def test_a():\n    pass\n", 'cmdline = ["rdinit=/bin/busybox"]\nretries = 0')
     said = vmtest("run", cwd=folder)
     ends(said, 3, "BOOT_FAILED", "Attempted to kill init", "console.log")
     section = said.out[said.out.index("BOOT_FAILED 6.12") :].split("\n\n")[0]
     assert len(section.splitlines()) <= 15, section
+    noticed.in_run(folder, "booting")
 
 
-def test_a_kernel_that_hangs_at_boot_is_no_test_failure(project: Callable[..., Path]) -> None:
+def test_a_kernel_that_hangs_at_boot_is_no_test_failure(
+    project: Callable[..., Path], noticed: Noticed
+) -> None:
     folder = project(
         "def test_a():\n    pass\n",
         'cmdline = ["boot_delay=10000", "lpj=100000000"]\nboot_timeout = "5s"\nretries = 0',
     )
     ends(vmtest("run", cwd=folder), 3, "BOOT_FAILED", "no SSH session", "last console line")
+    noticed.in_run(folder, "booting")
 
 
-def test_qemu_missing_is_named_with_its_cure(project: Callable[..., Path], tmp_path: Path) -> None:
+def test_qemu_missing_is_named_with_its_cure(
+    project: Callable[..., Path], tmp_path: Path, noticed: Noticed
+) -> None:
     folder = project("def test_a():\n    pass\n")
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -331,7 +353,8 @@ def test_qemu_missing_is_named_with_its_cure(project: Callable[..., Path], tmp_p
         found = find_tool(name)
         assert found is not None
         (tools / name).symlink_to(found)
-    said = vmtest("run", cwd=folder, environment={"PATH": str(tools)})
+    with noticed.here():
+        said = vmtest("run", cwd=folder, environment={"PATH": str(tools)})
     said.refuses(3, "qemu-system-x86_64: runs the virtual machines (package qemu-system-x86)")
     assert "to install all of it: " in said.err
 
@@ -392,17 +415,18 @@ SLOW = """
 
 
 def test_sigkill_of_the_runner_keeps_the_rows_and_leaves_no_vm(
-    project: Callable[..., Path],
+    project: Callable[..., Path], noticed: Noticed
 ) -> None:
     folder = project(SLOW)
     with start(folder) as process:
         wait_for_rows(folder, 5, process)
         process.kill()
+        with noticed.here():
+            deadline = time.monotonic() + 5
+            while qemu_of(process.pid) and time.monotonic() < deadline:
+                time.sleep(0.05)
     written = rows(folder)
     assert written >= 5
-    deadline = time.monotonic() + 5
-    while qemu_of(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
     assert qemu_of(process.pid) == []
     said = vmtest("report", cwd=folder)
     assert f"{written} passed" in said.out
@@ -424,15 +448,16 @@ def qemu_of(runner: int) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_what_had_finished_and_is_130(
-    number: signal.Signals, project: Callable[..., Path]
+    number: signal.Signals, project: Callable[..., Path], noticed: Noticed
 ) -> None:
     folder = project(SLOW)
     with start(folder) as process:
         wait_for_rows(folder, 3, process)
-        process.send_signal(number)
-        time.sleep(0.005)
-        process.send_signal(number)  # tox hands on what we have had already
-        out, _ = process.communicate(timeout=30)
+        with noticed.here():
+            process.send_signal(number)
+            time.sleep(0.005)
+            process.send_signal(number)  # tox hands on what we have had already
+            out, _ = process.communicate(timeout=30)
     assert process.returncode == 130, out
     assert "Traceback" not in out
     assert "CANCELLED" in out

@@ -10,6 +10,8 @@ import pytest
 from any_guest import in_guest
 from real_kernels import KERNEL
 
+from tests.faults.fixtures import Noticed
+
 PROJECT = f"""
 schema = 1
 [apt.debian]
@@ -27,19 +29,20 @@ tests = "test_own.py"
 
 @pytest.mark.parametrize("limit", [8, 16, 24, 255])
 def test_a_runner_without_descriptors_says_so_with_the_cure_and_the_next_run_works(
-    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noticed: Noticed
 ) -> None:
     (tmp_path / "kernels.toml").write_text(PROJECT)
     (tmp_path / "test_own.py").write_text("def test_a():\n    pass\n")
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    starved = subprocess.run(
-        ["prlimit", f"--nofile={limit}", sys.executable, "-m", "vmtest", "run", "--warm"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    with noticed.here():
+        starved = subprocess.run(
+            ["prlimit", f"--nofile={limit}", sys.executable, "-m", "vmtest", "run", "--warm"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
     assert starved.returncode == 3, starved
     said = " ".join((starved.stdout + starved.stderr).split())
     assert "Traceback" not in said

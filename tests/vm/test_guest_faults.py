@@ -17,6 +17,7 @@ from any_guest import in_guest
 from command import Said
 from real_kernels import KERNEL
 
+from tests.faults.fixtures import Noticed
 from vmtest.objects.compile import clang_argv
 
 SPIN = """
@@ -130,12 +131,10 @@ version = "{name}.*"
 
 
 @pytest.fixture
-def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
-    """Runs a test of this body, with files of a TMPDIR of its own."""
+def ran(tmp_path: Path) -> Callable[..., Said]:
+    """Runs a test of this body."""
     (tmp_path / "spin.bpf.c").write_text(SPIN)
     subprocess.run(clang_argv(tmp_path / "spin.bpf.c", tmp_path / "spin.o", tmp_path), check=True)
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
 
     def run(
         body: str, silence: str = "20s", cpus: int = 1, names: Sequence[str] = (KERNEL,)
@@ -157,20 +156,6 @@ def kernels_of(project: Path) -> list[dict[str, Any]]:
 
 def outcomes(kernel: dict[str, Any]) -> list[str]:
     return [test["outcome"] for test in kernel["tests"]]
-
-
-def left(project: Path) -> list[str]:
-    """What the run left behind: files in its TMPDIR, and processes of VMs that were given it."""
-    mine = f"TMPDIR={project / 'tmp'}".encode()
-    found = [str(path) for path in (project / "tmp").iterdir()]
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            environment = entry.read_bytes()
-            if mine in environment.split(b"\0") and b"VMTEST_RUNNER=" in environment:
-                found.append((entry.parent / "cmdline").read_text())
-        except OSError:
-            continue
-    return found
 
 
 STALLS = [
@@ -204,7 +189,7 @@ STALLS = [
 
 @pytest.mark.parametrize(("body", "said_by_the_kernel"), STALLS)
 def test_a_kernel_that_stalls_is_given_up_soon_after_it_says_so(
-    body: str, said_by_the_kernel: str, ran: Callable[..., Said], tmp_path: Path
+    body: str, said_by_the_kernel: str, ran: Callable[..., Said], tmp_path: Path, noticed: Noticed
 ) -> None:
     said = ran(body, cpus=2)
     assert said.status == 1, said
@@ -215,11 +200,11 @@ def test_a_kernel_that_stalls_is_given_up_soon_after_it_says_so(
     assert said_by_the_kernel in kernel["reason"]
     assert "while test_own.py::test_it ran" in kernel["reason"]
     assert said_by_the_kernel in kernel["splats"][0]
-    assert left(tmp_path) == []
+    noticed.in_run(tmp_path, "test_it", KERNEL)
 
 
 def test_a_guest_with_interrupts_off_is_given_up_at_the_silence_deadline(
-    ran: Callable[..., Said], tmp_path: Path
+    ran: Callable[..., Said], tmp_path: Path, noticed: Noticed
 ) -> None:
     stuck = f'if os.uname().release.startswith("{KERNEL}."): spin("spins_without_interrupts")'
     said = ran(stuck, silence="5s", names=(KERNEL, "6.1"))
@@ -228,7 +213,7 @@ def test_a_guest_with_interrupts_off_is_given_up_at_the_silence_deadline(
     assert (one["status"], outcomes(one)) == ("TIMED_OUT", ["passed", "lost", "not run"]), said.out
     assert "silence deadline" in one["reason"]
     assert (other["status"], outcomes(other)) == ("PASSED", ["passed"] * 3), said.out
-    assert left(tmp_path) == []
+    noticed.in_run(tmp_path, "test_it", KERNEL)
 
 
 def test_a_pytest_that_ends_and_whose_process_does_not_is_not_passed(
@@ -241,11 +226,10 @@ def test_a_pytest_that_ends_and_whose_process_does_not_is_not_passed(
     assert "pytest had ended with status 0, and its process did not" in kernel["reason"]
     (log,) = (tmp_path / ".vmtest" / "latest").rglob("pytest.log")
     assert "in wait" in log.read_text()
-    assert left(tmp_path) == []
 
 
 def test_a_fork_bomb_costs_its_own_guest_and_the_next_run_works(
-    ran: Callable[..., Said], tmp_path: Path
+    ran: Callable[..., Said], tmp_path: Path, noticed: Noticed
 ) -> None:
     bomb = """
     while True:
@@ -260,7 +244,7 @@ def test_a_fork_bomb_costs_its_own_guest_and_the_next_run_works(
     assert kernel["status"] in ("LOST", "TIMED_OUT"), said.out
     assert outcomes(kernel) == ["passed", "lost", "not run"]
     assert "while test_own.py::test_it ran" in kernel["reason"]
-    assert left(tmp_path) == []
+    noticed.in_run(tmp_path, "test_it", KERNEL)
     assert ran("pass").status == 0
 
 
@@ -272,7 +256,7 @@ def test_a_fork_bomb_costs_its_own_guest_and_the_next_run_works(
     ],
 )
 def test_a_test_that_closes_all_descriptors_is_no_pass_and_keeps_what_had_finished(
-    first: int, reason: str, ran: Callable[..., Said], tmp_path: Path
+    first: int, reason: str, ran: Callable[..., Said], tmp_path: Path, noticed: Noticed
 ) -> None:
     said = ran(f"os.closerange({first}, 4096)")
     assert said.status == 1, said
@@ -280,7 +264,7 @@ def test_a_test_that_closes_all_descriptors_is_no_pass_and_keeps_what_had_finish
     assert kernel["status"] == "LOST", said.out
     assert outcomes(kernel) == ["passed", "lost", "not run"]
     assert reason in kernel["reason"]
-    assert left(tmp_path) == []
+    noticed.in_run(tmp_path, "test_it", KERNEL)
 
 
 @pytest.mark.parametrize("years", [10, -10])
@@ -293,4 +277,3 @@ def test_a_guest_whose_clock_is_ten_years_off_passes_with_its_real_durations(
     assert (kernel["status"], outcomes(kernel)) == ("PASSED", ["passed"] * 3), said.out
     assert all(0 <= test["duration"] < 300 for test in kernel["tests"]) and kernel["tests"]
     assert 0 < kernel["duration"] < 600
-    assert left(tmp_path) == []

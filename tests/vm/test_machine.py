@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.fixtures import Noticed
 from vmtest.errors import BootError, InfrastructureError, SessionLost
 from vmtest.model.kernels import Accelerator, KernelImage, RootImage
 from vmtest.vm.accel import Probe
@@ -182,10 +183,10 @@ def test_a_kernel_that_mounts_no_folder_boots_from_disks_and_leaves_nothing(
 
 
 def test_a_panic_is_noticed_within_a_second_and_named(
-    machine: Machine, session: SshSession
+    machine: Machine, session: SshSession, noticed: Noticed
 ) -> None:
     began = time.monotonic()
-    with pytest.raises(SessionLost):
+    with noticed.here(), pytest.raises(SessionLost):
         session.run(["sh", "-c", "echo c >/proc/sysrq-trigger; sleep 30"])
     cause = machine.cause_of_death()
     assert time.monotonic() - began < 10
@@ -197,7 +198,9 @@ def test_a_panic_is_noticed_within_a_second_and_named(
     assert time.monotonic() - told < 2
 
 
-def test_a_qemu_that_dies_is_noticed_and_named(machine: Machine, session: SshSession) -> None:
+def test_a_qemu_that_dies_is_noticed_and_named(
+    machine: Machine, session: SshSession, noticed: Noticed
+) -> None:
     def kill_qemu() -> None:
         folder = str(folder_of(machine))
         for entry in Path("/proc").glob("[0-9]*/cmdline"):
@@ -208,25 +211,27 @@ def test_a_qemu_that_dies_is_noticed_and_named(machine: Machine, session: SshSes
     stream = session.stream(["sleep", "60"])
     kill_qemu()
     killed = time.monotonic()
-    with pytest.raises(SessionLost):
+    with noticed.here(), pytest.raises(SessionLost):
         while stream.receive(0.2) is not None:
             assert time.monotonic() - killed < 10
     assert machine.cause_of_death() == "QEMU ended"
 
 
 def test_an_ssh_server_that_is_killed_is_noticed_and_named(
-    machine: Machine, session: SshSession
+    machine: Machine, session: SshSession, noticed: Noticed
 ) -> None:
     began = time.monotonic()
-    with pytest.raises(SessionLost):
+    with noticed.here(), pytest.raises(SessionLost):
         session.run(["sh", "-c", "kill -9 $(pidof sshd-session sshd); sleep 60"])
     assert "SSH server (sshd) ended" in machine.cause_of_death()
     assert time.monotonic() - began < 30
 
 
-def test_a_kernel_that_panics_at_boot_says_why(spec: MachineSpec, boot_limit: float) -> None:
+def test_a_kernel_that_panics_at_boot_says_why(
+    spec: MachineSpec, boot_limit: float, noticed: Noticed
+) -> None:
     broken = replace(spec, cmdline=("rdinit=/bin/busybox",))
-    with Machine(broken) as machine, pytest.raises(BootError) as caught:
+    with Machine(broken) as machine, noticed.here(), pytest.raises(BootError) as caught:
         machine.connect(boot_limit)
     said = str(caught.value)
     assert "6.12: kernel panicked" in said

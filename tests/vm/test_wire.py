@@ -14,6 +14,7 @@ from command import vmtest
 from real_kernels import image_of
 from small_disk import mounted
 
+from tests.faults.fixtures import Noticed
 from vmtest.model.kernels import RootImage
 from vmtest.model.project import Config
 from vmtest.vm.accel import Probe
@@ -67,7 +68,7 @@ def outcomes(result: dict[str, Any]) -> list[str]:
 
 
 def test_a_guest_that_sends_garbage_costs_its_own_kernel_and_none_of_its_rows(
-    tmp_path: Path, settings: Config, cache: Path, root: RootImage, probe: Probe
+    tmp_path: Path, settings: Config, cache: Path, root: RootImage, probe: Probe, noticed: Noticed
 ) -> None:
     configured(tmp_path, settings, cache, root)
     said = vmtest("run", "--cold", cwd=tmp_path, timeout=580)
@@ -83,6 +84,7 @@ def test_a_guest_that_sends_garbage_costs_its_own_kernel_and_none_of_its_rows(
     assert "line 6 of what the guest sent is not JSON" in garbled["reason"]
     assert "while test_own.py::test_garbles ran" in garbled["reason"]
     assert "line 6 of what the guest sent is not JSON" in said.out
+    noticed.in_run(tmp_path, "test_garbles", GARBLED)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_a_guest_that_sends_garbage_costs_its_own_kernel_and_none_of_its_rows(
     [("pytest.exit('enough', returncode=0)", "LOST"), ("os._exit(1)", "LOST")],
 )
 def test_a_pytest_that_ends_early_is_not_passed(
-    body: str, status: str, project: Callable[..., Path]
+    body: str, status: str, project: Callable[..., Path], noticed: Noticed
 ) -> None:
     folder = project(
         f"""
@@ -112,6 +114,7 @@ def test_a_pytest_that_ends_early_is_not_passed(
     (result,) = json.loads((folder / ".vmtest" / "latest" / "matrix.json").read_text())["kernels"]
     assert (result["status"], outcomes(result)) == (status, ["passed", "lost", "not run"])
     assert "pytest could not run" not in said.out
+    noticed.in_run(folder, "test_ends")
 
 
 @pytest.fixture
