@@ -112,6 +112,36 @@ def test_sigkill_of_the_runner_ends_a_command_with_its_children(ignored: str) ->
     assert gone(pid)
 
 
+STARTS = """
+import os, sys
+from pathlib import Path
+from vmtest.host import interrupt
+from vmtest.host.process import Supervised
+
+def tell(event, arguments):
+    if event == "subprocess.Popen":
+        print(*arguments[1], flush=True)
+
+sys.addaudithook(tell)
+"""
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "with interrupt.started(['sleep', '0']) as process: process.wait()",
+        "Supervised.start(['sleep', '0'], os.environ, Path('vm')).end()",
+    ],
+    ids=["command", "VM"],
+)
+def test_the_reaper_is_there_before_what_it_may_have_to_end(start: str, tmp_path: Path) -> None:
+    (tmp_path / "vm").mkdir()
+    process = [sys.executable, "-c", STARTS + start]
+    said = subprocess.run(process, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True)
+    first, second = said.stdout.splitlines()
+    assert first.endswith("/reaper.py") and "sleep 0" in second
+
+
 def test_a_command_that_has_ended_leaves_the_reaper_nothing_to_do() -> None:
     """Its number may be another's by then."""
     with subprocess.Popen(["sleep", "300"], start_new_session=True) as process:

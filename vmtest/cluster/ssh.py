@@ -87,6 +87,7 @@ class Host:
         argv = [*_program(), "-M", "-S", str(self._socket), "-T"]
         for name, value in _OPTIONS.items():
             argv += ["-o", f"{name}={value}"]
+        SESSIONS.ready()
         try:
             self._process = process = subprocess.Popen(
                 [*argv, "--", self._address, _REMOTE],

@@ -209,6 +209,7 @@ def started(
     scope.check()
     _hold.take()
     try:
+        SESSIONS.ready()
         process = subprocess.Popen(
             argv,
             stdin=stdin,

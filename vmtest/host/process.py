@@ -46,6 +46,7 @@ class Supervised:
         """
         python = [sys.executable, "-I", "-S"]
         command = [*python, str(_SUPERVISOR), str(folder), str(file_limit), *argv]
+        SESSIONS.ready()
         try:
             process = subprocess.Popen(
                 command,

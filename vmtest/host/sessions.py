@@ -25,6 +25,17 @@ class Sessions:
         self._listed: dict[int, str] = {}
         self._reaper: subprocess.Popen[str] | None = None
 
+    def ready(self) -> None:
+        """Have a reaper, before something is started that is to be added.
+
+        To start one takes time, in which this process may be killed and what it has started is on
+        no list.
+        """
+        with self._lock:
+            if self._reaper is None:
+                atexit.register(self.end)
+                self._begin()
+
     def add(self, session: int, grace: float, folder: Path | None = None) -> None:
         """Have ``session`` end with this process: SIGTERM, ``grace`` seconds, SIGKILL.
 
@@ -47,10 +58,13 @@ class Sessions:
                 return
             # Somebody killed it: a new one gets the whole list.
             self._close(self._reaper)
+            self._begin()
         else:
-            atexit.register(self.end)
+            self.ready()
+
+    def _begin(self) -> None:
         self._reaper = _start()
-        if self._reaper is not None:
+        if self._reaper is not None and self._listed:
             self._write(self._reaper, "\n".join(self._listed.values()))
 
     def end(self) -> None:
