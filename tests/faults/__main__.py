@@ -1,7 +1,7 @@
 """Inject every fault of faults.toml, and say what came of each.
 
-``python -m tests.faults [--page FILE] [PYTEST_OPTIONS...]`` runs the tests that inject them, about
-ten minutes on two cores; ``--page`` writes the page of the documentation.
+``python -m tests.faults [--page FILE] [PYTEST_OPTIONS...]`` runs the tests that inject them;
+``--page`` writes the page of the documentation.
 """
 
 from __future__ import annotations

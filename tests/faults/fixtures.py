@@ -13,12 +13,18 @@ import pytest
 
 from tests.faults import left
 from tests.faults.rows import tests_of_faults
-from vmtest.runs.events import read_events
+from vmtest.runs.events import Stamped, read_events
 
 NOTICED = "noticed"
 """The property of a test in JUnit: the seconds from the injection until vmtest had noticed."""
 LEFT = "left"
 """The property of a test in JUnit that looked for what is left, and found nothing."""
+
+
+def events_of(project: Path) -> tuple[Stamped, ...]:
+    """What the project's last run has told so far, also if it came to nothing."""
+    runs = sorted((project / ".vmtest" / "runs").glob("*"), key=lambda run: run.stat().st_mtime_ns)
+    return read_events(runs[-1]) if runs else ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Noticed:
         when that test is given up, or the kernel (the only one, or ``kernel``) as a whole.
         """
         began = None
-        for event in read_events(project / ".vmtest" / "latest"):
+        for event in events_of(project):
             if kernel is not None and event.kernel != kernel:
                 continue
             test = event.test.rpartition("::")[2].partition("[")[0]
@@ -68,11 +74,12 @@ def noticed(request: pytest.FixtureRequest) -> Noticed:
 @pytest.fixture(autouse=True)
 def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test of faults.toml that leaves something behind."""
-    if request.node.nodeid.partition("[")[0] not in tests_of_faults():
+    leaves = tests_of_faults().get(request.node.nodeid.partition("[")[0])
+    if leaves is None:
         yield
         return
     own: Path = request.getfixturevalue("tmp_path")  # and so that lies outside of the TMPDIR
-    with left.watched(own) as before:
+    with left.watched(own, leaves) as before:
         yield
         found = before.wait(left.PATIENCE)
     if found:

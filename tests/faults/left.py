@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,20 +120,22 @@ def below(folders: tuple[Path, ...]) -> set[str]:
 class Before:
     """What was there before a test; ``temporary`` is the TMPDIR that only this test has.
 
-    ``own`` is another folder of the test's, in which it may have a cache and a TMPDIR of its own.
+    ``own`` is another folder of the test's, in which it may have a cache and a TMPDIR of its own;
+    ``leaves`` are patterns of what may stay.
     """
 
     mark: str
     temporary: Path
     own: Path
+    leaves: tuple[str, ...] = ()
     processes: set[Process] = field(default_factory=set)
     locks: set[str] = field(default_factory=set)
 
     @classmethod
-    def now(cls, temporary: Path, own: Path) -> Before:
+    def now(cls, temporary: Path, own: Path, leaves: tuple[str, ...]) -> Before:
         """What is there now."""
         mark = uuid.uuid4().hex
-        return cls(mark, temporary, own, own_processes(mark), locks_of({os.getpid()}))
+        return cls(mark, temporary, own, leaves, own_processes(mark), locks_of({os.getpid()}))
 
     def left(self) -> list[str]:
         """What has come since and is still there."""
@@ -146,7 +149,8 @@ class Before:
             *(self.own / "tmp").glob("vmtest-*"),
             *(self.own / "cache" / "tmp").glob("*"),
         ]
-        return sorted(found | {f"file {path}" for path in files})
+        found |= {f"file {path}" for path in files}
+        return sorted(one for one in found if not any(fnmatch(one, may) for may in self.leaves))
 
     def wait(self, patience: float) -> list[str]:
         """What is left when all had ``patience`` seconds to go."""
@@ -157,11 +161,11 @@ class Before:
 
 
 @contextmanager
-def watched(own: Path) -> Iterator[Before]:
+def watched(own: Path, leaves: tuple[str, ...] = ()) -> Iterator[Before]:
     """A TMPDIR and a mark of its own for all that is started in here."""
     folder = Path(tempfile.mkdtemp(prefix="vt-"))  # short: virtme-ng's folders lie in it
     folder.chmod(0o1777)  # as /tmp is: apt's methods run as another user
-    before = Before.now(folder, own)
+    before = Before.now(folder, own, leaves)
     kept = {name: os.environ.get(name) for name in ("TMPDIR", MARK)}, tempfile.tempdir
     os.environ.update({"TMPDIR": str(folder), MARK: before.mark})
     tempfile.tempdir = None

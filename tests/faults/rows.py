@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 class Fault:
     """What happens, what is seen and kept then, and the ids of the tests (without parameters).
 
-    ``left`` is what stays by design, and why; "" where nothing may stay.
+    ``left`` is what stays by design, in words, "" where nothing may stay; ``leaves`` are patterns
+    of it, as ``tests/faults/left.py`` names things.
     """
 
     group: str
@@ -24,6 +25,7 @@ class Fault:
     kept: str
     tests: tuple[str, ...]
     left: str = ""
+    leaves: tuple[str, ...] = ()
 
 
 def faults(text: str) -> list[Fault]:
@@ -36,6 +38,7 @@ def faults(text: str) -> list[Fault]:
             one["kept"],
             tuple(one["tests"]),
             one.get("left", ""),
+            tuple(one.get("leaves", ())),
         )
         for group in tomllib.loads(text)["group"]
         for one in group["fault"]
@@ -43,7 +46,7 @@ def faults(text: str) -> list[Fault]:
 
 
 @cache
-def tests_of_faults() -> frozenset[str]:
-    """The ids of all tests in faults.toml, without parameters."""
+def tests_of_faults() -> dict[str, tuple[str, ...]]:
+    """All tests in faults.toml, by their ids without parameters, and what each may leave."""
     listed = faults(LIST.read_text(encoding="utf-8"))
-    return frozenset(test for fault in listed for test in fault.tests)
+    return {test: fault.leaves for fault in listed for test in fault.tests}

@@ -105,6 +105,13 @@ def test_what_is_left_is_found_and_nothing_else(plant: Plant, said: str, tmp_pat
             assert before.wait(PATIENCE) == []
 
 
+def test_what_may_stay_is_no_finding(tmp_path: Path) -> None:
+    with watched(tmp_path, ("file */dask-*",)) as before:
+        (before.temporary / "dask-scratch").mkdir()
+        (before.temporary / "other").touch()
+        assert before.left() == [f"file {before.temporary}/other"]
+
+
 SUITE = """
 import subprocess
 import pytest
@@ -112,7 +119,7 @@ from tests.faults import fixtures, left
 from tests.faults.fixtures import nothing_is_left, noticed
 
 left.PATIENCE = 0.1
-fixtures.tests_of_faults = lambda: {"test_it.py::test_clean", "test_it.py::test_leaves"}
+fixtures.tests_of_faults = lambda: {"test_it.py::test_clean": (), "test_it.py::test_leaves": ()}
 
 def test_clean(noticed):
     with noticed.here():
@@ -162,9 +169,10 @@ EVENTS = """
 def test_a_runs_events_say_when_a_fault_was_injected_and_when_noticed(
     begins: str, kernel: str, seconds: float, tmp_path: Path
 ) -> None:
-    run = tmp_path / ".vmtest" / "latest"
-    run.mkdir(parents=True)
-    (run / "events.jsonl").write_text(EVENTS.lstrip())
+    for number, text in enumerate(("", EVENTS.lstrip())):
+        run = tmp_path / ".vmtest" / "runs" / str(number)
+        run.mkdir(parents=True)
+        (run / "events.jsonl").write_text(text)
     told = Noticed([])
     told.in_run(tmp_path, begins, kernel)
     assert told.properties == [("noticed", f"{seconds:.2f}")]

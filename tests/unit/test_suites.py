@@ -350,6 +350,22 @@ def test_a_pytest_that_is_killed_has_no_status_and_loses_the_running_test(watch:
     assert watched.outcomes() == {"test_kills": "lost", "test_after": "not run"}
 
 
+def test_5000_tests_are_5000_results(watch: Watch) -> None:
+    watched = watch(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("n", range(5000))
+        def test_n(n):
+            assert n != 4321
+        """,
+    )
+    watched.execute()
+    said = [result.outcome.value for result in watched.run.results()]
+    assert said == ["passed"] * 4321 + ["failed"] + ["passed"] * 678
+    assert watched.results.getvalue().count(b"\n") == 5000
+
+
 def test_output_beyond_the_limit_is_cut_from_its_beginning_and_says_so(watch: Watch) -> None:
     watched = watch(
         """

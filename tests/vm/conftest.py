@@ -23,6 +23,7 @@ from vmtest.vm.session import SshSession
 LONGEST = (
     "test_verify_guest",
     "test_cli",
+    "test_host_faults",
     "test_benchmarks",
     "test_snapshot",
     "test_bisect",
