@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from vmtest.host.plain import is_plain, plain_folder
 from vmtest.host.virtme import find_vng, vng_environment
 from vmtest.model.kernels import Accelerator, Filesystem, KernelImage, RootImage
 from vmtest.model.versions import KernelVersion
-from vmtest.vm.folder import VmFolder, make_folder
+from vmtest.vm.folder import VmFolder, make_folder, remove_folder
 from vmtest.vm.vng import Hardware, vng_argv
 
 RELEASE = "6.1.9-amd64"
@@ -57,7 +60,29 @@ def disk_in(
 def made(odd: Path) -> Iterator[VmFolder]:
     folder = make_folder(find_vng(), kernel_in(odd), disk_in(odd))
     yield folder
-    shutil.rmtree(folder.path)
+    remove_folder(folder.path)
+
+
+MAKE = """
+import pickle, sys, time
+from vmtest.vm.folder import make_folder
+print(make_folder(*pickle.loads(bytes.fromhex(sys.argv[1]))).path, flush=True)
+time.sleep(300)
+"""
+
+
+def test_the_folder_of_a_runner_that_is_killed_before_its_vm_starts_goes(tmp_path: Path) -> None:
+    given = pickle.dumps((find_vng(), kernel_in(tmp_path), disk_in(tmp_path))).hex()
+    argv = [sys.executable, "-c", MAKE, given]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as runner:
+        assert runner.stdout is not None
+        folder = Path(runner.stdout.readline().strip())
+        assert folder.is_dir()
+        runner.kill()
+    deadline = time.monotonic() + 30
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not folder.exists()
 
 
 def test_every_path_is_plain_whatever_the_files_are_called(made: VmFolder) -> None:

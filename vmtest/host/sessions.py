@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,6 +46,14 @@ class Sessions:
             name = b"" if folder is None else os.fsencode(folder.absolute())
             self._listed[session] = f"+{session} {grace} {name.hex()}"
             self._say(self._listed[session])
+
+    def add_folder(self, folder: Path) -> None:
+        """Have ``folder`` removed if this process is killed before something runs in it."""
+        self.add(_no_session(folder), 0, folder)
+
+    def remove_folder(self, folder: Path) -> None:
+        """It is somebody else's to remove by now, or it is gone."""
+        self.remove(_no_session(folder))
 
     def remove(self, session: int) -> None:
         """It has ended."""
@@ -92,6 +101,11 @@ class Sessions:
         except OSError:
             return False
         return True
+
+
+def _no_session(folder: Path) -> int:
+    """A number for ``folder`` that no session has: those are positive."""
+    return -1 - zlib.crc32(os.fsencode(folder.absolute()))
 
 
 def _start() -> subprocess.Popen[str] | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from vmtest.errors import InfrastructureError
 from vmtest.host.plain import is_plain, plain_folder
+from vmtest.host.sessions import SESSIONS
 from vmtest.model.kernels import KernelImage, RootImage, RootKind
 from vmtest.rootfs.disks import unlike
 
@@ -60,13 +61,17 @@ class VmFolder:
 def make_folder(vng: Path, image: KernelImage, root: RootImage) -> VmFolder:
     """Make the folder of a VM in which ``vng`` boots ``image`` on ``root``; the caller removes it.
 
+    If this process is killed before that, the reaper does.
+
     Raises InfrastructureError for a file that is gone, has another file system than it should, or
     cannot be passed on.
     """
     # On the host's own root the modules are read through this folder, and the guest's own
     # file systems lie over /var/tmp and /dev.
     places = ("/tmp",) if root.kind == "host" else ()
+    SESSIONS.ready()
     folder = VmFolder(plain_folder("vmtest-", places), root.kind)
+    SESSIONS.add_folder(folder.path)
     try:
         _put_kernel(image, folder)
         if folder.root is not None and root.path is not None:
@@ -74,14 +79,20 @@ def make_folder(vng: Path, image: KernelImage, root: RootImage) -> VmFolder:
             folder.root.symlink_to(root.path.absolute())
         _link_virtme(vng, folder.packages, alone=root.kind == "disk")
     except OSError as error:
-        shutil.rmtree(folder.path, ignore_errors=True)
+        remove_folder(folder.path)
         raise InfrastructureError(
             f"{image.name}: cannot prepare the VM's folder {folder.path}: {error.strerror}"
         ) from error
     except BaseException:
-        shutil.rmtree(folder.path, ignore_errors=True)
+        remove_folder(folder.path)
         raise
     return folder
+
+
+def remove_folder(path: Path) -> None:
+    """Remove the folder of a VM that has ended, or that does not start."""
+    shutil.rmtree(path, ignore_errors=True)
+    SESSIONS.remove_folder(path)
 
 
 def _put_kernel(image: KernelImage, folder: VmFolder) -> None:

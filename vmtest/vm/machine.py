@@ -11,7 +11,6 @@ import os
 import resource
 import secrets
 import selectors
-import shutil
 import socket
 import threading
 import time
@@ -39,7 +38,7 @@ from vmtest.model.text import printable
 from vmtest.vm import shared
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog, Finding, Sign
-from vmtest.vm.folder import VmFolder, make_folder
+from vmtest.vm.folder import VmFolder, make_folder, remove_folder
 from vmtest.vm.klog import KernelLog, merged
 from vmtest.vm.qemu import drop_for
 from vmtest.vm.qmp import Qmp, QmpError
@@ -149,7 +148,7 @@ class Machine:
         with ExitStack() as stack:
             vng = find_vng()
             folder = make_folder(vng, self.spec.image, self.spec.root)
-            stack.callback(shutil.rmtree, folder.path, ignore_errors=True)
+            stack.callback(remove_folder, folder.path)
             if share_of(self.spec.image, self.spec.root.kind) == "disk":
                 shared.put_disks(self.spec.image, self.spec.root.filesystem, folder)
             self._folder = folder.path
