@@ -34,7 +34,7 @@ import smoke
 from vmtest.config import file as configuration
 from vmtest.config import select
 from vmtest.kernels import Store, default_cache, source_for
-from vmtest.matrix.payload import GUEST_ROOT, in_guest_environment, install
+from vmtest.matrix.payload import in_guest_environment, install
 from vmtest.model.kernels import KernelImage
 from vmtest.model.project import Config
 from vmtest.objects.compile import build_all
@@ -42,6 +42,7 @@ from vmtest.rootfs.images import GUEST_PYTHON
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.suites.payload import Payload, pack_suites
 from vmtest.vm import accel
+from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import SshSession
 

@@ -38,13 +38,7 @@ import tomlkit
 from vmtest.config import file as configuration
 from vmtest.config import select
 from vmtest.kernels import Store, default_cache, source_for
-from vmtest.matrix.payload import (
-    GUEST_ROOT,
-    PYTEST_SIDE,
-    guest_environment,
-    in_guest_environment,
-    install,
-)
+from vmtest.matrix.payload import PYTEST_SIDE, guest_environment, in_guest_environment, install
 from vmtest.matrix.slots import memory_available_mib, slots
 from vmtest.model.kernels import Accelerator, Kernel, KernelImage, RootImage
 from vmtest.model.project import Config
@@ -53,6 +47,7 @@ from vmtest.suites.payload import Payload
 from vmtest.suites.task import SuitesTaskFactory
 from vmtest.vm import accel
 from vmtest.vm.accel import Probe
+from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.machine import MachineSpec
 from vmtest.vm.qemu import QEMU
 from vmtest.vm.restore import Snapshots, Started, running_guest

@@ -34,11 +34,12 @@ import smoke
 
 from vmtest.config import file as configuration
 from vmtest.kernels import Store, default_cache, source_for
-from vmtest.matrix.payload import GUEST_ROOT, in_guest_environment
+from vmtest.matrix.payload import in_guest_environment
 from vmtest.objects.compile import build_all
 from vmtest.objects.inspect import inspect
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.vm import accel
+from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import Session
 

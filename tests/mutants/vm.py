@@ -21,13 +21,14 @@ from tests.mutants.verdicts import Judged, Killers, Verdict, judge
 from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, UsageError
 from vmtest.matrix.bench import Cancellation
 from vmtest.matrix.follow import Kernelside
-from vmtest.matrix.payload import GUEST_ROOT, install
+from vmtest.matrix.payload import install
 from vmtest.model.kernels import Kernel, KernelImage, Limits, RootImage
 from vmtest.model.project import Suite, network_of
 from vmtest.suites.payload import Payload
 from vmtest.suites.process import Run, Sink, pytest_argv
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale
+from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.session import Check, Completed, Session, Stream
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -148,6 +149,15 @@ def test_a_guest_that_says_nothing_of_saving_is_given_up_at_the_limit(
 ) -> None:
     said = failed(made("says nothing of saving", keep=tmp_path / "keep"), limit=2.0)
     assert "no SSH session" in said
+
+
+def test_a_guest_that_takes_nothing_is_given_up_at_the_limit(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    much = {"vmtest/much.py": os.urandom(4 << 20)}  # more than a socket holds
+    monkeypatch.setattr(machine_module, "guest_code", lambda files: much)
+    said = failed(made("says nothing of saving", keep=tmp_path / "keep"), limit=2.0)
+    assert said.startswith("k: no SSH session")
 
 
 def test_a_machine_without_its_tools_is_the_infrastructures_and_leaves_nothing(

@@ -15,8 +15,8 @@ from fake_session import HostSession
 from vmtest.config.file import load
 from vmtest.errors import ImageError, InfrastructureError, UsageError
 from vmtest.host.cache import find_tool, hold, in_use
-from vmtest.host.files import Files
-from vmtest.matrix.payload import install, tar
+from vmtest.host.files import Files, tar
+from vmtest.matrix.payload import install
 from vmtest.model.kernels import GuestSpec, InstalledWheel, RootImage
 from vmtest.rootfs.guestpython import GuestPython, python_of
 from vmtest.rootfs.overlay import (

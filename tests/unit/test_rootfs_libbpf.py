@@ -20,8 +20,8 @@ from vmtest.config.file import load
 from vmtest.errors import ConfigError, ImageError, InfrastructureError, UsageError
 from vmtest.host.cache import find_tool, let_go, write_json, write_record
 from vmtest.host.debian import Mirror, Mirrors
-from vmtest.host.files import Files
-from vmtest.matrix.payload import LIBRARY_FOLDERS, install, library_path, tar
+from vmtest.host.files import Files, tar
+from vmtest.matrix.payload import LIBRARY_FOLDERS, install, library_path
 from vmtest.model.kernels import AptArchive, GuestSpec, Library, RootImage
 from vmtest.rootfs.image import image_key, prepare
 from vmtest.rootfs.libbpf import Shelf, of_file

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from vmtest.host.files import Files
+from vmtest.matrix.payload import PYTEST_SIDE
 from vmtest.vm import standby
+from vmtest.vm.guest_code import guest_code
 
 FACTS = """
 import json, os, random, signal, sys
@@ -39,16 +42,20 @@ class Waiting:
     """A standby process, with its FIFO below ``folder`` and not in /run."""
 
     def __init__(self, folder: Path, python: str = sys.executable, pythonpath: str = "") -> None:
+        self.code = folder.with_name(f"{folder.name}-code")
+        for name, content in guest_code(Files()).items():
+            (self.code / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.code / name).write_bytes(content if isinstance(content, bytes) else content.data)
         self.place = folder / "standby"
         status = Path(f"{self.place}.status")
         os.mkfifo(self.place)
         os.mkfifo(status)
         text = files("vmtest.vm").joinpath("standby.py").read_text()
-        start = '"$0" -B -c "$1" >"$2" 2>/dev/null & echo $! >"$3"; wait'
+        start = '"$0" -B -c "$1" "$4" >"$2" 2>/dev/null & echo $! >"$3"; wait'
         pid = f"{self.place}.pid"
         # As agent.sh starts it: a shell's background job, its streams nobody's.
         self._shell = subprocess.Popen(
-            ["sh", "-c", start, python, self._here(text), str(status), pid],
+            ["sh", "-c", start, python, self._here(text), str(status), pid, str(self.code)],
             # No more than a guest's agent has: tox sets PYTHONIOENCODING, for one.
             env={"LANG": "C.UTF-8", "PATH": os.environ["PATH"], "PYTHONPATH": pythonpath},
             stdin=subprocess.DEVNULL,
@@ -76,6 +83,12 @@ class Waiting:
             umask=umask,
             timeout=60,
         )
+
+    def env(self, *words: str, **more: str) -> tuple[str, ...]:
+        """``words`` with the environment that a guest gives: our own code comes first."""
+        behind = more.pop("PYTHONPATH", "")
+        first = f"{self.code}:{behind}" if behind else str(self.code)
+        return env(*words, PYTHONPATH=first, **more)
 
     @property
     def taken(self) -> bool:
@@ -116,18 +129,18 @@ def test_a_script_cannot_tell_it_from_a_new_python(waiting: Waiting, tmp_path: P
     place = script(tmp_path, FACTS)
     own = tmp_path / "own"
     own.mkdir()
-    words = env(sys.executable, place, "a", "b c", "", PYTHONPATH=str(own), A="x=y")
+    words = waiting.env(sys.executable, place, "a", "b c", "", PYTHONPATH=str(own), A="x=y")
     by_it = facts_of(waiting.run(*words, cwd=own, umask=0o026))
     assert waiting.taken
     assert by_it == facts_of(waiting.run(*words, cwd=own, umask=0o026))  # it is used once
-    assert by_it["path"][:2] == [str(tmp_path), str(own)]  # type: ignore[index]
+    assert by_it["path"][:3] == [str(tmp_path), str(waiting.code), str(own)]  # type: ignore[index]
     assert by_it["input"] == "given"
 
 
 def test_it_was_it_that_ran_the_script(waiting: Waiting, tmp_path: Path) -> None:
     place = script(tmp_path, "import os, sys; print(os.getppid(), '_pytest.main' in sys.modules)")
-    assert waiting.run(*env(sys.executable, place)).stdout == f"{waiting.pid} True\n"
-    assert waiting.run(*env(sys.executable, place)).stdout.endswith(" False\n")
+    assert waiting.run(*waiting.env(sys.executable, place)).stdout == f"{waiting.pid} True\n"
+    assert waiting.run(*waiting.env(sys.executable, place)).stdout.endswith(" False\n")
 
 
 @pytest.mark.parametrize(
@@ -142,10 +155,10 @@ def test_it_was_it_that_ran_the_script(waiting: Waiting, tmp_path: Path) -> None
 )
 def test_its_end_is_the_scripts(text: str, status: int, waiting: Waiting, tmp_path: Path) -> None:
     place = script(tmp_path, text)
-    assert waiting.run(*env(sys.executable, place)).returncode == status
+    assert waiting.run(*waiting.env(sys.executable, place)).returncode == status
     assert waiting.taken
     # A new Python's status is told by the shell that waits for it, as sshd's does.
-    inner = waiting.run("sh", "-c", '"$@"; exit $?', "sh", *env(sys.executable, place))
+    inner = waiting.run("sh", "-c", '"$@"; exit $?', "sh", *waiting.env(sys.executable, place))
     assert inner.returncode == status
 
 
@@ -165,6 +178,21 @@ def test_what_it_does_not_take_the_shell_starts(words: tuple[str, ...], waiting:
     assert (done.returncode, done.stdout, waiting.taken) == (0, "given", True)
 
 
+def test_it_has_our_own_code_as_the_script_would_import_it(
+    waiting: Waiting, tmp_path: Path
+) -> None:
+    text = "import sys; print('vmtest.guest.plugin' in sys.modules)\n"
+    place = script(tmp_path, f"{text}from vmtest.guest import plugin; print(plugin.__file__)")
+    words = waiting.env(sys.executable, place)
+    file = waiting.code / "vmtest" / "guest" / "plugin.py"
+    assert waiting.run(*words).stdout == f"True\n{file}\n"
+    assert waiting.run(*words).stdout == f"False\n{file}\n"  # a new Python
+
+
+def test_it_has_all_plugins_that_a_guests_pytest_is_told_of() -> None:
+    assert set(PYTEST_SIDE["PYTEST_PLUGINS"].split(",")) < set(standby.OWN)
+
+
 @pytest.mark.parametrize("name", ["packaging.py", "iniconfig/__init__.py", "json.py"])
 def test_a_project_finds_its_own_modules_first(name: str, waiting: Waiting, tmp_path: Path) -> None:
     module = tmp_path / "src" / name
@@ -172,8 +200,17 @@ def test_a_project_finds_its_own_modules_first(name: str, waiting: Waiting, tmp_
     module.write_text("mine = True\n")
     first = name.partition(".")[0].partition("/")[0]
     place = script(tmp_path, f"import {first}; print({first}.mine)")
-    done = waiting.run(*env(sys.executable, place, PYTHONPATH=str(tmp_path / "src")))
+    done = waiting.run(*waiting.env(sys.executable, place, PYTHONPATH=str(tmp_path / "src")))
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_vmtest_that_comes_before_ours_is_found_first(waiting: Waiting, tmp_path: Path) -> None:
+    (tmp_path / "src" / "vmtest").mkdir(parents=True)
+    (tmp_path / "src" / "vmtest" / "__init__.py").write_text("mine = True\n")
+    place = script(tmp_path, "import vmtest; print(vmtest.mine)")
+    paths = f"{tmp_path / 'src'}:{waiting.code}"
+    done = waiting.run(*env(sys.executable, place, PYTHONPATH=paths))
+    assert (done.stdout, done.stderr, waiting.taken) == ("True\n", "", True)
 
 
 def test_packages_that_came_since_are_for_a_new_python(tmp_path: Path) -> None:
@@ -213,7 +250,7 @@ def test_one_that_was_killed_is_not_waited_for(waiting: Waiting, tmp_path: Path)
 
 def test_one_that_dies_under_a_script_is_its_end(waiting: Waiting, tmp_path: Path) -> None:
     text = "import os, signal; os.kill(os.getppid(), signal.SIGKILL); print('it goes on')"
-    done = waiting.run(*env(sys.executable, script(tmp_path, text)))
+    done = waiting.run(*waiting.env(sys.executable, script(tmp_path, text)))
     assert done.returncode == 128 + signal.SIGKILL
 
 
@@ -235,7 +272,8 @@ def test_what_python_imports_when_it_starts_is_imported(
 ) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / f"{name}.py").write_text("print('first')")
-    words = env(sys.executable, script(tmp_path, "print('then')"), PYTHONPATH=str(tmp_path / "src"))
+    place = script(tmp_path, "print('then')")
+    words = waiting.env(sys.executable, place, PYTHONPATH=str(tmp_path / "src"))
     again = [waiting.run(*words).stdout for _ in range(2)]
     assert again[0] == again[1]  # the second is a new Python: in a venv there are no user's
     assert waiting.taken
@@ -246,7 +284,7 @@ def test_a_module_that_was_blocked_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "src" / "sitecustomize.py").write_text("import sys\nsys.modules['blocked'] = None")
     (tmp_path / "run").mkdir()
     made = Waiting(tmp_path / "run", pythonpath=str(tmp_path / "src"))
-    done = made.run(*env(sys.executable, script(tmp_path, "print('it runs')")))
+    done = made.run(*made.env(sys.executable, script(tmp_path, "print('it runs')")))
     made.close()
     assert (done.returncode, done.stdout, made.answer) == (0, "it runs\n", "ready\n")
 

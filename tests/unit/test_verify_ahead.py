@@ -10,11 +10,11 @@ from typing import cast
 
 import pytest
 
-from vmtest.host.files import FileContent, Files
+from vmtest.host.files import FileContent, Files, tar
 from vmtest.matrix.bench import Job
-from vmtest.matrix.payload import guest_code, tar
 from vmtest.verify.ahead import loader_argv, parted
 from vmtest.verify.features import Features
+from vmtest.vm.guest_code import guest_code
 
 WHOLE = "Scanning eBPF helper functions...\nScanning miscellaneous eBPF features...\nyes\n"
 

@@ -14,7 +14,8 @@ from real_kernels import KERNEL
 from verifying import Event, Loading, loads
 
 from vmtest.host.debian import mirrors_of
-from vmtest.matrix.payload import Installed, install, library_path, tar
+from vmtest.host.files import tar
+from vmtest.matrix.payload import Installed, install, library_path
 from vmtest.model.kernels import AptArchive, KernelImage, Library, RootImage
 from vmtest.model.project import Config
 from vmtest.objects.compile import clang_argv

@@ -12,12 +12,13 @@ import pytest
 from real_kernels import PROJECT, image_of
 from verifying import Loading, loads
 
-from vmtest.matrix.payload import GUEST_ROOT, in_guest_environment
+from vmtest.matrix.payload import in_guest_environment
 from vmtest.model.kernels import RootImage
 from vmtest.model.project import Config
 from vmtest.objects.compile import build_all
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale
+from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.machine import Machine, MachineSpec
 
 # Debian's 5.10 has CONFIG_BPF_LSM, and no bpf in CONFIG_LSM.

@@ -45,7 +45,9 @@ SAME = {
     "drivers": "cat /proc/devices /proc/partitions; ls /sys/bus/*/drivers/*",
     "network": "ip -d link; ip address | grep -v _lft; ip route; cat /proc/net/tcp | wc -l",
     "cgroups": "ls -R /sys/fs/cgroup | head -50; cat /proc/self/cgroup",
-    "files": "find /run /tmp /root /var/tmp -printf '%p %m %u %y\\n' | grep -v ssh | sort",
+    # Our own code lies where a payload brings the same, and what was compiled of it.
+    "files": "find /run /tmp /root /var/tmp -printf '%p %m %u %y\\n' | "
+    "grep -Ev 'ssh|^/tmp/vmtest|/upper/vmtest' | sort",
     "accounts": "cat /etc/passwd /etc/shadow /etc/machine-id /etc/hosts",
     "environment": "env | grep -v SSH | sort; id; ulimit -a; umask",
     "settings": "grep -r . /proc/sys/kernel /proc/sys/net/core /proc/sys/vm 2>/dev/null"

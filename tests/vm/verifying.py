@@ -9,13 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import vmtest
-from vmtest.matrix.payload import (
-    GUEST_ROOT,
-    LAY_CONFIG,
-    guest_environment,
-    in_guest_environment,
-)
+from vmtest.matrix.payload import LAY_CONFIG, guest_environment, in_guest_environment
 from vmtest.verify.events import EVENTS, Load, Object, Traced
+from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.session import SshSession
 
 Event = Mapping[str, Any]

@@ -20,7 +20,7 @@ from vmtest.kernels.resolve import choose_kernels
 from vmtest.matrix.bench import Bench, Job
 from vmtest.matrix.intact import CacheDamaged
 from vmtest.matrix.job import run_kernel
-from vmtest.matrix.payload import GUEST_ROOT, install
+from vmtest.matrix.payload import install
 from vmtest.model.kernels import Kernel, KernelImage
 from vmtest.model.project import Config, ObjectFile, network_of
 from vmtest.model.results import OWN_FAULT, KernelResult, Status
@@ -32,6 +32,7 @@ from vmtest.runs.folder import STATE, utc_today
 from vmtest.suites import known
 from vmtest.suites.payload import Payload, pack_suites, suites_root
 from vmtest.vm import accel, standby
+from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.restore import where_saved
 
 EXAMPLE = """Open a shell in a freshly booted kernel, or run one command in it.

@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 
 from vmtest.cli.common import say
 from vmtest.errors import SessionLost, UsageError
-from vmtest.matrix.payload import GUEST_ROOT, PYTEST_SIDE, guest_environment
+from vmtest.matrix.payload import PYTEST_SIDE, guest_environment
 from vmtest.model.results import KernelResult
 from vmtest.report.live import View
+from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.session import Session, SshSession, Terminal
 
 

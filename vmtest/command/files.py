@@ -13,10 +13,11 @@ from pathlib import Path, PurePosixPath
 
 from vmtest.command.formats.format import Format
 from vmtest.errors import UsageError
-from vmtest.host.files import Files
-from vmtest.matrix.payload import GUEST_ROOT, guest_code, module_list, tar
+from vmtest.host.files import Files, tar
+from vmtest.matrix.payload import module_list
 from vmtest.model.secrets import HIDDEN, words_without_secrets
 from vmtest.objects.builds import read_object
+from vmtest.vm.guest_code import GUEST_ROOT, guest_code
 
 WORK = f"{GUEST_ROOT}/work"
 """The command's working folder in the guest: what ``--copy`` names lies there."""

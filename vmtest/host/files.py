@@ -7,9 +7,11 @@ of the run get the same bytes all the same.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import tarfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,3 +65,22 @@ class Files:
                 }
                 for kind, paths in sorted(self._kinds.items())
             }
+
+
+def size_of(content: FileContent | bytes) -> int:
+    """Bytes of a member."""
+    return len(content if isinstance(content, bytes) else content.data)
+
+
+def tar(members: Mapping[str, FileContent | bytes]) -> bytes:
+    """An archive of files, or of what is to be in them, by their place in it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            data = content if isinstance(content, bytes) else content.data
+            executable = isinstance(content, FileContent) and content.executable
+            info.mode = 0o755 if executable else 0o644
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import re
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmtest.errors import InfrastructureError
-from vmtest.host.files import FileContent, Files
 from vmtest.model.kernels import InstalledWheel, Library
 from vmtest.rootfs.overlay import archive_of
 from vmtest.vm import standby
+from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.session import Check, Session
 
-GUEST_ROOT = "/tmp/vmtest"
-"""Where the payload lies in the guest (a file system in its memory)."""
 MODULES = "modules"
 """The payload's file with the names of the kernel's modules that are loaded before anything."""
 
@@ -28,32 +24,6 @@ KNOWN_FAILURES, FAILED = "known_failures.json", "failed.json"
 def module_list(modules: Sequence[str]) -> dict[str, bytes]:
     """The member of a payload that has the modules to load; none for none."""
     return {MODULES: "".join(f"{name}\n" for name in modules).encode()} if modules else {}
-
-
-def guest_code(files: Files) -> dict[str, FileContent | bytes]:
-    """Our own code that every payload has, by its place in the archive."""
-    package = Path(__file__).parents[1]
-    paths = (package / "__init__.py", *sorted((package / "guest").rglob("*.py")))
-    return {f"vmtest/{path.relative_to(package)}": files.read(path) for path in paths}
-
-
-def size_of(content: FileContent | bytes) -> int:
-    """Bytes of a member."""
-    return len(content if isinstance(content, bytes) else content.data)
-
-
-def tar(members: Mapping[str, FileContent | bytes]) -> bytes:
-    """An archive of files, or of what is to be in them, by their place in it."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            data = content if isinstance(content, bytes) else content.data
-            executable = isinstance(content, FileContent) and content.executable
-            info.mode = 0o755 if executable else 0o644
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 # Where distributions keep the kernel's config, and where libbpf looks for what __kconfig externs

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from vmtest.errors import UsageError
-from vmtest.matrix.payload import FAILED, GUEST_ROOT
+from vmtest.matrix.payload import FAILED
 from vmtest.model.project import Suite
 from vmtest.model.results import KernelResult, Matrix, Outcome, Status, TestResult
+from vmtest.vm.guest_code import GUEST_ROOT
 
 PLACE = f"{GUEST_ROOT}/{FAILED}"
 """Where the guest finds them."""

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vmtest.errors import UsageError
-from vmtest.host.files import FileContent, Files
+from vmtest.host.files import FileContent, Files, size_of, tar
 from vmtest.host.project import every_file, project_files, selected
-from vmtest.matrix.payload import GUEST_ROOT, KNOWN_FAILURES, guest_code, module_list, size_of, tar
+from vmtest.matrix.payload import KNOWN_FAILURES, module_list
 from vmtest.model.project import Suite
 from vmtest.model.versions import unique
+from vmtest.vm.guest_code import GUEST_ROOT, guest_code
 
 PAYLOAD_LIMIT = 64 << 20
 """Bytes of the unpacked payload beyond which it is surely a mistake."""

@@ -18,13 +18,7 @@ from typing import IO
 from vmtest.errors import BadLine, DeadlineExceeded, SessionLost
 from vmtest.host.write import append, write_file
 from vmtest.matrix.follow import Kernelside, aftermath, follow
-from vmtest.matrix.payload import (
-    GUEST_ROOT,
-    PYTEST_SIDE,
-    by_standby,
-    guest_environment,
-    in_guest_environment,
-)
+from vmtest.matrix.payload import PYTEST_SIDE, by_standby, guest_environment, in_guest_environment
 from vmtest.matrix.wire import Hello, Lines
 from vmtest.model.kernels import Limits
 from vmtest.model.results import Outcome, TestResult
@@ -41,6 +35,7 @@ from vmtest.suites.events import (
 )
 from vmtest.suites.payload import Payload
 from vmtest.suites.spans import Spans
+from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.session import Check, Session, Stream
 
 DONE = f"{GUEST_ROOT}/done.json"

@@ -9,17 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmtest.host.files import FileContent
-from vmtest.matrix.payload import (
-    GUEST_ROOT,
-    Installed,
-    by_standby,
-    in_guest_environment,
-    install,
-    library_path,
-    tar,
-)
+from vmtest.host.files import FileContent, tar
+from vmtest.matrix.payload import Installed, by_standby, in_guest_environment, install, library_path
 from vmtest.model.kernels import Library
+from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.restore import Started
 from vmtest.vm.session import Session, Stream
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmtest.errors import UsageError
-from vmtest.host.files import FileContent, Files
-from vmtest.matrix.payload import guest_code, module_list, tar
+from vmtest.host.files import FileContent, Files, tar
+from vmtest.matrix.payload import module_list
 from vmtest.model.loads import LoadResult, Reason, Verdict
 from vmtest.model.project import ObjectFile
 from vmtest.model.versions import KernelVersion
@@ -21,6 +21,7 @@ from vmtest.objects.builds import builds_for, check_object, is_foreign_elf, read
 from vmtest.rootfs.cilium import OtherLoader
 from vmtest.verify.ahead import loader_member
 from vmtest.verify.process import Order, Wanted
+from vmtest.vm.guest_code import guest_code
 
 OBJECT_LIMIT = 64 << 20
 """Bytes of one object beyond which it is not loaded."""

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs in the guest as root.  The host sends it through the virtio-serial port, which is
 # open as descriptor 3, with NETWORK, KEEP and, for a guest that is to be saved, PYTHON, RENEW,
-# STANDBY and WARM_KEY in front.  What is this guest's alone comes later, when it may have been saved.
+# STANDBY, WARM_KEY, CODE and SIZE in front.  What is this guest's alone comes later, when it may
+# have been saved.
 # Every external command costs tens of milliseconds on an emulated CPU: hence
 # builtins where they do, and busybox (static) where there is one.
 set -eu
@@ -92,10 +93,14 @@ if [ -n "${KEEP:-}" ]; then
         read -r answer </run/vmtest/renewer || answer="$PYTHON does not start"
         [ "$answer" = ready ] || renewer=
     fi
+    # Our own code, a gzipped archive of SIZE bytes, compiled.  A payload brings the same files, of
+    # the same time, so that what was compiled is still theirs.
+    (umask 022 && $box mkdir "$CODE" && $box head -c "$SIZE" <&3 | $box tar -xzf - -C "$CODE" &&
+        "$PYTHON" -I -S -m compileall -q "$CODE" </dev/null >/dev/null 2>&1 3<&- 4>&-) || :
     # Not every image has a pytest: without, there is no standby (vmtest/vm/standby.py).
     fifo=/run/vmtest/standby
     $box mkfifo $fifo $fifo.status
-    LANG=C.UTF-8 "$PYTHON" -B -c "$STANDBY" </dev/null >$fifo.status 2>/dev/null 3<&- 4>&- &
+    LANG=C.UTF-8 "$PYTHON" -B -c "$STANDBY" "$CODE" </dev/null >$fifo.status 2>/dev/null 3<&- 4>&- &
     echo $! >$fifo.pid
     { read -r loaded <$fifo.status && [ "$loaded" = ready ]; } || $box rm $fifo*
     echo "$answer" >&3

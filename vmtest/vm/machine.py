@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import resource
 import secrets
@@ -29,6 +30,7 @@ from vmtest.errors import (
     SessionLost,
     SessionRefused,
 )
+from vmtest.host.files import Files, tar
 from vmtest.host.process import Supervised
 from vmtest.host.virtme import find_vng, vng_environment
 from vmtest.host.write import LimitedLog
@@ -39,6 +41,7 @@ from vmtest.vm import shared
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog, Finding, Sign
 from vmtest.vm.folder import VmFolder, make_folder, remove_folder
+from vmtest.vm.guest_code import GUEST_ROOT, guest_code
 from vmtest.vm.klog import KernelLog, merged
 from vmtest.vm.qemu import drop_for
 from vmtest.vm.qmp import Qmp, QmpError
@@ -255,7 +258,7 @@ class Machine:
             if self._snapshot is not None:
                 self._go_on(self._snapshot, deadline)
             else:
-                self._prepare(self._connection)
+                self._prepare(self._connection, deadline)
                 if self._keep is not None:
                     # Saving is not part of the boot's time.
                     deadline += self._save(self._keep, self._connection, deadline, factor)
@@ -264,16 +267,28 @@ class Machine:
         except (SessionLost, DeadlineExceeded, OSError, QmpError) as error:
             raise self._boot_error(limit, factor, error) from error
 
-    def _prepare(self, connection: socket.socket) -> None:
+    def _prepare(self, connection: socket.socket, deadline: float) -> None:
         """Have the guest do all that is not this VM's own."""
         keep = "" if self._keep is None else "yes"
-        prepared = {"NETWORK": self.spec.network, "KEEP": keep}
+        prepared, code = {"NETWORK": self.spec.network, "KEEP": keep}, b""
         if self._keep is not None:
             prepared["PYTHON"] = self.spec.root.python
             prepared["RENEW"] = _script("renew.py")
             prepared["STANDBY"] = _script("standby.py")
             prepared["WARM_KEY"] = Keys.make().host_private.decode()
-        connection.sendall(agent_line(_script("agent.sh"), prepared))
+            code = gzip.compress(tar(guest_code(Files())), 6, mtime=0)
+            prepared["CODE"], prepared["SIZE"] = GUEST_ROOT, str(len(code))
+        self._send(connection, agent_line(_script("agent.sh"), prepared) + code, deadline)
+
+    def _send(self, connection: socket.socket, data: bytes, deadline: float) -> None:
+        """Send what may be more than a guest takes that hangs; raises DeadlineExceeded."""
+        connection.settimeout(max(0.1, deadline - time.monotonic()))
+        try:
+            connection.sendall(data)
+        except TimeoutError as error:
+            raise DeadlineExceeded("no SSH session", "boot") from error
+        finally:
+            connection.settimeout(None)
 
     def _save(self, keep: Path, connection: socket.socket, deadline: float, factor: float) -> float:
         """Save the guest, unless something speaks against it; returns the seconds it took.

@@ -6,6 +6,7 @@ used is dropped, and the kernel boots: a restore never decides what becomes of a
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -28,11 +29,13 @@ from vmtest.host.cache import (
     tree_size,
     try_locked,
 )
+from vmtest.host.files import Files, tar
 from vmtest.host.seal import Entry, seal
 from vmtest.host.virtme import find_vng
 from vmtest.kernels.kconfig import share_of
 from vmtest.model.kernels import Accelerator, KernelImage, RootImage
 from vmtest.vm.folder import VmFolder
+from vmtest.vm.guest_code import guest_code
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.qemu import QEMU
 from vmtest.vm.session import SshSession
@@ -97,6 +100,7 @@ def key_of(spec: MachineSpec) -> str:
             spec.root.python,
             *((files("vmtest.vm") / name).read_text() for name in _SCRIPTS),
         ],
+        "code": hashlib.sha256(tar(guest_code(Files()))).hexdigest(),
         "virtme-ng": _virtme_version(),
     }
     return f"{spec.image.release}-{sha256_json(made_of)[:16]}"

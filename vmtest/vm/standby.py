@@ -40,6 +40,14 @@ END = (
 
 _ITSELF = 4  # sh -c SCRIPT sh: what stands before the arguments on the shell's command line
 _STREAMS = ((3, os.O_RDONLY), (4, os.O_WRONLY), (5, os.O_WRONLY))
+OWN = (
+    "vmtest.guest.plugin",
+    "vmtest.guest.plugins.failed",
+    "vmtest.guest.plugins.known_failures",
+    "vmtest.guest.plugins.needs",
+)
+"""What the script of the suites imports of ours, and what it names to pytest."""
+
 _OFF = ("stepwise",)  # with -p no:cacheprovider
 _CUSTOMIZERS = {"sitecustomize", "usercustomize"}  # imported when Python starts, and only then
 _HARMLESS = (b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE")
@@ -58,6 +66,14 @@ def load() -> None:
     for name in config.default_plugins:
         if name not in _OFF:
             importlib.import_module(f"_pytest.{name}")
+
+
+def load_own(folder: str) -> None:
+    """Import what of our own code every pytest imports, from ``folder``, where a payload has it."""
+    sys.path.insert(0, folder)
+    for name in OWN:
+        importlib.import_module(name)
+    sys.path.remove(folder)
 
 
 def parsed(words: list[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
@@ -175,6 +191,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     load()
+    load_own(sys.argv[1])
     # Before it is ready: what is written while nobody has the FIFO open is lost.
     asked = os.open(PLACE, os.O_RDWR)
     os.write(1, b"ready\n")

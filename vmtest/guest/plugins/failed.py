@@ -3,6 +3,8 @@
 
 `$VMTEST_FAILED` names a JSON file: `tests` are node ids (that of a module or class means
 all of its tests), `only` says whether the others are left out.
+
+PYTEST_DONT_REWRITE: a saved guest has imported it before pytest could rewrite its asserts.
 """
 
 import json

@@ -4,6 +4,8 @@
 `$VMTEST_KNOWN_FAILURES` names a JSON file: `root` as for patterns.matches(), and `entries` with
 `test`, `reason`, `strict` and `expired`: the last day of one that does not count any more, else
 null.
+
+PYTEST_DONT_REWRITE: a saved guest has imported it before pytest could rewrite its asserts.
 """
 
 import json

@@ -2,6 +2,8 @@
 """The marker `needs`, a pytest plugin: a test for a feature is skipped exactly where it is missing.
 
 `@pytest.mark.needs("so_netns_cookie")`; the names are those of vmtest.guest.features.question().
+
+PYTEST_DONT_REWRITE: a saved guest has imported it before pytest could rewrite its asserts.
 """
 
 from collections.abc import Generator
