@@ -164,7 +164,7 @@ class _Warm:
         self.first: Sequence[str] = ()
         self.order = _Order(self._stream)
 
-    def stream(self, argv: Sequence[str]) -> Stream:
+    def stream(self, argv: Sequence[str], *, wire: bool = False) -> Stream:
         order = {
             "objects": {n: base64.b64encode(d).decode() for n, d in self.objects.items()},
             "loading": list(self.loading),

@@ -2,7 +2,8 @@
 
     python fake_qemu.py FATE SOCKET
 
-It connects to SOCKET as QEMU does, reads what the host sends, and does what FATE says.
+It connects to SOCKET, and to the wire beside it, as QEMU does, reads what the host sends, and does
+what FATE says.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 PANIC = "[    1.500000] Kernel panic - not syncing: made up"
 
@@ -82,6 +84,8 @@ def main(fate: str, place: str) -> None:
         stays()
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(place)
+    wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    wire.connect(str(Path(place).with_name("wire")))
     stream = connection.makefile("rb")
     stream.readline()  # the agent
     if fate == "hangs up":

@@ -58,7 +58,7 @@ class HostSession:
             text = text.replace(there, str(here))
         return text
 
-    def stream(self, argv: Sequence[str]) -> HostStream:
+    def stream(self, argv: Sequence[str], *, wire: bool = False) -> HostStream:
         process = subprocess.Popen(
             [self._here(part) for part in argv],
             stdin=subprocess.PIPE,

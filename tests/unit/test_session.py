@@ -103,10 +103,10 @@ def answer(guest: Guest, channel: paramiko.Channel, command: bytes) -> None:
     """What a guest makes of a command: its words in their order, once it has had input or its end.
 
     So the answer to the start of the command comes first, as an sshd has it.  A host that has what
-    it waited for may hang up before the last message leaves (EOFError).  An sshd does not complain
-    of that either.
+    it waited for may hang up before the last message leaves (EOFError, OSError).  An sshd does not
+    complain of that either.
     """
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, OSError):
         say(guest, channel, command)
 
 
@@ -196,6 +196,78 @@ def test_a_command_has_exited_before_its_children_let_its_output_go(answering: S
     while not stream.exited():
         assert stream.receive(0.1) == (b"", b"")
     assert stream.status() == 4
+
+
+@pytest.fixture
+def wired(keys: Keys) -> Iterator[tuple[SshSession, socket.socket]]:
+    """A session with a wire, and QEMU's end of that."""
+    guest = Answering(keys, "")
+    here, there = socket.socketpair()
+    with here, there:
+        session = SshSession.open(guest.here, keys, 20, patience=5, wire=here)
+        yield session, there
+        session.close()
+        guest.close()
+
+
+def test_what_comes_on_the_wire_is_output_and_is_answered_there(
+    wired: tuple[SshSession, socket.socket],
+) -> None:
+    session, there = wired
+    stream = session.stream(["out=ssh", "exit=0", "end"], wire=True)
+    there.sendall(b"event\n")
+    assert stream.receive(5) == (b"event\n", b"")
+    stream.send(b"+")
+    assert there.recv(1) == b"+"
+    assert stream.receive(0.2) == (b"", b"")  # nothing of it went to the command
+
+
+def test_a_command_that_leaves_the_wire_alone_is_answered_as_any(
+    wired: tuple[SshSession, socket.socket],
+) -> None:
+    session, there = wired
+    stream = session.stream(["out=ssh", "exit=0", "end"], wire=True)
+    stream.send(b"+")
+    assert stream.receive(5) == (b"ssh", b"")
+    there.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        there.recv(1)
+
+
+def test_only_who_asks_for_the_wire_gets_what_comes_on_it(
+    wired: tuple[SshSession, socket.socket],
+) -> None:
+    session, there = wired
+    there.sendall(b"event\n")
+    assert session.run(["out=ssh", "exit=0", "end"]) == Completed(0, b"ssh", b"")
+
+
+def test_what_comes_on_the_wire_behind_the_end_of_a_command_is_not_lost(
+    wired: tuple[SshSession, socket.socket],
+) -> None:
+    session, there = wired
+    stream = session.stream(["exit=0", "end"], wire=True)
+    stream.send(b"x")
+    while (got := stream.receive(5)) is not None:
+        assert got == (b"", b"")
+    late = threading.Timer(0.2, there.sendall, [b"last words\n"])
+    late.start()
+    assert stream.receive(20) == (b"last words\n", b"")
+    late.join()
+    assert stream.receive(0.1) is None
+
+
+def test_a_wire_that_ends_does_not_end_the_command(
+    wired: tuple[SshSession, socket.socket],
+) -> None:
+    session, there = wired
+    stream = session.stream(["out=ssh", "exit=0", "end"], wire=True)
+    there.sendall(b"event\n")
+    assert stream.receive(5) == (b"event\n", b"")
+    there.close()
+    assert stream.receive(0.2) == (b"", b"")
+    stream.send(b"x")
+    assert stream.receive(5) == (b"ssh", b"")
 
 
 def test_a_guest_that_hangs_up_before_it_greets_is_lost_with_a_reason(keys: Keys) -> None:

@@ -231,8 +231,8 @@ def test_a_result_is_told_together_with_the_start_of_the_next_test(
     chunks: list[bytes] = []
     stream = watched.session.stream
 
-    def overheard(argv: Sequence[str]) -> Stream:
-        made = stream(argv)
+    def overheard(argv: Sequence[str], *, wire: bool = False) -> Stream:
+        made = stream(argv, wire=wire)
         receive = made.receive
 
         def received(seconds: float) -> tuple[bytes, bytes] | None:

@@ -52,7 +52,9 @@ def test_the_console_is_always_captured() -> None:
 def test_qemu_gets_the_port_in_one_option_with_an_equals_sign() -> None:
     assert (
         "--qemu-opts=-chardev socket,id=ssh,path=/tmp/vm/ssh -device virtio-serial-pci "
-        "-device virtserialport,name=vmtest.ssh,chardev=ssh" in argv()
+        "-device virtserialport,name=vmtest.ssh,chardev=ssh "
+        "-chardev socket,id=wire,path=/tmp/vm/wire "
+        "-device virtserialport,name=vmtest.wire,chardev=wire" in argv()
     )
 
 

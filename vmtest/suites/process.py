@@ -38,6 +38,7 @@ from vmtest.suites.spans import Spans
 from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.session import Check, Session, Stream
 
+_LATE = 2.0  # seconds; it is there within one
 DONE = f"{GUEST_ROOT}/done.json"
 """Where a fresh guest finds which tests ran in an earlier one."""
 
@@ -150,7 +151,7 @@ class Run:
         ``limits`` are real seconds.  Raises DeadlineExceeded, SessionLost and
         whatever ``check`` raises; what had finished is in ``done`` all the same.
         """
-        stream = session.stream(argv)
+        stream = session.stream(argv, wire=True)
         try:
             status = follow(
                 stream,
@@ -159,6 +160,7 @@ class Run:
                 check,
                 kernel,
             )
+            self._late(stream)
         except BadLine as error:
             self.bad_line = str(error)
         except DeadlineExceeded as error:
@@ -168,6 +170,14 @@ class Run:
             raise DeadlineExceeded(f"{error}; {self._still_there()}", error.kind) from error
         else:
             self.process_status = status
+
+    def _late(self, stream: Stream) -> None:
+        """Take what was said last: QEMU serves SSH's port and the wire's in any order."""
+        while self.exit_status is None:
+            got = stream.receive(_LATE)
+            if got is None or not any(got):
+                return
+            self._take(got, stream)
 
     def _still_there(self) -> str:
         return (

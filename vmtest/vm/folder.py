@@ -34,8 +34,13 @@ class VmFolder:
 
     @property
     def socket(self) -> Path:
-        """Where QEMU connects to."""
+        """Where QEMU connects to with the port of SSH."""
         return self.path / "ssh"
+
+    @property
+    def wire(self) -> Path:
+        """Where QEMU connects to with the port of the wire."""
+        return self.path / "wire"
 
     @property
     def monitor(self) -> Path:

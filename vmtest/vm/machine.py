@@ -145,6 +145,7 @@ class Machine:
         self._ended = threading.Event()
         self._cancelled = threading.Event()
         self._connection: socket.socket | None = None
+        self._wire: socket.socket | None = None
 
     def __enter__(self) -> Self:
         _check_descriptors()
@@ -156,6 +157,7 @@ class Machine:
                 shared.put_disks(self.spec.image, self.spec.root.filesystem, folder)
             self._folder = folder.path
             self._listener = stack.enter_context(_listen(folder.socket))
+            self._wire_listener = stack.enter_context(_listen(folder.wire))
             if self._snapshot is not None or self._keep is not None:
                 self._monitor = stack.enter_context(_listen(folder.monitor))
             argv = self._command(vng, folder)
@@ -217,8 +219,9 @@ class Machine:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def _close_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        for connection in (self._connection, self._wire):
+            if connection is not None:
+                connection.close()
 
     def hand_over(self, spec: MachineSpec) -> None:
         """Have what runs since a while be the machine of ``spec``, which differs by its log alone.
@@ -255,6 +258,7 @@ class Machine:
         deadline = self.started + limit
         try:
             self._connection = self._accept(self._listener, deadline)
+            self._wire = self._accept(self._wire_listener, deadline)
             if self._snapshot is not None:
                 self._go_on(self._snapshot, deadline)
             else:
@@ -343,7 +347,7 @@ class Machine:
         assert connection is not None
         self._await(connection, deadline)
         left = max(1.0, deadline - time.monotonic())
-        return SshSession.open(connection, self._keys, left, patience)
+        return SshSession.open(connection, self._keys, left, patience, self._wire)
 
     def _watch_boot(self, deadline: float) -> None:
         if self._cancelled.is_set():

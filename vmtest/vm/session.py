@@ -73,8 +73,12 @@ class Session(Protocol):
         """The content of the guest's file ``remote``; raises FileNotFoundError."""
         ...
 
-    def stream(self, argv: Sequence[str]) -> Stream:
-        """Start ``argv`` and return its three streams."""
+    def stream(self, argv: Sequence[str], *, wire: bool = False) -> Stream:
+        """Start ``argv`` and return its three streams.
+
+        With ``wire`` what it says on the port of the wire (vmtest/guest/wire.py) is its standard
+        output as well, and its input goes there once it has.
+        """
         ...
 
 
@@ -90,7 +94,10 @@ class Stream(Protocol):
         ...
 
     def receive(self, timeout: float) -> tuple[bytes, bytes] | None:
-        """What came on stdout and stderr within ``timeout`` seconds; None at the end."""
+        """What came on stdout and stderr within ``timeout`` seconds; None at the end.
+
+        Asked again after the end, it waits for what may still come on the wire.
+        """
         ...
 
     def exited(self) -> bool:
@@ -148,16 +155,27 @@ def _lost(what: str) -> Iterator[None]:
 
 
 class SshSession:
-    """A session over ``connection``, a connected stream socket that it takes over."""
+    """A session over ``connection``, a connected stream socket that it takes over.
 
-    def __init__(self, transport: paramiko.Transport, patience: float) -> None:
+    ``wire`` is another, which stays its owner's: the port that commands may use for their events.
+    """
+
+    def __init__(
+        self, transport: paramiko.Transport, patience: float, wire: socket.socket | None = None
+    ) -> None:
+        self._wire = wire
         self._transport = transport
         self._patience = patience
         self._sftp: paramiko.SFTPClient | None = None
 
     @classmethod
     def open(
-        cls, connection: socket.socket, keys: Keys, timeout: float, patience: float = PATIENCE
+        cls,
+        connection: socket.socket,
+        keys: Keys,
+        timeout: float,
+        patience: float = PATIENCE,
+        wire: socket.socket | None = None,
     ) -> SshSession:
         """Exchange keys and authenticate within ``timeout`` seconds.
 
@@ -182,7 +200,7 @@ class SshSession:
             except BaseException:
                 transport.close()
                 raise
-            return cls(transport, patience)
+            return cls(transport, patience, wire)
 
     @property
     def alive(self) -> bool:
@@ -212,12 +230,12 @@ class SshSession:
                 check()
         return Completed(stream.status(), bytes(stdout), bytes(stderr))
 
-    def stream(self, argv: Sequence[str]) -> SshStream:
+    def stream(self, argv: Sequence[str], *, wire: bool = False) -> SshStream:
         """Start ``argv``; see ``Session``."""
         with self._starting(argv):
             channel = self._channel()
             channel.exec_command(shlex.join(argv))
-            return SshStream(channel)
+            return SshStream(channel, self._wire if wire else None)
 
     @contextmanager
     def _starting(self, argv: Sequence[str]) -> Iterator[None]:
@@ -284,16 +302,26 @@ def _raise_if_lost(channel: paramiko.Channel) -> None:
 
 
 class SshStream:
-    """A command running in the guest."""
+    """A command running in the guest; ``wire`` is the port that it may use beside."""
 
-    def __init__(self, channel: paramiko.Channel) -> None:
+    def __init__(self, channel: paramiko.Channel, wire: socket.socket | None = None) -> None:
         self._channel = channel
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
+        self._wire = wire
+        self._by_wire = self._ended = False
+        self._said = b""
+        if wire is not None:
+            wire.setblocking(False)
+            self._poll.register(wire.fileno(), select.POLLIN)
 
     def send(self, data: bytes) -> None:
         """Write ``data`` to its standard input; nothing becomes of it once it has ended."""
-        _send(self._channel, data)
+        if self._wire is not None and self._by_wire:
+            with _lost("sending"):
+                self._wire.sendall(data)
+        else:
+            _send(self._channel, data)
 
     def end_input(self) -> None:
         """Close its standard input."""
@@ -303,20 +331,46 @@ class SshStream:
     def receive(self, timeout: float) -> tuple[bytes, bytes] | None:
         """What came within ``timeout`` seconds; see ``Stream``."""
         channel, deadline = self._channel, time.monotonic() + timeout
-        while not (channel.recv_ready() or channel.recv_stderr_ready()):
+        while not (self._on_wire() or channel.recv_ready() or channel.recv_stderr_ready()):
             left = deadline - time.monotonic()
             if channel.closed or channel.eof_received:
                 # The exit status follows the end of file in a message of its own.
                 if not channel.status_event.wait(max(0.0, left)):
                     return b"", b""
                 _raise_if_lost(channel)
-                return None
+                if not (self._ended and self._wire_within(left)):
+                    self._ended = True
+                    return None
+                continue
             if left <= 0:
                 return b"", b""
             self._poll.poll(left * 1000)
-        out = channel.recv(_CHUNK) if channel.recv_ready() else b""
+        said, self._said = self._said, b""
+        out = said + (channel.recv(_CHUNK) if channel.recv_ready() else b"")
         err = channel.recv_stderr(_CHUNK) if channel.recv_stderr_ready() else b""
         return out, err
+
+    def _on_wire(self) -> bool:
+        """Whether the command has said something on the port."""
+        if self._wire is None:
+            return False
+        try:
+            self._said = self._wire.recv(_CHUNK)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            self._said = b""
+        if not self._said:  # QEMU has ended, and the session does
+            self._poll.unregister(self._wire.fileno())
+            self._wire = None
+            return False
+        self._by_wire = True
+        return True
+
+    def _wire_within(self, seconds: float) -> bool:
+        return self._wire is not None and bool(
+            select.select([self._wire], [], [], max(0.0, seconds))[0]
+        )
 
     def exited(self) -> bool:
         """Whether its exit status has come: sshd sends it at once, the end of file later."""

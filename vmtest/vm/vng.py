@@ -21,6 +21,9 @@ from vmtest.vm.session import Keys
 PORT = "vmtest.ssh"
 """Name of the virtio-serial port that carries SSH."""
 
+WIRE_PORT = "vmtest.wire"
+"""Name of the one that carries the events of a command (vmtest/guest/wire.py), past sshd."""
+
 # Waits for the port (devices appear one after the other), opens it once for
 # both directions (a virtio port can be opened only once), then runs what the
 # host sends as one base64 line.  No part of the agent has to be in the image,
@@ -69,9 +72,9 @@ class Hardware:
 
 
 def vng_argv(vng: Path, folder: VmFolder, hardware: Hardware) -> list[str]:
-    """The ``vng`` command that boots what ``folder`` holds, with SSH on its unix socket.
+    """The ``vng`` command that boots what ``folder`` holds, with its ports on unix sockets.
 
-    QEMU connects to the socket; somebody has to listen there.  virtme-ng puts most of
+    QEMU connects to the sockets; somebody has to listen there.  virtme-ng puts most of
     this into a shell as it is, so every word is ours but the hardware's ``cmdline``, which it
     quotes.
     """
@@ -92,7 +95,9 @@ def vng_argv(vng: Path, folder: VmFolder, hardware: Hardware) -> list[str]:
         argv += ["--append", option]
     devices = (
         f"-chardev socket,id=ssh,path={folder.socket} -device virtio-serial-pci"
-        f" -device virtserialport,name={PORT},chardev=ssh {confined(hardware.drop)}"
+        f" -device virtserialport,name={PORT},chardev=ssh"
+        f" -chardev socket,id=wire,path={folder.wire}"
+        f" -device virtserialport,name={WIRE_PORT},chardev=wire {confined(hardware.drop)}"
     )
     if hardware.network:
         # Not by virtme-ng, whose DHCP runs before the driver is loaded: it is a module.

@@ -33,7 +33,7 @@ def main(folder: str, arguments: list[str]) -> int:
     done: list[str] = []
     if arguments and arguments[0].startswith(DONE):
         done = json.loads(Path(arguments.pop(0).removeprefix(DONE)).read_text(encoding="utf-8"))
-    wire = Wire.on_standard_streams()
+    wire = Wire.on_port()
     # The host asks where a silent test hangs before it gives up.
     faulthandler.register(signal.SIGUSR1, file=os.fdopen(os.dup(2), "w"), all_threads=True)
     wire.hello()
