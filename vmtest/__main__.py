@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import signal
 import sys
 
 _BUG = 70
@@ -17,6 +19,8 @@ def main() -> None:
         try:
             app(prog_name="vmtest")
         except SystemExit as ended:
+            # All is said: a second Ctrl-C while Python ends must not be how this process ended.
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
             # click and rich end what nobody reads with 1, which says that tests failed.
             if isinstance(ended.__context__, BrokenPipeError) or not arrived():
                 give_up()
