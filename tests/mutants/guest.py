@@ -25,6 +25,7 @@ from vmtest.guest.objects import BpfObject
 from vmtest.guest.payload import OBJECTS_VARIABLE
 from vmtest.guest.plugin import HostReporter
 from vmtest.guest.plugins import run
+from vmtest.guest.wire import Wire
 
 _WIRE = "VMTEST_MUTANTS_WIRE"
 """Names two descriptors: where orders come from and where events go."""
@@ -110,4 +111,6 @@ def _line(orders: int) -> bytes:
 
 if __name__ == "__main__":
     os.environ[_WIRE] = f"{os.dup(0)} {os.dup(1)}"
-    sys.exit(run.main(sys.argv[1], [*sys.argv[2:], "-p", pathlib.Path(__file__).stem]))
+    # Beside the orders: the host reads both as one stream.
+    wire = Wire.on_standard_streams()
+    sys.exit(run.main(sys.argv[1], [*sys.argv[2:], "-p", pathlib.Path(__file__).stem], wire))

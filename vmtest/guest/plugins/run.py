@@ -24,8 +24,10 @@ from vmtest.guest.wire import Wire
 DONE = "--done="
 
 
-def main(folder: str, arguments: list[str]) -> int:
+def main(folder: str, arguments: list[str], wire: Wire | None = None) -> int:
     """Run pytest in ``folder`` with ``arguments``; returns its exit status.
+
+    Events go over ``wire``, by default the port that is there for them.
 
     A first one of ``--done=FILE`` has the tests, a JSON list, that ran in an earlier guest.
     """
@@ -33,7 +35,7 @@ def main(folder: str, arguments: list[str]) -> int:
     done: list[str] = []
     if arguments and arguments[0].startswith(DONE):
         done = json.loads(Path(arguments.pop(0).removeprefix(DONE)).read_text(encoding="utf-8"))
-    wire = Wire.on_port()
+    wire = wire or Wire.on_port()
     # The host asks where a silent test hangs before it gives up.
     faulthandler.register(signal.SIGUSR1, file=os.fdopen(os.dup(2), "w"), all_threads=True)
     wire.hello()
