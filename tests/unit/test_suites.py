@@ -249,6 +249,37 @@ def test_a_result_is_told_together_with_the_start_of_the_next_test(
     assert len(together) == 1
 
 
+def test_last_words_that_come_behind_the_end_of_the_process_count(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where QEMU passes on SSH's port before the wire's."""
+    watched = watch("def test_a():\n    pass\n")
+    stream = watched.session.stream
+
+    def later(argv: Sequence[str], *, wire: bool = False) -> Stream:
+        made = stream(argv, wire=wire)
+        receive, held, ended = made.receive, list[bytes](), False
+
+        def received(seconds: float) -> tuple[bytes, bytes] | None:
+            nonlocal ended
+            got = receive(seconds)
+            if got is not None and b'"finish"' in got[0]:
+                held.append(got[0])
+                return b"", got[1]
+            if got is None and ended and held:
+                return held.pop(), b""
+            ended = got is None
+            return got
+
+        monkeypatch.setattr(made, "receive", received)
+        return made
+
+    monkeypatch.setattr(watched.session, "stream", later)
+    watched.execute("-p", "no:randomly")
+    assert watched.run.exit_status == 0
+    assert watched.outcomes() == {"test_a": "passed"}
+
+
 def test_a_module_that_cannot_be_imported_is_an_error_of_its_own(watch: Watch) -> None:
     watched = watch("import no_such_module")
     watched.execute()

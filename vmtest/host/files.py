@@ -1,7 +1,7 @@
 """The user's files that a run takes along: each is read once, so that its digest tells what ran.
 
 An editor, a build or a git checkout may change a file while a run starts.  All kernels
-of the run get the same bytes all the same.
+of the run get the same bytes all the same.  They travel as a tar.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Files:
 
 
 def size_of(content: FileContent | bytes) -> int:
-    """Bytes of a member."""
+    """Bytes of what is to be a file."""
     return len(content if isinstance(content, bytes) else content.data)
 
 

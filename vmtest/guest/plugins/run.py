@@ -27,9 +27,8 @@ DONE = "--done="
 def main(folder: str, arguments: list[str], wire: Wire | None = None) -> int:
     """Run pytest in ``folder`` with ``arguments``; returns its exit status.
 
-    Events go over ``wire``, by default the port that is there for them.
-
     A first one of ``--done=FILE`` has the tests, a JSON list, that ran in an earlier guest.
+    Events go over ``wire``, by default the port that is there for them.
     """
     os.chdir(folder)
     done: list[str] = []
