@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from vmtest.vm.qmp import Qmp, QmpError
+from vmtest.vm.snapshot import resume
 
 GREETING = b'{"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": []}}\r\n'
 OK = b'{"return": {}}\r\n'
@@ -119,3 +120,39 @@ def test_a_monitor_that_says_nothing_is_not_waited_for_beyond_the_limit() -> Non
         theirs.sendall(GREETING + OK)
         with pytest.raises(QmpError, match="does not answer in time"):
             Qmp(ours, 0.05).execute("stop")
+
+
+def statuses(*said: str) -> Answer:
+    """A QEMU whose guest goes through the states ``said`` and stays in the last."""
+    left = list(said)
+
+    def answer(command: dict[str, Any]) -> bytes:
+        if command["execute"] != "query-status":
+            return OK
+        status = left.pop(0) if len(left) > 1 else left[0]
+        return json.dumps(
+            {"return": {"status": status, "running": status == "running"}}
+        ).encode() + (b"\r\n")
+
+    return answer
+
+
+def test_a_guest_that_stays_paused_is_told_again_to_run() -> None:
+    told: list[str] = []
+    answer = statuses("inmigrate", "paused", "running")
+
+    def note(command: dict[str, Any]) -> bytes:
+        told.append(command["execute"])
+        return answer(command)
+
+    with monitor(note) as connection:
+        resume(Qmp(connection, 10), 10.0)
+    assert told == ["qmp_capabilities", *["cont", "query-status"] * 3]
+
+
+def test_a_guest_that_never_runs_is_an_error_with_its_state() -> None:
+    with (
+        monitor(statuses("paused")) as connection,
+        pytest.raises(QmpError, match=r"cont: the guest does not go on \(paused\)"),
+    ):
+        resume(Qmp(connection, 10), 0.05)

@@ -9,12 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from difflib import unified_diff
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import vmtest
@@ -34,6 +36,7 @@ from vmtest.vm.deadlines import Scale
 from vmtest.vm.klog import KernelLog, LogReader
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.restore import Begun, Snapshots, Started, key_of, running_guest
+from vmtest.vm.snapshot import send
 
 # Whatever of a guest a test may see, and that does not differ from boot to boot.
 SAME = {
@@ -296,6 +299,25 @@ def test_a_snapshot_whose_guest_does_not_answer_is_dropped_and_the_kernel_boots(
     with guest(spec, snapshots, probe) as started:
         assert not started.warm
     assert "no SSH session" in snapshots.notes[0]
+
+
+def test_a_guest_runs_though_qemu_is_told_so_before_it_has_taken_the_guest_in(
+    own: Entry, spec: MachineSpec, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One restore in some hundred met this by itself, and then stood still until its limit."""
+    later: list[threading.Timer] = []
+
+    def send_later(*arguments: Any) -> None:
+        later.append(threading.Timer(0.3, send, arguments))
+        later[-1].start()
+
+    monkeypatch.setattr("vmtest.vm.machine.send", send_later)
+    snapshots = Snapshots(own.root)
+    with guest(spec, snapshots, probe) as started:
+        assert started.warm
+        assert started.session.run(["true"]).status == 0
+    assert snapshots.notes == []
+    later[0].join()
 
 
 def test_a_guest_that_cannot_be_saved_says_why_and_works(

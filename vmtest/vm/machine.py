@@ -46,7 +46,7 @@ from vmtest.vm.klog import KernelLog, merged
 from vmtest.vm.qemu import drop_for
 from vmtest.vm.qmp import Qmp, QmpError
 from vmtest.vm.session import PATIENCE, Keys, SshSession
-from vmtest.vm.snapshot import Snapshot, SnapshotError, prepare, save, send
+from vmtest.vm.snapshot import Snapshot, SnapshotError, prepare, resume, save, send
 from vmtest.vm.vng import Hardware, agent_line, own_lines, vng_argv
 
 
@@ -323,7 +323,7 @@ class Machine:
         with self._accept(self._monitor, deadline) as monitor:
             qmp = Qmp(monitor, left)
             send(snapshot, self._folder, left)
-            qmp.execute("cont")
+            resume(qmp, left)
 
     def _own(self) -> bytes:
         """What makes the guest this VM's, and differ from another of the same snapshot."""

@@ -35,6 +35,7 @@ _BLOCK = 1 << 20
 _DESCRIPTOR = re.compile(r"/proc/self/fd/(\d+)")
 _STANDARD = 2
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_LOOK = 0.01  # seconds between two looks whether a guest runs
 _INCOMING = "incoming"
 _OUTGOING = "outgoing"
 
@@ -268,3 +269,21 @@ def send(snapshot: Snapshot, folder: Path, limit: float) -> None:
         connection.settimeout(limit)
         connection.connect(str(folder / _INCOMING))
         connection.sendfile(memory)
+
+
+def resume(qmp: Qmp, limit: float) -> None:
+    """Have the guest run that was sent; raises QmpError when it does not within ``limit`` seconds.
+
+    QEMU takes a ``cont`` that comes while it still takes the guest in, answers it, and then leaves
+    the guest paused, as it was when it was saved (migration/migration.c,
+    process_incoming_migration_bh()).  So it is asked whether the guest runs, and told again.
+    """
+    deadline = time.monotonic() + limit
+    while True:
+        qmp.execute("cont")
+        status = qmp.execute("query-status")
+        if status.get("running"):
+            return
+        if time.monotonic() > deadline:
+            raise QmpError(f"cont: the guest does not go on ({status.get('status')})")
+        time.sleep(_LOOK)
