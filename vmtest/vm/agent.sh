@@ -86,7 +86,8 @@ if [ -n "${KEEP:-}" ]; then
     done </proc/mounts
     if [ "$answer" = ready ]; then
         $box mkfifo /run/vmtest/renew /run/vmtest/renewer
-        "$PYTHON" -I -S -c "$RENEW" </run/vmtest/renew >/run/vmtest/renewer 2>/dev/null 3<&- &
+        "$PYTHON" -I -S -c "$RENEW" /run/vmtest/renew /run/vmtest/renewer \
+            </run/vmtest/renew >/run/vmtest/renewer 2>/dev/null 3<&- &
         renewer=$!
         exec 4>/run/vmtest/renew
         # It says "ready" once it waits.
@@ -122,7 +123,6 @@ if [ -n "$renewer" ]; then
     echo "$now $seed" >&4
     exec 4>&-
     wait "$renewer" || [ "$how" = booted ]
-    $box rm /run/vmtest/renew /run/vmtest/renewer
 fi
 # shellcheck disable=SC2086 # the arguments of mount, split into words
 [ -z "$modules" ] || $box mount -n $modules
