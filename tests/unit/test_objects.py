@@ -202,6 +202,33 @@ def test_a_build_command_finds_the_users_tools_before_ours(
     assert (tmp_path / "who").read_text() == "the user\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "made"),
+    [([], "build/one.bpf.o"), (["--target", "out"], "out/one.bpf.o")],
+    ids=["plain", "another folder"],
+)
+def test_vmtest_build_starts_no_other_python(
+    options: list[str], made: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    assert source == tmp_path / "bpf"
+    found = run_build(["vmtest", "build", *options], tmp_path, tmp_path / "log")
+    assert found == [tmp_path / made]
+    assert (tmp_path / made).exists()
+
+
+def test_a_vmtest_build_that_fails_names_command_and_file(source: Path, tmp_path: Path) -> None:
+    (source / "one.bpf.c").write_text("junk")
+    told = r"\[build\]: vmtest build: bpf/one\.bpf\.c: clang failed:\n"
+    with pytest.raises(BuildCommandFailed, match=told):
+        run_build(["vmtest", "build"], tmp_path, tmp_path / "log")
+
+
+def test_a_vmtest_build_with_a_wrong_option_says_so(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildCommandFailed, match="No such option: --sources"):
+        run_build(["vmtest", "build", "--sources", str(source)], tmp_path, tmp_path / "log")
+
+
 def test_a_build_command_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(BuildCommandFailed, match=r"\[build\]: cannot run no-such-command"):
         run_build(["no-such-command"], tmp_path, tmp_path / "log")

@@ -16,23 +16,23 @@ from vmtest.runs.folder import BUILD_LOG
 
 def build_first(
     settings: Config, say: Callable[[str], None], named: Sequence[Path] | None = None
-) -> None:
+) -> Sequence[Path]:
     """Run ``[build]``, so that all that is read afterwards is what it left.
 
     ``named`` are objects that stand in for all those of kernels.toml: then there is nothing to
     build, unless they, or anything else that a VM is made of, lie in the project's folder, where
-    ``[build]`` may be what makes them.  ``say`` is told what runs.  Raises BuildError and
-    InfrastructureError.
+    ``[build]`` may be what makes them.  ``say`` is told what runs.  Returns the objects that
+    it is known to make.  Raises BuildError and InfrastructureError.
     """
     if settings.build is None:
-        return
+        return ()
     if named is not None and not any(
         Path(os.path.normpath(path)).is_relative_to(settings.directory)
         for path in (*named, *parts(settings))
     ):
-        return
+        return ()
     say(f"building: {shlex.join(settings.build)}")
-    run_build(settings.build, settings.directory, settings.directory / BUILD_LOG)
+    return run_build(settings.build, settings.directory, settings.directory / BUILD_LOG)
 
 
 def parts(settings: Config) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vmtest.cli import common
-from vmtest.objects.compile import build_all
+from vmtest.objects.compile import SOURCE, TARGET, build_all
 
 EXAMPLE = """Compile the BPF programs (*.bpf.c) that changed.  A warning is an error.
 
@@ -18,9 +18,9 @@ Example: [bold]vmtest build --source bpf --target build[/bold]
 
 def build(
     source: Annotated[Path, typer.Option(help="The folder with *.bpf.c and include/.")] = Path(
-        "bpf"
+        SOURCE
     ),
-    target: Annotated[Path, typer.Option(help="The folder for the object files.")] = Path("build"),
+    target: Annotated[Path, typer.Option(help="The folder for the object files.")] = Path(TARGET),
 ) -> None:
     """Compile; the module's EXAMPLE is its help."""
     with common.reported():

@@ -196,15 +196,17 @@ def stamp(place: Path, files: Files) -> str | None:
 
 def inspect(what: str, place: Path, files: Files) -> Damage | None:
     """The first of ``files`` below ``place`` that is not what it should be."""
+    folder = os.fspath(place)
     for name, (size, digest) in sorted(files.items()):
-        if problem := _problem(place / name, size, digest):
+        if problem := _problem(f"{folder}/{name}", size, digest):
             return Damage(what, name, problem)
     return None
 
 
-def _problem(path: Path, size: int | None, digest: str) -> str:
+def _problem(path: str, size: int | None, digest: str) -> str:
+    # A kernel has thousands of files, most of them small: a Path and a stream cost more than they.
     try:
-        status = path.lstat()
+        status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
             return "is a folder" if stat.S_ISDIR(status.st_mode) else "is not a regular file"
         if size is not None and status.st_size != size:

@@ -16,6 +16,9 @@ from vmtest.errors import BuildCommandFailed, InfrastructureError, UsageError
 from vmtest.host import interrupt
 from vmtest.host.write import write_file
 
+SOURCE = "bpf"
+TARGET = "build"
+"""The folders of ``vmtest build`` where nobody names others."""
 _ERROR_LINES = 10
 
 
@@ -101,7 +104,8 @@ def _compile(program: Path, made: Path, include: Path) -> None:
                 "install it with: tox -e setup (or apt-get install --no-install-recommends clang)"
             ) from None
         if done.returncode != 0:
-            raise BuildCommandFailed(f"{program}: clang failed:\n{_head(done.stderr)}")
+            name = program.absolute().relative_to(where)
+            raise BuildCommandFailed(f"{name}: clang failed:\n{_head(done.stderr)}")
         # As old as what it was made of: a source that was saved meanwhile is newer.
         os.utime(partial, ns=(begun, begun))
         Path(f"{partial}.d").rename(f"{made}.d")
@@ -116,13 +120,20 @@ def _head(text: str) -> str:
     return "\n".join(lines)
 
 
-def run_build(command: Sequence[str], directory: Path, log: Path) -> None:
+def run_build(command: Sequence[str], directory: Path, log: Path) -> Sequence[Path]:
     """Run the ``[build]`` command in ``directory``; raises BuildCommandFailed with its last words.
 
     It gets the user's PATH.  ``vmtest`` is this one, even when its environment is not activated;
     what else is in that environment comes last, so that no tool of ours hides the user's.
-    When it fails with more than a few lines, all of them are in ``log``.
+    When it fails with more than a few lines, all of them are in ``log``.  Returns the objects that
+    it is known to make: those of ``vmtest build``, which is done here and starts no other Python.
     """
+    if folders := _own_build(command):
+        try:
+            return build_all(*(directory / folder for folder in folders))
+        except (UsageError, BuildCommandFailed) as error:
+            said = f"kernels.toml: [build]: {shlex.join(command)}: {error}"
+            raise BuildCommandFailed(said) from error
     own = Path(sys.executable).parent
     ours = [sys.executable, "-m", "vmtest"]
     argv = [*ours, *command[1:]] if command[0] == "vmtest" else list(command)
@@ -134,13 +145,26 @@ def run_build(command: Sequence[str], directory: Path, log: Path) -> None:
             f"kernels.toml: [build]: cannot run {shlex.join(command)}: {error.strerror}"
         ) from error
     if done.returncode == 0:
-        return
+        return ()
     said = _tail(done.stdout, log)
     if done.returncode == 3:
         raise InfrastructureError(said)
     raise BuildCommandFailed(
         f"kernels.toml: [build]: {shlex.join(command)} ended with status {done.returncode}:\n{said}"
     )
+
+
+def _own_build(command: Sequence[str]) -> tuple[Path, Path] | None:
+    """Source and target of a ``vmtest build`` with no more to it than their options."""
+    folders = {"--source": Path(SOURCE), "--target": Path(TARGET)}
+    options = command[2:]
+    if tuple(command[:2]) != ("vmtest", "build") or len(options) % 2:
+        return None
+    for option, value in zip(options[::2], options[1::2], strict=True):
+        if option not in folders:
+            return None
+        folders[option] = Path(value)
+    return folders["--source"], folders["--target"]
 
 
 def _tail(text: str, log: Path) -> str:

@@ -22,7 +22,6 @@ from vmtest.matrix.plan import Plan
 from vmtest.matrix.runner import Stop
 from vmtest.model.project import Config
 from vmtest.model.results import Matrix
-from vmtest.objects.compile import build_all
 from vmtest.report.live import View
 from vmtest.runs.folder import STATE, RunFolder
 from vmtest.verify.baseline import (
@@ -101,7 +100,7 @@ def watch(load: Callable[[], Config], request: WatchRequest, screen: Screen, her
         settings = load()
         made: Sequence[Path] = ()
         try:
-            made = _build(settings)
+            made = build_first(settings, _unheard)
         finally:  # of a build that fails too, which may have removed them
             made = (*made, *_objects(settings, request, here))
             # Before they are read: one that is made after this is a change.
@@ -116,14 +115,6 @@ def watch(load: Callable[[], Config], request: WatchRequest, screen: Screen, her
     waiting = Waiting(settings.directory / STATE / "waiting", default_cache(), at_once)
     with closing(waiting), Feed(_roots(settings, kept), build, kept) as feed:
         _Session(request, screen, feed, Kept(Whole(), waiting)).run()
-
-
-def _build(settings: Config) -> Sequence[Path]:
-    """Run ``[build]``; the files that it is known to make, beside the objects of kernels.toml."""
-    if settings.build == ("vmtest", "build"):  # without the start of another Python
-        return build_all(settings.directory / "bpf", settings.directory / "build")
-    build_first(settings, _unheard)
-    return ()
 
 
 def _objects(settings: Config, request: WatchRequest, here: Path) -> tuple[Path, ...]:
