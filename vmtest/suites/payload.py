@@ -70,8 +70,13 @@ class Payload:
 
     def suite_of(self, test: str) -> str:
         """The name of the suite that the node id ``test`` belongs to, "" for none."""
-        path = self.root / test.split("::", 1)[0]
-        return next((s.name for s in self.suites if path == s.tests or s.tests in path.parents), "")
+        # Asked three times a test: to compare Paths is a sixth of all that is done with one.
+        path = str(self.root / test.split("::", 1)[0])
+        for suite in self.suites:
+            tests = str(suite.tests)
+            if path == tests or path.startswith(f"{tests}/"):
+                return suite.name
+        return ""
 
 
 def suites_root(suites: Sequence[Suite]) -> Path:
