@@ -7,12 +7,12 @@
     ``vng --force-9p --cpus 1 [--disable-kvm] -r IMAGE -- python -m pytest ...``
     on vng's default root (the host's), with the same objects and tests; as many VMs at
     once as the host has room for, and one (``--jobs 1``);
-(b) per kernel: from nothing to an authenticated SSH session, against
+(b) per kernel: from nothing to an authenticated SSH session, booted and restored, against
     ``vng ... -r IMAGE -- true``.
 
 IMAGE is the vmlinuz as Debian packages it; with ``--elf`` it is the unpacked ELF of
 the store, which vmtest boots and which saves the plain way the unpacking.  Samples
-of both sides alternate.  The CPU time that the runner spends outside QEMU is
+of all sides alternate.  The CPU time that the runner spends outside QEMU is
 printed as well.
 """
 
@@ -45,7 +45,8 @@ from vmtest.model.kernels import Accelerator, KernelImage, RootImage
 from vmtest.rootfs.prepare import prepare_root
 from vmtest.vm import accel
 from vmtest.vm.accel import Probe
-from vmtest.vm.machine import Machine, MachineSpec
+from vmtest.vm.machine import MachineSpec
+from vmtest.vm.restore import Snapshots, running_guest
 
 PROJECT = Path(__file__).parents[1]
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -103,16 +104,40 @@ def run_vmtest(chosen: list[str]) -> None:
         sys.exit(f"vmtest run failed:\n{done.stdout.decode()[-3000:]}")
 
 
-def session_seconds(image: KernelImage, root: RootImage, probe: Probe) -> float:
-    """Wall seconds from nothing to an authenticated session."""
+def session_seconds(image: KernelImage, root: RootImage, probe: Probe, cache: Path | None) -> float:
+    """Wall seconds from nothing to an authenticated session.
+
+    The guest is booted, or restored from its snapshot in ``cache``, where the first one is saved.
+    """
     with tempfile.TemporaryDirectory() as folder:
         spec = MachineSpec(image, root, probe, Path(folder) / "console.log")
+        snapshots = Snapshots(cache)
         began = time.monotonic()
-        with Machine(spec) as machine:
-            session = machine.connect(300)
+        with running_guest(spec, snapshots, 300.0, 10.0, lambda machine, stack: None) as guest:
             seconds = time.monotonic() - began
-            session.close()
+            guest.session.close()
+        if cache is not None and not guest.warm:
+            snapshots.publish()
+        snapshots.close()
         return seconds
+
+
+def boot_samples(
+    samples: int, plain: Callable[[], None], image: KernelImage, root: RootImage, probe: Probe
+) -> dict[str, list[float] | float]:
+    """(b) for ``image``: seconds of the three sides in turn, and medians by that of ``plain``."""
+    found: dict[str, list[float]] = {"plain": [], "booted": [], "restored": []}
+    with tempfile.TemporaryDirectory() as scratch:
+        session_seconds(image, root, probe, Path(scratch))  # saved, which is not measured
+        for _ in range(samples):
+            found["plain"].append(wall(plain))
+            found["booted"].append(session_seconds(image, root, probe, None))
+            found["restored"].append(session_seconds(image, root, probe, Path(scratch)))
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    ratios = {f"{n} by plain": medians[n] / medians["plain"] for n in ("booted", "restored")}
+    words = ", ".join(f"{name} {value:.2f}" for name, value in {**medians, **ratios}.items())
+    print(f"(b) {image.name}, s to SSH: {words}", flush=True)
+    return {**found, **ratios}
 
 
 def wall(work: Callable[[], None]) -> float:
@@ -259,17 +284,8 @@ def main() -> None:
     if options.only != "a":
         boots = {}
         for image in images:
-            ours, plain = [], []
-            for _ in range(options.samples):
-                plain.append(wall(partial(run_plain, plain_images[image.name], probe, ["true"])))
-                ours.append(session_seconds(image, root, probe))
-            ratio = statistics.median(ours) / statistics.median(plain)
-            boots[image.name] = {"plain": plain, "vmtest": ours, "ratio": ratio}
-            print(
-                f"(b) {image.name}: {statistics.median(ours):.2f} s to SSH, plain "
-                f"{statistics.median(plain):.2f} s: {ratio:.2f}",
-                flush=True,
-            )
+            bare = partial(run_plain, plain_images[image.name], probe, ["true"])
+            boots[image.name] = boot_samples(options.samples, bare, image, root, probe)
         result["boot"] = boots
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n")

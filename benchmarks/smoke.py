@@ -7,6 +7,8 @@ they are held to no aim, and the file of the last real ones is left alone.
 from __future__ import annotations
 
 import argparse
+import atexit
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,5 +34,7 @@ def parse(parser: argparse.ArgumentParser, smallest: Mapping[str, Any]) -> argpa
     if options.smoke:
         vars(options).update(smallest)
         if "json" in vars(options):
-            options.json = Path(tempfile.mkdtemp(prefix="vmtest-smoke-")) / "figures.json"
+            scratch = tempfile.mkdtemp(prefix="vmtest-smoke-")
+            atexit.register(shutil.rmtree, scratch)
+            options.json = Path(scratch) / "figures.json"
     return options

@@ -1,14 +1,17 @@
-"""From a save to every kernel's verdict: ``vmtest watch`` against a cold ``vmtest verify``.
+"""From a save to what every kernel says: ``vmtest watch`` against a command whose guests boot.
 
-    python benchmarks/watch.py [--samples 3] [--think SECONDS] [--kernel NAME ...] [--json FILE]
-        [--smoke]
+    python benchmarks/watch.py [--only loads|tests] [--samples 3] [--think SECONDS]
+        [--kernel NAME ...] [--json FILE] [--smoke]
 
-In turn: the source of one object is saved under a watch, until it has told what all the kernels
-say; then the same source is changed again and ``vmtest verify`` builds and loads the object, its
-guests booted.  Both compile, load the same object and print their table.  A ratio is watch by
-verify, of medians; the aim is 0.15 on four kernels.  Between a verdict and the next save nothing
-is done for a while, as when somebody reads and types: meanwhile guests are made ready.  It says
-little on a machine that does something else: the load average is printed.
+loads: the source of one object is saved under a watch, until it has told what all the kernels say;
+then the same source is changed again and ``vmtest verify --cold`` builds and loads the object.
+Both compile, load the same object and print their table.  The aim is 0.15 on four kernels.
+tests: under a watch of one suite its test file is saved, then an object that it uses, which is
+loaded first; each until the first test of any kernel has a result.  Then ``vmtest run --cold`` of
+the suite, until its first result and until its end.  The aim is 0.25.
+Both sides take turns.  A ratio is watch by command, of medians.  Between a verdict and the next
+save nothing is done for a while, as when somebody reads and types: meanwhile guests are made
+ready.  It says little on a machine that does something else: the load average is printed.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,11 @@ from vmtest.config import file as configuration
 
 PROJECT = Path(__file__).parents[1]
 OBJECT = "sendmsg"
+SUITE = "sendmsg"
 WAITS = "waiting for a save"
+RESULT = '"event": "test finished"'
+LOOK = 0.02
+"""Seconds between two looks for a run's first result."""
 
 
 class Session:
@@ -59,6 +67,15 @@ class Session:
                 return said
         raise AssertionError(f"it ended:\n{said}")
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It stands still meanwhile: it is not to take part in what the other side does."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def interrupt(self) -> int:
         """Ctrl-C; the exit status."""
         self.process.send_signal(signal.SIGINT)
@@ -72,44 +89,125 @@ def edit(source: Path, number: int) -> None:
     source.write_text(f"{text}\nconst volatile int watched = {number};\n")
 
 
-def measure(
-    folder: Path, kernels: Sequence[str], samples: int, think: float
-) -> dict[str, list[float]]:
-    """The samples of both sides in seconds, in turn; ``think`` seconds lie before each save."""
+def edit_tests(tests: Path, number: int) -> None:
+    """Save other ``tests``: another comment at their end."""
+    text = tests.read_text().partition("\n# watched")[0]
+    tests.write_text(f"{text}\n# watched {number}\n")
+
+
+def command(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A vmtest with ``words`` that runs in ``folder``, unheard."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vmtest", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def runs(folder: Path) -> set[Path]:
+    """The time lines of the runs in ``folder``."""
+    return set(folder.glob(".vmtest/runs/*/events.jsonl"))
+
+
+def first_result(folder: Path, before: set[Path]) -> float:
+    """Wait for the first result of a test in a run of ``folder`` that is none of ``before``.
+
+    It is the monotonic time of the look that found it.
+    """
+    while True:
+        for events in runs(folder) - before:
+            if RESULT in events.read_text(errors="replace"):
+                return time.monotonic()
+        time.sleep(LOOK)
+
+
+def loads(session: Session, folder: Path, selected: Sequence[str], number: int) -> dict[str, float]:
+    """One sample of a verdict, in seconds; the guests of ``session`` are ready."""
     source = folder / "bpf" / f"{OBJECT}.bpf.c"
+    began = time.monotonic()
+    edit(source, 2 * number)
+    said = session.round()
+    found = {"watch s": time.monotonic() - began}
+    if f"verify: {len(selected) // 2} kernel" not in said:
+        sys.exit(f"not accepted everywhere:\n{said}")
+    with session.stopped():
+        edit(source, 2 * number + 1)
+        began = time.monotonic()
+        if command(folder, ["verify", "--cold", OBJECT, *selected]).wait():
+            sys.exit("verify did not accept it")
+        found["verify s"] = time.monotonic() - began
+    session.round()
+    return found
+
+
+def tests(
+    session: Session, folder: Path, selected: Sequence[str], number: int, think: float
+) -> dict[str, float]:
+    """One sample of a first result, in seconds; the guests of ``session`` are ready."""
+    file = folder / "tests" / "suites" / f"test_{SUITE}.py"
+    before = runs(folder)
+    began = time.monotonic()
+    edit_tests(file, number)
+    found = {"test saved s": first_result(folder, before) - began}
+    session.round()
+    time.sleep(think)
+    before = runs(folder)
+    began = time.monotonic()
+    edit(folder / "bpf" / f"{OBJECT}.bpf.c", number)
+    found["object saved s"] = first_result(folder, before) - began
+    session.round()
+    with session.stopped():
+        before = runs(folder)
+        began = time.monotonic()
+        run = command(folder, ["run", "--cold", "--suite", SUITE, *selected])
+        found["run, first s"] = first_result(folder, before) - began
+        if run.wait():
+            sys.exit("the run did not pass")
+        found["run s"] = time.monotonic() - began
+    return found
+
+
+def measure(
+    folder: Path, what: str, kernels: Sequence[str], samples: int, think: float
+) -> dict[str, list[float]]:
+    """The samples of ``what`` in seconds; ``think`` seconds lie before each save."""
     selected = [word for name in kernels for word in ("--kernel", name)]
     # A shell that starts this program in the background has it ignored, and the watch would too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    found: dict[str, list[float]] = {"watch s": [], "verify s": []}
-    session = Session(folder, ["verify", OBJECT, *selected])
+    words = ["verify", OBJECT] if what == "loads" else ["--suite", SUITE]
+    found: list[dict[str, float]] = []
+    session = Session(folder, [*words, *selected])
     try:
         session.round()  # whatever is to be saved is
         for number in range(samples):
             time.sleep(think)
-            began = time.monotonic()
-            edit(source, 2 * number)
-            said = session.round()
-            found["watch s"].append(time.monotonic() - began)
-            if f"verify: {len(kernels)} kernel" not in said:
-                sys.exit(f"not accepted everywhere:\n{said}")
-            session.process.send_signal(signal.SIGSTOP)  # it is not to take part in the other
-            edit(source, 2 * number + 1)
-            began = time.monotonic()
-            command = [sys.executable, "-m", "vmtest", "verify", "--cold", OBJECT, *selected]
-            subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
-            found["verify s"].append(time.monotonic() - began)
-            print(", ".join(f"{key} {values[-1]:.2f}" for key, values in found.items()), flush=True)
-            session.process.send_signal(signal.SIGCONT)
-            session.round()
+            if what == "loads":
+                found.append(loads(session, folder, selected, number))
+            else:
+                found.append(tests(session, folder, selected, number, think))
+            print(", ".join(f"{key} {value:.2f}" for key, value in found[-1].items()), flush=True)
     finally:
-        session.process.send_signal(signal.SIGCONT)
         session.interrupt()
-    return found
+    return {key: [sample[key] for sample in found] for key in found[0]}
+
+
+def project(folder: Path, what: str) -> None:
+    """A project in ``folder`` with this one's kernels, objects and, for ``what`` tests, suites."""
+    shutil.copytree(PROJECT / "bpf", folder / "bpf")
+    text = (PROJECT / "kernels.toml").read_text()
+    if what == "tests":
+        shutil.copytree(PROJECT / "tests" / "suites", folder / "tests" / "suites")
+    else:  # no suites: a watch of an object needs none
+        before, _, after = text.partition("[[suite]]")
+        text = before + after[after.index("[[object]]") :]
+    (folder / "kernels.toml").write_text(text)
 
 
 def main() -> None:
     """Measure, print, save."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=("loads", "tests"))
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--think", type=float, default=30.0, help="seconds before a save")
     parser.add_argument("--kernel", action="append", help="default: the default kernels")
@@ -117,22 +215,22 @@ def main() -> None:
     options = smoke.parse(parser, {"samples": 1, "think": 0.0, "kernel": [smoke.KERNEL]})
     settings = configuration.load(PROJECT / "kernels.toml")
     kernels = options.kernel or [k.name for k in settings.kernels if "default" in k.tags]
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        shutil.copytree(PROJECT / "bpf", folder / "bpf")
-        # No suites: a watch of an object needs none.
-        text = (PROJECT / "kernels.toml").read_text()
-        before, _, after = text.partition("[[suite]]")
-        objects = after[after.index("[[object]]") :]
-        (folder / "kernels.toml").write_text(before + objects)
-        found = measure(folder, kernels, options.samples, options.think)
-    medians = {key: statistics.median(values) for key, values in found.items()}
-    ratio = medians["watch s"] / medians["verify s"]
-    load = os.getloadavg()[0]
-    words = ", ".join(f"{key} {value:.3g}" for key, value in medians.items())
-    print(f"{len(kernels)} kernels: {words}, ratio {ratio:.2f} (load average {load:.1f})")
-    print(f"samples: {found}")
-    figures: dict[str, Any] = {**medians, "ratio": ratio, "load average": load, "samples": found}
+    figures: dict[str, Any] = {}
+    for what, by in (("loads", "verify s"), ("tests", "run, first s")):
+        if options.only not in (None, what):
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            project(Path(scratch), what)
+            found = measure(Path(scratch), what, kernels, options.samples, options.think)
+        medians = {key: statistics.median(values) for key, values in found.items()}
+        ratios = {key: value / medians[by] for key, value in medians.items() if "run" not in key}
+        ratios.pop(by, None)
+        load = os.getloadavg()[0]
+        words = ", ".join(f"{key} {value:.3g}" for key, value in medians.items())
+        said = ", ".join(f"{key} by {by} {ratio:.2f}" for key, ratio in ratios.items())
+        print(f"{what}, {len(kernels)} kernels: {words}; {said} (load average {load:.1f})")
+        print(f"samples: {found}")
+        figures[what] = {**medians, "ratios": ratios, "load average": load, "samples": found}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(figures, indent=1) + "\n")
     print(f"figures: {options.json}")
