@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fixtures import Noticed
+from vmtest.host import reaper
 from vmtest.host.process import Supervised
 from vmtest.host.sessions import Sessions
 
@@ -116,6 +117,7 @@ STARTS = """
 import os, sys
 from pathlib import Path
 from vmtest.host import interrupt
+from vmtest.host import reaper
 from vmtest.host.process import Supervised
 
 def tell(event, arguments):
@@ -168,6 +170,59 @@ def test_a_reaper_that_was_killed_has_a_successor() -> None:
         sessions.add(second.pid, 0)
         sessions.end()
         assert [first.wait(), second.wait()] == [-signal.SIGKILL, -signal.SIGKILL]
+
+
+FILLS = """
+from vmtest.host import interrupt
+from vmtest.host.sessions import SESSIONS
+from pathlib import Path
+SESSIONS.ready()
+SESSIONS.add_folder(Path("filled"))
+with interrupt.started(["sh", "-c", {script!r}]) as process:
+    print(process.stdout.readline().decode(), end="", flush=True)
+    process.wait()
+"""
+
+
+def test_sigkill_of_the_runner_removes_a_folder_that_a_command_still_fills(tmp_path: Path) -> None:
+    """The command cleans up for a while after SIGTERM, and its folder is there until it ends."""
+    (tmp_path / "filled").mkdir()
+    script = (
+        "exec 2>/dev/null; trap 'sleep 0.5; ls filled >seen; mkdir -p filled/more; exit' TERM; "
+        "touch filled/first; echo $$; while :; do sleep 0.1; done"
+    )
+    runner = [sys.executable, "-c", FILLS.format(script=script)]
+    with subprocess.Popen(runner, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.kill()
+    assert gone(pid)
+    assert (tmp_path / "seen").read_text() == "first\n"
+    deadline = time.monotonic() + 5.0
+    while (tmp_path / "filled").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not (tmp_path / "filled").exists()
+
+
+@pytest.mark.parametrize("place", ["dev", "a place\nof two lines"])
+def test_nothing_that_is_mounted_in_a_folder_is_removed(place: str, tmp_path: Path) -> None:
+    """As mmdebstrap's mounts of the host's devices, when it was killed."""
+    (tmp_path / "image" / place).mkdir(parents=True)
+    (tmp_path / "plain").mkdir()
+    named = {-2: "image", -3: "plain"}
+    lines = [f"+{n} 0 {os.fsencode(tmp_path / name).hex()}\n" for n, name in named.items()]
+    script = 'mount -t tmpfs none "$1"; touch "$1/precious"; "$2" -I -S "$3"; ls "$1"; umount "$1"'
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    arguments = [str(tmp_path / "image" / place), sys.executable, reaper.__file__]
+    done = subprocess.run(
+        ["unshare", *user, "--mount", "sh", "-ec", script, "sh", *arguments],
+        input="".join(lines),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "precious\n"
+    assert not (tmp_path / "plain").exists()
 
 
 def test_a_command_that_ends_by_itself_ends_its_output(tmp_path: Path) -> None:

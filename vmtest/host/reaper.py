@@ -6,7 +6,8 @@
     -SESSION                 it is over
 
 On end of file each session that is not over gets GRACE seconds to end, after SIGTERM to the
-leader's group. Then SIGKILL ends whatever is left in it, and FOLDER is removed.
+leader's group. Then SIGKILL ends whatever is left in it. When all have ended, each FOLDER is
+removed in which nothing is mounted.
 
 A session and not a process group: a supervisor (supervisor.py) gives its command a group of its
 own, and both are in one session. A stopped or killed supervisor is found in this way as well.
@@ -14,6 +15,7 @@ own, and both are in one session. A stopped or killed supervisor is found in thi
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -41,13 +43,31 @@ def main() -> int:
             with contextlib.suppress(OSError):
                 os.killpg(session, signal.SIGTERM)
     began = time.monotonic()
-    for session, (grace, folder) in left.items():
+    for session, (grace, _) in left.items():
         while members(session) and time.monotonic() < began + grace:
             time.sleep(0.02)
         end(session)
-        if folder:
+    for _, folder in left.values():
+        # What makes a guest image mounts the host's devices, and may have been killed.
+        if folder and not mounted_in(folder):
             shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+def mounted_in(folder: str) -> bool:
+    """Whether something is mounted at or below ``folder``; also when nobody can tell."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return True
+    points = [re.sub(rb"\\([0-7]{3})", _byte, line.split()[4]) for line in lines]
+    real = os.fsencode(os.path.realpath(folder))
+    return any(point == real or point.startswith(real + b"/") for point in points)
+
+
+def _byte(octal: re.Match[bytes]) -> bytes:
+    """A character that mountinfo writes as its number."""
+    return bytes([int(octal[1], 8)])
 
 
 def members(session: int) -> list[int]:

@@ -29,6 +29,7 @@ from vmtest.host.cache import (
 from vmtest.host.debian import Mirror, Mirrors, clean_environment, host_options
 from vmtest.host.plain import plain_folder
 from vmtest.host.requirements import NAMESPACES_CURE, namespaces_refused
+from vmtest.host.sessions import SESSIONS
 from vmtest.model.kernels import GuestSpec, RootImage
 from vmtest.model.versions import unique
 from vmtest.rootfs import images
@@ -267,7 +268,9 @@ def _sources(spec: GuestSpec, mirror: Mirror) -> Iterator[Path]:
     and the folder above, in which mmdebstrap unpacks it too, is listed by nobody else.
     """
     # mmdebstrap and apt read signs in a path: theirs are in a folder where there are none.
+    SESSIONS.ready()
     above = plain_folder("vmtest-image-", short=False)
+    SESSIONS.add_folder(above)
     folder = above / "sources"
     try:
         above.chmod(0o711)
@@ -290,9 +293,11 @@ def _sources(spec: GuestSpec, mirror: Mirror) -> Iterator[Path]:
         yield sources
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        # Not what mmdebstrap left when it was killed: the host's /dev may be mounted there.
+        # What mmdebstrap left when it was killed is removed at the end, when it is known whether
+        # the host's /dev is mounted there.
         with suppress(OSError):
             above.rmdir()
+            SESSIONS.remove_folder(above)
 
 
 def check_user_namespaces() -> None:
