@@ -347,7 +347,7 @@ def guest(folder: Path, name: str = "libbpf.so.1.5.0") -> HostSession:
     moved = {
         "/tmp/vmtest": folder / "guest",
         "/proc/mounts": mounts,
-        "mount --bind": script,
+        "$box mount --bind": script,
         LIBRARY_FOLDERS: folder / "lib" / "*-linux-gnu",
     }
     return HostSession(moved)
