@@ -108,7 +108,9 @@ def session_seconds(image: KernelImage, root: RootImage, probe: Probe, cache: Pa
     """Wall seconds from nothing to an authenticated session.
 
     The guest is booted, or restored from its snapshot in ``cache``, where the first one is saved.
+    Ends this program if one boots that was to be restored.
     """
+    saved = cache is not None and any(cache.glob("snapshots/*"))
     with tempfile.TemporaryDirectory() as folder:
         spec = MachineSpec(image, root, probe, Path(folder) / "console.log")
         snapshots = Snapshots(cache)
@@ -116,6 +118,8 @@ def session_seconds(image: KernelImage, root: RootImage, probe: Probe, cache: Pa
         with running_guest(spec, snapshots, 300.0, 10.0, lambda machine, stack: None) as guest:
             seconds = time.monotonic() - began
             guest.session.close()
+        if saved and not guest.warm:
+            sys.exit(f"{image.name} was booted: {'; '.join(snapshots.notes)}")
         if cache is not None and not guest.warm:
             snapshots.publish()
         snapshots.close()
@@ -129,6 +133,8 @@ def boot_samples(
     found: dict[str, list[float]] = {"plain": [], "booted": [], "restored": []}
     with tempfile.TemporaryDirectory() as scratch:
         session_seconds(image, root, probe, Path(scratch))  # saved, which is not measured
+        if not any(Path(scratch).glob("snapshots/*")):
+            sys.exit(f"{image.name} was not saved")
         for _ in range(samples):
             found["plain"].append(wall(plain))
             found["booted"].append(session_seconds(image, root, probe, None))

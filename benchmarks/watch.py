@@ -8,7 +8,7 @@ then the same source is changed again and ``vmtest verify --cold`` builds and lo
 Both compile, load the same object and print their table.  The aim is 0.15 on four kernels.
 tests: under a watch of one suite its test file is saved, then an object that it uses, which is
 loaded first; each until the first test of any kernel has a result.  Then ``vmtest run --cold`` of
-the suite, until its first result and until its end.  The aim is 0.25.
+the suite, until its first result and until its end.  The aim is 0.25 of the latter.
 Both sides take turns.  A ratio is watch by command, of medians.  Between a verdict and the next
 save nothing is done for a while, as when somebody reads and types: meanwhile guests are made
 ready.  It says little on a machine that does something else: the load average is printed.
@@ -40,8 +40,10 @@ OBJECT = "sendmsg"
 SUITE = "sendmsg"
 WAITS = "waiting for a save"
 RESULT = '"event": "test finished"'
-LOOK = 0.02
-"""Seconds between two looks for a run's first result."""
+LOOK, PATIENCE = 0.02, 600.0
+"""Seconds between two looks for a run's first result, and until there must be one."""
+BY = {"loads": ("verify s",), "tests": ("run s", "run, first s")}
+"""What the watch's seconds are divided by."""
 
 
 class Session:
@@ -110,16 +112,19 @@ def runs(folder: Path) -> set[Path]:
     return set(folder.glob(".vmtest/runs/*/events.jsonl"))
 
 
-def first_result(folder: Path, before: set[Path]) -> float:
+def first_result(folder: Path, before: set[Path], process: subprocess.Popen[Any]) -> float:
     """Wait for the first result of a test in a run of ``folder`` that is none of ``before``.
 
-    It is the monotonic time of the look that found it.
+    It is the monotonic time of the look that found it.  Ends this program if ``process``, which is
+    to bring it, does not.
     """
-    while True:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
         for events in runs(folder) - before:
             if RESULT in events.read_text(errors="replace"):
                 return time.monotonic()
         time.sleep(LOOK)
+    sys.exit(f"no test has a result, and the command's status is {process.poll()}")
 
 
 def loads(session: Session, folder: Path, selected: Sequence[str], number: int) -> dict[str, float]:
@@ -149,19 +154,19 @@ def tests(
     before = runs(folder)
     began = time.monotonic()
     edit_tests(file, number)
-    found = {"test saved s": first_result(folder, before) - began}
+    found = {"test saved s": first_result(folder, before, session.process) - began}
     session.round()
     time.sleep(think)
     before = runs(folder)
     began = time.monotonic()
     edit(folder / "bpf" / f"{OBJECT}.bpf.c", number)
-    found["object saved s"] = first_result(folder, before) - began
+    found["object saved s"] = first_result(folder, before, session.process) - began
     session.round()
     with session.stopped():
         before = runs(folder)
         began = time.monotonic()
         run = command(folder, ["run", "--cold", "--suite", SUITE, *selected])
-        found["run, first s"] = first_result(folder, before) - began
+        found["run, first s"] = first_result(folder, before, run) - began
         if run.wait():
             sys.exit("the run did not pass")
         found["run s"] = time.monotonic() - began
@@ -216,18 +221,22 @@ def main() -> None:
     settings = configuration.load(PROJECT / "kernels.toml")
     kernels = options.kernel or [k.name for k in settings.kernels if "default" in k.tags]
     figures: dict[str, Any] = {}
-    for what, by in (("loads", "verify s"), ("tests", "run, first s")):
+    for what, commands in BY.items():
         if options.only not in (None, what):
             continue
         with tempfile.TemporaryDirectory() as scratch:
             project(Path(scratch), what)
             found = measure(Path(scratch), what, kernels, options.samples, options.think)
         medians = {key: statistics.median(values) for key, values in found.items()}
-        ratios = {key: value / medians[by] for key, value in medians.items() if "run" not in key}
-        ratios.pop(by, None)
+        ratios = {
+            f"{key} by {by}": value / medians[by]
+            for key, value in medians.items()
+            for by in commands
+            if key not in commands
+        }
         load = os.getloadavg()[0]
         words = ", ".join(f"{key} {value:.3g}" for key, value in medians.items())
-        said = ", ".join(f"{key} by {by} {ratio:.2f}" for key, ratio in ratios.items())
+        said = ", ".join(f"{key} {ratio:.2f}" for key, ratio in ratios.items())
         print(f"{what}, {len(kernels)} kernels: {words}; {said} (load average {load:.1f})")
         print(f"samples: {found}")
         figures[what] = {**medians, "ratios": ratios, "load average": load, "samples": found}

@@ -1,6 +1,7 @@
 """Building with the real clang, and choosing builds."""
 
 import os
+import re
 import shutil
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vmtest.errors import BuildCommandFailed, UsageError
+from vmtest.errors import BuildCommandFailed, InfrastructureError, Interrupted, UsageError
+from vmtest.host import interrupt
 from vmtest.model.project import ObjectFile
 from vmtest.model.versions import KernelVersion, VersionRange
 from vmtest.objects.builds import (
@@ -217,11 +219,56 @@ def test_vmtest_build_starts_no_other_python(
     assert (tmp_path / made).exists()
 
 
-def test_a_vmtest_build_that_fails_names_command_and_file(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["bpf", "src/bpf", "."])
+def test_a_vmtest_build_that_fails_names_command_and_file(folder: str, tmp_path: Path) -> None:
+    source = tmp_path / folder
+    source.mkdir(parents=True, exist_ok=True)
     (source / "one.bpf.c").write_text("junk")
-    told = r"\[build\]: vmtest build: bpf/one\.bpf\.c: clang failed:\n"
+    name = re.escape(os.path.normpath(f"{folder}/one.bpf.c"))
+    command = ["vmtest", "build", "--source", folder]
+    told = rf"\[build\]: vmtest build --source {folder}: {name}: clang failed:\n"
     with pytest.raises(BuildCommandFailed, match=told):
+        run_build(command, tmp_path, tmp_path / "log")
+    assert not (tmp_path / "log").exists()
+
+
+def test_all_that_clang_said_is_kept_where_it_is_much(source: Path, tmp_path: Path) -> None:
+    (source / "one.bpf.c").write_text("".join(f"int f{n} = nothing;\n" for n in range(9)))
+    log = tmp_path / ".vmtest" / "build.log"
+    with pytest.raises(BuildCommandFailed, match=rf"clang failed; all of it: {log}:\n") as caught:
+        run_build(["vmtest", "build"], tmp_path, log)
+    assert "one.bpf.c:9" not in str(caught.value)
+    assert "one.bpf.c:9" in log.read_text()
+
+
+def test_a_vmtest_build_finds_a_clang_beside_vmtest(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clang = shutil.which("clang")
+    assert clang is not None
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "clang").symlink_to(clang)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "own" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run_build(["vmtest", "build"], tmp_path, tmp_path / "log")
+
+
+def test_a_vmtest_build_that_cannot_write_says_what_it_was(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "build").touch()
+    told = r"\[build\]: vmtest build: .*File exists"
+    with pytest.raises(InfrastructureError, match=told):
         run_build(["vmtest", "build"], tmp_path, tmp_path / "log")
+
+
+def test_a_build_goes_on_beside_what_is_ended(source: Path, tmp_path: Path) -> None:
+    """A watch builds while a save ends the stage that runs."""
+    with interrupt.interruptible() as stage, interrupt.apart() as own:
+        stage.end()
+        assert run_build(["vmtest", "build"], tmp_path, tmp_path / "log")
+        own.end()
+        (source / "one.bpf.c").write_text(PROGRAM + "int g;\n")
+        with pytest.raises(Interrupted):
+            run_build(["vmtest", "build"], tmp_path, tmp_path / "log")
 
 
 def test_a_vmtest_build_with_a_wrong_option_says_so(source: Path, tmp_path: Path) -> None:

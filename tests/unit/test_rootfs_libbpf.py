@@ -333,7 +333,10 @@ def test_what_is_no_libbpf_is_refused_with_its_place(tmp_path: Path, bad: str, s
     assert said in str(caught.value)
 
 
-def guest(folder: Path, name: str = "libbpf.so.1.5.0") -> HostSession:
+RELEASE = Path("/proc/sys/kernel/osrelease")
+
+
+def guest(folder: Path, name: str = "libbpf.so.1.5.0", release: Path = RELEASE) -> HostSession:
     """A guest whose own libbpf is ``name``; what is mounted is written down and not mounted."""
     libraries = folder / "lib" / "x86_64-linux-gnu"
     libraries.mkdir(parents=True)
@@ -347,6 +350,7 @@ def guest(folder: Path, name: str = "libbpf.so.1.5.0") -> HostSession:
     moved = {
         "/tmp/vmtest": folder / "guest",
         "/proc/mounts": mounts,
+        str(RELEASE): release,
         "$box mount --bind": script,
         LIBRARY_FOLDERS: folder / "lib" / "*-linux-gnu",
     }
@@ -356,6 +360,12 @@ def guest(folder: Path, name: str = "libbpf.so.1.5.0") -> HostSession:
 def test_a_guest_names_its_own_libbpf(tmp_path: Path) -> None:
     assert install(guest(tmp_path), tar({}), lambda: None).libbpf == "1.5"
     assert not (tmp_path / "mounted").exists()
+
+
+def test_a_guest_that_does_not_say_what_it_runs_is_an_error(tmp_path: Path) -> None:
+    session = guest(tmp_path, release=tmp_path / "nothing")
+    with pytest.raises(InfrastructureError, match="cannot unpack the payload"):
+        install(session, tar({}), lambda: None)
 
 
 def test_a_library_is_laid_over_the_guests_own(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_sigkill_of_the_runner_removes_a_folder_that_a_command_still_fills(tmp_p
     assert not (tmp_path / "filled").exists()
 
 
-@pytest.mark.parametrize("place", ["dev", "a place\nof two lines"])
+@pytest.mark.parametrize("place", ["dev", "a place\nof two lines", "a\rplace\x0b"])
 def test_nothing_that_is_mounted_in_a_folder_is_removed(place: str, tmp_path: Path) -> None:
     """As mmdebstrap's mounts of the host's devices, when it was killed."""
     (tmp_path / "image" / place).mkdir(parents=True)

@@ -304,7 +304,7 @@ def test_a_snapshot_whose_guest_does_not_answer_is_dropped_and_the_kernel_boots(
 def test_a_guest_runs_though_qemu_is_told_so_before_it_has_taken_the_guest_in(
     own: Entry, spec: MachineSpec, probe: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One restore in some hundred met this by itself, and then stood still until its limit."""
+    """One restore in about 300 met this by itself, and then stood still until its limit."""
     later: list[threading.Timer] = []
 
     def send_later(*arguments: Any) -> None:

@@ -395,6 +395,9 @@ def sha256_file(path: str | Path) -> str:
     try:
         while data := os.read(file, _PIECE):
             digest.update(data)
+    except OSError as error:
+        error.filename = str(path)  # which a descriptor does not tell
+        raise
     finally:
         os.close(file)
     return digest.hexdigest()

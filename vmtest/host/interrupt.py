@@ -116,6 +116,11 @@ def apart() -> Iterator[Scope]:
         del _own.scope
 
 
+def work_for(scope: Scope) -> None:
+    """Have this thread, one of a pool, end with what it works for: ``current`` of its owner."""
+    _own.scope = scope
+
+
 def interrupt() -> None:
     """End everything of this process that is under way."""
     for scope in (*_scopes, *_apart):

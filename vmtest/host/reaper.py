@@ -57,10 +57,12 @@ def main() -> int:
 def mounted_in(folder: str) -> bool:
     """Whether something is mounted at or below ``folder``; also when nobody can tell."""
     try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        listed = Path("/proc/self/mountinfo").read_bytes()
     except OSError:
         return True
-    points = [re.sub(rb"\\([0-7]{3})", _byte, line.split()[4]) for line in lines]
+    # Of what a name may have in it, only blanks, tabs, line feeds and backslashes are escaped.
+    fields = [line.split(b" ") for line in listed.split(b"\n") if line]
+    points = [re.sub(rb"\\([0-7]{3})", _byte, field[4]) for field in fields]
     real = os.fsencode(os.path.realpath(folder))
     return any(point == real or point.startswith(real + b"/") for point in points)
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from vmtest.errors import BuildCommandFailed, InfrastructureError, UsageError
+from vmtest.errors import BuildCommandFailed, InfrastructureError, UsageError, os_words
 from vmtest.host import interrupt
 from vmtest.host.write import write_file
 
@@ -52,12 +52,21 @@ def clang_argv(source: Path, target: Path, include: Path) -> list[str]:
     ]
 
 
+class ClangFailed(BuildCommandFailed):
+    """clang took no ``program``; ``said`` is all that it wrote."""
+
+    def __init__(self, program: Path, said: str) -> None:
+        super().__init__(f"{program}: clang failed:\n{_head(said)}")
+        self.program = program
+        self.said = said
+
+
 def build_all(source: Path, target: Path) -> list[Path]:
     """Compile every ``*.bpf.c`` of ``source`` that is newer than its object in ``target``.
 
     ``source/mocks/a.bpf.c`` becomes ``target/mocks/a.bpf.o``; all of them find the headers of
-    ``source/include``.  Returns all objects.  Raises BuildCommandFailed with clang's words,
-    UsageError when there is nothing to build, InfrastructureError without clang.
+    ``source/include``.  Returns all objects.  Raises ClangFailed, UsageError when there is nothing
+    to build, InfrastructureError without clang, OSError for a ``target`` that cannot be written.
     """
     programs = sorted(source.rglob("*.bpf.c"))
     if not programs:
@@ -70,7 +79,9 @@ def build_all(source: Path, target: Path) -> list[Path]:
             _compile(program, made, source / "include")
         return made
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # A watch builds beside a stage that a save may end: clang ends with the build alone.
+    scope = interrupt.current()
+    with ThreadPoolExecutor(os.cpu_count(), "build", interrupt.work_for, (scope,)) as pool:
         return list(pool.map(build, programs))
 
 
@@ -97,15 +108,14 @@ def _compile(program: Path, made: Path, include: Path) -> None:
         # clang copies the source lines, which the verifier's log shows, by the mapped names.
         where = absolute.parent.parent
         try:
-            done = interrupt.run(argv, cwd=where)
+            done = interrupt.run(argv, cwd=where, env=_environment())
         except FileNotFoundError:
             raise InfrastructureError(
                 "clang is not installed and is needed to compile bpf/; "
                 "install it with: tox -e setup (or apt-get install --no-install-recommends clang)"
             ) from None
         if done.returncode != 0:
-            name = program.absolute().relative_to(where)
-            raise BuildCommandFailed(f"{name}: clang failed:\n{_head(done.stderr)}")
+            raise ClangFailed(program, done.stderr)
         # As old as what it was made of: a source that was saved meanwhile is newer.
         os.utime(partial, ns=(begun, begun))
         Path(f"{partial}.d").rename(f"{made}.d")
@@ -129,17 +139,11 @@ def run_build(command: Sequence[str], directory: Path, log: Path) -> Sequence[Pa
     it is known to make: those of ``vmtest build``, which is done here and starts no other Python.
     """
     if folders := _own_build(command):
-        try:
-            return build_all(*(directory / folder for folder in folders))
-        except (UsageError, BuildCommandFailed) as error:
-            said = f"kernels.toml: [build]: {shlex.join(command)}: {error}"
-            raise BuildCommandFailed(said) from error
-    own = Path(sys.executable).parent
+        return _build_here(f"kernels.toml: [build]: {shlex.join(command)}", folders, directory, log)
     ours = [sys.executable, "-m", "vmtest"]
     argv = [*ours, *command[1:]] if command[0] == "vmtest" else list(command)
-    path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{own}"
     try:
-        done = interrupt.run(argv, merged=True, cwd=directory, env={**os.environ, "PATH": path})
+        done = interrupt.run(argv, merged=True, cwd=directory, env=_environment())
     except OSError as error:
         raise BuildCommandFailed(
             f"kernels.toml: [build]: cannot run {shlex.join(command)}: {error.strerror}"
@@ -152,6 +156,12 @@ def run_build(command: Sequence[str], directory: Path, log: Path) -> Sequence[Pa
     raise BuildCommandFailed(
         f"kernels.toml: [build]: {shlex.join(command)} ended with status {done.returncode}:\n{said}"
     )
+
+
+def _environment() -> dict[str, str]:
+    """The user's, with the folder of our own tools behind all others of PATH."""
+    path = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{Path(sys.executable).parent}"
+    return {**os.environ, "PATH": path}
 
 
 def _own_build(command: Sequence[str]) -> tuple[Path, Path] | None:
@@ -167,15 +177,40 @@ def _own_build(command: Sequence[str]) -> tuple[Path, Path] | None:
     return folders["--source"], folders["--target"]
 
 
+def _build_here(
+    what: str, folders: tuple[Path, Path], directory: Path, log: Path
+) -> Sequence[Path]:
+    """What run_build does for ``vmtest build``; ``what`` begins its errors."""
+    try:
+        return build_all(*(directory / folder for folder in folders))
+    except ClangFailed as error:
+        name = os.path.relpath(error.program, directory)
+        where = ""
+        if len(error.said.splitlines()) > _ERROR_LINES:
+            where = _kept(error.said, log)
+        said = f"{what}: {name}: clang failed{where}:\n{_head(error.said)}"
+        raise BuildCommandFailed(said) from error
+    except UsageError as error:
+        raise BuildCommandFailed(f"{what}: {error}") from error
+    except InfrastructureError as error:
+        raise InfrastructureError(f"{what}: {error}") from error
+    except OSError as error:
+        raise InfrastructureError(f"{what}: {os_words(error)}") from error
+
+
+def _kept(text: str, log: Path) -> str:
+    """Words that say where ``text`` is, which has been written to ``log``."""
+    with suppress(OSError):  # the words of the command that failed matter more
+        log.parent.mkdir(exist_ok=True)
+        write_file(log, text)
+        return f"; all of it: {log}"
+    return ""
+
+
 def _tail(text: str, log: Path) -> str:
     """The last lines of ``text``, which is in ``log`` as a whole if it is longer."""
     lines = text.strip().splitlines()
     if len(lines) <= _ERROR_LINES:
         return "\n".join(lines)
-    where = ""
-    with suppress(OSError):  # the words of the command that failed matter more
-        log.parent.mkdir(exist_ok=True)
-        write_file(log, text)
-        where = f"; all of it: {log}"
-    left = f"... {len(lines) - _ERROR_LINES} lines before{where}"
+    left = f"... {len(lines) - _ERROR_LINES} lines before{_kept(text, log)}"
     return "\n".join([left, *lines[-_ERROR_LINES:]])

@@ -319,11 +319,11 @@ class Machine:
 
     def _go_on(self, snapshot: Snapshot, deadline: float) -> None:
         """Give QEMU the guest of ``snapshot``, and have it run."""
-        left = max(1.0, deadline - time.monotonic())
         with self._accept(self._monitor, deadline) as monitor:
+            left = max(1.0, deadline - time.monotonic())
             qmp = Qmp(monitor, left)
             send(snapshot, self._folder, left)
-            resume(qmp, left)
+            resume(qmp, deadline)
 
     def _own(self) -> bytes:
         """What makes the guest this VM's, and differ from another of the same snapshot."""

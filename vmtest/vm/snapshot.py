@@ -271,14 +271,15 @@ def send(snapshot: Snapshot, folder: Path, limit: float) -> None:
         connection.sendfile(memory)
 
 
-def resume(qmp: Qmp, limit: float) -> None:
-    """Have the guest run that was sent; raises QmpError when it does not within ``limit`` seconds.
+def resume(qmp: Qmp, deadline: float) -> None:
+    """Have the guest run that was sent; raises QmpError when it does not by ``deadline``.
+
+    That is monotonic; QEMU may leave the last command unanswered for the session's own limit more.
 
     QEMU takes a ``cont`` that comes while it still takes the guest in, answers it, and then leaves
     the guest paused, as it was when it was saved (migration/migration.c,
     process_incoming_migration_bh()).  So it is asked whether the guest runs, and told again.
     """
-    deadline = time.monotonic() + limit
     while True:
         qmp.execute("cont")
         status = qmp.execute("query-status")
