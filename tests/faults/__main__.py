@@ -126,6 +126,10 @@ table; the tests behind a row are in `tests/faults/faults.toml`.
   finds any.
 - **outcome**: the number says how many variants were tried.
 
+What hundreds of guests one after the other leave, and what more VMs than processors come to, is in
+[the measurements](measurements.md#snapshots); `benchmarks/soak.py` and `benchmarks/load.py` repeat
+it.
+
 Made on {date} by `tox -e faults -- --page FILE`: {count} faults, {variants} variants.
 
 {table}"""
