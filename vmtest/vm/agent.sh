@@ -86,6 +86,7 @@ if [ -n "${KEEP:-}" ]; then
     done </proc/mounts
     if [ "$answer" = ready ]; then
         $box mkfifo /run/vmtest/renew /run/vmtest/renewer
+        # shellcheck disable=SC2094 # it removes them, once it has read all
         "$PYTHON" -I -S -c "$RENEW" /run/vmtest/renew /run/vmtest/renewer \
             </run/vmtest/renew >/run/vmtest/renewer 2>/dev/null 3<&- &
         renewer=$!
