@@ -6,6 +6,7 @@ then on.  Where they are locked, pip brings exactly what the lock names.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from vmtest.errors import ImageError, UsageError
-from vmtest.host import interrupt
+from vmtest.host import attempts, interrupt
 from vmtest.host.cache import (
     disk_errors,
     locked,
@@ -25,6 +26,7 @@ from vmtest.host.cache import (
     write_record,
 )
 from vmtest.host.files import Files
+from vmtest.model.text import one_line
 from vmtest.model.versions import unique
 from vmtest.rootfs.guestpython import GuestPython
 from vmtest.rootfs.kept import kept
@@ -43,6 +45,11 @@ _PLATFORMS = (
     *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"),
 )
 _MOST = 12  # lines of what pip says
+_SHOWN = 120  # characters of why a request of pip's failed
+# urllib3's words, which pip passes on; the number is of the attempts that are left behind the next.
+_RETRY = re.compile(
+    r"Retrying \(Retry\(total=(\d+),.*\)\) after connection broken by ['\"](.*)['\"]: (\S+)"
+)
 _PYTEST = "pytest"
 _CONSTRAINT = "(constraint) pytest"
 _NO_PIP = (
@@ -260,7 +267,16 @@ def _pip(python: GuestPython, into: Path, words: Sequence[str]) -> str | None:
         ],
         merged=True,
     )
+    _tell_of_retries(done.stdout)
     return done.stdout if done.returncode else None
+
+
+def _tell_of_retries(output: str) -> None:
+    """Say which requests pip made again, by its ``output``."""
+    attempts_left = [(int(found[1]), found) for found in _RETRY.finditer(output)]
+    most = max((left for left, _ in attempts_left), default=0)
+    for left, found in attempts_left:
+        attempts.again(f"pip: {found[3]}", one_line(found[2], _SHOWN), most - left + 1, most + 2)
 
 
 def _refusal(
