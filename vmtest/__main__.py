@@ -14,7 +14,7 @@ _GIT_STOPS = 128
 def main() -> None:
     """Run the command; also what breaks before it has begun never exits with 1."""
     try:
-        # What is imported stays: to look for garbage in it takes a fifth of the start's time.
+        # What is imported stays: to look for garbage in it takes a third of the start's time.
         gc.disable()
         from vmtest.cli.main import app
         from vmtest.cli.unread import UNREAD, arrived, give_up

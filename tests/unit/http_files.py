@@ -18,10 +18,11 @@ class Served:
     """What the server gives out, and what it was asked.
 
     ``cut`` has how many bytes the answers to come send before they hang up, one a
-    request; ``statuses`` what they answer instead, and ``refused`` the same by the file's name;
-    ``ranges`` whether it continues files; ``tags`` whether it says by an ETag which file that is;
-    ``length`` whether it says how long a file is; ``bad`` has endings of paths, and in which way
-    of bad_server.py nothing of these files can be had; ``after`` is called after each answer.
+    request; ``statuses`` what they answer instead (0: they hang up), and ``refused`` the same by
+    the file's name; ``ranges`` whether it continues files; ``tags`` whether it says by an ETag
+    which file that is; ``length`` whether it says how long a file is; ``bad`` has endings of
+    paths, and in which way of bad_server.py nothing of these files can be had; ``after`` is called
+    after each answer.
     """
 
     files: dict[str, bytes]
@@ -49,7 +50,8 @@ def serving(served: Served) -> Iterator[Served]:
             served.asked.append((self.path, wanted))
             served.authorization.append(self.headers.get("Authorization"))
             if served.statuses and (status := served.statuses.pop(0)) != 200:
-                self.send_error(status)
+                if status:
+                    self.send_error(status)
                 return
             if refused := served.refused.get(self.path.rpartition("/")[2]):
                 self.send_error(refused)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import venv
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from http_files import Served, serving
 from small_wheels import small_index, small_wheel
 
 from vmtest.api.inputs import parts_of_guest
@@ -88,32 +85,11 @@ def test_a_wheel_may_be_named_by_its_address(tmp_path: Path) -> None:
     assert names(tmp_path, *guest(tmp_path, text).requirements) == ["helper-0.1", "own-1.0"]
 
 
-@contextmanager
-def hanging_up(first: int, file: Path) -> Iterator[str]:
-    """A server of ``file`` that hangs up on the ``first`` requests; its address."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            if len(asked) > first:
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(file.read_bytes())
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            del format, arguments
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/{file.name}"
-        server.shutdown()
-
-
 def test_what_pip_asks_again_is_told(tmp_path: Path) -> None:
     wheel = small_wheel(tmp_path, "own", "1.0")
-    with hanging_up(2, wheel) as address, attempts.kept() as lines:
-        assert names(tmp_path, f"own @ {address}") == ["own-1.0"]
+    served = Served({f"/{wheel.name}": wheel.read_bytes()}, statuses=[0, 0])
+    with serving(served), attempts.kept() as lines:
+        assert names(tmp_path, f"own @ {served.url}/{wheel.name}") == ["own-1.0"]
     assert [line.partition(" failed: ")[0] for line in lines] == [f"pip: /{wheel.name}"] * 2
     assert "closed connection without response" in lines[0]
     assert [line.rpartition("(")[2] for line in lines] == ["attempt 2 of 6)", "attempt 3 of 6)"]

@@ -32,6 +32,14 @@ def gone(pid: int, within: float = 5.0) -> bool:
     return False
 
 
+def removed(folder: Path, within: float = 5.0) -> bool:
+    """Whether it goes: the reaper removes it a moment after what ran in it has ended."""
+    deadline = time.monotonic() + within
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not folder.exists()
+
+
 def start(folder: Path) -> tuple[Supervised, int]:
     process = Supervised.start(["sh", "-c", TREE], os.environ, folder)
     assert os.read(process.descriptor, 100) == b"started\n"
@@ -70,11 +78,7 @@ def test_sigkill_of_the_runner_ends_the_whole_tree_and_its_folder(
         assert not gone(pid, 0.1)
         process.kill()
         with noticed.here():
-            assert gone(pid)
-            deadline = time.monotonic() + 5
-            while folder.exists() and time.monotonic() < deadline:
-                time.sleep(0.01)
-    assert not folder.exists()
+            assert gone(pid) and removed(folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=str)
@@ -117,7 +121,6 @@ STARTS = """
 import os, sys
 from pathlib import Path
 from vmtest.host import interrupt
-from vmtest.host import reaper
 from vmtest.host.process import Supervised
 
 def tell(event, arguments):
@@ -198,10 +201,7 @@ def test_sigkill_of_the_runner_removes_a_folder_that_a_command_still_fills(tmp_p
         process.kill()
     assert gone(pid)
     assert (tmp_path / "seen").read_text() == "first\n"
-    deadline = time.monotonic() + 5.0
-    while (tmp_path / "filled").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not (tmp_path / "filled").exists()
+    assert removed(tmp_path / "filled")
 
 
 @pytest.mark.parametrize("place", ["dev", "a place\nof two lines", "a\rplace\x0b"])

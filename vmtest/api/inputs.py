@@ -22,7 +22,7 @@ def build_first(
     ``named`` are objects that stand in for all those of kernels.toml: then there is nothing to
     build, unless they, or anything else that a VM is made of, lie in the project's folder, where
     ``[build]`` may be what makes them.  ``say`` is told what runs.  Returns the objects that
-    it is known to make.  Raises BuildError and InfrastructureError.
+    it is known to make.  Raises BuildCommandFailed and InfrastructureError.
     """
     if settings.build is None:
         return ()

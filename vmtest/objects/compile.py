@@ -185,9 +185,7 @@ def _build_here(
         return build_all(*(directory / folder for folder in folders))
     except ClangFailed as error:
         name = os.path.relpath(error.program, directory)
-        where = ""
-        if len(error.said.splitlines()) > _ERROR_LINES:
-            where = _kept(error.said, log)
+        where = _kept(error.said, log) if len(error.said.splitlines()) > _ERROR_LINES else ""
         said = f"{what}: {name}: clang failed{where}:\n{_head(error.said)}"
         raise BuildCommandFailed(said) from error
     except UsageError as error:
