@@ -193,7 +193,7 @@ names = st.sampled_from((*TESTS, "t.py::c", "t.py"))
 told = st.one_of(
     st.just(HELLO),
     st.builds(
-        lambda tests: {"event": "collected", "tests": tests, "deselected": []},
+        lambda tests: {**VALID[0], "tests": tests},
         st.lists(names, max_size=3) | st.just(list(TESTS)),
     ),
     st.builds(lambda test: {**VALID[1], "test": test}, names),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from command import vmtest
@@ -72,3 +73,44 @@ def test_a_command_has_nothing_of_it_beside_it(how: str, tmp_path: Path) -> None
     assert said.status == 0, said
     log = (tmp_path / ".vmtest" / "latest" / "6.12" / "command.log").read_text()
     assert "standby" not in log and log.split()[-1] == "0"
+
+
+COMPILED = """
+import json
+from pathlib import Path
+
+PLACE = Path("/tmp/vmtest/bytecode")
+
+def test_laid():
+    head = json.loads(PLACE.read_bytes().partition(b"\\n")[0]) if PLACE.exists() else {}
+    names = [place.rpartition("/")[2] for place in head.get("wanted", [])]
+    print("LAID", len(head.get("sizes", [])), *sorted(names))
+    assert False, "state 1"
+"""
+
+
+def test_a_module_is_compiled_in_the_first_guest_that_needs_it_and_laid_in_the_next(
+    project: Callable[..., Path],
+) -> None:
+    unknown = f"# not what an earlier run of this test left: {uuid4()}\n"
+    folder = project(COMPILED + unknown)
+    (suite,) = folder.rglob("test_*.py")
+    (suite.parent / "conftest.py").write_text(unknown)
+
+    def ran(how: str) -> tuple[str, str]:
+        said = vmtest("run", how, cwd=folder)
+        assert said.status == 1, said
+        (rows,) = (folder / ".vmtest" / "latest").glob("*/results.jsonl")
+        (row,) = [json.loads(line) for line in rows.read_text().splitlines()]
+        return row["output"].strip(), row["message"].partition("\n")[0]
+
+    both = "LAID 0 conftest.py test_own.py"
+    one, two = "AssertionError: state 1", "AssertionError: state 2"
+    assert [ran(how) for how in ("--warm", "--warm", "--cold", "--warm")] == [
+        (both, one),
+        ("LAID 2", one),
+        ("LAID 0", one),
+        ("LAID 2", one),
+    ]
+    suite.write_text(suite.read_text().replace("state 1", "state 2"))
+    assert [ran("--warm"), ran("--warm")] == [("LAID 1 test_own.py", two), ("LAID 2", two)]

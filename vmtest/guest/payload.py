@@ -1,10 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Where the payload's files lie in the guest."""
 
+import hashlib
 import os
 import pathlib
 
+BYTECODE = "bytecode"
+"""The payload's file with code of the suites' modules, where the host keeps it."""
+
 OBJECTS_VARIABLE = "VMTEST_OBJECTS"
+
+
+def code_key(place: str, sha256: str) -> str:
+    """What names the code of the module at `place` in the guest whose text has that digest."""
+    return hashlib.sha256(f"{place}\0{sha256}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def object_path(name: str) -> pathlib.Path:

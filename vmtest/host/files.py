@@ -84,3 +84,13 @@ def tar(members: Mapping[str, FileContent | bytes]) -> bytes:
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def with_member(archive: bytes, name: str, data: bytes) -> bytes:
+    """The tar ``archive`` with a file of ``data`` at ``name`` as well."""
+    buffer = io.BytesIO(archive)
+    with tarfile.open(fileobj=buffer, mode="a") as out:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        out.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()

@@ -21,6 +21,7 @@ from vmtest.model.kernels import Kernel, KernelImage, Limits, Network, RootImage
 from vmtest.model.results import KernelResult, Status
 from vmtest.model.splats import stalls
 from vmtest.vm.accel import Probe
+from vmtest.vm.bytecode import Bytecode
 from vmtest.vm.console import Finding, Sign
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.klog import KernelLog, LogReader
@@ -162,7 +163,7 @@ class Bench:
 
     ``boot_seconds`` is what the first boot took to its session (0.0 before),
     ``console_tail`` the last machine's last lines and ``console_log`` the name of the file that
-    has all of them, ``intact`` watches over the files,
+    has all of them, ``intact`` watches over the files, ``bytecode`` is what its guests compile,
     ``failed_boots`` says why boots failed that were tried again.
     """
 
@@ -181,6 +182,7 @@ class Bench:
         self.console_log = "console.log"
         self.intact = Intact(job.image, job.root, None if kept is None else kept.whole)
         self.snapshots = Snapshots(job.snapshots)
+        self.bytecode = Bytecode(job.snapshots)
         self.failed_boots: list[str] = []
         self._starts: set[str] = set()
         self._boots = 0

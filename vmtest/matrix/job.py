@@ -31,6 +31,8 @@ from vmtest.model.versions import unique
 from vmtest.runs.rows import forget, kept
 from vmtest.vm.qemu import drop_for
 
+_HEALTHY = (Status.PASSED, Status.FAILED, Status.COLLECTED, Status.NO_TESTS)
+"""What a kernel comes to that did not break: of another, nothing that it compiled is kept."""
 TRACEBACK = "traceback.txt"
 """The file in a kernel's folder with the traceback of a bug of ours."""
 
@@ -83,6 +85,8 @@ def run_kernel(
             return result
         result = bench.intact.verdict(result, job.directory)
         snapshots.publish()
+        if result.status in _HEALTHY and not result.splats:
+            bench.bytecode.publish()
     note = "; ".join(part for part in (result.note, *snapshots.notes) if part)
     return replace(result, note=note)
 

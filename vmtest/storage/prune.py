@@ -1,8 +1,9 @@
 """Making room in the cache: what was not used for long, or is too much; never what is in use.
 
 Entries are kernels, guest images, snapshots of booted guests, versions of libbpf, other loaders,
-installed wheels, and indexes of kernels' modules.  When one was last used is the time of change of
-a file that every process which takes it holds; see :func:`vmtest.host.cache.hold`.
+installed wheels, indexes of kernels' modules and code of test modules.  When one was last used is
+the time of change of a file that every process which takes it holds; see
+:func:`vmtest.host.cache.hold`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from vmtest.host.seal import SEAL, Entry
 from vmtest.kernels import Store, modules
 from vmtest.rootfs import cilium, libbpf, overlay, requirements
 from vmtest.rootfs.images import images
+from vmtest.vm import bytecode
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Item:
 
 
 def items(cache: Path) -> list[Item]:
-    """Every kernel, image, snapshot, libbpf, loader, wheel and index of modules in ``cache``."""
+    """Every kernel, image, snapshot and other entry in ``cache``."""
     whole = {entry.path for entry in Store(cache).entries()}
     whole |= {file.parent for _, file, _ in images(cache)}
     whole |= {seal.parent for seal in (cache / "snapshots").glob(f"*/{SEAL}")}
@@ -52,6 +54,7 @@ def items(cache: Path) -> list[Item]:
         (overlay.KIND, overlay.places(cache), overlay.read_entry),
         (requirements.KIND, requirements.places(cache), requirements.read_entry),
         (modules.KIND, modules.indexes(cache), modules.read_index),
+        (bytecode.KIND, bytecode.places(cache), bytecode.read_entry),
     ):
         found += [_item(cache, kind, path, not _readable(read, path)) for path in paths]
     return found

@@ -12,6 +12,7 @@ from vmtest.kernels import modules
 from vmtest.kernels.store.store import recheck_kernel
 from vmtest.rootfs import cilium, libbpf, overlay, requirements
 from vmtest.rootfs.images import recheck_image
+from vmtest.vm import bytecode
 
 
 def _unsealed(place: Path) -> str:
@@ -27,6 +28,7 @@ _WORDS = {
     overlay.KIND: "wheel",
     requirements.KIND: "requirements",
     modules.KIND: "index of modules",
+    bytecode.KIND: "bytecode",
 }
 
 
@@ -59,6 +61,8 @@ def verify(cache: Path) -> Iterator[Verified]:
         yield _read(requirements.KIND, place, requirements.read_entry)
     for place in modules.indexes(cache):
         yield _read(modules.KIND, place, modules.read_index)
+    for place in bytecode.places(cache):
+        yield _read(bytecode.KIND, place, bytecode.read_entry)
 
 
 def _read(kind: str, place: Path, read: Callable[[Path], object]) -> Verified:

@@ -29,6 +29,13 @@ def _told_by_pytest(outcome: Outcome) -> Outcome:
     return outcome
 
 
+class Compiled(Event):
+    """What was compiled before any code of the project's ran: base64 (vmtest/guest/bytecode.py)."""
+
+    event: Literal["compiled"]
+    code: str
+
+
 class Collected(Event):
     """The ids of all tests, in running order, and the files of those that were left out."""
 
@@ -91,7 +98,7 @@ class Finish(Event):
     status: int = Field(ge=-(1 << 31), lt=1 << 31)
 
 
-EVENTS: TypeAdapter[Hello | Collected | Start | Result | Finish] = TypeAdapter(
-    Annotated[Hello | Collected | Start | Result | Finish, Field(discriminator="event")]
-)
+SuiteEvent = Hello | Compiled | Collected | Start | Result | Finish
+
+EVENTS: TypeAdapter[SuiteEvent] = TypeAdapter(Annotated[SuiteEvent, Field(discriminator="event")])
 """Reads a line."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from vmtest.errors import UsageError
@@ -29,7 +30,7 @@ class Payload:
     ``suites`` are those of the configuration that were asked for; ``root`` is
     the folder that pytest's node ids are relative to, on the host; ``objects``
     has name and sha256 of each object; ``project`` is the folder that the places of tests are
-    told from, ``files`` are those of the suites, relative to ``root``.
+    told from, ``files`` are the sha256 of those of the suites, by their paths relative to ``root``.
     """
 
     archive: bytes
@@ -37,7 +38,7 @@ class Payload:
     root: Path
     objects: tuple[tuple[str, str], ...] = ()
     project: Path | None = None
-    files: frozenset[str] = frozenset()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def place_of(self, file: str) -> str:
         """The path in the project of ``file``, relative to the root; "" for none of the suites'.
@@ -68,6 +69,14 @@ class Payload:
         """The folders in the guest that Python is to import from, beside pytest's own."""
         return pythonpath(self.suites)
 
+    def rewritten(self, files: Sequence[str] = ()) -> list[str]:
+        """The ``files`` that pytest rewrites, as a rule, and every conftest.py.
+
+        Without any ``files`` those of all suites.
+        """
+        read = files or [str(suite.tests.relative_to(self.root)) for suite in self.suites]
+        return [name for name in self.files if _is_rewritten(PurePosixPath(name), read)]
+
     def suite_of(self, test: str) -> str:
         """The name of the suite that the node id ``test`` belongs to, "" for none."""
         # Asked three times a test: to compare Paths is a sixth of all that is done with one.
@@ -77,6 +86,14 @@ class Payload:
             if path == tests or path.startswith(f"{tests}/"):
                 return suite.name
         return ""
+
+
+def _is_rewritten(path: PurePosixPath, read: Sequence[str]) -> bool:
+    """Whether pytest rewrites the module ``path`` where it reads these files and folders."""
+    if path.name == "conftest.py" or str(path) in read:
+        return path.suffix == ".py"
+    named = fnmatch(path.name, "test_*.py") or fnmatch(path.name, "*_test.py")
+    return named and any(path.is_relative_to(folder) for folder in read)
 
 
 def suites_root(suites: Sequence[Suite]) -> Path:
@@ -124,10 +141,12 @@ def pack_suites(
             )
     root = suites_root(suites)
     members: dict[str, FileContent | bytes] = {}
+    known: dict[str, str] = {}
     for suite in suites:
         for path in files_of(suite, files):
-            members[f"suites/{path.relative_to(root)}"] = files.read(path, "suites")
-    known = frozenset(name.removeprefix("suites/") for name in members)
+            content = files.read(path, "suites")
+            name = str(path.relative_to(root))
+            members[f"suites/{name}"], known[name] = content, content.sha256
     digests: dict[str, str] = {}
     for suite in chosen:
         for name in suite.objects:

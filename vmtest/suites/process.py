@@ -29,6 +29,7 @@ from vmtest.suites.events import (
     LONGEST_LINE,
     OF_MODULES,
     Collected,
+    Compiled,
     Finish,
     Result,
     Start,
@@ -38,6 +39,7 @@ from vmtest.suites.spans import Spans
 from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.session import Check, Session, Stream
 
+_AFTER_HELLO = 2  # number of a line
 _LATE = 2.0  # seconds; it is there within one
 DONE = f"{GUEST_ROOT}/done.json"
 """Where a fresh guest finds which tests ran in an earlier one."""
@@ -81,7 +83,8 @@ class Sink:
     """Where a run's events go as they happen.
 
     ``results`` gets a JSON line a test, ``log`` what pytest prints, the file
-    ``listing`` the ids of all tests; the callbacks run on the worker's thread.
+    ``listing`` the ids of all tests; the callbacks run on the worker's thread.  ``compiled`` gets
+    the code of modules, as the guest sends it.
     """
 
     results: IO[bytes]
@@ -90,6 +93,7 @@ class Sink:
     collected: Callable[[tuple[str, ...]], None]
     started: Callable[[str], None]
     finished: Callable[[TestResult], None]
+    compiled: Callable[[str], object] = str
 
 
 class Run:
@@ -196,6 +200,8 @@ class Run:
             match event:
                 case Hello():
                     self._pid = event.pid
+                case Compiled():
+                    self._compiled(event)
                 case Collected():
                     self._list(event)
                 case Start():
@@ -205,6 +211,12 @@ class Run:
                     self._record(event)
                 case Finish():
                     self.exit_status = event.status
+
+    def _compiled(self, event: Compiled) -> None:
+        # Later it might be the project's word.
+        if self._lines.number != _AFTER_HELLO:
+            raise self._lines.bad(event.event, "does not follow hello")
+        self._sink.compiled(event.code)
 
     def _list(self, event: Collected) -> None:
         if self._collected:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
+from vmtest.guest.payload import BYTECODE
 from vmtest.guest.wire import WIRE_GONE
-from vmtest.host.files import Files
+from vmtest.host.files import Files, with_member
 from vmtest.host.write import LimitedLog, LimitedRows
 from vmtest.kernels import kconfig
 from vmtest.matrix.bench import Bench, Guest
@@ -24,6 +25,7 @@ from vmtest.runs.folder import utc_today
 from vmtest.runs.past import Past
 from vmtest.runs.rows import COLLECTED, RESULTS
 from vmtest.suites import again, flaky, isolate, known, lacking, repeat, retry
+from vmtest.suites.code import Code
 from vmtest.suites.collect import collected, only_collects, to_run
 from vmtest.suites.expression import none_chosen
 from vmtest.suites.failed import PLACE, Failed
@@ -157,6 +159,7 @@ class SuitesTask:
     ) -> KernelResult:
         job = bench.job
         name = job.kernel.name
+        code = Code.of(self.payload, share.files, bench, guest)
         mode = "wb" if share == Share() else "ab"
         with (
             LimitedRows(job.directory / RESULTS, mode) as results,
@@ -169,6 +172,7 @@ class SuitesTask:
                 collected=lambda tests: bench.emit(Collected(name, len(tests))),
                 started=lambda test: bench.emit(TestStarted(name, test)),
                 finished=lambda test: bench.emit(TestFinished(name, test)),
+                compiled=code.keep,
             )
             python, options = job.root.python, self.options
             goes_on = bool(share.before or share.later)
@@ -176,7 +180,14 @@ class SuitesTask:
             failed = self.failed.for_guest(name) if self.failed else b""
             process = Run(self.payload, sink, share.before, share.later)
             absent = self.failed.absent(name) if self.failed else ""
-            work = SuitesWork(process, argv, failed, part=bool(share.files), absent=absent)
+            work = SuitesWork(
+                process,
+                argv,
+                failed,
+                part=bool(share.files),
+                absent=absent,
+                code=code.laid(),
+            )
             return watch(bench, guest, result, work)
 
 
@@ -186,6 +197,7 @@ class SuitesWork:
 
     It reads a ``part`` of the suites' files: those of a suite may all be in other guests.
     ``absent`` is why it has no tests where there are none of those in ``failed`` ("" by default).
+    ``code`` is the payload's file with code of the suites' modules, b"" for none.
     """
 
     process: Run
@@ -193,11 +205,13 @@ class SuitesWork:
     failed: bytes = b""
     part: bool = False
     absent: str = ""
+    code: bytes = b""
 
     @property
     def archive(self) -> bytes:
-        """The suites' payload."""
-        return self.process.payload.archive
+        """The suites' payload, and the code of its modules that is there."""
+        archive = self.process.payload.archive
+        return with_member(archive, BYTECODE, self.code) if self.code else archive
 
     @property
     def begun(self) -> bool:

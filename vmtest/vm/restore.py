@@ -151,6 +151,10 @@ class Snapshots:
         self._saved: list[tuple[Path, Path]] = []
         self._stack = ExitStack()
 
+    def name_of(self, spec: MachineSpec) -> str:
+        """What names the snapshot of ``spec``, whether it is there or not; "" when none can be."""
+        return "" if self._root is None or unfit(spec.image, spec.root) else key_of(spec)
+
     def find(self, spec: MachineSpec) -> Snapshot | None:
         """The snapshot of ``spec``, whole as far as its stamps tell; None when there is none."""
         if self._root is None or unfit(spec.image, spec.root):

@@ -41,6 +41,7 @@ END = (
 _ITSELF = 4  # sh -c SCRIPT sh: what stands before the arguments on the shell's command line
 _STREAMS = ((3, os.O_RDONLY), (4, os.O_WRONLY), (5, os.O_WRONLY))
 OWN = (
+    "vmtest.guest.bytecode",
     "vmtest.guest.plugin",
     "vmtest.guest.plugins.failed",
     "vmtest.guest.plugins.known_failures",
@@ -74,6 +75,7 @@ def load_own(folder: str) -> None:
     for name in OWN:
         importlib.import_module(name)
     sys.path.remove(folder)
+    sys.modules[OWN[0]].CLEAN = True  # type: ignore[attr-defined]
 
 
 def parsed(words: list[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:

@@ -17,8 +17,8 @@ from vmtest.storage.prune import Item
 
 EXAMPLE = """Delete entries of the cache that were not used for a long time.
 
-Entries are kernels, guest images, snapshots, libbpf versions, loaders, wheels and module
-indexes.
+Entries are kernels, guest images, snapshots, libbpf versions, loaders, wheels, module indexes
+and code of test modules.
 Nothing that a running vmtest uses is deleted.
 Without an option it deletes what was not used for 30 days.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from vmtest.guest.bytecode import Bytecode
 from vmtest.guest.plugin import HostReporter, whole_assertions
 from vmtest.guest.wire import Wire
 
@@ -38,6 +39,10 @@ def main(folder: str, arguments: list[str], wire: Wire | None = None) -> int:
     # The host asks where a silent test hangs before it gives up.
     faulthandler.register(signal.SIGUSR1, file=os.fdopen(os.dup(2), "w"), all_threads=True)
     wire.hello()
+    bytecode = Bytecode(Path(__file__).parents[3])
+    if compiled := bytecode.compile():
+        wire.send("compiled", code=compiled)
+    bytecode.use()
     options = [*whole_assertions(), *arguments]
     status = int(pytest.main(options, plugins=[HostReporter(wire, done)]))
     wire.send("finish", status=status)

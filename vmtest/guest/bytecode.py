@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""Code of the suites' test modules, as an earlier guest compiled it or this one does.
+
+Parsing, rewriting and compiling them takes an emulated guest seconds. What comes of it depends on
+nothing but the module's text, its place, Python and pytest, as long as nobody else has a hand in
+it: so all is compiled before any code of the project's runs, and the host is told before that too.
+"""
+
+import base64
+import hashlib
+import json
+import marshal
+import sys
+import warnings
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from _pytest.assertion import rewrite
+
+from vmtest.guest.payload import BYTECODE, code_key
+
+MOST = 8 << 20
+"""Bytes of code that are told to the host; what is compiled beyond is used, and forgotten."""
+
+CLEAN = False
+"""Whether this process was started before the project came into the guest (vm/standby.py)."""
+
+_REWRITE: Any = rewrite
+
+
+class Bytecode:
+    """What the host laid for a pytest in the folder `payload`: code, and which modules lack it."""
+
+    def __init__(self, payload: Path) -> None:
+        self._suites = f"{payload}/suites/"
+        self._original: Any = getattr(_REWRITE, "_rewrite_test", None)
+        self._wanted: list[str] = []
+        self._laid: dict[str, bytes] = {}
+        self._codes: dict[str, CodeType] = {}
+        if (payload / BYTECODE).is_file() and self._original is not None:
+            head, _, rest = (payload / BYTECODE).read_bytes().partition(b"\n")
+            told = json.loads(head)
+            self._wanted = told["wanted"]
+            for key, size in told["sizes"].items():
+                self._laid[key], rest = rest[:size], rest[size:]
+
+    def compile(self) -> str:
+        """Compile what lacks code; returns that for the host, "" where there is nothing to tell.
+
+        It is base64 of a line of JSON, whose ``sizes`` has that of each code by its key, and then
+        the codes.
+        A module whose compilation warns is left to pytest, which knows what becomes of a warning.
+        """
+        if not CLEAN or any(map(self._of_project, [*sys.modules.values()])):
+            return ""
+        made: dict[str, bytes] = {}
+        size = 0
+        for place in self._wanted:
+            try:
+                with warnings.catch_warnings(record=True) as warned:
+                    warnings.simplefilter("always")
+                    key = _key(Path(place))
+                    code = self._original(Path(place), None)[1]
+            except Exception:
+                continue
+            if warned:
+                continue
+            self._codes[key], data = code, marshal.dumps(code)
+            size += len(data)
+            if size <= MOST:
+                made[key] = data
+        if not made:
+            return ""
+        head = json.dumps({"sizes": {key: len(data) for key, data in made.items()}})
+        return base64.b64encode(b"\n".join([head.encode(), b"".join(made.values())])).decode()
+
+    def use(self) -> None:
+        """Have pytest take the code from here, of modules that are as they were compiled."""
+        if self._laid or self._codes:
+            _REWRITE._rewrite_test = self._rewritten
+
+    def _of_project(self, module: object) -> bool:
+        return str(getattr(module, "__file__", "")).startswith(self._suites)
+
+    def _rewritten(self, module: Path, config: Any) -> Any:
+        # What pytest would write to a file as well needs more than the code, and with the hook the
+        # code is another.
+        if sys.dont_write_bytecode and not config.getini("enable_assertion_pass_hook"):
+            code = self._code(module)
+            if code is not None:
+                return None, code
+        return self._original(module, config)
+
+    def _code(self, module: Path) -> Any:
+        key = _key(module)
+        code = self._codes.get(key)
+        if code is None and key in self._laid:
+            try:
+                code = marshal.loads(self._laid[key])
+            except (EOFError, ValueError, TypeError):
+                return None
+        return code
+
+
+def _key(module: Path) -> str:
+    return code_key(str(module), hashlib.sha256(module.read_bytes()).hexdigest())
