@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fixtures import Noticed
+from tests.faults.left import PATIENCE, watched
 from vmtest.host import reaper
 from vmtest.host.process import Supervised
 from vmtest.host.sessions import Sessions
@@ -173,6 +174,86 @@ def test_a_reaper_that_was_killed_has_a_successor() -> None:
         sessions.add(second.pid, 0)
         sessions.end()
         assert [first.wait(), second.wait()] == [-signal.SIGKILL, -signal.SIGKILL]
+
+
+KILLED = """
+import os, subprocess, sys
+from pathlib import Path
+from vmtest.host import interrupt, process, sessions
+
+def die(*_, **__):
+    os.kill(os.getpid(), 9)
+
+def start():
+    if sys.argv[1] == "VM":
+        process.Supervised.start(["sleep", "300"], os.environ, Path("vm").absolute())
+    else:
+        interrupt.run(["sleep", "300"])
+
+sessions.SESSIONS.ready()
+"""
+MOMENTS = {
+    "before it is there": "subprocess._fork_exec = die; start()",
+    "before its start is known": (
+        "fork = subprocess._fork_exec; subprocess._fork_exec = lambda *a: die(fork(*a)); start()"
+    ),
+    "before it is listed": (
+        "begin = subprocess.Popen; subprocess.Popen = lambda *a, **b: die(begin(*a, **b)); start()"
+    ),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("what", ["command", "VM"])
+def test_sigkill_of_the_runner_in_the_middle_of_a_start_leaves_nothing(
+    what: str, moment: str, tmp_path: Path, noticed: Noticed
+) -> None:
+    """Neither a process, also of the reaper's, nor the folder of a VM."""
+    (tmp_path / "vm").mkdir()
+    with watched(tmp_path) as before:
+        runner = [sys.executable, "-c", KILLED + MOMENTS[moment], what]
+        with noticed.here():
+            done = subprocess.run(runner, cwd=tmp_path, check=False, stderr=subprocess.DEVNULL)
+            assert before.wait(PATIENCE) == []
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "vm").exists() == (what == "command")
+
+
+TRACED = """
+lines = 0
+
+def trace(frame, event, _):
+    global lines
+    files = (interrupt.__file__, sessions.__file__, subprocess.__file__)
+    if event == "line" and frame.f_code.co_filename in files:
+        lines += 1
+        if lines > int(sys.argv[2]):
+            die()
+    return trace
+
+sys.settrace(trace)
+start()
+"""
+
+
+def test_sigkill_at_any_line_of_a_commands_start_leaves_no_process(tmp_path: Path) -> None:
+    """At every 25th of the 430 lines of ours and of Python's."""
+    command = [sys.executable, "-c", KILLED + TRACED, "command"]
+    with watched(tmp_path) as before:
+        runners = [subprocess.Popen([*command, str(at)]) for at in range(0, 430, 25)]
+        ends = [one.wait() for one in runners]
+        assert before.wait(PATIENCE) == []
+    assert ends == [-signal.SIGKILL] * len(runners)
+
+
+def test_where_a_command_cannot_start_nothing_is_left_to_end() -> None:
+    sessions = Sessions()
+    with pytest.raises(FileNotFoundError):
+        sessions.popen(["/no/such/command"], 0)
+    assert sessions._listed == {}
+    began = time.monotonic()
+    sessions.end()
+    assert time.monotonic() - began < reaper.BEGINS
 
 
 FILLS = """

@@ -87,20 +87,19 @@ class Host:
         argv = [*_program(), "-M", "-S", str(self._socket), "-T"]
         for name, value in _OPTIONS.items():
             argv += ["-o", f"{name}={value}"]
-        SESSIONS.ready()
         try:
-            self._process = process = subprocess.Popen(
-                [*argv, "--", self._address, _REMOTE],
+            self._process = process = SESSIONS.popen(
+                [*argv, "--", self._address, _REMOTE],  # Ctrl-C is this process's alone
+                _GRACE,
+                self._socket.parent,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is this process's alone
             )
         except OSError as error:
             raise UsageError(
                 f"cannot start {argv[0]}: {os_words(error)}; install the package openssh-client"
             ) from error
-        SESSIONS.add(process.pid, _GRACE, self._socket.parent)
         assert process.stdout is not None and process.stderr is not None
         self._read(process.stdout, self._lines.put)
         self._read(process.stderr, self._take_error)

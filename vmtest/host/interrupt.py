@@ -214,22 +214,14 @@ def started(
     scope.check()
     _hold.take()
     try:
-        SESSIONS.ready()
-        process = subprocess.Popen(
-            argv,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=cwd,
-            env=env,
-            start_new_session=True,
+        process = SESSIONS.popen(
+            argv, grace, env=env, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd
         )
     except BaseException:
         _hold.drop()
         raise
     ended = False
     try:
-        SESSIONS.add(process.pid, grace)
         with process:
             try:
                 _hold.drop()

@@ -46,23 +46,22 @@ class Supervised:
         """
         python = [sys.executable, "-I", "-S"]
         command = [*python, str(_SUPERVISOR), str(folder), str(file_limit), *argv]
-        SESSIONS.ready()
         try:
-            process = subprocess.Popen(
+            # Ctrl-C reaches the runner alone; the command ends when the runner says so.
+            # A supervisor (SIGTERM does not end it) ends its command and removes the folder
+            # itself, unless somebody has stopped or killed it.
+            process = SESSIONS.popen(
                 command,
+                _HEAD_START,
+                folder,
+                environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=dict(environment),
                 cwd=folder,
-                # Ctrl-C reaches the runner alone; the command ends when the runner says so.
-                start_new_session=True,
             )
         except OSError as error:
             raise InfrastructureError(f"cannot start {command[0]}: {os_words(error)}") from error
-        # A supervisor (SIGTERM does not end it) ends its command and removes the folder itself,
-        # unless somebody has stopped or killed it.
-        SESSIONS.add(process.pid, _HEAD_START, folder)
         return cls(process, folder)
 
     @property

@@ -11,6 +11,9 @@ removed in which nothing is mounted.
 
 A session and not a process group: a supervisor (supervisor.py) gives its command a group of its
 own, and both are in one session. A stopped or killed supervisor is found in this way as well.
+
+SESSION is its leader's number. Before it is started nobody knows that: in this time SESSION is the
+value of a variable (START) in the leader's environment.
 """
 
 import contextlib
@@ -24,26 +27,40 @@ from pathlib import Path
 
 LIMIT = 10.0
 """Seconds to go on killing what starts new processes meanwhile."""
+START = "VMTEST_START"
+"""The variable in a command's environment that says which of the runner's starts made it."""
+BEGINS = 1.0
+"""Seconds to look for a command that was being started.
+
+It holds the runner's end of the pipe until a moment before it is in its own program, with its own
+environment: it comes soon after the end of file, if at all.
+"""
 
 
 def main() -> int:
     """Keep the list until the runner ends, then end what is on it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    left: dict[int, tuple[float, str]] = {}
+    left: dict[str, tuple[float, str]] = {}
     for line in sys.stdin:
         session, _, rest = line[1:].rstrip("\n").partition(" ")
         if line[0] == "+":
             grace, _, folder = rest.partition(" ")
-            left[int(session)] = (float(grace), os.fsdecode(bytes.fromhex(folder)))
+            left[session] = (float(grace), os.fsdecode(bytes.fromhex(folder)))
         else:
-            left.pop(int(session), None)
-    for session, (grace, _) in left.items():
+            left.pop(session, None)
+    began = time.monotonic()
+    graces = {
+        session: grace
+        for named, (grace, _) in left.items()
+        for session in sessions(named, began + BEGINS)
+    }
+    for session, grace in graces.items():
         if grace:
             with contextlib.suppress(OSError):
                 os.killpg(session, signal.SIGTERM)
     began = time.monotonic()
-    for session, (grace, _) in left.items():
+    for session, grace in graces.items():
         while members(session) and time.monotonic() < began + grace:
             time.sleep(0.02)
         end(session)
@@ -72,16 +89,37 @@ def _byte(octal: re.Match[bytes]) -> bytes:
     return bytes([int(octal[1], 8)])
 
 
+def sessions(named: str, deadline: float) -> list[int]:
+    """What ``named`` stands for; for a start it is looked for until ``deadline``."""
+    if named.lstrip("-").isdigit():
+        return [int(named)]
+    wanted = f"{START}={named}".encode()
+    while True:
+        found = set()
+        for folder, session in processes():
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
+                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    found.add(session)
+        if found or time.monotonic() > deadline:
+            return sorted(found)
+        time.sleep(0.02)
+
+
 def members(session: int) -> list[int]:
     """The processes of ``session`` that have not ended."""
+    return [int(folder.name) for folder, of in processes() if of == session]
+
+
+def processes() -> list[tuple[Path, int]]:
+    """The folders in /proc of all processes that have not ended, and their sessions."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         # It may end while it is looked at.
         with contextlib.suppress(OSError):
             stat = (folder / "stat").read_bytes()
-            state, _, _, of = stat.rpartition(b")")[2].split()[:4]
-            if int(of) == session and state not in b"ZX":
-                found.append(int(folder.name))
+            state, _, _, session = stat.rpartition(b")")[2].split()[:4]
+            if state not in b"ZX":
+                found.append((folder, int(session)))
     return found
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import subprocess
 import sys
 import threading
 import zlib
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from vmtest.host import reaper
 
@@ -23,7 +26,8 @@ class Sessions:
     def __init__(self) -> None:
         # Reentrant: a signal's handler may end what this thread is adding.
         self._lock = threading.RLock()
-        self._listed: dict[int, str] = {}
+        self._listed: dict[int | str, str] = {}
+        self._starts = itertools.count()
         self._reaper: subprocess.Popen[str] | None = None
 
     def ready(self) -> None:
@@ -37,10 +41,38 @@ class Sessions:
                 atexit.register(self.end)
                 self._begin()
 
-    def add(self, session: int, grace: float, folder: Path | None = None) -> None:
+    def popen(
+        self,
+        argv: Sequence[str],
+        grace: float,
+        folder: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> subprocess.Popen[bytes]:
+        """Start ``argv`` in a session of its own, which is added at no moment too late.
+
+        ``options`` are those of subprocess.Popen.  Raises OSError when it cannot be started.
+        """
+        self.ready()
+        # No number is known before the start, and this process may be killed right after it.
+        start = f"{os.getpid()}.{next(self._starts)}"
+        self.add(start, grace, folder)
+        env = {**(os.environ if env is None else env), reaper.START: start}
+        try:
+            process = subprocess.Popen(argv, env=env, start_new_session=True, **options)
+        except Exception:
+            # Not for a KeyboardInterrupt: the command may have begun.
+            self.remove(start)
+            raise
+        self.add(process.pid, grace, folder)
+        self.remove(start)
+        return process
+
+    def add(self, session: int | str, grace: float, folder: Path | None = None) -> None:
         """Have ``session`` end with this process: SIGTERM, ``grace`` seconds, SIGKILL.
 
-        ``folder`` is removed then. With a ``grace`` of 0 nobody gets a SIGTERM.
+        ``folder`` is removed then. With a ``grace`` of 0 nobody gets a SIGTERM.  Before its number
+        is known, ``session`` is the START in the environment of its leader.
         """
         with self._lock:
             name = b"" if folder is None else os.fsencode(folder.absolute())
@@ -55,7 +87,7 @@ class Sessions:
         """It is somebody else's to remove by now, or it is gone."""
         self.remove(_no_session(folder))
 
-    def remove(self, session: int) -> None:
+    def remove(self, session: int | str) -> None:
         """It has ended."""
         with self._lock:
             if self._listed.pop(session, None) is not None:
@@ -112,6 +144,8 @@ def _start() -> subprocess.Popen[str] | None:
     try:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(_SCRIPT)],
+            # Where a command starts this process, its START is not the reaper's.
+            env={name: value for name, value in os.environ.items() if name != reaper.START},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
