@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -304,6 +305,37 @@ def test_nothing_that_is_mounted_in_a_folder_is_removed(place: str, tmp_path: Pa
     )
     assert done.stdout == "precious\n"
     assert not (tmp_path / "plain").exists()
+
+
+# An ordinary user with a range of ids, whatever this host has, makes what mmdebstrap leaves.
+MAPPED = """
+import os, subprocess, sys
+from vmtest.host import reaper
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+script = 'cd "$0"; mkdir -p a/b; touch a/b/c; chown -R 1:1 a; chmod 700 a'
+subprocess.run(["unshare", "-r", "--map-auto", "sh", "-ec", script, sys.argv[1]], check=True)
+assert not os.access(os.path.join(sys.argv[1], "a"), os.R_OK)
+sys.exit(reaper.main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file of ids")
+def test_files_of_other_user_ids_are_removed_for_an_ordinary_user(tmp_path: Path) -> None:
+    """As those of a guest image that an ordinary user was making when the run was killed."""
+    (tmp_path / "ids").write_text("65534:100000:65536\n")
+    folder = Path(tempfile.mkdtemp(prefix="vmtest image-"))  # tmp_path is root's alone
+    os.chown(folder, 65534, 65534)
+    mount = 'for file in /etc/subuid /etc/subgid; do mount --bind "$1" $file; done; shift; "$@"'
+    runner = [sys.executable, "-c", MAPPED, str(folder)]
+    subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", mount, "sh", str(tmp_path / "ids"), *runner],
+        input=f"+-2 0 {os.fsencode(folder).hex()}\n",
+        text=True,
+        check=True,
+    )
+    assert not folder.exists()
 
 
 def test_a_command_that_ends_by_itself_ends_its_output(tmp_path: Path) -> None:

@@ -67,8 +67,17 @@ def main() -> int:
     for _, folder in left.values():
         # What makes a guest image mounts the host's devices, and may have been killed.
         if folder and not mounted_in(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
     return 0
+
+
+def remove(folder: str) -> None:
+    """Remove ``folder``, with what an ordinary user's namespaces have made there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if os.path.lexists(folder) and os.geteuid() != 0:
+        # Files of other user ids: mmdebstrap's in a guest image, for which unshare is needed, too.
+        command = ["unshare", "-r", "--map-auto", "rm", "-rf", "--", folder]
+        os.spawnvp(os.P_WAIT, command[0], command)
 
 
 def mounted_in(folder: str) -> bool:
