@@ -95,6 +95,30 @@ def test_what_pip_asks_again_is_told(tmp_path: Path) -> None:
     assert [line.rpartition("(")[2] for line in lines] == ["attempt 2 of 6)", "attempt 3 of 6)"]
 
 
+def test_what_pip_asks_again_after_a_503_is_told(tmp_path: Path) -> None:
+    """Of that pip says nothing, whether it comes to the wheel or not."""
+    wheel = small_wheel(tmp_path, "own", "1.0")
+    served = Served({f"/{wheel.name}": wheel.read_bytes()}, statuses=[503, 0])
+    with serving(served), attempts.kept() as lines:
+        assert names(tmp_path, f"own @ {served.url}/{wheel.name}") == ["own-1.0"]
+    assert lines[0] == (
+        f"pip: /{wheel.name} failed: HTTP status 503; it is tried again (attempt 2 of 6)"
+    )
+    assert [line.rpartition("(")[2] for line in lines] == ["attempt 2 of 6)", "attempt 3 of 6)"]
+
+
+def test_a_503_that_goes_on_is_told_with_its_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_RETRIES", "2")
+    served = Served({}, statuses=[503] * 3)
+    with serving(served), attempts.kept() as lines, pytest.raises(ImageError) as caught:
+        names(tmp_path, f"own @ {served.url}/own-1.0-py3-none-any.whl")
+    assert [line.rpartition("(")[2] for line in lines] == ["attempt 2 of 3)", "attempt 3 of 3)"]
+    assert "too many 503 error responses" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
 def test_what_pip_brings_beside_wheels_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

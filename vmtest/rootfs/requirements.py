@@ -26,7 +26,7 @@ from vmtest.host.cache import (
     write_record,
 )
 from vmtest.host.files import Files
-from vmtest.model.text import one_line
+from vmtest.model.text import last_line, one_line
 from vmtest.model.versions import unique
 from vmtest.rootfs.guestpython import GuestPython
 from vmtest.rootfs.kept import kept
@@ -46,9 +46,16 @@ _PLATFORMS = (
 )
 _MOST = 12  # lines of what pip says
 _SHOWN = 120  # characters of why a request of pip's failed
-# urllib3's words, which pip passes on; the number is of the attempts that are left behind the next.
-_RETRY = re.compile(
-    r"Retrying \(Retry\(total=(\d+),.*\)\) after connection broken by ['\"](.*)['\"]: (\S+)"
+# urllib3's words in pip's log; the number is of the attempts that are left behind the next.
+_LEFT = r"Retry\(total=(?P<left>\d+),.*\)"
+_RETRIES = (
+    re.compile(
+        rf"Retrying \({_LEFT}\) after connection broken by ['\"](?P<why>.*)['\"]: (?P<what>\S+)"
+    ),
+    re.compile(
+        r'"[A-Z]+ (?P<what>\S+) HTTP/[0-9.]+" (?P<status>[0-9]+) .*\n'
+        rf".* Incremented Retry for .*: {_LEFT}"
+    ),
 )
 _PYTEST = "pytest"
 _CONSTRAINT = "(constraint) pytest"
@@ -249,9 +256,12 @@ def _download_locked(
 def _pip(python: GuestPython, into: Path, words: Sequence[str]) -> str | None:
     """Have pip put what ``words`` ask for in ``into``; what it says when it fails."""
     abi = f"cp{python.version.replace('.', '')}"
+    log = into.with_name("pip.log")
+    log.unlink(missing_ok=True)  # pip would write behind it
     done = interrupt.run(
         [
-            *(sys.executable, "-m", "pip", "download", "--no-input"),
+            # Only its log, and only with -v, has what it asked again after a 503.
+            *(sys.executable, "-m", "pip", "download", "--no-input", "-v", "--log", str(log)),
             *(
                 "--progress-bar=off",
                 "--disable-pip-version-check",
@@ -267,16 +277,19 @@ def _pip(python: GuestPython, into: Path, words: Sequence[str]) -> str | None:
         ],
         merged=True,
     )
-    _tell_of_retries(done.stdout)
+    if log.exists():  # there is a pip
+        _tell_of_retries(log.read_text(encoding="utf-8", errors="replace"))
     return done.stdout if done.returncode else None
 
 
-def _tell_of_retries(output: str) -> None:
-    """Say which requests pip made again, by its ``output``."""
-    attempts_left = [(int(found[1]), found) for found in _RETRY.finditer(output)]
-    most = max((left for left, _ in attempts_left), default=0)
-    for left, found in attempts_left:
-        attempts.again(f"pip: {found[3]}", one_line(found[2], _SHOWN), most - left + 1, most + 2)
+def _tell_of_retries(log: str) -> None:
+    """Say which requests pip made again, by its ``log``."""
+    found = [one for kind in _RETRIES for one in kind.finditer(log)]
+    most = max((int(one["left"]) for one in found), default=0)
+    for one in sorted(found, key=lambda one: one.start()):
+        said = one.groupdict()
+        why = one_line(said["why"], _SHOWN) if "why" in said else f"HTTP status {said['status']}"
+        attempts.again(f"pip: {said['what']}", why, most - int(said["left"]) + 1, most + 2)
 
 
 def _refusal(
@@ -303,6 +316,8 @@ def _refusal(
 def _told(output: str) -> str:
     """The lines of pip's ``output`` that say what is wrong."""
     _, error, rest = output.partition("ERROR: ")
+    if "Traceback (most recent call last)" in rest:  # as after the last of several 503
+        return f"\n  {last_line(rest)}"
     said = [line for line in f"{error}{rest}".splitlines() if line.strip()]
     return "".join(f"\n  {line}" for line in said[:_MOST])
 
