@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import atexit
 import gc
+import resource
 import signal
 import sys
+from typing import NoReturn
 
+from vmtest.errors import MORE_MEMORY, starved
+
+_MACHINE = 3
 _BUG = 70
 _GIT_STOPS = 128
+_LEAST = 192
+"""MiB that this process has to be allowed: with fewer, code that is not Python's aborts it."""
 
 
 def main() -> None:
     """Run the command; also what breaks before it has begun never exits with 1."""
+    _check_memory()
     try:
         # What is imported stays: to look for garbage in it takes a third of the start's time.
         gc.disable()
@@ -31,15 +39,26 @@ def main() -> None:
                 give_up()
                 sys.exit(UNREAD)
             raise
-    except Exception:
+    except Exception as error:
+        if words := starved(error):
+            _end(f"error: {words}", _MACHINE)
         import traceback
 
         traceback.print_exc()
-        print(
-            "vmtest: a bug in vmtest, or a broken installation: please report it", file=sys.stderr
-        )
-        # To git, which runs `vmtest bisect step`, 70 would say that a commit is bad.
-        sys.exit(_GIT_STOPS if sys.argv[1:3] == ["bisect", "step"] else _BUG)
+        _end("a bug in vmtest, or a broken installation: please report it", _BUG)
+
+
+def _check_memory() -> None:
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if 0 <= most < _LEAST << 20:
+        have = f"may have {most >> 20} MiB of memory here, and needs {_LEAST}"
+        _end(f"error: vmtest {have}; {MORE_MEMORY}", _MACHINE)
+
+
+def _end(words: str, status: int) -> NoReturn:
+    print(f"vmtest: {words}", file=sys.stderr)
+    # To git, which runs `vmtest bisect step`, others would say that a commit is bad.
+    sys.exit(_GIT_STOPS if sys.argv[1:3] == ["bisect", "step"] else status)
 
 
 if __name__ == "__main__":

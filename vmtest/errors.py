@@ -100,6 +100,9 @@ class BadLine(VmtestError):
     """A guest sent a line that is not an event, or is out of order; says which line, and why."""
 
 
+MORE_MEMORY = "give vmtest or its container more memory, or raise its limits (ulimit -v, ulimit -u)"
+"""What to do where this process or QEMU has too little memory."""
+_STARVED = re.compile(r"can't start new thread|failed to map segment|[Cc]annot allocate memory")
 _CURES = {
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
@@ -116,12 +119,28 @@ _CURES = {
 
 def os_words(error: OSError) -> str:
     """``FILE: No space left on device; make room there``: thing, place and cure."""
+    if error.errno == errno.ENOMEM and (words := starved(error)):
+        return words
     where = f"{error.filename}: " if error.filename else ""
     cure = _CURES.get(error.errno or 0, "")
     return f"{where}{error.strerror or error}" + (f"; {cure}" if cure else "")
 
 
+def starved(error: BaseException) -> str:
+    """That this process has too little memory, with the cure, where ``error`` means that; "" else.
+
+    Beside a MemoryError these are what Python raises where it gets none from the system.
+    """
+    found = _STARVED.search(str(error))
+    if isinstance(error, VmtestError) or not (found or isinstance(error, MemoryError)):
+        return ""
+    why = found[0] if found else type(error).__name__
+    return f"vmtest has too little memory ({why}); {MORE_MEMORY}"
+
+
 def bug_words(error: BaseException) -> str:
     """What to say of an exception that nobody expected."""
+    if words := starved(error):
+        return words
     said = f"{type(error).__name__}: {error}".removesuffix(": ")
     return f"a bug in vmtest: {said}; please report it to its maintainers"

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from command import vmtest
 
+from vmtest.api import page
+from vmtest.errors import MORE_MEMORY
+from vmtest.model.events import Event, Note
 from vmtest.model.results import SCHEMA, KernelResult, Matrix, Outcome, Status, TestResult
 from vmtest.runs import matrix_json
 
@@ -79,6 +82,44 @@ def test_a_bug_never_says_that_tests_failed(
     assert last.startswith("vmtest: a bug in vmtest: KeyError: ")
     assert last.endswith("please report it to its maintainers, with the lines above")
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["run"], 3), (["report"], 3), (["shell", "6.12"], 125), (["bisect", "step"], 128)],
+)
+@pytest.mark.parametrize("place", ["import", "command"])
+def test_too_little_memory_is_named_and_is_nobodys_bug(
+    place: str, arguments: list[str], status: int, tmp_path: Path
+) -> None:
+    """Wherever Python gets no more: nobody is asked to report it, and there is no traceback."""
+    if place == "command":
+        done = python("-c", BROKEN.replace("KeyError(", "MemoryError("), *arguments, cwd=tmp_path)
+    else:
+        (tmp_path / "typer.py").write_text("raise MemoryError\n")
+        done = python("-m", "vmtest", *arguments, cwd=tmp_path)
+        status = 3 if status == 125 else status
+    assert done.returncode == status, done
+    assert (
+        done.stderr == f"vmtest: error: vmtest has too little memory (MemoryError); {MORE_MEMORY}\n"
+    )
+
+
+def test_a_page_for_which_there_is_no_memory_costs_the_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starved(*_: object, **__: object) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(page, "page_of", starved)
+    said: list[Event] = []
+    page.leave_page(Matrix(SCHEMA, "run", "", 1.0, (), ()), tmp_path, said.append)
+    assert said == [
+        Note(
+            f"report.html could not be made: vmtest has too little memory (MemoryError); "
+            f"{MORE_MEMORY}"
+        )
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 from test_intact import Ran
 
+from vmtest.errors import MORE_MEMORY
 from vmtest.matrix.bench import Bench, Job, Task
 from vmtest.matrix.job import TRACEBACK, run_kernel
 from vmtest.model.kernels import Accelerator, Kernel, Limits, PathSpec
@@ -67,6 +68,27 @@ def test_a_full_disk_keeps_the_rows_and_says_what_to_do(ran: Ran, tmp_path: Path
     assert result.status is Status.INFRA_ERROR
     assert result.reason == "/some/file: No space left on device; make room there"
     assert [test.outcome for test in result.tests] == [Outcome.PASSED, Outcome.NOT_RUN]
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+    ],
+    ids=lambda one: type(one).__name__ if isinstance(one, Exception) else "",
+)
+def test_too_little_memory_keeps_the_rows_and_says_what_to_do(
+    error: Exception, why: str, ran: Ran, tmp_path: Path
+) -> None:
+    """It is no bug: nobody is asked to report it."""
+    job = job_of(ran, tmp_path, Breaking(error))
+    result = run_kernel(job)
+    assert result.status is Status.INFRA_ERROR
+    assert result.reason == f"vmtest has too little memory ({why}); {MORE_MEMORY}"
+    assert [test.outcome for test in result.tests] == [Outcome.PASSED, Outcome.NOT_RUN]
+    assert not (job.directory / TRACEBACK).exists()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A runner that may open next to no files: named with the cure, and nothing is left behind."""
+"""A runner that may have next to no files or memory: named with the cure, nothing left behind."""
 
 from __future__ import annotations
 
@@ -27,18 +27,21 @@ tests = "test_own.py"
 """
 
 
-@pytest.mark.parametrize("limit", [8, 16, 24, 255])
-def test_a_runner_without_descriptors_says_so_with_the_cure_and_the_next_run_works(
-    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noticed: Noticed
-) -> None:
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "kernels.toml").write_text(PROJECT)
     (tmp_path / "test_own.py").write_text("def test_a():\n    pass\n")
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    return tmp_path
+
+
+def refused(limit: str, project: Path, noticed: Noticed) -> str:
+    """What a run says that ``limit`` keeps from working; nothing of it is left."""
     with noticed.here():
         starved = subprocess.run(
-            ["prlimit", f"--nofile={limit}", sys.executable, "-m", "vmtest", "run", "--warm"],
-            cwd=tmp_path,
+            ["prlimit", limit, sys.executable, "-m", "vmtest", "run", "--warm"],
+            cwd=project,
             capture_output=True,
             text=True,
             timeout=300,
@@ -46,7 +49,26 @@ def test_a_runner_without_descriptors_says_so_with_the_cure_and_the_next_run_wor
     assert starved.returncode == 3, starved
     said = " ".join((starved.stdout + starved.stderr).split())
     assert "Traceback" not in said
+    assert "a bug in vmtest" not in said
+    assert list((project / "tmp").iterdir()) == []
+    return said
+
+
+@pytest.mark.parametrize("limit", [8, 16, 24, 255])
+def test_a_runner_without_descriptors_says_so_with_the_cure_and_the_next_run_works(
+    limit: int, project: Path, noticed: Noticed
+) -> None:
+    said = refused(f"--nofile={limit}", project, noticed)
     assert "; raise the limit of open files (ulimit -n)" in said
     assert "panicked" not in said
-    assert list((tmp_path / "tmp").iterdir()) == []
-    assert in_guest("run", cwd=tmp_path).status == 0
+    assert in_guest("run", cwd=project).status == 0
+
+
+@pytest.mark.parametrize("limit", [20, 150, 300, 450])
+def test_a_runner_without_memory_says_so_with_the_cure_and_the_next_run_works(
+    limit: int, project: Path, noticed: Noticed
+) -> None:
+    """Before anything is imported, and where the runner or its QEMU gets no more."""
+    said = refused(f"--as={limit << 20}", project, noticed)
+    assert "; give vmtest or its container more memory, or raise its limits (ulimit -v" in said
+    assert in_guest("run", cwd=project).status == 0

@@ -95,4 +95,4 @@ def leave_page(matrix: Matrix, folder: Path, emit: Callable[[Event], None]) -> N
     except OSError as error:
         emit(Note(f"cannot write {os_words(error)}; the run is complete without it"))
     except Exception as error:
-        emit(Note(f"{PAGE} could not be made: {bug_words(error)} ({error})"))
+        emit(Note(f"{PAGE} could not be made: {bug_words(error)}"))

@@ -25,6 +25,7 @@ from vmtest.errors import (
     VmtestError,
     bug_words,
     os_words,
+    starved,
 )
 from vmtest.host import attempts, interrupt
 from vmtest.host.signals import wake_main_thread
@@ -61,8 +62,11 @@ def say(text: str, stream: TextIO | None = None) -> None:
 def bug(error: BaseException, *, own: int | None = None) -> NoReturn:
     """Show the traceback of what nobody expected, say where it belongs, and exit: 70 or ``own``.
 
-    Python itself would end with 1, which says that tests failed.
+    Python itself would end with 1, which says that tests failed.  Where this process has too
+    little memory, that is nobody's bug.
     """
+    if words := starved(error):
+        fail(InfrastructureError(words), own=own)
     trace = "".join(traceback.format_exception(error))
     say(f"{trace}vmtest: {bug_words(error)}, with the lines above", sys.stderr)
     raise typer.Exit(BUG if own is None else own)

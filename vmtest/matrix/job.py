@@ -21,6 +21,7 @@ from vmtest.errors import (
     VmtestError,
     bug_words,
     os_words,
+    starved,
 )
 from vmtest.host.write import write_file
 from vmtest.matrix.bench import Bench, Cancellation, Emit, Hold, Job, unheard
@@ -136,13 +137,18 @@ def refused(kernel: Kernel, error: Exception) -> KernelResult:
 
 
 def broke(result: KernelResult, error: BaseException, directory: Path) -> KernelResult:
-    """What a bug of ours leaves of one kernel: the rows on disk, and where to report it."""
+    """What a bug of ours leaves of one kernel: the rows on disk, and where to report it.
+
+    Too little memory of this process is no bug.
+    """
     trace = directory / TRACEBACK
-    reason = f"{bug_words(error)} with {trace}"
-    try:
-        write_file(trace, "".join(traceback.format_exception(error)))
-    except OSError as unwritten:
-        reason = f"{bug_words(error)} ({os_words(unwritten)})"
+    reason = starved(error)
+    if not reason:
+        try:
+            write_file(trace, "".join(traceback.format_exception(error)))
+            reason = f"{bug_words(error)} with {trace}"
+        except OSError as unwritten:
+            reason = f"{bug_words(error)} ({os_words(unwritten)})"
     return replace(kept(directory, result), status=Status.INFRA_ERROR, reason=reason)
 
 

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from vmtest.errors import (
+    MORE_MEMORY,
     BootError,
     DeadlineExceeded,
     InfrastructureError,
@@ -371,6 +372,8 @@ class Machine:
             what = f"{error} ({where})"
         elif not self.running:
             what = f'QEMU ended {seconds:.1f} s after start ({where}): "{last}"'
+            if "allocate" in last:  # QEMU's words and GLib's
+                what = f"{what}; {MORE_MEMORY}"
         elif isinstance(error, DeadlineExceeded):
             what = (
                 f'no SSH session {seconds:.1f} s after start ({where}); last console line: "{last}"'
