@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from socket import SHUT_RDWR
 from threading import Event, Thread
 
 GONE, LOOP, SILENT, STALLS, TRICKLES = "gone", "loop", "silent", "stalls", "trickles"
 """404, redirects to itself, never answers, answers and sends no more, sends a byte at a time."""
 KINDS = (GONE, LOOP, SILENT, STALLS, TRICKLES)
+VANISHES = "vanishes"
+"""Hangs up within the file, and from then on nobody listens there: it takes the whole server."""
 
 
 def misbehave(to: BaseHTTPRequestHandler, kind: str, over: Event, length: int = 1000) -> None:
@@ -27,6 +30,10 @@ def misbehave(to: BaseHTTPRequestHandler, kind: str, over: Event, length: int = 
         _answer(to, b"{", length)
         while not over.wait(0.01):
             to.wfile.write(b" ")
+    elif kind == VANISHES:
+        assert isinstance(to.server, HTTPServer)
+        to.server.socket.shutdown(SHUT_RDWR)
+        _answer(to, b"{", length)
     else:
         to.send_error(404)
 

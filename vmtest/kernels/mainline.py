@@ -227,6 +227,7 @@ def _reason(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()] or ["it says nothing"]
     last = re.sub(r"^(?:(?:\w+\.)+\w+|\w+(?:Error|Exception|Timeout)): ", "", lines[-1])
     cause = re.search(r"Caused by \w+\((?:.*?: )?[\"']?(.*?)[\"']?\)\)?$", last)
+    cause = cause or re.match(r"\('(.*?)', \w+\(", last)  # an exception of words and another
     return (cause.group(1) if cause else last)[:200].strip()
 
 
