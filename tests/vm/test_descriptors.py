@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -72,3 +75,52 @@ def test_a_runner_without_memory_says_so_with_the_cure_and_the_next_run_works(
     said = refused(f"--as={limit << 20}", project, noticed)
     assert "; give vmtest or its container more memory, or raise its limits (ulimit -v" in said
     assert in_guest("run", cwd=project).status == 0
+
+
+LARGE = """
+import pytest
+import time
+
+def test_first():
+    pass
+
+def test_second():
+    time.sleep(3)
+
+@pytest.mark.parametrize("n", range(4))
+def test_large(n):
+    print("x" * 8_000_000)
+    assert 0
+"""
+
+
+def test_a_runner_that_gets_no_more_memory_while_tests_run_loses_no_result(project: Path) -> None:
+    """Not one page more from then on: what it has is enough, or it says that it is not."""
+    (project / "test_own.py").write_text(LARGE)
+    with subprocess.Popen(
+        [sys.executable, "-m", "vmtest", "run", "--warm"],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as runner:
+        deadline = time.monotonic() + 300
+        while not any(rows(project)):
+            assert runner.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        resource.prlimit(runner.pid, resource.RLIMIT_AS, (1, 1))
+        said, _ = runner.communicate(timeout=300)
+    assert "a bug in vmtest" not in said and "Traceback" not in said
+    if runner.returncode == 1:
+        assert [row["outcome"] for row in rows(project)] == ["passed"] * 2 + ["failed"] * 4
+    else:
+        assert runner.returncode == 3 and "give vmtest or its container more memory" in said
+        assert rows(project)[0]["outcome"] == "passed"
+    assert list((project / "tmp").iterdir()) == []
+
+
+def rows(project: Path) -> list[dict[str, object]]:
+    """The results that are on disk."""
+    files = project.glob(".vmtest/runs/*/*/results.jsonl")
+    lines = [line for file in files for line in file.read_text().splitlines(keepends=True)]
+    return [json.loads(line) for line in lines if line.endswith("\n")]
