@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -56,6 +59,7 @@ class Guests:
         self.kept = Bytecode(None)
         self.told: list[str] = []
         self.work: SuitesWork
+        self.prepare: Callable[[Path], object] = str
 
     def run(
         self,
@@ -83,9 +87,11 @@ class Guests:
         watched.payload = replace(watched.payload, archive=self.work.archive)
         with closing(watched.session):
             watched.install()
+            self.prepare(guest)
             if clean:
                 started_before_the_project(guest)
             watched.execute_installed("-p", "no:randomly", *options)
+        self.told = [told for told in self.told if told]
         for told in self.told:
             code.keep(told)
         here.rename(self.folder / f"was-{len(list(self.folder.iterdir()))}")
@@ -215,17 +221,76 @@ def test_a_suite_that_writes_bytecode_can(guests: Guests) -> None:
         assert guests.run(text, files=files) == {"test_one": "passed"}
 
 
-def test_what_is_told_later_than_before_the_project_is_not_believed(guests: Guests) -> None:
-    text = """
-    import gc
-    from vmtest.guest.wire import Wire
-    (wire,) = (one for one in gc.get_objects() if isinstance(one, Wire))
-    wire.send("compiled", code="")
-    def test_one():
-        pass
-    """
-    guests.run(text)
-    assert "does not follow hello" in guests.work.process.bad_line
+FORGES = """
+import gc
+from vmtest.guest.wire import Wire
+(wire,) = (one for one in gc.get_objects() if isinstance(one, Wire))
+wire.send({event}, pid=7, code={code!r})
+"""
+
+
+@pytest.mark.parametrize("event", ["hello", "compiled"])
+@pytest.mark.parametrize("clean", [True, False])
+def test_no_suite_leaves_code_for_another(event: str, clean: bool, guests: Guests) -> None:
+    """Neither where it could come before ours, nor where ours has nothing to tell."""
+    honest = SUITE.replace("== 1", "== 2")
+    assert guests.run(SUITE)["test_one"] == "passed"
+    ((_, code),) = unpacked(base64.b64decode(guests.told[0])).items()
+    assert guests.run(honest)["test_one"] == "failed"
+    ((own, _),) = unpacked(base64.b64decode(guests.told[0])).items()
+    forged = base64.b64encode(packed({own: code})).decode()
+    for kept in (guests.kept, Bytecode(None)):
+        guests.kept = kept
+        for _ in range(2):
+            files = {"conftest.py": FORGES.format(event=repr(event), code=forged)}
+            guests.run(honest, files=files, clean=clean)
+            assert guests.work.process.bad_line
+        assert guests.run(honest)["test_one"] == "failed"
+
+
+def test_what_is_kept_stays_and_only_what_was_asked_for_is_kept() -> None:
+    store = Bytecode(None)
+    store.keep(ENTRY, ["a"], told(a="first", b="not asked for"))
+    store.keep(ENTRY, ["a"], told(a="second"))
+    assert store.find(ENTRY, ["a", "b"]) == {"a": b"first"}
+
+
+PATCHED = """
+import ast
+from _pytest.assertion import rewrite
+class Own(rewrite.AssertionRewriter):
+    def visit_Assert(self, assert_):
+        return [ast.copy_location(ast.Pass(), assert_)]
+"""
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "rewrite.AssertionRewriter = Own",
+        "rewrite.AssertionRewriter.visit_Assert = Own.visit_Assert",
+    ],
+)
+def test_a_project_with_a_rewriter_of_its_own_gets_what_that_makes(
+    patch: str, guests: Guests
+) -> None:
+    text = "def test_one():\n    assert 1 == 2\n"
+    assert guests.run(text)["test_one"] == "failed"
+    patched = {"conftest.py": f"{PATCHED}\n{patch}\n"}
+    for _ in range(2):
+        assert guests.run(text, files=patched)["test_one"] == "passed"
+
+
+def test_a_module_that_is_too_large_keeps_no_other_from_being_kept(guests: Guests) -> None:
+    files = {"conftest.py": f"VALUE = {list(range(3000))}\n"}
+
+    def small(guest: Path) -> None:
+        module = guest / "vmtest" / "guest" / "bytecode.py"
+        module.write_text(module.read_text().replace("MOST = 8 << 20", "MOST = 6000"))
+
+    guests.prepare = small
+    assert guests.run(SUITE, files=files) == PASSED
+    assert guests.compiled == 1
 
 
 @pytest.mark.parametrize(
@@ -284,8 +349,7 @@ def test_a_damaged_entry_is_not_used_is_told_and_is_made_anew(tmp_path: Path) ->
     store = Bytecode(cache)
     store.keep(ENTRY, ["a"], told(a="code"))
     store.publish()
-    (place,) = places(cache)
-    file = place / "pack"
+    (file,) = places(cache)
     file.write_bytes(file.read_bytes().replace(b"code", b"mode"))
     assert Bytecode(cache).find(ENTRY, ["a"]) == {}
     (found,) = (one for one in verify(cache) if one.kind == KIND)
@@ -307,8 +371,8 @@ def test_what_others_may_write_is_not_used(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert Bytecode(cache).find(ENTRY, ["a"]) == {"a": b"code"}
-    (place,) = places(cache)
-    (place / "pack").chmod(0o666)
+    (file,) = places(cache)
+    file.chmod(0o666)
     assert Bytecode(cache).find(ENTRY, ["a"]) == {}
 
 
@@ -328,6 +392,21 @@ def test_the_newest_have_room_and_an_entry_goes_with_its_snapshot(
     store.publish()
     assert set(bytecode.read_entry(cache / KIND / ENTRY)) == {"1234", "123"}
     assert [place.name for place in places(cache)] == [ENTRY]
+
+
+def test_nobody_waits_for_who_has_the_entry(tmp_path: Path) -> None:
+    cache = cache_with(tmp_path, ENTRY)
+    store = Bytecode(cache)
+    store.keep(ENTRY, ["a"], told(a="code"))
+    holds = "import sys\nfrom pathlib import Path\nfrom vmtest.host.cache import locked\n"
+    holds += f"with locked(Path(sys.argv[1]), {f'{KIND}-{ENTRY}'!r}):\n print(flush=True)\n input()"
+    command = [sys.executable, "-c", holds, str(cache)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"\n"
+        store.publish()
+        other.communicate(b"\n")
+    assert places(cache) == []
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> None:
@@ -357,18 +436,25 @@ def test_which_modules_a_guest_is_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "wheels", "kept"),
+    ("snapshot", "wheels", "pythonpath", "kept"),
     [
-        (ENTRY, (), True),
-        ("", (), False),
-        (ENTRY, (InstalledWheel("w", "0", b""),), False),
+        (ENTRY, (), (), True),
+        ("", (), (), False),
+        (ENTRY, (InstalledWheel("w", "0", b""),), (), False),
+        (ENTRY, (), ("src",), False),
     ],
 )
-def test_no_code_is_asked_of_a_guest_that_is_never_restored_or_has_wheels(
-    snapshot: str, wheels: tuple[InstalledWheel, ...], kept: bool, tmp_path: Path
+def test_no_code_is_asked_of_a_guest_that_is_never_restored_or_in_which_others_come_first(
+    snapshot: str,
+    wheels: tuple[InstalledWheel, ...],
+    pythonpath: tuple[str, ...],
+    kept: bool,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "test_a.py").write_text("")
-    suite = Suite("a", tmp_path / "test_a.py")
+    suite = Suite(
+        "a", tmp_path / "test_a.py", pythonpath=tuple(tmp_path / name for name in pythonpath)
+    )
     job = job_of(tmp_path)
     job = replace(job, root=replace(job.root, wheels=wheels))
     fake = SimpleNamespace(

@@ -35,15 +35,15 @@ class Bytecode:
     def __init__(self, payload: Path) -> None:
         self._suites = f"{payload}/suites/"
         self._original: Any = getattr(_REWRITE, "_rewrite_test", None)
+        self._rewriter = _rewriter()
         self._wanted: list[str] = []
         self._laid: dict[str, bytes] = {}
         self._codes: dict[str, CodeType] = {}
         if (payload / BYTECODE).is_file() and self._original is not None:
-            head, _, rest = (payload / BYTECODE).read_bytes().partition(b"\n")
-            told = json.loads(head)
-            self._wanted = told["wanted"]
-            for key, size in told["sizes"].items():
-                self._laid[key], rest = rest[:size], rest[size:]
+            with (payload / BYTECODE).open("rb") as stream:
+                told = json.loads(stream.readline())
+                self._wanted = told["wanted"]
+                self._laid = {key: stream.read(size) for key, size in told["sizes"].items()}
 
     def compile(self) -> str:
         """Compile what lacks code; returns that for the host, "" where there is nothing to tell.
@@ -52,10 +52,10 @@ class Bytecode:
         the codes.
         A module whose compilation warns is left to pytest, which knows what becomes of a warning.
         """
-        if not CLEAN or any(map(self._of_project, [*sys.modules.values()])):
+        if not CLEAN:
             return ""
         made: dict[str, bytes] = {}
-        size = 0
+        room = MOST
         for place in self._wanted:
             try:
                 with warnings.catch_warnings(record=True) as warned:
@@ -67,10 +67,11 @@ class Bytecode:
             if warned:
                 continue
             self._codes[key], data = code, marshal.dumps(code)
-            size += len(data)
-            if size <= MOST:
+            if len(data) <= room:
                 made[key] = data
-        if not made:
+                room -= len(data)
+        # The encoding that a module names may have been one of the project's.
+        if not made or any(map(self._of_project, [*sys.modules.values()])):
             return ""
         head = json.dumps({"sizes": {key: len(data) for key, data in made.items()}})
         return base64.b64encode(b"\n".join([head.encode(), b"".join(made.values())])).decode()
@@ -84,9 +85,10 @@ class Bytecode:
         return str(getattr(module, "__file__", "")).startswith(self._suites)
 
     def _rewritten(self, module: Path, config: Any) -> Any:
-        # What pytest would write to a file as well needs more than the code, and with the hook the
-        # code is another.
-        if sys.dont_write_bytecode and not config.getini("enable_assertion_pass_hook"):
+        # What pytest would write to a file as well needs more than the code.  The code is another
+        # with the hook, and where the project has changed what rewrites.
+        alike = sys.dont_write_bytecode and _rewriter() == self._rewriter
+        if alike and not config.getini("enable_assertion_pass_hook"):
             code = self._code(module)
             if code is not None:
                 return None, code
@@ -101,6 +103,11 @@ class Bytecode:
             except (EOFError, ValueError, TypeError):
                 return None
         return code
+
+
+def _rewriter() -> list[object]:
+    """What of pytest's decides how a module is rewritten."""
+    return [_REWRITE.rewrite_asserts, *vars(_REWRITE.AssertionRewriter).items()]
 
 
 def _key(module: Path) -> str:

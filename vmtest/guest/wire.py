@@ -75,11 +75,11 @@ class Wire:
         os.dup2(2, 1)
         return wire
 
-    def hello(self) -> None:
+    def hello(self, **fields: Any) -> None:
         """Take the wire for this process: its first event, after which only it may write."""
         self._owner = os.getpid()
         self._key = os.urandom(8).hex()
-        self.send("hello", pid=self._owner)
+        self.send("hello", pid=self._owner, **fields)
 
     @property
     def mine(self) -> bool:

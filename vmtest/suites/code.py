@@ -27,9 +27,9 @@ class Code:
     @classmethod
     def of(cls, payload: Payload, files: Sequence[str], bench: Bench, guest: Guest) -> Self:
         """That of ``files`` of ``payload``, of all suites without any, in this ``guest``."""
-        # Wheels may bring another pytest, and run code of their own when Python starts.
-        wheels = bench.job.root.wheels
-        entry = "" if wheels else bench.snapshots.name_of(guest.machine.spec)
+        # Wheels may bring another pytest, and both may run code when Python starts.
+        foreign = bench.job.root.wheels or payload.pythonpath
+        entry = "" if foreign else bench.snapshots.name_of(guest.machine.spec)
         places = {}
         for name in payload.rewritten(files) if entry else ():
             place = f"{GUEST_ROOT}/suites/{name}"
@@ -41,9 +41,12 @@ class Code:
         if not self.places:
             return b""
         found = self.kept.find(self.entry, list(self.places))
-        return packed(found, [place for key, place in self.places.items() if key not in found])
+        return packed(found, [self.places[key] for key in self._missing()])
 
     def keep(self, told: str) -> None:
         """Keep what the guest ``told``."""
-        if self.places:
-            self.kept.keep(self.entry, list(self.places), told)
+        self.kept.keep(self.entry, self._missing(), told)
+
+    def _missing(self) -> list[str]:
+        found = self.kept.find(self.entry, list(self.places))
+        return [key for key in self.places if key not in found]

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from vmtest.matrix.wire import Event, Hello, Text
+from vmtest.matrix import wire
+from vmtest.matrix.wire import Event, Text
 from vmtest.model.results import Outcome, TestResult
 from vmtest.suites.payload import Payload
 from vmtest.vm.klog import as_dmesg
@@ -29,11 +30,10 @@ def _told_by_pytest(outcome: Outcome) -> Outcome:
     return outcome
 
 
-class Compiled(Event):
-    """What was compiled before any code of the project's ran: base64 (vmtest/guest/bytecode.py)."""
+class Hello(wire.Hello):
+    """``code`` is what was compiled before the project was read: base64 (guest/bytecode.py)."""
 
-    event: Literal["compiled"]
-    code: str
+    code: str = ""
 
 
 class Collected(Event):
@@ -98,7 +98,7 @@ class Finish(Event):
     status: int = Field(ge=-(1 << 31), lt=1 << 31)
 
 
-SuiteEvent = Hello | Compiled | Collected | Start | Result | Finish
+SuiteEvent = Hello | Collected | Start | Result | Finish
 
 EVENTS: TypeAdapter[SuiteEvent] = TypeAdapter(Annotated[SuiteEvent, Field(discriminator="event")])
 """Reads a line."""

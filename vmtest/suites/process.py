@@ -19,7 +19,7 @@ from vmtest.errors import BadLine, DeadlineExceeded, SessionLost
 from vmtest.host.write import append, write_file
 from vmtest.matrix.follow import Kernelside, aftermath, follow
 from vmtest.matrix.payload import PYTEST_SIDE, by_standby, guest_environment, in_guest_environment
-from vmtest.matrix.wire import Hello, Lines
+from vmtest.matrix.wire import Lines
 from vmtest.model.kernels import Limits
 from vmtest.model.results import Outcome, TestResult
 from vmtest.runs.folder import utc_now
@@ -29,8 +29,8 @@ from vmtest.suites.events import (
     LONGEST_LINE,
     OF_MODULES,
     Collected,
-    Compiled,
     Finish,
+    Hello,
     Result,
     Start,
 )
@@ -39,7 +39,6 @@ from vmtest.suites.spans import Spans
 from vmtest.vm.guest_code import GUEST_ROOT
 from vmtest.vm.session import Check, Session, Stream
 
-_AFTER_HELLO = 2  # number of a line
 _LATE = 2.0  # seconds; it is there within one
 DONE = f"{GUEST_ROOT}/done.json"
 """Where a fresh guest finds which tests ran in an earlier one."""
@@ -200,8 +199,7 @@ class Run:
             match event:
                 case Hello():
                     self._pid = event.pid
-                case Compiled():
-                    self._compiled(event)
+                    self._sink.compiled(event.code)
                 case Collected():
                     self._list(event)
                 case Start():
@@ -211,12 +209,6 @@ class Run:
                     self._record(event)
                 case Finish():
                     self.exit_status = event.status
-
-    def _compiled(self, event: Compiled) -> None:
-        # Later it might be the project's word.
-        if self._lines.number != _AFTER_HELLO:
-            raise self._lines.bad(event.event, "does not follow hello")
-        self._sink.compiled(event.code)
 
     def _list(self, event: Collected) -> None:
         if self._collected:

@@ -18,27 +18,15 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from vmtest.errors import InfrastructureError, VmtestError
-from vmtest.host.cache import (
-    hold,
-    let_go,
-    locked,
-    publish,
-    read_record,
-    read_recorded,
-    remove_unused,
-    scratch,
-    write_record,
-)
+from vmtest.errors import VmtestError
+from vmtest.host.cache import ensure, hold, let_go, remove_unused, scratch, try_locked
 from vmtest.vm.restore import KIND as SNAPSHOT
-from vmtest.vm.snapshot import check_owner, keep_from_others
+from vmtest.vm.snapshot import check_owner
 
 KIND = "bytecode"
 """The folder of the cache for it, and the kind of its entries."""
 ROOM = 16 << 20
 """Bytes of an entry; what was used least recently makes room."""
-
-_PACK, _RECORD = "pack", "bytecode.json"
 
 
 class _Head(TypedDict):
@@ -52,16 +40,23 @@ Codes = Mapping[str, bytes]
 
 
 def places(cache: Path) -> list[Path]:
-    """The folders of all entries in ``cache``, damaged ones too."""
-    return sorted(path for path in (cache / KIND).glob("*") if path.is_dir())
+    """The files of all entries in ``cache``, damaged ones too."""
+    return sorted((cache / KIND).glob("*"))
 
 
 def read_entry(place: Path) -> dict[str, bytes]:
-    """The codes of the entry in the folder ``place``.
+    """The codes of the entry in the file ``place``; raises ValueError with what is wrong."""
+    try:
+        return _whole(place.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
 
-    Raises ValueError with the file and what is wrong with it.
-    """
-    _, pack = read_recorded(place, _RECORD, _PACK, "pack")
+
+def _whole(data: bytes) -> dict[str, bytes]:
+    """What is in an entry: its digest, a line feed, a pack; raises ValueError."""
+    digest, _, pack = data.partition(b"\n")
+    if digest.decode(errors="replace") != hashlib.sha256(pack).hexdigest():
+        raise ValueError("has not the sha256 that it begins with")
     return unpacked(pack)
 
 
@@ -90,12 +85,12 @@ class Bytecode:
 
     def __init__(self, root: Path | None) -> None:
         self._root = root
-        self._used: dict[str, dict[str, bytes]] = {}
+        self._there: dict[str, dict[str, bytes]] = {}
         self._new: set[str] = set()
 
     def find(self, entry: str, keys: Sequence[str]) -> Codes:
         """What is there of ``keys`` in ``entry``."""
-        there = self._used.setdefault(entry, {})
+        there = self._there.setdefault(entry, {})
         missing = [key for key in keys if key not in there]
         if missing and self._root is not None:
             with _held(self._root, entry):
@@ -104,12 +99,13 @@ class Bytecode:
         return {key: there[key] for key in keys if key in there}
 
     def keep(self, entry: str, keys: Sequence[str], told: str) -> None:
-        """Have in ``entry`` what a guest ``told``, base64, of the ``keys`` that it could have."""
+        """Have in ``entry`` what a guest ``told``, base64, of ``keys``; what is there stays."""
+        there = self._there.setdefault(entry, {})
         with suppress(ValueError):
             codes = unpacked(base64.b64decode(told, validate=True))
-            asked = {key: code for key, code in codes.items() if key in keys}
-            if asked:
-                self._used.setdefault(entry, {}).update(asked)
+            new = {key: code for key, code in codes.items() if key in keys and key not in there}
+            if new:
+                there |= new
                 self._new.add(entry)
 
     def publish(self) -> None:
@@ -117,22 +113,18 @@ class Bytecode:
         new, self._new = self._new, set()
         if self._root is None or not new:
             return
-        with suppress(InfrastructureError, OSError):
+        with suppress(VmtestError, OSError):
             for entry in new:
-                _publish(self._root, entry, self._used[entry])
+                _publish(self._root, entry, self._there[entry])
             _clear(self._root)
 
 
 def _read(root: Path, entry: str) -> Codes:
     """The codes of ``entry``, none where they are not whole, or another user's."""
-    place = root / KIND / entry
     try:
-        with (place / _PACK).open("rb") as file:
+        with (root / KIND / entry).open("rb") as file:
             check_owner(file)
-            pack = file.read()
-        record = read_record(place / _RECORD)
-        whole = record is not None and record.get("pack") == hashlib.sha256(pack).hexdigest()
-        return unpacked(pack) if whole else {}
+            return _whole(file.read())
     except (VmtestError, OSError, ValueError):
         return {}  # it is made anew, as if it had not been there
 
@@ -149,7 +141,9 @@ def _held(root: Path, entry: str) -> Iterator[str]:
 
 
 def _publish(root: Path, entry: str, codes: Codes) -> None:
-    with _held(root, entry) as lock, locked(root, lock), scratch(root, lock) as folder:
+    with _held(root, entry) as lock, try_locked(root, lock) as ours:
+        if not ours:
+            return  # who has it publishes the same, or more
         kept: dict[str, bytes] = {}
         room = ROOM
         for key, code in [*codes.items(), *_read(root, entry).items()]:
@@ -157,12 +151,11 @@ def _publish(root: Path, entry: str, codes: Codes) -> None:
                 kept[key] = code
                 room -= len(code)
         pack = packed(kept)
-        made = folder / "entry"
-        made.mkdir()
-        (made / _PACK).write_bytes(pack)
-        write_record(made / _RECORD, {"pack": hashlib.sha256(pack).hexdigest()})
-        keep_from_others(made)
-        publish(made, root / KIND / entry)
+        with scratch(root, lock) as folder:
+            made = folder / "entry"
+            made.write_bytes(hashlib.sha256(pack).hexdigest().encode() + b"\n" + pack)
+            made.chmod(0o644)  # whatever the umask: others may not write to it
+            made.replace(ensure(root / KIND) / entry)
 
 
 def _clear(root: Path) -> None:
