@@ -7,15 +7,14 @@ import gc
 import resource
 import signal
 import sys
+from contextlib import suppress
 from typing import NoReturn
-
-from vmtest.errors import MORE_MEMORY, starved
 
 _MACHINE = 3
 _BUG = 70
 _GIT_STOPS = 128
-_LEAST = 192
-"""MiB that this process has to be allowed: with fewer, code that is not Python's aborts it."""
+_LEAST = 96
+"""MiB of memory that it takes to import what every command needs."""
 
 
 def main() -> None:
@@ -40,7 +39,7 @@ def main() -> None:
                 sys.exit(UNREAD)
             raise
     except Exception as error:
-        if words := starved(error):
+        if words := _of_memory(error):
             _end(f"error: {words}", _MACHINE)
         import traceback
 
@@ -52,7 +51,18 @@ def _check_memory() -> None:
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     if 0 <= most < _LEAST << 20:
         have = f"may have {most >> 20} MiB of memory here, and needs {_LEAST}"
-        _end(f"error: vmtest {have}; {MORE_MEMORY}", _MACHINE)
+        # Nothing may be imported for that.
+        cure = "give vmtest or its container more memory, or raise its limit (ulimit -v)"
+        _end(f"error: vmtest {have}; {cure}", _MACHINE)
+
+
+def _of_memory(error: Exception) -> str:
+    """That there is too little, "" where ``error`` means something else."""
+    with suppress(Exception):  # what is broken may be what says so
+        from vmtest.errors import starved
+
+        return starved(error)
+    return ""
 
 
 def _end(words: str, status: int) -> NoReturn:

@@ -7,6 +7,7 @@ says anything about the programs under test.
 
 import errno
 import re
+import resource
 
 _PARAMETER = re.compile(r"`([a-z_]+)`")
 
@@ -100,9 +101,13 @@ class BadLine(VmtestError):
     """A guest sent a line that is not an event, or is out of order; says which line, and why."""
 
 
-MORE_MEMORY = "give vmtest or its container more memory, or raise its limits (ulimit -v, ulimit -u)"
+MORE_MEMORY = "give vmtest or its container more memory, or raise its limit (ulimit -v)"
 """What to do where this process or QEMU has too little memory."""
-_STARVED = re.compile(r"can't start new thread|failed to map segment|[Cc]annot allocate memory")
+_MORE_THREADS = (
+    "raise its limit of processes (ulimit -u, or its container's), or give it more memory"
+)
+_NO_THREAD = "can't start new thread"  # CPython's words
+_NOT_MAPPED = re.compile(r"failed to map segment|[Cc]annot allocate memory")  # glibc's
 _CURES = {
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
@@ -119,7 +124,7 @@ _CURES = {
 
 def os_words(error: OSError) -> str:
     """``FILE: No space left on device; make room there``: thing, place and cure."""
-    if error.errno == errno.ENOMEM and (words := starved(error)):
+    if words := starved(error):
         return words
     where = f"{error.filename}: " if error.filename else ""
     cure = _CURES.get(error.errno or 0, "")
@@ -129,13 +134,23 @@ def os_words(error: OSError) -> str:
 def starved(error: BaseException) -> str:
     """That this process has too little memory, with the cure, where ``error`` means that; "" else.
 
-    Beside a MemoryError these are what Python raises where it gets none from the system.
+    The type decides: the words alone may be a test's or a path's.
     """
-    found = _STARVED.search(str(error))
-    if isinstance(error, VmtestError) or not (found or isinstance(error, MemoryError)):
-        return ""
-    why = found[0] if found else type(error).__name__
-    return f"vmtest has too little memory ({why}); {MORE_MEMORY}"
+    limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    why = ""
+    match error:
+        case MemoryError():
+            why = "MemoryError"
+        case OSError(errno=errno.ENOMEM):
+            why = str(error.strerror)
+        case RuntimeError() if str(error) == _NO_THREAD:
+            if not limited:
+                return f"vmtest may start no more threads; {_MORE_THREADS}"
+            why = _NO_THREAD
+        # A library in a folder that is mounted noexec is not mapped either.
+        case ImportError() if limited and (found := _NOT_MAPPED.search(str(error))):
+            why = found[0]
+    return f"vmtest has too little memory ({why}); {MORE_MEMORY}" if why else ""
 
 
 def bug_words(error: BaseException) -> str:

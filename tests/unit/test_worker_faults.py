@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import cast
 import pytest
 from test_intact import Ran
 
-from vmtest.errors import MORE_MEMORY
+from vmtest.errors import MORE_MEMORY, starved
 from vmtest.matrix.bench import Bench, Job, Task
 from vmtest.matrix.job import TRACEBACK, run_kernel
 from vmtest.model.kernels import Accelerator, Kernel, Limits, PathSpec
@@ -73,9 +74,16 @@ def test_a_full_disk_keeps_the_rows_and_says_what_to_do(ran: Ran, tmp_path: Path
 @pytest.mark.parametrize(
     ("error", "why"),
     [
-        (MemoryError(), "MemoryError"),
-        (RuntimeError("can't start new thread"), "can't start new thread"),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+        (MemoryError(), f"vmtest has too little memory (MemoryError); {MORE_MEMORY}"),
+        (
+            RuntimeError("can't start new thread"),
+            "vmtest may start no more threads; raise its limit of processes (ulimit -u, or its "
+            "container's), or give it more memory",
+        ),
+        (
+            OSError(errno.ENOMEM, "Cannot allocate memory"),
+            "vmtest has too little memory (Cannot allocate memory); " + MORE_MEMORY,
+        ),
     ],
     ids=lambda one: type(one).__name__ if isinstance(one, Exception) else "",
 )
@@ -86,9 +94,24 @@ def test_too_little_memory_keeps_the_rows_and_says_what_to_do(
     job = job_of(ran, tmp_path, Breaking(error))
     result = run_kernel(job)
     assert result.status is Status.INFRA_ERROR
-    assert result.reason == f"vmtest has too little memory ({why}); {MORE_MEMORY}"
+    assert result.reason == why
     assert [test.outcome for test in result.tests] == [Outcome.PASSED, Outcome.NOT_RUN]
-    assert not (job.directory / TRACEBACK).exists()
+    # Where memory was missing is worth to know; what the system refused says it by itself.
+    assert (job.directory / TRACEBACK).exists() is not isinstance(error, OSError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("test_mmap[Cannot allocate memory]"),
+        subprocess.TimeoutExpired(["grep", "can't start new thread"], 3),
+        RuntimeError("Cannot allocate memory for the map"),
+        ImportError("x.so: failed to map segment from shared object"),  # noexec
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_words_alone_are_no_lack_of_memory(error: Exception) -> None:
+    assert starved(error) == ""
 
 
 @dataclass(frozen=True)

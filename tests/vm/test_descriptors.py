@@ -73,7 +73,7 @@ def test_a_runner_without_memory_says_so_with_the_cure_and_the_next_run_works(
 ) -> None:
     """Before anything is imported, and where the runner or its QEMU gets no more."""
     said = refused(f"--as={limit << 20}", project, noticed)
-    assert "; give vmtest or its container more memory, or raise its limits (ulimit -v" in said
+    assert "; give vmtest or its container more memory, or raise its limit (ulimit -v)" in said
     assert in_guest("run", cwd=project).status == 0
 
 

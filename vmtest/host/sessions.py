@@ -27,7 +27,8 @@ class Sessions:
         # Reentrant: a signal's handler may end what this thread is adding.
         self._lock = threading.RLock()
         self._listed: dict[int | str, str] = {}
-        self._starts = itertools.count()
+        # A process that an earlier runner of the same number left has another word.
+        self._starts = map(f"{os.urandom(8).hex()}.{{}}".format, itertools.count())
         self._reaper: subprocess.Popen[str] | None = None
 
     def ready(self) -> None:
@@ -55,7 +56,7 @@ class Sessions:
         """
         self.ready()
         # No number is known before the start, and this process may be killed right after it.
-        start = f"{os.getpid()}.{next(self._starts)}"
+        start = next(self._starts)
         self.add(start, grace, folder)
         env = {**(os.environ if env is None else env), reaper.START: start}
         try:

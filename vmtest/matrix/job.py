@@ -142,13 +142,12 @@ def broke(result: KernelResult, error: BaseException, directory: Path) -> Kernel
     Too little memory of this process is no bug.
     """
     trace = directory / TRACEBACK
-    reason = starved(error)
-    if not reason:
-        try:
-            write_file(trace, "".join(traceback.format_exception(error)))
-            reason = f"{bug_words(error)} with {trace}"
-        except OSError as unwritten:
-            reason = f"{bug_words(error)} ({os_words(unwritten)})"
+    reason = bug_words(error)
+    try:
+        write_file(trace, "".join(traceback.format_exception(error)))
+        reason += "" if starved(error) else f" with {trace}"
+    except OSError as unwritten:
+        reason += f" ({os_words(unwritten)})"
     return replace(kept(directory, result), status=Status.INFRA_ERROR, reason=reason)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import resource
 import secrets
 import selectors
@@ -90,6 +91,10 @@ FILE_LIMIT = 64 << 20
 """Bytes that a guest can have written to a file of the host, beside its console's log."""
 FEWEST_FILES = 256
 """What the limit of open files has to be: a QEMU that runs out of them breaks the kernel in it."""
+_MEMORY = 192
+"""What the limit of this process's memory has to be, in MiB."""
+_STARVED = re.compile(r"(?:qemu-system-\w+: |.*GLib-ERROR).*allocate")
+"""The last words of QEMU, or of its library, where it gets no memory; a kernel has others."""
 _SEED = 64  # bytes
 _ANSWER = 200
 _LAST_WORDS = 1.0  # seconds for a kernel that panicked to end its console
@@ -106,6 +111,16 @@ def _check_descriptors() -> None:
         raise InfrastructureError(
             f"a process may open {most} files here, and a VM can need {FEWEST_FILES}; raise the "
             "limit of open files (ulimit -n)"
+        )
+
+
+def _check_memory() -> None:
+    """Raise InfrastructureError where a library may abort this process for want of memory."""
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if 0 <= most < _MEMORY << 20:
+        raise InfrastructureError(
+            f"vmtest may have {most >> 20} MiB of memory here, and needs {_MEMORY} to run a VM; "
+            f"{MORE_MEMORY}"
         )
 
 
@@ -150,6 +165,7 @@ class Machine:
 
     def __enter__(self) -> Self:
         _check_descriptors()
+        _check_memory()
         with ExitStack() as stack:
             vng = find_vng()
             folder = make_folder(vng, self.spec.image, self.spec.root)
@@ -372,7 +388,7 @@ class Machine:
             what = f"{error} ({where})"
         elif not self.running:
             what = f'QEMU ended {seconds:.1f} s after start ({where}): "{last}"'
-            if "allocate" in last:  # QEMU's words and GLib's
+            if _STARVED.match(last):
                 what = f"{what}; {MORE_MEMORY}"
         elif isinstance(error, DeadlineExceeded):
             what = (
