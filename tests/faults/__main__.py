@@ -1,7 +1,8 @@
 """Inject every fault of faults.toml, and say what came of each.
 
 ``python -m tests.faults [--page FILE] [PYTEST_OPTIONS...]`` runs the tests that inject them;
-``--page`` writes the page of the documentation.
+``--page`` writes the page of the documentation.  With ``--of JUNIT_FILE``, once or more often, it
+runs nothing: these are the results of all tests (``tox -e py -- --junit-xml FILE``, and vm).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,32 +131,63 @@ What hundreds of guests one after the other leave, and what more VMs than proces
 [the measurements](measurements.md#snapshots); `benchmarks/soak.py` and `benchmarks/load.py` repeat
 it.
 
-Made on {date} by `tox -e faults -- --page FILE`: {count} faults, {variants} variants.
+Made on {date} by {command}:
+{count} faults, {variants} variants.
 
 {table}"""
+
+
+Results = dict[str, list[Ran]]
+
+
+def results_in(files: Iterable[Path], found: Iterable[Fault]) -> Results:
+    """What the JUnit ``files`` say of the tests of the faults ``found``."""
+    listed = {test for fault in found for test in fault.tests}
+    suites = (suite for file in files for suite in JUnitXml.fromfile(str(file)))
+    every = ran(case for suite in suites for case in suite)
+    return {test: runs for test, runs in every.items() if test in listed}
+
+
+def run(found: Iterable[Fault], more: Sequence[str]) -> tuple[int, Results]:
+    """Run the tests of ``found`` with options of pytest's; its status, and what came of them."""
+    with tempfile.TemporaryDirectory(prefix="vmtest-faults-") as folder:
+        junit = Path(folder) / "junit.xml"
+        tests = [test for fault in found for test in fault.tests]
+        command = [sys.executable, "-m", "pytest", "-p", "no:randomly", f"--junit-xml={junit}"]
+        status = subprocess.run([*command, *more, *tests], cwd=ROOT, check=False).returncode
+        return status, results_in([junit] if junit.exists() else [], found)
 
 
 def main() -> int:
     """Run the tests, print the table or write the page; 1 if anything is not as designed."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the page of the docs")
+    parser.add_argument(
+        "--of",
+        type=Path,
+        metavar="JUNIT_FILE",
+        action="append",
+        help="results of all tests, instead of running those that inject faults",
+    )
     options, more = parser.parse_known_args()
     found = faults(LIST.read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory(prefix="vmtest-faults-") as folder:
-        junit = Path(folder) / "junit.xml"
-        tests = [test for fault in found for test in fault.tests]
-        command = [sys.executable, "-m", "pytest", "-p", "no:randomly", f"--junit-xml={junit}"]
-        status = subprocess.run([*command, *more, *tests], cwd=ROOT, check=False).returncode
-        if not junit.exists():
-            return status
-        results = ran(case for suite in JUnitXml.fromfile(str(junit)) for case in suite)
+    if options.of is None:
+        status, results = run(found, more)
+        command = "`tox -e faults -- --page FILE`"
+    else:
+        results = results_in(options.of, found)
+        verdicts = [verdict(fault, results) for fault in found]
+        status = int(not all(one.startswith("as designed") for one in verdicts))
+        command = "`tox -e faults -- --of JUNIT_FILE... --page FILE`, of the tests that CI runs"
     text = table(found, results)
     if options.page is None:
         print(text)
     else:
         variants = sum(one.outcome == "passed" for runs in results.values() for one in runs)
         date = datetime.now(UTC).date()
-        page = PAGE.format(date=date, count=len(found), variants=variants, table=text)
+        page = PAGE.format(
+            date=date, command=command, count=len(found), variants=variants, table=text
+        )
         options.page.write_text(page, encoding="utf-8")
     return status
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
-from junitparser import Failure, Skipped, TestCase
+from junitparser import Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from tests.faults.__main__ import Ran, left, noticed, ran, table, verdict
+from tests.faults.__main__ import Ran, left, noticed, ran, results_in, table, verdict
 from tests.faults.rows import LIST, ROOT, Fault, faults
 
 PAGE = ROOT / "docs" / "explanation" / "reliability.md"
@@ -50,6 +52,31 @@ def case(
     if result is not None:
         made.result = [result]
     return made
+
+
+def test_the_page_is_made_of_the_results_of_all_tests_too(tmp_path: Path) -> None:
+    """Not of those of tests that inject nothing; what was in none of the files was not tried."""
+    files = []
+    for number, cases in enumerate(
+        [[case("test_x[1]"), case("test_other")], [case("test_x[2]", result=Failure())]]
+    ):
+        suite = TestSuite("pytest")
+        suite.add_testcases(cases)
+        xml = JUnitXml()
+        xml.add_testsuite(suite)
+        files.append(tmp_path / f"{number}.xml")
+        xml.write(str(files[-1]))
+    results = results_in(files, [FAULT])
+    assert list(results) == [FAULT.tests[0]]
+    assert verdict(FAULT, results) == "**NOT as designed** (1 of 2 failed)"
+    page = tmp_path / "page.md"
+    command = [sys.executable, "-m", "tests.faults", "--page", str(page)]
+    of = [word for file in files for word in ("--of", str(file))]
+    done = subprocess.run([*command, *of], cwd=ROOT, check=False)
+    assert done.returncode == 1
+    text = page.read_text()
+    assert f"\n{len(FOUND)} faults, 0 variants.\n" in text
+    assert text.count("not tried here") == len(FOUND)
 
 
 @pytest.mark.parametrize(
