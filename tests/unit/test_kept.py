@@ -218,6 +218,24 @@ def test_a_guest_that_was_prepared_waits_while_other_work_is_done(
     assert preparing(again(job, 3), kept, Lays("one")) == ["one"]
 
 
+def test_a_guest_waits_for_each_kind_of_work_and_the_prepared_one_comes_first(
+    world: World, kept: Kept, tmp_path: Path
+) -> None:
+    """A save is due to be verified first, and then to be tested, in another guest."""
+    job = job_of(tmp_path)
+    ran(job, kept)
+    preparing(again(job, 2), kept, Lays("one"))
+    kept.guests.fill()
+    coming = [one.wanted.prepare is not None for one in kept.guests._guests.values()]
+    assert coming == [True, False]
+    filled(kept)
+    assert world.alive == 2
+    before = len(world.started)
+    assert preparing(again(job, 3), kept, Lays("one")) == ["one"]
+    assert ran(again(job, 4), kept).start == "warm"
+    assert (len(world.started), world.alive) == (before, 0)
+
+
 def test_a_guest_that_cannot_be_prepared_does_not_wait(
     world: World, kept: Kept, tmp_path: Path
 ) -> None:

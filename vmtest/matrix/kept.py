@@ -83,8 +83,12 @@ class _Coming:
     future: Future[Ahead | None]
 
 
+_Kind = tuple[str, bool]
+"""A kernel, and whether its guest is prepared for some work."""
+
+
 class Waiting:
-    """Guests that were restored before anybody needs them: one for each kernel that ran.
+    """Guests that were restored before anybody needs them: for each kernel one of a kind.
 
     ``folder`` gets their consoles until they are taken.  Only what has a snapshot is started, and
     only while the host has memory.  Each is taken once: a used guest is thrown away.  One
@@ -96,8 +100,8 @@ class Waiting:
         self._cache = cache
         self._lock = Lock()
         self._closed = False
-        self._wanted: dict[str, Wanted] = {}
-        self._guests: dict[str, _Coming] = {}
+        self._wanted: dict[_Kind, Wanted] = {}
+        self._guests: dict[_Kind, _Coming] = {}
         self._starting: set[Machine] = set()
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="ahead")
 
@@ -107,22 +111,23 @@ class Waiting:
         It is noted that there was need for one.  Raises Interrupted while one is still prepared,
         which then waits for the next.
         """
+        kind = kernel, wanted.prepare is not None
         with self._lock:
-            before = self._wanted.get(kernel)
-            plain = before is None or before.prepare is None
-            if wanted.spec.network is Network.NONE and (plain or wanted.prepare is not None):
-                self._wanted[kernel] = wanted
-            coming = self._guests.get(kernel)
-            if coming is None or (wanted.prepare is None and coming.wanted.prepare is not None):
+            if wanted.spec.network is Network.NONE:
+                self._wanted[kind] = wanted
+            if kind not in self._guests:
+                kind = kernel, False
+            coming = self._guests.get(kind)
+            if coming is None:
                 return None
             if coming.future.cancel():
-                del self._guests[kernel]
+                del self._guests[kind]
                 return None
         _await(coming.future)
         with self._lock:
-            if self._guests.get(kernel) is not coming:
+            if self._guests.get(kind) is not coming:
                 return None  # all of them were ended
-            del self._guests[kernel]
+            del self._guests[kind]
         ahead = coming.future.result()
         if ahead is None:
             return None
@@ -137,12 +142,13 @@ class Waiting:
         return None
 
     def fill(self) -> None:
-        """Start a guest for each kernel that none waits for; does not wait."""
+        """Start a guest of each kind that none waits for, the prepared first; does not wait."""
         with self._lock:
-            for kernel, wanted in self._wanted.items():
-                if not self._closed and kernel not in self._guests:
-                    future = self._pool.submit(self._start, kernel, wanted)
-                    self._guests[kernel] = _Coming(wanted, future)
+            for kind in sorted(self._wanted, key=lambda kind: not kind[1]):
+                if not self._closed and kind not in self._guests:
+                    wanted = self._wanted[kind]
+                    future = self._pool.submit(self._start, kind, wanted)
+                    self._guests[kind] = _Coming(wanted, future)
 
     def close(self) -> None:
         """End all of them."""
@@ -156,7 +162,7 @@ class Waiting:
             if not future.cancelled() and (ahead := future.result()) is not None:
                 ahead.stack.close()
 
-    def _start(self, kernel: str, wanted: Wanted) -> Ahead | None:
+    def _start(self, kind: _Kind, wanted: Wanted) -> Ahead | None:
         if int(memory_available_mib() * 0.8) < wanted.spec.memory_mib + QEMU_OVERHEAD_MIB:
             return None
         snapshots = Snapshots(self._cache)
@@ -164,7 +170,8 @@ class Waiting:
             stack.callback(snapshots.close)
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                spec = replace(wanted.spec, log=self._folder / f"{kernel}.log")
+                name = f"{kind[0]}-prepared.log" if kind[1] else f"{kind[0]}.log"
+                spec = replace(wanted.spec, log=self._folder / name)
                 if snapshots.find(spec) is None:
                     return None
                 guest = running_guest(spec, snapshots, wanted.limit, wanted.factor, self._begun)
