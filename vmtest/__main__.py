@@ -66,7 +66,8 @@ def _of_memory(error: Exception) -> str:
 
 
 def _end(words: str, status: int) -> NoReturn:
-    print(f"vmtest: {words}", file=sys.stderr)
+    with suppress(OSError):  # Python would end with 1
+        print(f"vmtest: {words}", file=sys.stderr, flush=True)
     # To git, which runs `vmtest bisect step`, others would say that a commit is bad.
     sys.exit(_GIT_STOPS if sys.argv[1:3] == ["bisect", "step"] else status)
 

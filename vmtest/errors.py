@@ -124,9 +124,9 @@ _CURES = {
 
 def os_words(error: OSError) -> str:
     """``FILE: No space left on device; make room there``: thing, place and cure."""
-    if words := starved(error):
-        return words
     where = f"{error.filename}: " if error.filename else ""
+    if words := starved(error):
+        return f"{where}{words}"
     cure = _CURES.get(error.errno or 0, "")
     return f"{where}{error.strerror or error}" + (f"; {cure}" if cure else "")
 

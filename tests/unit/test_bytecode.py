@@ -26,7 +26,7 @@ from vmtest.matrix.intact import CacheDamaged, Intact
 from vmtest.matrix.job import run_kernel
 from vmtest.model.kernels import InstalledWheel
 from vmtest.model.project import Suite
-from vmtest.model.results import KernelResult, Status
+from vmtest.model.results import KernelResult, KnownComplaint, Status
 from vmtest.storage.prune import items
 from vmtest.storage.verify import verify
 from vmtest.suites.code import Code
@@ -37,6 +37,7 @@ from vmtest.vm import bytecode
 from vmtest.vm.bytecode import KIND, Bytecode, packed, places, unpacked
 from vmtest.vm.restore import KIND as SNAPSHOT
 
+KNOWN = cast(KnownComplaint, object())
 ENTRY = "6.12-0123"
 SUITE = """
 import sys
@@ -79,11 +80,10 @@ class Guests:
             for name in watched.payload.rewritten()
             for place in [f"{guest}/suites/{name}"]
         }
-        code = Code(self.kept, ENTRY, keys)
-        self.told = []
-        sink = replace(watched.run._sink, compiled=self.told.append)
+        code = Code(self.kept, ENTRY, keys, self.kept.find(ENTRY, list(keys)))
+        sink = replace(watched.run._sink, compiled=code.tell)
         run = watched.run = Run(watched.payload, sink)
-        self.work = SuitesWork(run, [], code=code.laid() if laid is None else laid)
+        self.work = SuitesWork(run, [], code=code.laid if laid is None else laid)
         watched.payload = replace(watched.payload, archive=self.work.archive)
         with closing(watched.session):
             watched.install()
@@ -91,9 +91,8 @@ class Guests:
             if clean:
                 started_before_the_project(guest)
             watched.execute_installed("-p", "no:randomly", *options)
-        self.told = [told for told in self.told if told]
-        for told in self.told:
-            code.keep(told)
+        self.told = [code.told] if code.told else []
+        code.keep(KernelResult("k", Status.FAILED))
         here.rename(self.folder / f"was-{len(list(self.folder.iterdir()))}")
         return watched.outcomes()
 
@@ -464,12 +463,13 @@ def test_no_code_is_asked_of_a_guest_that_is_never_restored_or_in_which_others_c
     )
     guest = cast(Guest, SimpleNamespace(machine=SimpleNamespace(spec=None)))
     code = Code.of(pack_suites([suite], [suite], {}), (), cast(Bench, fake), guest)
-    assert bool(code.laid()) is kept
-    code.keep(told(a="1"))
+    assert bool(code.laid) is kept
+    code.tell(told(a="1"))
+    code.keep(KernelResult("k", Status.PASSED))
     fake.bytecode.publish()
     assert not (tmp_path / "cache" / KIND).exists()  # nothing that was asked for
     if kept:
-        assert json.loads(code.laid())["wanted"] == ["/tmp/vmtest/suites/test_a.py"]
+        assert json.loads(code.laid)["wanted"] == ["/tmp/vmtest/suites/test_a.py"]
 
 
 @pytest.fixture
@@ -504,11 +504,52 @@ def test_what_a_guest_on_damaged_files_compiled_is_not_published(
     assert [place.name for place in places(cache)] == [ENTRY]
 
 
-def test_what_a_kernel_compiled_that_complains_is_not_published(
-    world: World, tmp_path: Path
+@pytest.mark.parametrize(
+    ("result", "kept"),
+    [
+        (KernelResult("k", Status.PASSED), True),
+        (KernelResult("k", Status.FAILED), True),
+        (KernelResult("k", Status.FAILED, splats=("WARNING",)), False),
+        (KernelResult("k", Status.PASSED, known_splats=(KNOWN,)), False),
+        *((KernelResult("k", status), False) for status in (Status.PANICKED, Status.LOST)),
+    ],
+)
+def test_what_a_kernel_compiled_that_is_not_in_order_is_not_kept(
+    result: KernelResult, kept: bool
 ) -> None:
-    cache = cache_with(tmp_path / "cache", ENTRY)
-    job = replace(job_of(tmp_path), task=Compiles(), snapshots=cache)
-    world.at["k", "run"] = lambda machine: machine.says("WARNING: CPU: 0 PID: 1 at mm/x.c:1 x+0x1")
-    assert run_kernel(job).status is Status.SPLAT
-    assert places(cache) == []
+    code = Code(Bytecode(None), ENTRY, {"a": "/a"}, {})
+    code.tell(told(a="1"))
+    code.keep(result)
+    assert bool(code.kept.find(ENTRY, ["a"])) is kept
+
+
+def test_a_process_that_compiles_for_long_leaves_the_rest_to_later_ones(guests: Guests) -> None:
+    def slow(guest: Path) -> None:
+        module = guest / "vmtest" / "guest" / "bytecode.py"
+        text = module.read_text()
+        assert "LONGEST = 10.0" in text
+        module.write_text(text.replace("LONGEST = 10.0", "LONGEST = 0.0"))
+
+    guests.prepare = slow
+    assert guests.run(SUITE, files={"conftest.py": ""}) == PASSED
+    assert guests.compiled == 0
+
+
+def test_a_suite_outside_of_the_common_folder_has_no_code(tmp_path: Path) -> None:
+    """Its files may come to lie where Python looks when it starts."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "test_a.py").write_text("")
+    (tmp_path / "sitecustomize.py").write_text("")
+    suites = [
+        Suite("a", tmp_path / "a"),
+        Suite("b", tmp_path / "a" / ".." / "sitecustomize.py"),
+    ]
+    payload = pack_suites(suites, suites, {})
+    assert "../sitecustomize.py" in payload.files
+    fake = SimpleNamespace(
+        job=job_of(tmp_path / "a"),
+        bytecode=Bytecode(None),
+        snapshots=SimpleNamespace(name_of=lambda spec: ENTRY),
+    )
+    guest = cast(Guest, SimpleNamespace(machine=SimpleNamespace(spec=None)))
+    assert Code.of(payload, (), cast(Bench, fake), guest).laid == b""

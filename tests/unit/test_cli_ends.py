@@ -105,6 +105,13 @@ def test_too_little_memory_is_named_and_is_nobodys_bug(
     )
 
 
+def test_a_message_that_nobody_can_write_ends_with_its_own_status(tmp_path: Path) -> None:
+    """And not with Python's 1, which says that tests failed."""
+    command = ["prlimit", f"--as={20 << 20}", sys.executable, "-m", "vmtest", "run"]
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(command, cwd=tmp_path, stderr=full, check=False).returncode == 3
+
+
 def test_a_page_for_which_there_is_no_memory_costs_the_run_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,12 +13,13 @@ from vmtest.model.project import Suite
 def suite_of(suite: SuiteTable, base: Path) -> Suite:
     """The suite of a table in a file in ``base``."""
     name, objects, network = suite.name, tuple(suite.objects), suite.network
+    tests = _folder(base, suite.tests)
     if suite.root is None:
-        return Suite(name, base / suite.tests, objects, network)
+        return Suite(name, tests, objects, network)
     root = _folder(base, suite.root)
     return Suite(
         name,
-        _folder(base, suite.tests),
+        tests,
         objects,
         network,
         root,
@@ -57,5 +58,6 @@ def wrong_roots(suites: Sequence[SuiteTable], file: Path) -> Iterator[str]:
 
 
 def _folder(base: Path, path: Path) -> Path:
-    # Without "..": these are compared part by part, to find what lies in what.
+    # Without "..": these are compared part by part, to find what lies in what, and a payload has
+    # them as the places of its files.
     return Path(os.path.normpath(base / path.expanduser()))

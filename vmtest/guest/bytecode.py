@@ -6,11 +6,14 @@ nothing but the module's text, its place, Python and pytest, as long as nobody e
 it: so all is compiled before any code of the project's runs, and the host is told before that too.
 """
 
+import ast
 import base64
+import builtins
 import hashlib
 import json
 import marshal
 import sys
+import time
 import warnings
 from pathlib import Path
 from types import CodeType
@@ -21,7 +24,12 @@ from _pytest.assertion import rewrite
 from vmtest.guest.payload import BYTECODE, code_key
 
 MOST = 8 << 20
-"""Bytes of code that are told to the host; what is compiled beyond is used, and forgotten."""
+"""Bytes of code that are told to the host."""
+LONGEST = 10.0
+"""Seconds to compile, while nothing is heard of this process: pytest and later guests do the rest.
+
+Not every module may be one that pytest comes to.
+"""
 
 CLEAN = False
 """Whether this process was started before the project came into the guest (vm/standby.py)."""
@@ -56,7 +64,10 @@ class Bytecode:
             return ""
         made: dict[str, bytes] = {}
         room = MOST
+        deadline = time.monotonic() + LONGEST
         for place in self._wanted:
+            if time.monotonic() > deadline:
+                break
             try:
                 with warnings.catch_warnings(record=True) as warned:
                     warnings.simplefilter("always")
@@ -64,11 +75,9 @@ class Bytecode:
                     code = self._original(Path(place), None)[1]
             except Exception:
                 continue
-            if warned:
-                continue
-            self._codes[key], data = code, marshal.dumps(code)
-            if len(data) <= room:
-                made[key] = data
+            data = marshal.dumps(code)
+            if not warned and len(data) <= room:
+                self._codes[key], made[key] = code, data
                 room -= len(data)
         # The encoding that a module names may have been one of the project's.
         if not made or any(map(self._of_project, [*sys.modules.values()])):
@@ -96,18 +105,21 @@ class Bytecode:
 
     def _code(self, module: Path) -> Any:
         key = _key(module)
-        code = self._codes.get(key)
-        if code is None and key in self._laid:
+        code, laid = self._codes.pop(key, None), self._laid.pop(key, b"")  # a guest's memory
+        if code is None and laid:
             try:
-                code = marshal.loads(self._laid[key])
+                code = marshal.loads(laid)
             except (EOFError, ValueError, TypeError):
                 return None
         return code
 
 
 def _rewriter() -> list[object]:
-    """What of pytest's decides how a module is rewritten."""
-    return [_REWRITE.rewrite_asserts, *vars(_REWRITE.AssertionRewriter).items()]
+    """What decides how a module is rewritten."""
+    own = {"_rewrite_test", "__warningregistry__"}
+    pytests = {name: value for name, value in vars(_REWRITE).items() if name not in own}
+    classes = [dict(vars(kind)) for kind in (_REWRITE.AssertionRewriter, ast.NodeVisitor)]
+    return [pytests, classes, ast.parse, builtins.compile]
 
 
 def _key(module: Path) -> str:

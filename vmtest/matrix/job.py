@@ -32,8 +32,6 @@ from vmtest.model.versions import unique
 from vmtest.runs.rows import forget, kept
 from vmtest.vm.qemu import drop_for
 
-_HEALTHY = (Status.PASSED, Status.FAILED, Status.COLLECTED, Status.NO_TESTS)
-"""What a kernel comes to that did not break: of another, nothing that it compiled is kept."""
 TRACEBACK = "traceback.txt"
 """The file in a kernel's folder with the traceback of a bug of ours."""
 
@@ -86,8 +84,7 @@ def run_kernel(
             return result
         result = bench.intact.verdict(result, job.directory)
         snapshots.publish()
-        if result.status in _HEALTHY and not result.splats:
-            bench.bytecode.publish()
+        bench.bytecode.publish()
     note = "; ".join(part for part in (result.note, *snapshots.notes) if part)
     return replace(result, note=note)
 
@@ -145,7 +142,7 @@ def broke(result: KernelResult, error: BaseException, directory: Path) -> Kernel
     reason = bug_words(error)
     try:
         write_file(trace, "".join(traceback.format_exception(error)))
-        reason += "" if starved(error) else f" with {trace}"
+        reason += f"; see {trace}" if starved(error) else f" with {trace}"
     except OSError as unwritten:
         reason += f" ({os_words(unwritten)})"
     return replace(kept(directory, result), status=Status.INFRA_ERROR, reason=reason)

@@ -98,6 +98,7 @@ class Waiting:
     def __init__(self, folder: Path, cache: Path, at_once: int) -> None:
         self._folder = folder
         self._cache = cache
+        self._at_once = at_once
         self._lock = Lock()
         self._closed = False
         self._wanted: dict[_Kind, Wanted] = {}
@@ -163,15 +164,17 @@ class Waiting:
                 ahead.stack.close()
 
     def _start(self, kind: _Kind, wanted: Wanted) -> Ahead | None:
-        if int(memory_available_mib() * 0.8) < wanted.spec.memory_mib + QEMU_OVERHEAD_MIB:
+        # It and as many as run at once: what waits must take no room from what works.
+        need = (wanted.spec.memory_mib + QEMU_OVERHEAD_MIB) * (1 + self._at_once)
+        if int(memory_available_mib() * 0.8) < need:
             return None
         snapshots = Snapshots(self._cache)
         with ExitStack() as stack, interrupt.apart():
             stack.callback(snapshots.close)
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                name = f"{kind[0]}-prepared.log" if kind[1] else f"{kind[0]}.log"
-                spec = replace(wanted.spec, log=self._folder / name)
+                folder = self._folder / ("prepared" if kind[1] else "plain")
+                folder.mkdir(parents=True, exist_ok=True)
+                spec = replace(wanted.spec, log=folder / f"{kind[0]}.log")
                 if snapshots.find(spec) is None:
                     return None
                 guest = running_guest(spec, snapshots, wanted.limit, wanted.factor, self._begun)

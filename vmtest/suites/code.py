@@ -4,49 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Self
 
 from vmtest.guest.payload import code_key
 from vmtest.matrix.bench import Bench, Guest
+from vmtest.model.results import KernelResult, Status
 from vmtest.suites.payload import Payload
-from vmtest.vm.bytecode import Bytecode, packed
+from vmtest.vm.bytecode import Bytecode, Codes, packed
 from vmtest.vm.guest_code import GUEST_ROOT
 
+_HEALTHY = (Status.PASSED, Status.FAILED, Status.COLLECTED, Status.NO_TESTS)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Code:
-    """Of the modules at ``places`` in a guest, by their keys: what ``kept`` has in ``entry``.
+    """Of the modules at ``places`` in a guest, by their keys: ``found`` in ``entry`` of ``kept``.
 
-    Where ``entry`` is "" nothing is kept: nobody would restore this guest.
+    Where ``entry`` is "" nothing is kept: nobody would restore this guest, or its first word may
+    not be ours.  ``told`` is what the guest has compiled.
     """
 
     kept: Bytecode
     entry: str
     places: dict[str, str]
+    found: Codes
+    told: str = ""
 
     @classmethod
     def of(cls, payload: Payload, files: Sequence[str], bench: Bench, guest: Guest) -> Self:
         """That of ``files`` of ``payload``, of all suites without any, in this ``guest``."""
         # Wheels may bring another pytest, and both may run code when Python starts.
         foreign = bench.job.root.wheels or payload.pythonpath
-        entry = "" if foreign else bench.snapshots.name_of(guest.machine.spec)
+        outside = any(".." in PurePosixPath(name).parts for name in payload.files)
+        entry = "" if foreign or outside else bench.snapshots.name_of(guest.machine.spec)
         places = {}
         for name in payload.rewritten(files) if entry else ():
             place = f"{GUEST_ROOT}/suites/{name}"
             places[code_key(place, payload.files[name])] = place
-        return cls(bench.bytecode, entry, places)
+        found = bench.bytecode.find(entry, list(places)) if places else {}
+        return cls(bench.bytecode, entry, places, found)
 
+    @property
     def laid(self) -> bytes:
         """The payload's file with what is kept, and with the places of what is not."""
-        if not self.places:
-            return b""
-        found = self.kept.find(self.entry, list(self.places))
-        return packed(found, [self.places[key] for key in self._missing()])
+        return packed(self.found, list(self._missing().values())) if self.places else b""
 
-    def keep(self, told: str) -> None:
-        """Keep what the guest ``told``."""
-        self.kept.keep(self.entry, self._missing(), told)
+    def tell(self, told: str) -> None:
+        """Take what the guest ``told``; it is not kept yet."""
+        self.told = told
 
-    def _missing(self) -> list[str]:
-        found = self.kept.find(self.entry, list(self.places))
-        return [key for key in self.places if key not in found]
+    def keep(self, result: KernelResult) -> None:
+        """Keep what the guest told that came to ``result``, if its kernel is in order."""
+        if result.status in _HEALTHY and not result.splats and not result.known_splats:
+            self.kept.keep(self.entry, list(self._missing()), self.told)
+
+    def _missing(self) -> dict[str, str]:
+        return {key: place for key, place in self.places.items() if key not in self.found}

@@ -172,7 +172,7 @@ class SuitesTask:
                 collected=lambda tests: bench.emit(Collected(name, len(tests))),
                 started=lambda test: bench.emit(TestStarted(name, test)),
                 finished=lambda test: bench.emit(TestFinished(name, test)),
-                compiled=code.keep,
+                compiled=code.tell,
             )
             python, options = job.root.python, self.options
             goes_on = bool(share.before or share.later)
@@ -186,9 +186,11 @@ class SuitesTask:
                 failed,
                 part=bool(share.files),
                 absent=absent,
-                code=code.laid(),
+                code=code.laid,
             )
-            return watch(bench, guest, result, work)
+            result = watch(bench, guest, result, work)
+            code.keep(result)
+            return result
 
 
 @dataclass(frozen=True, slots=True)
