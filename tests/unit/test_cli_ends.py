@@ -92,7 +92,7 @@ def test_a_bug_never_says_that_tests_failed(
 def test_too_little_memory_is_named_and_is_nobodys_bug(
     place: str, arguments: list[str], status: int, tmp_path: Path
 ) -> None:
-    """Wherever Python gets no more: nobody is asked to report it, and there is no traceback."""
+    """vmtest asks nobody to report it, and prints no traceback."""
     if place == "command":
         done = python("-c", BROKEN.replace("KeyError(", "MemoryError("), *arguments, cwd=tmp_path)
     else:

@@ -90,7 +90,7 @@ def test_a_full_disk_keeps_the_rows_and_says_what_to_do(ran: Ran, tmp_path: Path
 def test_too_little_memory_keeps_the_rows_and_says_what_to_do(
     error: Exception, why: str, ran: Ran, tmp_path: Path
 ) -> None:
-    """It is no bug: nobody is asked to report it."""
+    """The reason names the memory. It does not ask for a report of a bug."""
     job = job_of(ran, tmp_path, Breaking(error))
     result = run_kernel(job)
     assert result.status is Status.INFRA_ERROR

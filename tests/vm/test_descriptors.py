@@ -85,7 +85,7 @@ def test_first():
     pass
 
 def test_second():
-    time.sleep(3)
+    time.sleep(3)  # in the guest: the limit comes while tests run
 
 @pytest.mark.parametrize("n", range(4))
 def test_large(n):

@@ -38,20 +38,28 @@ _REWRITE: Any = rewrite
 
 
 class Bytecode:
-    """What the host laid for a pytest in the folder `payload`: code, and which modules lack it."""
+    """Code for a pytest in the folder `payload`: `laid` by the host, by key, and to be compiled.
 
-    def __init__(self, payload: Path) -> None:
+    The modules at the places `wanted` have none yet.
+    """
+
+    def __init__(self, payload: Path, laid: dict[str, bytes], wanted: list[str]) -> None:
         self._suites = f"{payload}/suites/"
         self._original: Any = getattr(_REWRITE, "_rewrite_test", None)
         self._rewriter = _rewriter()
-        self._wanted: list[str] = []
-        self._laid: dict[str, bytes] = {}
+        self._laid = laid
+        self._wanted = wanted
         self._codes: dict[str, CodeType] = {}
-        if (payload / BYTECODE).is_file() and self._original is not None:
-            with (payload / BYTECODE).open("rb") as stream:
-                told = json.loads(stream.readline())
-                self._wanted = told["wanted"]
-                self._laid = {key: stream.read(size) for key, size in told["sizes"].items()}
+
+    @classmethod
+    def of(cls, payload: Path) -> "Bytecode":
+        """What the host laid in `payload`; nothing where it keeps no code."""
+        if not (payload / BYTECODE).is_file():
+            return cls(payload, {}, [])
+        with (payload / BYTECODE).open("rb") as stream:
+            told = json.loads(stream.readline())
+            laid = {key: stream.read(size) for key, size in told["sizes"].items()}
+        return cls(payload, laid, told["wanted"])
 
     def compile(self) -> str:
         """Compile what lacks code; returns that for the host, "" where there is nothing to tell.
@@ -60,7 +68,7 @@ class Bytecode:
         the codes.
         A module whose compilation warns is left to pytest, which knows what becomes of a warning.
         """
-        if not CLEAN:
+        if not CLEAN or self._original is None:  # another pytest
             return ""
         made: dict[str, bytes] = {}
         room = MOST
@@ -73,7 +81,7 @@ class Bytecode:
                     warnings.simplefilter("always")
                     key = _key(Path(place))
                     code = self._original(Path(place), None)[1]
-            except Exception:
+            except Exception:  # whatever is wrong with it, pytest comes to it again, and tells
                 continue
             data = marshal.dumps(code)
             if not warned and len(data) <= room:
@@ -87,7 +95,7 @@ class Bytecode:
 
     def use(self) -> None:
         """Have pytest take the code from here, of modules that are as they were compiled."""
-        if self._laid or self._codes:
+        if self._original is not None and (self._laid or self._codes):
             _REWRITE._rewrite_test = self._rewritten
 
     def _of_project(self, module: object) -> bool:

@@ -76,13 +76,7 @@ def tar(members: Mapping[str, FileContent | bytes]) -> bytes:
     """An archive of files, or of what is to be in them, by their place in it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            data = content if isinstance(content, bytes) else content.data
-            executable = isinstance(content, FileContent) and content.executable
-            info.mode = 0o755 if executable else 0o644
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+        _add(archive, members)
     return buffer.getvalue()
 
 
@@ -90,7 +84,15 @@ def with_member(archive: bytes, name: str, data: bytes) -> bytes:
     """The tar ``archive`` with a file of ``data`` at ``name`` as well."""
     buffer = io.BytesIO(archive)
     with tarfile.open(fileobj=buffer, mode="a") as out:
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        out.addfile(info, io.BytesIO(data))
+        _add(out, {name: data})
     return buffer.getvalue()
+
+
+def _add(archive: tarfile.TarFile, members: Mapping[str, FileContent | bytes]) -> None:
+    for name, content in members.items():
+        info = tarfile.TarInfo(name)
+        data = content if isinstance(content, bytes) else content.data
+        executable = isinstance(content, FileContent) and content.executable
+        info.mode = 0o755 if executable else 0o644
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))

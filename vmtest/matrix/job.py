@@ -136,7 +136,7 @@ def refused(kernel: Kernel, error: Exception) -> KernelResult:
 def broke(result: KernelResult, error: BaseException, directory: Path) -> KernelResult:
     """What a bug of ours leaves of one kernel: the rows on disk, and where to report it.
 
-    Too little memory of this process is no bug.
+    If this process had too little memory, it says that instead.
     """
     trace = directory / TRACEBACK
     reason = bug_words(error)

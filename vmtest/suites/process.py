@@ -77,6 +77,11 @@ def pytest_argv(
     return by_standby(in_guest_environment(argv, environment))
 
 
+def _unkept(code: str) -> None:
+    """What takes code that nobody keeps."""
+    del code
+
+
 @dataclass(frozen=True, slots=True)
 class Sink:
     """Where a run's events go as they happen.
@@ -92,7 +97,7 @@ class Sink:
     collected: Callable[[tuple[str, ...]], None]
     started: Callable[[str], None]
     finished: Callable[[TestResult], None]
-    compiled: Callable[[str], object] = str
+    compiled: Callable[[str], None] = _unkept
 
 
 class Run:

@@ -75,6 +75,7 @@ def load_own(folder: str) -> None:
     for name in OWN:
         importlib.import_module(name)
     sys.path.remove(folder)
+    # No payload is here yet: what this process compiles is nobody else's work.
     sys.modules[OWN[0]].CLEAN = True  # type: ignore[attr-defined]
 
 

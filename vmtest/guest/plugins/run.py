@@ -38,7 +38,7 @@ def main(folder: str, arguments: list[str], wire: Wire | None = None) -> int:
     wire = wire or Wire.on_port()
     # The host asks where a silent test hangs before it gives up.
     faulthandler.register(signal.SIGUSR1, file=os.fdopen(os.dup(2), "w"), all_threads=True)
-    bytecode = Bytecode(Path(__file__).parents[3])
+    bytecode = Bytecode.of(Path(__file__).parents[3])
     # With the first word, before which nothing of the project's has run: what comes later may be
     # the project's.
     wire.hello(code=bytecode.compile())
