@@ -13,7 +13,13 @@ from typing import cast
 import pytest
 from fake_machine import DONE, STAGES, FakeMachine, Tests, World, job_of, world_of
 
-from vmtest.errors import DeadlineExceeded, InfrastructureError, SessionLost, SessionRefused
+from vmtest.errors import (
+    MORE_MEMORY,
+    DeadlineExceeded,
+    InfrastructureError,
+    SessionLost,
+    SessionRefused,
+)
 from vmtest.matrix.bench import Bench, Cancellation, Job
 from vmtest.matrix.complaints import KnownSplats
 from vmtest.matrix.job import run_kernel
@@ -380,3 +386,26 @@ def test_a_qemu_that_has_to_stay_root_is_told(world: World, tmp_path: Path) -> N
     assert "QEMU runs as root" not in run_kernel(job).note
     told = run_kernel(replace(job, root=disk, image=replace(job.image, modules=modules)))
     assert f"QEMU runs as root: only root may read {modules}" in told.note
+
+
+@pytest.mark.parametrize(
+    ("last", "starved"),
+    [
+        ("qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory", True),
+        ("(process:9): GLib-ERROR **: gmem.c:106: failed to allocate 64 bytes", True),
+        ("[    1.900000] mydrv: unable to allocate IRQ 9, rebooting", False),
+        ("qemu-system-x86_64: terminating on signal 15", False),
+    ],
+)
+def test_only_qemus_own_words_say_that_it_got_no_memory(
+    last: str, starved: bool, world: World, tmp_path: Path
+) -> None:
+    def ends(machine: FakeMachine) -> None:
+        machine.console.feed(f"{last}\n".encode())
+        machine.dies()
+
+    world.at["k", "boot"] = ends
+    result = run_kernel(job_of(tmp_path))
+    assert result.status is Status.BOOT_FAILED
+    assert last in result.reason
+    assert (MORE_MEMORY in result.reason) is starved

@@ -225,6 +225,13 @@ def test_tests_outside_of_the_root_are_refused() -> None:
     ]
 
 
+def test_the_path_of_a_suite_has_no_step_back() -> None:
+    """Its files would come to lie beside those of the suites, or nowhere, by the guest's tar."""
+    both = '[[suite]]\nname = "a"\ntests = "a"\n[[suite]]\nname = "b"\ntests = "a/../b.py"\n'
+    suites = parse(HEAD + both, Path("/p/kernels.toml")).suites
+    assert [suite.tests for suite in suites] == [Path("/p/a"), Path("/p/b.py")]
+
+
 def test_a_pythonpath_outside_of_the_root_is_refused() -> None:
     given = '[[suite]]\nname = "a"\ntests = "tests"\nroot = "."\npythonpath = ["../lib"]\n'
     assert problems(given) == [
