@@ -19,12 +19,14 @@ _LEAST = 96
 
 def main() -> None:
     """Run the command; also what breaks before it has begun never exits with 1."""
-    _check_memory()
     try:
+        from vmtest.cli import streams
+
+        streams.guard()
+        _check_memory()
         # What is imported stays: to look for garbage in it takes a third of the start's time.
         gc.disable()
         from vmtest.cli.main import app
-        from vmtest.cli.unread import UNREAD, arrived, give_up
 
         gc.freeze()
         gc.enable()
@@ -34,9 +36,13 @@ def main() -> None:
             # All is said: a second Ctrl-C while Python ends must not be how this process ended.
             atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
             # click and rich end what nobody reads with 1, which says that tests failed.
-            if isinstance(ended.__context__, BrokenPipeError) or not arrived():
-                give_up()
-                sys.exit(UNREAD)
+            if isinstance(ended.__context__, BrokenPipeError) or not streams.arrived():
+                streams.give_up()
+                sys.exit(streams.UNREAD)
+            if not ended.code and (error := streams.lost()):
+                from vmtest.errors import os_words
+
+                _end(f"error: standard output: {os_words(error)}", _MACHINE)
             raise
     except Exception as error:
         if words := _of_memory(error):

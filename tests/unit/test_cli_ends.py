@@ -105,11 +105,20 @@ def test_too_little_memory_is_named_and_is_nobodys_bug(
     )
 
 
-def test_a_message_that_nobody_can_write_ends_with_its_own_status(tmp_path: Path) -> None:
-    """And not with Python's 1, which says that tests failed."""
+BUFFERS = pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+"""Python writes to a stream at other moments, and fails at others."""
+
+
+@BUFFERS
+def test_a_message_of_memory_that_nobody_can_write_ends_with_its_own_status(
+    unbuffered: str, tmp_path: Path
+) -> None:
+    """And not with Python's 1, which says that tests failed, or its 120."""
     command = ["prlimit", f"--as={20 << 20}", sys.executable, "-m", "vmtest", "run"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        assert subprocess.run(command, cwd=tmp_path, stderr=full, check=False).returncode == 3
+        done = subprocess.run(command, cwd=tmp_path, env=environment, stderr=full, check=False)
+    assert done.returncode == 3
 
 
 def test_a_page_for_which_there_is_no_memory_costs_the_run_nothing(
@@ -193,7 +202,7 @@ def test_a_message_with_a_strangers_text_moves_no_cursor(tmp_path: Path) -> None
     assert "\\x07" not in said.err, "the whole sequence is gone"
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@BUFFERS
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["report", "-h"], ["--version"], ["report", "run"], ["report", "failed"]],
@@ -218,3 +227,53 @@ def test_output_that_nobody_reads_is_neither_an_error_nor_a_failed_test(
     )
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@BUFFERS
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["report", "run"], 0),
+        (["report", "failed"], 1),
+        (["run"], 2),
+        (["no-such-command"], 2),
+        (["bisect", "step"], 128),
+    ],
+    ids=["passed", "failed", "run", "no-such-command", "bisect-step"],
+)
+@pytest.mark.parametrize(
+    "streams",
+    [">/dev/full 2>told", "2>/dev/full", "2> >(exit)", ">&- 2>told", "2>&-", ">&- 2>&-"],
+)
+def test_a_stream_that_cannot_be_written_changes_no_verdict(
+    streams: str, arguments: list[str], status: int, unbuffered: str, tmp_path: Path
+) -> None:
+    """To git, which runs ``bisect step``, Python's own 1 and 120 would say that a commit is bad."""
+    run_of(tmp_path, Status.PASSED)
+    (tmp_path / "other").mkdir()
+    run_of(tmp_path / "other", Status.FAILED).rename(tmp_path / "failed")
+    told = tmp_path / "told"
+    told.touch()
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$0" -m vmtest "$@" {streams}', sys.executable, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stderr + told.read_text()
+    assert "Traceback" not in said
+    if "/dev/full 2>" in streams and status == 0:
+        full = "standard output: No space left on device; make room there"
+        assert (done.returncode, said) == (3, f"vmtest: error: {full}\n")
+    else:
+        assert done.returncode == status
+
+
+def test_a_file_never_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    """What is said would be written over it."""
+    run_of(tmp_path, Status.PASSED)
+    command = 'exec "$0" -m vmtest report run --json m.json <&- >&- 2>&-'
+    subprocess.run(["bash", "-c", command, sys.executable], cwd=tmp_path, check=True)
+    assert json.loads((tmp_path / "m.json").read_text())["run"] == "run"

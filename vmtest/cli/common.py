@@ -17,7 +17,7 @@ from typing import NoReturn, TextIO
 import typer
 
 from vmtest.cli.options import spelled
-from vmtest.cli.unread import UNREAD, give_up, is_unread
+from vmtest.cli.streams import UNREAD, give_up, is_unread
 from vmtest.errors import (
     InfrastructureError,
     Interrupted,
