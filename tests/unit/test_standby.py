@@ -248,6 +248,19 @@ def test_one_that_was_killed_is_not_waited_for(waiting: Waiting, tmp_path: Path)
     assert (done.stdout, waiting.taken) == ("a new one\n", False)
 
 
+def test_one_that_died_since_it_was_asked_for_is_not_waited_for(
+    waiting: Waiting, tmp_path: Path
+) -> None:
+    """The test's own process id stands for one that was there a moment ago."""
+    os.kill(waiting.pid, signal.SIGKILL)
+    waiting._shell.wait(60)
+    pid = Path(f"{waiting.place}.pid")
+    pid.write_text(f"{os.getpid()}\n")
+    done = waiting.run(*env(sys.executable, script(tmp_path, "print('a new one')")))
+    pid.unlink()
+    assert (done.stdout, waiting.taken) == ("a new one\n", True)
+
+
 def test_one_that_dies_under_a_script_is_its_end(waiting: Waiting, tmp_path: Path) -> None:
     text = "import os, signal; os.kill(os.getppid(), signal.SIGKILL); print('it goes on')"
     done = waiting.run(*waiting.env(sys.executable, script(tmp_path, text)))

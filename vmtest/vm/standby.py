@@ -23,7 +23,7 @@ exec 3<&0 4>&1 5>&2
 if [ -p {PLACE} ] && read -r pid <{PLACE}.pid && kill -0 "$pid" 2>/dev/null &&
     (set -C && : >{PLACE}.taken) 2>/dev/null; then
     echo $$ 1<>{PLACE}
-    exec 6<{PLACE}.status
+    exec 7<>{PLACE}.status 6<{PLACE}.status 7<&-
     if read -r answer <&6 && [ "$answer" = go ]; then
         read -r status <&6 || status=137
         exit "$status"
@@ -31,7 +31,11 @@ if [ -p {PLACE} ] && read -r pid <{PLACE}.pid && kill -0 "$pid" 2>/dev/null &&
 fi
 exec "$@" 3<&- 4>&- 5>&- 6<&-
 """
-"""A shell's script that runs its arguments: by the standby if it can, else by itself."""
+"""A shell's script that runs its arguments: by the standby if it can, else by itself.
+
+The FIFO of the status is opened for both ways first: to read one that nobody writes to, because
+the standby has died since it was asked for, would wait for ever.
+"""
 
 END = (
     f'[ ! -e {PLACE}.pid ] || {{ read -r pid <{PLACE}.pid; kill "$pid"; rm {PLACE}*; }} 2>/dev/null'
