@@ -30,7 +30,7 @@ from vmtest.matrix.job import run_kernel
 from vmtest.model.kernels import Kernel, KernelImage, Network, RootImage
 from vmtest.model.project import Config
 from vmtest.model.results import KernelResult, Status
-from vmtest.vm import standby
+from vmtest.vm import machine, standby
 from vmtest.vm.accel import Probe
 from vmtest.vm.deadlines import Scale
 from vmtest.vm.klog import KernelLog, LogReader
@@ -320,6 +320,63 @@ def test_a_guest_runs_though_qemu_is_told_so_before_it_has_taken_the_guest_in(
     later[0].join()
 
 
+def test_a_guest_that_cannot_be_made_anew_ends_at_once_and_the_kernel_boots(
+    own: Entry, spec: MachineSpec, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its seed is none, as if its kernel refused one."""
+    real = Machine._own
+
+    def seedless(self: Machine) -> bytes:
+        words = real(self)
+        if self._snapshot is None:
+            return words
+        now, _, rest = words.split(b" ", 2)
+        return b" ".join((now, b"none", rest))
+
+    monkeypatch.setattr(Machine, "_own", seedless)
+    snapshots = Snapshots(own.root)
+    with guest(spec, snapshots, probe) as started:
+        assert not started.warm
+    assert "QEMU ended" in snapshots.notes[0], "nothing waited for a limit"
+    assert "vmtest: the guest ends: it cannot be made anew: ValueError" in snapshots.notes[0]
+
+
+# When sshd was started and when the guest was made anew, in seconds since the guest's boot.
+WHEN = """
+p=$(grep -l 'sshd-session' /proc/[0-9]*/comm | head -1)
+cut -d' ' -f22 ${p%comm}stat
+dmesg | sed -n 's/^.  *\\([0-9.]*\\). vmtest: restored.*/\\1/p'
+"""
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["sshd-session", "before-9.8"])
+def test_sshd_waits_in_a_saved_guest_if_it_starts_a_program_for_a_connection(
+    waits: bool, spec: MachineSpec, probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSH before 9.8 would go on with the random numbers of the sshd that was saved."""
+    real = machine._script
+    sought = "grep -q sshd-session" if waits else "grep -q sshd-without-sessions"
+    monkeypatch.setattr(
+        machine, "_script", lambda name: real(name).replace("grep -q sshd-session", sought)
+    )
+    own = Machine._own
+
+    def later(self: Machine) -> bytes:
+        time.sleep(0.5)  # between the save and what comes behind it
+        return own(self)
+
+    monkeypatch.setattr(Machine, "_own", later)
+    snapshots = Snapshots(tmp_path / "cache")
+    for warm in (False, True):
+        with guest(spec, snapshots, probe) as started:
+            assert started.warm is warm
+            said = asked(started, {"when": WHEN})["when"]
+        snapshots.publish()
+    assert snapshots.notes == []
+    ticks, restored = said.split()
+    assert (float(restored) - int(ticks) / 100 > 0.4) is waits
+
+
 def test_a_guest_that_cannot_be_saved_says_why_and_works(
     spec: MachineSpec, probe: Probe, tmp_path: Path
 ) -> None:
@@ -331,7 +388,8 @@ def test_a_guest_that_cannot_be_saved_says_why_and_works(
         assert started.session.run(["modprobe", "veth"]).status == 0
     snapshots.publish()
     assert snapshots.notes == [
-        "the booted guest could not be saved for the next time: /nowhere/python3 does not start"
+        "the booted guest could not be saved for the next time: /nowhere/python3 does not start,"
+        " or has no ctypes"
     ]
     assert not list((tmp_path / "cache").glob("snapshots/*"))
 

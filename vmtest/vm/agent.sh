@@ -65,86 +65,102 @@ printf '%s\n' \
 $box sed 's/^root:[^:]*:/root:*:/' /etc/shadow >/run/vmtest/shadow
 $box cat /run/vmtest/shadow >/etc/shadow
 
-# A guest that is to be saved (vmtest/vm/snapshot.py): QEMU refuses while a file system of the
-# host's is mounted, and what sshd reads from its root it shall have read.  The answer on the
-# port is "ready", or why this guest cannot be saved: then it goes on as any other.
-modules=
-renewer=
-if [ -n "${KEEP:-}" ]; then
-    printf '%s\n' "$WARM_KEY" >/run/vmtest/warm_key
-    /usr/sbin/sshd -i -f /run/vmtest/sshd_config -h /run/vmtest/warm_key </dev/null >/dev/null \
-        2>&1 3<&- || :
-    $box rm /run/vmtest/warm_key
-    answer=ready
-    while read -r what where kind options _; do
-        [ "$where" = /run/virtme/modules ] || continue
-        if $box umount "$where" 2>/dev/null; then
-            modules="-t $kind -o $options $what $where"
-        else
-            answer='a module was being loaded'
-        fi
-    done </proc/mounts
-    if [ "$answer" = ready ]; then
-        $box mkfifo /run/vmtest/renew /run/vmtest/renewer
-        # shellcheck disable=SC2094 # it removes them, once it has read all
-        "$PYTHON" -I -S -c "$RENEW" /run/vmtest/renew /run/vmtest/renewer \
-            </run/vmtest/renew >/run/vmtest/renewer 2>/dev/null 3<&- &
-        renewer=$!
-        exec 4>/run/vmtest/renew
-        # It says "ready" once it waits.
-        read -r answer </run/vmtest/renewer || answer="$PYTHON does not start"
-        [ "$answer" = ready ] || renewer=
-    fi
-    # Our own code, a gzipped archive of SIZE bytes, compiled.  A payload brings the same files, of
-    # the same time, so that what was compiled is still theirs.
-    (umask 022 && $box mkdir "$CODE" && $box head -c "$SIZE" <&3 | $box tar -xzf - -C "$CODE" &&
-        "$PYTHON" -I -S -m compileall -q "$CODE" </dev/null >/dev/null 2>&1 3<&- 4>&-) || :
-    # Not every image has a pytest: without, there is no standby (vmtest/vm/standby.py).
-    fifo=/run/vmtest/standby
-    $box mkfifo $fifo $fifo.status
-    LANG=C.UTF-8 "$PYTHON" -B -c "$STANDBY" "$CODE" </dev/null >$fifo.status 2>/dev/null 3<&- 4>&- &
-    echo $! >$fifo.pid
-    { read -r loaded <$fifo.status && [ "$loaded" = ready ]; } || $box rm $fifo*
-    echo "$answer" >&3
-fi
-
-# Here a saved guest goes on.  Read by builtins: a restored one has translated nothing yet.
-read -r now seed how <&3
-IFS= read -r authorized <&3
-key=
-while IFS= read -r line <&3; do
-    key="$key$line
-"
-    case $line in -----END*) break ;; esac
-done
-
-# Two guests of one snapshot have one memory: before anything comes of it, they are told apart.
-# One that cannot be ends here, and the host boots another.
-if [ -n "$renewer" ]; then
-    echo "$now $seed" >&4
-    exec 4>&-
-    wait "$renewer" || [ "$how" = booted ]
-fi
-# shellcheck disable=SC2086 # the arguments of mount, split into words
-[ -z "$modules" ] || $box mount -n $modules
-[ "$how" != restored ] ||
-    { echo '<7>vmtest: restored from a snapshot' >/dev/kmsg; } 2>/dev/null || :
-
-printf '%s' "$key" >/run/vmtest/host_key
-printf '%s\n' "$authorized" >/run/vmtest/authorized_keys
-
-# The end of the boot, told to the kernel's log (vmtest/vm/klog.py): whatever the
-# kernel complains of from here on is the tests' doing.
-{ echo '<7>vmtest: the guest is up' >/dev/kmsg; } 2>/dev/null || :
-
 # sshd never gets the port itself: it polls two descriptors of it, and the
 # second look takes the buffer off the ring before its interrupt is seen, so
 # that nobody is woken (Linux drivers/char/virtio_console.c, port_has_data()).
 # Here nobody polls the port: one process blocks reading it, one writing it.
-$box cat <&3 | {
-    /usr/sbin/sshd -i -f /run/vmtest/sshd_config -E /run/vmtest/sshd.log 3<&- || :
-    # The first cat still waits on the port, so the host would hear nothing until its silence
-    # deadline. It hangs up before it ends a guest: whoever gets here has lost its sshd.
-    echo 'vmtest: the SSH server of the guest ended' >/dev/console
-    echo o >/proc/sysrq-trigger
-} | $box cat >&3
+talk() {
+    $box mkfifo /run/vmtest/in /run/vmtest/out
+    $box cat <&3 >/run/vmtest/in &
+    $box cat </run/vmtest/out >&3 &
+    exec 3</run/vmtest/in 4>/run/vmtest/out
+    $box rm /run/vmtest/in /run/vmtest/out
+}
+
+# A guest that is to be saved (vmtest/vm/snapshot.py): QEMU refuses while a file system of the
+# host's is mounted, and what sshd reads from its root it shall have read.  The answer on the
+# port is "ready", or why this guest cannot be saved: then it goes on as any other.
+modules=
+renewed=
+waits=
+answer=
+if [ -n "${KEEP:-}" ]; then
+    printf '%s\n' "$WARM_KEY" >/run/vmtest/warm_key
+    printf 'SSH-2.0-vmtest\r\n' | /usr/sbin/sshd -i -f /run/vmtest/sshd_config \
+        -h /run/vmtest/warm_key >/dev/null 2>&1 3<&- || :
+    $box rm /run/vmtest/warm_key
+    while read -r what where kind options _; do
+        [ "$where" = /run/virtme/modules ] || continue
+        if $box umount "$where" 2>/dev/null; then
+            modules="$what $where $kind $options"
+        else
+            answer='a module was being loaded'
+        fi
+    done </proc/mounts
+    # Our own code, a gzipped archive of SIZE bytes, compiled.  A payload brings the same files, of
+    # the same time, so that what was compiled is still theirs.
+    (umask 022 && $box mkdir "$CODE" && $box head -c "$SIZE" <&3 | $box tar -xzf - -C "$CODE" &&
+        "$PYTHON" -I -S -m compileall -q "$CODE" </dev/null >/dev/null 2>&1 3<&-) || :
+    # Not every image has a pytest: without, there is no standby (vmtest/vm/standby.py).
+    fifo=/run/vmtest/standby
+    $box mkfifo $fifo $fifo.status
+    LANG=C.UTF-8 "$PYTHON" -B -c "$STANDBY" "$CODE" </dev/null >$fifo.status 2>/dev/null 3<&- &
+    echo $! >$fifo.pid
+    { read -r loaded <$fifo.status && [ "$loaded" = ready ]; } || $box rm $fifo*
+    talk
+    if [ -z "$answer" ]; then
+        # sshd itself waits in the saved guest, for its key, where it starts a new program for each
+        # connection: no random number of the old one is used (OpenSSH 9.8 and later).
+        if $box grep -q sshd-session /usr/sbin/sshd; then
+            $box mkfifo /run/vmtest/host_key
+            waits=yes
+        fi
+        # What the host says next is the renewer's to read, and what it answers to say.  An sshd
+        # that waits for a renewer that was killed reads an end.
+        $box mkfifo /run/vmtest/renewer
+        {
+            # shellcheck disable=SC2086 # the words of a line of /proc/mounts
+            "$PYTHON" -I -S -c "$RENEW" $modules || :
+            [ ! -p /run/vmtest/host_key ] || : <>/run/vmtest/host_key
+        } <&3 >&4 5>/run/vmtest/renewer 2>/dev/null 3<&- 4>&- &
+        exec 5</run/vmtest/renewer
+        $box rm /run/vmtest/renewer
+        # It says "loaded" once it can do its work.
+        if ! { read -r renewed <&5 && [ "$renewed" = loaded ]; }; then
+            answer="$PYTHON does not start, or has no ctypes"
+            waits=
+            $box rm -f /run/vmtest/host_key
+        fi
+    fi
+    [ -z "$answer" ] || echo "$answer" >&4
+else
+    talk
+fi
+
+# A saved guest goes on in its renewer and its sshd; one of them waits for the other.
+if [ "$renewed" = loaded ]; then
+    [ -n "$waits" ] || read -r renewed <&5 || :
+else
+    # shellcheck disable=SC2086 # the words of a line of /proc/mounts
+    if [ -n "$modules" ]; then
+        set -- $modules
+        $box mount -n -t "$3" -o "$4" "$1" "$2"
+    fi
+    # Read by builtins: what it says of the time and of random numbers is for a restored guest.
+    read -r _ <&3
+    IFS= read -r authorized <&3
+    while IFS= read -r line <&3; do
+        printf '%s\n' "$line"
+        case $line in -----END*) break ;; esac
+    done >/run/vmtest/host_key
+    printf '%s\n' "$authorized" >/run/vmtest/authorized_keys
+    # The end of the boot, told to the kernel's log (vmtest/vm/klog.py): whatever the
+    # kernel complains of from here on is the tests' doing.
+    { echo '<7>vmtest: the guest is up' >/dev/kmsg; } 2>/dev/null || :
+fi
+
+/usr/sbin/sshd -i -f /run/vmtest/sshd_config -E /run/vmtest/sshd.log <&3 >&4 3<&- 4>&- 5<&- || :
+# The first cat still waits on the port, so the host would hear nothing until its silence
+# deadline. It hangs up before it ends a guest: whoever gets here has lost its sshd.
+echo 'vmtest: the SSH server of the guest ended' >/dev/console
+echo o >/proc/sysrq-trigger

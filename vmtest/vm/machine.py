@@ -93,6 +93,8 @@ FEWEST_FILES = 256
 """What the limit of open files has to be: a QEMU that runs out of them breaks the kernel in it."""
 _MEMORY = 192
 """What the limit of this process's memory has to be, in MiB."""
+_ENDS = "vmtest: the guest ends: "
+"""How the line begins in which renew.py says why it ends the guest."""
 _STARVED = re.compile(r"(?:qemu-system-\w+: |.*GLib-ERROR).*allocate")
 """The last words of QEMU, or of its library, where it gets no memory; a kernel has others."""
 _SEED = 64  # bytes
@@ -387,6 +389,8 @@ class Machine:
         elif isinstance(error, SessionRefused):
             what = f"{error} ({where})"
         elif not self.running:
+            # Behind what our own part of a guest says comes the kernel's word of its end.
+            last = next((line for line in self.console.tail if line.startswith(_ENDS)), last)
             what = f'QEMU ended {seconds:.1f} s after start ({where}): "{last}"'
             if _STARVED.match(last):
                 what = f"{what}; {MORE_MEMORY}"

@@ -121,8 +121,9 @@ def agent_line(agent: str, variables: Mapping[str, str]) -> bytes:
 
 
 def own_lines(now: float, seed: str, how: str, keys: Keys) -> bytes:
-    """What the host sends behind that, and a restored guest gets alone, as agent.sh reads it.
+    """What the host sends behind that, and a restored guest gets alone.
 
+    agent.sh reads it, or renew.py in a guest that is to be saved.
     ``now`` is the time in seconds since the epoch, ``seed`` hex for the random pool, ``how``
     booted or restored.
     """
