@@ -91,7 +91,7 @@ def arrived() -> bool:
         sys.stdout.flush()
     except BrokenPipeError:
         return False
-    except (OSError, ValueError):  # a full disk, or closed
+    except ValueError:  # closed
         return True
     return True
 
