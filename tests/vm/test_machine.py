@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,32 @@ def test_the_guest_has_what_suites_need(asked: SshSession) -> None:
     )
     shown = asked.run(["python3", "-c", script]).stdout.decode().splitlines()
     assert shown == ["['lo']", "0 []", "True", "True"]
+
+
+# A child that is left in the group ends 0.5 s after the parent wants it removed; or stays.
+GROUP_WITH_A_CHILD = """
+import os, sys, time
+with temporary_cgroup() as group:
+    with group.entered():
+        child = os.fork()
+        if child == 0:
+            time.sleep(float(sys.argv[1]))
+            os._exit(0)
+print(group.path.exists())
+"""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status", "said"), [("0.5", 0, "False\n"), ("8", 1, "")], ids=["ends", "stays"]
+)
+def test_a_group_in_which_something_still_ends_is_removed(
+    seconds: str, status: int, said: str, asked: SshSession
+) -> None:
+    """As a thread does, which is joined before the kernel is done with it."""
+    source = files("vmtest.guest").joinpath("cgroup.py").read_text()
+    done = asked.run(["python3", "-c", source + GROUP_WITH_A_CHILD, seconds])
+    assert (done.status, done.stdout.decode()) == (status, said), done.stderr
+    assert (b"Device or resource busy" in done.stderr) is (status == 1)
 
 
 def test_the_socket_lies_in_a_folder_that_only_we_may_enter(

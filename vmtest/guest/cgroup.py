@@ -6,12 +6,16 @@ see the sockets made within Cgroup.entered(), and no others.
 """
 
 import contextlib
+import errno
 import itertools
 import os
 import pathlib
+import time
 from collections.abc import Iterator
 
 _numbers = itertools.count(1)
+_ENDING = 5.0  # seconds
+_LOOK = 0.01
 
 
 class Cgroup:
@@ -37,13 +41,31 @@ class Cgroup:
 
 @contextlib.contextmanager
 def temporary_cgroup(prefix: str = "vmtest") -> Iterator[Cgroup]:
-    """A new group below the root, removed at the end. Raises OSError."""
+    """A new group below the root, removed at the end. Raises OSError.
+
+    What still ends in it has 5 s to do so.
+    """
     path = mount_point() / f"{prefix}-{os.getpid()}-{next(_numbers)}"
     path.mkdir()
     try:
         yield Cgroup(path)
     finally:
-        path.rmdir()
+        _remove(path)
+
+
+def _remove(path: pathlib.Path) -> None:
+    # Thread.join() returns before the kernel is done with the thread. One that ends moves to no
+    # other group, and its own is busy until it has gone.
+    deadline = time.monotonic() + _ENDING
+    while True:
+        try:
+            path.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_LOOK)
+        else:
+            return
 
 
 def mount_point() -> pathlib.Path:
