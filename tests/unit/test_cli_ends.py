@@ -277,3 +277,12 @@ def test_a_file_never_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None
     command = 'exec "$0" -m vmtest report run --json m.json <&- >&- 2>&-'
     subprocess.run(["bash", "-c", command, sys.executable], cwd=tmp_path, check=True)
     assert json.loads((tmp_path / "m.json").read_text())["run"] == "run"
+
+
+def test_a_program_that_is_started_has_streams_where_ours_were_closed(tmp_path: Path) -> None:
+    text = "import subprocess; from vmtest.cli import streams; streams.guard()\n"
+    text += "subprocess.run(['sh', '-c', 'ls -l /proc/self/fd/[012] >seen'], check=True)"
+    command = 'exec "$0" -c "$1" <&- >&- 2>&-'
+    subprocess.run(["bash", "-c", command, sys.executable, text], cwd=tmp_path, check=True)
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert [line.rpartition("/")[2] for line in seen] == ["null", "seen", "null"]

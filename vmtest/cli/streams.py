@@ -50,8 +50,9 @@ def guard() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            # The next file that is opened would have that number, and be written over.
-            os.open(os.devnull, os.O_RDWR)
+            # The next file that is opened would have that number, and be written over; also in
+            # the programs that this one starts.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
         sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout = _guarded(sys.stdout, 1)

@@ -107,7 +107,7 @@ def sshd() -> int:
                 raise
             time.sleep(_LOOK)  # nobody reads it yet; the shell looks after an sshd that has died
         else:
-            os.unlink(KEY)  # noqa: PTH108
+            os.unlink(KEY)  # noqa: PTH108  # pathlib is slow to import
             return waiting
 
 
@@ -163,6 +163,6 @@ if __name__ == "__main__":
     os.write(_SHELL, b"loaded\n")
     try:
         main(loaded, sys.argv[1:])
-    except Exception as error:
+    except Exception as error:  # whatever it is, this guest may be like another
         end(f"it cannot be made anew: {error!r}")
     os._exit(0)  # Python's own end takes longer than all of this on an emulated CPU
