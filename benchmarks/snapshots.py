@@ -39,7 +39,7 @@ from vmtest.rootfs.prepare import prepare_root
 from vmtest.vm import accel, machine
 from vmtest.vm.machine import MachineSpec
 from vmtest.vm.restore import Snapshots, running_guest
-from vmtest.vm.snapshot import save, send
+from vmtest.vm.snapshot import fill, save
 
 PROJECT = Path(__file__).parents[1]
 COLD = ("--cold",)
@@ -76,7 +76,7 @@ def guests(kernel: Kernel, settings: Config, root: RootImage, samples: int) -> S
     image = source.fetch(source.resolve(kernel, store), store)
     found: Samples = {"cold s": [], "restored s": [], "save s": [], "read back s": [], "MB": []}
     machine.save = timed(save, found["save s"])  # type: ignore[attr-defined]
-    machine.send = timed(send, found["read back s"])  # type: ignore[attr-defined]
+    machine.fill = timed(fill, found["read back s"])  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "console.log"
         spec = MachineSpec(image, root, accel.choose(image.image, cache), log)

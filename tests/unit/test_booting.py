@@ -154,8 +154,8 @@ def test_a_guest_that_says_nothing_of_saving_is_given_up_at_the_limit(
 def test_a_guest_that_takes_nothing_is_given_up_at_the_limit(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    much = {"vmtest/much.py": os.urandom(4 << 20)}  # more than a socket holds
-    monkeypatch.setattr(machine_module, "guest_code", lambda files: much)
+    much = os.urandom(4 << 20)  # more than a socket holds
+    monkeypatch.setattr(machine_module, "guest_archive", lambda: much)
     said = failed(made("says nothing of saving", keep=tmp_path / "keep"), limit=2.0)
     assert said.startswith("k: no SSH session")
 

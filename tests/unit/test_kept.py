@@ -28,7 +28,7 @@ from vmtest.vm.snapshot import Snapshot
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     """Fake machines of which each has a snapshot, and whose console has a file."""
     made = world_of(monkeypatch)
-    snapshot = Snapshot(Path("/nowhere"), "/tmp/vm", ("qemu",), 0.0)
+    snapshot = Snapshot(Path("/nowhere"), "/tmp/vm", ("qemu",), 0.0, 0, ())
     monkeypatch.setattr(Snapshots, "find", lambda self, spec: snapshot)
     made.at["k", "start"] = lambda machine: machine.spec.log.touch()
     return made

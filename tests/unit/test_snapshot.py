@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import threading
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,18 +15,21 @@ from typing import Any
 
 import pytest
 
-from vmtest.host.cache import hold, let_go, scratch, try_locked, write_record
+from vmtest.host.cache import hold, let_go, read_record, scratch, try_locked, write_record
 from vmtest.host.seal import Entry
 from vmtest.model.kernels import Accelerator, KernelImage, Network, RootImage
 from vmtest.model.versions import KernelVersion
 from vmtest.vm import restore
 from vmtest.vm.accel import Probe
 from vmtest.vm.machine import MachineSpec
+from vmtest.vm.memory import Memory
 from vmtest.vm.qemu import QEMU
+from vmtest.vm.qmp import Qmp, QmpError
 from vmtest.vm.restore import Snapshots, key_of, unfit, where_saved
 from vmtest.vm.snapshot import (
     Snapshot,
     SnapshotError,
+    fill,
     inherited,
     peer,
     prepare,
@@ -65,7 +69,7 @@ def test_a_command_is_rewritten_for_its_new_folder_and_for_nothing_else() -> Non
         "-append",
         'quiet init=/bin/sh -- -c "mount -t tmpfs run /run"',
         "-incoming",
-        "unix:/dev/shm/vmtest-new/incoming",
+        "defer",
     ]
 
 
@@ -198,7 +202,7 @@ def kept(root: Path, spec: MachineSpec, size: int = 1000) -> Path:
     snapshots = Snapshots(root)
     folder = snapshots.place_for(spec)
     assert folder is not None, snapshots.notes
-    fill(folder, size)
+    put_snapshot(folder, size)
     snapshots.saved(spec, folder)
     snapshots.publish()
     assert snapshots.notes == []
@@ -213,11 +217,13 @@ def found_in(root: Path, spec: MachineSpec) -> tuple[Snapshots, Snapshot]:
     return snapshots, found
 
 
-def fill(folder: Path, size: int = 1000) -> None:
+def put_snapshot(folder: Path, size: int = 1000) -> None:
     (folder / "memory").write_bytes(b"m" * size)
+    (folder / "devices").write_bytes(b"devices")
     (folder / "fd-4").write_bytes(b"initramfs")
-    machine = {"schema": 1, "folder": "/tmp/vmtest-old", "argv": ARGV, "saved": 5.0}
-    write_record(folder / "machine.json", machine)
+    machine = {"schema": 2, "folder": "/tmp/vmtest-old", "argv": ARGV, "saved": 5.0}
+    kept = {"size": 16 << 20, "parts": [[4096, size]]}
+    write_record(folder / "machine.json", {**machine, **kept})
 
 
 def test_what_was_published_is_found_with_its_command(spec: MachineSpec, tmp_path: Path) -> None:
@@ -231,7 +237,7 @@ def test_what_was_not_published_is_not_there(spec: MachineSpec, tmp_path: Path) 
     snapshots = Snapshots(tmp_path)
     folder = snapshots.place_for(spec)
     assert folder is not None
-    fill(folder)
+    put_snapshot(folder)
     snapshots.saved(spec, folder)
     snapshots.close()
     assert Snapshots(tmp_path).find(spec) is None
@@ -252,7 +258,7 @@ def test_no_cache_means_no_snapshot(spec: MachineSpec) -> None:
     assert (never.find(spec), never.place_for(spec), never.notes) == (None, None, [])
 
 
-@pytest.mark.parametrize("name", ["memory", "fd-4", "machine.json", "seal.json"])
+@pytest.mark.parametrize("name", ["memory", "devices", "fd-4", "machine.json", "seal.json"])
 def test_a_damaged_snapshot_is_removed_and_noted(
     name: str, spec: MachineSpec, tmp_path: Path
 ) -> None:
@@ -270,7 +276,7 @@ def test_a_sealed_snapshot_with_a_command_of_no_use_is_removed(
     snapshots = Snapshots(tmp_path)
     folder = snapshots.place_for(spec)
     assert folder is not None
-    fill(folder)
+    put_snapshot(folder)
     (folder / "machine.json").write_text(json.dumps({"schema": 99}))
     snapshots.saved(spec, folder)
     snapshots.publish()
@@ -279,7 +285,7 @@ def test_a_sealed_snapshot_with_a_command_of_no_use_is_removed(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of another user")
-@pytest.mark.parametrize("name", ["memory", "machine.json"])
+@pytest.mark.parametrize("name", ["memory", "devices", "machine.json"])
 def test_a_snapshot_of_another_user_is_not_run(
     name: str, spec: MachineSpec, tmp_path: Path
 ) -> None:
@@ -295,7 +301,7 @@ def test_a_snapshot_of_another_user_is_not_run(
     assert place.exists() and snapshots.place_for(spec) is None and snapshots.used == []
 
 
-@pytest.mark.parametrize("name", ["memory", "machine.json"])
+@pytest.mark.parametrize("name", ["memory", "devices", "machine.json"])
 @pytest.mark.parametrize("mode", [0o664, 0o646])
 def test_a_snapshot_that_others_may_write_to_is_not_run(
     name: str, mode: int, spec: MachineSpec, tmp_path: Path
@@ -307,12 +313,35 @@ def test_a_snapshot_that_others_may_write_to_is_not_run(
     assert f"other users may write to {place / name}" in snapshots.notes[0]
 
 
-def test_a_memory_that_another_put_there_is_not_given_to_qemu(tmp_path: Path) -> None:
-    memory = tmp_path / "memory"
-    memory.write_bytes(b"m")
-    memory.chmod(0o666)
-    with pytest.raises(SnapshotError, match="other users may write"):
-        send(Snapshot(tmp_path, "/tmp/vmtest-old", tuple(ARGV), 5.0), tmp_path, 1.0)
+@pytest.mark.parametrize("part", [[-4096, 4096], [16 << 20, 4096], [0, (16 << 20) + 1], [0, 0]])
+def test_parts_that_no_memory_has_are_not_restored(
+    part: list[int], spec: MachineSpec, tmp_path: Path
+) -> None:
+    place = kept(tmp_path, spec)
+    record = read_record(place / "machine.json")
+    assert record is not None
+    write_record(place / "machine.json", {**record, "parts": [part]})
+    with pytest.raises(SnapshotError, match="parts outside of the memory"):
+        read(place)
+
+
+@pytest.mark.parametrize("name", ["memory", "devices"])
+def test_what_another_put_there_is_given_to_no_guest(
+    name: str, spec: MachineSpec, tmp_path: Path
+) -> None:
+    """It was another's only after it had been found."""
+    place = kept(tmp_path, spec)
+    _, found = found_in(tmp_path, spec)
+    (place / name).chmod(0o666)
+    qemu = FakeQemu(b"")
+    with (
+        qemu.ours,
+        closing(Memory(found.size)) as memory,
+        pytest.raises(SnapshotError, match="other users may write"),
+    ):
+        fill(found, memory)
+        send(found, Qmp(qemu.ours, 10), 1.0)
+    assert "migrate-incoming" not in qemu.commands
 
 
 def test_whatever_the_umask_a_snapshot_is_its_users_alone(
@@ -406,13 +435,14 @@ class FakeQemu:
         self.content = content
         self.refuse = refuse
         self.commands: list[str] = []
+        self.taken = threading.Event()
         self._given: list[int] = []
         self.ours, self._theirs = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
-        with self._theirs:
+        with self._theirs, suppress(ConnectionError):  # whoever asked may leave
             self._theirs.sendall(b'{"QMP": {}}\n')
             while received := self._received():
                 command = json.loads(received)
@@ -431,21 +461,32 @@ class FakeQemu:
             return b'{"return": {"status": "failed"}}\n'
         if name == self.refuse:
             return b'{"error": {"desc": "not now"}}\n'
-        if name != "migrate":
+        if name not in ("migrate", "migrate-incoming"):
             return b'{"return": {}}\n'
-        assert command["arguments"]["uri"] == "fd:outgoing"
+        assert command["arguments"]["uri"] == "fd:stream"
         status = b"completed"
-        with socket.socket(fileno=self._given.pop()) as out:
+        with socket.socket(fileno=self._given.pop()) as stream:
             try:
-                out.sendall(self.content)
+                if name == "migrate":
+                    stream.sendall(self.content)
+                else:
+                    threading.Thread(target=self._take, args=(stream.dup(),), daemon=True).start()
             except OSError:
                 status = b"failed"
         done = b'{"event": "MIGRATION", "data": {"status": "%s"}}\n' % status
         return b'{"return": {}}\n' + done
 
+    def _take(self, stream: socket.socket) -> None:
+        with stream, stream.makefile("rb") as file:
+            self.content = file.read()
+        self.taken.set()
+
     def save(self, folder: Path, to: Path) -> None:
-        with self.ours:
-            save(self.ours, folder, to, 10)
+        with self.ours, closing(Memory(16 << 20)) as memory:
+            with memory.path.open("r+b") as file:
+                file.seek(8192)
+                file.write(b"memory")
+            save(self.ours, folder, memory, to, 10)
         self._thread.join(10)
 
 
@@ -457,9 +498,11 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_guest_is_stopped_written_and_goes_on(short: Path, tmp_path: Path) -> None:
     qemu = FakeQemu(b"x" * 3_000_000)
     qemu.save(short, tmp_path)
-    assert (tmp_path / "memory").read_bytes() == b"x" * 3_000_000
+    assert (tmp_path / "devices").read_bytes() == b"x" * 3_000_000
+    assert (tmp_path / "memory").read_bytes() == b"memory".ljust(4096, b"\0")
     assert qemu.commands[1] == "stop" and qemu.commands[-1] == "cont"
     saved = read(tmp_path)
+    assert (saved.size, saved.parts) == (16 << 20, ((8192, 4096),))
     assert saved.folder == str(short) and saved.argv[1:] == tuple(
         os.fsdecode(word) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0")[1:-1]
     )
@@ -488,21 +531,28 @@ def test_a_disk_that_fills_while_saving_is_told_and_the_guest_goes_on(short: Pat
     assert caught.value.running and qemu.commands[-1] == "cont"
 
 
-def test_a_restored_qemu_is_given_the_files_and_the_memory(
+def test_a_restored_qemu_is_given_the_files_the_memory_and_the_devices(
     spec: MachineSpec, short: Path, tmp_path: Path
 ) -> None:
-    kept(tmp_path, spec)
-    found = Snapshots(tmp_path).find(spec)
-    assert found is not None
+    kept(tmp_path, spec, 4096)
+    _, found = found_in(tmp_path, spec)
     argv = prepare(found, short)
     assert argv[argv.index("-initrd") + 1] == f"{short}/fd-4"
     assert (short / "fd-4").read_bytes() == b"initramfs"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(argv[-1].removeprefix("unix:"))
-        listener.listen(1)
-        send(found, short, 10)
-        with listener.accept()[0] as taken, taken.makefile("rb") as stream:
-            assert stream.read() == found.memory.read_bytes()
+    qemu = FakeQemu(b"")
+    with qemu.ours, closing(Memory(found.size)) as memory:
+        fill(found, memory)
+        assert memory.path.read_bytes() == (bytes(4096) + b"m" * 4096).ljust(found.size, b"\0")
+        send(found, Qmp(qemu.ours, 10), 10)
+        assert qemu.taken.wait(10) and qemu.content == b"devices"
+
+
+def test_a_qemu_that_takes_no_devices_says_why(spec: MachineSpec, tmp_path: Path) -> None:
+    kept(tmp_path, spec)
+    _, found = found_in(tmp_path, spec)
+    qemu = FakeQemu(b"", refuse="migrate-incoming")
+    with qemu.ours, pytest.raises(QmpError, match="migrate-incoming: not now"):
+        send(found, Qmp(qemu.ours, 10), 10)
 
 
 def test_the_process_at_the_other_end_is_known(short: Path) -> None:

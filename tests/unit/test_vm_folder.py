@@ -101,6 +101,29 @@ def test_the_kernels_real_path_is_plain_too_for_virtme_ng_asks_file(made: VmFold
     assert is_plain(made.kernel.resolve())
 
 
+def test_virtme_ng_is_told_the_release_of_an_unpacked_kernel(made: VmFolder) -> None:
+    """By the program that it asks, which would read the kernel from end to end."""
+    path = {"PATH": f"{made.programs}:{os.environ['PATH']}"}
+    script = (
+        "from virtme.commands.run import get_kernel_version; import sys; "
+        "print(get_kernel_version(sys.argv[1]))"
+    )
+    made.kernel.resolve().write_bytes(b"\x7fELF without a version")
+    done = subprocess.run(
+        [sys.executable, "-c", script, made.kernel],
+        env=path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"{RELEASE}\n", done.stderr
+
+
+def test_virtme_ng_is_not_compiled_for_each_guest(made: VmFolder) -> None:
+    compiled = {file.name for file in (made.packages / "virtme" / "__pycache__").iterdir()}
+    assert any(name.startswith("modfinder.") for name in compiled), compiled
+
+
 def test_a_kernel_without_modules_hides_those_of_the_host(tmp_path: Path) -> None:
     image = kernel_in(tmp_path)
     bare = KernelImage("6.1", image.version, RELEASE, image.image, None, None, "", "")

@@ -58,6 +58,20 @@ def test_qemu_gets_the_port_in_one_option_with_an_equals_sign() -> None:
     )
 
 
+def test_a_guest_that_can_be_saved_has_a_monitor_and_its_memory_in_the_folder() -> None:
+    memory = (
+        "-object memory-backend-file,id=memory,size=1024M,share=on,mem-path=/tmp/vm/memory "
+        "-machine memory-backend=memory"
+    )
+    assert memory in argv(monitor=True) and memory not in argv()
+    assert "path=/tmp/vm/qmp -mon " in argv(monitor=True) and " -mon " not in argv()
+
+
+def test_an_emulated_guest_writes_to_its_ports_without_a_descriptor_for_each_queue() -> None:
+    off = "-global virtio-serial-pci.ioeventfd=off"
+    assert off in argv() and off not in argv(accelerator=Accelerator.KVM)
+
+
 def test_no_key_is_on_a_command_line() -> None:
     assert "KEY" not in argv()
 

@@ -8,6 +8,7 @@ so it only ever stands at the other end of a link.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from contextlib import suppress
@@ -48,6 +49,11 @@ class VmFolder:
         return self.path / "qmp"
 
     @property
+    def memory(self) -> Path:
+        """What QEMU opens as its guest's memory, if the guest can be saved or was."""
+        return self.path / "memory"
+
+    @property
     def kernel(self) -> Path:
         """The kernel to boot; virtme-ng finds ``lib/modules`` beside it."""
         return self.path / "kernel"
@@ -56,6 +62,11 @@ class VmFolder:
     def root(self) -> Path | None:
         """The guest's root, None for the host's own."""
         return None if self.root_kind == "host" else self.path / "root"
+
+    @property
+    def programs(self) -> Path:
+        """A folder for PATH, in front: what virtme-ng need not find out anew."""
+        return self.path / "bin"
 
     @property
     def packages(self) -> Path:
@@ -79,6 +90,7 @@ def make_folder(vng: Path, image: KernelImage, root: RootImage) -> VmFolder:
     SESSIONS.add_folder(folder.path)
     try:
         _put_kernel(image, folder)
+        _put_strings(image, folder.programs)
         if folder.root is not None and root.path is not None:
             _check_root(image, root, root.path)
             folder.root.symlink_to(root.path.absolute())
@@ -121,6 +133,17 @@ def _put_kernel(image: KernelImage, folder: VmFolder) -> None:
     if not is_plain(target):
         _check_modules(image, target)
     (modules / image.release).symlink_to(target)
+
+
+def _put_strings(image: KernelImage, folder: Path) -> None:
+    """Have a ``strings`` that knows the kernel's release.
+
+    virtme-ng looks for it in an ELF, by reading all of it: 0.2 s, and more on a busy machine.
+    """
+    folder.mkdir()
+    program = folder / "strings"
+    program.write_text(f"#!/bin/sh\necho {shlex.quote(f'Linux version {image.release}')}\n")
+    program.chmod(0o755)
 
 
 def _same_file(file: Path, name: Path) -> None:
@@ -172,7 +195,7 @@ def _link_virtme(vng: Path, folder: Path, *, alone: bool) -> None:
     for place in found.submodule_search_locations or ():
         package = Path(place).absolute()
         for entry in package.iterdir():
-            if entry.name not in ("guest", "__pycache__"):
+            if entry.name != "guest":  # with what was compiled of it
                 (virtme / entry.name).symlink_to(entry)
         if alone:
             _put_tools(package / "guest", virtme / "guest")

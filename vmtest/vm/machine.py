@@ -31,8 +31,8 @@ from vmtest.errors import (
     InfrastructureError,
     SessionLost,
     SessionRefused,
+    os_words,
 )
-from vmtest.host.files import Files, tar
 from vmtest.host.process import Supervised
 from vmtest.host.virtme import find_vng, vng_environment
 from vmtest.host.write import LimitedLog
@@ -43,12 +43,13 @@ from vmtest.vm import shared
 from vmtest.vm.accel import Probe
 from vmtest.vm.console import ConsoleLog, Finding, Sign
 from vmtest.vm.folder import VmFolder, make_folder, remove_folder
-from vmtest.vm.guest_code import GUEST_ROOT, guest_code
+from vmtest.vm.guest_code import GUEST_ROOT, guest_archive
 from vmtest.vm.klog import KernelLog, merged
+from vmtest.vm.memory import Memory
 from vmtest.vm.qemu import drop_for
 from vmtest.vm.qmp import Qmp, QmpError
 from vmtest.vm.session import PATIENCE, Keys, SshSession
-from vmtest.vm.snapshot import Snapshot, SnapshotError, prepare, resume, save, send
+from vmtest.vm.snapshot import Snapshot, SnapshotError, fill, prepare, resume, save, send
 from vmtest.vm.vng import Hardware, agent_line, own_lines, vng_argv
 
 
@@ -143,9 +144,10 @@ class Machine:
     With a ``snapshot`` it goes on from there, else the kernel boots; then its guest is
     saved to ``keep``, an empty folder, before it is told anything of this VM's own.
 
-    Raises InfrastructureError when it cannot be started at all; everything
-    later is told by ``connect`` and ``check``.  ``log`` is the kernel's log, once
-    somebody reads it; ``unsaved`` says why a guest that goes on was not saved.
+    Raises InfrastructureError when it cannot be started at all, and SnapshotError when
+    it cannot with a guest that can be saved or was; everything later is told by ``connect``
+    and ``check``.  ``log`` is the kernel's log, once somebody reads it; ``unsaved`` says why
+    a guest that goes on was not saved.
     """
 
     def __init__(
@@ -179,9 +181,11 @@ class Machine:
             self._wire_listener = stack.enter_context(_listen(folder.wire))
             if self._snapshot is not None or self._keep is not None:
                 self._monitor = stack.enter_context(_listen(folder.monitor))
+                self._put_memory(folder, stack)
             argv = self._command(vng, folder)
             self.started = time.monotonic()
             environment = vng_environment(os.environ, vng, folder.path)
+            environment["PATH"] = f"{folder.programs}:{environment['PATH']}"
             python = os.environ.get("PYTHONPATH")
             environment["PYTHONPATH"] = f"{folder.packages}{f':{python}' if python else ''}"
             limit = self._file_limit()
@@ -196,6 +200,17 @@ class Machine:
             stack.callback(self.hang_up)
             self._stack = stack.pop_all()
         return self
+
+    def _put_memory(self, folder: VmFolder, stack: ExitStack) -> None:
+        """Have the guest's memory in its VM's folder; raises SnapshotError."""
+        try:
+            self._memory = Memory(self.spec.memory_mib << 20)
+            stack.callback(self._memory.close)
+            if self._snapshot is None:
+                self._memory.check_path()
+            folder.memory.symlink_to(self._memory.path)
+        except OSError as error:
+            raise SnapshotError(f"its memory: {os_words(error)}") from error
 
     def _file_limit(self) -> int:
         """Bytes of a file that QEMU writes: one of virtme-ng's ports ends in a file of the host."""
@@ -276,6 +291,8 @@ class Machine:
         """
         deadline = self.started + limit
         try:
+            if self._snapshot is not None:
+                fill(self._snapshot, self._memory)  # while QEMU starts
             self._connection = self._accept(self._listener, deadline)
             self._wire = self._accept(self._wire_listener, deadline)
             if self._snapshot is not None:
@@ -299,7 +316,7 @@ class Machine:
             prepared["RENEW"] = _script("renew.py")
             prepared["STANDBY"] = _script("standby.py")
             prepared["WARM_KEY"] = Keys.make().host_private.decode()
-            code = gzip.compress(tar(guest_code(Files())), 6, mtime=0)
+            code = gzip.compress(guest_archive(), 6, mtime=0)
             prepared["CODE"], prepared["SIZE"] = GUEST_ROOT, str(len(code))
         self._send(connection, agent_line(_script("agent.sh"), prepared) + code, deadline)
 
@@ -329,7 +346,7 @@ class Machine:
                 raise SnapshotError(text, running=True)
             limit = SAVE_LIMIT * factor
             with self._accept(self._monitor, began + limit) as monitor:
-                save(monitor, self._folder, keep, limit)
+                save(monitor, self._folder, self._memory, keep, limit)
         except SnapshotError as error:
             if not error.running:
                 raise
@@ -341,8 +358,8 @@ class Machine:
         with self._accept(self._monitor, deadline) as monitor:
             left = max(1.0, deadline - time.monotonic())
             qmp = Qmp(monitor, left)
-            send(snapshot, self._folder, left)
-            resume(qmp, deadline)
+            send(snapshot, qmp, left)
+            resume(qmp)
 
     def _own(self) -> bytes:
         """What makes the guest this VM's, and differ from another of the same snapshot."""

@@ -29,13 +29,12 @@ from vmtest.host.cache import (
     tree_size,
     try_locked,
 )
-from vmtest.host.files import Files, tar
 from vmtest.host.seal import Entry, seal
 from vmtest.host.virtme import find_vng
 from vmtest.kernels.kconfig import share_of
 from vmtest.model.kernels import Accelerator, KernelImage, RootImage
 from vmtest.vm.folder import VmFolder
-from vmtest.vm.guest_code import guest_code
+from vmtest.vm.guest_code import guest_archive
 from vmtest.vm.machine import Machine, MachineSpec
 from vmtest.vm.qemu import QEMU
 from vmtest.vm.session import SshSession
@@ -100,7 +99,7 @@ def key_of(spec: MachineSpec) -> str:
             spec.root.python,
             *((files("vmtest.vm") / name).read_text() for name in _SCRIPTS),
         ],
-        "code": hashlib.sha256(tar(guest_code(Files()))).hexdigest(),
+        "code": hashlib.sha256(guest_archive()).hexdigest(),
         "virtme-ng": _virtme_version(),
     }
     return f"{spec.image.release}-{sha256_json(made_of)[:16]}"
@@ -327,9 +326,10 @@ def _restored(wanted: _Wanted, stack: ExitStack) -> Started | None:
     if snapshot is None:
         return None
     with ExitStack() as attempt:
-        machine = attempt.enter_context(Machine(wanted.spec, snapshot))
+        machine = Machine(wanted.spec, snapshot)
         limit = min(wanted.limit, RESTORE_LIMIT * wanted.factor)
         try:
+            attempt.enter_context(machine)
             session = wanted.connect(machine, attempt, limit)
         except (BootError, ForeignSnapshot, SnapshotError) as error:
             if machine.cancelled:
@@ -345,11 +345,12 @@ def _booted(wanted: _Wanted, stack: ExitStack) -> Started:
     keep = snapshots.place_for(spec)
     if keep is not None:
         with ExitStack() as attempt:
-            machine = attempt.enter_context(Machine(spec, keep=keep))
             try:
+                machine = attempt.enter_context(Machine(spec, keep=keep))
                 session = wanted.connect(machine, attempt, wanted.limit)
             except SnapshotError as error:
-                snapshots.unsaved(error)  # and QEMU did not go on: once more, without
+                # It could not be started so, or did not go on: once more, without.
+                snapshots.unsaved(error)
             else:
                 if machine.unsaved is None:
                     snapshots.saved(spec, keep)

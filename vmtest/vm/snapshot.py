@@ -1,9 +1,9 @@
 """A booted guest on disk: what QEMU writes of it, and the command that goes on with it.
 
-A snapshot is a folder with the guest's ``memory`` (QEMU's migration stream, which has the devices
-as well), the files that QEMU had inherited as descriptors (``fd-N``: the initramfs), and
-``machine.json`` with the command line of the QEMU that was saved.  That is taken from the running
-process and never guessed; only the VM's folder in it is exchanged for the new one.
+A snapshot is a folder with the guest's ``memory`` (:mod:`vmtest.vm.memory`), its ``devices``
+(QEMU's migration stream), the files that QEMU had inherited as descriptors (``fd-N``: the
+initramfs), and ``machine.json`` with the command line of the QEMU that was saved.  That is taken
+from the running process and never guessed; only the VM's folder in it is exchanged for the new one.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ from typing import IO
 
 from vmtest.errors import VmtestError, os_words
 from vmtest.host.cache import read_record, write_record
+from vmtest.vm.memory import Memory, Part
 from vmtest.vm.qmp import Qmp, QmpError
 
 MEMORY = "memory"
+DEVICES = "devices"
 MACHINE = "machine.json"
-_SCHEMA = 1
+_SCHEMA = 2
 _UNLIMITED = 1 << 50  # bytes a second; QEMU's default is 128 MiB/s
 _BLOCK = 1 << 20
 # 0, 1 and 2 are there in every QEMU: the supervisor gives them.
 _DESCRIPTOR = re.compile(r"/proc/self/fd/(\d+)")
 _STANDARD = 2
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_LOOK = 0.01  # seconds between two looks whether a guest runs
-_INCOMING = "incoming"
-_OUTGOING = "outgoing"
+_STREAM = "stream"
+_CAPABILITIES = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
+"""The second leaves memory out that QEMU shares: QEMU 4.0 and later."""
 
 
 class ForeignSnapshot(VmtestError):
@@ -57,17 +59,27 @@ class SnapshotError(VmtestError):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A guest in ``place``: QEMU ran ``argv`` in the VM's ``folder``, ``saved`` at (epoch)."""
+    """A guest in ``place``: QEMU ran ``argv`` in the VM's ``folder``, ``saved`` at (epoch).
+
+    It had ``size`` bytes of memory, of which ``parts`` are kept.
+    """
 
     place: Path
     folder: str
     argv: tuple[str, ...]
     saved: float
+    size: int
+    parts: tuple[Part, ...]
 
     @property
     def memory(self) -> Path:
-        """QEMU's migration stream."""
+        """The parts of its memory, one behind the other."""
         return self.place / MEMORY
+
+    @property
+    def devices(self) -> Path:
+        """QEMU's migration stream."""
+        return self.place / DEVICES
 
 
 def inherited(argv: Sequence[str]) -> tuple[int, ...]:
@@ -87,7 +99,7 @@ def rewritten(argv: Sequence[str], old: str, new: str) -> list[str]:
         return found[0] if number <= _STANDARD else f"{new}/fd-{number}"
 
     words = [_DESCRIPTOR.sub(named, word.replace(old, new)) for word in argv]
-    return [*words, "-incoming", f"unix:{new}/{_INCOMING}"]
+    return [*words, "-incoming", "defer"]
 
 
 def read(place: Path) -> Snapshot:
@@ -97,9 +109,11 @@ def read(place: Path) -> Snapshot:
     another user's.
     """
     try:
-        with (place / MACHINE).open("rb") as file, (place / MEMORY).open("rb") as memory:
+        for name in (MEMORY, DEVICES):
+            with (place / name).open("rb") as file:
+                check_owner(file)
+        with (place / MACHINE).open("rb") as file:
             check_owner(file)
-            check_owner(memory)
             value = read_record(Path(f"/proc/self/fd/{file.fileno()}"))
     except OSError as error:
         raise SnapshotError(f"{place}: {os_words(error)}") from error
@@ -107,11 +121,16 @@ def read(place: Path) -> Snapshot:
         if value is None or value["schema"] != _SCHEMA:
             raise SnapshotError(f"{place}: {MACHINE} cannot be read")
         argv = tuple(str(word) for word in value["argv"])
-        found = Snapshot(place, str(value["folder"]), argv, float(value["saved"]))
+        parts = tuple((int(start), int(length)) for start, length in value["parts"])
+        found = Snapshot(
+            place, str(value["folder"]), argv, float(value["saved"]), int(value["size"]), parts
+        )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SnapshotError(f"{place}: {MACHINE} lacks {error}") from error
     if not found.argv or not found.folder.startswith("/"):
         raise SnapshotError(f"{place}: {MACHINE} names no command")
+    if not all(0 <= start < start + length <= found.size for start, length in parts):
+        raise SnapshotError(f"{place}: {MACHINE} has parts outside of the memory")
     return found
 
 
@@ -141,11 +160,11 @@ def peer(connection: socket.socket) -> int:
     return pid
 
 
-def save(monitor: socket.socket, folder: Path, to: Path, limit: float) -> None:
+def save(monitor: socket.socket, folder: Path, memory: Memory, to: Path, limit: float) -> None:
     """Write the guest of the QEMU at ``monitor`` to the empty folder ``to``; then it goes on.
 
-    ``folder`` is the VM's own; ``limit`` is for how many seconds QEMU may leave a command
-    unanswered, or write.  Raises SnapshotError.
+    ``folder`` is the VM's own and ``memory`` its guest's; ``limit`` is for how many seconds QEMU
+    may leave a command unanswered, or write.  Raises SnapshotError.
     """
     problem: QmpError | OSError | None = None
     try:
@@ -157,9 +176,12 @@ def save(monitor: socket.socket, folder: Path, to: Path, limit: float) -> None:
         for number in inherited(argv):
             _copy_descriptor(peer(monitor), number, to / f"fd-{number}")
         qmp.execute("stop")
-        _write_memory(qmp, to / MEMORY, limit)
-        saved = {"schema": _SCHEMA, "folder": str(folder), "argv": argv, "saved": time.time()}
-        write_record(to / MACHINE, saved)
+        _write_devices(qmp, to / DEVICES, limit)
+        with (to / MEMORY).open("xb") as file:
+            parts = memory.write_to(file)
+        saved = {"folder": str(folder), "argv": argv, "saved": time.time()}
+        kept = {"size": memory.size, "parts": parts}
+        write_record(to / MACHINE, {"schema": _SCHEMA, **saved, **kept})
     except (QmpError, OSError) as error:
         problem = error
     try:
@@ -196,21 +218,21 @@ def _parent(pid: int) -> int:
     return int(state.split()[1])
 
 
-def _write_memory(qmp: Qmp, file: Path, limit: float) -> None:
+def _write_devices(qmp: Qmp, file: Path, limit: float) -> None:
     """Raises QmpError, and OSError when it is the ``file`` that cannot be written.
 
     QEMU gets a socket and no path: the user that it became may enter no folder of ours.
     """
-    ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            qmp.execute("getfd", {"fdname": _OUTGOING}, [theirs.fileno()])
+    with _connected(qmp) as ours:
         failed: list[OSError] = []
         writer = threading.Thread(target=_copy, args=(ours, file, limit, failed), daemon=True)
         writer.start()
         problem: QmpError | None = None
         try:
-            _migrate(qmp, limit)
+            qmp.execute("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
+            qmp.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED})
+            qmp.execute("migrate", {"uri": f"fd:{_STREAM}"})
+            _migrated(qmp, limit)
         except QmpError as error:
             problem = error
             with suppress(OSError):  # what was written is worth nothing
@@ -224,11 +246,20 @@ def _write_memory(qmp: Qmp, file: Path, limit: float) -> None:
         raise QmpError("migrate: QEMU does not close what it wrote")
 
 
-def _migrate(qmp: Qmp, limit: float) -> None:
-    events = [{"capability": "events", "state": True}]
-    qmp.execute("migrate-set-capabilities", {"capabilities": events})
-    qmp.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED})
-    qmp.execute("migrate", {"uri": f"fd:{_OUTGOING}"})
+def _connected(qmp: Qmp) -> socket.socket:
+    """Our end of a connection whose other end QEMU knows as its stream."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            qmp.execute("getfd", {"fdname": _STREAM}, [theirs.fileno()])
+    except BaseException:
+        ours.close()
+        raise
+    return ours
+
+
+def _migrated(qmp: Qmp, limit: float) -> None:
+    """Wait for the end of what QEMU calls a migration; raises QmpError when it fails."""
     while (status := qmp.wait("MIGRATION", limit).get("status")) != "completed":
         if status in ("failed", "cancelled"):
             why = qmp.execute("query-migrate").get("error-desc", status)
@@ -256,35 +287,39 @@ def prepare(snapshot: Snapshot, folder: Path) -> list[str]:
     return rewritten(snapshot.argv, snapshot.folder, str(folder))
 
 
-def send(snapshot: Snapshot, folder: Path, limit: float) -> None:
-    """Give the QEMU in ``folder`` its guest; raises OSError when it does not take it.
+def fill(snapshot: Snapshot, memory: Memory) -> None:
+    """Give ``memory`` what the guest of ``snapshot`` had in it; raises OSError.
 
-    QEMU believes what it reads there: raises what :func:`check_owner` raises.
+    A guest believes what it finds there: raises what :func:`check_owner` raises.
     """
-    with (
-        snapshot.memory.open("rb") as memory,
-        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,
-    ):
-        check_owner(memory)
-        connection.settimeout(limit)
-        connection.connect(str(folder / _INCOMING))
-        connection.sendfile(memory)
+    with snapshot.memory.open("rb") as file:
+        check_owner(file)
+        memory.read_from(file, snapshot.parts)
 
 
-def resume(qmp: Qmp, deadline: float) -> None:
-    """Have the guest run that was sent; raises QmpError when it does not by ``deadline``.
+def send(snapshot: Snapshot, qmp: Qmp, limit: float) -> None:
+    """Give the QEMU at ``qmp`` the devices of ``snapshot``; its memory has to be there.
 
-    That is monotonic; QEMU may leave the last command unanswered for the session's own limit more.
-
-    QEMU takes a ``cont`` that comes while it still takes the guest in, answers it, and then leaves
-    the guest paused, as it was when it was saved (migration/migration.c,
-    process_incoming_migration_bh()).  So it is asked whether the guest runs, and told again.
+    QEMU believes what it reads there: raises what :func:`check_owner` raises.  Raises OSError and
+    QmpError when QEMU does not take them within ``limit`` seconds.
     """
-    while True:
-        qmp.execute("cont")
-        status = qmp.execute("query-status")
-        if status.get("running"):
-            return
-        if time.monotonic() > deadline:
-            raise QmpError(f"cont: the guest does not go on ({status.get('status')})")
-        time.sleep(_LOOK)
+    with snapshot.devices.open("rb") as devices, _connected(qmp) as ours:
+        check_owner(devices)
+        qmp.execute("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
+        qmp.execute("migrate-incoming", {"uri": f"fd:{_STREAM}"})
+        ours.settimeout(limit)
+        ours.sendfile(devices)
+    _migrated(qmp, limit)
+
+
+def resume(qmp: Qmp) -> None:
+    """Have the guest run that was sent; raises QmpError when it does not.
+
+    QEMU takes a ``cont`` that comes while it still takes the guest in, and leaves it paused all the
+    same: :func:`send` waits until QEMU says that it has (migration/migration.c,
+    process_incoming_migration_bh()).
+    """
+    qmp.execute("cont")
+    status = qmp.execute("query-status")
+    if not status.get("running"):
+        raise QmpError(f"cont: the guest does not go on ({status.get('status')})")

@@ -35,6 +35,13 @@ BOOTSTRAP = (
     ' exec 3<>/dev/${p##*/}; IFS= read -r s <&3; eval "$(echo $s | base64 -d)"'
 )
 
+_PORTS = 3
+"""Ports of each virtio-serial device, its console included; QEMU's default is 31.
+
+virtme-ng has a device for each of its six ports, and two queues of each port that might ever be
+added are set up when a guest boots and when it is restored.
+"""
+
 _CMDLINE = (
     # 1 s of an emulated boot goes into self-tests of ciphers that nobody here tests.
     "cryptomgr.notests",
@@ -55,8 +62,9 @@ class Hardware:
     ``cmdline`` is appended to the kernel's command line.  ``network`` is the network card;
     without one there is only ``lo``.  ``firmware`` replaces QEMU's own.  ``share`` virtiofs takes
     the host's virtiofsd, which has to be there, and ``disk`` the disks in the folder.
-    ``filesystem`` is what a root's disk has.  With a ``monitor`` QEMU connects to the folder's
-    second socket, for QMP.  ``drop`` is QEMU's option to give up root.
+    ``filesystem`` is what a root's disk has.  With a ``monitor`` the guest can be saved: QEMU
+    connects to the folder's second socket, for QMP, and its memory is the folder's.  ``drop``
+    is QEMU's option to give up root.
     """
 
     accelerator: Accelerator
@@ -98,13 +106,21 @@ def vng_argv(vng: Path, folder: VmFolder, hardware: Hardware) -> list[str]:
         f" -device virtserialport,name={PORT},chardev=ssh"
         f" -chardev socket,id=wire,path={folder.wire}"
         f" -device virtserialport,name={WIRE_PORT},chardev=wire {confined(hardware.drop)}"
+        f" -global virtio-serial-device.max_ports={_PORTS}"
     )
+    if hardware.accelerator is Accelerator.TCG:
+        # Else QEMU hands what a guest writes to another thread, by a descriptor for each queue.
+        devices += " -global virtio-serial-pci.ioeventfd=off"
     if hardware.network:
         # Not by virtme-ng, whose DHCP runs before the driver is loaded: it is a module.
         closed = ",restrict=on" if hardware.network is Network.CLOSED else ""
         devices += f" -netdev user,id=net{closed} -device virtio-net-pci,netdev=net,romfile="
     if hardware.monitor:
-        devices += f" -chardev socket,id=qmp,path={folder.monitor} -mon chardev=qmp,mode=control"
+        devices += (
+            f" -chardev socket,id=qmp,path={folder.monitor} -mon chardev=qmp,mode=control"
+            f" -object memory-backend-file,id=memory,size={hardware.memory_mib}M,share=on"
+            f",mem-path={folder.memory} -machine memory-backend=memory"
+        )
     if hardware.share == "disk":
         devices += shared.disks(folder)
     if hardware.firmware:
