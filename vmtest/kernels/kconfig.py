@@ -277,8 +277,13 @@ def _modules_in(image: KernelImage) -> frozenset[str] | None:
     if image.modules is None:
         return None
     try:
-        lines = (image.modules / "modules.dep").read_text(encoding="utf-8").splitlines()
+        return _listed((image.modules / "modules.dep").read_text(encoding="utf-8"))
     except OSError:
         return None
-    paths = (line.partition(":")[0] for line in lines)
+
+
+@functools.lru_cache(maxsize=8)
+def _listed(index: str) -> frozenset[str]:
+    """The modules in an index, which is asked several times a guest as well."""
+    paths = (line.partition(":")[0] for line in index.splitlines())
     return frozenset(path.rpartition("/")[2].partition(".")[0] for path in paths)
