@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import pickle
+import resource
 import shutil
 import signal
 import socket
@@ -270,6 +271,35 @@ def rotten(entry: Entry, name: str, data: bytes) -> None:
     files = entry.files()
     assert isinstance(files, Mapping)
     write_record(entry._checked, {"stamp": stamp(entry.place, files)})
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """As after ``ulimit -f``: no file of this process, or of those that it starts, is larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_where_a_file_may_not_be_as_large_as_the_memory_the_kernel_boots(
+    own: Entry, spec: MachineSpec, probe: Probe
+) -> None:
+    """Whether there is a snapshot, which may be good and stays, or is none yet."""
+    restoring, saving = Snapshots(own.root), Snapshots(own.root / "another")
+    with largest_file(256 << 20):
+        for snapshots in (restoring, saving):
+            with guest(spec, snapshots, probe) as started:
+                assert not started.warm
+                assert started.session.run(["true"]).status == 0
+            snapshots.publish()
+    why = "its memory is a file of 1024 MiB: more than a file may have here; raise the limit of a "
+    why += "file's size (ulimit -f)"
+    assert restoring.notes == [f"the saved guest was not used ({why}): the kernel was booted"]
+    assert saving.notes == [f"the booted guest could not be saved for the next time: {why}"]
+    assert own.place.exists()
 
 
 def test_a_snapshot_whose_guest_does_not_answer_is_dropped_and_the_kernel_boots(

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import re
@@ -92,6 +93,7 @@ FILE_LIMIT = 64 << 20
 """Bytes that a guest can have written to a file of the host, beside its console's log."""
 FEWEST_FILES = 256
 """What the limit of open files has to be: a QEMU that runs out of them breaks the kernel in it."""
+_OVER_LIMIT = "more than a file may have here; raise the limit of a file's size (ulimit -f)"
 _MEMORY = 192
 """What the limit of this process's memory has to be, in MiB."""
 _ENDS = "vmtest: the guest ends: "
@@ -210,7 +212,9 @@ class Machine:
                 self._memory.check_path()
             folder.memory.symlink_to(self._memory.path)
         except OSError as error:
-            raise SnapshotError(f"its memory: {os_words(error)}") from error
+            why = _OVER_LIMIT if error.errno == errno.EFBIG else os_words(error)
+            what = f"its memory is a file of {self.spec.memory_mib} MiB"
+            raise SnapshotError(f"{what}: {why}") from error
 
     def _file_limit(self) -> int:
         """Bytes of a file that QEMU writes: one of virtme-ng's ports ends in a file of the host."""

@@ -172,7 +172,7 @@ class Snapshots:
                 return None
             snapshot = read(entry.place)
         except ForeignSnapshot as error:
-            self._note(f"the saved guest was not used ({error}): the kernel was booted")
+            self.unused(error)
             return None
         except (SnapshotError, InfrastructureError, OSError) as error:
             self._drop(entry, str(error))
@@ -180,6 +180,10 @@ class Snapshots:
         if entry not in self.used:
             self.used.append(entry)
         return snapshot
+
+    def unused(self, error: SnapshotError | ForeignSnapshot) -> None:
+        """Note why a snapshot that may be good was not used."""
+        self._note(f"the saved guest was not used ({error}): the kernel was booted")
 
     def drop(self, snapshot: Snapshot, why: str) -> None:
         """Take a snapshot away that does not start, and note ``why``.
@@ -330,6 +334,10 @@ def _restored(wanted: _Wanted, stack: ExitStack) -> Started | None:
         limit = min(wanted.limit, RESTORE_LIMIT * wanted.factor)
         try:
             attempt.enter_context(machine)
+        except SnapshotError as error:
+            wanted.snapshots.unused(error)
+            return None
+        try:
             session = wanted.connect(machine, attempt, limit)
         except (BootError, ForeignSnapshot, SnapshotError) as error:
             if machine.cancelled:
