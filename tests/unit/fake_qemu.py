@@ -2,8 +2,8 @@
 
     python fake_qemu.py FATE SOCKET
 
-It connects to SOCKET, and to the wire beside it, as QEMU does, reads what the host sends, and does
-what FATE says.
+It connects to SOCKET, and to the wire and the monitor beside it, as QEMU does, reads what the host
+sends, and does what FATE says.
 """
 
 from __future__ import annotations
@@ -70,6 +70,18 @@ def serve(connection: socket.socket, key: bytes) -> None:
     stays()
 
 
+def greet(place: Path) -> socket.socket | None:
+    """The monitor at ``place``, which has been told that QEMU runs and what it answers."""
+    if not place.exists():
+        return None
+    monitor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    monitor.connect(str(place))
+    monitor.sendall(b'{"QMP": {}}\n')
+    monitor.recv(1 << 12)  # qmp_capabilities
+    monitor.sendall(b'{"return": {}}\n')
+    return monitor
+
+
 def main(fate: str, place: str) -> None:
     """Do what ``fate`` says."""
     says("[    0.000000] Linux version 6.12.1")
@@ -86,6 +98,12 @@ def main(fate: str, place: str) -> None:
     connection.connect(place)
     wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     wire.connect(str(Path(place).with_name("wire")))
+    if fate == "ends without its memory":
+        says("qemu: can't open backing store: Permission denied")
+        return
+    if fate == "waits for its memory":
+        stays()
+    monitor = greet(Path(place).with_name("qmp"))
     stream = connection.makefile("rb")
     stream.readline()  # the agent
     if fate == "hangs up":
@@ -112,6 +130,7 @@ def main(fate: str, place: str) -> None:
 
         key = Keys.make().host_private
     serve(connection, key)
+    del monitor  # which is open until here
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from vmtest.model.kernels import RootImage
 from vmtest.vm import machine as machine_module
 from vmtest.vm.folder import VmFolder
 from vmtest.vm.machine import Machine, MachineSpec
+from vmtest.vm.memory import Memory
+from vmtest.vm.snapshot import SnapshotError
 
 QEMU = Path(__file__).with_name("fake_qemu.py")
 LONG = 60.0
@@ -142,6 +144,39 @@ def test_a_guest_that_cannot_be_saved_says_why_and_goes_on(made: Made, tmp_path:
     with made("cannot be saved", keep=tmp_path / "keep") as machine:
         machine.connect(LONG).close()
     assert str(machine.unsaved) == "its processes run on"
+
+
+@pytest.mark.parametrize("fate", ["ends without its memory", "waits for its memory"])
+def test_a_qemu_that_does_not_get_its_memory_is_no_boot_that_failed(
+    fate: str, made: Made, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a sandbox of its own, which does not see what another process has open."""
+    monkeypatch.setattr(machine_module, "SAVE_LIMIT", 1.0)
+    words = "QEMU does not start with its guest's memory in a file"
+    with (
+        made(fate, keep=tmp_path / "keep") as machine,
+        pytest.raises(SnapshotError, match=words),
+    ):
+        machine.connect(LONG)
+    assert not folder.exists()
+
+
+def test_who_cancels_such_a_qemu_has_lost_it(made: Made, tmp_path: Path) -> None:
+    with made("waits for its memory", keep=tmp_path / "keep") as machine:
+        threading.Timer(0.3, machine.cancel).start()
+        with pytest.raises(BootError, match="QEMU ended"):
+            machine.connect(LONG)
+    assert machine.cancelled
+
+
+def test_a_memory_that_qemu_would_not_find_is_told_before_it_starts(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Memory, "unreachable", lambda self: "/proc is another's")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(SnapshotError, match="memory in a file: /proc is another's"):
+        made("cannot be saved", keep=tmp_path / "keep").__enter__()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_guest_that_says_nothing_of_saving_is_given_up_at_the_limit(

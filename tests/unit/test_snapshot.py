@@ -435,6 +435,7 @@ class FakeQemu:
         self.content = content
         self.refuse = refuse
         self.commands: list[str] = []
+        self.capabilities: set[str] = set()
         self.taken = threading.Event()
         self._given: list[int] = []
         self.ours, self._theirs = socket.socketpair()
@@ -461,8 +462,12 @@ class FakeQemu:
             return b'{"return": {"status": "failed"}}\n'
         if name == self.refuse:
             return b'{"error": {"desc": "not now"}}\n'
+        if name == "migrate-set-capabilities":
+            capabilities = command["arguments"]["capabilities"]
+            self.capabilities = {one["capability"] for one in capabilities if one["state"]}
         if name not in ("migrate", "migrate-incoming"):
             return b'{"return": {}}\n'
+        assert self.capabilities == {"events", "x-ignore-shared"}
         assert command["arguments"]["uri"] == "fd:stream"
         status = b"completed"
         with socket.socket(fileno=self._given.pop()) as stream:
@@ -486,7 +491,7 @@ class FakeQemu:
             with memory.path.open("r+b") as file:
                 file.seek(8192)
                 file.write(b"memory")
-            save(self.ours, folder, memory, to, 10)
+            save(Qmp(self.ours, 10), os.getpid(), folder, memory, to)
         self._thread.join(10)
 
 

@@ -162,6 +162,7 @@ def test_a_restored_guest_is_as_a_booted_one(
         assert started.warm
         warm = asked(started, SAME)
     assert differences(cold, warm) == []
+    assert (saved / "devices").stat().st_size < 16 << 20  # its memory is not among them
 
 
 def test_a_guest_that_is_not_saved_is_as_one_that_is(

@@ -17,8 +17,8 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -32,6 +32,7 @@ from vmtest.errors import (
     InfrastructureError,
     SessionLost,
     SessionRefused,
+    VmtestError,
     os_words,
 )
 from vmtest.host.process import Supervised
@@ -50,7 +51,7 @@ from vmtest.vm.memory import Memory
 from vmtest.vm.qemu import drop_for
 from vmtest.vm.qmp import Qmp, QmpError
 from vmtest.vm.session import PATIENCE, Keys, SshSession
-from vmtest.vm.snapshot import Snapshot, SnapshotError, fill, prepare, resume, save, send
+from vmtest.vm.snapshot import Snapshot, SnapshotError, fill, peer, prepare, resume, save, send
 from vmtest.vm.vng import Hardware, agent_line, own_lines, vng_argv
 
 
@@ -208,8 +209,8 @@ class Machine:
         try:
             self._memory = Memory(self.spec.memory_mib << 20)
             stack.callback(self._memory.close)
-            if self._snapshot is None:
-                self._memory.check_path()
+            if why := self._memory.unreachable():
+                raise SnapshotError(f"QEMU could not have its memory in a file: {why}")
             folder.memory.symlink_to(self._memory.path)
         except OSError as error:
             why = _OVER_LIMIT if error.errno == errno.EFBIG else os_words(error)
@@ -301,11 +302,11 @@ class Machine:
             self._wire = self._accept(self._wire_listener, deadline)
             if self._snapshot is not None:
                 self._go_on(self._snapshot, deadline)
-            else:
+            elif self._keep is None:
                 self._prepare(self._connection, deadline)
-                if self._keep is not None:
-                    # Saving is not part of the boot's time.
-                    deadline += self._save(self._keep, self._connection, deadline, factor)
+            else:
+                # Saving is not part of the boot's time.
+                deadline += self._prepare_and_save(self._keep, self._connection, deadline, factor)
             self._connection.sendall(self._own())
             return self._authenticate(deadline, PATIENCE * factor)
         except (SessionLost, DeadlineExceeded, OSError, QmpError) as error:
@@ -334,7 +335,43 @@ class Machine:
         finally:
             connection.settimeout(None)
 
-    def _save(self, keep: Path, connection: socket.socket, deadline: float, factor: float) -> float:
+    def _prepare_and_save(
+        self, keep: Path, connection: socket.socket, deadline: float, factor: float
+    ) -> float:
+        """Have the guest prepared and saved; returns the seconds that saving took.
+
+        Raises SnapshotError when QEMU does not start so, or the guest does not go on.
+        """
+        with self._monitored(factor) as (qmp, pid):
+            self._prepare(connection, deadline)
+            return self._save(qmp, pid, keep, connection, deadline)
+
+    @contextmanager
+    def _monitored(self, factor: float) -> Iterator[tuple[Qmp, int]]:
+        """QEMU's monitor, and its process; raises SnapshotError when it does not start.
+
+        It greets when it has its guest's memory: one in a sandbox may see no /proc of ours.
+        """
+        limit = SAVE_LIMIT * factor
+        try:
+            monitor = self._accept(self._monitor, time.monotonic() + limit)
+        except (SessionLost, DeadlineExceeded) as error:
+            raise self._unstarted(error) from error
+        with monitor:
+            try:
+                qmp = Qmp(monitor, limit)
+            except QmpError as error:
+                raise self._unstarted(error) from error
+            yield qmp, peer(monitor)
+
+    def _unstarted(self, error: VmtestError) -> VmtestError:
+        if self.cancelled:
+            return SessionLost("cancelled")
+        return SnapshotError(f"QEMU does not start with its guest's memory in a file: {error}")
+
+    def _save(
+        self, qmp: Qmp, pid: int, keep: Path, connection: socket.socket, deadline: float
+    ) -> float:
         """Save the guest, unless something speaks against it; returns the seconds it took.
 
         Raises SnapshotError when the guest does not go on.
@@ -348,9 +385,7 @@ class Machine:
             if complaints := self.console.findings(Sign.SPLAT):
                 text = f'its kernel complained while it booted: "{complaints[0].text}"'
                 raise SnapshotError(text, running=True)
-            limit = SAVE_LIMIT * factor
-            with self._accept(self._monitor, began + limit) as monitor:
-                save(monitor, self._folder, self._memory, keep, limit)
+            save(qmp, pid, self._folder, self._memory, keep)
         except SnapshotError as error:
             if not error.running:
                 raise

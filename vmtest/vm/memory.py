@@ -7,15 +7,19 @@ page.  On disk are the parts that are not zero, one behind the other.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 Part = tuple[int, int]
 """Where in the memory, and how long, in bytes."""
 
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 _PAGE = 4096
 _ZEROS = bytes(_PAGE)
 _PIECE = 1 << 20
@@ -29,9 +33,11 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._descriptor = os.memfd_create("vmtest")
+        self._descriptor = os.memfd_create("vmtest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.truncate(self._descriptor, size)
+            # Who else opens it could make it shorter while it is read.
+            fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SEALS)
         except BaseException:
             self.close()
             raise
@@ -45,13 +51,21 @@ class Memory:
         """Where another process of this user opens it, until it is closed here."""
         return Path(f"/proc/{os.getpid()}/fd/{self._descriptor}")
 
-    def check_path(self) -> None:
-        """Raise OSError where another process may not open it.
-
-        As where this one has rights that it cannot give to others.
-        """
+    def unreachable(self) -> str:
+        """Why QEMU would not find it at its path, or could lose it; "" when nothing is known."""
+        with suppress(OSError):
+            if _OVERCOMMIT.read_bytes().strip() == b"2":
+                # Its pages are promised to nobody: QEMU would end where there are no more.
+                return "the host promises no memory that it may not have (vm.overcommit_memory=2)"
+        found = None
+        with suppress(OSError):
+            found = self.path.stat()
+        if found is None or not os.path.samestat(found, os.fstat(self._descriptor)):
+            return "/proc is that of another PID namespace"
         if subprocess.run(["test", "-w", self.path], check=False).returncode != 0:
-            raise OSError(errno.EACCES, "other processes of this user may not open", str(self.path))
+            # As where this process has rights that it cannot give to others.
+            return "other processes of this user may not open what this one has open"
+        return ""
 
     def write_to(self, file: IO[bytes]) -> list[Part]:
         """Write the pages that are not zero to ``file``; returns the parts, from the start on."""

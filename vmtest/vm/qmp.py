@@ -31,7 +31,7 @@ class Qmp:
 
     def __init__(self, connection: socket.socket, limit: float) -> None:
         self._connection = connection
-        self._limit = limit
+        self.limit = limit
         self._rest = b""
         self._events: list[dict[str, Any]] = []
         greeting = self._message(time.monotonic() + limit)
@@ -49,10 +49,10 @@ class Qmp:
 
         QEMU gets copies of ``descriptors`` with it (``getfd`` gives one a name).
         """
-        deadline = time.monotonic() + self._limit
+        deadline = time.monotonic() + self.limit
         sent = {"execute": command, **({"arguments": dict(arguments)} if arguments else {})}
         try:
-            self._connection.settimeout(self._limit)
+            self._connection.settimeout(self.limit)
             line = json.dumps(sent).encode() + b"\n"
             if descriptors:
                 line = line[socket.send_fds(self._connection, [line], descriptors) :]

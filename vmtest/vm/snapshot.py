@@ -160,23 +160,19 @@ def peer(connection: socket.socket) -> int:
     return pid
 
 
-def save(monitor: socket.socket, folder: Path, memory: Memory, to: Path, limit: float) -> None:
-    """Write the guest of the QEMU at ``monitor`` to the empty folder ``to``; then it goes on.
+def save(qmp: Qmp, pid: int, folder: Path, memory: Memory, to: Path) -> None:
+    """Write the guest of the QEMU at ``qmp`` to the empty folder ``to``; then it goes on.
 
-    ``folder`` is the VM's own and ``memory`` its guest's; ``limit`` is for how many seconds QEMU
-    may leave a command unanswered, or write.  Raises SnapshotError.
+    ``pid`` is QEMU's process, ``folder`` the VM's own and ``memory`` its guest's.  QEMU may write
+    for as long as it may leave a command unanswered.  Raises SnapshotError.
     """
     problem: QmpError | OSError | None = None
     try:
-        qmp = Qmp(monitor, limit)
-    except QmpError as error:
-        raise SnapshotError(f"QEMU could not save it: {error}", running=True) from error
-    try:
-        argv = _argv(peer(monitor))
+        argv = _argv(pid)
         for number in inherited(argv):
-            _copy_descriptor(peer(monitor), number, to / f"fd-{number}")
+            _copy_descriptor(pid, number, to / f"fd-{number}")
         qmp.execute("stop")
-        _write_devices(qmp, to / DEVICES, limit)
+        _write_devices(qmp, to / DEVICES)
         with (to / MEMORY).open("xb") as file:
             parts = memory.write_to(file)
         saved = {"folder": str(folder), "argv": argv, "saved": time.time()}
@@ -218,26 +214,26 @@ def _parent(pid: int) -> int:
     return int(state.split()[1])
 
 
-def _write_devices(qmp: Qmp, file: Path, limit: float) -> None:
+def _write_devices(qmp: Qmp, file: Path) -> None:
     """Raises QmpError, and OSError when it is the ``file`` that cannot be written.
 
     QEMU gets a socket and no path: the user that it became may enter no folder of ours.
     """
     with _connected(qmp) as ours:
         failed: list[OSError] = []
-        writer = threading.Thread(target=_copy, args=(ours, file, limit, failed), daemon=True)
+        writer = threading.Thread(target=_copy, args=(ours, file, qmp.limit, failed), daemon=True)
         writer.start()
         problem: QmpError | None = None
         try:
             qmp.execute("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
             qmp.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED})
             qmp.execute("migrate", {"uri": f"fd:{_STREAM}"})
-            _migrated(qmp, limit)
+            _migrated(qmp, qmp.limit)
         except QmpError as error:
             problem = error
             with suppress(OSError):  # what was written is worth nothing
                 ours.shutdown(socket.SHUT_RDWR)
-        writer.join(limit)
+        writer.join(qmp.limit)
     if failed:  # the writer knows better than QEMU
         raise failed[0]
     if problem is not None:
