@@ -151,7 +151,7 @@ def test_a_qemu_that_does_not_get_its_memory_is_no_boot_that_failed(
     fate: str, made: Made, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a sandbox of its own, which does not see what another process has open."""
-    monkeypatch.setattr(machine_module, "SAVE_LIMIT", 1.0)
+    monkeypatch.setattr(machine_module, "START_LIMIT", 1.0)
     words = "QEMU does not start with its guest's memory in a file"
     with (
         made(fate, keep=tmp_path / "keep") as machine,

@@ -88,6 +88,9 @@ READY = b"ready"
 """What the guest says on the port when it can be saved; anything else is why it cannot."""
 SSHD_ENDED = "vmtest: the SSH server of the guest ended"
 """What the guest says on its console when that happens before the host hangs up."""
+START_LIMIT = 5.0
+"""Seconds, times the deadlines' factor, for a QEMU with its sockets to have the rest: a hundredth
+would do."""
 SAVE_LIMIT = 20.0
 """Seconds, times the deadlines' factor, for QEMU to write a guest: a hundredth would do."""
 FILE_LIMIT = 64 << 20
@@ -352,7 +355,7 @@ class Machine:
 
         It greets when it has its guest's memory: one in a sandbox may see no /proc of ours.
         """
-        limit = SAVE_LIMIT * factor
+        limit = START_LIMIT * factor
         try:
             monitor = self._accept(self._monitor, time.monotonic() + limit)
         except (SessionLost, DeadlineExceeded) as error:
@@ -362,6 +365,7 @@ class Machine:
                 qmp = Qmp(monitor, limit)
             except QmpError as error:
                 raise self._unstarted(error) from error
+            qmp.limit = SAVE_LIMIT * factor
             yield qmp, peer(monitor)
 
     def _unstarted(self, error: VmtestError) -> VmtestError:

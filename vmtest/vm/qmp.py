@@ -26,7 +26,7 @@ class Qmp:
     """A QMP session on ``connection``, which the caller closes.
 
     Every method raises QmpError; ``limit`` is for how many seconds QEMU may leave a command
-    unanswered.
+    unanswered, and may be changed.
     """
 
     def __init__(self, connection: socket.socket, limit: float) -> None:
