@@ -75,6 +75,7 @@ def guests(kernel: Kernel, settings: Config, root: RootImage, samples: int) -> S
     source, store = source_for(kernel, settings.archives), Store(cache)
     image = source.fetch(source.resolve(kernel, store), store)
     found: Samples = {"cold s": [], "restored s": [], "save s": [], "read back s": [], "MB": []}
+    # Where the machine looks them up, which mypy takes for another module's names.
     machine.save = timed(save, found["save s"])  # type: ignore[attr-defined]
     machine.fill = timed(fill, found["read back s"])  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as scratch:

@@ -340,7 +340,7 @@ def test_what_another_put_there_is_given_to_no_guest(
         pytest.raises(SnapshotError, match="other users may write"),
     ):
         fill(found, memory)
-        send(found, Qmp(qemu.ours, 10), 1.0)
+        send(found, Qmp(qemu.ours, 10))
     assert "migrate-incoming" not in qemu.commands
 
 
@@ -548,7 +548,7 @@ def test_a_restored_qemu_is_given_the_files_the_memory_and_the_devices(
     with qemu.ours, closing(Memory(found.size)) as memory:
         fill(found, memory)
         assert memory.path.read_bytes() == (bytes(4096) + b"m" * 4096).ljust(found.size, b"\0")
-        send(found, Qmp(qemu.ours, 10), 10)
+        send(found, Qmp(qemu.ours, 10))
         assert qemu.taken.wait(10) and qemu.content == b"devices"
 
 
@@ -557,7 +557,7 @@ def test_a_qemu_that_takes_no_devices_says_why(spec: MachineSpec, tmp_path: Path
     _, found = found_in(tmp_path, spec)
     qemu = FakeQemu(b"", refuse="migrate-incoming")
     with qemu.ours, pytest.raises(QmpError, match="migrate-incoming: not now"):
-        send(found, Qmp(qemu.ours, 10), 10)
+        send(found, Qmp(qemu.ours, 10))
 
 
 def test_the_process_at_the_other_end_is_known(short: Path) -> None:

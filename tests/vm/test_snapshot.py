@@ -340,7 +340,7 @@ def pass_on(between: socket.socket, qemu: socket.socket, wait: float) -> None:
     with between, qemu, between.makefile("rb") as stream:
         data = stream.read()
         qemu.sendall(data[: len(data) // 2])
-        time.sleep(wait)
+        time.sleep(wait)  # as long as QEMU is to be without the rest
         qemu.sendall(data[len(data) // 2 :])
 
 

@@ -399,9 +399,8 @@ class Machine:
     def _go_on(self, snapshot: Snapshot, deadline: float) -> None:
         """Give QEMU the guest of ``snapshot``, and have it run."""
         with self._accept(self._monitor, deadline) as monitor:
-            left = max(1.0, deadline - time.monotonic())
-            qmp = Qmp(monitor, left)
-            send(snapshot, qmp, left)
+            qmp = Qmp(monitor, max(1.0, deadline - time.monotonic()))
+            send(snapshot, qmp)
             resume(qmp)
 
     def _own(self) -> bytes:

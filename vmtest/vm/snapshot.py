@@ -228,7 +228,7 @@ def _write_devices(qmp: Qmp, file: Path) -> None:
             qmp.execute("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
             qmp.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED})
             qmp.execute("migrate", {"uri": f"fd:{_STREAM}"})
-            _migrated(qmp, qmp.limit)
+            _migrated(qmp)
         except QmpError as error:
             problem = error
             with suppress(OSError):  # what was written is worth nothing
@@ -254,9 +254,9 @@ def _connected(qmp: Qmp) -> socket.socket:
     return ours
 
 
-def _migrated(qmp: Qmp, limit: float) -> None:
+def _migrated(qmp: Qmp) -> None:
     """Wait for the end of what QEMU calls a migration; raises QmpError when it fails."""
-    while (status := qmp.wait("MIGRATION", limit).get("status")) != "completed":
+    while (status := qmp.wait("MIGRATION", qmp.limit).get("status")) != "completed":
         if status in ("failed", "cancelled"):
             why = qmp.execute("query-migrate").get("error-desc", status)
             raise QmpError(f"migrate: {why}")
@@ -293,19 +293,19 @@ def fill(snapshot: Snapshot, memory: Memory) -> None:
         memory.read_from(file, snapshot.parts)
 
 
-def send(snapshot: Snapshot, qmp: Qmp, limit: float) -> None:
+def send(snapshot: Snapshot, qmp: Qmp) -> None:
     """Give the QEMU at ``qmp`` the devices of ``snapshot``; its memory has to be there.
 
     QEMU believes what it reads there: raises what :func:`check_owner` raises.  Raises OSError and
-    QmpError when QEMU does not take them within ``limit`` seconds.
+    QmpError when QEMU does not take them within the seconds of a command.
     """
     with snapshot.devices.open("rb") as devices, _connected(qmp) as ours:
         check_owner(devices)
         qmp.execute("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
         qmp.execute("migrate-incoming", {"uri": f"fd:{_STREAM}"})
-        ours.settimeout(limit)
+        ours.settimeout(qmp.limit)
         ours.sendfile(devices)
-    _migrated(qmp, limit)
+    _migrated(qmp)
 
 
 def resume(qmp: Qmp) -> None:
